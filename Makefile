@@ -1,0 +1,61 @@
+# Everything that a fresh Debian or Ubuntu machine needs is installed by the target that needs it: Debian packages
+# where we are root (or say which are missing), Python packages into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+BUILD_PACKAGES := gcc libc6-dev python3-dev python3-venv
+NETWORK_PACKAGES := iptables nftables iproute2 procps util-linux
+BENCH_PACKAGES := haproxy nginx-light libnginx-mod-stream
+
+.PHONY: help test demo bench format clean build-packages network-packages bench-packages
+
+help:
+	@echo "make test    tests, lint, types and import contracts (as root: also in network namespaces)"
+	@echo "make demo    watch userproxy balance real traffic in a private network; changes nothing here"
+	@echo "make bench   measure userproxy beside HAProxy, nginx and a Go proxy"
+	@echo "make format  format the code"
+
+test: build-packages network-packages $(BIN)/tox
+	$(BIN)/tox run
+
+demo: build-packages network-packages $(BIN)/userproxy
+	$(BIN)/userproxy demo
+
+bench: build-packages bench-packages $(BIN)/userproxy
+	$(BIN)/pip install --quiet '.[bench]'
+	$(BIN)/python -m examples.benchmarks $(BENCH)
+
+format: $(BIN)/ruff
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .tox build dist *.egg-info
+
+build-packages:
+	@sh .ci/packages $(BUILD_PACKAGES)
+
+network-packages:
+	@sh .ci/packages $(NETWORK_PACKAGES)
+
+bench-packages:
+	@sh .ci/packages $(BENCH_PACKAGES)
+
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(BIN)/tox: $(BIN)/pip
+	$(BIN)/pip install --quiet 'tox>=4'
+	@touch $@
+
+$(BIN)/ruff: $(BIN)/pip
+	$(BIN)/pip install --quiet 'ruff>=0.11'
+	@touch $@
+
+SOURCES := $(shell find userproxy -name '*.py' -o -name '*.yaml')
+
+$(BIN)/userproxy: $(BIN)/pip pyproject.toml $(SOURCES)
+	$(BIN)/pip install --quiet --upgrade .
+	@touch $@

@@ -1,0 +1,1 @@
+"""Things to run. None of it is installed with userproxy."""

@@ -1,0 +1,132 @@
+"""As much of an API server as userproxy asks for: lists in pages, and watches that tell what was changed."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from queue import SimpleQueue
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+Object = dict[str, Any]
+
+_VERSIONS = {"services": "v1", "nodes": "v1", "endpointslices": "discovery.k8s.io/v1"}
+_KINDS = {"services": "Service", "nodes": "Node", "endpointslices": "EndpointSlice"}
+
+
+class ControlServer(ThreadingHTTPServer):
+    """Objects by plural of their resource, on a port of 127.0.0.1. Everything is rendered before it is asked for."""
+
+    daemon_threads = True
+
+    def __init__(self, objects: Mapping[str, Sequence[Object]], page: int = 500) -> None:
+        self._revision = 1_000_000
+        self._pages = {plural: self._render(plural, items, page) for plural, items in objects.items()}
+        self._watches: dict[str, list[SimpleQueue[bytes | None]]] = {plural: [] for plural in objects}
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def page(self, plural: str, number: int) -> bytes | None:
+        """One page of a list, or None where there is no such resource."""
+        pages = self._pages.get(plural)
+        return pages[number] if pages and number < len(pages) else None
+
+    def modify(self, plural: str, item: Object) -> None:
+        """Tell all watches that `item` is now as given; lists stay what they were."""
+        self._revision += 1
+        document = _versioned(item, self._revision) | {"kind": _KINDS[plural], "apiVersion": _VERSIONS[plural]}
+        line = msgspec.json.encode({"type": "MODIFIED", "object": document}) + b"\n"
+        for queue in self._watches[plural]:
+            queue.put(line)
+
+    def watches(self, plural: str) -> int:
+        """How many watches have begun."""
+        return len(self._watches[plural])
+
+    def subscribe(self, plural: str) -> SimpleQueue[bytes | None]:
+        """Lines for one more watch; None ends it."""
+        queue: SimpleQueue[bytes | None] = SimpleQueue()
+        self._watches[plural].append(queue)
+        return queue
+
+    def end_watches(self) -> None:
+        for queues in self._watches.values():
+            for queue in queues:
+                queue.put(None)
+
+    def _render(self, plural: str, items: Sequence[Object], size: int) -> list[bytes]:
+        pages = []
+        for start in range(0, max(len(items), 1), size):
+            following = start // size + 1 if start + size < len(items) else 0
+            metadata = {"resourceVersion": str(self._revision), **({"continue": str(following)} if following else {})}
+            content = [_versioned(item, 1 + start + n) for n, item in enumerate(items[start : start + size])]
+            head = {"kind": f"{_KINDS[plural]}List", "apiVersion": _VERSIONS[plural]}
+            pages.append(msgspec.json.encode({**head, "metadata": metadata, "items": content}))
+        return pages
+
+
+@contextmanager
+def serving(objects: Mapping[str, Sequence[Object]]) -> Iterator[ControlServer]:
+    """A running server, which ends with the context."""
+    with ControlServer(objects) as server:
+        thread = threading.Thread(target=server.serve_forever, name="control server", daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.end_watches()
+            server.shutdown()
+            thread.join()
+
+
+def _versioned(item: Object, revision: int) -> Object:
+    return {**item, "metadata": {**item["metadata"], "resourceVersion": str(revision)}}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: ControlServer
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        query = {name: values[-1] for name, values in parse_qs(address.query).items()}
+        plural = address.path.rpartition("/")[2]
+        body = self.server.page(plural, int(query.get("continue", "0")))
+        if body is None:
+            self._answer(404, b'{"kind":"Status","apiVersion":"v1","status":"Failure","code":404}')
+        elif query.get("watch") in {"true", "1"}:
+            self._watch(plural)
+        else:
+            self._answer(200, body)
+
+    def do_POST(self) -> None:
+        """Events are accepted and forgotten."""
+        self._answer(201, self.rfile.read(int(self.headers.get("Content-Length", "0"))))
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the library's name
+        """Nothing: a request a line would drown the figures."""
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _watch(self, plural: str) -> None:
+        lines = self.server.subscribe(plural)
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        try:
+            while (line := lines.get()) is not None:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(line), line))
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:  # the watcher has gone
+            self.close_connection = True

@@ -1,0 +1,3 @@
+module userproxy.io/benchmarks/goproxy
+
+go 1.22

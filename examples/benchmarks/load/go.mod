@@ -1,0 +1,3 @@
+module userproxy.io/benchmarks/load
+
+go 1.22

@@ -1,0 +1,45 @@
+// Load is both ends of the benchmark: "load backend" serves, "load client" asks through a proxy and counts.
+// Both refuse every address outside 127.0.0.0/8 and end by themselves after a time limit.
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"time"
+)
+
+const longestLife = 10 * time.Minute
+
+func main() {
+	if len(os.Args) < 2 {
+		fail("usage: load backend|client FLAGS")
+	}
+	switch os.Args[1] {
+	case "backend":
+		backend(os.Args[2:])
+	case "client":
+		client(os.Args[2:])
+	default:
+		fail("%q is neither backend nor client", os.Args[1])
+	}
+}
+
+func fail(format string, values ...any) {
+	fmt.Fprintf(os.Stderr, "load: "+format+"\n", values...)
+	os.Exit(2)
+}
+
+func mustBeLoopback(address string) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		fail("%v", err)
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		fail("%s is not a loopback address", address)
+	}
+}
+
+func endAfter(limit time.Duration) {
+	time.AfterFunc(min(limit, longestLife), func() { fail("stopped after its time limit") })
+}

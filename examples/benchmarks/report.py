@@ -1,0 +1,116 @@
+"""The result as a value, as text for people and as JSON."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from examples.benchmarks.measure import Sample, Spread, ratios, spreads
+
+
+class Metric(Struct, frozen=True):
+    """One figure per proxy: its key in JSON, its heading, its unit and how many decimals say something."""
+
+    key: str
+    heading: str
+    unit: str
+    decimals: int
+
+
+METRICS = (
+    Metric("keepalive_cpu_us", "CPU/request", "us", 2),
+    Metric("connection_cpu_us", "CPU/connection", "us", 1),
+    Metric("bulk_cpu_s_per_gb", "CPU/GB", "s", 3),
+    Metric("latency_p50_us", "latency p50", "us", 1),
+    Metric("latency_p99_us", "latency p99", "us", 1),
+)
+_KEYS = tuple(metric.key for metric in METRICS)
+
+
+class Report(Struct, frozen=True):
+    """All that a run found. `subject` is the proxy that `ratios` compares with each other one.
+
+    `failures` are sentences; where there is one, some figure is missing and the run has failed.
+    """
+
+    machine: str
+    rounds: int
+    quick: bool
+    subject: str
+    versions: dict[str, str]
+    samples: tuple[Sample, ...]
+    figures: dict[str, dict[str, Spread]]
+    ratios: dict[str, dict[str, Spread]]
+    left_out: tuple[str, ...]
+    failures: tuple[str, ...]
+
+
+def make_report(
+    *,
+    machine: str,
+    rounds: int,
+    quick: bool,
+    subject: str,
+    versions: Mapping[str, str],
+    samples: Sequence[Sample],
+    left_out: Sequence[str],
+    failures: Sequence[str],
+) -> Report:
+    """Samples and circumstances, with the figures computed from them."""
+    return Report(
+        machine=machine,
+        rounds=rounds,
+        quick=quick,
+        subject=subject,
+        versions=dict(versions),
+        samples=tuple(samples),
+        figures=spreads(samples, _KEYS),
+        ratios=ratios(samples, subject, _KEYS),
+        left_out=tuple(left_out),
+        failures=tuple(failures),
+    )
+
+
+def to_json(report: Report) -> bytes:
+    """The report as indented JSON, samples of every round included."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+
+
+def to_text(report: Report) -> str:
+    """Two tables, the figures and the ratios, each as median and least..greatest over the rounds."""
+    parts = [f"{report.machine}; {_rounds(report)}, interleaved", *_versions(report), ""]
+    headings = [f"{metric.heading}, {metric.unit}" for metric in METRICS]
+    parts += _table(["proxy", *headings], report.figures, lambda metric: metric.decimals)
+    if report.ratios:
+        headings = [metric.heading for metric in METRICS]
+        parts += ["", f"{report.subject} divided by (below 1: {report.subject} takes less)"]
+        parts += _table(["peer", *headings], report.ratios, lambda _: 2)
+    parts += [f"FAILED {failure}" for failure in report.failures]
+    return "\n".join(parts) + "\n"
+
+
+def _rounds(report: Report) -> str:
+    count = "1 round" if report.rounds == 1 else f"{report.rounds} rounds"
+    return f"{count} of the quick kind (noisy)" if report.quick else count
+
+
+def _versions(report: Report) -> list[str]:
+    return [f"  {name}: {version}" for name, version in report.versions.items()]
+
+
+def _table(
+    headings: Sequence[str],
+    rows: Mapping[str, Mapping[str, Spread]],
+    decimals: Callable[[Metric], int],
+) -> list[str]:
+    lines = [list(headings)]
+    for name, row in rows.items():
+        lines.append([name, *(_cell(row.get(metric.key), decimals(metric)) for metric in METRICS)])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def _cell(spread: Spread | None, decimals: int) -> str:
+    if spread is None:
+        return "-"
+    return f"{spread.median:.{decimals}f} ({spread.least:.{decimals}f}..{spread.greatest:.{decimals}f})"

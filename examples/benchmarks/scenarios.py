@@ -1,0 +1,165 @@
+"""What is asked of each proxy, and what is computed from the answers."""
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+from msgspec import Struct
+
+from examples.benchmarks.measure import MeasureError, settled_cpu_seconds
+from examples.benchmarks.peers import Peer, Way
+from examples.benchmarks.processes import StartError, free_port, last_words, running, wait_until_served
+
+BACKENDS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
+_START_LIMIT = 20.0
+
+
+class LoadError(Exception):
+    """Requests failed, or the load generator ended before its time."""
+
+
+class Scenario(Struct, frozen=True):
+    """One kind of load: requests of 100 bytes for replies of `size` bytes, over so many connections."""
+
+    name: str
+    connections: int
+    count: int
+    warm_up: int
+    size: int = 1024
+    reconnect: bool = False
+    limit: float = 60.0
+
+
+class LoadResult(Struct, frozen=True):
+    """What ``load client`` prints. `bytes` counts replies with their heads."""
+
+    requests: int
+    failed: int
+    first_error: str
+    bytes: int
+    seconds: float
+    p50_us: float
+    p99_us: float
+
+
+class Outcome(Struct, frozen=True):
+    """The metrics that could be taken of a proxy in one turn, and a sentence for each load that failed."""
+
+    values: dict[str, float]
+    failures: tuple[str, ...]
+
+
+class Bench(Struct, frozen=True):
+    """What every load of one turn shares: the load program, a directory for its logs, the proxy's way."""
+
+    load: Path
+    directory: Path
+    way: Way
+
+
+def scenarios(*, quick: bool) -> tuple[Scenario, ...]:
+    """The loads in their order. `quick` ones show that everything works; their figures are noisy."""
+    part = 5 if quick else 1
+    return (
+        Scenario("keepalive", 64, count=100_000 // part, warm_up=20_000 // part),
+        Scenario("connection", 16, count=5_000 // part, warm_up=1_000 // part, reconnect=True),
+        Scenario("bulk", 4, count=64 // part, warm_up=8, size=32 << 20),
+        Scenario("latency", 1, count=10_000 // part, warm_up=2_000 // part),
+    )
+
+
+def metrics_of(scenario: str, load: LoadResult, cpu_seconds: float) -> dict[str, float]:
+    """The metrics of one finished load, by the keys of report.METRICS."""
+    match scenario:
+        case "keepalive":
+            return {"keepalive_cpu_us": cpu_seconds / load.requests * 1e6}
+        case "connection":
+            return {"connection_cpu_us": cpu_seconds / load.requests * 1e6}
+        case "bulk":
+            return {"bulk_cpu_s_per_gb": cpu_seconds / (load.bytes / 1e9)}
+        case _:
+            return {"latency_p50_us": load.p50_us, "latency_p99_us": load.p99_us}
+
+
+@contextmanager
+def backend(load: Path, directory: Path) -> Iterator[int]:
+    """A backend on every address of BACKENDS; yields its port. Raises StartError."""
+    port = free_port(BACKENDS)
+    listen = ",".join(f"{address}:{port}" for address in BACKENDS)
+    log = directory / "backend.log"
+    with running((str(load), "backend", "-listen", listen), log) as process:
+        for address in BACKENDS:
+            wait_until_served((address, port), process, log, _START_LIMIT)
+        yield port
+
+
+def take_turn(peer: Peer, program: str, load: Path, wanted: Sequence[Scenario]) -> Outcome:
+    """Start `peer` afresh with a backend of its own, put it under each load in turn, and stop it."""
+    with TemporaryDirectory(prefix="userproxy-bench-") as temporary:
+        directory = Path(temporary)
+        try:
+            with backend(load, directory) as port:
+                return _measure_all(peer, program, Bench(load, directory, Way(free_port(), BACKENDS, port)), wanted)
+        except StartError as error:
+            return Outcome({}, (f"start: {error}",))
+
+
+def _measure_all(peer: Peer, program: str, bench: Bench, wanted: Sequence[Scenario]) -> Outcome:
+    values: dict[str, float] = {}
+    failures: list[str] = []
+    own = bench.directory / peer.name
+    own.mkdir()
+    log = bench.directory / "proxy.log"
+    with running(peer.command(program, own, bench.way), log) as proxy:
+        wait_until_served(("127.0.0.1", bench.way.listen), proxy, log, _START_LIMIT)
+        for scenario in wanted:
+            try:
+                values |= _measure(scenario, proxy.pid, bench)
+            except (LoadError, MeasureError) as error:
+                failures.append(f"{scenario.name}: {error}; its log: {last_words(log)}")
+    return Outcome(values, tuple(failures))
+
+
+def _measure(scenario: Scenario, proxy: int, bench: Bench) -> dict[str, float]:
+    """The load says when it is warm and when it is done, and keeps its connections open at both moments."""
+    log = bench.directory / "load.log"
+    with running(_client_command(scenario, bench), log, piped=True) as client:
+        _line(client, log)
+        before = settled_cpu_seconds(proxy)
+        _say(client, "go\n")
+        result = msgspec.json.decode(_line(client, log), type=LoadResult)
+        used = settled_cpu_seconds(proxy) - before
+    if result.failed:
+        total = result.requests + result.failed
+        raise LoadError(f"{result.failed} of {total} requests failed: {result.first_error}")
+    return metrics_of(scenario.name, result, used)
+
+
+def _client_command(scenario: Scenario, bench: Bench) -> tuple[str, ...]:
+    return (
+        *(str(bench.load), "client", "-target", f"127.0.0.1:{bench.way.listen}"),
+        *("-connections", str(scenario.connections), "-count", str(scenario.count)),
+        *("-warm-up", str(scenario.warm_up), "-size", str(scenario.size)),
+        *("-limit", f"{scenario.limit:g}s", f"-reconnect={str(scenario.reconnect).lower()}"),
+    )
+
+
+def _line(client: subprocess.Popen[str], log: Path) -> str:
+    """The client's next line. It ends by itself after its time limit, so this does not wait for ever."""
+    assert client.stdout is not None
+    line = client.stdout.readline()
+    if not line:
+        raise LoadError(f"the load generator ended: {last_words(log)}")
+    return line
+
+
+def _say(client: subprocess.Popen[str], text: str) -> None:
+    assert client.stdin is not None
+    try:
+        client.stdin.write(text)
+        client.stdin.flush()
+    except BrokenPipeError as error:
+        raise LoadError("the load generator ended before its measurement") from error

@@ -1,0 +1,160 @@
+"""EndpointSlices, Endpoints and Nodes: what a proxy gets of them."""
+
+from typing import Any
+
+import pytest
+
+from tests.cluster.examples import ENDPOINTS, NODE, SLICE, Path, put
+from userproxy.cluster.decode import Decoded, decode
+from userproxy.model import EndpointSlice, Node, Protocol, SliceEndpoint, SlicePort
+
+HTTP = SlicePort("http", Protocol.TCP, 8080)
+
+
+def good(document: Any) -> Decoded:
+    found = decode(document, "a.yaml")
+    assert found.problems == ()
+    return found
+
+
+def slice_of(document: Any) -> EndpointSlice:
+    (found,) = good(document).objects
+    assert isinstance(found, EndpointSlice)
+    return found
+
+
+def test_a_slice() -> None:
+    assert slice_of(SLICE) == EndpointSlice(
+        namespace="shop",
+        name="web-1",
+        service="web",
+        address_type="IPv4",
+        ports=(HTTP,),
+        endpoints=(SliceEndpoint("10.244.1.5", node="worker-1", zone="a"),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field", "expected"),
+    [
+        (("metadata", "namespace"), None, "namespace", "default"),
+        (("ports",), None, "ports", ()),
+        (("ports", 0, "name"), None, "ports", (SlicePort("", Protocol.TCP, 8080),)),
+        (("ports", 0, "name"), "", "ports", (SlicePort("", Protocol.TCP, 8080),)),
+        (("ports", 0, "protocol"), None, "ports", (HTTP,)),
+        (("ports", 0, "protocol"), "SCTP", "ports", (SlicePort("http", Protocol.SCTP, 8080),)),
+        (("ports", 0, "appProtocol"), "h2c", "ports", (HTTP,)),
+        (("endpoints",), None, "endpoints", ()),
+        (("endpoints", 0, "addresses"), [], "endpoints", ()),
+        (("endpoints", 0, "addresses"), None, "endpoints", ()),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_a_field_of_a_slice(path: Path, value: object, field: str, expected: object) -> None:
+    assert getattr(slice_of(put(SLICE, path, value)), field) == expected
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ({"conditions": None}, SliceEndpoint("10.244.1.9")),
+        ({"conditions": {}}, SliceEndpoint("10.244.1.9")),
+        ({"conditions": {"ready": None, "serving": None, "terminating": None}}, SliceEndpoint("10.244.1.9")),
+        ({"conditions": {"ready": False}}, SliceEndpoint("10.244.1.9", ready=False)),
+        (
+            {"conditions": {"ready": False, "serving": False, "terminating": True}},
+            SliceEndpoint("10.244.1.9", ready=False, serving=False, terminating=True),
+        ),
+        ({"nodeName": "", "zone": ""}, SliceEndpoint("10.244.1.9")),
+        ({"nodeName": "n", "zone": "z"}, SliceEndpoint("10.244.1.9", node="n", zone="z")),
+        ({"addresses": ["10.244.1.9", "never looked at"]}, SliceEndpoint("10.244.1.9")),
+        ({"addresses": ["010.244.001.009"]}, SliceEndpoint("10.244.1.9")),
+        ({"hints": {"forZones": [{"name": "a"}]}, "targetRef": {"kind": "Pod"}}, SliceEndpoint("10.244.1.9")),
+    ],
+)
+def test_an_endpoint(endpoint: dict[str, Any], expected: SliceEndpoint) -> None:
+    document = put(SLICE, ("endpoints", 0), {"addresses": ["10.244.1.9"], **endpoint})
+    assert slice_of(document).endpoints == (expected,)
+
+
+def test_a_slice_of_ipv6() -> None:
+    document = put(put(SLICE, ("addressType",), "IPv6"), ("endpoints", 0, "addresses"), ["FD00::5"])
+    found = slice_of(document)
+    assert (found.address_type, found.endpoints[0].address) == ("IPv6", "fd00::5")
+
+
+def test_names_are_served_by_no_proxy() -> None:
+    document = put(put(SLICE, ("addressType",), "FQDN"), ("endpoints", 0, "addresses"), ["shop.example.com"])
+    assert decode(document, "a.yaml") == Decoded(
+        (), ('a.yaml (EndpointSlice shop/web-1): addressType: "FQDN" is not served, only IPv4 and IPv6',)
+    )
+
+
+@pytest.mark.parametrize("number", [None, 0])
+def test_a_port_without_a_number_costs_only_itself(number: int | None) -> None:
+    found = decode(put(SLICE, ("ports",), [{"name": "all", "port": number}, {"name": "http", "port": 8080}]), "a.yaml")
+    (only,) = found.objects
+    assert isinstance(only, EndpointSlice)
+    assert only.ports == (HTTP,)
+    assert found.problems == (
+        "a.yaml (EndpointSlice shop/web-1): ports[0].port: missing, and no proxy serves all ports",
+    )
+
+
+def test_endpoints_become_a_slice_for_each_subset_and_family() -> None:
+    second = {"addresses": [{"ip": "10.244.1.7"}, {"ip": "fd00::7"}], "ports": [{"port": 9090}]}
+    found = good(put(ENDPOINTS, ("subsets",), [ENDPOINTS["subsets"][0], second, {}]))
+    other = (SlicePort("", Protocol.TCP, 9090),)
+    assert found.objects == (
+        EndpointSlice(
+            "shop",
+            "web-endpoints-0-ipv4",
+            "web",
+            "IPv4",
+            (HTTP,),
+            (
+                SliceEndpoint("10.244.1.5", node="worker-1"),
+                SliceEndpoint("10.244.1.6", ready=False, serving=False),
+            ),
+        ),
+        EndpointSlice("shop", "web-endpoints-1-ipv4", "web", "IPv4", other, (SliceEndpoint("10.244.1.7"),)),
+        EndpointSlice("shop", "web-endpoints-1-ipv6", "web", "IPv6", other, (SliceEndpoint("fd00::7"),)),
+    )
+
+
+@pytest.mark.parametrize("subsets", [None, [], [{}], [{"ports": [{"port": 80}]}]])
+def test_endpoints_of_nobody(subsets: object) -> None:
+    assert good(put(ENDPOINTS, ("subsets",), subsets)) == Decoded()
+
+
+def test_a_node() -> None:
+    assert good(NODE).objects == (Node("worker-1", ("192.168.0.1",), "a", ("10.244.1.0/24",)),)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        (("metadata", "labels"), None, Node("worker-1", ("192.168.0.1",), None, ("10.244.1.0/24",))),
+        (("spec",), None, Node("worker-1", ("192.168.0.1",), "a")),
+        (("spec", "podCIDRs"), None, Node("worker-1", ("192.168.0.1",), "a", ("10.244.1.0/24",))),
+        (
+            ("spec", "podCIDRs"),
+            ["10.244.1.0/24", "fd00:1::/64"],
+            Node("worker-1", ("192.168.0.1",), "a", ("10.244.1.0/24", "fd00:1::/64")),
+        ),
+        (("status",), None, Node("worker-1", (), "a", ("10.244.1.0/24",))),
+        (
+            ("status", "addresses"),
+            [
+                {"type": "Hostname", "address": "worker-1"},
+                {"type": "ExternalIP", "address": "203.0.113.1"},
+                {"type": "InternalIP", "address": "192.168.0.1"},
+                {"type": "InternalIP", "address": "fd00::1"},
+            ],
+            Node("worker-1", ("192.168.0.1", "fd00::1", "203.0.113.1"), "a", ("10.244.1.0/24",)),
+        ),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_a_field_of_a_node(path: Path, value: object, expected: Node) -> None:
+    assert good(put(NODE, path, value)).objects == (expected,)

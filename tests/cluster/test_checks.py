@@ -1,0 +1,162 @@
+"""The values of fields: what is canonical, what is refused and in which words."""
+
+from collections.abc import Callable
+
+import pytest
+
+from userproxy.cluster.checks import Checker, family, parse_ip, show
+from userproxy.errors import ObjectError
+from userproxy.model import Protocol
+
+LABEL = "a name of at most 63 lower-case letters, digits and '-' that begins and ends with a letter or digit"
+SUBDOMAIN = (
+    "a name of at most 253 lower-case letters, digits, '-' and '.' whose parts begin and end with a letter or digit"
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (80, "80"),
+        (0.5, "0.5"),
+        ("web", '"web"'),
+        ("süß\n", '"süß\\n"'),
+        ({"a": 1}, "a mapping"),
+        ([1], "a list"),
+        (10**5000, "a huge number"),
+        ("x" * 200, '"' + "x" * 78 + "…"),
+        ("x" * 78, '"' + "x" * 78 + '"'),
+    ],
+    ids=lambda value: "huge" if isinstance(value, int) and value > 80 else repr(value)[:20],
+)
+def test_show(value: object, shown: str) -> None:
+    assert show(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("10.96.0.1", "10.96.0.1"),
+        ("010.096.000.001", "10.96.0.1"),
+        ("0.0.0.0", "0.0.0.0"),
+        ("::ffff:10.96.0.1", "10.96.0.1"),
+        ("FD00:0:0::A", "fd00::a"),
+    ],
+)
+def test_an_address_is_read_as_go_reads_it(text: str, address: str) -> None:
+    assert str(parse_ip(text)) == address
+    assert family(address) == ("IPv6" if ":" in address else "IPv4")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "10.0.0",
+        "10.0.0.0.1",
+        "256.0.0.1",
+        "10.0.0.1 ",
+        "10.0.0.1\n",
+        "fe80::1%eth0",
+        "0x0a.0.0.1",
+        "web",
+        "١.1.1.1",
+    ],
+)
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(ValueError, match=r"does not appear to be|has a zone"):
+        parse_ip(text)
+
+
+Check = Callable[[Checker], object]
+
+
+@pytest.mark.parametrize(
+    ("check", "value"),
+    [
+        (lambda c: c.present("f", "x"), "x"),
+        (lambda c: c.choice("f", "a", ("a", "b")), "a"),
+        (lambda c: c.within("f", 1, 1, 3, "a number"), 1),
+        (lambda c: c.port("f", 65535), 65535),
+        (lambda c: c.protocol("f", None), Protocol.TCP),
+        (lambda c: c.protocol("f", "UDP"), Protocol.UDP),
+        (lambda c: c.label("f", "a" * 63), "a" * 63),
+        (lambda c: c.label("f", "1-a"), "1-a"),
+        (lambda c: c.namespace(None), "default"),
+        (lambda c: c.namespace("shop"), "shop"),
+        (lambda c: c.subdomain("f", "worker-1.example.com"), "worker-1.example.com"),
+        (lambda c: c.address("f", "FD00::1", "IPv6"), "fd00::1"),
+        (lambda c: c.host("f", "127.0.0.1"), "127.0.0.1"),
+        (lambda c: c.network("f", "10.244.1.7/24"), "10.244.1.0/24"),
+        (lambda c: c.network("f", "FD00:10::/64"), "fd00:10::/64"),
+        (lambda c: c.timestamp("f", None), ""),
+        (lambda c: c.timestamp("f", ""), ""),
+        (lambda c: c.timestamp("f", "2026-01-31T12:00:00Z"), "2026-01-31T12:00:00Z"),
+        (lambda c: c.timestamp("f", "2026-01-31T12:00:00.123456Z"), "2026-01-31T12:00:00Z"),
+        (lambda c: c.timestamp("f", "2026-01-31T01:30:00+02:00"), "2026-01-30T23:30:00Z"),
+        (lambda c: c.unique("f", ["a", "b"], "name", "name"), None),
+    ],
+)
+def test_what_passes_comes_back_canonical(check: Check, value: object) -> None:
+    checker = Checker("here")
+    assert check(checker) == value
+    assert not checker.problems
+
+
+@pytest.mark.parametrize(
+    ("check", "sentence"),
+    [
+        (lambda c: c.present("f", None), "missing"),
+        (lambda c: c.present("f", ""), "missing"),
+        (lambda c: c.choice("f", "c", ("a", "b")), '"c" is not one of a, b'),
+        (lambda c: c.within("f", 4, 1, 3, "a number"), "4 is not a number (1..3)"),
+        (lambda c: c.port("f", None), "missing"),
+        (lambda c: c.port("f", 0), "0 is not a port number (1..65535)"),
+        (lambda c: c.port("f", 10**5000), "a huge number is not a port number (1..65535)"),
+        (lambda c: c.protocol("f", "tcp"), '"tcp" is not one of TCP, UDP, SCTP'),
+        (lambda c: c.label("f", "Web"), f'"Web" is not {LABEL}'),
+        (lambda c: c.label("f", "a" * 64), f'"{"a" * 64}" is not {LABEL}'),
+        (lambda c: c.label("f", "a.b"), f'"a.b" is not {LABEL}'),
+        (lambda c: c.label("f", "web\n"), f'"web\\n" is not {LABEL}'),
+        (lambda c: c.subdomain("f", "a..b"), f'"a..b" is not {SUBDOMAIN}'),
+        (lambda c: c.subdomain("f", "a" * 254), f'"{"a" * 78}… is not {SUBDOMAIN}'),
+        (lambda c: c.address("f", "1.2.3"), '"1.2.3" is not an IP address'),
+        (lambda c: c.address("f", "::1", "IPv4"), '"::1" is not an IPv4 address'),
+        (lambda c: c.address("f", "::ffff:1.2.3.4", "IPv6"), '"::ffff:1.2.3.4" is not an IPv6 address'),
+        (lambda c: c.host("f", "0.0.0.0"), '"0.0.0.0" is not the address of a single host'),
+        (lambda c: c.host("f", "::"), '"::" is not the address of a single host'),
+        (lambda c: c.host("f", "224.0.0.1"), '"224.0.0.1" is not the address of a single host'),
+        (lambda c: c.network("f", "10.0.0.0"), '"10.0.0.0" is not a network such as 10.244.0.0/24'),
+        (lambda c: c.network("f", "10.0.0.0/33"), '"10.0.0.0/33" is not a network such as 10.244.0.0/24'),
+        (lambda c: c.network("f", "10.0.0.0/255.0.0.0"), '"10.0.0.0/255.0.0.0" is not a network such as 10.244.0.0/24'),
+        (lambda c: c.timestamp("f", "2026-01-31"), '"2026-01-31" is not a time such as 2026-01-31T12:00:00Z'),
+        (
+            lambda c: c.timestamp("f", "2026-02-30T12:00:00Z"),
+            '"2026-02-30T12:00:00Z" is not a time such as 2026-01-31T12:00:00Z',
+        ),
+        (
+            lambda c: c.timestamp("f", "0001-01-01T00:00:00+10:00"),
+            '"0001-01-01T00:00:00+10:00" is not a time such as 2026-01-31T12:00:00Z',
+        ),
+    ],
+)
+def test_a_refusal_is_one_sentence_with_field_and_value(check: Check, sentence: str) -> None:
+    with pytest.raises(ObjectError) as caught:
+        check(Checker("a.yaml document 1 (Service default/web)"))
+    assert str(caught.value) == f"a.yaml document 1 (Service default/web): f: {sentence}"
+
+
+def test_a_value_given_twice_is_named_with_both_its_places() -> None:
+    with pytest.raises(ObjectError) as caught:
+        Checker("here").unique("ports", ["a", "b", "a"], "name", "name")
+    assert str(caught.value) == 'here: ports[2].name: "a" is also the name of ports[0]'
+
+
+def test_a_note_costs_nothing_but_a_sentence() -> None:
+    checker = Checker("here")
+    checker.note("spec.x", "odd")
+    checker.note("spec.y", "odder")
+    assert checker.problems == ["here: spec.x: odd", "here: spec.y: odder"]

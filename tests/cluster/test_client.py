@@ -1,0 +1,248 @@
+"""Configuration, credentials and TLS of the API client, against a real HTTP server."""
+
+import base64
+import json
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import trustme
+import yaml
+
+from tests.cluster.minimal_api import MinimalApi, minimal_api
+from userproxy.cluster.client import ApiClient, open_client
+from userproxy.cluster.credentials import ApiAccess
+from userproxy.cluster.failures import RefusedError, UnreachableError
+from userproxy.cluster.node import own_node_name, wait_for_addresses
+from userproxy.cluster.resources import services
+from userproxy.cluster.store import Store
+from userproxy.errors import UsageError
+from userproxy.model import Node
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[MinimalApi]:
+    async with minimal_api() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest_asyncio.fixture
+async def tls_server(authority: trustme.CA) -> AsyncIterator[MinimalApi]:
+    """One that asks for a client's certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    async with minimal_api(context) as running:
+        yield running
+
+
+def kubeconfig(folder: Path, server: str, user: dict[str, Any], **cluster: object) -> Path:
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "here",
+        "clusters": [
+            {"name": "one", "cluster": {"server": server, **cluster}},
+            {"name": "two", "cluster": {"server": "http://192.0.2.1"}},
+        ],
+        "users": [{"name": "me", "user": user}],
+        "contexts": [
+            {"name": "here", "context": {"cluster": "one", "user": "me"}},
+            {"name": "there", "context": {"cluster": "two", "user": "me"}},
+        ],
+    }
+    path = folder / "kubeconfig"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+async def ask(client: ApiClient) -> None:
+    async with client.get(services(None), "list", {"limit": "1"}, 5.0) as chunks:
+        async for _ in chunks:
+            pass
+
+
+async def ask_once(**access: Any) -> None:
+    client = await open_client(ApiAccess(**access))
+    try:
+        await ask(client)
+    finally:
+        await client.close()
+
+
+async def test_a_token(server: MinimalApi, tmp_path: Path) -> None:
+    server.token = "secret"
+    await ask_once(kubeconfig=kubeconfig(tmp_path, server.url, {"token": "secret"}))
+
+
+async def test_a_token_file_beside_the_kubeconfig(server: MinimalApi, tmp_path: Path) -> None:
+    server.token = "secret"
+    (tmp_path / "token").write_text("secret\n")
+    await ask_once(kubeconfig=kubeconfig(tmp_path, server.url, {"tokenFile": "token"}))
+
+
+async def test_an_exec_plugin(server: MinimalApi, tmp_path: Path) -> None:
+    server.token = "secret"
+    version = "client.authentication.k8s.io/v1"
+    answer = json.dumps({"apiVersion": version, "kind": "ExecCredential", "status": {"token": "secret"}})
+    plugin = {"command": sys.executable, "apiVersion": version, "args": ["-c", f"print({answer!r})"]}
+    await ask_once(kubeconfig=kubeconfig(tmp_path, server.url, {"exec": plugin}))
+
+
+async def test_another_context_and_another_server(server: MinimalApi, tmp_path: Path) -> None:
+    path = kubeconfig(tmp_path, "http://192.0.2.2", {"token": "any"})
+    await ask_once(kubeconfig=path, context="there", master=server.url)
+    await ask_once(kubeconfig=path, master=server.url)
+    assert [header for _, _, header in server.requests] == ["Bearer any", "Bearer any"]
+
+
+async def test_a_client_certificate_and_a_private_authority(
+    tls_server: MinimalApi, authority: trustme.CA, tmp_path: Path
+) -> None:
+    mine = authority.issue_cert("me@example.com")
+    ca = base64.b64encode(authority.cert_pem.bytes()).decode()
+    user = {
+        "client-certificate-data": base64.b64encode(mine.cert_chain_pems[0].bytes()).decode(),
+        "client-key-data": base64.b64encode(mine.private_key_pem.bytes()).decode(),
+    }
+    await ask_once(kubeconfig=kubeconfig(tmp_path, tls_server.url, user, **{"certificate-authority-data": ca}))
+
+
+async def test_verification_can_be_skipped_and_is_not_by_default(tls_server: MinimalApi, tmp_path: Path) -> None:
+    await ask_once(kubeconfig=kubeconfig(tmp_path, tls_server.url, {}, **{"insecure-skip-tls-verify": True}))
+    with pytest.raises(UnreachableError, match=r"TLS fails: .*certificate verify failed"):
+        await ask_once(kubeconfig=kubeconfig(tmp_path, tls_server.url, {}))
+
+
+async def test_in_a_pod(server: MinimalApi, authority: trustme.CA, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "192.0.2.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    (tmp_path / "token").write_text("old\n")
+    authority.cert_pem.write_to_path(tmp_path / "ca.crt")
+    client = await open_client(ApiAccess(service_account=tmp_path))
+    assert client.server == "https://192.0.2.1:443"
+    await client.close()
+    server.token = "old"
+    client = await open_client(ApiAccess(service_account=tmp_path, master=server.url))
+    await ask(client)
+    server.token = "new"
+    (tmp_path / "token").write_text("new\n")
+    await ask(client)
+    await client.close()
+    assert [header for _, _, header in server.requests] == ["Bearer old", "Bearer old", "Bearer new"]
+
+
+async def test_unknown_credentials_are_loaded_again_once(server: MinimalApi, tmp_path: Path) -> None:
+    server.token = "secret"
+    client = await open_client(ApiAccess(kubeconfig=kubeconfig(tmp_path, server.url, {"token": "wrong"})))
+    with pytest.raises(RefusedError, match=r"does not know us \(401\), even with credentials loaded again"):
+        await ask(client)
+    assert len(server.requests) == 2
+    kubeconfig(tmp_path, server.url, {"token": "secret"})
+    await ask(client)
+    (tmp_path / "kubeconfig").unlink()
+    server.token = "other"
+    with pytest.raises(RefusedError, match=r"\(401\), and --kubeconfig: .*no such file"):
+        await ask(client)
+    await client.close()
+
+
+async def test_a_server_asks_for_time(server: MinimalApi) -> None:
+    server.refuse("/api/v1/services", 429, Retry_After="7")
+    with pytest.raises(RefusedError, match=r"too much to do \(429\)") as caught:
+        await ask_once(master=server.url)
+    assert caught.value.retry_after == 7.0
+
+
+async def test_nobody_there() -> None:
+    with pytest.raises(UnreachableError, match=r"http://127.0.0.1:1 cannot be reached: .*refused"):
+        await ask_once(master="http://127.0.0.1:1")
+
+
+GOOD: dict[str, Any] = {
+    "current-context": "c",
+    "clusters": [{"name": "k", "cluster": {"server": "http://h"}}],
+    "users": [{"name": "u", "user": {}}],
+    "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+}
+
+
+def _user(**user: object) -> dict[str, Any]:
+    return {"users": [{"name": "u", "user": {name.replace("_", "-"): value for name, value in user.items()}}]}
+
+
+def _cluster(**cluster: object) -> dict[str, Any]:
+    return {"clusters": [{"name": "k", "cluster": {name.replace("_", "-"): value for name, value in cluster.items()}}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"current-context": None}, "current-context: missing"),
+        ({"current-context": "x"}, 'current-context: "x" is not among the contexts'),
+        ({"contexts": [{"name": "c", "context": {"user": "u"}}]}, r"contexts\[c\].context.cluster: missing"),
+        ({"clusters": []}, r'contexts\[c\].context.cluster: "k" is not among the clusters'),
+        ({"clusters": 5}, "clusters: Expected `array"),
+        ({"users": []}, r'contexts\[c\].context.user: "u" is not among the users'),
+        (_cluster(), r"clusters\[k\].cluster.server: missing"),
+        (_cluster(server="h:6443"), r'clusters\[k\].cluster.server: "h:6443" is not a URL'),
+        (_cluster(server="https://h", certificate_authority="no"), "certificate-authority: no: no such file"),
+        (_cluster(server="https://h", certificate_authority_data="?"), "certificate-authority-data: not base64"),
+        (_cluster(server="https://h", certificate_authority_data="eHg="), "certificate-authority: not a certificate"),
+        (_user(token=["x"]), r"users\[0\].user.token: Expected `str"),
+        (_user(tokenFile="no"), r"users\[u\].user.tokenFile: no: no such file"),
+        (_user(client_certificate_data="eHg="), r"users\[u\].user.client-key: missing"),
+        (_user(exec={"command": "/no/plugin", "apiVersion": "v1"}), "user.exec.command: /no/plugin: no such file"),
+        (_user(exec={"command": "false", "apiVersion": "v1"}), "exec: process returned 1"),
+    ],
+)
+async def test_a_wrong_kubeconfig_is_a_usage_error(tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump({**GOOD, **change}))
+    with pytest.raises(UsageError, match=complaint) as caught:
+        await open_client(ApiAccess(kubeconfig=path))
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [(None, "no such file"), ("a: [", "not YAML"), ("- 1", "not a kubeconfig"), ("", "not a")],
+)
+async def test_no_kubeconfig_at_all(tmp_path: Path, text: str | None, complaint: str) -> None:
+    if text is not None:
+        (tmp_path / "config").write_text(text)
+    with pytest.raises(UsageError, match=complaint):
+        await open_client(ApiAccess(kubeconfig=tmp_path / "config"))
+
+
+async def test_nothing_says_where_the_server_is(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="give --kubeconfig or --master"):
+        await open_client(ApiAccess(service_account=tmp_path))
+    with pytest.raises(UsageError, match=r"--master: .* is not a URL"):
+        await open_client(ApiAccess(service_account=tmp_path, master="10.0.0.1"))
+
+
+@pytest.mark.parametrize(
+    ("override", "host", "wanted"), [("", " Worker-1.Lan\n", "worker-1.lan"), (" Mine ", "host", "mine")]
+)
+def test_the_own_node_is_called(override: str, host: str, wanted: str) -> None:
+    assert own_node_name(override, host) == wanted
+
+
+async def test_serving_without_a_node() -> None:
+    store = Store()
+    assert await wait_for_addresses(store, "n", limit=0.01) is None
+    store.upsert(Node("n"))
+    assert await wait_for_addresses(store, "n", limit=0.01) == Node("n")
+    store.upsert(Node("n", ("192.168.0.1",)))
+    assert await wait_for_addresses(store, "n", limit=0.01) == Node("n", ("192.168.0.1",))

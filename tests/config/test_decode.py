@@ -1,0 +1,147 @@
+"""The file's text becomes values; all mistakes are found at once, and no text raises anything but ValueError."""
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userproxy.config.decode import decode
+from userproxy.config.kubeproxy import KubeProxyConfiguration, leaves
+
+HEAD = b"apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
+
+
+def values(text: str) -> dict[str, Any]:
+    decoded = decode(HEAD + text.encode())
+    assert decoded.problems == ()
+    return {path: value for path, value in decoded.given.items() if path not in {"apiVersion", "kind"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("bindAddress: 10.0.0.1", {"bindAddress": "10.0.0.1"}),
+        ("iptables: {syncPeriod: 1m0s, masqueradeBit: 0}",
+         {"iptables.syncPeriod": "1m0s", "iptables.masqueradeBit": 0}),
+        ("iptables: {syncPeriod: 0s, minSyncPeriod: 0h0m, localhostNodePorts: null}", {}),
+        ("iptables: null", {}),
+        ("clientConnection: {qps: 0, burst: 0, contentType: ''}", {}),
+        ("clientConnection: {qps: 7}", {"clientConnection.qps": 7.0}),
+        ("oomScoreAdj: 0", {"oomScoreAdj": 0}),
+        ("conntrack: {maxPerCore: 0, tcpEstablishedTimeout: 0s, udpTimeout: 0s}",
+         {"conntrack.maxPerCore": 0, "conntrack.tcpEstablishedTimeout": "0s"}),
+        ("nodePortAddresses: []", {}),
+        ("nodePortAddresses: [primary]", {"nodePortAddresses": ("primary",)}),
+        ("featureGates: {A: true, B: false}", {"featureGates": {"A": True, "B": False}}),
+        ("logging: {flushFrequency: 2000000000}", {"logging.flushFrequency": "2s"}),
+        ("logging: {options: {json: {infoBufferSize: 5}}}", {"logging.options.json.infoBufferSize": "5"}),
+        ("udpIdleTimeout: 1s", {"udpIdleTimeout": "1s"}),
+    ],
+)  # fmt: skip
+def test_values_by_path(text: str, expected: dict[str, Any]) -> None:
+    assert values(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "sentence"),
+    [
+        ("oomScoreAdj: low", "oomScoreAdj", "'low' is not a whole number"),
+        ("oomScoreAdj: true", "oomScoreAdj", "true is not a whole number"),
+        ("oomScoreAdj: 99999999999", "oomScoreAdj", "99999999999 is too large"),
+        ("bindAddressHardFail: 1", "bindAddressHardFail", "1 is not true or false"),
+        ("showHiddenMetricsForVersion: 1.35", "showHiddenMetricsForVersion", "1.35 is not text"),
+        ("clientConnection: {qps: .nan}", "clientConnection.qps", "nan is not a number"),
+        ("iptables: {syncPeriod: 30}", "iptables.syncPeriod", "'30' is not a duration such as 250ms, 2s or 1m30s"),
+        (f"iptables: {{syncPeriod: {'9' * 12}h}}", "iptables.syncPeriod", f"'{'9' * 12}h' is longer than"),
+        ("iptables: [30s]", "iptables", "['30s'] is not a mapping"),
+        ("nodePortAddresses: 10.0.0.0/8", "nodePortAddresses", "'10.0.0.0/8' is not a list of texts"),
+        ("featureGates: {A: 3}", "featureGates", "{'A': 3} is not a mapping from names to true or false"),
+        ("kind: Pod", "kind", "'Pod' is not KubeProxyConfiguration"),
+    ],
+)
+def test_wrong_types(text: str, path: str, sentence: str) -> None:
+    (problem,) = decode(HEAD + text.encode()).problems
+    assert problem.path == path
+    assert problem.text.startswith(sentence)
+
+
+def test_all_mistakes_at_once() -> None:
+    decoded = decode(b"oomScoreAdj: low\nmode: 3\nudpIdleTimeout: x\n")
+    assert [problem.path for problem in decoded.problems] == [
+        "oomScoreAdj",
+        "mode",
+        "udpIdleTimeout",
+        "apiVersion",
+        "kind",
+    ]
+
+
+def test_unknown_and_duplicate_fields_are_named_and_the_last_counts() -> None:
+    decoded = decode(
+        HEAD
+        + b"mode: ipvs\nBindAddress: 10.0.0.1\niptables: {a: {b: 1}, syncPeriod: 1s, syncPeriod: 2s}\nmode: ''\n1: 2"
+    )
+    assert decoded.unknown == ("BindAddress", "iptables.a", "1")
+    assert decoded.duplicate == ("mode", "iptables.syncPeriod")
+    assert decoded.given["iptables.syncPeriod"] == "2s"
+    assert "mode" not in decoded.given
+    assert decoded.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"", "is not a mapping"),
+        (b"just words", "is not a mapping"),
+        (b"a: [", "line 2: "),
+        (b"a:\n\tb: 1", "line 2: "),
+        (b"a: 1\n---\nb: 1", "line 2: "),
+        (b"\xff\xfe\xff", ""),
+        (b"[" * 20_000, "is nested more than 100 levels deep"),
+        (b"a: 2020-99-99", "a value has the wrong form: "),
+        (b"a: !!python/name:os.system x", "line 1: "),
+        (b"[a]: 1", "line 1: "),
+    ],
+)
+def test_no_document(data: bytes, sentence: str) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        decode(data)
+    assert str(caught.value).startswith(sentence)
+
+
+def test_a_mapping_that_contains_itself_is_only_unknown() -> None:
+    assert decode(HEAD + b"x: &x {y: *x}").unknown == ("x",)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes(data: bytes) -> None:
+    with suppress(ValueError):
+        decode(data)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([path for path, _ in leaves(KubeProxyConfiguration())]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+            lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+            max_leaves=4,
+        ),
+        max_size=4,
+    )
+)
+def test_any_value_anywhere(given_values: dict[str, object]) -> None:
+    raw: dict[str, Any] = {}
+    for path, value in given_values.items():
+        *sections, name = path.split(".")
+        section = raw
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = value
+    decoded = decode(yaml.safe_dump(raw).encode())
+    named = {problem.path for problem in decoded.problems}
+    assert not named & decoded.given.keys() - {"apiVersion", "kind"}
+    assert decoded.unknown == ()

@@ -1,0 +1,17 @@
+"""Fixtures for every test."""
+
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from tests.lab.fixtures import lab, pytest_runtest_makereport, root
+
+__all__ = ["lab", "pytest_runtest_makereport", "root"]
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_nobody_configured_them() -> Iterator[None]:
+    """Commands that run inside this process configure the logs of all of it."""
+    yield
+    structlog.reset_defaults()

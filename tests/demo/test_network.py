@@ -1,0 +1,81 @@
+"""The demo's network: who reaches whom, and how long it takes to build."""
+
+import os
+import threading
+import time
+
+import pytest
+
+from userproxy.demo.hosts import CommandFailedError, Host
+from userproxy.demo.network import Network, Node, Pod
+
+pytestmark = pytest.mark.usefixtures("root")
+
+
+def _pass_byte(source: Host, target: Host) -> str:
+    """Send a byte over TCP; returns the source address that the target saw."""
+    with target.listen(8080) as server, source.connect((target.address, 8080), timeout=2.0) as client:
+        accepted, address = server.accept()
+        with accepted:
+            client.sendall(b"x")
+            assert accepted.recv(1) == b"x"
+    return str(address[0])
+
+
+def test_addresses_follow_the_plan() -> None:
+    with Network() as network:
+        nodes = [network.add_node(Node(f"node-{number}")) for number in (1, 2)]
+        pods = [network.add_pod(node, Pod(f"pod-{count}")) for node in nodes for count in (1, 2)]
+        outsiders = [network.add_outside(Host(f"outside-{number}")) for number in (1, 2)]
+        assert [node.address for node in nodes] == ["192.0.2.10", "192.0.2.20"]
+        assert [pod.address for pod in pods] == ["10.244.1.2", "10.244.1.3", "10.244.2.2", "10.244.2.3"]
+        assert [host.address for host in outsiders] == ["192.0.2.100", "192.0.2.101"]
+
+
+def test_hosts_reach_each_other_without_translation() -> None:
+    with Network() as network:
+        first, second = (network.add_node(Node(f"node-{number}")) for number in (1, 2))
+        near, beside = network.add_pod(first, Pod("near")), network.add_pod(first, Pod("beside"))
+        far = network.add_pod(second, Pod("far"))
+        outside = network.add_outside(Host("outside"))
+        assert _pass_byte(near, beside) == near.address
+        assert _pass_byte(near, far) == near.address
+        assert _pass_byte(far, first) == far.address
+        assert _pass_byte(first, near) == "10.244.1.1"
+        assert _pass_byte(outside, first) == outside.address
+        assert _pass_byte(outside, second) == outside.address
+
+
+def test_outside_hosts_send_external_addresses_to_the_first_node_and_know_no_others() -> None:
+    with Network() as network:
+        network.add_node(Node("node-1"))
+        outside = network.add_outside(Host("outside"))
+        for address in ("203.0.113.5", "198.51.100.7"):
+            assert "via 192.0.2.10" in outside.run(["ip", "route", "get", address]).stdout
+        for address in ("10.96.0.10", "10.244.1.2"):
+            with pytest.raises(CommandFailedError, match="unreachable"):
+                outside.run(["ip", "route", "get", address])
+
+
+def test_seven_hosts_take_no_more_than_700_ms() -> None:
+    def build() -> float:
+        start = time.monotonic()
+        with Network() as network:
+            node = network.add_node(Node("node-1"))
+            for number in range(4):
+                network.add_pod(node, Pod(f"pod-{number}"))
+            network.add_outside(Host("outside"))
+            return time.monotonic() - start
+
+    assert min(build() for _ in range(3)) < 0.7
+
+
+def test_a_host_that_cannot_be_wired_is_closed_with_the_network() -> None:
+    threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    with Network() as network:
+        node, pod = network.add_node(Node("node-1")), Pod("occupied")
+        pod.ip_batch(["link add eth0 type bridge"])
+        with pytest.raises(CommandFailedError, match="File exists"):
+            network.add_pod(node, pod)
+    assert threading.active_count() == threads
+    assert len(os.listdir("/proc/self/fd")) == descriptors

@@ -1,0 +1,1 @@
+"""The installed command in network namespaces, seen as a user sees it."""

@@ -1,0 +1,63 @@
+"""The control-plane benchmark: its server answers as an API server would, and its report says what was measured."""
+
+import json
+from http.client import HTTPConnection
+from typing import Any
+
+from examples.benchmarks.control_plane import Figures, cluster, to_text
+from examples.benchmarks.control_server import ControlServer, serving
+from userproxy.cluster.decode import decode
+
+
+def get(server: ControlServer, path: str) -> dict[str, Any]:
+    connection = HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
+    connection.request("GET", path)
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+    assert isinstance(answer, dict)
+    return answer
+
+
+def test_a_list_comes_in_pages_that_hold_everything_once() -> None:
+    names, path = [], "/api/v1/services?limit=500"
+    with serving(cluster(1_200)) as server:
+        following = "0"
+        while following:
+            page = get(server, f"{path}&continue={following}")
+            names += [item["metadata"]["name"] for item in page["items"]]
+            following = page["metadata"].get("continue", "")
+    assert sorted(names) == sorted(f"service-{number}" for number in range(1_200))
+
+
+def test_a_watch_tells_what_is_modified() -> None:
+    with serving(cluster(3)) as server:
+        connection = HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
+        connection.request("GET", "/apis/discovery.k8s.io/v1/endpointslices?watch=true")
+        answer = connection.getresponse()
+        server.modify("endpointslices", {"metadata": {"name": "a"}, "endpoints": []})
+        event = json.loads(answer.readline())
+        connection.close()
+    assert (event["type"], event["object"]["kind"], event["object"]["metadata"]["name"]) == (
+        "MODIFIED",
+        "EndpointSlice",
+        "a",
+    )
+
+
+def test_the_clusters_objects_are_good_ones() -> None:
+    objects = cluster(2)
+    for plural, head in (
+        ("services", {"kind": "Service", "apiVersion": "v1"}),
+        ("endpointslices", {"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1"}),
+    ):
+        for item in objects[plural]:
+            decoded = decode({**head, **item}, "here")
+            assert decoded.objects
+            assert not decoded.problems
+
+
+def test_the_report_has_a_line_for_each_size() -> None:
+    small, large = Figures(1_000, 0.5, 0.9, 60.0, 0.2, 1.0), Figures(10_000, 2.5, 3.0, 140.0, 0.3, 1.0)
+    rows = [line.split() for line in to_text([small, large], 200, 10).splitlines()[2:]]
+    assert rows[0] == ["1000", "0.50", "0.90", "60.0", "0.200", "1.0"]
+    assert rows[1] == ["10000", "2.50", "3.00", "140.0", "0.300", "1.0"]

@@ -1,0 +1,125 @@
+"""A forwarder on loopback with real backends, on uvloop and on asyncio's own loop."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from random import Random
+
+import pytest
+import uvloop
+
+from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
+from userproxy.forwarding.ports import PortRange
+from userproxy.model import Endpoint, Protocol, ServicePortName, Snapshot
+
+NAME = ServicePortName("default", "web", "http", Protocol.TCP)
+LOOPBACK = "127.0.0.1"
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Every test of this folder runs on both loops."""
+    return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+
+
+class Bench:
+    """A forwarder with one open service port at `address`."""
+
+    def __init__(self, forwarder: Forwarder, port: int) -> None:
+        self.forwarder = forwarder
+        self.address = (LOOPBACK, port)
+
+    def route_to(self, *addresses: tuple[str, int], affinity: int | None = None) -> None:
+        endpoints = tuple(Endpoint(ip, port) for ip, port in addresses)
+        self.forwarder.update(Snapshot(NAME, endpoints, affinity))
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(*self.address)
+
+    async def eventually_idle(self) -> None:
+        await eventually(lambda: self.forwarder.active == 0)
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Let the loop run until `condition` holds; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def open_bench(
+    *, half_open_timeout: float = 60.0, descriptor_limit: int = 10_000, portals_only: bool = False
+) -> AsyncIterator[Bench]:
+    options = ForwardingOptions(LOOPBACK, PortRange(), portals_only, half_open_timeout, descriptor_limit)
+    forwarder = Forwarder(asyncio.get_running_loop(), options, Random(1))
+    try:
+        yield Bench(forwarder, forwarder.open(NAME))
+    finally:
+        forwarder.shut_down()
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with open_bench() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[[Handler], Awaitable[tuple[str, int]]]]:
+    """Starts backends: an address for each handler."""
+    servers: list[asyncio.Server] = []
+
+    async def start(handler: Handler) -> tuple[str, int]:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                await handler(reader, writer)
+            except ConnectionError:
+                pass
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(handle, LOOPBACK, 0)
+        servers.append(server)
+        address: tuple[str, int] = server.sockets[0].getsockname()
+        return address
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def refusing() -> Iterator[tuple[str, int]]:
+    """An address that answers with RST: bound, so that nobody else gets it, but not listening."""
+    with socket.socket() as sock:
+        sock.bind((LOOPBACK, 0))
+        yield sock.getsockname()
+
+
+@pytest.fixture
+def black_hole() -> Iterator[tuple[str, int]]:
+    """An address that never answers: a listener whose queue is full drops further SYNs (tcp(7))."""
+    with socket.socket() as sock:
+        sock.bind((LOOPBACK, 0))
+        sock.listen(0)
+        fillers = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(sock.getsockname())
+            fillers.append(filler)
+        yield sock.getsockname()
+        for filler in fillers:
+            filler.close()
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A backend that answers what it is told, until it is told the end."""
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()

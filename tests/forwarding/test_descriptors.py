@@ -1,0 +1,71 @@
+"""The budget: counts, waits, wakes."""
+
+import asyncio
+import errno
+import resource
+import subprocess
+import sys
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.forwarding.conftest import eventually
+from userproxy.forwarding.descriptors import RESERVE, DescriptorBudget, is_shortage, open_descriptors
+
+
+def a_budget(free: int) -> DescriptorBudget:
+    return DescriptorBudget(asyncio.get_running_loop(), open_descriptors() + RESERVE + free)
+
+
+async def test_takes_what_is_left_and_no_more() -> None:
+    budget = a_budget(5)
+    assert budget.take(2)
+    assert budget.take(2)
+    assert not budget.take(2)
+    assert budget.take(1)
+    budget.give(2)
+    assert budget.take(2)
+
+
+async def test_who_waits_is_called_when_something_is_given_back_and_only_once() -> None:
+    budget = a_budget(2)
+    assert budget.take(2)
+    calls: list[str] = []
+    with capture_logs() as logs:
+        budget.wait(lambda: calls.append("a"))
+        budget.wait(lambda: calls.append("b"))
+    assert [entry["event"][:18] for entry in logs] == ["Out of descriptors"]
+    await asyncio.sleep(0)
+    assert calls == []
+    budget.give(2)
+    await eventually(lambda: len(calls) == 2)
+    budget.give(0)
+    await asyncio.sleep(0)
+    assert calls == ["a", "b"]
+
+
+async def test_when_the_kernel_refuses_there_is_another_try_without_anything_given_back() -> None:
+    budget = a_budget(2)
+    calls: list[str] = []
+    with capture_logs():
+        budget.wait(lambda: calls.append("a"), refused_by_kernel=True)
+    await eventually(lambda: calls == ["a"])
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(errno.EMFILE, True), (errno.ENFILE, True), (errno.ENOMEM, True), (errno.ECONNABORTED, False)],
+)
+def test_shortages(code: int, *, expected: bool) -> None:
+    assert is_shortage(OSError(code, "")) == expected
+
+
+def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
+    hard = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 4096)
+    program = (
+        "import resource; from userproxy.forwarding.descriptors import raise_limit;"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, (100, {hard}));"
+        "print(raise_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(hard)] * 3

@@ -1,0 +1,119 @@
+"""Finding a backend that answers."""
+
+import asyncio
+import errno
+import socket
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, eventually, open_bench
+from userproxy.forwarding import dialer
+from userproxy.model import Endpoint
+
+Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
+Address = tuple[str, int]
+
+
+def named(name: bytes) -> Handler:
+    async def say_name(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(name)
+        await writer.drain()
+
+    return say_name
+
+
+async def ask(bench: Bench) -> bytes:
+    reader, writer = await bench.connect()
+    try:
+        return await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.close()
+
+
+async def test_connections_are_spread_evenly(bench: Bench, serve: Serve) -> None:
+    bench.route_to(*[await serve(named(name)) for name in (b"a", b"b", b"c")])
+    counts = Counter([await ask(bench) for _ in range(30)])
+    assert counts == {b"a": 10, b"b": 10, b"c": 10}
+
+
+async def test_with_affinity_a_client_stays(bench: Bench, serve: Serve) -> None:
+    bench.route_to(*[await serve(named(name)) for name in (b"a", b"b", b"c")], affinity=60)
+    assert len({await ask(bench) for _ in range(10)}) == 1
+
+
+async def test_a_refusing_endpoint_costs_nobody_a_connection(bench: Bench, serve: Serve, refusing: Address) -> None:
+    bench.route_to(refusing, await serve(named(b"live")))
+    assert {await ask(bench) for _ in range(20)} == {b"live"}
+    assert bench.forwarder.statistics(NAME).dial_failures > 0
+
+
+async def test_a_silent_endpoint_costs_a_quarter_of_a_second(bench: Bench, serve: Serve, black_hole: Address) -> None:
+    bench.route_to(black_hole, await serve(named(b"live")))
+    times = []
+    for _ in range(4):
+        start = time.monotonic()
+        assert await ask(bench) == b"live"
+        times.append(time.monotonic() - start)
+    assert max(times) >= 0.24
+
+
+async def test_affinity_moves_away_from_a_dead_endpoint(bench: Bench, serve: Serve, refusing: Address) -> None:
+    bench.route_to(refusing, await serve(named(b"live")), affinity=60)
+    await ask(bench)
+    failures = bench.forwarder.statistics(NAME).dial_failures
+    assert {await ask(bench) for _ in range(5)} == {b"live"}
+    assert bench.forwarder.statistics(NAME).dial_failures == failures
+
+
+@pytest.mark.parametrize("refusing_count", [0, 1])
+async def test_a_client_that_cannot_be_served_is_reset(bench: Bench, refusing: Address, refusing_count: int) -> None:
+    bench.route_to(*[refusing] * refusing_count)
+    for _ in range(3):
+        with pytest.raises(ConnectionResetError):
+            await ask(bench)
+    await bench.eventually_idle()
+    statistics = bench.forwarder.statistics(NAME)
+    assert (statistics.unserved, statistics.active) == (3, 0)
+    assert statistics.dial_failures == 4 * 3 * refusing_count
+
+
+async def test_new_endpoints_serve_the_next_connection(bench: Bench, serve: Serve) -> None:
+    bench.route_to(await serve(named(b"old")))
+    assert await ask(bench) == b"old"
+    bench.route_to(await serve(named(b"new")))
+    assert await ask(bench) == b"new"
+
+
+async def test_shutting_down_gives_up_dials(black_hole: Address) -> None:
+    async with open_bench() as bench:
+        bench.route_to(black_hole)
+        reader, writer = await bench.connect()
+        await eventually(lambda: bench.forwarder.active == 1)
+        bench.forwarder.reset_connections()
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
+        await bench.eventually_idle()
+
+
+async def test_addresses_without_a_route_are_failures_like_any_other(bench: Bench, serve: Serve) -> None:
+    bench.route_to((LOOPBACK, 0), await serve(named(b"live")))
+    assert {await ask(bench) for _ in range(4)} == {b"live"}
+
+
+async def test_a_socket_that_may_not_be_made_costs_one_client_and_not_the_listener(
+    bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_endpoint: Endpoint) -> tuple[socket.SocketType, int]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    bench.route_to(await serve(named(b"live")))
+    with monkeypatch.context() as patch:
+        patch.setattr(dialer, "start_dial", refuse)
+        with pytest.raises(ConnectionResetError):
+            await ask(bench)
+    assert await ask(bench) == b"live"
+    await bench.eventually_idle()

@@ -1,0 +1,126 @@
+"""The poller: every handler gets its own events, and only those."""
+
+import asyncio
+import fcntl
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.forwarding.conftest import eventually
+from userproxy.forwarding.poller import ANOTHER_TURN, READABLE, Poller
+
+
+class Owner:
+    def __init__(self) -> None:
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+@pytest.fixture
+def owner() -> Owner:
+    return Owner()
+
+
+@pytest.fixture
+async def poller() -> AsyncIterator[Poller]:
+    opened = Poller(asyncio.get_running_loop())
+    yield opened
+    opened.shut_down()
+
+
+@pytest.fixture
+def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
+    made = [socket.socketpair() for _ in range(3)]
+    for pair in made:
+        for sock in pair:
+            sock.setblocking(False)
+    yield made
+    for pair in made:
+        for sock in pair:
+            sock.close()
+
+
+Pairs = list[tuple[socket.socket, socket.socket]]
+
+
+async def test_the_present_state_is_the_first_event(poller: Poller, owner: Owner, pairs: Pairs) -> None:
+    (near, far), *_ = pairs
+    far.send(b"x")
+    seen: list[int] = []
+    poller.add(near.fileno(), seen.append, owner)
+    await eventually(lambda: bool(seen))
+    assert seen[0] & READABLE
+
+
+async def test_an_event_for_a_closed_socket_never_reaches_the_next_owner_of_its_number(
+    poller: Poller, owner: Owner, pairs: Pairs
+) -> None:
+    (first, wake_first), (second, wake_second), (silent, _) = pairs
+    number = second.fileno()
+    reused: list[int] = []
+    seen: list[int] = []
+
+    def close_second_and_open_another(events: int) -> None:
+        if events & READABLE and not reused:
+            poller.close(second)
+            reused.append(fcntl.fcntl(silent.fileno(), fcntl.F_DUPFD, number))  # `number` itself if it is free
+            poller.add(reused[0], seen.append, owner)
+
+    poller.add(first.fileno(), close_second_and_open_another, owner)
+    poller.add(second.fileno(), lambda _events: None, owner)
+    wake_first.send(b"x")
+    wake_second.send(b"x")  # in one batch with the first one, and after it
+    await eventually(lambda: bool(seen))
+    assert not any(events & READABLE for events in seen)
+    os.close(reused[0])
+
+
+async def test_a_handler_that_fails_costs_its_owner_alone(poller: Poller, owner: Owner, pairs: Pairs) -> None:
+    (bad, _), (good, _), _ = pairs
+    seen: list[int] = []
+
+    def fail(_events: int) -> None:
+        raise RuntimeError("a bug")
+
+    poller.add(bad.fileno(), fail, owner)
+    poller.add(good.fileno(), seen.append, Owner())
+    with capture_logs() as logs:
+        await eventually(lambda: bool(seen) and owner.aborted)
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"]
+
+
+async def test_another_turn_comes_after_the_others(poller: Poller, owner: Owner) -> None:
+    turns: list[int] = []
+    for _ in range(3):
+        poller.again(turns.append, owner)
+    assert turns == []
+    await eventually(lambda: bool(turns))
+    assert turns == [ANOTHER_TURN]
+
+
+async def test_a_failing_turn_costs_its_owner_alone(poller: Poller, owner: Owner) -> None:
+    turns: list[int] = []
+
+    def fail(_events: int) -> None:
+        raise RuntimeError("a bug")
+
+    poller.again(fail, owner)
+    poller.again(turns.append, Owner())
+    with capture_logs():
+        await eventually(lambda: bool(turns))
+    assert owner.aborted
+
+
+async def test_a_closed_socket_is_forgotten(poller: Poller, owner: Owner, pairs: Pairs) -> None:
+    (near, far), *_ = pairs
+    poller.add(near.fileno(), lambda _events: None, owner)
+    assert len(poller) == 1
+    poller.close(near)
+    assert len(poller) == 0
+    await eventually(lambda: near.fileno() == -1)
+    far.close()

@@ -1,0 +1,337 @@
+"""What a relay owes its two ends: every byte, the FIN, the RST, and no memory."""
+
+import asyncio
+import hashlib
+import os
+import random
+import socket
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.forwarding.conftest import NAME, Bench, Handler, echo, eventually, open_bench
+from userproxy.forwarding.pipes import MOST_PIPES
+
+Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
+
+MEBIBYTE = 1024 * 1024
+
+
+async def all_of(reader: asyncio.StreamReader) -> bytes:
+    return await asyncio.wait_for(reader.read(), 20)
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    writer.close()
+
+
+async def test_a_request_and_its_reply(bench: Bench, serve: Serve) -> None:
+    bench.route_to(await serve(echo))
+    reader, writer = await bench.connect()
+    for n in range(20):
+        writer.write(b"ping %d" % n)
+        assert await reader.readexactly(len(b"ping %d" % n)) == b"ping %d" % n
+    writer.close()
+    await bench.eventually_idle()
+
+
+async def test_a_backend_that_speaks_first(bench: Bench, serve: Serve) -> None:
+    async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 hello\r\n")
+        await writer.drain()
+
+    bench.route_to(await serve(greet))
+    for _ in range(50):
+        reader, writer = await bench.connect()
+        assert await all_of(reader) == b"220 hello\r\n"
+        writer.close()
+    await bench.eventually_idle()
+
+
+@pytest.mark.parametrize("size", [1, 65_535, 65_536, 65_537, 131_072, 3 * MEBIBYTE, 20 * MEBIBYTE])
+async def test_a_client_that_half_closes_gets_the_whole_reply(bench: Bench, serve: Serve, size: int) -> None:
+    body = os.urandom(size)
+
+    async def reply_after_the_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert await reader.read() == b"request"
+        writer.write(body)
+        await writer.drain()
+
+    bench.route_to(await serve(reply_after_the_end))
+    reader, writer = await bench.connect()
+    writer.write(b"request")
+    writer.write_eof()
+    reply = await all_of(reader)
+    assert hashlib.sha256(reply).digest() == hashlib.sha256(body).digest()
+    writer.close()
+    await bench.eventually_idle()
+
+
+async def test_a_backend_that_half_closes_gets_the_whole_request(bench: Bench, serve: Serve) -> None:
+    body = os.urandom(20 * MEBIBYTE)
+    digests = asyncio.Queue[bytes]()
+
+    async def read_after_the_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write_eof()
+        digests.put_nowait(hashlib.sha256(await reader.read()).digest())
+
+    bench.route_to(await serve(read_after_the_end))
+    reader, writer = await bench.connect()
+    assert await all_of(reader) == b""
+    writer.write(body)
+    writer.write_eof()
+    assert await asyncio.wait_for(digests.get(), 20) == hashlib.sha256(body).digest()
+    writer.close()
+    await bench.eventually_idle()
+
+
+async def test_both_directions_at_once_in_pieces_of_every_size(bench: Bench, serve: Serve) -> None:
+    pieces = random.Random(7)
+    body = os.urandom(8 * MEBIBYTE)
+    bench.route_to(await serve(echo))
+    reader, writer = await bench.connect()
+
+    async def send() -> None:
+        position = 0
+        while position < len(body):
+            size = pieces.choice([1, 100, 1448, 65_536, 200_000, 1_500_000])
+            writer.write(body[position : position + size])
+            await writer.drain()
+            position += size
+        writer.write_eof()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(send(), name="send")
+        received = group.create_task(reader.read(), name="receive")
+    assert hashlib.sha256(received.result()).digest() == hashlib.sha256(body).digest()
+    writer.close()
+    await bench.eventually_idle()
+
+
+async def test_a_reset_client_resets_the_backend(bench: Bench, serve: Serve) -> None:
+    seen = asyncio.Queue[str]()
+
+    async def watch(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.read(100):
+                seen.put_nowait("data")
+            seen.put_nowait("FIN")
+        except ConnectionResetError:
+            seen.put_nowait("RST")
+
+    bench.route_to(await serve(watch))
+    _, writer = await bench.connect()
+    writer.write(b"x")
+    assert await asyncio.wait_for(seen.get(), 5) == "data"
+    reset(writer)
+    assert await asyncio.wait_for(seen.get(), 1) == "RST"
+    await bench.eventually_idle()
+
+
+@pytest.mark.parametrize("client_has_half_closed", [False, True])
+async def test_a_reset_backend_resets_the_client(bench: Bench, serve: Serve, *, client_has_half_closed: bool) -> None:
+    async def reset_soon(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await (reader.read() if client_has_half_closed else reader.readexactly(1))
+        reset(writer)
+
+    bench.route_to(await serve(reset_soon))
+    reader, writer = await bench.connect()
+    writer.write(b"x")
+    if client_has_half_closed:
+        writer.write_eof()
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.read(), 1)
+    writer.close()
+    await bench.eventually_idle()
+
+
+async def test_what_a_backend_said_before_its_reset_arrives(bench: Bench, serve: Serve) -> None:
+    async def answer_and_reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        writer.write(b"413 too large")
+        await writer.drain()
+        reset(writer)
+
+    bench.route_to(await serve(answer_and_reset))
+    reader, writer = await bench.connect()
+    writer.write(b"x")
+    assert await asyncio.wait_for(reader.readexactly(13), 5) == b"413 too large"
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.read(), 1)
+    writer.close()
+
+
+async def test_a_stopped_reader_stops_the_sender_and_then_gets_everything(bench: Bench, serve: Serve) -> None:
+    resume = asyncio.Event()
+    digests = asyncio.Queue[bytes]()
+
+    async def read_late(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await resume.wait()
+        digest = hashlib.sha256()
+        while data := await reader.read(65536):
+            digest.update(data)
+        digests.put_nowait(digest.digest())
+
+    bench.route_to(await serve(read_late))
+    _, writer = await bench.connect()
+    body = os.urandom(128 * MEBIBYTE)
+    writer.write(body)
+    writer.write_eof()
+    sent = writer.transport
+    waiting = [-1]
+
+    def stalled() -> bool:
+        waiting.append(sent.get_write_buffer_size())
+        return len(waiting) > 50 and len(set(waiting[-50:])) == 1
+
+    await eventually(stalled, 20)
+    assert sent.get_write_buffer_size() > 64 * MEBIBYTE  # the rest waits at the sender, not with us
+    resume.set()
+    assert await asyncio.wait_for(digests.get(), 20) == hashlib.sha256(body).digest()
+    writer.close()
+    await bench.eventually_idle()
+
+
+async def test_without_pipes_a_slow_reader_gets_everything_too(serve: Serve) -> None:
+    digests = asyncio.Queue[bytes]()
+
+    async def read_slowly(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        digest = hashlib.sha256()
+        while data := await reader.read(10_000):
+            digest.update(data)
+            await asyncio.sleep(0)
+        digests.put_nowait(digest.digest())
+
+    address = await serve(read_slowly)
+    async with open_bench() as bench:
+        lent = [bench.forwarder._pipes.borrow() for _ in range(MOST_PIPES)]
+        bench.route_to(address)
+        _, writer = await bench.connect()
+        body = os.urandom(40 * MEBIBYTE)
+        writer.write(body)
+        writer.write_eof()
+        assert await asyncio.wait_for(digests.get(), 30) == hashlib.sha256(body).digest()
+        writer.close()
+        await bench.eventually_idle()
+        for pipe in lent:
+            assert pipe is not None
+            bench.forwarder._pipes.give_back(pipe)
+
+
+async def test_a_reset_is_seen_while_the_other_side_does_not_read(bench: Bench, serve: Serve) -> None:
+    ended = asyncio.Event()
+
+    async def never_read(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        reader.feed_data(b"")
+        await ended.wait()
+
+    bench.route_to(await serve(never_read))
+    _, writer = await bench.connect()
+    writer.write(bytes(64 * MEBIBYTE))
+    await eventually(lambda: bench.forwarder.active == 1)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    writer.transport.abort()  # closes with unread data or not: the kernel resets what is unsent
+    reset_seen = bench.eventually_idle()
+    ended.set()
+    await reset_seen
+
+
+async def test_a_half_open_connection_ends_when_it_stays_silent(serve: Serve) -> None:
+    never = asyncio.Event()
+
+    async def keep_silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        await never.wait()
+
+    async with open_bench(half_open_timeout=0.2) as bench:
+        bench.route_to(await serve(keep_silent))
+        reader, writer = await bench.connect()
+        writer.write_eof()
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        await bench.eventually_idle()
+
+
+async def test_a_half_open_connection_that_moves_bytes_goes_on(serve: Serve) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        for _ in range(10):
+            writer.write(b".")
+            await asyncio.sleep(0.1)
+
+    async with open_bench(half_open_timeout=0.5) as bench:
+        bench.route_to(await serve(drip))
+        reader, writer = await bench.connect()
+        writer.write_eof()
+        assert await all_of(reader) == b"." * 10
+        writer.close()
+        await bench.eventually_idle()
+
+
+async def test_bytes_are_counted(bench: Bench, serve: Serve) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.write(bytes(MEBIBYTE))
+        await writer.drain()
+
+    bench.route_to(await serve(answer))
+    reader, writer = await bench.connect()
+    writer.write(b"12345")
+    writer.write_eof()
+    await all_of(reader)
+    writer.close()
+    await bench.eventually_idle()
+    statistics = bench.forwarder.statistics(NAME)
+    assert (statistics.accepted, statistics.active) == (1, 0)
+    assert (statistics.bytes_up, statistics.bytes_down) == (5, MEBIBYTE)
+
+
+@pytest.mark.parametrize("size", [3, 8 * MEBIBYTE])
+async def test_urgent_data_holds_nothing_up(bench: Bench, serve: Serve, size: int) -> None:
+    """The urgent byte itself is lost, as any reader without SO_OOBINLINE loses it; what follows it is not."""
+    received = asyncio.Queue[int]()
+
+    async def count(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        total = 0
+        while total < 2 * size:
+            total += len(await reader.read(65536))
+        received.put_nowait(total)
+
+    bench.route_to(await serve(count))
+    with socket.create_connection(bench.address) as client:
+
+        def send() -> None:
+            client.sendall(bytes(size))
+            client.send(b"!", socket.MSG_OOB)
+            client.sendall(bytes(size))
+
+        async with asyncio.timeout(10):
+            await asyncio.to_thread(send)
+            assert await received.get() == 2 * size
+
+
+async def test_a_half_open_connection_to_a_slow_reader_goes_on(serve: Serve) -> None:
+    """All of it is read from the backend long before the client has it."""
+    body = os.urandom(6 * MEBIBYTE)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.write(body)
+        await writer.drain()
+
+    async with open_bench(half_open_timeout=0.15) as bench:
+        bench.route_to(await serve(answer))
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
+            client.connect(bench.address)
+            client.shutdown(socket.SHUT_WR)
+            client.setblocking(False)
+            received = 0
+            while data := await asyncio.get_running_loop().sock_recv(client, 64 * 1024):
+                received += len(data)
+                await asyncio.sleep(0.02 if received < 3 * MEBIBYTE else 0)
+        assert received == len(body)

@@ -1,0 +1,69 @@
+"""The lab itself, and userproxy's main job seen through it."""
+
+import os
+
+import pytest
+
+from tests.lab.cluster import Lab
+from userproxy.demo.programs import ProgramEndedError
+from userproxy.demo.traffic import fetch, fetch_many, http
+
+pytestmark = pytest.mark.e2e
+
+CLUSTER_IP = ("10.96.0.10", 80)
+
+
+def test_pods_serve_http_and_any_program(lab: Lab) -> None:
+    lab.serve_http()
+    answers = [fetch(lab.client, (pod.address, 8080)) for pod in lab.pods]
+    assert [answer.pod for answer in answers] == ["web-1", "web-2", "web-3"]
+    assert {answer.client_ip for answer in answers} == {lab.client.address}
+    lab.client.serve_python("import http.server as s; s.test(s.SimpleHTTPRequestHandler, port=9000)", port=9000)
+    assert b"Directory listing" in http(lab.node, (lab.client.address, 9000))
+
+
+def test_userproxy_serves_what_the_manifests_say(lab: Lab) -> None:
+    lab.serve_http()
+    lab.manifests.service("web", cluster_ip=CLUSTER_IP[0], node_port=30080)
+    lab.manifests.slice("web", lab.pods)
+    proxy = lab.node.start_userproxy()
+    lab.node.wait_for_rules("default/web")
+    tally = fetch_many(lab.client, CLUSTER_IP, 30)
+    assert (tally.pods, tally.failures) == ({"web-1": 10, "web-2": 10, "web-3": 10}, ())
+    assert fetch(lab.outside, (lab.node.address, 30080)).client_ip == "10.244.1.1"
+    assert proxy.terminate() == 0
+    lab.node.wait_for_no_rules()
+
+
+def test_a_running_proxy_can_be_looked_at(lab: Lab) -> None:
+    proxy = lab.node.start_userproxy("-v", "2")
+    record = proxy.wait_log("Portals: iptables")
+    assert record["level"] == "info"
+    assert proxy.records[0]["event"]
+    assert 10_000_000 < proxy.rss() < 500_000_000
+    assert 3 < proxy.descriptors() < 100
+    assert 0 < proxy.cpu() < 30
+    proxy.kill()
+    assert not proxy.running
+
+
+def test_a_proxy_that_ends_at_once_says_why(lab: Lab) -> None:
+    proxy = lab.node.start_userproxy("--drain-timeout", "soon")
+    with pytest.raises(ProgramEndedError, match="'soon' is not a duration"):
+        proxy.wait_log("Portals: iptables")
+    assert proxy.wait() == 2
+
+
+def test_a_second_node_and_more_hosts_can_join(lab: Lab) -> None:
+    second = lab.add_node("node-2")
+    far = lab.add_pod("far", second)
+    other = lab.add_outside("other")
+    far.serve_http()
+    assert fetch(lab.client, (far.address, 8080)).client_ip == lab.client.address
+    assert fetch(lab.node, (far.address, 8080)).pod == "far"
+    assert (second.address, other.address) == ("192.0.2.20", "192.0.2.101")
+
+
+def test_two_labs_do_not_meet(lab: Lab) -> None:
+    assert lab.node.inside(os.readlink, "/proc/thread-self/ns/net") != os.readlink("/proc/self/ns/net")
+    assert lab.node.listening_ports() == set()

@@ -1,0 +1,244 @@
+"""The Kubernetes API as the source of truth.
+
+An onion of shells, each with its own kinds of failure::
+
+    ApiSource       all resources; says when there is something to serve
+    _Follower       one resource for ever: list, watch, list again when the server forgot where we were
+    _persist        one try after the other, with pauses; failures told once an episode
+    fetch, watch    one list, one watch request
+    ApiClient       one request; credentials
+
+While the API is away the last state serves on. A new list is compared with what is there: it never flushes.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from random import Random
+from typing import Final, TypeVar
+
+import structlog
+from msgspec import Struct
+
+from userproxy.cluster.backoff import Backoff, BackoffFigures
+from userproxy.cluster.client import ApiClient
+from userproxy.cluster.failures import ApiError, ExpiredError, SilentError, UnreachableError
+from userproxy.cluster.listing import ANY_VERSION, LATEST_VERSION, fetch
+from userproxy.cluster.reader import ObjectReader, Reading
+from userproxy.cluster.resources import Resource, endpoint_slices, own_node, services
+from userproxy.cluster.store import ClusterObject, ObjectKey, Store
+from userproxy.cluster.watching import CHANGES, Event, WatchLimits, watch
+from userproxy.model import Node
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+_BATCH: Final = 50
+"""Events that are applied at a stretch: a few milliseconds, for which traffic waits."""
+_SHORT: Final = 1.0
+"""A watch that ends sooner, without an event, has failed. Seconds."""
+
+
+class Timing(Struct, frozen=True):
+    """The times that decide how the API is followed."""
+
+    backoff: BackoffFigures = BackoffFigures()
+    watch: WatchLimits = WatchLimits()
+
+
+class ApiSource:
+    """Keeps a Store equal to what the API server holds of Services, EndpointSlices and our own Node.
+
+    `on_change` is called on the loop's thread: first when Services and EndpointSlices have both been listed, and
+    from then on whenever the Store has changes to take. `proxy_name` selects the Services labelled for it, and
+    None those labelled for no proxy.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        store: Store,
+        on_change: Callable[[], None],
+        node_name: str,
+        proxy_name: str | None,
+        timing: Timing = Timing(),  # noqa: B008 -- a frozen value
+    ) -> None:
+        self._store = store
+        self._on_change = on_change
+        troubles = _Troubles()
+        resources = (services(proxy_name), endpoint_slices(), own_node(node_name))
+        self._followers = tuple(
+            _Follower(client, resource, store, self._changed, troubles, timing) for resource in resources
+        )
+        self._serving = False
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One sentence for each thing that is wrong with the cluster's objects now."""
+        return tuple(problem for follower in self._followers for problem in follower.problems)
+
+    async def run(self) -> None:
+        """Follow the API server until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for follower in self._followers:
+                group.create_task(follower.run(), name=f"follow {follower.resource.plural}")
+
+    def _changed(self) -> None:
+        if self._serving:
+            if self._store.has_changes:
+                self._on_change()
+        elif all(follower.listed for follower in self._followers if follower.resource.kind is not Node):
+            self._serving = True
+            log.info("Services and EndpointSlices are listed")
+            self._on_change()
+
+
+class _Troubles:
+    """Tells every trouble once an episode, and once for all that have the same."""
+
+    def __init__(self) -> None:
+        self._current: dict[str, set[str]] = {}
+
+    def note(self, topic: str, sentence: str, serving: str) -> None:
+        known = any(sentence in sentences for sentences in self._current.values())
+        self._current.setdefault(topic, set()).add(sentence)
+        if known:
+            log.debug(sentence, v=2, topic=topic)
+        else:
+            log.warning(sentence, serving=serving)
+
+    def clear(self, topic: str) -> None:
+        if self._current.pop(topic, None) and not self._current:
+            log.info("The API server answers again")
+
+
+class _Follower:
+    """Keeps the objects of one resource in the Store up to date."""
+
+    def __init__(
+        self,
+        client: ApiClient,
+        resource: Resource,
+        store: Store,
+        on_change: Callable[[], None],
+        troubles: _Troubles,
+        timing: Timing,
+    ) -> None:
+        self.resource = resource
+        self.listed = False
+        self._client = client
+        self._store = store
+        self._on_change = on_change
+        self._troubles = troubles
+        self._limits = timing.watch
+        self._reader = ObjectReader(resource)
+        self._random = Random()  # noqa: S311 -- spreads load, keeps no secret
+        self._backoff = Backoff(timing.backoff, self._random)
+        self._version = ANY_VERSION
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        return self._reader.problems
+
+    async def run(self) -> None:
+        """List, watch for as long as the server remembers where we were, and list again."""
+        while True:
+            try:
+                await self._persist(self._list)
+                while True:
+                    await self._persist(self._watch)
+            except ExpiredError as error:
+                log.debug("Listing again", v=1, resource=self.resource.plural, reason=str(error))
+                await self._pause(error)
+
+    async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Try until it succeeds. Raises ExpiredError, against which trying the same again does not help."""
+        while True:
+            try:
+                return await attempt()
+            except ExpiredError:
+                raise
+            except ApiError as error:
+                self._note(self.resource.plural, error)
+                await self._pause(error)
+
+    def _note(self, topic: str, error: ApiError) -> None:
+        self._troubles.note(topic, str(error), "the last state" if self.listed else "nothing of it yet")
+
+    async def _pause(self, error: ApiError) -> None:
+        clock = asyncio.get_running_loop().time
+        await asyncio.sleep(self._backoff.pause(clock(), error.retry_after))
+
+    async def _list(self) -> None:
+        try:
+            listing = await fetch(self._client, self.resource, self._reader, self._version)
+        except ExpiredError:  # even the latest list expired between two of its pages
+            self._version = LATEST_VERSION
+            raise
+        self._troubles.clear(self.resource.plural)
+        items = self._objects(listing.readings)
+        self._store.replace(self.resource.kind, items)
+        self._version = listing.version
+        self.listed = True
+        log.debug("Listed", v=2, resource=self.resource.plural, objects=len(items), version=listing.version)
+        self._on_change()
+
+    def _objects(self, readings: list[Reading]) -> list[ClusterObject]:
+        """What is to be served of a list: of a bad object its last good version."""
+        items: list[ClusterObject] = []
+        keys = {reading.key for reading in readings if reading.key is not None}
+        for reading in readings:
+            item = reading.item if reading.good or reading.key is None else self._store.get(reading.key)
+            if item is not None:
+                items.append(item)
+        self._reader.forget_others(keys)
+        return items
+
+    async def _watch(self) -> None:
+        """One watch. That it fell silent is no failure: the next one shows whether the server is there."""
+        clock = asyncio.get_running_loop().time
+        started, heard = clock(), False
+        seconds = self._random.uniform(self._limits.shortest, self._limits.longest)
+        try:
+            stream = watch(self._client, self.resource, self._version, seconds, self._limits.silence)
+            async with aclosing(stream) as batches:
+                async for events in batches:
+                    self._troubles.clear(self.resource.plural)
+                    heard = heard or bool(events)
+                    await self._apply_all(events)
+        except SilentError as error:
+            log.debug("Watching anew", v=2, resource=self.resource.plural, reason=str(error))
+        topic = f"watch of {self.resource.plural}"
+        if heard or clock() - started >= _SHORT:
+            self._troubles.clear(topic)
+            return
+        short = UnreachableError(f"The API server {self._client.server} ends watches as soon as they begin")
+        self._note(topic, short)
+        await self._pause(short)
+
+    async def _apply_all(self, events: list[Event]) -> None:
+        for start in range(0, len(events), _BATCH):
+            for event in events[start : start + _BATCH]:
+                self._apply(event)
+            self._on_change()
+            if len(events) > _BATCH:
+                await asyncio.sleep(0)
+
+    def _apply(self, event: Event) -> None:
+        """An event's version counts however bad its object: else a bad one would come again at each reconnect."""
+        self._version = event.version or self._version
+        if event.type not in CHANGES:
+            return
+        kind = self.resource.kind.__name__
+        if event.type == "DELETED":
+            key = ObjectKey(kind, "" if self.resource.kind is Node else event.namespace or "default", event.name)
+            self._store.delete(key)
+            self._reader.forget(key)
+        else:
+            reading = self._reader.read(event.data)
+            if reading.item is not None:
+                self._store.upsert(reading.item)
+            elif reading.good and reading.key is not None:
+                self._store.delete(reading.key)
+        log.debug("Delivered", v=4, change=event.type, kind=kind, namespace=event.namespace, name=event.name)

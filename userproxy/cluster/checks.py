@@ -1,0 +1,171 @@
+"""The values of a Kubernetes object's fields: each check gives the canonical value or one sentence about it.
+
+The rules are the API server's own validation, so that what `kubectl apply` refuses is refused here, too.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+from userproxy.errors import ObjectError
+from userproxy.model import Protocol
+
+FAMILIES = ("IPv4", "IPv6")
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_CIDR = re.compile(r"[0-9a-fA-F.:]+/[0-9]{1,3}")
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+_LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
+_ORDINARY_IPV4 = re.compile(r"(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])(?:\.(?:\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])){3}")
+"""A canonical unicast address: nearly all there are, at a tenth of what the ipaddress module costs."""
+_SHOWN = 80
+
+
+def show(value: object) -> str:
+    """A value as it stands in a sentence: text quoted, numbers bare, collections by their nature."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=repr)
+    except ValueError:  # an integer beyond CPython's limit of digits
+        return "a huge number"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def parse_ip(text: str) -> IPv4Address | IPv6Address:
+    """An IP address as Go reads it, since kube-proxy does.
+
+    Leading zeros in IPv4 are decimal (old objects have them), an IPv4-mapped IPv6 address is IPv4, and
+    there are no zones. Raises ValueError.
+    """
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone")
+    address = ip_address(text if ":" in text else _LEADING_ZEROS.sub("", text))
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def family(address: str) -> str:
+    """``IPv4`` or ``IPv6``, for a canonical address."""
+    return "IPv6" if ":" in address else "IPv4"
+
+
+class Checker:
+    """Checks the fields of one object; every sentence begins with where the object is and what it is called.
+
+    Checks raise ObjectError. A flaw that costs only itself and not the object is noted instead, and ends up
+    in `problems`.
+    """
+
+    def __init__(self, heading: str) -> None:
+        self._heading = heading
+        self.problems: list[str] = []
+
+    def error(self, path: str, complaint: str) -> ObjectError:
+        """An error for the caller to raise, about the field at `path`."""
+        return ObjectError(f"{self._heading}: {path}: {complaint}")
+
+    def note(self, path: str, complaint: str) -> None:
+        """Report the field at `path` and go on without it."""
+        self.problems.append(str(self.error(path, complaint)))
+
+    def present(self, path: str, value: str | None) -> str:
+        if not value:
+            raise self.error(path, "missing")
+        return value
+
+    def choice(self, path: str, value: str, choices: Iterable[str]) -> str:
+        if value not in choices:
+            raise self.error(path, f"{show(value)} is not one of {', '.join(choices)}")
+        return value
+
+    def within(self, path: str, value: int, lowest: int, highest: int, noun: str) -> int:
+        if not lowest <= value <= highest:
+            raise self.error(path, f"{show(value)} is not {noun} ({lowest}..{highest})")
+        return value
+
+    def port(self, path: str, value: int | None) -> int:
+        if value is None:
+            raise self.error(path, "missing")
+        return self.within(path, value, 1, 65535, "a port number")
+
+    def protocol(self, path: str, value: str | None) -> Protocol:
+        """The protocol, TCP where there is none."""
+        return Protocol(self.choice(path, value or "TCP", tuple(Protocol)))
+
+    def label(self, path: str, value: str) -> str:
+        """An RFC 1123 label: what namespaces, Services and ports are called."""
+        if not _LABEL.fullmatch(value):
+            raise self.error(
+                path,
+                f"{show(value)} is not a name of at most 63 lower-case letters, digits and '-' "
+                "that begins and ends with a letter or digit",
+            )
+        return value
+
+    def namespace(self, value: str | None) -> str:
+        """The namespace of an object, ``default`` where it names none."""
+        return self.label("metadata.namespace", value or "default")
+
+    def subdomain(self, path: str, value: str) -> str:
+        """An RFC 1123 subdomain: labels joined by dots, what most objects are called."""
+        if len(value) > 253 or not _SUBDOMAIN.fullmatch(value):
+            raise self.error(
+                path,
+                f"{show(value)} is not a name of at most 253 lower-case letters, digits, '-' and '.' "
+                "whose parts begin and end with a letter or digit",
+            )
+        return value
+
+    def address(self, path: str, value: str, wanted: str | None = None) -> str:
+        """A canonical IP address, of the `wanted` family (``IPv4``, ``IPv6``) if one is given."""
+        try:
+            address = str(parse_ip(value))
+        except ValueError:
+            raise self.error(path, f"{show(value)} is not an IP address") from None
+        if wanted and family(address) != wanted:
+            raise self.error(path, f"{show(value)} is not an {wanted} address")
+        return address
+
+    def host(self, path: str, value: str, wanted: str | None = None) -> str:
+        """A canonical IP address of one host, that is neither unspecified nor multicast."""
+        if wanted != "IPv6" and _ORDINARY_IPV4.fullmatch(value):
+            return value
+        address = self.address(path, value, wanted)
+        if (ip := ip_address(address)).is_unspecified or ip.is_multicast:
+            raise self.error(path, f"{show(value)} is not the address of a single host")
+        return address
+
+    def network(self, path: str, value: str) -> str:
+        """A canonical CIDR; bits beyond the prefix are dropped, as Go drops them."""
+        try:
+            if not _CIDR.fullmatch(value):  # Python would read a netmask or a zone, too
+                raise ValueError(value)
+            return str(ip_network(value, strict=False))
+        except ValueError:
+            raise self.error(path, f"{show(value)} is not a network such as 10.244.0.0/24") from None
+
+    def timestamp(self, path: str, value: str | None) -> str:
+        """RFC 3339 in UTC and whole seconds, so that text sorts by time; empty where there is none."""
+        if not value:
+            return ""
+        try:
+            if not _TIMESTAMP.fullmatch(value):
+                raise ValueError(value)
+            moment = datetime.fromisoformat(value).astimezone(UTC).replace(microsecond=0)
+        except (ValueError, OverflowError):
+            raise self.error(path, f"{show(value)} is not a time such as 2026-01-31T12:00:00Z") from None
+        return moment.isoformat().replace("+00:00", "Z")
+
+    def unique(self, path: str, values: Iterable[str], leaf: str, noun: str) -> None:
+        """No value twice among the entries of the list at `path`."""
+        seen: dict[str, int] = {}
+        for index, value in enumerate(values):
+            first = seen.setdefault(value, index)
+            if first != index:
+                raise self.error(f"{path}[{index}].{leaf}", f"{show(value)} is also the {noun} of {path}[{first}]")

@@ -1,0 +1,240 @@
+"""Requests to the API server: a thin coat over kubernetes_asyncio's transport that streams and renews credentials.
+
+The library's models and its Watch are not used: models cost a hundred times as much as msgspec, and the Watch
+neither re-lists nor notices a connection that fell silent.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import aiohttp
+import msgspec
+import structlog
+from msgspec import Struct
+
+from userproxy import __version__
+from userproxy.cluster.credentials import (
+    ApiAccess,
+    authorization,
+    check_certificates,
+    load,
+    transport_fingerprint,
+)
+from userproxy.cluster.failures import ApiError, ExpiredError, RefusedError, SilentError, UnreachableError
+from userproxy.cluster.resources import Resource
+from userproxy.errors import UsageError
+
+log = structlog.get_logger()
+
+_CONNECT = 10.0
+_WRITE_SECONDS = 10.0
+_LONGEST_COMPLAINT = 64 * 1024
+
+
+class _Cause(Struct):
+    reason: str | None = None
+
+
+class _Details(Struct, rename="camel"):
+    causes: list[_Cause] | None = None
+
+
+class _Status(Struct, rename="camel"):
+    message: str | None = None
+    reason: str | None = None
+    details: _Details | None = None
+
+
+class ApiClient:
+    """A client of one API server. Made by `open_client`; `close` it."""
+
+    def __init__(self, access: ApiAccess, configuration: Any) -> None:
+        self._access = access
+        self._configuration = configuration
+        self._fingerprint = transport_fingerprint(configuration)
+        self._transport = _transport(configuration)
+        self._renewing = asyncio.Lock()
+        self._generation = 0
+
+    @property
+    def server(self) -> str:
+        """The server's URL."""
+        return str(self._configuration.host)
+
+    async def close(self) -> None:
+        await self._transport.close()
+        await asyncio.sleep(0)  # a closed transport lets go of its socket in the loop's next turn
+
+    @asynccontextmanager
+    async def get(
+        self, resource: Resource, verb: str, query: Mapping[str, str], silence: float
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The body of an answer, in chunks as they come.
+
+        `verb` is what RBAC calls the request (``list``, ``watch``). Raises ApiError, also while chunks are read: where
+        the server cannot be reached, refuses, or sends nothing for `silence` seconds. When the server does not
+        know us (401), credentials are loaded anew and the request is tried once more.
+        """
+        response = await self._send_known("GET", resource.path, silence, query_params=query)
+        try:
+            if response.status != 200:
+                raise await self._refusal(response, resource, verb)
+            async with aclosing(self._chunks(response)) as chunks:
+                yield chunks
+        finally:
+            response.close()  # A watch is never read to its end, so its connection cannot be used again.
+
+    async def post(self, path: str, body: bytes) -> int:
+        """Create an object from JSON; returns the HTTP status, whatever it is. Raises ApiError without an answer."""
+        return await self._write("POST", path, body, "application/json")
+
+    async def patch(self, path: str, body: bytes) -> int:
+        """Change an object by a JSON merge patch (RFC 7396); otherwise as `post`."""
+        return await self._write("PATCH", path, body, "application/merge-patch+json")
+
+    async def _write(self, method: str, path: str, body: bytes, content_type: str) -> int:
+        headers = {"Content-Type": content_type}
+        response = await self._send_known(method, path, _WRITE_SECONDS, headers=headers, body=msgspec.json.decode(body))
+        response.release()
+        return response.status
+
+    async def _send_known(self, method: str, path: str, silence: float, **request: Any) -> aiohttp.ClientResponse:
+        """Send, and where the server does not know us load the credentials anew and send once more."""
+        generation = self._generation
+        response = await self._send(method, path, silence, **request)
+        if response.status == 401:
+            response.release()
+            await self._renew(generation)
+            response = await self._send(method, path, silence, **request)
+        return response
+
+    async def _send(self, method: str, path: str, silence: float, **request: Any) -> aiohttp.ClientResponse:
+        headers = {
+            "Accept": "application/json",
+            "User-Agent": f"userproxy/{__version__}",
+            **await authorization(self._configuration),
+            **request.pop("headers", {}),
+        }
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=silence)
+        try:
+            response: aiohttp.ClientResponse = await self._transport.request(
+                method,
+                self.server + path,
+                headers=headers,
+                **request,
+                _preload_content=False,
+                _request_timeout=limits,
+            )
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise self._unreachable(error) from error
+        return response
+
+    async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        try:
+            async for chunk in response.content.iter_any():
+                yield chunk
+        except aiohttp.SocketTimeoutError as error:
+            raise SilentError(f"The API server {self.server} fell silent") from error
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> UnreachableError:
+        match error:
+            case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
+                reason = f"TLS fails: {error.certificate_error if hasattr(error, 'certificate_error') else error}"
+            case aiohttp.ClientConnectorError():
+                reason = os.strerror(error.errno).lower() if error.errno else str(error.os_error)
+            case aiohttp.ConnectionTimeoutError():
+                reason = f"no connection within {_CONNECT:.0f} s"
+            case aiohttp.SocketTimeoutError():
+                reason = "it does not answer"
+            case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | ConnectionError():
+                reason = "the connection broke"
+            case _:
+                reason = str(error) or type(error).__name__
+        return UnreachableError(f"The API server {self.server} cannot be reached: {reason}")
+
+    async def _refusal(self, response: aiohttp.ClientResponse, resource: Resource, verb: str) -> ApiError:
+        try:
+            async with aclosing(self._chunks(response)) as chunks:
+                body = b""
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) > _LONGEST_COMPLAINT:
+                        break
+            status = msgspec.json.decode(body, type=_Status)
+        except (UnreachableError, msgspec.MsgspecError, UnicodeDecodeError):
+            status = _Status()
+        if response.status == 410 or status.reason in {"Expired", "Gone"} or _is_unknown_version(response, status):
+            return ExpiredError(f"The API server has forgotten where the {verb} of {resource.plural} was")
+        return RefusedError(
+            response.status,
+            _sentence(response.status, status.message, resource, verb),
+            _seconds(response.headers.get("Retry-After")),
+        )
+
+    async def _renew(self, generation: int) -> None:
+        """Load the credentials anew, unless another request did so since ours was sent."""
+        async with self._renewing:
+            if generation != self._generation:
+                return
+            self._generation += 1
+            log.debug("The API server does not know us; loading the credentials again", v=1)
+            try:
+                configuration = await load(self._access)
+                fingerprint = transport_fingerprint(configuration)
+                old = self._transport
+                if fingerprint != self._fingerprint:
+                    check_certificates(configuration, self._access)
+                    self._transport = _transport(configuration)
+                    self._fingerprint = fingerprint
+                    await old.close()
+            except UsageError as error:
+                raise RefusedError(401, f"The API server does not know us (401), and {error}") from error
+            self._configuration = configuration
+
+
+async def open_client(access: ApiAccess) -> ApiClient:
+    """A client with credentials loaded; nothing is sent yet.
+
+    Raises UsageError with one sentence where configuration, credentials or certificates cannot be used.
+    """
+    configuration = await load(access)
+    check_certificates(configuration, access)
+    return ApiClient(access, configuration)
+
+
+def _transport(configuration: Any) -> Any:
+    from kubernetes_asyncio.client.rest import RESTClientObject
+
+    return RESTClientObject(configuration)
+
+
+def _is_unknown_version(response: aiohttp.ClientResponse, status: _Status) -> bool:
+    """Whether the server never had our version: it is behind, or etcd was restored from a backup."""
+    causes = (status.details.causes or ()) if status.details else ()
+    too_large = any(cause.reason == "ResourceVersionTooLarge" for cause in causes)
+    return too_large or (response.status == 400 and "resource version" in (status.message or "").lower())
+
+
+def _sentence(status: int, message: str | None, resource: Resource, verb: str) -> str:
+    match status:
+        case 401:
+            return "The API server does not know us (401), even with credentials loaded again"
+        case 403:
+            return (
+                f"The API server forbids to {verb} {resource.plural} (403); this RBAC rule in our ClusterRole"
+                f" allows it: {resource.rule}"
+            )
+        case 429:
+            return "The API server has too much to do (429)"
+        case _:
+            return f"The API server answers {status} to {verb} {resource.plural}: {message or 'no reason given'}"
+
+
+def _seconds(text: str | None) -> float | None:
+    """Retry-After in seconds; the other form, a date, API servers do not send."""
+    return float(text) if text is not None and text.isdecimal() else None

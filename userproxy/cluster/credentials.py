@@ -1,0 +1,158 @@
+"""Who we are to the API server and how its certificate is checked, by kubernetes_asyncio's own loaders."""
+
+import asyncio
+import logging
+import os
+import ssl
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from userproxy.cluster.kubeconfig import read_kubeconfig
+from userproxy.errors import UsageError
+
+_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_EXEC_LIMIT = 60.0
+_READ_AGAIN = 60.0
+"""A token in a file is read again after so many seconds; kubelet renews it long before it expires."""
+
+
+class ApiAccess(Struct, frozen=True, kw_only=True):
+    """Where the API server is, as flags say it.
+
+    Without `kubeconfig` the Pod's service account is used; `master` overrides the server's URL, and alone, outside
+    of a Pod, it is used without credentials.
+    """
+
+    kubeconfig: Path | None = None
+    context: str | None = None
+    master: str | None = None
+    service_account: Path = _SERVICE_ACCOUNT
+
+
+async def load(access: ApiAccess) -> Any:
+    """A Configuration of kubernetes_asyncio. Raises UsageError with one sentence."""
+    # A third of a second and 40 MB, which nobody pays who serves manifests.
+    from kubernetes_asyncio.client import Configuration
+    from kubernetes_asyncio.config.config_exception import ConfigException
+
+    # What the library logs it also raises, and then it is said once and by us.
+    logging.getLogger("kubernetes_asyncio").addHandler(logging.NullHandler())
+    configuration = Configuration()
+    # Clusters' own CAs often lack what X.509 wants by the letter, Go does not ask for it, and Python 3.13 does.
+    configuration.disable_strict_ssl_verification = True
+    try:
+        if access.kubeconfig is not None:
+            await _load_kubeconfig(access.kubeconfig, access, configuration)
+        else:
+            _load_service_account(access, configuration)
+    except ConfigException as error:
+        raise UsageError(f"{access.kubeconfig or 'In-cluster configuration'}: {error}") from error
+    return configuration
+
+
+async def _load_kubeconfig(path: Path, access: ApiAccess, configuration: Any) -> None:
+    from kubernetes_asyncio.config.kube_config import KubeConfigLoader
+
+    checked = await asyncio.to_thread(read_kubeconfig, path, access.context, access.master)
+    loader = KubeConfigLoader(
+        checked.document, active_context=checked.context, config_base_path=str(path.parent.absolute())
+    )
+    try:
+        async with asyncio.timeout(_EXEC_LIMIT):
+            await loader.load_and_set(configuration)
+    except TimeoutError:
+        raise UsageError(f"{path}: user.exec: no answer within {_EXEC_LIMIT:.0f} s") from None
+    except OSError as error:
+        what = f"user.exec.command: {checked.plugin}" if checked.plugin else f"user of context {checked.context}"
+        raise UsageError(f"{path}: {what}: {(error.strerror or str(error)).lower()}") from error
+    except (LookupError, TypeError, ValueError) as error:
+        # Their fields are checked, so what is left to fail is a plugin or an auth-provider.
+        raise UsageError(f"{path}: user of context {checked.context}: {error}") from error
+    if checked.token_file is not None:
+        configuration.refresh_api_key_hook = _token_reader(checked.token_file)
+
+
+def _load_service_account(access: ApiAccess, configuration: Any) -> None:
+    from kubernetes_asyncio.config.incluster_config import InClusterConfigLoader
+
+    token, authority = access.service_account / "token", access.service_account / "ca.crt"
+    in_pod = bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and token.exists()
+    if in_pod:
+        InClusterConfigLoader(str(token), str(authority), try_refresh_token=False).load_and_set(configuration)
+        configuration.refresh_api_key_hook = _token_reader(token)
+    elif access.master is None:
+        raise UsageError("No API server is known: give --kubeconfig or --master, or run in a Pod")
+    if access.master is not None:
+        if not access.master.startswith(("http://", "https://")):
+            raise UsageError(f'--master: "{access.master}" is not a URL such as https://10.0.0.1:6443')
+        configuration.host = access.master.rstrip("/")
+
+
+def _token_reader(path: Path) -> Callable[[Any], None]:
+    """A hook that the library calls before it uses the token. A file that is gone for a moment changes nothing."""
+    read_at = time.monotonic()
+
+    def read_again(configuration: Any) -> None:
+        nonlocal read_at
+        if time.monotonic() - read_at < _READ_AGAIN:
+            return
+        read_at = time.monotonic()
+        try:
+            token = path.read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            return
+        if token:
+            configuration.api_key["BearerToken"] = f"Bearer {token}"
+
+    return read_again
+
+
+async def authorization(configuration: Any) -> dict[str, str]:
+    """The header that says who we are; empty for one who says it by certificate, or not at all."""
+    token = await configuration.get_api_key_with_prefix("BearerToken")
+    # The library keeps the line feed at the end of a token file, which no header may have.
+    return {"Authorization": token.strip()} if token else {}
+
+
+def transport_fingerprint(configuration: Any) -> bytes:
+    """The same for two configurations that can share connections: same server, certificates and checks.
+
+    Raises UsageError where a file of certificates cannot be read.
+    """
+    parts = [
+        configuration.host,
+        configuration.verify_ssl,
+        configuration.tls_server_name,
+        configuration.proxy,
+        *(_digest(name) for name in (configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file)),
+    ]
+    return repr(parts).encode()
+
+
+def _digest(name: str | None) -> bytes | None:
+    try:
+        return sha256(Path(name).read_bytes()).digest() if name else None
+    except OSError as error:
+        raise UsageError(f"{name}: {(error.strerror or str(error)).lower()}") from error
+
+
+def check_certificates(configuration: Any, access: ApiAccess) -> None:
+    """Raises UsageError that names the certificates which cannot be used."""
+    where = access.kubeconfig or access.service_account
+    try:
+        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    except (ssl.SSLError, OSError) as error:
+        raise UsageError(f"{where}: certificate-authority: not a certificate in PEM ({error})") from error
+    if not configuration.cert_file:
+        return
+    try:
+        context.load_cert_chain(configuration.cert_file, configuration.key_file)
+    except (ssl.SSLError, OSError) as error:
+        raise UsageError(
+            f"{where}: client-certificate: not a certificate and its key, client-key, in PEM ({error})"
+        ) from error

@@ -1,0 +1,197 @@
+"""What a kubeconfig file must look like, so that what is wrong with it can be said before anybody uses it.
+
+kubernetes_asyncio reads the file for good; its complaints name neither the file nor, at times, the field.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+from msgspec import Struct, field
+
+from userproxy.errors import UsageError
+
+
+class _Cluster(Struct, rename="kebab"):
+    server: str | None = None
+    certificate_authority: str | None = None
+    certificate_authority_data: str | None = None
+    insecure_skip_tls_verify: bool | None = None
+    tls_server_name: str | None = None
+    proxy_url: str | None = None
+
+
+class _Exec(Struct, rename="camel"):
+    command: str
+    api_version: str
+    args: list[str] | None = None
+
+
+class _User(Struct, rename="kebab"):
+    token: str | None = None
+    token_file: str | None = field(name="tokenFile", default=None)
+    client_certificate: str | None = None
+    client_certificate_data: str | None = None
+    client_key: str | None = None
+    client_key_data: str | None = None
+    exec: _Exec | None = None
+
+
+class _Context(Struct):
+    cluster: str | None = None
+    user: str | None = None
+
+
+class _NamedCluster(Struct):
+    name: str
+    cluster: _Cluster | None = None
+
+
+class _NamedUser(Struct):
+    name: str
+    user: _User | None = None
+
+
+class _NamedContext(Struct):
+    name: str
+    context: _Context | None = None
+
+
+class _Config(Struct):
+    current_context: str | None = field(name="current-context", default=None)
+    clusters: list[_NamedCluster] | None = None
+    users: list[_NamedUser] | None = None
+    contexts: list[_NamedContext] | None = None
+
+
+_Named = TypeVar("_Named", _NamedCluster, _NamedUser, _NamedContext)
+
+
+class Kubeconfig(Struct, frozen=True):
+    """A file that can be used: its content, the context to use, and where its token is if that is a file.
+
+    `document` has the shape of the file, with the server replaced where another one was asked for. `plugin` is the
+    command that gives the credentials, or empty.
+    """
+
+    document: dict[str, Any]
+    context: str
+    token_file: Path | None
+    plugin: str
+
+
+def read_kubeconfig(path: Path, context: str | None, master: str | None) -> Kubeconfig:
+    """The file at `path`, for its current context or another one, and with `master` in the place of its server.
+
+    Raises UsageError with one sentence that names file and field.
+    """
+    document = _parse(path)
+    try:
+        config = msgspec.convert(document, _Config)
+    except msgspec.ValidationError as error:
+        complaint, _, place = str(error).partition(" - at `$")
+        raise UsageError(f"{path}: {place.strip('.`') or 'file'}: {complaint}") from None
+    chosen = context or config.current_context
+    if not chosen:
+        raise UsageError(f"{path}: current-context: missing, and --context names none")
+    what = _Checker(path)
+    where = f"contexts[{chosen}].context"
+    named = what.find(config.contexts, chosen, "contexts", "current-context" if context is None else "--context")
+    asked = named.context or _Context()
+    if not asked.cluster:
+        raise UsageError(f"{path}: {where}.cluster: missing")
+    cluster = what.find(config.clusters, asked.cluster, "clusters", f"{where}.cluster")
+    what.check_cluster(cluster, master)
+    user = _NamedUser("")
+    if asked.user:
+        user = what.find(config.users, asked.user, "users", f"{where}.user")
+        what.check_user(user)
+    _replace_server(document, asked.cluster, master)
+    held = user.user or _User()
+    use_file = held.exec is None and not held.token
+    token_file = path.parent / held.token_file if use_file and held.token_file else None
+    return Kubeconfig(document, chosen, token_file, held.exec.command if held.exec else "")
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"--kubeconfig: {path}: {(error.strerror or str(error)).lower()}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"--kubeconfig: {path}: not YAML: {reason}") from error
+    if not isinstance(document, dict):
+        raise UsageError(f"--kubeconfig: {path}: not a kubeconfig, which is a mapping with clusters and contexts")
+    return document
+
+
+def _replace_server(document: dict[str, Any], name: str, master: str | None) -> None:
+    if master is None:
+        return
+    for entry in document["clusters"]:
+        if entry["name"] == name:
+            entry["cluster"]["server"] = master
+
+
+class _Checker:
+    """Checks the parts of one file; raises UsageError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def find(self, entries: Iterable[_Named] | None, name: str, section: str, source: str) -> _Named:
+        found = [entry for entry in entries or () if entry.name == name]
+        if not found:
+            raise self._error(source, f'"{name}" is not among the {section}')
+        if len(found) > 1:
+            raise self._error(section, f'"{name}" is there {len(found)} times')
+        return found[0]
+
+    def check_cluster(self, named: _NamedCluster, master: str | None) -> None:
+        where = f"clusters[{named.name}].cluster"
+        if named.cluster is None:
+            raise self._error(where, "missing")
+        server = master or named.cluster.server
+        if not server:
+            raise self._error(f"{where}.server", "missing")
+        if not server.startswith(("http://", "https://")):
+            source = "--master" if master else f"{where}.server"
+            raise self._error(source, f'"{server}" is not a URL such as https://10.0.0.1:6443')
+        self._check_file(f"{where}.certificate-authority", named.cluster.certificate_authority)
+        self._check_data(f"{where}.certificate-authority-data", named.cluster.certificate_authority_data)
+
+    def check_user(self, named: _NamedUser) -> None:
+        where, user = f"users[{named.name}].user", named.user or _User()
+        self._check_file(f"{where}.tokenFile", user.token_file)
+        self._check_file(f"{where}.client-certificate", user.client_certificate)
+        self._check_file(f"{where}.client-key", user.client_key)
+        self._check_data(f"{where}.client-certificate-data", user.client_certificate_data)
+        self._check_data(f"{where}.client-key-data", user.client_key_data)
+        certificate = user.client_certificate or user.client_certificate_data
+        key = user.client_key or user.client_key_data
+        if certificate and not key:
+            raise self._error(f"{where}.client-key", "missing, and client-certificate is of no use without it")
+        if key and not certificate:
+            raise self._error(f"{where}.client-certificate", "missing, and client-key is of no use without it")
+
+    def _check_file(self, place: str, name: str | None) -> None:
+        if not name:
+            return
+        try:
+            (self._path.parent / name).read_bytes()
+        except OSError as error:
+            raise self._error(place, f"{name}: {(error.strerror or str(error)).lower()}") from error
+
+    def _check_data(self, place: str, text: str | None) -> None:
+        try:
+            base64.b64decode("".join((text or "").split()), validate=True)
+        except (binascii.Error, ValueError):
+            raise self._error(place, "not base64") from None
+
+    def _error(self, place: str, complaint: str) -> UsageError:
+        return UsageError(f"{self._path}: {place}: {complaint}")

@@ -1,0 +1,135 @@
+"""Kubernetes objects in the API's own shape: only the fields we read, and null wherever the API allows it.
+
+The same structs fit plain dicts (a manifest) and JSON bytes (the API server). They say what type a field has;
+:mod:`userproxy.cluster.decode` judges the values. Fields that are not here are never looked at.
+"""
+
+from msgspec import Struct, field
+
+
+class RawLabels(Struct, frozen=True):
+    """The labels that mean something to a proxy."""
+
+    service_name: str | None = field(name="kubernetes.io/service-name", default=None)
+    service_proxy_name: str | None = field(name="service.kubernetes.io/service-proxy-name", default=None)
+    zone: str | None = field(name="topology.kubernetes.io/zone", default=None)
+
+
+class RawMetadata(Struct, frozen=True, rename="camel"):
+    name: str | None = None
+    namespace: str | None = None
+    labels: RawLabels | None = None
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+
+
+class RawServicePort(Struct, frozen=True, rename="camel"):
+    name: str | None = None
+    protocol: str | None = None
+    port: int | None = None
+    node_port: int | None = None
+
+
+class RawClientIP(Struct, frozen=True, rename="camel"):
+    timeout_seconds: int | None = None
+
+
+class RawAffinityConfig(Struct, frozen=True):
+    client_ip: RawClientIP | None = field(name="clientIP", default=None)
+
+
+class RawServiceSpec(Struct, frozen=True, rename="camel"):
+    type: str | None = None
+    cluster_ip: str | None = field(name="clusterIP", default=None)
+    cluster_ips: list[str] | None = field(name="clusterIPs", default=None)
+    ip_families: list[str] | None = None
+    external_ips: list[str | None] | None = field(name="externalIPs", default=None)
+    ports: list[RawServicePort] | None = None
+    session_affinity: str | None = None
+    session_affinity_config: RawAffinityConfig | None = None
+
+
+class RawIngress(Struct, frozen=True, rename="camel"):
+    ip: str | None = None
+    ip_mode: str | None = None
+
+
+class RawLoadBalancer(Struct, frozen=True):
+    ingress: list[RawIngress] | None = None
+
+
+class RawServiceStatus(Struct, frozen=True, rename="camel"):
+    load_balancer: RawLoadBalancer | None = None
+
+
+class RawService(Struct, frozen=True):
+    metadata: RawMetadata | None = None
+    spec: RawServiceSpec | None = None
+    status: RawServiceStatus | None = None
+
+
+class RawEndpointPort(Struct, frozen=True):
+    name: str | None = None
+    protocol: str | None = None
+    port: int | None = None
+
+
+class RawConditions(Struct, frozen=True):
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class RawEndpoint(Struct, frozen=True, rename="camel"):
+    addresses: list[str] | None = None
+    conditions: RawConditions | None = None
+    node_name: str | None = None
+    zone: str | None = None
+
+
+class RawEndpointSlice(Struct, frozen=True, rename="camel"):
+    metadata: RawMetadata | None = None
+    address_type: str | None = None
+    ports: list[RawEndpointPort] | None = None
+    endpoints: list[RawEndpoint] | None = None
+
+
+class RawEndpointAddress(Struct, frozen=True, rename="camel"):
+    ip: str | None = None
+    node_name: str | None = None
+
+
+class RawSubset(Struct, frozen=True, rename="camel"):
+    addresses: list[RawEndpointAddress] | None = None
+    not_ready_addresses: list[RawEndpointAddress] | None = None
+    ports: list[RawEndpointPort] | None = None
+
+
+class RawEndpoints(Struct, frozen=True):
+    metadata: RawMetadata | None = None
+    subsets: list[RawSubset] | None = None
+
+
+class RawTaint(Struct, frozen=True):
+    key: str | None = None
+
+
+class RawNodeSpec(Struct, frozen=True):
+    pod_cidr: str | None = field(name="podCIDR", default=None)
+    pod_cidrs: list[str] | None = field(name="podCIDRs", default=None)
+    taints: list[RawTaint] | None = None
+
+
+class RawNodeAddress(Struct, frozen=True):
+    type: str | None = None
+    address: str | None = None
+
+
+class RawNodeStatus(Struct, frozen=True):
+    addresses: list[RawNodeAddress] | None = None
+
+
+class RawNode(Struct, frozen=True):
+    metadata: RawMetadata | None = None
+    spec: RawNodeSpec | None = None
+    status: RawNodeStatus | None = None

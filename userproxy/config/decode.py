@@ -1,0 +1,193 @@
+"""Text in, given values out: what a configuration file says, every mistake of type and every field we do not know.
+
+Nothing raises at the first mistake, so that a person sees them all at once.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct, structs
+
+from userproxy.config.kubeproxy import API_VERSION, KIND, Duration, KubeProxyConfiguration, Quantity
+from userproxy.durations import format_duration, parse_duration
+
+ZERO_COUNTS = frozenset(
+    {
+        "iptables.masqueradeBit",
+        "iptables.localhostNodePorts",
+        "nftables.masqueradeBit",
+        "oomScoreAdj",
+        "conntrack.maxPerCore",
+        "conntrack.min",
+        "conntrack.tcpEstablishedTimeout",
+        "conntrack.tcpCloseWaitTimeout",
+    }
+)
+"""Fields that are pointers in kube-proxy, so that zero is a value. Elsewhere zero means "the default"."""
+
+LARGEST_INT = 2**31 - 1
+_LONGEST = (2**63 - 1) / 1e9
+"""Limits of Go's int32, and of its durations in seconds."""
+_DEEPEST = 100
+
+_NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_COLLECTIONS = {"featureGates": "a mapping from names to true or false", "logging.vmodule": "a list of patterns"}
+
+
+class Problem(Struct, frozen=True):
+    """What is wrong with the value at a path; `text` is a clause that names the value."""
+
+    path: str
+    text: str
+
+
+class Decoded(Struct, frozen=True):
+    """What a file gives: values by path, without those that mean the default."""
+
+    given: dict[str, Any]
+    problems: tuple[Problem, ...] = ()
+    unknown: tuple[str, ...] = ()
+    duplicate: tuple[str, ...] = ()
+
+
+def decode(data: bytes) -> Decoded:
+    """Read one YAML (or JSON) document. Raises ValueError with a sentence where it is not one mapping."""
+    raw, duplicate = _parse(data)
+    walk = _Walk()
+    walk.section(raw, KubeProxyConfiguration, "")
+    for path, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
+        if path not in walk.seen:
+            walk.problems.append(Problem(path, f"is missing; it must be {wanted}"))
+        elif walk.given.get(path, wanted) != wanted:
+            walk.problems.append(Problem(path, f"{walk.given[path]!r} is not {wanted}"))
+    return Decoded(walk.given, tuple(walk.problems), tuple(walk.unknown), duplicate)
+
+
+def check_duration(text: str) -> str:
+    """`text` itself. Raises ValueError with a clause where Go would refuse it."""
+    if abs(parse_duration(text)) > _LONGEST:
+        raise ValueError(f"{text!r} is longer than a duration can be")
+    return text
+
+
+class _Walk:
+    def __init__(self) -> None:
+        self.given: dict[str, Any] = {}
+        self.problems: list[Problem] = []
+        self.unknown: list[str] = []
+        self.seen: set[str] = set()
+
+    def section(self, raw: dict[object, object], kind: type[Struct], prefix: str) -> None:
+        fields = {item.encode_name: item for item in structs.fields(kind)}
+        for key, value in raw.items():
+            path = f"{prefix}{key}"
+            item = fields.get(key) if isinstance(key, str) else None
+            if item is None:
+                self.unknown.append(path)
+            elif value is None:
+                continue
+            elif not _is_section(item.type):
+                self._leaf(path, item.type, value)
+            elif isinstance(value, dict):
+                self.section(value, item.type, f"{path}.")
+            else:
+                self.problems.append(Problem(path, f"{_show(value)} is not a mapping"))
+
+    def _leaf(self, path: str, kind: Any, value: object) -> None:
+        self.seen.add(path)
+        try:
+            converted = _convert(path, kind, value)
+        except ValueError as error:
+            self.problems.append(Problem(path, str(error)))
+            return
+        if path in ZERO_COUNTS or not _is_zero(kind, converted):
+            self.given[path] = converted
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Struct)
+
+
+def _convert(path: str, kind: Any, value: object) -> object:
+    if kind is Duration:
+        if path == "logging.flushFrequency" and type(value) is int:
+            value = format_duration(value / 1e9)  # the one field that also takes nanoseconds
+        return check_duration(value if isinstance(value, str) else _show(value))
+    if kind is Quantity:
+        kind, value = str, str(value) if type(value) in {int, float} else value
+    try:
+        converted: object = msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        noun = _NOUNS.get(kind) or _COLLECTIONS.get(path, "a list of texts")
+        raise ValueError(f"{_show(value)} is not {noun}") from None
+    if isinstance(converted, float) and not math.isfinite(converted):
+        raise ValueError(f"{value} is not a number")
+    if isinstance(converted, int) and abs(converted) > LARGEST_INT:
+        raise ValueError(f"{value} is too large")
+    return converted
+
+
+def _is_zero(kind: Any, value: object) -> bool:
+    if kind is Duration and isinstance(value, str):
+        return parse_duration(value) == 0
+    return not value
+
+
+def _show(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _parse(data: bytes) -> tuple[dict[object, object], tuple[str, ...]]:
+    import yaml  # kept from the start of the command: only a start with --config needs it
+
+    try:
+        _check_depth(data)
+        loader = yaml.CSafeLoader(data)
+        node = loader.get_single_node()
+        value = loader.construct_document(node) if node is not None else None
+    except yaml.MarkedYAMLError as error:
+        place = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ValueError(f"{place}{error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    except ValueError as error:
+        raise ValueError(f"a value has the wrong form: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"is not a mapping with apiVersion {API_VERSION} and kind {KIND}")
+    return value, tuple(_duplicates(node))
+
+
+def _check_depth(data: bytes) -> None:
+    """Raises YAMLError for what is nested so deeply that libyaml's composer would overrun the C stack."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(data, Loader=yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise yaml.YAMLError(f"is nested more than {_DEEPEST} levels deep")
+
+
+def _duplicates(root: Any) -> Iterator[str]:
+    """Paths of keys given twice, of which YAML's usual loaders silently keep the last."""
+    import yaml
+
+    seen: set[int] = set()  # an alias may make a mapping contain itself
+    waiting = [("", root)]
+    for prefix, node in waiting:
+        if not isinstance(node, yaml.MappingNode) or id(node) in seen:
+            continue
+        seen.add(id(node))
+        keys: set[str] = set()
+        for key, value in node.value:
+            if not isinstance(key.value, str):
+                continue
+            if key.value in keys:
+                yield f"{prefix}{key.value}"
+            keys.add(key.value)
+            waiting.append((f"{prefix}{key.value}.", value))

@@ -1,0 +1,137 @@
+"""Kinds of flags: how the text of each becomes a value. A parser raises ValueError with a clause naming the text."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from userproxy.config.addresses import HIGHEST_PORT
+from userproxy.config.decode import LARGEST_INT, check_duration
+from userproxy.config.kubeproxy import VModule
+from userproxy.durations import parse_duration
+
+_TRUE = {"1", "t", "T", "true", "TRUE", "True"}
+_FALSE = {"0", "f", "F", "false", "FALSE", "False"}
+
+
+class Kind(Struct, frozen=True):
+    """`parse` takes the text, or all texts of a flag that may be given several times."""
+
+    metavar: str
+    parse: Callable[[Any], Any]
+    is_switch: bool = False
+    is_repeatable: bool = False
+
+
+def _switch(text: str) -> bool:
+    if text not in _TRUE | _FALSE:
+        raise ValueError(f"{text!r} is not true or false")
+    return text in _TRUE
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch(r"[-+]?[0-9]{1,12}", text):
+        raise ValueError(f"{text!r} is not a whole number")
+    if abs(int(text)) > LARGEST_INT:
+        raise ValueError(f"{text} is too large")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > HIGHEST_PORT:
+        raise ValueError(f"{text!r} is not a port from 0 to {HIGHEST_PORT}")
+    return int(text)
+
+
+def _real(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is not a number")
+    return value
+
+
+def _list(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(item.strip() for text in texts for item in text.split(",") if item.strip())
+
+
+def _gates(texts: Sequence[str]) -> dict[str, bool]:
+    return {name: _switch(value) for name, value in _pairs(texts, "Gate=true")}
+
+
+def _vmodule(texts: Sequence[str]) -> tuple[VModule, ...]:
+    return tuple(VModule(file_pattern=name, verbosity=_number(value)) for name, value in _pairs(texts, "pattern=3"))
+
+
+def _pairs(texts: Sequence[str], example: str) -> list[tuple[str, str]]:
+    pairs = [item.partition("=") for item in _list(texts)]
+    for name, sign, value in pairs:
+        if not name or not sign:
+            raise ValueError(f"{name + sign + value!r} is not a pair such as {example}")
+    return [(name.strip(), value.strip()) for name, _, value in pairs]
+
+
+def _paths(texts: Sequence[str]) -> tuple[Path, ...]:
+    return tuple(map(Path, texts))
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+def _text_or_none(text: str) -> str | None:
+    return text or None
+
+
+def _label_value(text: str) -> str:
+    if not text.strip():
+        raise ValueError("an empty name selects no Service")
+    return text
+
+
+def choice(values: type[StrEnum]) -> Kind:
+    """One of the values of an enumeration."""
+
+    def parse(text: str) -> StrEnum:
+        try:
+            return values(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is not one of {', '.join(values)}") from None
+
+    return Kind("|".join(values), parse)
+
+
+def seconds(*, zero: bool) -> Kind:
+    """A duration in seconds that is not negative, and greater than 0 unless `zero` is allowed."""
+
+    def parse(text: str) -> float:
+        value = parse_duration(check_duration(text))
+        if value < 0:
+            raise ValueError(f"{text} is negative")
+        if value == 0 and not zero:
+            raise ValueError(f"{text} is not greater than 0")
+        return value
+
+    return Kind("DURATION", parse)
+
+
+TEXT = Kind("TEXT", str)
+NAME = Kind("TEXT", _text_or_none)
+FILE = Kind("FILE", _path)
+ADDRESS = Kind("IP[:PORT]", str)
+DURATION = Kind("DURATION", check_duration)
+NUMBER = Kind("N", _number)
+PORT = Kind("PORT", _port)
+REAL = Kind("NUMBER", _real)
+SWITCH = Kind("true|false", _switch, is_switch=True)
+LIST = Kind("LIST", _list, is_repeatable=True)
+GATES = Kind("GATE=BOOL,...", _gates, is_repeatable=True)
+VMODULE = Kind("PATTERN=N,...", _vmodule, is_repeatable=True)
+PATHS = Kind("PATH", _paths, is_repeatable=True)
+LABEL = Kind("NAME", _label_value)

@@ -1,0 +1,27 @@
+"""What of a running proxy's settings may change without a restart."""
+
+from msgspec import structs
+
+from userproxy.config.effect import PERIODS, has_effect
+from userproxy.config.flags import flag_of_field
+from userproxy.config.kubeproxy import leaves, replaced
+from userproxy.config.settings import OwnSettings, Settings, settings_from
+
+_RELOADED_PATHS = PERIODS | {"mode", "logging.verbosity", "logging.format"}
+_RELOADED_FIELDS = {"drain_timeout", "half_open_timeout"}
+
+
+def reload(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...]]:
+    """`old` with what may change while running taken from `new`, and the names of what else differs.
+
+    Logging, sync periods and the time limits of connections change at once. The names are paths of the file and
+    flags; what has no effect takes its new value silently.
+    """
+    before = dict(leaves(old.configuration))
+    changed = {path: value for path, value in leaves(new.configuration) if value != before[path]}
+    restart = [path for path in changed if path not in _RELOADED_PATHS and has_effect(path, new.configuration)]
+    safe = {path: value for path, value in changed.items() if path not in restart}
+    own = {item.name: getattr(old, item.name) for item in structs.fields(OwnSettings)}
+    own |= {name: getattr(new, name) for name in _RELOADED_FIELDS}
+    restart += [flag_of_field(name) for name, value in own.items() if value != getattr(new, name)]
+    return settings_from(replaced(old.configuration, safe), OwnSettings(**own)), tuple(restart)

@@ -1,0 +1,122 @@
+"""The one validated value that says how `userproxy run` behaves, and what of it may change while it runs."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, structs
+
+from userproxy.config.addresses import SocketAddress, parse_socket_address
+from userproxy.config.kubeproxy import (
+    HEALTHZ_PORT,
+    METRICS_PORT,
+    KubeProxyConfiguration,
+    plain,
+)
+from userproxy.durations import parse_duration
+from userproxy.forwarding.ports import PortRange, parse_port_range
+
+
+class PortalMode(StrEnum):
+    """Values of ``--portals``."""
+
+    AUTO = "auto"
+    IPTABLES = "iptables"
+    NONE = "none"
+
+
+class EventLoop(StrEnum):
+    """Values of ``--event-loop``."""
+
+    AUTO = "auto"
+    UVLOOP = "uvloop"
+    ASYNCIO = "asyncio"
+
+
+class OwnSettings(Struct, frozen=True, kw_only=True):
+    """What only flags set. Time limits are seconds.
+
+    Without `manifests` the API server is the source: `master` is its address and `context` the kubeconfig's
+    context, None for the current one. `config_file` is where the rest was read from.
+    """
+
+    manifests: tuple[Path, ...] = ()
+    config_file: Path | None = None
+    master: str | None = None
+    context: str | None = None
+    portals: PortalMode = PortalMode.AUTO
+    drain_timeout: float = 30.0
+    half_open_timeout: float = 600.0
+    proxy_name: str | None = None
+    event_loop: EventLoop = EventLoop.AUTO
+
+
+class Settings(OwnSettings, frozen=True, kw_only=True):
+    """How one `userproxy run` behaves.
+
+    Periods and time limits are seconds. None means: no such server (`healthz_bind_address`), what suits the output
+    (`log_format`), credentials of the Pod (`kubeconfig`), the host's name (`hostname_override`, else lower case).
+    `cluster_cidr` and `node_port_addresses` are networks, the latter all of the node's if empty, or the word
+    ``primary`` alone. `configuration` is what the other fields were made from.
+    """
+
+    bind_address: str = "0.0.0.0"
+    port_range: PortRange = PortRange()
+    min_sync_period: float = 1.0
+    sync_period: float = 30.0
+    udp_idle_timeout: float = 0.25
+    kubeconfig: Path | None = None
+    config_sync_period: float = 900.0
+    hostname_override: str | None = None
+    healthz_bind_address: SocketAddress | None = SocketAddress("0.0.0.0", HEALTHZ_PORT)
+    metrics_bind_address: SocketAddress = SocketAddress("127.0.0.1", METRICS_PORT)
+    bind_address_hard_fail: bool = False
+    node_port_addresses: tuple[str, ...] = ()
+    cluster_cidr: tuple[str, ...] = ()
+    detect_local_mode: str = "ClusterCIDR"
+    bridge_interface: str = ""
+    interface_name_prefix: str = ""
+    oom_score_adj: int = -999
+    feature_gates: tuple[tuple[str, bool], ...] = ()
+    verbosity: int = 0
+    log_format: str | None = None
+    configuration: KubeProxyConfiguration = KubeProxyConfiguration()
+
+
+def settings_from(configuration: KubeProxyConfiguration, own: OwnSettings) -> Settings:
+    """Settings from a configuration that :func:`userproxy.config.validate.check` has nothing against."""
+    healthz = configuration.healthz_bind_address
+    cidrs = configuration.cluster_cidr
+    return Settings(
+        **structs.asdict(own),
+        bind_address=configuration.bind_address,
+        port_range=parse_port_range(configuration.port_range),
+        min_sync_period=parse_duration(configuration.periods.min_sync_period),
+        sync_period=parse_duration(configuration.periods.sync_period),
+        udp_idle_timeout=parse_duration(configuration.udp_idle_timeout),
+        kubeconfig=_path(configuration.client_connection.kubeconfig),
+        config_sync_period=parse_duration(configuration.config_sync_period),
+        hostname_override=configuration.hostname_override.strip().lower() or None,
+        healthz_bind_address=parse_socket_address(healthz, HEALTHZ_PORT) if healthz else None,
+        metrics_bind_address=parse_socket_address(configuration.metrics_bind_address, METRICS_PORT),
+        bind_address_hard_fail=configuration.bind_address_hard_fail,
+        node_port_addresses=configuration.node_port_addresses,
+        cluster_cidr=tuple(cidr.strip() for cidr in cidrs.split(",")) if cidrs else (),
+        detect_local_mode=configuration.detect_local_mode or "ClusterCIDR",
+        bridge_interface=configuration.detect_local.bridge_interface,
+        interface_name_prefix=configuration.detect_local.interface_name_prefix,
+        oom_score_adj=configuration.oom_score_adj,
+        feature_gates=tuple(sorted(configuration.feature_gates.items())),
+        verbosity=configuration.logging.verbosity,
+        log_format=configuration.logging.format or None,
+        configuration=configuration,
+    )
+
+
+def configz(settings: Settings) -> dict[str, Any]:
+    """The effective configuration in the form of its file, for ``/configz``."""
+    return plain(settings.configuration)
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None

@@ -1,0 +1,148 @@
+"""What must hold for the values of a KubeProxyConfiguration: kube-proxy's rules, and those of what userproxy serves.
+
+Differences from kube-proxy: every release's feature gates and every ``<major>.<minor>`` of hidden metrics pass,
+because they mean nothing here; periods are checked in the section that counts.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator
+
+from userproxy.config.addresses import is_ipv6, parse_socket_address
+from userproxy.config.decode import Problem
+from userproxy.config.kubeproxy import HEALTHZ_PORT, METRICS_PORT, KubeProxyConfiguration, leaves
+from userproxy.durations import parse_duration
+from userproxy.forwarding.ports import parse_port_range
+
+MODES = ("userspace", "iptables", "nftables", "ipvs")
+LOCAL_MODES = ("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix")
+LOG_FORMATS = ("text", "json")
+
+_AT_LEAST_ZERO = (
+    "clientConnection.burst",
+    "conntrack.maxPerCore",
+    "conntrack.min",
+    "conntrack.tcpEstablishedTimeout",
+    "conntrack.tcpCloseWaitTimeout",
+    "conntrack.udpTimeout",
+    "conntrack.udpStreamTimeout",
+    "logging.verbosity",
+)
+_ABOVE_ZERO = ("configSyncPeriod", "udpIdleTimeout")
+_RANGES = {
+    "iptables.masqueradeBit": (0, 31),
+    "nftables.masqueradeBit": (0, 31),
+    "oomScoreAdj": (-1000, 1000),
+}
+
+
+def check(configuration: KubeProxyConfiguration) -> Iterator[Problem]:
+    """Every value that is out of its bounds, in no particular order. All durations must be well-formed."""
+    yield from _numbers(configuration)
+    yield from _choices(configuration)
+    yield from _addresses(configuration)
+    yield from _networks(configuration)
+    yield from _detection(configuration)
+    yield from _names(configuration)
+
+
+def _numbers(configuration: KubeProxyConfiguration) -> Iterator[Problem]:
+    values = dict(leaves(configuration))
+    section = configuration.periods_section
+    for path in (*_AT_LEAST_ZERO, f"{section}.minSyncPeriod"):
+        if _number(values[path]) < 0:
+            yield Problem(path, f"{values[path]} is negative")
+    for path in (*_ABOVE_ZERO, f"{section}.syncPeriod"):
+        if _number(values[path]) <= 0:
+            yield Problem(path, f"{values[path]} is not greater than 0")
+    for path, (least, most) in _RANGES.items():
+        if not least <= values[path] <= most:
+            yield Problem(path, f"{values[path]} is not from {least} to {most}")
+    sync, minimum = configuration.periods.sync_period, configuration.periods.min_sync_period
+    if 0 < parse_duration(sync) < parse_duration(minimum):
+        yield Problem(f"{section}.syncPeriod", f"{sync} is shorter than the least time between two syncs ({minimum})")
+
+
+def _choices(configuration: KubeProxyConfiguration) -> Iterator[Problem]:
+    for path, value, choices in (
+        ("mode", configuration.mode, MODES),
+        ("detectLocalMode", configuration.detect_local_mode, LOCAL_MODES),
+        ("logging.format", configuration.logging.format, LOG_FORMATS),
+    ):
+        if value and value not in choices:
+            yield Problem(path, f"{value!r} is not one of {', '.join(choices)}")
+
+
+def _addresses(configuration: KubeProxyConfiguration) -> Iterator[Problem]:
+    if is_ipv6(configuration.bind_address):
+        problem = "is an IPv6 address, and userproxy serves only IPv4 so far"
+        yield Problem("bindAddress", f"{configuration.bind_address} {problem}")
+    else:
+        yield from _unless_valid("bindAddress", _check_address, configuration.bind_address)
+    if configuration.healthz_bind_address:
+        path, address = "healthzBindAddress", configuration.healthz_bind_address
+        yield from _unless_valid(path, lambda text: parse_socket_address(text, HEALTHZ_PORT), address)
+    path, address = "metricsBindAddress", configuration.metrics_bind_address
+    yield from _unless_valid(path, lambda text: parse_socket_address(text, METRICS_PORT), address)
+
+
+def _networks(configuration: KubeProxyConfiguration) -> Iterator[Problem]:
+    addresses = configuration.node_port_addresses
+    if addresses != ("primary",):
+        for text in addresses:
+            yield from _unless_valid("nodePortAddresses", _check_network, text)
+    if not configuration.cluster_cidr:
+        return
+    parts = configuration.cluster_cidr.split(",")
+    wrong = [problem for part in parts for problem in _unless_valid("clusterCIDR", _check_network, part)]
+    yield from wrong
+    if len(parts) > 2:
+        yield Problem("clusterCIDR", f"{configuration.cluster_cidr} has more than two networks")
+    elif len(parts) == 2 and not wrong and (":" in parts[0]) == (":" in parts[1]):
+        yield Problem("clusterCIDR", f"{configuration.cluster_cidr} has two networks of one IP family")
+
+
+def _detection(configuration: KubeProxyConfiguration) -> Iterator[Problem]:
+    detect = configuration.detect_local
+    for mode, path, value in (
+        ("BridgeInterface", "detectLocal.bridgeInterface", detect.bridge_interface),
+        ("InterfaceNamePrefix", "detectLocal.interfaceNamePrefix", detect.interface_name_prefix),
+    ):
+        if configuration.detect_local_mode == mode and not value:
+            yield Problem(path, f"{value!r} is empty, and the local mode {mode} needs it")
+
+
+def _names(configuration: KubeProxyConfiguration) -> Iterator[Problem]:
+    if configuration.hostname_override and not configuration.hostname_override.strip():
+        yield Problem("hostnameOverride", f"{configuration.hostname_override!r} is nothing but blanks")
+    version = configuration.show_hidden_metrics_for_version
+    if version and not re.fullmatch(r"\d+\.\d+", version):
+        yield Problem("showHiddenMetricsForVersion", f"{version!r} is not a version such as 1.35")
+    yield from _unless_valid("portRange", parse_port_range, configuration.port_range)
+
+
+def _unless_valid(path: str, parse: Callable[[str], object], text: str) -> Iterator[Problem]:
+    try:
+        parse(text)
+    except ValueError as error:
+        yield Problem(path, str(error))
+
+
+def _check_address(text: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IP address") from None
+
+
+def _check_network(text: str) -> None:
+    try:
+        if "/" not in text:
+            raise ValueError
+        ipaddress.ip_network(text.strip(), strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a network such as 10.0.0.0/8") from None
+
+
+def _number(value: str | float) -> float:
+    return parse_duration(value) if isinstance(value, str) else value

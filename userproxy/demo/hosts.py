@@ -1,0 +1,191 @@
+"""Hosts out of network namespaces: anonymous, cheap (a few milliseconds), and gone with the process.
+
+Root of some user namespace is needed: the machine's own, or one made by ``unshare --user``.
+"""
+
+import os
+import socket as sockets
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar
+
+from userproxy.demo.namespaces import enter_new_namespaces
+from userproxy.errors import KernelToolError, UserproxyError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Completed = subprocess.CompletedProcess[str]
+Address = tuple[str, int]
+
+
+class CommandFailedError(UserproxyError):
+    """A command run in a host failed or took too long; the text has the command and what it complained of."""
+
+
+class Host:
+    """A network and mount namespace with a name, ``lo`` up and a private ``/run``.
+
+    A thread of this process lives in the namespaces and holds them; commands and sockets are started
+    from it. So there is no holder process and no file that could be left behind: when the host is closed,
+    or this process dies however it dies, the namespaces go, and the kernel kills the commands with them.
+    Use as a context manager.
+
+    ``name`` is for people. ``address`` is the host's main IPv4 address, empty until a network gives one.
+    Raises KernelToolError where the kernel refuses the namespaces.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.address = ""
+        self._children: list[subprocess.Popen[str]] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"host-{name}")
+        try:
+            self.inside(enter_new_namespaces)
+            self.ip_batch(["link set lo up"])
+        except OSError as error:
+            self.close()
+            raise KernelToolError(f"host {name}: the kernel refuses a namespace: {error.strerror}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def inside(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `function` returns when called in the host's network and mount namespace.
+
+        Calls take turns, so it should be short. It sees the namespaces only through the calling thread:
+        ``/proc/thread-self/net``, not ``/proc/net``.
+        """
+        return self._thread.submit(function, *args, **kwargs).result()
+
+    @property
+    def pid(self) -> int:
+        """What ``nsenter -t`` and ``ip link ... netns`` take to mean this host."""
+        return self.inside(threading.get_native_id)
+
+    def path(self, inside: str) -> Path:
+        """Where this process finds the host's file `inside`, an absolute path; /run differs between hosts."""
+        return Path(f"/proc/{self.pid}/root") / inside.removeprefix("/")
+
+    def popen(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int | None = subprocess.DEVNULL,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
+        """Start a command in the host, with this process' working directory; text streams as given.
+
+        It is killed when the host is closed or this process dies. `env` is added to the environment.
+        """
+        cwd = Path.cwd()  # the host's thread has left this process' working directory for one of its own
+
+        def start() -> subprocess.Popen[str]:
+            child = subprocess.Popen(
+                # The signal comes when the *thread* that started the child ends: this host's own.
+                ["setpriv", "--pdeathsig", "KILL", *argv],
+                cwd=cwd,
+                env={**tool_environment(), **(env or {})},
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                text=True,
+            )
+            self._children = [child, *(other for other in self._children if other.poll() is None)]
+            return child
+
+        return self.inside(start)
+
+    def run(self, argv: Sequence[str], *, text: str = "", check: bool = True, timeout: float = 30.0) -> Completed:
+        """Run a command in the host to its end, `text` on its standard input; output is captured.
+
+        Raises CommandFailedError after `timeout` seconds, and with `check` for an exit code other than 0.
+        """
+        pipe = subprocess.PIPE
+        with self.popen(argv, stdin=pipe, stdout=pipe, stderr=pipe) as child:
+            try:
+                out, complaint = child.communicate(text, timeout)
+            except subprocess.TimeoutExpired as error:
+                child.kill()
+                command = " ".join(argv)
+                raise CommandFailedError(f"{self.name}: {command}: no end within {timeout:g} s") from error
+            except BaseException:
+                child.kill()
+                raise
+        if check and child.returncode:
+            reason = complaint.strip() or f"exit code {child.returncode}"
+            raise CommandFailedError(f"{self.name}: {' '.join(argv)}: {reason}")
+        return Completed(list(argv), child.returncode, out, complaint)
+
+    def ip_batch(self, lines: Iterable[str]) -> None:
+        """Run ``ip`` commands, one a line without the word ``ip``, in one process."""
+        self.run(["ip", "-batch", "-"], text="".join(f"{line}\n" for line in lines))
+
+    def sysctl(self, name: str, value: str | int) -> None:
+        """Set a ``net.*`` sysctl of the host, named with dots. Raises OSError."""
+        self.inside(Path("/proc/sys", *name.split(".")).write_text, str(value))
+
+    def socket(
+        self, family: int = sockets.AF_INET, kind: int = sockets.SOCK_STREAM, protocol: int = 0
+    ) -> sockets.socket:
+        """A socket of the host for use anywhere in this process: it stays where it was made."""
+        return self.inside(sockets.socket, family, kind, protocol)
+
+    def connect(self, address: Address, timeout: float = 5.0) -> sockets.socket:
+        """A TCP connection from the host. `timeout` seconds hold for the connect and for later calls."""
+        sock = self.socket()
+        try:
+            sock.settimeout(timeout)
+            sock.connect(address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def listen(self, port: int = 0, address: str = "0.0.0.0", backlog: int = 1024) -> sockets.socket:
+        """A TCP socket that listens in the host; port 0 lets the kernel choose."""
+        sock = self.socket()
+        try:
+            sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
+            sock.bind((address, port))
+            sock.listen(backlog)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def listening_ports(self) -> set[int]:
+        """TCP ports that something in the host listens on, at any address (proc(5), /proc/net/tcp)."""
+        rows = self.inside(_read_tcp_tables).splitlines()
+        return {int(row[1].rpartition(":")[2], 16) for row in map(str.split, rows) if row[3] == "0A"}
+
+    def close(self) -> None:
+        """Kill what still runs in the host and let the namespaces go. May be called twice."""
+        while self._children:
+            with self._children.pop() as child:
+                child.kill()
+        self._thread.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def tool_environment() -> dict[str, str]:
+    """The environment with /usr/sbin and /sbin in PATH: an ordinary user's lacks them, and ip lives there."""
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return {**os.environ, "PATH": os.pathsep.join(dict.fromkeys([*path, "/usr/sbin", "/sbin"]))}
+
+
+def _read_tcp_tables() -> str:
+    tables = (Path("/proc/thread-self/net", name) for name in ("tcp", "tcp6"))
+    return "".join(table.read_text() for table in tables if table.exists())

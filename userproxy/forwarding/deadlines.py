@@ -1,0 +1,57 @@
+"""Time limits that cost a dictionary entry each, not a timer each."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item", bound=Hashable)
+
+
+class DeadlineQueue(Generic[Item]):
+    """Calls `on_expired(item)` for items that stay in it for `seconds`.
+
+    All items wait equally long, so the first in is the first to expire: one timer serves them all, and
+    adding and discarding are O(1). While it is empty no timer is armed beyond the last one.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, on_expired: Callable[[Item], None]) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self._on_expired = on_expired
+        self._deadlines: OrderedDict[Item, float] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._deadlines)
+
+    def add(self, item: Item) -> None:
+        """Start the time of `item`, which is not in the queue."""
+        deadline = self._loop.time() + self._seconds
+        self._deadlines[item] = deadline
+        if self._timer is None:
+            self._timer = self._loop.call_at(deadline, self._expire)
+
+    def discard(self, item: Item) -> None:
+        self._deadlines.pop(item, None)
+
+    def cancel(self) -> None:
+        """Forget all items and disarm the timer."""
+        self._deadlines.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        expired = []
+        for item, deadline in self._deadlines.items():
+            if deadline > now:
+                self._timer = self._loop.call_at(deadline, self._expire)
+                break
+            expired.append(item)
+        for item in expired:
+            del self._deadlines[item]
+        for item in expired:
+            self._on_expired(item)

@@ -1,0 +1,112 @@
+"""A listener: the socket that all portals of one TCP service port lead to."""
+
+import asyncio
+from collections.abc import Callable
+from socket import SocketType
+from typing import Final
+
+import structlog
+
+from userproxy.forwarding.descriptors import PER_CONNECTION, DescriptorBudget, is_shortage
+from userproxy.forwarding.poller import Poller
+from userproxy.forwarding.sockets import ListeningSocket, is_direct, reset_on_close
+from userproxy.model import ServicePortName
+
+log = structlog.get_logger()
+
+_ACCEPTS_PER_TURN: Final = 64
+_RETRY_SECONDS: Final = 1.0
+"""Pause after an accept(2) error that is neither the client's nor a shortage; the original loops without one."""
+
+
+class Listener:
+    """Accepts clients while descriptors last and hands them to `on_client(socket, address)`.
+
+    Each accepted client has two descriptors taken from the budget, its own and its backend's; whoever
+    ends the connection gives them back. With `portals_only` a client that dialled the listener itself,
+    rather than a portal that leads to it, is reset: the random port is no way around portal rules.
+    """
+
+    __slots__ = ("_budget", "_closed", "_loop", "_on_client", "_poller", "_portals_only", "_socket", "name", "port")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
+        budget: DescriptorBudget,
+        name: ServicePortName,
+        sock: ListeningSocket,
+        on_client: Callable[[SocketType, str], None],
+        *,
+        portals_only: bool,
+    ) -> None:
+        self._loop = loop
+        self._poller = poller
+        self._budget = budget
+        self._socket = sock
+        self._on_client = on_client
+        self._portals_only = portals_only
+        self._closed = False
+        self.name = name
+        self.port = sock.port
+        poller.add(sock.fileno(), self._on_event, self)
+
+    def close(self) -> None:
+        """Serve the clients that the kernel has already accepted for us, then refuse new ones."""
+        if not self._closed:
+            self._accept_all()
+            self.abort()
+
+    def abort(self) -> None:
+        """Refuse new clients at once."""
+        if not self._closed:
+            self._closed = True
+            self._budget.give(1)
+            self._poller.close(self._socket)
+
+    def _on_event(self, _events: int) -> None:
+        for _ in range(_ACCEPTS_PER_TURN):
+            if not self._accept_one():
+                return
+        self._poller.again(self._on_event, self)
+
+    def _accept_all(self) -> None:
+        while self._accept_one():
+            pass
+
+    def _resume(self) -> None:
+        if not self._closed:
+            self._on_event(0)
+
+    def _accept_one(self) -> bool:
+        """Whether to go on: False once nobody waits, or nobody can be served now."""
+        if self._closed:
+            return False
+        if not self._budget.take(PER_CONNECTION):
+            self._budget.wait(self._resume)
+            return False
+        try:
+            client, address = self._socket.accept_client()
+        except OSError as error:
+            self._budget.give(PER_CONNECTION)
+            return self._survive(error)
+        if self._portals_only and is_direct(client, self.port):
+            reset_on_close(client)
+            client.close()
+            self._budget.give(PER_CONNECTION)
+            log.debug("Client refused: it dialled the local port, not a portal", v=2, service_port=str(self.name))
+            return True
+        self._on_client(client, address)
+        return True
+
+    def _survive(self, error: OSError) -> bool:
+        if isinstance(error, BlockingIOError):
+            return False
+        if isinstance(error, ConnectionAbortedError):
+            return True  # this client is gone already, the next may wait (accept(2))
+        if is_shortage(error):
+            self._budget.wait(self._resume, refused_by_kernel=True)
+        else:
+            log.error("Accepting pauses", service_port=str(self.name), reason=error.strerror)
+            self._loop.call_later(_RETRY_SECONDS, self._resume)
+        return False

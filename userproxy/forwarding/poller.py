@@ -1,0 +1,128 @@
+"""One epoll for all sockets of the data plane, drained by one reader of the event loop."""
+
+import asyncio
+import select
+from collections.abc import Callable
+from socket import SocketType
+from typing import Protocol
+
+import structlog
+
+log = structlog.get_logger()
+
+READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+WRITABLE = select.EPOLLOUT
+HANGUP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+FAILED = select.EPOLLERR
+ANOTHER_TURN = select.EPOLLIN | select.EPOLLRDHUP
+"""What a handler is called with after :meth:`Poller.again`: read on until the kernel says EAGAIN."""
+
+UNFINISHED = HANGUP | select.EPOLLPRI
+"""After a short read there may be more: the end, or what follows urgent data, where recv(2) stops (tcp(7))."""
+
+_EVERYTHING = select.EPOLLIN | select.EPOLLPRI | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+_BATCH = 512
+_BATCHES_PER_TURN = 4
+"""While one batch is dealt with the next arrives; asking again at once saves a turn of the loop, 4 % of a request."""
+
+Handler = Callable[[int], None]
+
+
+class Owner(Protocol):
+    """Whoever has sockets at the poller: told to let go of them if a handler of its own fails."""
+
+    def abort(self) -> None: ...
+
+
+class Poller:
+    """Calls a handler with the events of its socket, edge-triggered.
+
+    Why not one loop reader per socket: a reader costs the loop an own handle and two calls into
+    epoll_ctl whenever it is armed or disarmed. Here a socket is registered once for everything, and
+    a connection in flow control costs no call at all. Edge-triggered means that a handler must go on
+    until the kernel says EAGAIN (a short read of a stream says the same, epoll(7)), or ask for
+    another turn with :meth:`again`.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._epoll = select.epoll()
+        self._handlers: dict[int, tuple[Handler, Owner]] = {}
+        self._closing: list[SocketType] = []
+        self._again: dict[Handler, Owner] = {}
+        loop.add_reader(self._epoll.fileno(), self._drain)
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+    def add(self, descriptor: int, handler: Handler, owner: Owner) -> None:
+        """Watch a socket; its present state is reported at once, as a first event."""
+        self._handlers[descriptor] = (handler, owner)
+        self._epoll.register(descriptor, _EVERYTHING)
+
+    def replace(self, descriptor: int, handler: Handler, owner: Owner) -> None:
+        """Give a watched socket another handler; nothing is reported anew."""
+        self._handlers[descriptor] = (handler, owner)
+
+    def close(self, sock: SocketType) -> None:
+        """Stop watching a socket, and close it when the events at hand are dealt with.
+
+        Closing at once would let accept() reuse the number while a stale event for it is still in the
+        batch; that event would reach the wrong handler. Closing alone does not take a socket out of epoll
+        either while a program that is just being started still holds a copy (epoll(7)).
+        """
+        if self._handlers.pop(sock.fileno(), None) is not None:
+            self._epoll.unregister(sock.fileno())
+        if not self._closing:
+            self._loop.call_soon(self.close_now)  # for those that are closed outside of a batch
+        self._closing.append(sock)
+
+    def close_now(self) -> None:
+        """Close what waits to be closed. Not for handlers: see :meth:`close`."""
+        closing, self._closing = self._closing, []
+        for sock in closing:
+            sock.close()
+
+    def again(self, handler: Handler, owner: Owner) -> None:
+        """Call `handler` with ANOTHER_TURN after the others had their turn; once, however often it asks."""
+        if not self._again:
+            self._loop.call_soon(self._run_again)
+        self._again[handler] = owner
+
+    def shut_down(self) -> None:
+        """Stop watching altogether. Sockets still watched stay open: they are their owners'."""
+        self.close_now()
+        self._handlers.clear()
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    def _drain(self) -> None:
+        for _ in range(_BATCHES_PER_TURN):
+            batch = self._epoll.poll(0, _BATCH)
+            if not batch:
+                return
+            self._handle(batch)
+
+    def _handle(self, batch: list[tuple[int, int]]) -> None:
+        handlers = self._handlers
+        for descriptor, events in batch:
+            entry = handlers.get(descriptor)
+            if entry is not None:
+                try:
+                    entry[0](events)
+                except Exception as error:  # noqa: BLE001 -- one connection's bug must not lose the others' edges
+                    self._failed(entry[1], error)
+        if self._closing:
+            self.close_now()
+
+    def _run_again(self) -> None:
+        turns, self._again = self._again, {}
+        for handler, owner in turns.items():
+            try:
+                handler(ANOTHER_TURN)
+            except Exception as error:  # noqa: BLE001 -- as above
+                self._failed(owner, error)
+
+    def _failed(self, owner: Owner, error: Exception) -> None:
+        log.error("A connection is given up: its handler failed, which is a bug in userproxy", exc_info=error)
+        owner.abort()

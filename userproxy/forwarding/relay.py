@@ -1,0 +1,337 @@
+"""The relay: moves the bytes of one connection between its two sockets.
+
+The rules it keeps:
+
+- A FIN is passed on as a half-close and the other direction goes on; a connection that stays half-open
+  without moving a byte for the time limit is reset.
+- A RST, or any other failure of a socket, is passed on as a RST.
+- At most one buffer, or one pipe, of unsent bytes per direction: while it is not empty nothing more is
+  read, and TCP's own window slows the sender.
+
+Small messages are copied: recv, send, and nothing is armed unless the send was short. A read that fills
+the buffer moves its direction to splice(2) through a pipe, and back when it slackens.
+"""
+
+import contextlib
+import os
+import select
+import socket
+from collections.abc import Callable
+from socket import SocketType
+from typing import Final
+
+from userproxy.forwarding.deadlines import DeadlineQueue
+from userproxy.forwarding.pipes import PIPE_BYTES, Pipe, PipePool
+from userproxy.forwarding.poller import FAILED, HANGUP, READABLE, UNFINISHED, WRITABLE, Poller
+from userproxy.forwarding.sockets import reset_on_close, unacknowledged
+
+BUFFER_BYTES: Final = 64 * 1024
+_TURN_BYTES: Final = 4 * PIPE_BYTES
+"""What one direction may move before the other connections get their turn."""
+
+_A_MESSAGE: Final = select.EPOLLIN | select.EPOLLOUT
+"""The events of a socket that has something to say, takes more, and has not come to its end."""
+
+_NOT_READ: Final = -1
+
+_SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+
+
+class RelayContext:
+    """What all relays of a process share: the poller, one read buffer, the pipes, the half-open time limit."""
+
+    __slots__ = ("buffer", "half_open", "pipes", "poller", "view")
+
+    def __init__(self, poller: Poller, pipes: PipePool, half_open: "DeadlineQueue[Relay]") -> None:
+        self.poller = poller
+        self.pipes = pipes
+        self.half_open = half_open
+        self.buffer = bytearray(BUFFER_BYTES)
+        self.view = memoryview(self.buffer)
+
+
+class Relay:
+    """Both directions of one connection. `on_end(relay)` is called once, when both sockets are let go."""
+
+    __slots__ = ("_backend", "_client", "_context", "_downward", "_on_end", "_seen", "_upward", "closed")
+
+    def __init__(
+        self,
+        context: RelayContext,
+        client: SocketType,
+        backend: SocketType,
+        on_end: "Callable[[Relay], None]",
+    ) -> None:
+        self._context = context
+        self._client = client
+        self._backend = backend
+        self._on_end = on_end
+        self._upward = _Direction(self, context, client, backend)
+        self._downward = _Direction(self, context, backend, client)
+        self._seen = 0
+        self.closed = False
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes read from the client so far."""
+        return self._upward.count
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes read from the backend so far."""
+        return self._downward.count
+
+    def start(self, events: int) -> None:
+        """Begin. The backend's socket is watched already: `events` are those that said it is connected."""
+        poller = self._context.poller
+        poller.replace(self._backend.fileno(), self._downward.on_events, self)
+        poller.add(self._client.fileno(), self._upward.on_events, self)
+        self._downward.on_events(events)
+
+    def abort(self) -> None:
+        """End both connections with a RST, dropping what is unsent."""
+        if not self.closed:
+            for sock in (self._client, self._backend):
+                reset_on_close(sock)
+            self._close()
+
+    def expire(self) -> None:
+        """The half-open time is over: end, unless bytes were moved since it was last looked at."""
+        moved = self._moved()
+        if moved == self._seen:
+            self.abort()
+        else:
+            self._seen = moved
+            self._context.half_open.add(self)
+
+    def on_events(self, source: "_Direction", events: int, size: int = _NOT_READ, sent: int = 0) -> None:
+        """Whatever a socket has to say. `source` is the direction that reads from it.
+
+        `size` and `sent` are what `source` has read and sent of it already, if it has.
+        """
+        if self.closed:
+            return
+        sink = self._downward if source is self._upward else self._upward
+        try:
+            if sink.blocked and events & WRITABLE and sink.flush():
+                self._pump(sink, source, HANGUP)
+            if events & READABLE and not source.blocked and not source.ended:
+                self._pump(source, sink, events, size, sent)
+            if events & FAILED:
+                self.abort()
+        except OSError:
+            self.fail()
+        source.usual = sink.usual = source.is_usual and sink.is_usual and not self.closed
+
+    def fail(self) -> None:
+        """A socket failed. What its peer said before that is still passed on, as far as it goes at once."""
+        self._upward.salvage()
+        self._downward.salvage()
+        self.abort()
+
+    def _pump(
+        self, direction: "_Direction", opposite: "_Direction", events: int, size: int = _NOT_READ, sent: int = 0
+    ) -> None:
+        if direction.pump(events, size, sent):
+            self._context.poller.again(direction.on_events, self)
+        elif direction.ended and opposite.ended:
+            self._close()  # which also sends the FIN
+        elif direction.ended:
+            self._seen = self._moved()
+            direction.half_close()
+            self._context.half_open.add(self)
+
+    def _moved(self) -> int:
+        return self._upward.delivered + self._downward.delivered
+
+    def _close(self) -> None:
+        self.closed = True
+        context = self._context
+        context.half_open.discard(self)
+        for direction in (self._upward, self._downward):
+            direction.release_pipe()
+        context.poller.close(self._client)
+        context.poller.close(self._backend)
+        self._on_end(self)
+        del self._upward, self._downward  # they know this relay: without the cycle it is freed at once
+
+
+class _Direction:
+    """One way of a relay: from `source` to `sink`."""
+
+    __slots__ = (
+        "_context",
+        "_pending",
+        "_pipe",
+        "_recv_into",
+        "_relay",
+        "_send",
+        "_sink",
+        "_source",
+        "_view",
+        "blocked",
+        "count",
+        "ended",
+        "usual",
+    )
+
+    def __init__(self, relay: Relay, context: RelayContext, source: SocketType, sink: SocketType) -> None:
+        self._relay = relay
+        self._context = context
+        self._source = source
+        self._sink = sink
+        self._recv_into = source.recv_into
+        self._send = sink.send
+        self._view = context.view
+        self._pending: memoryview | None = None
+        self._pipe: Pipe | None = None
+        self.blocked = False
+        """The sink took less than it was given; the rest waits here and nothing more is read."""
+        self.ended = False
+        """The source's FIN has arrived."""
+        self.usual = True
+        """Whether `is_usual` held for both directions after the last event that was not a mere message."""
+        self.count = 0
+
+    @property
+    def is_usual(self) -> bool:
+        """Nothing waits, nothing has ended, and bytes are copied."""
+        return not self.blocked and not self.ended and self._pipe is None
+
+    @property
+    def delivered(self) -> int:
+        """Bytes that the sink's peer has acknowledged: megabytes may still be on their way to a slow reader."""
+        waiting = len(self._pending or b"") + (self._pipe.fill if self._pipe is not None else 0)
+        return self.count - waiting - unacknowledged(self._sink)
+
+    def on_events(self, events: int) -> None:
+        """What the poller calls with the events of the source.
+
+        A short message on a connection with nothing else going on is moved right here: these lines are all
+        that most requests cost. Everything else is the relay's.
+        """
+        if events != _A_MESSAGE or not self.usual:
+            self._relay.on_events(self, events)
+            return
+        size, sent = _NOT_READ, 0
+        try:
+            size = self._recv_into(self._view)
+            if 0 < size < BUFFER_BYTES:
+                sent = self._send(self._view[:size])
+                if sent == size:
+                    self.count += size
+                    return
+        except BlockingIOError:
+            if size == _NOT_READ:
+                return
+        except OSError:
+            self._relay.fail()
+            return
+        self._relay.on_events(self, events, size, sent)
+
+    def pump(self, events: int, size: int, sent: int) -> bool:
+        """Move what there is. True if there may be more, because the turn was over.
+
+        A read shorter than the buffer has emptied the socket; only if the events speak of an end or of
+        urgent data is there more to read. Raises OSError when either socket has failed.
+        """
+        view = self._view
+        moved = 0
+        while True:
+            if self._pipe is not None:
+                if self._splice(self._pipe):
+                    return not self.blocked
+                events |= HANGUP
+            if size == _NOT_READ:
+                try:
+                    size = self._recv_into(view)
+                except BlockingIOError:
+                    return False
+            if not size:
+                self.release_pipe()
+                self.ended = True
+                return False
+            self.count += size
+            with contextlib.suppress(BlockingIOError):
+                sent += self._send(view[sent:size])
+            if sent < size:
+                self.blocked = True
+                self._pending = memoryview(bytes(view[sent:size]))
+                return False
+            if size == BUFFER_BYTES:
+                moved += size
+                if moved >= _TURN_BYTES:
+                    return True
+                if self._pipe is None:
+                    self._pipe = self._context.pipes.borrow()
+            elif not events & UNFINISHED:
+                return False
+            size, sent = _NOT_READ, 0
+
+    def flush(self) -> bool:
+        """Send what waits. True if all of it went, and reading may go on. Raises OSError as `pump`."""
+        if self._pending is not None:
+            self._send_pending(self._pending)
+        elif self._pipe is not None:
+            self._drain_pipe(self._pipe)
+        return not self.blocked
+
+    def half_close(self) -> None:
+        """Pass the source's FIN on. Raises OSError as `pump`."""
+        self._sink.shutdown(socket.SHUT_WR)
+
+    def salvage(self) -> None:
+        """Move what is left after a failure. Once that is reported, the end of a reset socket looks like a FIN."""
+        if self.blocked or self.ended:
+            return
+        view = self._context.view
+        with contextlib.suppress(OSError):
+            while size := self._recv_into(view):
+                self.count += size
+                if self._send(view[:size]) < size:
+                    return  # what comes after a gap is not to be passed on
+
+    def release_pipe(self) -> None:
+        if self._pipe is not None:
+            self._context.pipes.give_back(self._pipe)
+            self._pipe = None
+
+    def _send_pending(self, data: memoryview) -> None:
+        try:
+            sent = self._send(data)
+        except BlockingIOError:
+            return
+        self.blocked = sent < len(data)
+        self._pending = data[sent:] if self.blocked else None
+
+    def _splice(self, pipe: Pipe) -> bool:
+        """Move what splice(2) can: True if the sink is full or the turn over, False if only recv(2) knows more.
+
+        At urgent data splice(2) says what it says of an empty socket, or of an ended one.
+        """
+        moved = 0
+        while moved < _TURN_BYTES:
+            try:
+                size = os.splice(self._source.fileno(), pipe.write_end, PIPE_BYTES, flags=_SPLICE_FLAGS)
+            except BlockingIOError:
+                size = 0
+            if not size:
+                if moved < BUFFER_BYTES:
+                    self.release_pipe()
+                return False
+            self.count += size
+            moved += size
+            pipe.fill += size
+            self._drain_pipe(pipe)
+            if self.blocked:
+                return True
+        return True
+
+    def _drain_pipe(self, pipe: Pipe) -> None:
+        self.blocked = True
+        while pipe.fill:
+            try:
+                pipe.fill -= os.splice(pipe.read_end, self._sink.fileno(), pipe.fill, flags=_SPLICE_FLAGS)
+            except BlockingIOError:
+                return
+        self.blocked = False

@@ -1,0 +1,90 @@
+"""The node's own address, for the rules that lead its own processes to our listeners."""
+
+import socket
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
+from typing import Any
+
+import structlog
+
+from userproxy.errors import KernelToolError
+from userproxy.portals.rules import Family
+
+log = structlog.get_logger()
+
+_MAIN_TABLE = 254  # RT_TABLE_MAIN, linux/rtnetlink.h
+_UNICAST = 1  # RTN_UNICAST
+_GLOBAL = 0  # RT_SCOPE_UNIVERSE
+_SECONDARY = 0x01  # IFA_F_SECONDARY, linux/if_addr.h
+_UP = 0x1  # IFF_UP, linux/if.h
+_LOOPBACK = 0x8  # IFF_LOOPBACK
+
+
+class HostAddress:
+    """Finds the address that DNAT in OUTPUT leads to, as kube-proxy's userspace mode does.
+
+    Blocking, and not on a running loop's thread: pyroute2's synchronous calls run a loop of their own.
+    """
+
+    def __init__(self, bind_address: str, family: Family = Family.IPV4) -> None:
+        self._bind_address = bind_address
+        self._family = family
+        self._told = False
+
+    def lookup(self) -> str:
+        """The bind address where that is a specific one; else the address on the default route's interface.
+
+        Without a default route it is the first global address of an interface that is up, which is
+        logged once. Raises KernelToolError where there is no such address either.
+        """
+        if self._bind_address and not ip_address(self._bind_address).is_unspecified:
+            return self._bind_address
+        routes, addresses, links = self._dump()
+        by_link = _global_addresses(addresses, links)
+        for route in routes:
+            if found := route["prefsrc"] or by_link.get(route["oif"]):
+                self._told = False
+                return str(found)
+        if not by_link:
+            raise KernelToolError("no interface that is up has a global address, so node traffic cannot be led to us")
+        chosen = next(iter(by_link.values()))
+        if not self._told:
+            log.warning("No default route: taking the first global address as the node's", address=chosen)
+            self._told = True
+        return chosen
+
+    def _dump(self) -> tuple[list[dict[str, Any]], list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+        # 0.1 s and 13 MB, however narrowly it is imported.
+        from pyroute2.iproute.linux import IPRoute
+        from pyroute2.netlink.exceptions import NetlinkError
+
+        family = socket.AF_INET6 if self._family is Family.IPV6 else socket.AF_INET
+        try:
+            with IPRoute() as kernel:
+                routes = kernel.route("dump", family=family, table=_MAIN_TABLE, type=_UNICAST)
+                return _default_routes(routes), list(kernel.get_addr(family=family)), list(kernel.get_links())
+        except (NetlinkError, OSError) as error:
+            raise KernelToolError(f"the kernel's routes and addresses cannot be read: {error}") from error
+
+
+def _default_routes(routes: Iterable[Any]) -> list[dict[str, Any]]:
+    """Interface and preferred source of each default route. The kernel lists the lowest metric first."""
+    found = []
+    for route in routes:
+        if route["dst_len"] or route.get_attr("RTA_TABLE") != _MAIN_TABLE:
+            continue
+        hops = route.get_attr("RTA_MULTIPATH") or ()
+        interface = route.get_attr("RTA_OIF") or (hops[0]["oif"] if hops else None)
+        found.append({"oif": interface, "prefsrc": route.get_attr("RTA_PREFSRC")})
+    return found
+
+
+def _global_addresses(addresses: Iterable[Any], links: Iterable[Any]) -> dict[int, str]:
+    """The first global address of each interface that is up and not loopback, by interface index."""
+    usable = {link["index"] for link in links if link["flags"] & _UP and not link["flags"] & _LOOPBACK}
+    found: dict[int, str] = {}
+    for address in addresses:
+        if address["scope"] == _GLOBAL and address["index"] in usable and not address["flags"] & _SECONDARY:
+            local = address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS")
+            found.setdefault(address["index"], local)
+    return found

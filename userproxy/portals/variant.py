@@ -1,0 +1,145 @@
+"""Which iptables this node uses: the legacy tables or those of nf_tables.
+
+Rules in the other variant would be evaluated as well, in an order nobody chose, so the two are never
+mixed. The tests and their order follow kubernetes-sigs/iptables-wrappers: kubelet makes
+KUBE-IPTABLES-HINT and KUBE-KUBELET-CANARY in the mangle table of the variant it uses.
+"""
+
+import os
+import shutil
+from enum import StrEnum
+from pathlib import Path
+
+import structlog
+from msgspec import Struct
+
+from userproxy.errors import KernelToolError
+from userproxy.portals.programs import run_program, save
+from userproxy.portals.rules import Family
+from userproxy.portals.tables import parse_save
+
+log = structlog.get_logger()
+
+_HINTS = frozenset({"KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"})
+_BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
+_SYSTEM_PATHS = "/usr/local/sbin:/usr/sbin:/sbin"
+
+
+class Variant(StrEnum):
+    """Where the kernel keeps the rules. The order is that of preference, where both have kubelet's chains."""
+
+    NFT = "nft"
+    LEGACY = "legacy"
+
+
+class Tools(Struct, frozen=True):
+    """The programs of one variant, as absolute paths, and why this variant was taken."""
+
+    family: Family
+    variant: Variant
+    save: str
+    restore: str
+    reason: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.family}-{self.variant}"
+
+
+class _Trace(Struct):
+    """What a variant's tables hold: kubelet's chain, if any, and how many rules and chains of anyone."""
+
+    hint: str
+    size: int
+
+
+def detect(family: Family) -> Tools:
+    """The variant in use, judged by what is in the kernel, with the reason as half a sentence.
+
+    Looking creates no table. Raises KernelToolError where iptables is not installed or does not run.
+    """
+    found = installed(family)
+    traces = {tools: trace for tools in found if (trace := _trace(tools)) is not None}
+    if not traces:
+        names = ", ".join(tools.save for tools in found)
+        raise KernelToolError(f"no program of {names} can read this kernel's tables")
+    tools, reason = _choose(traces)
+    return Tools(tools.family, tools.variant, tools.save, tools.restore, reason)
+
+
+def installed(family: Family) -> tuple[Tools, ...]:
+    """The variants whose programs are installed. Raises KernelToolError where none is.
+
+    A plain ``iptables-save`` counts as the variant that ``iptables --version`` names, where no program
+    carries that variant in its name.
+    """
+    found: dict[Variant, Tools] = {}
+    for variant in Variant:
+        _add(found, family, variant, f"{family}-{variant}")
+    if _which(f"{family}-save"):
+        _add(found, family, _default(family), family)
+    if not found:
+        raise KernelToolError(
+            f"{family} is not installed: no {family}-nft-save, {family}-legacy-save or {family}-save was found"
+        )
+    return tuple(found.values())
+
+
+def legacy_tables(family: Family) -> frozenset[str]:
+    """The legacy tables that exist in this thread's network namespace. Does not create any."""
+    # /proc/net is the main thread's namespace.
+    names = Path(f"/proc/thread-self/net/{'ip6' if family is Family.IPV6 else 'ip'}_tables_names")
+    try:
+        return frozenset(names.read_text().split())
+    except FileNotFoundError:
+        return frozenset()
+    except OSError as error:
+        raise KernelToolError(f"{names} cannot be read: {error.strerror}") from error
+
+
+def _choose(traces: dict[Tools, _Trace]) -> tuple[Tools, str]:
+    tools, trace = max(traces.items(), key=lambda item: item[1].size)
+    if len(traces) == 1:
+        return tools, "it is the only one that works here"
+    for candidate, seen in traces.items():
+        if seen.hint:
+            return candidate, f"kubelet made the chain {seen.hint} there"
+    if trace.size > min(seen.size for seen in traces.values()):
+        return tools, f"it holds more rules and chains than the other one ({trace.size})"
+    default = _default(tools.family)
+    by_version = next(candidate for candidate in traces if candidate.variant is default)
+    return by_version, f"it is what {tools.family} --version names"
+
+
+def _trace(tools: Tools) -> _Trace | None:
+    if tools.variant is Variant.LEGACY and not legacy_tables(tools.family):
+        return _Trace("", 0)
+    try:
+        tables = parse_save(save(tools.save))
+    except KernelToolError as error:
+        if tools.variant is Variant.LEGACY:
+            # Its tables exist, so this node may well use them: taking the other variant would be a guess.
+            raise KernelToolError(
+                f"{error}; reading legacy tables takes CAP_NET_RAW as well as CAP_NET_ADMIN"
+            ) from error
+        log.debug("One variant of iptables does not work here", v=2, variant=tools.label, err=str(error))
+        return None
+    hints = sorted(_HINTS & tables.get("mangle", {}).keys())
+    size = sum(len(rules) + (name not in _BUILT_IN) for chains in tables.values() for name, rules in chains.items())
+    return _Trace(hints[0] if hints else "", size)
+
+
+def _default(family: Family) -> Variant:
+    program = _which(family)
+    # Before 1.8 there was only legacy, and the version did not say so.
+    return Variant.NFT if program and "nf_tables" in run_program([program, "--version"]).stdout else Variant.LEGACY
+
+
+def _add(found: dict[Variant, Tools], family: Family, variant: Variant, stem: str) -> None:
+    saver, restorer = _which(f"{stem}-save"), _which(f"{stem}-restore")
+    if saver and restorer:
+        found.setdefault(variant, Tools(family, variant, saver, restorer))
+
+
+def _which(program: str) -> str | None:
+    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:{_SYSTEM_PATHS}")

@@ -1,0 +1,59 @@
+"""What the two writers have in common: their interface, how they fail, and which changes are whose."""
+
+from typing import Protocol
+
+from userproxy.errors import KernelToolError
+from userproxy.portals.changes import Change, Edit
+from userproxy.portals.tables import parse_rule
+
+LOCK_SECONDS = 5
+"""How long a writer waits for iptables' lock, as kube-proxy does (``-w 5``)."""
+
+MOST_EDITS = 8
+"""Edits up to which libiptc is taken: what one service port with every kind of portal needs.
+
+Measured in milliseconds for 1, 4, 16 and 64 edits, libiptc against one run of iptables-restore: in a
+table of 20 rules 0.8, 2.9, 12, 46 against 2 to 4; of 2,000 rules 7, 7, 13, 60 against 9 to 13; of 20,000
+rules 62, 65, 78, 105 against 90 to 120.
+"""
+
+_BASICS = frozenset({"-d", "-p"})
+_MATCHES = frozenset({"comment", "tcp", "udp", "sctp", "physdev", "addrtype", "state"})
+# With a target that it does not know by name, python-iptables opens every table, which creates them.
+_TARGETS = frozenset({"REDIRECT", "DNAT", "ACCEPT"})
+
+
+class ConflictError(KernelToolError):
+    """The change was refused; if another program changed the tables meanwhile, a new one may be taken."""
+
+
+class Writer(Protocol):
+    """Carries out changes. Each TableChange commits on its own, wholly or not at all."""
+
+    def apply(self, change: Change) -> None:
+        """Returns once the kernel has every part of `change`.
+
+        Raises ConflictError where the tables may have changed since they were read, and KernelToolError
+        where trying again at once is of no use. What committed before the error stays.
+        """
+
+
+def is_small(change: Change) -> bool:
+    """Whether `change` is a few portal rules appended or deleted, which libiptc writes faster."""
+    edits = [edit for block in change for edit in block.edits]
+    return (
+        len(edits) <= MOST_EDITS
+        and not any(block.fresh or block.drop for block in change)
+        and all(_is_portal_rule(edit) for edit in edits)
+    )
+
+
+def _is_portal_rule(edit: Edit) -> bool:
+    rule = parse_rule(edit.spec)
+    return (
+        edit.command != "-I"
+        and {option.name for option in rule.basics} <= _BASICS
+        and {match.name for match in rule.matches} <= _MATCHES
+        and rule.leads == "-j"
+        and rule.target.name in _TARGETS
+    )

@@ -1,0 +1,1 @@
+"""What we tell others: logs, metrics, health and events. Decides nothing about traffic."""

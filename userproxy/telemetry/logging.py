@@ -1,0 +1,49 @@
+"""Structured logs: readable on a terminal, one JSON object a line otherwise.
+
+kube-proxy's verbosity is a number beside the level: ``log.debug("...", v=3)`` is printed with ``-v 3``
+and above. Levels in use: 0 start-up and what an operator must act on; 1 service ports come and go;
+2 syncs, backends not reached; 3 endpoints, skipped Services; 4 what the source delivers; 5 the rules.
+"""
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+
+def configure(verbosity: int, log_format: str | None = None, stream: TextIO | None = None) -> None:
+    """Send all logs to `stream` (standard error by default).
+
+    `log_format` is ``text`` or ``json``; None chooses text for a terminal and JSON otherwise.
+    """
+    out = stream if stream is not None else sys.stderr
+    text = log_format == "text" or (log_format is None and out.isatty())
+    structlog.configure(
+        processors=[
+            _drop_above(verbosity),
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *(_text_processors(out) if text else _json_processors()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbosity > 0 else logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(out),
+    )
+
+
+def _drop_above(verbosity: int) -> Processor:
+    def drop(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        if event.pop("v", 0) > verbosity:
+            raise structlog.DropEvent
+        return event
+
+    return drop
+
+
+def _text_processors(out: TextIO) -> list[Processor]:
+    return [structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=0)]
+
+
+def _json_processors() -> list[Processor]:
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -1,0 +1,193 @@
+"""The two HTTP ports that kube-proxy has: health for load balancers, metrics for whoever watches the node."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from msgspec import Struct
+
+from userproxy.errors import PortUnavailableError
+from userproxy.telemetry.health import Answer, Health
+from userproxy.telemetry.metrics import Metrics
+from userproxy.telemetry.moments import Clock
+
+log = structlog.get_logger()
+
+_SHUTDOWN_SECONDS: Final = 0.5
+"""How long answers under way may take at the end; they are small, and aiohttp's own 60 s would hold up a stop."""
+
+_KEEPALIVE_SECONDS: Final = 30.0
+"""How long an idle connection may stay. A descriptor that it holds is one that no client's traffic can have."""
+
+_NO_SNIFFING: Final = {"X-Content-Type-Options": "nosniff"}
+_JSON: Final = {"Content-Type": "application/json", **_NO_SNIFFING}
+_TEXT: Final = {"Content-Type": "text/plain; charset=utf-8", **_NO_SNIFFING}
+_PROMETHEUS: Final = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+
+
+class BindAddress(Struct, frozen=True):
+    """Where a server listens: an IP address without brackets, and a port, of which 0 lets the kernel pick."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class BindPolicy(Struct, frozen=True):
+    """What happens where a server cannot have its address: the end of the process, or a new try every so many seconds.
+
+    The defaults are kube-proxy's.
+    """
+
+    hard_fail: bool = False
+    retry_every: float = 5.0
+
+
+class HttpServer:
+    """One HTTP port that comes up as soon as its address is to be had.
+
+    `name` is what the log calls it. `on_hard_failure` gets one sentence before :meth:`run` raises.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: BindAddress,
+        app: web.Application,
+        policy: BindPolicy,
+        on_hard_failure: Callable[[str], None] | None = None,
+    ) -> None:
+        self._name = name
+        self._address = address
+        self._app = app
+        self._policy = policy
+        self._on_hard_failure = on_hard_failure
+        self.bound: BindAddress | None = None
+        """Where it answers now; None as long as it does not."""
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises PortUnavailableError at once if that is the policy."""
+        runner = web.AppRunner(
+            self._app,
+            access_log=None,
+            logger=_http_logger(),
+            shutdown_timeout=_SHUTDOWN_SECONDS,
+            keepalive_timeout=_KEEPALIVE_SECONDS,
+        )
+        await runner.setup()
+        try:
+            listening = await self._listen()
+            await web.SockSite(runner, listening).start()
+            host, port = listening.getsockname()[:2]
+            self.bound = BindAddress(host, port)
+            log.debug("Listening", v=1, server=self._name, address=str(self.bound))
+            await asyncio.Event().wait()
+        finally:
+            self.bound = None
+            await runner.cleanup()
+
+    async def _listen(self) -> socket.socket:
+        complained = False
+        while True:
+            try:
+                return _listening_socket(self._address)
+            except OSError as error:
+                text = f"{self._name}: cannot listen on {self._address}: {error.strerror or error}"
+                if self._policy.hard_fail:
+                    self._fail_hard(text, error)
+            if not complained:
+                log.error(text, retry_seconds=self._policy.retry_every)
+                complained = True
+            await asyncio.sleep(self._policy.retry_every)
+
+    def _fail_hard(self, text: str, error: OSError) -> None:
+        if self._on_hard_failure is not None:
+            self._on_hard_failure(text)
+        raise PortUnavailableError(text) from error
+
+
+def _listening_socket(address: BindAddress) -> socket.socket:
+    """Go listens on ``::`` for both families, and so do we."""
+    if ":" not in address.host:
+        return socket.create_server((address.host, address.port))
+    return socket.create_server(
+        (address.host, address.port), family=socket.AF_INET6, dualstack_ipv6=address.host == "::"
+    )
+
+
+class _ToOurLog(logging.Handler):
+    """Passes aiohttp's complaints on, except those about clients: scanners reach the health port too."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        cause = record.exc_info[1] if record.exc_info else None
+        if not isinstance(cause, HttpProcessingError):
+            log.error(record.getMessage(), exc_info=cause)
+
+
+def _http_logger() -> logging.Logger:
+    logger = logging.Logger("userproxy.http", logging.WARNING)  # noqa: LOG001 -- one in logging's tree is a global
+    logger.addHandler(_ToOurLog())
+    return logger
+
+
+def health_app(health: Health, metrics: Metrics, clock: Clock) -> web.Application:
+    """``/healthz`` and ``/livez``, with any method."""
+
+    async def healthz(_request: web.Request) -> web.Response:
+        answer = health.healthz(clock())
+        metrics.healthz_answered(answer.status)
+        return _json_response(answer)
+
+    async def livez(_request: web.Request) -> web.Response:
+        answer = health.livez(clock())
+        metrics.livez_answered(answer.status)
+        return _json_response(answer)
+
+    app = web.Application()
+    app.router.add_route("*", "/healthz", healthz)
+    app.router.add_route("*", "/livez", livez)
+    return app
+
+
+def metrics_app(metrics: Metrics, configuration: Callable[[], Mapping[str, object]]) -> web.Application:
+    """``/metrics``, ``/healthz``, ``/proxyMode`` and ``/configz``.
+
+    `configuration` is asked at each request; it is a KubeProxyConfiguration in the form of its file.
+    """
+
+    async def metrics_text(_request: web.Request) -> web.Response:
+        return web.Response(body=await metrics.render(), headers=_PROMETHEUS)
+
+    async def healthz(request: web.Request) -> web.Response:
+        verbose = "verbose" in request.query
+        return _text_response("[+]ping ok\nhealthz check passed\n" if verbose else "ok")
+
+    async def proxy_mode(_request: web.Request) -> web.Response:
+        return _text_response("userspace")
+
+    async def configz(_request: web.Request) -> web.Response:
+        body = msgspec.json.encode({"kubeproxy.config.k8s.io": configuration()})
+        return web.Response(body=body, headers=_JSON)
+
+    app = web.Application()
+    app.router.add_route("*", "/metrics", metrics_text)
+    app.router.add_route("*", "/healthz", healthz)
+    app.router.add_route("*", "/proxyMode", proxy_mode)
+    app.router.add_route("*", "/configz", configz)
+    return app
+
+
+def _json_response(answer: Answer) -> web.Response:
+    return web.Response(status=answer.status, body=answer.body, headers=_JSON)
+
+
+def _text_response(text: str) -> web.Response:
+    return web.Response(body=text.encode(), headers=_TEXT)
