@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -190,28 +191,32 @@ def test_local_ports_where_nobody_was_before(node: Network, tools: Tools) -> Non
 
 def test_another_program_writing_at_the_same_time_loses_nothing(node: Network, tools: Tools) -> None:
     """Small changes and bulk ones, while a loop of ``iptables -A`` appends to a chain of its own."""
-    foreign = 200
     program = tools.save.removesuffix("-save")
     node.shell(program, "-t", "nat", "-N", "OTHER")
+    enough = Event()
 
-    def write() -> None:
-        for number in range(foreign):
+    def write() -> int:
+        """Append rules until told that it is enough; how many."""
+        for number in range(2000):
             shell(program, "-w", "10", "-t", "nat", "-A", "OTHER", "-p", "tcp", "--dport", str(number), "-j", "RETURN")
+            if enough.is_set():
+                return number + 1
+        return 2000
 
     many = [cluster_ip_binding(number) for number in range(100)]
     with ThreadPoolExecutor(1) as pool:
         # A thread belongs to the network of the thread that starts it.
         writing = node.run(lambda: pool.submit(write))
-        rounds = 0
-        while not writing.done():
-            sync(node, [WEB, *many], [WEB], [WEB, many[0]], [])
-            rounds += 1
-        writing.result()
+        try:
+            for _ in range(5):
+                sync(node, [WEB, *many], [WEB], [WEB, many[0]], [])
+        finally:
+            enough.set()
+        foreign = writing.result()
     sync(node, [WEB])
     after = kernel(node, tools)
     assert len(after["nat"].pop("OTHER")) == foreign
     assert after == WEB_RULES
-    assert rounds > 1
 
 
 KILLED = """
