@@ -7,9 +7,10 @@ BIN := $(VENV)/bin
 
 BUILD_PACKAGES := gcc libc6-dev python3-dev python3-venv
 NETWORK_PACKAGES := iptables nftables iproute2 procps util-linux
+TEST_PACKAGES := bind9-dnsutils dnsmasq-base iperf3
 BENCH_PACKAGES := haproxy nginx-light libnginx-mod-stream
 
-.PHONY: help test demo bench format clean build-packages network-packages bench-packages
+.PHONY: help test demo bench format clean build-packages network-packages test-packages bench-packages
 
 help:
 	@echo "make test    tests, lint, types and import contracts (as root: also in network namespaces)"
@@ -17,7 +18,7 @@ help:
 	@echo "make bench   measure userproxy beside HAProxy, nginx and a Go proxy"
 	@echo "make format  format the code"
 
-test: build-packages network-packages $(BIN)/tox
+test: build-packages network-packages test-packages $(BIN)/tox
 	$(BIN)/tox run
 
 demo: build-packages network-packages $(BIN)/userproxy
@@ -39,6 +40,9 @@ build-packages:
 
 network-packages:
 	@sh .ci/packages $(NETWORK_PACKAGES)
+
+test-packages:
+	@sh .ci/packages $(TEST_PACKAGES)
 
 bench-packages:
 	@sh .ci/packages $(BENCH_PACKAGES)

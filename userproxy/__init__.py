@@ -12,13 +12,17 @@ portal
 portal driver
     What makes packets for portals reach our listeners.
 listener
-    A socket we accept on.
+    A socket we accept (TCP) or receive (UDP) on.
+route
+    Where one class of a service port's traffic goes: a verdict, and the endpoints that serve it. Each has a listener.
 balancer
-    Chooses an endpoint for a new connection.
+    Chooses an endpoint for a new connection or flow.
 connection
-    One client's traffic through us; its *relay* moves the bytes between two sockets.
+    One TCP client's traffic through us; its *relay* moves the bytes between two sockets.
+flow
+    One UDP client's traffic through us.
 proxier
-    The reconciler: from wanted service ports to listeners, balancers and portals.
+    The reconciler: from wanted service ports to listeners, balancers and portals, for one address family.
 """
 
 __version__ = "0.1.0.dev0"

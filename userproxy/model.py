@@ -19,6 +19,37 @@ class Protocol(StrEnum):
     SCTP = "SCTP"
 
 
+class IPFamily(StrEnum):
+    """One of the two address families; all of a proxy's state exists once for each."""
+
+    IPV4 = "IPv4"
+    IPV6 = "IPv6"
+
+
+class TrafficClass(StrEnum):
+    """Whose traffic a listener takes. Where policies do not tell them apart, INTERNAL has all of it.
+
+    INTERNAL goes to cluster IPs. EXTERNAL goes to external portals (external IP, load-balancer IP, node port), and
+    ON_NODE does so from this node's own Pods and processes, which no ``externalTrafficPolicy`` restricts.
+    """
+
+    INTERNAL = "internal"
+    EXTERNAL = "external"
+    ON_NODE = "on-node"
+
+
+class Verdict(StrEnum):
+    """What becomes of a new connection or flow.
+
+    REJECT: refused at once, for nobody in the cluster could serve it. DROP: unanswered, for only a ``Local`` policy
+    keeps it from those who could.
+    """
+
+    SERVE = "serve"
+    REJECT = "reject"
+    DROP = "drop"
+
+
 class PortalKind(StrEnum):
     """What kind of address a portal is; the order is kube-proxy's order of opening them."""
 
@@ -57,6 +88,19 @@ class ServicePortName(Struct, frozen=True, order=True, gc=False):
         return f"{self.namespace}/{self.name}:{self.port}" if self.port else f"{self.namespace}/{self.name}"
 
 
+class ListenerName(Struct, frozen=True, order=True, gc=False):
+    """What makes a listener: a service port, an address family, and the traffic that it takes."""
+
+    service_port: ServicePortName
+    family: IPFamily = IPFamily.IPV4
+    traffic: TrafficClass = TrafficClass.INTERNAL
+
+    def __str__(self) -> str:
+        marks: list[str] = [self.family] if self.family is not IPFamily.IPV4 else []
+        marks += [self.traffic] if self.traffic is not TrafficClass.INTERNAL else []
+        return f"{self.service_port} ({', '.join(marks)})" if marks else str(self.service_port)
+
+
 class PortSpec(Struct, frozen=True, gc=False):
     """One entry of a Service's ``spec.ports``. ``node_port`` is 0 where there is none."""
 
@@ -72,7 +116,11 @@ class Service(Struct, frozen=True):
     ``cluster_ips`` is empty for a headless Service; ``load_balancer_ips`` holds only ingress addresses
     that are to be treated as virtual IPs (KEP-1860); ``affinity_timeout`` is seconds, or None without
     session affinity; ``created`` is the RFC 3339 creation time or empty; ``proxy_name`` is the value of
-    the label ``service.kubernetes.io/service-proxy-name`` or None.
+    the label ``service.kubernetes.io/service-proxy-name`` or None. ``internal_local`` and ``external_local`` are
+    whether the two traffic policies say ``Local``; ``source_ranges`` are canonical networks of either family.
+
+    From annotations ``userproxy.io/``: ``close_removed`` ends the connections of endpoints that are gone,
+    ``udp_timeout`` is seconds or None, and ``bad_annotations`` has a sentence for each that cannot be used.
     """
 
     namespace: str
@@ -85,6 +133,13 @@ class Service(Struct, frozen=True):
     affinity_timeout: int | None = None
     created: str = ""
     proxy_name: str | None = None
+    internal_local: bool = False
+    external_local: bool = False
+    source_ranges: tuple[str, ...] = ()
+    health_check_node_port: int = 0
+    close_removed: bool = False
+    udp_timeout: float | None = None
+    bad_annotations: tuple[str, ...] = ()
 
     @property
     def key(self) -> ServiceName:
@@ -99,6 +154,13 @@ class SlicePort(Struct, frozen=True, gc=False):
     port: int
 
 
+class Hints(Struct, frozen=True):
+    """For whom an endpoint is meant (KEP-2433, KEP-3015): names of zones and of nodes."""
+
+    zones: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+
+
 class SliceEndpoint(Struct, frozen=True, gc=False):
     """One entry of an EndpointSlice's ``endpoints``; null conditions already have their defaults."""
 
@@ -107,14 +169,15 @@ class SliceEndpoint(Struct, frozen=True, gc=False):
     serving: bool = True
     terminating: bool = False
     node: str | None = None
-    zone: str | None = None
+    hints: Hints | None = None
 
 
 class EndpointSlice(Struct, frozen=True):
     """The fields of a discovery.k8s.io/v1 EndpointSlice that a proxy reads.
 
     ``service`` is the label ``kubernetes.io/service-name``. A core/v1 Endpoints object becomes one slice
-    per subset.
+    per subset. ``triggered`` is the Unix time of the change that led to this version, or None where the annotation
+    ``endpoints.kubernetes.io/last-change-trigger-time`` does not tell.
     """
 
     namespace: str
@@ -123,6 +186,7 @@ class EndpointSlice(Struct, frozen=True):
     address_type: str
     ports: tuple[SlicePort, ...] = ()
     endpoints: tuple[SliceEndpoint, ...] = ()
+    triggered: float | None = None
 
     @property
     def service_name(self) -> ServiceName:
@@ -162,7 +226,7 @@ class Endpoint(Struct, frozen=True, order=True, gc=False):
 
 
 class Portal(Struct, frozen=True, gc=False):
-    """One address through which a service port can be reached. ``ip`` is empty for a node port."""
+    """One address through which a service port can be reached. A node port's ``ip`` is empty: every local address."""
 
     kind: PortalKind
     ip: str
@@ -174,29 +238,66 @@ class Portal(Struct, frozen=True, gc=False):
         return f"{self.kind} [{self.ip}]:{self.port}" if ":" in self.ip else f"{self.kind} {self.ip}:{self.port}"
 
 
-class ServicePort(Struct, frozen=True):
-    """What one service port should be: its portals, its eligible endpoints and its affinity.
+class Route(Struct, frozen=True):
+    """Where one class of a service port's traffic goes. ``endpoints`` is empty unless the verdict is SERVE."""
 
-    ``created`` is the creation time of its Service: where two service ports claim one portal, the
-    older Service has it.
+    traffic: TrafficClass = TrafficClass.INTERNAL
+    verdict: Verdict = Verdict.REJECT
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+class ServicePort(Struct, frozen=True):
+    """What one service port should be in one address family.
+
+    ``routes`` has a listener each; the first is INTERNAL. ``external`` and ``on_node`` name the route that those
+    classes of traffic take. ``source_ranges`` are the networks that may use load-balancer IPs, all if empty.
+    ``created`` is the creation time of its Service: where two service ports claim one portal, the older Service has
+    it. ``known`` is None, or all endpoints that any slice names: connections to others are closed. ``udp_timeout``
+    is seconds, or None for the process's own. ``health_check_port`` is the Service's ``healthCheckNodePort`` at the
+    first of its ports, else 0.
     """
 
     name: ServicePortName
     portals: tuple[Portal, ...]
-    endpoints: tuple[Endpoint, ...] = ()
+    routes: tuple[Route, ...] = (Route(),)
+    external: TrafficClass = TrafficClass.INTERNAL
+    on_node: TrafficClass = TrafficClass.INTERNAL
+    family: IPFamily = IPFamily.IPV4
     affinity_timeout: int | None = None
+    source_ranges: tuple[str, ...] = ()
     created: str = ""
+    known: tuple[Endpoint, ...] | None = None
+    udp_timeout: float | None = None
+    health_check_port: int = 0
+
+    @property
+    def listeners(self) -> tuple[ListenerName, ...]:
+        """The names of its listeners, in the order of its routes."""
+        return tuple(ListenerName(self.name, self.family, route.traffic) for route in self.routes)
 
 
 class Snapshot(Struct, frozen=True):
-    """All that forwarding knows of a service port: whom to dial, and for how long clients stick.
+    """All that forwarding knows of a listener's traffic: whom to dial, and for how long clients stick.
 
-    ``affinity_timeout`` is seconds since a client's last connection, or None without affinity.
+    ``affinity_timeout`` is seconds since a client's last connection, or None without affinity; listeners of one
+    service port and family share their clients' affinity. Connections to endpoints that are not among ``known`` are
+    closed; None leaves all alone. ``udp_timeout`` is seconds, or None for the process's own.
     """
 
-    name: ServicePortName
+    listener: ListenerName
+    verdict: Verdict = Verdict.SERVE
     endpoints: tuple[Endpoint, ...] = ()
     affinity_timeout: int | None = None
+    known: tuple[Endpoint, ...] | None = None
+    udp_timeout: float | None = None
+
+
+class HealthCheck(Struct, frozen=True):
+    """A Service's ``healthCheckNodePort``, and how many ready endpoints this node has for it: distinct addresses."""
+
+    service: ServiceName
+    port: int
+    local_endpoints: int
 
 
 class ProblemKind(StrEnum):
@@ -204,6 +305,8 @@ class ProblemKind(StrEnum):
 
     PORT_CONFLICT = "port conflict"
     UNSUPPORTED_PROTOCOL = "unsupported protocol"
+    BAD_ANNOTATION = "bad annotation"
+    HEALTH_CHECK = "health check"
 
 
 class Problem(Struct, frozen=True):
@@ -214,9 +317,36 @@ class Problem(Struct, frozen=True):
     text: str
 
 
+class Lead(Struct, frozen=True, gc=False):
+    """What a portal's rules do with one class of traffic. ``local_port`` counts for SERVE only."""
+
+    verdict: Verdict
+    local_port: int = 0
+
+
 class PortalBinding(Struct, frozen=True):
-    """The portals of a service port and the local port of the listener that they lead to."""
+    """The portals of a service port, and where each class of traffic to them is led.
+
+    Cluster IPs take ``internal``; the other portals take ``on_node`` for this node's Pods and processes, and
+    ``external`` for everybody else. Load-balancer IPs serve only ``source_ranges``, all if empty. A node port may
+    have an ``ip`` here: then it is served on that address alone. ``health_check_port`` is to be let in, if not 0.
+    """
 
     name: ServicePortName
-    local_port: int
     portals: tuple[Portal, ...]
+    internal: Lead
+    external: Lead
+    on_node: Lead
+    source_ranges: tuple[str, ...] = ()
+    health_check_port: int = 0
+
+
+class LocalTraffic(Struct, frozen=True):
+    """How packets of this node's Pods are recognised (``--detect-local-mode``); nothing is, if all are empty.
+
+    ``networks`` are their source addresses; ``interface`` is where they arrive, as iptables writes it (``cbr0``, or
+    ``veth+`` for a prefix).
+    """
+
+    networks: tuple[str, ...] = ()
+    interface: str = ""

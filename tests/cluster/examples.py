@@ -14,6 +14,11 @@ SERVICE: dict[str, Any] = {
         "name": "web",
         "namespace": "shop",
         "labels": {"service.kubernetes.io/service-proxy-name": "mine"},
+        "annotations": {
+            "userproxy.io/on-endpoint-removal": "close",
+            "userproxy.io/udp-timeout": "1m30s",
+            "example.com/team": "shop",
+        },
         "creationTimestamp": "2026-01-31T12:00:00Z",
     },
     "spec": {
@@ -28,13 +33,22 @@ SERVICE: dict[str, Any] = {
         ],
         "sessionAffinity": "ClientIP",
         "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 600}},
+        "internalTrafficPolicy": "Local",
+        "externalTrafficPolicy": "Local",
+        "healthCheckNodePort": 32000,
+        "loadBalancerSourceRanges": ["10.0.0.0/8", "fd00::/8"],
     },
     "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.7", "ipMode": "VIP"}]}},
 }
 SLICE: dict[str, Any] = {
     "apiVersion": "discovery.k8s.io/v1",
     "kind": "EndpointSlice",
-    "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+    "metadata": {
+        "name": "web-1",
+        "namespace": "shop",
+        "labels": {"kubernetes.io/service-name": "web"},
+        "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": "2026-01-31T12:00:00.25Z"},
+    },
     "addressType": "IPv4",
     "ports": [{"name": "http", "protocol": "TCP", "port": 8080}],
     "endpoints": [
@@ -43,6 +57,7 @@ SLICE: dict[str, Any] = {
             "conditions": {"ready": True, "serving": True, "terminating": False},
             "nodeName": "worker-1",
             "zone": "a",
+            "hints": {"forZones": [{"name": "a"}], "forNodes": [{"name": "worker-1"}]},
         }
     ],
 }

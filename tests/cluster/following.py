@@ -11,7 +11,7 @@ from userproxy.cluster.client import ApiClient, open_client
 from userproxy.cluster.credentials import ApiAccess
 from userproxy.cluster.store import Store
 from userproxy.cluster.watching import WatchLimits
-from userproxy.model import ServiceName, ServiceState
+from userproxy.model import IPFamily, ServiceName, ServiceState
 
 QUICK = Timing(BackoffFigures(first=0.01, longest=0.05), WatchLimits(silence=30.0))
 
@@ -21,6 +21,7 @@ class Following:
 
     def __init__(self, client: ApiClient, store: Store, proxy_name: str | None, timing: Timing) -> None:
         self.store = store
+        self.changes = store.subscribe(IPFamily.IPV4)
         self.calls = 0
         self.state: dict[ServiceName, ServiceState] = {}
         self.touched: list[ServiceName] = []
@@ -28,7 +29,7 @@ class Following:
 
     def _changed(self) -> None:
         self.calls += 1
-        for name, state in self.store.take_changes().items():
+        for name, state in self.changes.take_changes().items():
             self.touched.append(name)
             if state is None:
                 del self.state[name]

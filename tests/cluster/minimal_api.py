@@ -1,4 +1,7 @@
-"""As little of an API server as the tests of the source need: real HTTP, lists in pages, watches, and misbehaviour."""
+"""As little of an API server as the tests of the source need: real HTTP, lists in pages, watches, and misbehaviour.
+
+It refuses to stream lists, or answers with what a test has written for it; the lab's server streams them.
+"""
 
 import asyncio
 import json
@@ -27,6 +30,8 @@ class MinimalApi:
         self.token = ""
         self.cut_every = 0
         self.repeat = False
+        self.streamed: bytes | None = None
+        """What is sent to whoever wants a streamed list, after which nothing comes."""
         self._version = 10
         self._oldest = 0
         self._expire_pages = 0
@@ -113,6 +118,8 @@ class MinimalApi:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path, query = request.path, dict(request.query)
+        if "sendInitialEvents" in query:
+            return _failure(422) if self.streamed is None else await self._stream(request, self.streamed)
         verb = "watch" if "watch" in query else "list"
         self.requests.append((path, query, request.headers.get("Authorization", "")))
         self.counts[verb, path] += 1
@@ -135,6 +142,18 @@ class MinimalApi:
         if start + limit < len(items):
             metadata["continue"] = str(start + limit)
         return web.json_response({"metadata": metadata, "items": items[start : start + limit]})
+
+    async def _stream(self, request: web.Request, lines: bytes) -> web.StreamResponse:
+        self.counts["stream", request.path] += 1
+        response = web.StreamResponse()
+        await response.prepare(request)
+        self._streams.add(response)
+        try:
+            await response.write(lines)
+            await asyncio.Event().wait()
+        finally:
+            self._streams.discard(response)
+        return response
 
     async def _watch(self, request: web.Request, kind: str, query: dict[str, str]) -> web.StreamResponse:
         version = int(query["resourceVersion"])

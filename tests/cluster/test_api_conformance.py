@@ -16,9 +16,11 @@ from tests.cluster.test_api import addresses, endpoint_slice, service
 from tests.lab.apiserver import ApiServer, FakeApiServer
 
 
-@pytest.fixture(params=[False, True], ids=["http", "https"])
+@pytest.fixture(params=[(False, 200), (True, 200), (False, 422)], ids=["http", "https", "without streamed lists"])
 def server(request: pytest.FixtureRequest) -> Iterator[ApiServer]:
-    with FakeApiServer(tls=request.param) as running:
+    tls, streaming_lists = request.param
+    with FakeApiServer(tls=tls) as running:
+        running.streaming_lists(streaming_lists)
         yield running
 
 

@@ -1,11 +1,10 @@
-"""Five hundred Services through histories drawn at random, from the lab's API server down to the listeners.
+"""Five hundred Services of both families through histories drawn at random, from the lab's API server to the Store.
 
-Whatever happens on the way, in the end the Store and the proxier hold what the server holds, and a service port that
-did not change was never touched.
+Whatever happens on the way, in the end the Store and those who follow it hold what the server holds, and a Service
+that did not change was told of once in each family.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,21 +15,19 @@ from hypothesis import strategies as st
 from tests.cluster.following import until
 from tests.lab.apiserver import FakeApiServer, endpointslice, service
 from tests.lab.manifests import Port
-from tests.proxier.test_proxier import Portals, World
 from userproxy.cluster.api import ApiSource, Timing
 from userproxy.cluster.backoff import BackoffFigures
 from userproxy.cluster.client import open_client
 from userproxy.cluster.credentials import ApiAccess
 from userproxy.cluster.store import ObjectKey, Store
 from userproxy.cluster.watching import WatchLimits
-from userproxy.model import ServiceName, ServicePortName, ServiceState, Snapshot
-from userproxy.proxier.proxier import Proxier
-from userproxy.proxier.runner import SyncRunner
+from userproxy.model import IPFamily, ServiceState
 
 COUNT = 500
 BUSY = range(0, COUNT, 50)
 """The Services that a history changes: few, so that its changes meet one another."""
-PARTS = ("a", "b")
+PARTS = ("a", "b", "c")
+"""The slices of a Service; the last is of IPv6."""
 ALL = 2_000
 """More events than a history has."""
 LAST = COUNT
@@ -90,7 +87,7 @@ class Life:
 
     def move(self, number: int, *, backwards: bool, overlapping: bool) -> None:
         """All endpoints of one slice go to the other; both have them for a while, or neither."""
-        keys = self._keys_of(number)[1:]
+        keys = self._keys_of(number)[1:3]
         if not all(key in self._there for key in keys):
             return
         source, target = (self._there[key] for key in (reversed(keys) if backwards else keys))
@@ -141,13 +138,22 @@ class Life:
 
     def _a_service(self, number: int, port: int) -> Document:
         ports = [Port(port, "http", node_port=30_000 + number), Port(9000, "metrics")]
-        ip = f"10.96.{number // 250}.{number % 250 + 1}"
-        return service(title(number), cluster_ip=ip, ports=ports, namespace="shop")
+        ips = [f"10.96.{number // 250}.{number % 250 + 1}", f"fd00::{number + 1:x}"]
+        families: dict[str, Any] = {
+            "clusterIPs": ips,
+            "ipFamilies": ["IPv4", "IPv6"],
+            "ipFamilyPolicy": "RequireDualStack",
+        }
+        return service(title(number), cluster_ip=ips[0], ports=ports, namespace="shop", **families)
 
     def _a_slice(self, number: int, part: str, hosts: list[int]) -> Document:
         ports = [Port(80, "http", target=8080), Port(9000, "metrics", target=9090)]
-        addresses = [f"10.244.{number // 2}.{number % 2 * 100 + host}" for host in hosts]
-        return endpointslice(title(number), addresses, ports=ports, namespace="shop", suffix=part)
+        kind = "IPv6" if part == "c" else "IPv4"
+        net = f"fd00:{number + 1:x}::" if part == "c" else f"10.244.{number // 2}.{number % 2 + 1}"
+        found = endpointslice(
+            title(number), [f"{net}{host}" for host in hosts], ports=ports, namespace="shop", suffix=part
+        )
+        return {**found, "addressType": kind}
 
     def _put(self, *documents: Document) -> None:
         for document in documents:
@@ -206,123 +212,78 @@ FAULTS = st.one_of(
 CHAPTER = st.lists(CHANGES | FAULTS | step("watched"), min_size=15, max_size=40)
 
 
-class CountingWorld(World):
-    """Counts what is done to each listener, and takes its changes from a Store."""
+class Followed:
+    """What those who follow a Store know of each Service, and how often they were told of it."""
 
     def __init__(self, store: Store) -> None:
-        super().__init__()
         self.store = store
-        self.state: dict[ServiceName, ServiceState] = {}
-        self.done: dict[ServicePortName, Counter[str]] = {}
+        self.state: dict[tuple[IPFamily, str], ServiceState] = {}
+        self.told: dict[tuple[IPFamily, str], int] = {}
+        self._changes = {family: store.subscribe(family) for family in IPFamily}
 
-    def take_changes(self) -> Mapping[ServiceName, ServiceState | None]:
-        changes = self.store.take_changes()
-        self.state |= {name: state for name, state in changes.items() if state is not None}
-        for name in (name for name, state in changes.items() if state is None):
-            del self.state[name]
-        return changes
+    def take(self) -> None:
+        for family, changes in self._changes.items():
+            for name, state in changes.take_changes().items():
+                self._take((family, name.name), state)
 
-    def open(self, name: ServicePortName, preferred_port: int | None = None) -> int:
-        self._count(name, "open")
-        return super().open(name, preferred_port)
-
-    def update(self, snapshot: Snapshot) -> None:
-        self._count(snapshot.name, "update")
-        super().update(snapshot)
-
-    def close(self, name: ServicePortName) -> None:
-        self._count(name, "close")
-        super().close(name)
-
-    def _count(self, name: ServicePortName, what: str) -> None:
-        self.done.setdefault(name, Counter())[what] += 1
+    def _take(self, key: tuple[IPFamily, str], state: ServiceState | None) -> None:
+        self.told[key] = self.told.get(key, 0) + 1
+        if state is None:
+            del self.state[key]
+        else:
+            self.state[key] = state
 
 
 @asynccontextmanager
-async def proxying(server: FakeApiServer) -> AsyncIterator[CountingWorld]:
-    """A world that is kept as the server wants it."""
-    world = CountingWorld(Store())
-    proxier, runner = Proxier(world, world, Portals(world), world), SyncRunner(0.0, 3600.0)
+async def following(server: FakeApiServer) -> AsyncIterator[Followed]:
+    """A Store that is kept as the server wants it, and is followed."""
+    world = Followed(Store())
     client = await open_client(ApiAccess(master=server.url))
     try:
         async with asyncio.TaskGroup() as group:
-            source = ApiSource(client, world.store, runner.request, "worker-1", None, QUICK)
-            tasks = [
-                group.create_task(source.run(), name="source"),
-                group.create_task(runner.run(lambda verify: proxier.sync(verify=verify)), name="proxier"),
-            ]
+            source = ApiSource(client, world.store, world.take, "worker-1", None, QUICK)
+            task = group.create_task(source.run(), name="source")
             try:
                 yield world
             finally:
-                for task in tasks:
-                    task.cancel()
+                task.cancel()
     finally:
         await client.close()
 
 
-def wanted_of(objects: Mapping[Key, Document]) -> dict[str, tuple[list[str], list[str]]]:
-    """By service port its portals and its endpoints, read straight from the server's objects."""
-    parts: dict[str, list[Document]] = {}
-    for document in objects.values():
-        parts.setdefault(owner_of(document), []).append(document)
+Known = tuple[list[str], list[tuple[str, int, int]], list[tuple[str, list[str]]]]
+"""A Service's cluster IPs, its ports with their node ports, and its slices of one family with their addresses."""
+
+
+def known(state: ServiceState) -> Known:
+    return (
+        list(state.service.cluster_ips),
+        [(port.name, port.port, port.node_port) for port in state.service.ports],
+        [(part.name, [each.address for each in part.endpoints]) for part in state.slices],
+    )
+
+
+def held(objects: Mapping[Key, Document]) -> dict[tuple[IPFamily, str], Known]:
+    """What is known of each Service in each family, when the Store is as the server is."""
+    parts: dict[tuple[str, str], list[tuple[str, list[str]]]] = {}
+    for kind, _, name in sorted(objects):
+        document = objects[kind, "shop", name]
+        if kind == "EndpointSlice":
+            addresses = [endpoint["addresses"][0] for endpoint in document["endpoints"]]
+            parts.setdefault((document["addressType"], owner_of(document)), []).append((name, addresses))
     return {
-        f"shop/{name}:{port['name']}": (
-            sorted(
-                [f"{found['spec']['clusterIP']}:{port['port']}"]
-                + [f":{port[key]}" for key in ["nodePort"] if key in port]
-            ),
-            sorted(
-                {
-                    f"{endpoint['addresses'][0]}:{target['port']}"
-                    for part in parts[name]
-                    if part["kind"] == "EndpointSlice"
-                    for target in part["ports"]
-                    if target["name"] == port["name"]
-                    for endpoint in part["endpoints"]
-                }
-            ),
+        (family, name): (
+            found["spec"]["clusterIPs"],
+            [(port["name"], port["port"], port.get("nodePort", 0)) for port in found["spec"]["ports"]],
+            parts.get((family, name), []),
         )
         for (kind, _, name), found in objects.items()
         if kind == "Service"
-        for port in found["spec"]["ports"]
+        for family in IPFamily
     }
 
 
-def served(world: CountingWorld) -> dict[str, tuple[list[str], list[str]]]:
-    """The same, as the proxier has told those around it."""
-    assert world.open_ports.keys() == world.routes.keys()
-    return {
-        str(binding.name): (
-            sorted(f"{portal.ip}:{portal.port}" for portal in binding.portals),
-            sorted(str(endpoint) for endpoint in world.routes[binding.name].endpoints),
-        )
-        for binding in world.bindings or ()
-    }
-
-
-def stored(world: CountingWorld) -> dict[str, list[tuple[str, list[str]]]]:
-    """By Service its slices and their addresses, as the Store has told."""
-    return {
-        name.name: [(part.name, [each.address for each in part.endpoints]) for part in state.slices]
-        for name, state in world.state.items()
-    }
-
-
-def held(objects: Mapping[Key, Document]) -> dict[str, list[tuple[str, list[str]]]]:
-    """The same, as the server has it."""
-    slices = sorted((name, found) for (kind, _, name), found in objects.items() if kind == "EndpointSlice")
-    return {
-        service_name: [
-            (name, [endpoint["addresses"][0] for endpoint in found["endpoints"]])
-            for name, found in slices
-            if owner_of(found) == service_name
-        ]
-        for kind, _, service_name in objects
-        if kind == "Service"
-    }
-
-
-async def end_of_chapter(life: Life, world: CountingWorld) -> None:
+async def end_of_chapter(life: Life, world: Followed) -> None:
     """Faults end, and then everything is as the server has it, however late old events still come."""
     life.fault("release")
     life.start()
@@ -334,24 +295,22 @@ async def end_of_chapter(life: Life, world: CountingWorld) -> None:
     assert others_than_last(world) == before
 
 
-async def catch_up(life: Life, world: CountingWorld) -> None:
+async def catch_up(life: Life, world: Followed) -> None:
     """See one more change through to its end: all before it have then been seen, too."""
     life.rounds += 1
     life.appear(LAST, port=1000 + life.rounds)
     life.endpoints(LAST, "b", [10 + life.rounds])  # an address that no slice had before
     objects = life.server.objects
-    wanted = wanted_of(objects)
-    last = f"shop/{title(LAST)}:http"
-    await until(lambda: served(world).get(last) == wanted[last], 20.0)
-    assert served(world) == wanted
-    assert stored(world) == held(objects)
+    wanted = held(objects)
+    last = (IPFamily.IPV4, title(LAST))
+    await until(lambda: last in world.state and known(world.state[last]) == wanted[last], 20.0)
+    assert {key: known(state) for key, state in world.state.items()} == wanted
     assert {key for key in life.keys if world.store.get(ObjectKey(*key))} == objects.keys()
     assert not world.store.has_changes
-    assert len(world.held) == len([key for key in objects if key[0] == "Service"])  # one node port each
 
 
-def others_than_last(world: CountingWorld) -> dict[ServicePortName, Counter[str]]:
-    return {name: counts.copy() for name, counts in world.done.items() if name.name != title(LAST)}
+def others_than_last(world: Followed) -> dict[tuple[IPFamily, str], int]:
+    return {key: count for key, count in world.told.items() if key[1] != title(LAST)}
 
 
 async def live_through(chapters: list[list[Step]], early: int) -> None:
@@ -359,8 +318,8 @@ async def live_through(chapters: list[list[Step]], early: int) -> None:
         life = Life(server)
         for number in range(early):
             life.appear(number)
-        async with proxying(server) as world:
-            await until(lambda: len(world.routes) == 2 * early, 20.0)
+        async with following(server) as world:
+            await until(lambda: len(world.state) == 2 * early, 20.0)
             life.touched.clear()
             for number in range(early, COUNT):
                 life.appear(number, slices_first=bool(number % 2))
@@ -369,9 +328,9 @@ async def live_through(chapters: list[list[Step]], early: int) -> None:
                     done = getattr(life, name)(*arguments, **named)
                     await (done if name == "watched" else asyncio.sleep(0))
                 await end_of_chapter(life, world)
-            untouched = {name: done for name, done in world.done.items() if name.name not in life.touched}
+            untouched = {key: count for key, count in world.told.items() if key[1] not in life.touched}
             assert len(untouched) >= 2 * (early - len(BUSY))
-            assert all(done == {"open": 1, "update": 1} for done in untouched.values()), untouched
+            assert set(untouched.values()) == {1}, untouched
 
 
 @settings(

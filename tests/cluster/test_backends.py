@@ -6,9 +6,11 @@ import pytest
 
 from tests.cluster.examples import ENDPOINTS, NODE, SLICE, Path, put
 from userproxy.cluster.decode import Decoded, decode
-from userproxy.model import EndpointSlice, Node, Protocol, SliceEndpoint, SlicePort
+from userproxy.model import EndpointSlice, Hints, Node, Protocol, SliceEndpoint, SlicePort
 
 HTTP = SlicePort("http", Protocol.TCP, 8080)
+TRIGGERED = 1769860800.25  # 2026-01-31T12:00:00.25Z
+TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 
 
 def good(document: Any) -> Decoded:
@@ -30,7 +32,8 @@ def test_a_slice() -> None:
         service="web",
         address_type="IPv4",
         ports=(HTTP,),
-        endpoints=(SliceEndpoint("10.244.1.5", node="worker-1", zone="a"),),
+        endpoints=(SliceEndpoint("10.244.1.5", node="worker-1", hints=Hints(("a",), ("worker-1",))),),
+        triggered=TRIGGERED,
     )
 
 
@@ -47,6 +50,18 @@ def test_a_slice() -> None:
         (("endpoints",), None, "endpoints", ()),
         (("endpoints", 0, "addresses"), [], "endpoints", ()),
         (("endpoints", 0, "addresses"), None, "endpoints", ()),
+        (("metadata", "annotations"), None, "triggered", None),
+        (("metadata", "annotations"), {}, "triggered", None),
+        (("metadata", "annotations", TRIGGER_TIME), None, "triggered", None),
+        (("metadata", "annotations", TRIGGER_TIME), "", "triggered", None),
+        (("metadata", "annotations", TRIGGER_TIME), "now", "triggered", None),
+        (("metadata", "annotations", TRIGGER_TIME), 1769860800, "triggered", None),
+        (("metadata", "annotations", TRIGGER_TIME), {"time": []}, "triggered", None),
+        (("metadata", "annotations", TRIGGER_TIME), "2026-02-30T12:00:00Z", "triggered", None),
+        (("metadata", "annotations", TRIGGER_TIME), "0001-01-01T00:00:00+10:00", "triggered", None),
+        (("metadata", "annotations", TRIGGER_TIME), "2026-01-31T12:00:00Z", "triggered", 1769860800.0),
+        (("metadata", "annotations", TRIGGER_TIME), "2026-01-31T12:00:00.123456789Z", "triggered", 1769860800.123456),
+        (("metadata", "annotations", TRIGGER_TIME), "2026-01-31T14:00:00.25+02:00", "triggered", TRIGGERED),
     ],
     ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else "",
 )
@@ -66,10 +81,21 @@ def test_a_field_of_a_slice(path: Path, value: object, field: str, expected: obj
             SliceEndpoint("10.244.1.9", ready=False, serving=False, terminating=True),
         ),
         ({"nodeName": "", "zone": ""}, SliceEndpoint("10.244.1.9")),
-        ({"nodeName": "n", "zone": "z"}, SliceEndpoint("10.244.1.9", node="n", zone="z")),
+        ({"nodeName": "n", "zone": "z"}, SliceEndpoint("10.244.1.9", node="n")),
         ({"addresses": ["10.244.1.9", "never looked at"]}, SliceEndpoint("10.244.1.9")),
         ({"addresses": ["010.244.001.009"]}, SliceEndpoint("10.244.1.9")),
-        ({"hints": {"forZones": [{"name": "a"}]}, "targetRef": {"kind": "Pod"}}, SliceEndpoint("10.244.1.9")),
+        ({"deprecatedTopology": {"zone": "a"}, "targetRef": {"kind": "Pod"}}, SliceEndpoint("10.244.1.9")),
+        ({"hints": None}, SliceEndpoint("10.244.1.9")),
+        ({"hints": {}}, SliceEndpoint("10.244.1.9")),
+        ({"hints": {"forZones": None, "forNodes": None}}, SliceEndpoint("10.244.1.9")),
+        ({"hints": {"forZones": [{"name": ""}, {"name": None}, {}]}}, SliceEndpoint("10.244.1.9")),
+        ({"hints": {"forZones": [{"name": None}], "forNodes": [{"name": ""}]}}, SliceEndpoint("10.244.1.9")),
+        ({"hints": {"forZones": [{"name": "a"}]}}, SliceEndpoint("10.244.1.9", hints=Hints(zones=("a",)))),
+        ({"hints": {"forNodes": [{"name": "n"}]}}, SliceEndpoint("10.244.1.9", hints=Hints(nodes=("n",)))),
+        (
+            {"hints": {"forZones": [{"name": "b"}, {"name": "a"}, {"name": "b"}], "forNodes": [{"name": "n"}]}},
+            SliceEndpoint("10.244.1.9", hints=Hints(("b", "a"), ("n",))),
+        ),
     ],
 )
 def test_an_endpoint(endpoint: dict[str, Any], expected: SliceEndpoint) -> None:
@@ -81,6 +107,18 @@ def test_a_slice_of_ipv6() -> None:
     document = put(put(SLICE, ("addressType",), "IPv6"), ("endpoints", 0, "addresses"), ["FD00::5"])
     found = slice_of(document)
     assert (found.address_type, found.endpoints[0].address) == ("IPv6", "fd00::5")
+
+
+def test_what_is_equal_is_there_once() -> None:
+    """Ten thousands of endpoints name the same few nodes and hints, slices the same few ports."""
+    first, second = slice_of(SLICE), slice_of(put(SLICE, ("endpoints", 0, "addresses"), ["10.244.1.6"]))
+    assert first != second
+    for one, other in zip(first.endpoints, second.endpoints, strict=True):
+        assert one.node is other.node
+        assert one.hints is other.hints
+    assert first.ports is second.ports
+    assert first.service is second.service
+    assert first.namespace is second.namespace
 
 
 def test_names_are_served_by_no_proxy() -> None:
@@ -158,3 +196,27 @@ def test_a_node() -> None:
 )
 def test_a_field_of_a_node(path: Path, value: object, expected: Node) -> None:
     assert good(put(NODE, path, value)).objects == (expected,)
+
+
+def test_endpoints_tell_when_they_were_triggered() -> None:
+    document = put(ENDPOINTS, ("metadata", "annotations"), {TRIGGER_TIME: "2026-01-31T12:00:00.25Z"})
+    (found,) = good(document).objects
+    assert isinstance(found, EndpointSlice)
+    assert found.triggered == TRIGGERED
+
+
+def test_a_bad_address_or_network_of_a_node_costs_only_itself() -> None:
+    addresses = [
+        {"type": "InternalIP", "address": "worker-1"},
+        {"type": "ExternalIP", "address": "203.0.113.1"},
+        {"type": "InternalIP", "address": "192.168.0.1"},
+        {"type": "InternalIP"},
+    ]
+    document = put(NODE, ("status", "addresses"), addresses)
+    found = decode(put(document, ("spec", "podCIDRs"), ["10.244.1.0", "fd00:1::/64"]), "a.yaml")
+    assert found.objects == (Node("worker-1", ("192.168.0.1", "203.0.113.1"), "a", ("fd00:1::/64",)),)
+    assert set(found.problems) == {
+        'a.yaml (Node worker-1): status.addresses[0].address: "worker-1" is not an IP address',
+        'a.yaml (Node worker-1): status.addresses[3].address: "" is not an IP address',
+        'a.yaml (Node worker-1): spec.podCIDRs[0]: "10.244.1.0" is not a network such as 10.244.0.0/24',
+    }

@@ -1,12 +1,13 @@
 """The values of fields: what is canonical, what is refused and in which words."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
-from userproxy.cluster.checks import Checker, family, parse_ip, show
+from userproxy.cluster.checks import Checker, family, parse_ip, parse_moment, show
 from userproxy.errors import ObjectError
-from userproxy.model import Protocol
+from userproxy.model import IPFamily, Protocol
 
 LABEL = "a name of at most 63 lower-case letters, digits and '-' that begins and ends with a letter or digit"
 SUBDOMAIN = (
@@ -90,7 +91,11 @@ Check = Callable[[Checker], object]
         (lambda c: c.subdomain("f", "worker-1.example.com"), "worker-1.example.com"),
         (lambda c: c.address("f", "FD00::1", "IPv6"), "fd00::1"),
         (lambda c: c.host("f", "127.0.0.1"), "127.0.0.1"),
+        (lambda c: c.family("f", "IPv6"), IPFamily.IPV6),
+        (lambda c: c.salvage(c.host, "f", "10.0.0.1"), "10.0.0.1"),
         (lambda c: c.network("f", "10.244.1.7/24"), "10.244.1.0/24"),
+        (lambda c: c.network("f", "010.244.001.000/24"), "10.244.1.0/24"),
+        (lambda c: c.network("f", "0.0.0.0/0"), "0.0.0.0/0"),
         (lambda c: c.network("f", "FD00:10::/64"), "fd00:10::/64"),
         (lambda c: c.timestamp("f", None), ""),
         (lambda c: c.timestamp("f", ""), ""),
@@ -112,6 +117,7 @@ def test_what_passes_comes_back_canonical(check: Check, value: object) -> None:
         (lambda c: c.present("f", None), "missing"),
         (lambda c: c.present("f", ""), "missing"),
         (lambda c: c.choice("f", "c", ("a", "b")), '"c" is not one of a, b'),
+        (lambda c: c.family("f", "ipv4"), '"ipv4" is not one of IPv4, IPv6'),
         (lambda c: c.within("f", 4, 1, 3, "a number"), "4 is not a number (1..3)"),
         (lambda c: c.port("f", None), "missing"),
         (lambda c: c.port("f", 0), "0 is not a port number (1..65535)"),
@@ -160,3 +166,19 @@ def test_a_note_costs_nothing_but_a_sentence() -> None:
     checker.note("spec.x", "odd")
     checker.note("spec.y", "odder")
     assert checker.problems == ["here: spec.x: odd", "here: spec.y: odder"]
+
+
+def test_a_check_that_costs_nothing_but_a_sentence() -> None:
+    checker = Checker("here")
+    assert checker.salvage(checker.host, "spec.x", "web") is None
+    assert checker.salvage(checker.within, "spec.y", 5, lowest=0, highest=4, noun="a number") is None
+    assert checker.problems == ['here: spec.x: "web" is not an IP address', "here: spec.y: 5 is not a number (0..4)"]
+
+
+@pytest.mark.parametrize("value", [None, 5, "", "2026-01-31", "2026-13-01T00:00:00Z", "0001-01-01T00:00:00+10:00"])
+def test_what_is_no_moment(value: object) -> None:
+    assert parse_moment(value) is None
+
+
+def test_a_moment_is_exact_to_the_microsecond() -> None:
+    assert parse_moment("2026-01-31T14:00:00.123456789+02:00") == datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)

@@ -1,6 +1,7 @@
 """Documents become objects of the model, or one sentence each."""
 
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -25,7 +26,7 @@ from userproxy.cluster.content import Content, read_content
 from userproxy.cluster.decode import Decoded, decode, expand, identify
 from userproxy.cluster.store import ObjectKey
 from userproxy.errors import ObjectError
-from userproxy.model import EndpointSlice, PortSpec, Protocol, Service, SliceEndpoint, SlicePort
+from userproxy.model import EndpointSlice, Hints, PortSpec, Protocol, Service, SliceEndpoint, SlicePort
 
 PORT = "a port number (1..65535)"
 NAME = "a name of at most 63 lower-case letters, digits and '-' that begins and ends with a letter or digit"
@@ -57,9 +58,10 @@ def test_what_kubectl_prints() -> None:
             address_type="IPv4",
             ports=(SlicePort("http", Protocol.TCP, 8080), SlicePort("dns", Protocol.UDP, 5353)),
             endpoints=(
-                SliceEndpoint("10.244.1.5", node="worker-1", zone="zone-a"),
-                SliceEndpoint("10.244.2.9", ready=False, terminating=True, node="worker-2", zone="zone-b"),
+                SliceEndpoint("10.244.1.5", node="worker-1", hints=Hints(zones=("zone-a",))),
+                SliceEndpoint("10.244.2.9", ready=False, terminating=True, node="worker-2"),
             ),
+            triggered=datetime(2026, 1, 31, 12, 0, 3, tzinfo=UTC).timestamp(),
         ),
         EndpointSlice("store", "shop-zzk4c", "shop", "IPv6"),
     ]
@@ -167,15 +169,18 @@ MALFORMED: list[tuple[dict[str, Any], Path, object, str]] = [
     (
         SERVICE,
         ("status", "loadBalancer", "ingress", 0, "ip"),
-        "lb.example.com",
-        'status.loadBalancer.ingress[0].ip: "lb.example.com" is not an IP address',
+        5,
+        "status.loadBalancer.ingress[0].ip: 5 is not text; put it in quotes",
     ),
     (
         SERVICE,
-        ("status", "loadBalancer", "ingress", 0, "ipMode"),
-        "vip",
-        'status.loadBalancer.ingress[0].ipMode: "vip" is not one of VIP, Proxy',
+        ("spec", "loadBalancerSourceRanges"),
+        "10.0.0.0/8",
+        'spec.loadBalancerSourceRanges: "10.0.0.0/8" is not a list',
     ),
+    (SERVICE, ("spec", "externalTrafficPolicy"), 1, "spec.externalTrafficPolicy: 1 is not text; put it in quotes"),
+    (SERVICE, ("spec", "healthCheckNodePort"), "x", 'spec.healthCheckNodePort: "x" is not a whole number'),
+    (SERVICE, ("metadata", "annotations"), ["a"], "metadata.annotations: a list is not a mapping"),
     # an EndpointSlice
     (
         SLICE,
@@ -201,6 +206,8 @@ MALFORMED: list[tuple[dict[str, Any], Path, object, str]] = [
         "yes",
         'endpoints[0].conditions.ready: "yes" is not true or false',
     ),
+    (SLICE, ("endpoints", 0, "hints"), "a", 'endpoints[0].hints: "a" is not a mapping'),
+    (SLICE, ("endpoints", 0, "hints", "forZones"), ["a"], 'endpoints[0].hints.forZones[0]: "a" is not a mapping'),
     (SLICE, ("ports", 0, "port"), 65536, f"ports[0].port: 65536 is not {PORT}"),
     (SLICE, ("ports",), [{"port": 1}, {"port": 2}], 'ports[1].name: "" is also the name of ports[0]'),
     # Endpoints
@@ -213,13 +220,7 @@ MALFORMED: list[tuple[dict[str, Any], Path, object, str]] = [
     ),
     (ENDPOINTS, ("subsets", 0, "ports", 0, "port"), -8080, f"subsets[0].ports[0].port: -8080 is not {PORT}"),
     # a Node
-    (
-        NODE,
-        ("spec", "podCIDRs", 0),
-        "10.244.1.0",
-        'spec.podCIDRs[0]: "10.244.1.0" is not a network such as 10.244.0.0/24',
-    ),
-    (NODE, ("status", "addresses", 0, "address"), "x", 'status.addresses[0].address: "x" is not an IP address'),
+    (NODE, ("spec", "podCIDRs", 0), 10, "spec.podCIDRs[0]: 10 is not text; put it in quotes"),
     (NODE, ("status", "addresses"), {}, "status.addresses: a mapping is not a list"),
 ]
 
@@ -345,11 +346,14 @@ values = st.recursive(
     | st.integers()
     | st.floats()
     | st.text(st.characters(exclude_categories=()))
-    | st.sampled_from(["TCP", "None", "IPv4", "IPv6", "ClientIP", "10.96.0.1", "fd00::1", "10.0.0.0/8", "v1", "List"]),
+    | st.sampled_from(["TCP", "None", "IPv4", "IPv6", "ClientIP", "10.96.0.1", "fd00::1", "10.0.0.0/8", "v1", "List"])
+    | st.sampled_from(["Local", "Cluster", "VIP", "close", "90s", "2026-01-31T12:00:00Z", "userproxy.io/udp-timeout"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["name", "port", "ip", "ports", "addresses", "clientIP", "labels", "items"])
+            st.sampled_from(
+                ["name", "port", "ip", "ports", "addresses", "clientIP", "labels", "items", "annotations", "forZones"]
+            )
             | st.integers()
             | st.none()
             | st.text(max_size=3),

@@ -17,6 +17,7 @@ from tests.cluster.examples import SERVICE, a_service, as_text, put
 from userproxy.cluster.manifests import ManifestSource
 from userproxy.cluster.store import Store
 from userproxy.errors import UsageError
+from userproxy.model import IPFamily
 
 DOUBT = 0.3
 """The seconds that a file which drops objects is not believed."""
@@ -27,13 +28,14 @@ class Watch:
 
     def __init__(self, paths: Sequence[Path], logs: Sequence[Any]) -> None:
         self.store = Store()
+        self.changes = self.store.subscribe(IPFamily.IPV4)
         self.source = ManifestSource(paths, self.store, self.on_change)
         self.ports: dict[str, int] = {}
         self.changed: list[str] = []
         self._logs = logs
 
     def on_change(self) -> None:
-        for name, state in self.store.take_changes().items():
+        for name, state in self.changes.take_changes().items():
             self.changed.append(name.name)
             if state is None:
                 del self.ports[name.name]
@@ -253,16 +255,17 @@ class Reread:
 
     def __init__(self, *paths: Path) -> None:
         self.store = Store()
+        self.changes = self.store.subscribe(IPFamily.IPV4)
         self.source = ManifestSource(paths, self.store, lambda: None)
         self.read()
-        self.store.take_changes()
+        self.changes.take_changes()
 
     def read(self) -> dict[str, int | None]:
         """The ports of the Services that differ from the start; None is a Service that is gone."""
         self.source.load()
         if not self.store.has_changes:
             return {}
-        changes = self.store.take_changes()
+        changes = self.changes.take_changes()
         return {name.name: state.service.ports[0].port if state else None for name, state in changes.items()}
 
 

@@ -12,7 +12,7 @@ from tests.cluster.examples import NODE, SERVICE, SLICE, places, put, without
 from userproxy.cluster.decode import decode
 from userproxy.cluster.reader import ObjectReader
 from userproxy.cluster.resources import Resource, endpoint_slices, own_node, services
-from userproxy.model import EndpointSlice
+from userproxy.model import EndpointSlice, Service
 
 ILL: dict[str, list[object]] = {
     "port": [0, -1, 65536, 10**20, "80", 80.5],
@@ -33,6 +33,19 @@ ILL: dict[str, list[object]] = {
     "ports": [[], [None], [{}], [{"port": 80}] * 2, {}],
     "endpoints": [[], [None], [{}], [{"addresses": ["10.244.1.5"]}] * 10_000, "none"],
     "ingress": [[], [None], [{}], {}],
+    "internalTrafficPolicy": ["local", "", 1, ["Local"]],
+    "externalTrafficPolicy": ["Magic", "", 1, {}],
+    "loadBalancerSourceRanges": [[], [None], [""], ["office"], ["10.0.0.0/8", "::/129"], [5], "10.0.0.0/8"],
+    "healthCheckNodePort": [-1, 65536, 10**20, "32000", 0.5],
+    "annotations": [{}, [], "x", {"userproxy.io/x": 5}, {"endpoints.kubernetes.io/last-change-trigger-time": 5}],
+    "userproxy.io/on-endpoint-removal": ["", "Keep", True, ["close"], {}],
+    "userproxy.io/udp-timeout": ["", "0s", "1e9h", "9" * 400 + "h", 30, {}],
+    "endpoints.kubernetes.io/last-change-trigger-time": ["", "now", "9999-12-31T23:59:59-23:59", 0, {}],
+    "hints": [{}, [], "a", {"forZones": [{"name": 5}]}, {"forNodes": [None]}],
+    "forZones": [[], [None], [{}], [{"name": None}], [{"name": "a"}] * 50, ["a"], {}],
+    "forNodes": [[], [None], [{}], [{"name": ""}], "worker-1"],
+    "podCIDR": ["10.244.1.0", "", 5],
+    "address": ["", "worker-1", "::", 5],
     "creationTimestamp": ["yesterday", "2026-13-01T00:00:00Z", 0],
     "podCIDRs": [["10.244.1.0/33"], ["10.244.1.0"], [None]],
 }
@@ -84,6 +97,8 @@ def test_objects_as_clusters_have_them(documents: list[dict[str, Any]]) -> None:
             reading = reader.read(msgspec.json.encode(document))
             assert reading.good or reader.problems
             assert reading.item is None or type(reading.item).__name__ == kind
+            if isinstance(reading.item, Service) and (document.get("spec") or {}).get("loadBalancerSourceRanges"):
+                assert reading.item.source_ranges  # whatever is wrong with ranges, they never mean everybody
 
 
 def test_a_slice_of_ten_thousand_endpoints() -> None:

@@ -1,115 +1,135 @@
 """All objects, and what became of each Service."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from typing import TypeAlias
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userproxy.cluster.store import ClusterObject, ObjectKey, Store, object_key
-from userproxy.model import EndpointSlice, Node, Service, ServiceName, ServiceState, SliceEndpoint
+from userproxy.cluster.store import Changes, ClusterObject, ObjectKey, Store, object_key
+from userproxy.model import EndpointSlice, IPFamily, Node, Service, ServiceName, ServiceState, SliceEndpoint
 
 WEB = Service("shop", "web", cluster_ips=("10.96.0.10",))
+WEB6 = Service("shop", "web", cluster_ips=("fd00::10",))
+BOTH = Service("shop", "web", cluster_ips=("10.96.0.10", "fd00::10"))
+WEB6_API = Service("shop", "api", cluster_ips=("fd00::11",))
+STARTED = 1000.0
 NAME = ServiceName("shop", "web")
 
 States: TypeAlias = dict[ServiceName, ServiceState]
-Step: TypeAlias = ClusterObject | ObjectKey | tuple[type[ClusterObject], Sequence[ClusterObject]] | None
 
 
-def a_slice(name: str, *addresses: str, service: str = "web") -> EndpointSlice:
-    return EndpointSlice("shop", name, service, "IPv4", endpoints=tuple(map(SliceEndpoint, addresses)))
+class Look(Enum):
+    """Which families' subscribers look at what."""
+
+    IPV4 = (IPFamily.IPV4,)
+    IPV6 = (IPFamily.IPV6,)
+    EVERYTHING = (IPFamily.IPV4, IPFamily.IPV6)
+
+
+Step: TypeAlias = ClusterObject | ObjectKey | tuple[type[ClusterObject], Sequence[ClusterObject]] | Look
+
+
+def a_slice(
+    name: str, *addresses: str, service: str = "web", family: str = "IPv4", triggered: float | None = None
+) -> EndpointSlice:
+    endpoints = tuple(map(SliceEndpoint, addresses))
+    return EndpointSlice("shop", name, service, family, endpoints=endpoints, triggered=triggered)
 
 
 def has_changes(store: Store) -> bool:
     return store.has_changes  # by way of a function, since mypy takes a property to stay what it was
 
 
-def a_store(*items: ClusterObject) -> Store:
-    """A store with objects that have been taken note of."""
-    store = Store()
+def a_store(*items: ClusterObject) -> tuple[Store, Changes]:
+    """A store with objects that the one subscriber, to IPv4, has taken note of."""
+    store = Store(started=STARTED)
+    changes = store.subscribe(IPFamily.IPV4)
     for item in items:
         store.upsert(item)
-    store.take_changes()
-    return store
+    changes.take_changes()
+    return store, changes
 
 
 def test_a_slice_may_come_before_its_service() -> None:
-    store = a_store(a_slice("web-1", "10.244.1.5"))
+    store, changes = a_store(a_slice("web-1", "10.244.1.5"))
     assert not has_changes(store)
     store.upsert(WEB)
     assert has_changes(store)
-    assert store.take_changes() == {NAME: ServiceState(WEB, (a_slice("web-1", "10.244.1.5"),))}
+    assert changes.take_changes() == {NAME: ServiceState(WEB, (a_slice("web-1", "10.244.1.5"),))}
     assert not has_changes(store)
-    assert store.take_changes() == {}
+    assert changes.take_changes() == {}
 
 
 def test_a_slice_without_a_service_never_shows() -> None:
-    store = Store()
+    store, changes = a_store()
     store.upsert(a_slice("web-1"))
     assert not has_changes(store)
-    assert store.take_changes() == {}
+    assert changes.take_changes() == {}
 
 
 def test_a_service_that_goes_before_its_slices_comes_back_with_what_is_left() -> None:
     first, second = a_slice("web-1", "10.244.1.5"), a_slice("web-2", "10.244.1.6")
-    store = a_store(WEB, first, second)
+    store, changes = a_store(WEB, first, second)
     store.delete(object_key(WEB))
-    assert store.take_changes() == {NAME: None}
+    assert changes.take_changes() == {NAME: None}
     store.delete(object_key(first))
-    assert store.take_changes() == {}
+    assert changes.take_changes() == {}
     store.upsert(WEB)
-    assert store.take_changes() == {NAME: ServiceState(WEB, (second,))}
+    assert changes.take_changes() == {NAME: ServiceState(WEB, (second,))}
 
 
 def test_slices_come_in_the_order_of_their_names() -> None:
-    store = a_store(a_slice("c"), a_slice("a"), a_slice("b"))
+    store, changes = a_store(a_slice("c"), a_slice("a"), a_slice("b"))
     store.upsert(WEB)
-    state = store.take_changes()[NAME]
+    state = changes.take_changes()[NAME]
     assert state is not None
     assert [each.name for each in state.slices] == ["a", "b", "c"]
 
 
 def test_an_endpoint_that_moves_to_another_slice_is_never_lost() -> None:
-    store = a_store(WEB, a_slice("web-1", "10.244.1.5"))
+    store, changes = a_store(WEB, a_slice("web-1", "10.244.1.5"))
     store.upsert(a_slice("web-2", "10.244.1.5"))
     store.upsert(a_slice("web-1"))
-    assert store.take_changes() == {NAME: ServiceState(WEB, (a_slice("web-1"), a_slice("web-2", "10.244.1.5")))}
+    assert changes.take_changes() == {NAME: ServiceState(WEB, (a_slice("web-1"), a_slice("web-2", "10.244.1.5")))}
 
 
 def test_a_slice_that_changes_hands_shows_with_both_services() -> None:
     api = Service("shop", "api")
-    store = a_store(WEB, api, a_slice("s"))
+    store, changes = a_store(WEB, api, a_slice("s"))
     store.upsert(a_slice("s", service="api"))
-    assert store.take_changes() == {
+    assert changes.take_changes() == {
         NAME: ServiceState(WEB),
         ServiceName("shop", "api"): ServiceState(api, (a_slice("s", service="api"),)),
     }
 
 
 def test_a_change_that_is_undone_never_shows() -> None:
-    store = a_store(WEB, a_slice("web-1", "10.244.1.5"))
+    store, changes = a_store(WEB, a_slice("web-1", "10.244.1.5"))
     store.delete(object_key(WEB))
     store.upsert(a_slice("web-1"))
     assert has_changes(store)
     store.upsert(a_slice("web-1", "10.244.1.5"))
     store.upsert(WEB)
     assert not has_changes(store)
-    assert store.take_changes() == {}
+    assert changes.take_changes() == {}
 
 
 def test_services_of_other_namespaces_are_others() -> None:
     other = Service("blog", "web")
-    store = a_store(WEB, other, a_slice("web-1"))
+    store, changes = a_store(WEB, other, a_slice("web-1"))
     store.delete(object_key(other))
-    assert store.take_changes() == {other.key: None}
+    assert changes.take_changes() == {other.key: None}
 
 
 def test_nodes_are_changes_of_their_own() -> None:
     node = Node("worker-1", ("192.168.0.1",))
-    store = Store()
+    store, changes = a_store()
     store.upsert(node)
     assert has_changes(store)
-    assert store.take_changes() == {}
+    assert changes.take_changes() == {}
     assert not has_changes(store)
     assert store.nodes == {"worker-1": node}
     store.upsert(Node("worker-1", ("192.168.0.2",)))
@@ -123,12 +143,12 @@ def test_nodes_are_changes_of_their_own() -> None:
 
 def test_a_new_list_replaces_its_kind_and_no_other() -> None:
     api = Service("shop", "api")
-    store = a_store(WEB, a_slice("web-1"), Node("worker-1"))
+    store, changes = a_store(WEB, a_slice("web-1"), Node("worker-1"))
     store.replace(Service, [api])
-    assert store.take_changes() == {NAME: None, api.key: ServiceState(api)}
+    assert changes.take_changes() == {NAME: None, api.key: ServiceState(api)}
     assert list(store.nodes) == ["worker-1"]
     store.replace(Service, [api, WEB])
-    assert store.take_changes() == {NAME: ServiceState(WEB, (a_slice("web-1"),))}
+    assert changes.take_changes() == {NAME: ServiceState(WEB, (a_slice("web-1"),))}
 
 
 def test_a_key_prints_as_people_write_it() -> None:
@@ -136,17 +156,180 @@ def test_a_key_prints_as_people_write_it() -> None:
     assert str(object_key(Node("worker-1"))) == "Node worker-1"
 
 
+def two_subscribers(*items: ClusterObject) -> tuple[Store, Changes, Changes]:
+    store = Store()
+    both = store.subscribe(IPFamily.IPV4), store.subscribe(IPFamily.IPV6)
+    for item in items:
+        store.upsert(item)
+    for changes in both:
+        changes.take_changes()
+    return store, *both
+
+
+def test_each_family_gets_its_services_and_its_slices() -> None:
+    four, six = a_slice("web-4", "10.244.1.5"), a_slice("web-6", "fd00::5", family="IPv6")
+    store, changes4, changes6 = two_subscribers()
+    for item in (four, six, BOTH):
+        store.upsert(item)
+    assert changes4.take_changes() == {NAME: ServiceState(BOTH, (four,))}
+    assert store.pending == 1
+    assert has_changes(store)
+    assert changes6.take_changes() == {NAME: ServiceState(BOTH, (six,))}
+    assert store.pending == 0
+    assert not has_changes(store)
+
+
+def test_a_slice_costs_the_other_family_nothing() -> None:
+    store, changes4, changes6 = two_subscribers(BOTH, a_slice("web-4"))
+    store.upsert(a_slice("web-4", "10.244.1.5"))
+    assert list(changes4.waiting) == [NAME]
+    assert not changes6.waiting
+    assert changes6.take_changes() == {}
+
+
+def test_a_service_of_one_family_costs_the_other_nothing() -> None:
+    store, changes4, changes6 = two_subscribers()
+    store.upsert(WEB)
+    store.upsert(a_slice("web-6", "fd00::5", family="IPv6"))
+    assert list(changes4.waiting) == [NAME]
+    assert not changes6.waiting
+    assert (changes4.take_changes(), changes6.take_changes()) == ({NAME: ServiceState(WEB)}, {})
+    store.delete(object_key(WEB))
+    assert (changes4.take_changes(), changes6.take_changes()) == ({NAME: None}, {})
+    assert not has_changes(store)
+
+
+def test_a_service_that_moves_to_the_other_family_is_gone_from_the_one() -> None:
+    six = a_slice("web-6", "fd00::5", family="IPv6")
+    store, changes4, changes6 = two_subscribers(WEB, six)
+    store.upsert(WEB6)
+    assert changes4.take_changes() == {NAME: None}
+    assert changes6.take_changes() == {NAME: ServiceState(WEB6, (six,))}
+
+
+def test_a_slice_that_moves_to_the_other_family_changes_both() -> None:
+    store, changes4, changes6 = two_subscribers(BOTH, a_slice("web-1", "10.244.1.5"))
+    moved = a_slice("web-1", "fd00::5", family="IPv6")
+    store.upsert(moved)
+    assert changes4.take_changes() == {NAME: ServiceState(BOTH)}
+    assert changes6.take_changes() == {NAME: ServiceState(BOTH, (moved,))}
+
+
+def test_a_service_without_an_address_is_of_either_family() -> None:
+    """Whoever serves it says why he does not."""
+    headless = Service("shop", "web")
+    store, *both = two_subscribers()
+    store.upsert(headless)
+    for changes in both:
+        assert changes.take_changes() == {NAME: ServiceState(headless)}
+
+
+def test_who_subscribes_late_gets_all_there_is() -> None:
+    store, _ = a_store(WEB, WEB6_API, a_slice("web-1"))
+    assert not has_changes(store)
+    late = store.subscribe(IPFamily.IPV4)
+    assert has_changes(store)
+    assert late.take_changes() == {NAME: ServiceState(WEB, (a_slice("web-1"),))}
+    assert store.subscribe(IPFamily.IPV6).take_changes() == {WEB6_API.key: ServiceState(WEB6_API)}
+
+
+def test_without_a_subscriber_nothing_is_kept_for_anybody() -> None:
+    store = Store()
+    store.upsert(WEB)
+    assert not has_changes(store)
+    assert store.pending == 0
+
+
+def test_pending_counts_each_service_once() -> None:
+    store, changes4, _ = two_subscribers()
+    store.upsert(BOTH)
+    store.upsert(WEB6_API)
+    assert store.pending == 2
+    changes4.take_changes()
+    assert store.pending == 2
+
+
+def test_everything_is_all_there_is_and_takes_the_changes() -> None:
+    api, gone = Service("shop", "api", cluster_ips=("10.96.0.11",)), Service("shop", "gone")
+    store, changes = a_store(WEB, gone, WEB6_API, Node("worker-1"))
+    store.delete(object_key(gone))
+    store.upsert(api)
+    store.upsert(a_slice("web-1"))
+    store.upsert(Node("worker-1", zone="b"))
+    assert changes.everything() == {NAME: ServiceState(WEB, (a_slice("web-1"),)), api.key: ServiceState(api)}
+    assert not has_changes(store)
+    assert changes.take_changes() == {}
+    store.delete(object_key(api))
+    assert changes.take_changes() == {api.key: None}
+
+
+def test_triggers_are_taken_once_and_by_each_subscriber_of_the_family() -> None:
+    store, changes = a_store(WEB)
+    other, six = store.subscribe(IPFamily.IPV4), store.subscribe(IPFamily.IPV6)
+    store.upsert(a_slice("web-1", triggered=STARTED + 1))
+    store.upsert(a_slice("web-2", triggered=STARTED + 2))
+    store.upsert(a_slice("web-1", "10.244.1.5", triggered=STARTED + 3))
+    store.upsert(a_slice("web-3"))
+    assert sorted(changes.take_triggers()) == [STARTED + 1, STARTED + 2, STARTED + 3]
+    assert changes.take_triggers() == []
+    assert len(other.take_triggers()) == 3
+    assert six.take_triggers() == []
+
+
+@pytest.mark.parametrize("triggered", [STARTED - 1, STARTED, -1.0, None])
+def test_what_was_triggered_before_the_start_does_not_count(triggered: float | None) -> None:
+    store, changes = a_store(WEB)
+    store.upsert(a_slice("web-1", triggered=triggered))
+    assert changes.take_triggers() == []
+
+
+def test_the_same_slice_again_triggers_nothing() -> None:
+    store, changes = a_store(WEB)
+    for _ in range(2):
+        store.upsert(a_slice("web-1", triggered=STARTED + 1))
+    store.replace(EndpointSlice, [a_slice("web-1", triggered=STARTED + 1)])
+    assert changes.take_triggers() == [STARTED + 1]
+
+
+def test_a_slice_that_goes_takes_along_the_triggers_of_its_service() -> None:
+    api = Service("shop", "api")
+    store, changes = a_store(WEB, api)
+    store.upsert(a_slice("web-1", triggered=STARTED + 1))
+    store.upsert(a_slice("web-2", triggered=STARTED + 2))
+    store.upsert(a_slice("api-1", service="api", triggered=STARTED + 3))
+    store.delete(object_key(a_slice("web-1")))
+    assert changes.take_triggers() == [STARTED + 3]
+
+
+def test_a_slice_that_changes_hands_is_a_trigger_of_its_new_service_alone() -> None:
+    store, changes = a_store(WEB, Service("shop", "api"))
+    store.upsert(a_slice("s", triggered=STARTED + 1))
+    store.upsert(a_slice("s", service="api", triggered=STARTED + 2))
+    assert changes.take_triggers() == [STARTED + 2]
+
+
+def test_slices_of_services_that_are_not_there_trigger_nothing() -> None:
+    store, changes = a_store(WEB6_API)
+    store.upsert(a_slice("web-1", triggered=STARTED + 1))
+    store.upsert(a_slice("api-1", service="api", triggered=STARTED + 1))
+    assert changes.take_triggers() == []
+    store.upsert(a_slice("web-2", triggered=STARTED + 2))
+    store.upsert(WEB)  # a slice may come before its Service
+    assert changes.take_triggers() == [STARTED + 2]
+
+
 services = st.builds(
     Service,
     namespace=st.just("shop"),
     name=st.sampled_from(["web", "api"]),
-    cluster_ips=st.sampled_from([(), ("10.96.0.1",)]),
+    cluster_ips=st.sampled_from([(), ("10.96.0.1",), ("fd00::1",), ("10.96.0.1", "fd00::1")]),
 )
 slices = st.builds(
-    lambda name, service, addresses: a_slice(name, *addresses, service=service),
+    lambda name, service, addresses, family: a_slice(name, *addresses, service=service, family=family),
     st.sampled_from(["s1", "s2", "s3"]),
     st.sampled_from(["web", "api", "nobody"]),
     st.sampled_from([(), ("10.244.1.5",)]),
+    st.sampled_from(["IPv4", "IPv6"]),
 )
 nodes = st.builds(Node, name=st.sampled_from(["n1", "n2"]), zone=st.sampled_from([None, "a"]))
 objects: st.SearchStrategy[ClusterObject] = st.one_of(services, slices, nodes)
@@ -155,37 +338,63 @@ replacements = st.one_of(
     st.tuples(st.just(EndpointSlice), st.lists(slices)),
     st.tuples(st.just(Node), st.lists(nodes)),
 )
-steps = st.one_of(objects, objects.map(object_key), replacements, st.none())
-"""An object to upsert, a key to delete, a new list of a kind, or None to take the changes."""
+steps = st.one_of(objects, objects.map(object_key), replacements, st.sampled_from(Look))
+"""An object to upsert, a key to delete, a new list of a kind, or how a subscriber looks."""
 
 
-def states_of(items: Iterable[ClusterObject]) -> States:
+def states_of(items: Iterable[ClusterObject], family: IPFamily) -> States:
     """What a Store should say of these objects, worked out from scratch."""
     everything = list(items)
+    slices = sorted(
+        (item for item in everything if isinstance(item, EndpointSlice) and item.address_type == family),
+        key=lambda part: part.name,
+    )
     return {
-        service.key: ServiceState(
-            service,
-            tuple(
-                sorted(
-                    (s for s in everything if isinstance(s, EndpointSlice) and s.service_name == service.key),
-                    key=lambda s: s.name,
-                )
-            ),
-        )
+        service.key: ServiceState(service, tuple(part for part in slices if part.service_name == service.key))
         for service in everything
         if isinstance(service, Service)
+        if not service.cluster_ips or any((":" in ip) == (family == "IPv6") for ip in service.cluster_ips)
     }
 
 
-@given(st.lists(steps, max_size=40))
-def test_whatever_happens_the_changes_lead_to_the_final_content(history: list[Step]) -> None:
+class Follower:
+    """Follows the changes as a proxier does: what did not change must not show, and nothing may be missed."""
+
+    def __init__(self, store: Store, family: IPFamily) -> None:
+        self.family = family
+        self._changes = store.subscribe(family)
+        self._known: States = {}
+
+    def look(self, content: Mapping[ObjectKey, ClusterObject], *, everything: bool) -> None:
+        final = states_of(content.values(), self.family)
+        assert self._changes.has_changes or self._known == final
+        if everything:
+            self._known = dict(self._changes.everything())
+        else:
+            changes = self._changes.take_changes()
+            assert all(self._known.get(name) != state for name, state in changes.items())
+            assert changes.keys() <= self._known.keys() | final.keys()
+            self._known |= {name: state for name, state in changes.items() if state is not None}
+            for name in (name for name, state in changes.items() if state is None):
+                del self._known[name]
+        assert self._known == final
+        assert not self._changes.has_changes
+        assert not self._changes.waiting
+
+
+@given(st.lists(steps, max_size=40), st.integers(0, 40))
+def test_whatever_happens_the_changes_lead_to_the_final_content(history: list[Step], late: int) -> None:
     store = Store()
     content: dict[ObjectKey, ClusterObject] = {}
-    known: States = {}
-    for step in [*history, None]:
+    followers = [Follower(store, IPFamily.IPV4), Follower(store, IPFamily.IPV6)]
+    for number, step in enumerate([*history, *Look]):
+        if number == late:
+            followers.append(Follower(store, IPFamily.IPV6))
         match step:
-            case None:
-                take(store, known, content)
+            case Look():
+                for follower in followers:
+                    if follower.family in step.value:
+                        follower.look(content, everything=step is Look.EVERYTHING)
             case ObjectKey():
                 store.delete(step)
                 content.pop(step, None)
@@ -196,19 +405,6 @@ def test_whatever_happens_the_changes_lead_to_the_final_content(history: list[St
             case _:
                 store.upsert(step)
                 content[object_key(step)] = step
-
-
-def take(store: Store, known: States, content: dict[ObjectKey, ClusterObject]) -> None:
-    """Follow the changes as the proxier does: what did not change must not show, and nothing may be missed."""
-    final = states_of(content.values())
-    assert store.has_changes or known == final
-    changes = store.take_changes()
-    assert all(known.get(name) != state for name, state in changes.items())
-    for name, state in changes.items():
-        if state is None:
-            del known[name]
-        else:
-            known[name] = state
-    assert known == final
     assert store.nodes == {item.name: item for item in content.values() if isinstance(item, Node)}
     assert not store.has_changes
+    assert not store.pending

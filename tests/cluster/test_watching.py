@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from userproxy.cluster.failures import ApiError, ExpiredError, RefusedError, UnreachableError
 from userproxy.cluster.resources import services
-from userproxy.cluster.watching import Event, _Stream
+from userproxy.cluster.watching import Event, EventStream
 
 
 def _line(change: str, version: int, name: str = "wéb") -> bytes:
@@ -22,7 +22,7 @@ def _error(**status: object) -> bytes:
 
 
 def _feed(*chunks: bytes) -> tuple[list[Event], ApiError | None]:
-    stream, events = _Stream(services(None), "10"), []
+    stream, events = EventStream(services(None), "10"), []
     for chunk in chunks:
         found, failure = stream.feed(chunk)
         events += found

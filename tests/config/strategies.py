@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from userproxy.config.kubeproxy import KubeProxyConfiguration, leaves, replaced
+from userproxy.config.kubeproxy import KubeProxyConfiguration, LocalMode, leaves, replaced
 from userproxy.durations import format_duration
 
 _GO_DURATIONS = st.one_of(
@@ -13,16 +13,17 @@ _GO_DURATIONS = st.one_of(
 )
 _TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12)
 _NETWORKS = ["10.0.0.0/8", "192.168.1.7/24", "fd00::/8"]
+_GATES = _TEXT | st.just("AllowServiceExternalIPs")
 
 _VALID: dict[str, st.SearchStrategy[Any]] = {
-    "featureGates": st.dictionaries(_TEXT, st.booleans(), max_size=3),
+    "featureGates": st.dictionaries(_GATES, st.booleans(), max_size=3),
     "clientConnection.kubeconfig": _TEXT,
     "clientConnection.qps": st.floats(0.5, 1e6),
     "clientConnection.burst": st.integers(1, 1000),
     "logging.format": st.sampled_from(["", "text", "json"]),
     "logging.verbosity": st.integers(0, 10),
     "hostnameOverride": st.sampled_from(["", "Node-1"]),
-    "bindAddress": st.sampled_from(["0.0.0.0", "10.1.2.3"]),
+    "bindAddress": st.sampled_from(["0.0.0.0", "10.1.2.3", "::", "fd00:0::1"]),
     "healthzBindAddress": st.sampled_from(["0.0.0.0:1", "[::]:10256", "127.0.0.1:65535"]),
     "metricsBindAddress": st.sampled_from(["10.0.0.1:10249", "[::1]:10249"]),
     "bindAddressHardFail": st.booleans(),
@@ -32,7 +33,9 @@ _VALID: dict[str, st.SearchStrategy[Any]] = {
     "ipvs.excludeCIDRs": st.lists(_TEXT, max_size=2).map(tuple),
     "ipvs.scheduler": _TEXT,
     "winkernel.networkName": _TEXT,
-    "detectLocalMode": st.sampled_from(["", "NodeCIDR"]),
+    "detectLocalMode": st.sampled_from(["", *LocalMode]),
+    "detectLocal.bridgeInterface": st.sampled_from(["cbr0", "cbr1"]),
+    "detectLocal.interfaceNamePrefix": st.sampled_from(["veth", "cali"]),
     "clusterCIDR": st.sampled_from(["", "10.0.0.0/8", "10.0.0.0/8,fd00::/64", "fd00::/64, 10.0.0.0/8"]),
     "nodePortAddresses": st.one_of(st.just(("primary",)), st.lists(st.sampled_from(_NETWORKS), max_size=3).map(tuple)),
     "oomScoreAdj": st.integers(-1000, 1000),
@@ -48,6 +51,10 @@ _VALID: dict[str, st.SearchStrategy[Any]] = {
 def configurations(draw: st.DrawFn) -> KubeProxyConfiguration:
     """A defaulted configuration that a file can express."""
     values = draw(st.fixed_dictionaries({}, optional=_VALID))
+    if values.get("detectLocalMode") == LocalMode.BRIDGE_INTERFACE:
+        values.setdefault("detectLocal.bridgeInterface", "cbr0")
+    if values.get("detectLocalMode") == LocalMode.INTERFACE_NAME_PREFIX:
+        values.setdefault("detectLocal.interfaceNamePrefix", "veth")
     for section in ("iptables", "nftables", "ipvs"):
         if draw(st.booleans()):
             values |= {f"{section}.minSyncPeriod": "1ms", f"{section}.syncPeriod": draw(st.sampled_from(["1s", "1h"]))}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from userproxy.config.decode import decode
@@ -117,6 +117,7 @@ def test_a_mapping_that_contains_itself_is_only_unknown() -> None:
 
 
 @given(st.binary(max_size=60))
+@settings(deadline=None)
 def test_any_bytes(data: bytes) -> None:
     with suppress(ValueError):
         decode(data)
@@ -133,6 +134,7 @@ def test_any_bytes(data: bytes) -> None:
         max_size=4,
     )
 )
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_value_anywhere(given_values: dict[str, object]) -> None:
     raw: dict[str, Any] = {}
     for path, value in given_values.items():

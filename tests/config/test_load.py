@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from userproxy.config import EventLoop, Notice, PortalMode, Settings, SocketAddress, configz, load, require_source
+from userproxy.addresses import SocketAddress
+from userproxy.config import EventLoop, Notice, PortalMode, Settings, configz, load, require_source
+from userproxy.config.kubeproxy import LocalMode
 from userproxy.config.load import Given
 from userproxy.errors import UsageError
 from userproxy.forwarding.ports import PortRange
@@ -35,7 +37,7 @@ def test_defaults() -> None:
     assert settings == Settings()
     assert (settings.portals, settings.event_loop) == (PortalMode.AUTO, EventLoop.AUTO)
     assert (settings.sync_period, settings.min_sync_period, settings.config_sync_period) == (30.0, 1.0, 900.0)
-    assert (settings.drain_timeout, settings.half_open_timeout, settings.udp_idle_timeout) == (30.0, 600.0, 0.25)
+    assert (settings.drain_timeout, settings.half_open_timeout, settings.udp_timeout) == (30.0, 600.0, None)
     assert settings.port_range == PortRange()
     assert str(settings.healthz_bind_address) == "0.0.0.0:10256"
     assert str(settings.metrics_bind_address) == "127.0.0.1:10249"
@@ -55,6 +57,7 @@ def test_defaults() -> None:
         ("hostname-override", " Node-1 ", "hostname_override", "node-1"),
         ("kubeconfig", "/etc/k", "kubeconfig", Path("/etc/k")),
         ("bind-address", "10.0.0.1", "bind_address", "10.0.0.1"),
+        ("bind-address", "FD00:0::1", "bind_address", "fd00::1"),
         ("proxy-port-range", "10-20", "port_range", PortRange(10, 20)),
         ("healthz-bind-address", "10.0.0.1", "healthz_bind_address", SocketAddress("10.0.0.1", 10256)),
         ("healthz-bind-address", "[::]:1", "healthz_bind_address", SocketAddress("::", 1)),
@@ -66,13 +69,16 @@ def test_defaults() -> None:
         ("iptables-sync-period", "1m", "sync_period", 60.0),
         ("iptables-min-sync-period", "0", "min_sync_period", 0.0),
         ("config-sync-period", "1h", "config_sync_period", 3600.0),
-        ("udp-timeout", "1s", "udp_idle_timeout", 1.0),
-        ("nodeport-addresses", ["10.0.0.0/8,11.0.0.0/8", "12.0.0.0/8"], "node_port_addresses",
-         ("10.0.0.0/8", "11.0.0.0/8", "12.0.0.0/8")),
-        ("cluster-cidr", "10.0.0.0/8, fd00::/8", "cluster_cidr", ("10.0.0.0/8", "fd00::/8")),
-        ("detect-local-mode", "NodeCIDR", "detect_local_mode", "NodeCIDR"),
+        ("udp-timeout", "1s", "udp_timeout", 1.0),
+        ("udp-timeout", "250ms", "udp_timeout", 0.25),
+        ("nodeport-addresses", ["10.0.0.0/8,11.0.0.7/8", "fd00:0::/8"], "node_port_addresses",
+         ("10.0.0.0/8", "11.0.0.0/8", "fd00::/8")),
+        ("nodeport-addresses", ["primary"], "node_port_addresses", ("primary",)),
+        ("iptables-localhost-nodeports", "false", "localhost_node_ports", False),
+        ("cluster-cidr", "10.1.0.0/8, fd00::/8", "cluster_cidr", ("10.0.0.0/8", "fd00::/8")),
+        ("detect-local-mode", "NodeCIDR", "detect_local_mode", LocalMode.NODE_CIDR),
         ("oom-score-adj", "-5", "oom_score_adj", -5),
-        ("feature-gates", ["B=false", "A=true"], "feature_gates", (("A", True), ("B", False))),
+        ("feature-gates", ["A=true,AllowServiceExternalIPs=false"], "external_ips_allowed", False),
         ("logging-format", "json", "log_format", "json"),
         ("v", "4", "verbosity", 4),
     ],
@@ -97,6 +103,8 @@ def test_flags_become_settings(flag: str, value: str | Sequence[str], field: str
         ("drain-timeout", "-5s", "--drain-timeout: -5s is negative"),
         ("half-open-timeout", "0s", "--half-open-timeout: 0s is not greater than 0"),
         ("service-proxy-name", " ", "--service-proxy-name: an empty name selects no Service"),
+        ("service-proxy-name", "a,b=c", "--service-proxy-name: 'a,b=c' is not the value of a label"),
+        ("service-proxy-name", "a" * 64, f"--service-proxy-name: '{'a' * 64}' is not the value of a label"),
         ("context", "dev", "--context: 'dev' can be found only in a kubeconfig, and none is given"),
         ("metrics-port", "0", "--metrics-port: '' is not an IP address"),
         ("healthz-port", "70000", "--healthz-port: '70000' is not a port from 0 to 65535"),
@@ -113,11 +121,24 @@ def test_wrong_flags(flag: str, value: str | Sequence[str], sentence: str) -> No
     assert mistake.startswith(sentence)
 
 
-def test_portal_rules_cannot_lead_to_loopback() -> None:
-    given = {"bind-address": "127.0.0.1"}
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_portal_rules_cannot_lead_to_loopback(address: str) -> None:
+    given = {"bind-address": address}
     (mistake,) = mistakes(given | {"portals": "iptables"})
-    assert mistake.startswith("--bind-address: 127.0.0.1 cannot be the target of portal rules")
-    assert load(given | {"portals": "none"}).settings.bind_address == "127.0.0.1"
+    assert mistake.startswith(f"--bind-address: {address} cannot be the target of portal rules")
+    assert load(given | {"portals": "none"}).settings.bind_address == address
+
+
+def test_an_ipv6_bind_address_brings_ipv6_servers() -> None:
+    settings = load({"bind-address": "fd00::1"}).settings
+    assert (str(settings.healthz_bind_address), str(settings.metrics_bind_address)) == ("[::]:10256", "[::1]:10249")
+    settings = load({"bind-address": "::", "healthz-port": "99", "metrics-bind-address": "10.0.0.1"}).settings
+    assert (str(settings.healthz_bind_address), str(settings.metrics_bind_address)) == ("[::]:99", "10.0.0.1:10249")
+
+
+def test_only_a_udp_timeout_that_is_written_counts(tmp_path: Path) -> None:
+    for text, expected in (("", None), ("udpIdleTimeout: 0s", None), ("udpIdleTimeout: 250ms", 0.25)):
+        assert load({"config": config(tmp_path, text)}).settings.udp_timeout == expected
 
 
 def test_all_mistakes_of_flags_and_file_at_once(tmp_path: Path) -> None:
@@ -139,10 +160,9 @@ def test_broken_files(tmp_path: Path) -> None:
     assert mistake.startswith(f"{tmp_path}/c: line 2: ")
 
 
-def test_what_kubeadm_writes_starts_with_one_word() -> None:
+def test_what_kubeadm_writes_starts_without_a_word() -> None:
     loaded = load({"config": KUBEADM, "hostname-override": "Node-1"})
-    (notice,) = loaded.notices
-    assert notice.fields == {"settings": ["clusterCIDR"]}
+    assert loaded.notices == ()
     expected = Settings(
         config_file=Path(KUBEADM),
         kubeconfig=Path("/var/lib/kube-proxy/kubeconfig.conf"),
@@ -187,7 +207,34 @@ def test_what_has_no_effect_is_named_once(tmp_path: Path) -> None:
         (text, ["clientConnection.burst", "ipvs.syncPeriod", "ipvs.scheduler", "conntrack.min"])
     ]
     assert notices({"masquerade-all": "true", "iptables-sync-period": "1m"}) == [(text, ["--masquerade-all"])]
+    gates = {"feature-gates": ["AllowServiceExternalIPs=false,A=true,B=false"], "masquerade-all": "true"}
+    assert notices(gates) == [(text, ["--masquerade-all", "featureGates.A", "featureGates.B"])]
     assert notices({"masquerade-all": "false", "kube-api-qps": "5", "oom-score-adj": "3"}) == []
+
+
+def test_what_recognises_local_traffic_counts_in_its_mode() -> None:
+    flags = {
+        "cluster-cidr": ("10.0.0.0/8", "ClusterCIDR"),
+        "pod-bridge-interface": ("cbr0", "BridgeInterface"),
+        "pod-interface-name-prefix": ("veth", "InterfaceNamePrefix"),
+    }
+    given = {name: value for name, (value, _) in flags.items()}
+    for counts, (_, mode) in flags.items():
+        (notice,) = load(given | {"detect-local-mode": mode}).notices
+        assert set(notice.fields["settings"]) == {f"--{name}" for name in flags if name != counts}
+    settings = load(given).settings
+    assert (settings.bridge_interface, settings.interface_name_prefix) == ("cbr0", "veth")
+
+
+def test_what_decides_where_packets_go_has_an_effect() -> None:
+    given: Given = {
+        "nodeport-addresses": ["10.0.0.0/8"],
+        "udp-timeout": "1s",
+        "detect-local-mode": "NodeCIDR",
+        "iptables-localhost-nodeports": "false",
+        "feature-gates": ["AllowServiceExternalIPs=false"],
+    }
+    assert load(given).notices == ()
 
 
 @pytest.mark.parametrize("mode", ["iptables", "nftables", "ipvs"])

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 
 from tests.config.strategies import configurations
 from userproxy.config import OwnSettings, Settings, load, reload
@@ -38,6 +38,29 @@ def test_a_mode_brings_its_periods(tmp_path: Path) -> None:
     assert (merged.sync_period, merged.min_sync_period) == (9.0, 2.0)
 
 
+def test_where_packets_go_changes_with_a_restart_only(tmp_path: Path) -> None:
+    old = from_text(tmp_path, "clusterCIDR: 10.0.0.0/8\n")
+    merged, restart = reload(
+        old,
+        from_text(
+            tmp_path,
+            "clusterCIDR: 11.0.0.0/8\ndetectLocalMode: NodeCIDR\nnodePortAddresses: [primary]\nudpIdleTimeout: 1s\n"
+            "iptables: {localhostNodePorts: false}\nfeatureGates: {AllowServiceExternalIPs: false, A: true}\n",
+        ),
+    )
+    assert set(restart) == {
+        "clusterCIDR", "detectLocalMode", "nodePortAddresses", "udpIdleTimeout", "iptables.localhostNodePorts",
+        "featureGates",
+    }  # fmt: skip
+    assert merged == old
+
+
+def test_gates_without_effect_change_silently(tmp_path: Path) -> None:
+    old = from_text(tmp_path, "featureGates: {A: true}\n")
+    new = from_text(tmp_path, "featureGates: {B: true, AllowServiceExternalIPs: true}\n")
+    assert reload(old, new) == (new, ())
+
+
 def test_settings_of_flags() -> None:
     old, new = Settings(), Settings(drain_timeout=1.0, half_open_timeout=2.0, proxy_name="x", master="m")
     merged, restart = reload(old, new)
@@ -46,6 +69,7 @@ def test_settings_of_flags() -> None:
 
 
 @given(configurations(), configurations())
+@settings(deadline=None)
 def test_any_two(before: KubeProxyConfiguration, after: KubeProxyConfiguration) -> None:
     old, new = settings_from(before, OwnSettings()), settings_from(after, OwnSettings())
     assert reload(old, old) == (old, ())

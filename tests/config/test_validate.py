@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from tests.config.strategies import configurations
 from userproxy.config.kubeproxy import KubeProxyConfiguration, replaced
@@ -18,7 +18,8 @@ def problems(values: dict[str, Any]) -> list[str]:
     ("path", "wrong", "sentence", "right"),
     [
         ("bindAddress", "node1", "'node1' is not an IP address", "10.0.0.1"),
-        ("bindAddress", "::", ":: is an IPv6 address, and userproxy serves only IPv4 so far", "127.0.0.1"),
+        ("bindAddress", "fe80::1%eth0", "'fe80::1%eth0' has a zone or an IPv4 address in it", "fe80::1"),
+        ("bindAddress", "::ffff:10.0.0.1", "'::ffff:10.0.0.1' has a zone or an IPv4 address in it", "::"),
         ("healthzBindAddress", "0.0.0.0:0", "'0.0.0.0:0' has no port from 1 to 65535", ""),
         ("healthzBindAddress", "host:1", "'host:1' is not an IP address, alone or with a port", "[::]:1"),
         (
@@ -59,7 +60,7 @@ def problems(values: dict[str, Any]) -> list[str]:
         ("conntrack.udpTimeout", "-1s", "-1s is negative", "1s"),
         ("conntrack.udpStreamTimeout", "-1s", "-1s is negative", "1s"),
         ("configSyncPeriod", "-1m", "-1m is not greater than 0", "1ns"),
-        ("udpIdleTimeout", "0s", "0s is not greater than 0", "1ms"),
+        ("udpIdleTimeout", "-1ms", "-1ms is negative", "0s"),
         ("logging.verbosity", -1, "-1 is negative", 9),
         ("logging.format", "xml", "'xml' is not one of text, json", "json"),
         ("portRange", "9-1", "'9-1' ends before it begins", "1-9"),
@@ -81,6 +82,26 @@ def test_a_local_mode_needs_its_interface(mode: str, path: str) -> None:
     assert problems({"detectLocalMode": mode, path: "cbr0"}) == []
 
 
+@pytest.mark.parametrize(
+    ("mode", "path", "longest"),
+    [
+        ("BridgeInterface", "detectLocal.bridgeInterface", 15),
+        ("InterfaceNamePrefix", "detectLocal.interfaceNamePrefix", 14),
+    ],
+)
+def test_an_interface_is_one_that_iptables_takes(mode: str, path: str, longest: int) -> None:
+    def named(name: str) -> list[str]:
+        return problems({"detectLocalMode": mode, path: name})
+
+    for right in ("x" * longest, "eth0.10", "a@b_c-d"):
+        assert named(right) == []
+    long = "x" * (longest + 1)
+    assert named(long) == [f"{path}: {long!r} has more than {longest} characters"]
+    for wrong in ("a b", "-x", "!x", "veth+", "a/b", "é", "x\n", '"'):
+        assert named(wrong) == [f"{path}: {wrong!r} is not the name of an interface, as iptables takes it"]
+    assert problems({path: "a b"}) == []
+
+
 @pytest.mark.parametrize("mode", ["nftables", "ipvs"])
 def test_periods_are_checked_where_they_count(mode: str) -> None:
     wrong = {f"{mode}.syncPeriod": "0s"}
@@ -94,5 +115,6 @@ def test_all_mistakes_at_once() -> None:
 
 
 @given(configurations())
+@settings(deadline=None)
 def test_valid_ones_pass(configuration: KubeProxyConfiguration) -> None:
     assert list(check(configuration)) == []

@@ -104,6 +104,44 @@ def test_listening_ports_are_those_of_the_host(host: Host) -> None:
         six.listen()
         assert host.listening_ports() == {8080, 9090}
         assert other.listening_ports() == set()
+        assert host.listening_ports("udp") == set()
+
+
+def test_udp_ports_that_take_datagrams_of_anybody_are_listed(host: Host) -> None:
+    with host.udp_socket(source=("127.0.0.1", 5353)), host.udp_socket(("127.0.0.1", 5353)):
+        assert host.listening_ports("udp") == {5353}
+
+
+@pytest.mark.parametrize("loopback", ["127.0.0.1", "::1"])
+def test_sockets_of_either_family(host: Host, loopback: str) -> None:
+    everywhere = "::" if ":" in loopback else "0.0.0.0"
+    other = "0.0.0.0" if ":" in loopback else "::"
+    source = (loopback, 40000)
+    with (
+        host.listen(8080, everywhere) as server,
+        host.listen(8080, other),
+        host.connect((loopback, 8080), source=source) as client,
+    ):
+        accepted, address = server.accept()
+        accepted.close()
+        assert address[:2] == client.getsockname()[:2] == source
+    with host.udp_socket(source=(loopback, 5353)) as server, host.udp_socket((loopback, 5353)) as client:
+        client.send(b"hello")
+        assert server.recvfrom(16)[1][:2] == client.getsockname()[:2]
+
+
+def test_a_connected_udp_socket_hears_that_nobody_is_there(host: Host) -> None:
+    with host.udp_socket(("127.0.0.1", 5353), timeout=2.0) as client:
+        client.send(b"hello")
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(16)
+
+
+def test_ipv6_can_be_switched_off(host: Host) -> None:
+    assert host.has_ipv6 == Path("/proc/net/if_inet6").exists()
+    if host.has_ipv6:
+        host.sysctl("net.ipv6.conf.all.disable_ipv6", 1)
+        assert not host.has_ipv6
 
 
 def test_closing_kills_what_runs_and_may_be_repeated() -> None:
@@ -126,8 +164,8 @@ def test_kill_9_leaves_neither_process_nor_namespace() -> None:
         child, namespace = parent.stdout.readline().split()
         assert namespace in _network_namespaces()
         parent.kill()
-    eventually(lambda: not _running(child), 2.0, f"the end of process {child}")
-    eventually(lambda: namespace not in _network_namespaces(), 2.0, f"the end of {namespace}")
+    eventually(lambda: not _running(child), 30, f"the end of process {child}")
+    eventually(lambda: namespace not in _network_namespaces(), 30, f"the end of {namespace}")
 
 
 def _running(pid: str) -> bool:

@@ -74,7 +74,7 @@ def test_a_signal_ends_everything(number: signal.Signals, rights: list[str], tmp
         assert len(processes_marked(tmp_path)) >= 3
         process.send_signal(number)
         assert process.wait(5) == (-number if number == signal.SIGKILL else 128 + number)
-        eventually(lambda: not processes_marked(tmp_path), 2.0, "the end of everything in the sandbox")
+        eventually(lambda: not processes_marked(tmp_path), 30, "the end of everything in the sandbox")
 
 
 @contextmanager

@@ -30,8 +30,7 @@ def serve_web(lab: Lab, *flags: str) -> None:
 def test_the_file_that_kubeadm_writes_starts_it(lab: Lab) -> None:
     serve_web(lab, "--config", str(KUBEADM), "--hostname-override", "node-1")
     assert fetch(lab.client, ("10.96.0.10", 80)).pod
-    (warning,) = [record for record in lab.node.proxies[0].records if record["level"] != "info"]
-    assert warning["settings"] == ["clusterCIDR"]
+    assert {record["level"] for record in lab.node.proxies[0].records} == {"info"}
 
 
 def test_a_changed_file_takes_effect_where_it_can(lab: Lab) -> None:
@@ -40,11 +39,11 @@ def test_a_changed_file_takes_effect_where_it_can(lab: Lab) -> None:
     serve_web(lab, "--config", str(file))
     proxy = lab.node.proxies[0]
     file.write_text(FILE.format(verbosity=3, bind_address="192.0.2.10"))
-    assert proxy.wait_log("Only a restart changes these", 10)["fields"] == ["bindAddress"]
+    assert proxy.wait_log("Only a restart changes these")["fields"] == ["bindAddress"]
     lab.manifests.service("more", ports=[Port(80, "http")], cluster_ip="10.96.0.11")
-    proxy.wait_log("Service port added", 10)  # which verbosity 0 does not tell
+    proxy.wait_log("Listener opened")  # which verbosity 0 does not tell
     file.write_text("kind: [")
-    assert "stays in force" in proxy.wait_log("The configuration file is wrong", 10)["event"]
+    assert "stays in force" in proxy.wait_log("The configuration file is wrong")["event"]
     assert fetch(lab.client, ("10.96.0.10", 80)).pod
 
 

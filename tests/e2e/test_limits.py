@@ -7,8 +7,9 @@ import pytest
 
 from tests.lab.cluster import Lab
 from tests.lab.manifests import Port
+from userproxy.demo.waiting import eventually
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.parametrize("lab", ["manifests", "api"], indirect=True)]
 
 CLIENTS = """
 import asyncio, json, sys
@@ -60,7 +61,7 @@ def test_two_thousand_clients_at_once_under_a_limit_of_1024(lab: Lab) -> None:
     assert json.loads(done.stdout) == {"served": 2000, "other": []}
     assert proxy.running
     shortages = [record for record in proxy.records if "Out of descriptors" in record["event"]]
-    assert len(shortages) == 1
+    assert 1 <= len(shortages) <= 5, "said when a shortage begins, not for each client"
     assert shortages[0]["limit"] == 1024
-    assert proxy.descriptors() <= at_rest + 2
+    eventually(lambda: proxy.descriptors() <= at_rest + 2, 30, "the descriptors of all connections are closed")
     assert proxy.terminate() == 0

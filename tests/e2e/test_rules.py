@@ -7,14 +7,19 @@ from tests.lab.manifests import Port
 from userproxy.demo.traffic import fetch, fetch_many
 from userproxy.demo.waiting import eventually
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.parametrize("lab", ["manifests", "api"], indirect=True)]
 
 variants = pytest.mark.parametrize("variant", ["legacy", "nft"])
 
 EXAMPLE = """\
 *filter
 :KUBE-NODEPORT-NON-LOCAL -
+:KUBE-PORTALS-FILTER -
+:KUBE-PORTALS-FILTER-HOST -
+-A INPUT -m conntrack --ctstate NEW -m comment --comment "refuse portal traffic that is not served" -j KUBE-PORTALS-FILTER
 -A INPUT -m comment --comment "Ensure that non-local NodePort traffic can flow" -j KUBE-NODEPORT-NON-LOCAL
+-A FORWARD -m conntrack --ctstate NEW -m comment --comment "refuse portal traffic that is not served" -j KUBE-PORTALS-FILTER
+-A OUTPUT -m conntrack --ctstate NEW -m comment --comment "refuse portal traffic that is not served" -j KUBE-PORTALS-FILTER-HOST
 -A KUBE-NODEPORT-NON-LOCAL -p tcp -m comment --comment "default/web:http" -m tcp --dport 41234 -m state --state NEW -j ACCEPT
 *nat
 :KUBE-NODEPORT-CONTAINER -
@@ -82,7 +87,7 @@ def serve_example(lab: Lab, *flags: str) -> None:
 def test_the_worked_example_stands_rule_for_rule(lab: Lab, variant: str) -> None:
     use(lab.node, variant)
     serve_example(lab)
-    eventually(lambda: saved(lab.node, variant) == EXAMPLE.splitlines(), 10, "the example stands")
+    eventually(lambda: saved(lab.node, variant) == EXAMPLE.splitlines(), 30, "the example stands")
     other = "nft" if variant == "legacy" else "legacy"
     assert "KUBE-" not in lab.node.run([f"iptables-{other}-save"]).stdout
     assert fetch(lab.client, ("10.96.0.10", 80)).pod
@@ -94,7 +99,7 @@ def test_a_stop_leaves_foreign_rules_where_they_stood(lab: Lab, variant: str) ->
     foreign(lab.node, variant)
     before = saved(lab.node, variant)
     serve_example(lab)
-    eventually(lambda: any("41234" in line for line in saved(lab.node, variant)), 10, "rules stand")
+    eventually(lambda: any("41234" in line for line in saved(lab.node, variant)), 30, "rules stand")
     with_us = saved(lab.node, variant)
     assert [line for line in with_us if line in before] == before
     assert lab.node.proxies[0].terminate() == 0
@@ -107,7 +112,7 @@ def test_cleanup_after_a_kill_removes_ours_and_says_so(lab: Lab, variant: str) -
     foreign(lab.node, variant)
     before = saved(lab.node, variant)
     serve_example(lab)
-    eventually(lambda: any("41234" in line for line in saved(lab.node, variant)), 10, "rules stand")
+    eventually(lambda: any("41234" in line for line in saved(lab.node, variant)), 30, "rules stand")
     lab.node.proxies[0].kill()
     assert saved(lab.node, variant) != before
     said = lab.node.userproxy("cleanup").stdout
@@ -122,15 +127,15 @@ def test_after_a_kill_a_new_start_converges(lab: Lab, variant: str) -> None:
     use(lab.node, variant)
     foreign(lab.node, variant)
     serve_example(lab)
-    eventually(lambda: any("41234" in line for line in saved(lab.node, variant)), 10, "rules stand")
+    eventually(lambda: any("41234" in line for line in saved(lab.node, variant)), 30, "rules stand")
     first = saved(lab.node, variant)
     lab.node.proxies[0].kill()
     lab.manifests.service("web", ports=[Port(80, "http")], cluster_ip="10.96.0.11", node_port=30081)
     proxy = lab.node.start_userproxy()
     lab.node.wait_for_rules("10.96.0.11") if variant == "nft" else eventually(
-        lambda: any("10.96.0.11" in line for line in saved(lab.node, variant)), 10, "the new rules"
+        lambda: any("10.96.0.11" in line for line in saved(lab.node, variant)), 30, "the new rules"
     )
-    eventually(lambda: not any("10.96.0.10" in line for line in saved(lab.node, variant)), 10, "no stale rule")
+    eventually(lambda: not any("10.96.0.10" in line for line in saved(lab.node, variant)), 30, "no stale rule")
     now = saved(lab.node, variant)
     assert len(now) == len(set(now))
     assert not any("30080" in line or "203.0.113.5" in line for line in now)
@@ -144,11 +149,11 @@ def test_after_a_kill_a_new_start_converges(lab: Lab, variant: str) -> None:
 def test_rules_that_others_break_are_repaired(lab: Lab, variant: str) -> None:
     use(lab.node, variant)
     serve_example(lab, "--iptables-sync-period", "1s")
-    eventually(lambda: saved(lab.node, variant) == EXAMPLE.splitlines(), 10, "the example stands")
+    eventually(lambda: saved(lab.node, variant) == EXAMPLE.splitlines(), 30, "the example stands")
     lab.node.run([f"iptables-{variant}", "-t", "nat", "-F", "KUBE-PORTALS-HOST"])
     lab.node.run([f"iptables-{variant}", "-t", "nat", "-D", "PREROUTING", "1"])
     lab.node.run([f"iptables-{variant}", "-t", "nat", "-A", "KUBE-NODEPORT-HOST", "-p", "tcp", "-j", "RETURN"])
-    eventually(lambda: sorted(saved(lab.node, variant)) == sorted(EXAMPLE.splitlines()), 10, "repaired")
+    eventually(lambda: sorted(saved(lab.node, variant)) == sorted(EXAMPLE.splitlines()), 30, "repaired")
 
 
 @variants
@@ -161,7 +166,7 @@ def test_another_program_that_writes_at_the_same_time_loses_nothing(lab: Lab, va
     for number in range(1, 41):
         lab.manifests.service(f"more-{number}", ports=[Port(80, "http")], cluster_ip=f"10.96.1.{number}")
     assert writer.wait(60) == 0
-    eventually(lambda: sum("more-" in line for line in saved(lab.node, variant)) == 80, 15, "all our rules")
+    eventually(lambda: sum("more-" in line for line in saved(lab.node, variant)) == 80, 30, "all our rules")
     assert sum("--dport" in line for line in saved(lab.node, variant) if "POSTROUTING" in line) == 150
     assert not fetch_many(lab.client, ("10.96.0.10", 80), 30).failures
 

@@ -13,7 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from examples.benchmarks.processes import StartError, free_port, running, wait_until_served
+from examples.benchmarks.processes import StartError, echoes_datagrams, free_port, running, wait_until_served
+
+ECHO = """
+import socket, sys
+with socket.socket(type=socket.SOCK_DGRAM) as sock:
+    sock.bind(("127.0.0.1", int(sys.argv[1])))
+    while True:
+        data, client = sock.recvfrom(100)
+        sock.sendto(data[:int(sys.argv[2])], client)
+"""
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,5 +112,31 @@ def test_a_free_port_is_free_on_every_address() -> None:
     addresses = ("127.0.0.1", "127.0.0.2")
     port = free_port(addresses)
     for address in addresses:
-        with socket.create_server((address, port)):
-            pass
+        with socket.create_server((address, port)), socket.socket(type=socket.SOCK_DGRAM) as datagram:
+            datagram.bind((address, port))
+
+
+def test_a_port_that_udp_holds_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        monkeypatch.setattr("examples.benchmarks.processes._PORTS", range(port, port + 1))
+        with pytest.raises(StartError, match="no port"):
+            free_port()
+
+
+def test_an_echo_is_waited_for(tmp_path: Path) -> None:
+    port = free_port()
+    log = tmp_path / "log"
+    with running((sys.executable, "-c", ECHO, str(port), "100"), log) as process:
+        wait_until_served(("127.0.0.1", port), process, log, 10, echoes_datagrams)
+
+
+def test_a_cut_echo_is_none(tmp_path: Path) -> None:
+    port = free_port()
+    log = tmp_path / "log"
+    with (
+        running((sys.executable, "-c", ECHO, str(port), "3"), log) as process,
+        pytest.raises(StartError, match="no answer"),
+    ):
+        wait_until_served(("127.0.0.1", port), process, log, 0.5, echoes_datagrams)

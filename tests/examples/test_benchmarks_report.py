@@ -9,20 +9,22 @@ from examples.benchmarks.measure import Sample
 from examples.benchmarks.report import METRICS, Report, make_report, to_json, to_text
 from examples.benchmarks.scenarios import LoadResult, metrics_of, scenarios
 
+SAMPLES = (
+    Sample(1, "ours", {"keepalive_cpu_us": 8.0, "bulk_cpu_s_per_gb": 0.5}),
+    Sample(1, "peer", {"keepalive_cpu_us": 16.0}),
+    Sample(2, "ours", {"keepalive_cpu_us": 9.0, "bulk_cpu_s_per_gb": 0.7}),
+    Sample(2, "peer", {"keepalive_cpu_us": 12.0}),
+)
 
-def report(*failures: str, quick: bool = False) -> Report:
+
+def report(*failures: str, quick: bool = False, subject: str = "ours", samples: tuple[Sample, ...] = SAMPLES) -> Report:
     return make_report(
         machine="Linux 6.1, 2 CPUs",
         rounds=2,
         quick=quick,
-        subject="ours",
+        subject=subject,
         versions={"ours": "ours 1.0", "peer": "peer 2.6"},
-        samples=(
-            Sample(1, "ours", {"keepalive_cpu_us": 8.0, "bulk_cpu_s_per_gb": 0.5}),
-            Sample(1, "peer", {"keepalive_cpu_us": 16.0}),
-            Sample(2, "ours", {"keepalive_cpu_us": 9.0, "bulk_cpu_s_per_gb": 0.7}),
-            Sample(2, "peer", {"keepalive_cpu_us": 12.0}),
-        ),
+        samples=samples,
         left_out=("nginx is not installed.",),
         failures=failures,
     )
@@ -32,16 +34,26 @@ def test_text_shows_figures_ratios_and_gaps() -> None:
     lines = to_text(report()).splitlines()
     assert lines[0] == "Linux 6.1, 2 CPUs; 2 rounds, interleaved"
     tables = [re.split(r"  +", line) for line in lines[4:] if line]
-    assert [row[:2] for row in tables] == [
-        ["proxy", "CPU/request, us"],
-        ["ours", "8.50 (8.00..9.00)"],
-        ["peer", "14.00 (12.00..16.00)"],
+    assert tables == [
+        ["proxy", "CPU/request, us", "CPU/GB, s"],
+        ["ours", "8.50 (8.00..9.00)", "0.600 (0.500..0.700)"],
+        ["peer", "14.00 (12.00..16.00)", "-"],
         ["ours divided by (below 1: ours takes less)"],
-        ["peer", "CPU/request"],
-        ["peer", "0.62 (0.50..0.75)"],
+        ["peer", "CPU/request", "CPU/GB"],
+        ["peer", "0.62 (0.50..0.75)", "-"],
     ]
-    assert tables[1][3] == "0.600 (0.500..0.700)"
-    assert tables[2][3] == "-"
+
+
+def test_limits_stand_beside_the_ratios_of_userproxy() -> None:
+    values = {"userproxy": 12.0, "nginx": 12.0, "go": 16.0, "haproxy": 10.0}
+    samples = tuple(Sample(1, name, {"udp_cpu_us": value}) for name, value in values.items())
+    text = to_text(report(subject="userproxy", samples=samples))
+    assert [re.split(r"  +", line) for line in text.splitlines()[-3:]] == [
+        ["nginx", "1.00 (1.00..1.00) limit 1.1"],
+        ["go", "0.75 (0.75..0.75) limit 0.85"],
+        ["haproxy", "1.20 (1.20..1.20)"],
+    ]
+    assert "limit" not in to_text(report(subject="go", samples=samples))
 
 
 def test_failures_are_printed() -> None:
@@ -66,6 +78,7 @@ def test_every_scenario_yields_known_metrics(scenario: str) -> None:
         "keepalive": {"keepalive_cpu_us": 500.0},
         "connection": {"connection_cpu_us": 500.0},
         "bulk": {"bulk_cpu_s_per_gb": 0.25},
+        "udp": {"udp_cpu_us": 500.0},
         "latency": {"latency_p50_us": 40.0, "latency_p99_us": 90.0},
     }
     found = metrics_of(scenario, load, 0.5)

@@ -29,6 +29,20 @@ def test_a_list_comes_in_pages_that_hold_everything_once() -> None:
     assert sorted(names) == sorted(f"service-{number}" for number in range(1_200))
 
 
+def test_a_streamed_list_holds_everything_and_says_where_it_ends() -> None:
+    path = "/apis/discovery.k8s.io/v1/endpointslices?watch=true&sendInitialEvents=true"
+    with serving(cluster(1_200)) as server:
+        connection = HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
+        connection.request("GET", path)
+        *added, end = [json.loads(line) for line in connection.getresponse().read().splitlines()]
+        connection.close()
+        assert server.watches("endpointslices") == 0
+    assert {event["type"] for event in added} == {"ADDED"}
+    assert len({event["object"]["metadata"]["name"] for event in added}) == 1_200
+    assert end["type"] == "BOOKMARK"
+    assert end["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+
+
 def test_a_watch_tells_what_is_modified() -> None:
     with serving(cluster(3)) as server:
         connection = HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)

@@ -290,8 +290,9 @@ def test_the_capabilities_are_enough(lab: Lab, daemonset: Object, iptables: str)
         proxy.wait_line("Synced", 10)
         assert fetch(lab.client, ("10.96.0.10", 80)).pod
         # A small change of legacy tables goes another way than the first sync, through python-iptables.
+        lab.manifests.slice("more", lab.pods, ports=[Port(80)])
         lab.manifests.service("more", ports=[Port(80)], cluster_ip="10.96.0.11")
-        lab.node.wait_for_rules("10.96.0.11") if iptables == "nft" else proxy.wait_line('"service_ports": 2', 10)
+        lab.node.wait_for_rules("10.96.0.11") if iptables == "nft" else proxy.wait_line('"listeners": 2', 10)
         assert proxy.terminate() == 0
     assert "KUBE-PORTALS" not in lab.node.run([f"iptables-{iptables}-save"]).stdout
     assert not [line for line in proxy.lines if '"error"' in line or '"warning"' in line]

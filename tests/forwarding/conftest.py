@@ -12,10 +12,11 @@ import uvloop
 
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.ports import PortRange
-from userproxy.model import Endpoint, Protocol, ServicePortName, Snapshot
+from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 
-NAME = ServicePortName("default", "web", "http", Protocol.TCP)
+NAME = ListenerName(ServicePortName("default", "web", "http", Protocol.TCP))
 LOOPBACK = "127.0.0.1"
+LOOPBACK_6 = "::1"
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -26,7 +27,7 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 
 
 class Bench:
-    """A forwarder with one open service port at `address`."""
+    """A forwarder with one open listener at `address`."""
 
     def __init__(self, forwarder: Forwarder, port: int) -> None:
         self.forwarder = forwarder
@@ -34,7 +35,7 @@ class Bench:
 
     def route_to(self, *addresses: tuple[str, int], affinity: int | None = None) -> None:
         endpoints = tuple(Endpoint(ip, port) for ip, port in addresses)
-        self.forwarder.update(Snapshot(NAME, endpoints, affinity))
+        self.forwarder.update(Snapshot(NAME, Verdict.SERVE, endpoints, affinity))
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(*self.address)
@@ -55,7 +56,8 @@ async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> No
 async def open_bench(
     *, half_open_timeout: float = 60.0, descriptor_limit: int = 10_000, portals_only: bool = False
 ) -> AsyncIterator[Bench]:
-    options = ForwardingOptions(LOOPBACK, PortRange(), portals_only, half_open_timeout, descriptor_limit)
+    addresses = {IPFamily.IPV4: LOOPBACK, IPFamily.IPV6: LOOPBACK_6}
+    options = ForwardingOptions(addresses, PortRange(), portals_only, half_open_timeout, descriptor_limit)
     forwarder = Forwarder(asyncio.get_running_loop(), options, Random(1))
     try:
         yield Bench(forwarder, forwarder.open(NAME))
@@ -123,3 +125,13 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()
+
+
+def named(name: bytes) -> Handler:
+    """A backend that says its name and hangs up."""
+
+    async def say_name(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(name)
+        await writer.drain()
+
+    return say_name

@@ -9,20 +9,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, eventually, open_bench
+from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, eventually, named, open_bench
 from userproxy.forwarding import dialer
 from userproxy.model import Endpoint
 
 Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
 Address = tuple[str, int]
-
-
-def named(name: bytes) -> Handler:
-    async def say_name(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(name)
-        await writer.drain()
-
-    return say_name
 
 
 async def ask(bench: Bench) -> bytes:

@@ -4,25 +4,34 @@ import asyncio
 import contextlib
 import gc
 import random
-import resource
 import socket
 import struct
 from collections.abc import Awaitable, Callable
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, echo, eventually, open_bench
+from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, echo, eventually, named, open_bench
 from userproxy.errors import PortUnavailableError
+from userproxy.forwarding import forwarder as forwarder_module
 from userproxy.forwarding.descriptors import open_descriptors
 from userproxy.forwarding.ports import PortRange
 from userproxy.forwarding.relay import Relay
-from userproxy.forwarding.sockets import ListeningSocket
-from userproxy.model import Endpoint, Protocol, ServicePortName, Snapshot
+from userproxy.model import (
+    Endpoint,
+    IPFamily,
+    ListenerName,
+    Protocol,
+    ServicePortName,
+    Snapshot,
+    TrafficClass,
+    Verdict,
+)
 
 RESET = struct.pack("ii", 1, 0)
 Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
-OTHER = ServicePortName("default", "other", "", Protocol.TCP)
+OTHER = ListenerName(ServicePortName("default", "other", "", Protocol.TCP))
 
 
 async def test_a_preferred_port_is_taken_if_it_is_free(bench: Bench) -> None:
@@ -39,9 +48,7 @@ async def test_a_range_without_a_free_port_says_so() -> None:
         taken.bind((LOOPBACK, 0))
         port = taken.getsockname()[1]
         async with open_bench() as bench:
-            bench.forwarder._options = bench.forwarder._options.__class__(
-                LOOPBACK, PortRange(port, port), False, 60.0, 10_000
-            )
+            bench.forwarder._options = replace(bench.forwarder._options, port_range=PortRange(port, port))
             with pytest.raises(PortUnavailableError, match=rf"no port of {port}-{port} is free on 127\.0\.0\.1"):
                 bench.forwarder.open(OTHER)
 
@@ -208,7 +215,7 @@ async def test_in_a_shortage_every_service_port_gets_its_share(serve: Serve) -> 
     async with open_bench(descriptor_limit=open_descriptors() + 64 + 12) as bench:
         flooded, port = bench.address, bench.forwarder.open(OTHER)
         bench.route_to(backend)
-        bench.forwarder.update(Snapshot(OTHER, (Endpoint(*backend),), None))
+        bench.forwarder.update(Snapshot(OTHER, endpoints=(Endpoint(*backend),)))
 
         async def flood() -> None:
             while True:
@@ -245,18 +252,194 @@ async def test_recounting_while_connections_are_being_closed_loses_no_descriptor
 
 async def test_listeners_leave_half_of_the_reserve_to_the_rest() -> None:
     async with open_bench(descriptor_limit=open_descriptors() + 64 + 1) as bench:
-        names = [ServicePortName("default", f"s{n}", "", Protocol.TCP) for n in range(32)]
+        names = [ListenerName(ServicePortName("default", f"s{n}", "", Protocol.TCP)) for n in range(32)]
         for name in names[:31]:
             bench.forwarder.open(name)
         with pytest.raises(PortUnavailableError, match="no descriptor is left"):
             bench.forwarder.open(names[31])
 
 
-def test_a_kernel_without_descriptors_makes_a_port_unavailable() -> None:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
-    try:
-        with pytest.raises(PortUnavailableError, match="Too many open files"):
-            ListeningSocket(LOOPBACK, 0)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+EXTERNAL = ListenerName(NAME.service_port, traffic=TrafficClass.EXTERNAL)
+
+
+async def test_a_protocol_that_is_not_forwarded_and_a_family_without_an_address_say_so(bench: Bench) -> None:
+    left = bench.forwarder._budget._free
+    sctp = ListenerName(ServicePortName("default", "web", "http", Protocol.SCTP))
+    with pytest.raises(PortUnavailableError, match="SCTP is not forwarded"):
+        bench.forwarder.open(sctp)
+    bench.forwarder._options = replace(bench.forwarder._options, bind_addresses={IPFamily.IPV6: "::1"})
+    with pytest.raises(PortUnavailableError, match="no address to bind IPv4 listeners to"):
+        bench.forwarder.open(OTHER)
+    assert bench.forwarder._budget._free == left
+
+
+class Connected:
+    """A client with an established connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def to(cls, port: int) -> "Connected":
+        client = cls(*await asyncio.open_connection(LOOPBACK, port))
+        assert await client.is_alive()
+        return client
+
+    async def is_alive(self) -> bool:
+        """Whether the backend still answers; if not, both ends were reset."""
+        try:
+            if not self.writer.is_closing():
+                self.writer.write(b"x")
+            return await self.reader.readexactly(1) == b"x"
+        except ConnectionResetError:
+            self.writer.close()
+            return False
+
+
+class Backend:
+    """An echo server that knows how its connections ended."""
+
+    def __init__(self) -> None:
+        self.resets = 0
+        self.ends = 0
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await echo(reader, writer)
+            self.ends += 1
+        except ConnectionResetError:
+            self.resets += 1
+            raise
+
+
+def snapshot(name: ListenerName, *endpoints: Endpoint, known: tuple[Endpoint, ...] | None = None) -> Snapshot:
+    return Snapshot(name, Verdict.SERVE, endpoints, known=known)
+
+
+async def test_connections_to_endpoints_that_are_not_known_are_reset_on_both_sides(bench: Bench, serve: Serve) -> None:
+    gone, stays = Backend(), Backend()
+    a, b = Endpoint(*await serve(gone.handle)), Endpoint(*await serve(stays.handle))
+    forwarder, port = bench.forwarder, bench.address[1]
+    forwarder.update(snapshot(NAME, a, b, known=(a, b)))
+    clients = [await Connected.to(port) for _ in range(6)]
+    forwarder.update(snapshot(NAME, b, known=(a, b)))  # terminating: no new connections, the old ones go on
+    assert all([await client.is_alive() for client in clients])
+    forwarder.update(snapshot(NAME, b, known=(b,)))
+    assert [await client.is_alive() for client in clients].count(True) == 3
+    await eventually(lambda: gone.resets == 3)
+    assert (stays.resets, stays.ends, gone.ends) == (0, 0, 0)
+    assert forwarder.active == 3
+    for client in clients:
+        client.writer.close()
+
+
+async def test_endpoints_may_go_without_their_connections_where_nothing_is_said_of_known(
+    bench: Bench, serve: Serve
+) -> None:
+    a = Endpoint(*await serve(echo))
+    bench.forwarder.update(snapshot(NAME, a))
+    client = await Connected.to(bench.address[1])
+    bench.forwarder.update(Snapshot(NAME, Verdict.REJECT))
+    assert await client.is_alive()
+    bench.forwarder.update(Snapshot(NAME, Verdict.REJECT, known=()))
+    assert not await client.is_alive()
+
+
+async def test_connections_of_a_closed_listener_end_with_their_endpoint_too(bench: Bench, serve: Serve) -> None:
+    a, forwarder = Endpoint(*await serve(echo)), bench.forwarder
+    other_port, external_port = forwarder.open(OTHER), forwarder.open(EXTERNAL)
+    six = ListenerName(NAME.service_port, IPFamily.IPV6)
+    forwarder.open(six)
+    for name in (OTHER, EXTERNAL):
+        forwarder.update(snapshot(name, a, known=(a,)))
+    other, client = await Connected.to(other_port), await Connected.to(external_port)
+    forwarder.close(EXTERNAL)
+    forwarder.close(OTHER)
+    forwarder.update(snapshot(NAME, a, known=(a,)))
+    forwarder.update(Snapshot(six, known=()))
+    assert await client.is_alive()
+    forwarder.update(Snapshot(NAME, Verdict.REJECT, known=()))
+    assert not await client.is_alive()
+    assert await other.is_alive()
+    other.writer.close()
+    await bench.eventually_idle()
+    assert not forwarder._closed
+
+
+async def test_a_dial_turns_from_an_endpoint_that_is_not_known_to_the_next(
+    bench: Bench, serve: Serve, black_hole: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for queue in bench.forwarder._dialer.limits:
+        monkeypatch.setattr(queue, "_seconds", 60.0)
+    a, b = Endpoint(*black_hole), Endpoint(*await serve(echo))
+    bench.forwarder.update(snapshot(NAME, a, known=(a,)))
+    reader, writer = await bench.connect()
+    writer.write(b"x")
+    await eventually(lambda: bench.forwarder.active == 1)
+    bench.forwarder.update(snapshot(NAME, b, known=(b,)))
+    assert await reader.readexactly(1) == b"x"
+    writer.close()
+
+
+async def test_a_dial_under_way_is_not_repeated_to_an_endpoint_that_is_gone(
+    bench: Bench, serve: Serve, black_hole: tuple[str, int]
+) -> None:
+    gone = Backend()
+    hole, a, b = Endpoint(*black_hole), Endpoint(*await serve(gone.handle)), Endpoint(*await serve(echo))
+    bench.forwarder.update(Snapshot(NAME, Verdict.SERVE, (hole,), 60))
+    reader, writer = await bench.connect()
+    await eventually(lambda: bench.forwarder.active == 1)
+    bench.forwarder.update(Snapshot(NAME, Verdict.SERVE, (hole, a), 60))
+    bench.forwarder.update(Snapshot(NAME, Verdict.SERVE, (b,), 60))
+    writer.write(b"x")
+    assert await reader.readexactly(1) == b"x"
+    writer.close()
+    assert bench.forwarder._services[NAME].balancer.pick(LOOPBACK, asyncio.get_running_loop().time()) == b
+    assert (gone.ends, gone.resets) == (0, 0)
+
+
+async def test_the_listeners_of_a_service_port_share_their_clients_affinity(bench: Bench, serve: Serve) -> None:
+    backends = tuple([Endpoint(*await serve(named(name))) for name in (b"a", b"b", b"c", b"d")])
+    ports = [bench.address[1], bench.forwarder.open(EXTERNAL)]
+    others = [bench.forwarder.open(OTHER), bench.forwarder.open(ListenerName(NAME.service_port, IPFamily.IPV6))]
+    assert len(others) == 2
+    for name in (NAME, EXTERNAL, OTHER):
+        bench.forwarder.update(Snapshot(name, Verdict.SERVE, backends, 60))
+    assert len(bench.forwarder._affinity) == 2
+    answers = {await fetch(port) for port in ports * 6}
+    assert len(answers) == 1
+    bench.forwarder.close(EXTERNAL)
+    assert {await fetch(ports[0]) for _ in range(4)} == answers
+    for name in (NAME, OTHER):
+        bench.forwarder.update(Snapshot(name, Verdict.SERVE, backends))
+    assert not bench.forwarder._affinity
+
+
+async def fetch(port: int) -> bytes:
+    reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def test_a_hundred_thousand_clients_are_forgotten_in_many_turns_of_the_loop(bench: Bench) -> None:
+    forwarder = bench.forwarder
+    forwarder.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(LOOPBACK, 1),), 60))
+    balancer = forwarder._services[NAME].balancer
+    for n in range(100_000):
+        balancer.pick(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 0.0)
+    forwarder.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(LOOPBACK, 1),)))
+    turns = 0
+    while forwarder._leftovers._entries:
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns >= 50
+
+
+async def test_clients_of_a_table_that_nobody_uses_are_forgotten(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarder_module, "_EXPIRY_SECONDS", 0.01)
+    bench.forwarder.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(LOOPBACK, 1),), 1))
+    (table,) = bench.forwarder._affinity.values()
+    table.record("192.0.2.1", Endpoint(LOOPBACK, 1), asyncio.get_running_loop().time())
+    await eventually(lambda: len(table) == 0)

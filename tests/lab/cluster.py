@@ -9,11 +9,17 @@ from tests.lab.apiserver import HostedApiServer
 from tests.lab.apiserver.objects import ApiObjects
 from tests.lab.manifests import Manifests
 from tests.lab.proxy import RunningProxy, installed_command
+from tests.lab.rules import rules
 from userproxy.demo.hosts import Completed, Host
 from userproxy.demo.network import Network, Node, Pod
 from userproxy.demo.programs import Program, wait_for_port
-from userproxy.demo.rules import portal_rules
 from userproxy.demo.waiting import eventually
+from userproxy.model import IPFamily
+
+QUICK = ("--iptables-min-sync-period", "0s")
+"""Flags for tests that edit a lot: a change is not kept waiting for the one before it."""
+
+_IPV4 = (IPFamily.IPV4,)
 
 
 class LabPod(Pod):
@@ -24,7 +30,7 @@ class LabPod(Pod):
         super().__init__(name)
 
     def serve_http(self, port: int = 8080) -> Program:
-        """A server that ``fetch`` understands: it answers with this pod's name and the client it sees."""
+        """A server that ``fetch`` and ``ask`` understand: it answers with this pod's name and the client it sees."""
         return self.serve([sys.executable, "-m", "userproxy.demo.pods", "--name", self.name, "--port", str(port)], port)
 
     def serve_python(self, source: str, port: int = 8080) -> Program:
@@ -47,11 +53,18 @@ class LabNode(Node):
         self._stack = stack
         super().__init__(name)
 
+    def own(self, *addresses: str) -> None:
+        """Give the node addresses on ``lo``: those of an interface would become the source of its IPv6 traffic."""
+        self.ip_batch([f"addr add {address} dev lo" for address in addresses])
+
     def start_userproxy(
         self, *flags: str, most_files: int | None = None, env: Mapping[str, str] | None = None
     ) -> RunningProxy:
-        """``userproxy run`` with the lab's source and iptables portals; `flags` come last, so they win."""
-        always = (*self._manifests.flags, "--portals", "iptables")
+        """``userproxy run`` with the lab's source, iptables portals and the node's name.
+
+        `flags` come last, so they win.
+        """
+        always = (*self._manifests.flags, "--portals", "iptables", "--hostname-override", self.name)
         proxy = RunningProxy(self, *always, *flags, most_files=most_files, env=env)
         self.proxies.append(self._stack.enter_context(proxy))
         return proxy
@@ -60,19 +73,25 @@ class LabNode(Node):
         """Run another command of userproxy, such as ``cleanup``, to its end."""
         return self.run([installed_command(), *arguments], check=check)
 
-    def wait_for_rules(self, text: str, seconds: float = 5.0) -> list[str]:
-        """All portal rules, once one of them contains `text`: ``default/web``, or an address."""
+    def wait_for_rules(self, text: str, seconds: float = 30.0, *, families: Sequence[IPFamily] = _IPV4) -> list[str]:
+        """All rules of the node, once each of the families has one that contains `text`: ``default/web``, an address.
 
-        def rules() -> list[str]:
-            found = portal_rules(self)
-            return found if any(text in rule for rule in found) else []
+        What there is of rules that are not userproxy's is among them.
+        """
 
-        return eventually(rules, seconds, f"{self.name}: a portal rule with {text}")
+        def found() -> list[str]:
+            by_family = [rules(self, family) for family in families]
+            there = all(any(text in rule for rule in each) for each in by_family)
+            return [rule for each in by_family for rule in each] if there else []
 
-    def wait_for_no_rules(self, text: str = "KUBE-", seconds: float = 5.0) -> None:
-        """Return once no portal rule contains `text`."""
-        what = f"{self.name}: no portal rule with {text}"
-        eventually(lambda: not any(text in rule for rule in portal_rules(self)), seconds, what)
+        return eventually(found, seconds, f"{self.name}: a rule with {text} in {', '.join(families)}")
+
+    def wait_for_no_rules(
+        self, text: str = "KUBE-", seconds: float = 30.0, *, families: Sequence[IPFamily] = _IPV4
+    ) -> None:
+        """Return once no rule of these families contains `text`, and no name of a chain does."""
+        what = f"{self.name}: no rule with {text}"
+        eventually(lambda: not any(text in rule for rule in rules(self, *families)), seconds, what)
 
 
 class Lab:
@@ -90,6 +109,7 @@ class Lab:
         self.pods = [self.add_pod(f"web-{number}") for number in (1, 2, 3)]
         self.client = self.add_pod("client")
         self.outside = self.network.add_outside(Host("outside"))
+        self._settled = 0
 
     def _api_objects(self, directory: Path) -> ApiObjects:
         """Objects of an API server, which has a host of its own on the LAN."""
@@ -103,8 +123,48 @@ class Lab:
         assert isinstance(self.manifests, ApiObjects), "this lab has no API server"
         return self.manifests.server
 
-    def add_node(self, name: str) -> LabNode:
-        return self.network.add_node(LabNode(name, self.manifests, self._stack))
+    def add_node(self, name: str, *, ipv6: bool = True) -> LabNode:
+        """Another node; one without `ipv6` has it switched off, as some have."""
+        node = LabNode(name, self.manifests, self._stack)
+        if not ipv6 and node.has_ipv6:
+            node.sysctl("net.ipv6.conf.all.disable_ipv6", 1)
+        return self.network.add_node(node)
+
+    def add_second_node(self, pods: int = 2) -> LabNode:
+        """Another node, in zone ``b`` while the first is in zone ``a``, with Pods ``far-1`` and on to serve.
+
+        Both nodes have their Node objects afterwards.
+        """
+        second = self.add_node(f"node-{len(self.network.nodes) + 1}")
+        self.pods += [self.add_pod(f"far-{number}", second) for number in range(1, pods + 1)]
+        self.manifests.node(self.node, zone="a")
+        self.manifests.node(second, zone="b")
+        return second
+
+    def settle(self, *families: IPFamily, seconds: float = 30.0) -> None:
+        """Return once every running userproxy has taken in everything that was written before this call.
+
+        Its rules show that it has: Services are written that are seen no sooner than what came before, one to be
+        refused and one to be served, so that one table has a rule for each. Not for an API server, which has no order
+        between Services and slices. `families` are IPv4 alone by default.
+        """
+        assert not isinstance(self.manifests, ApiObjects), "an API server's streams have no common order"
+        self._settled += 1
+        wanted = families or _IPV4
+        nobody = {IPFamily.IPV4: "10.244.255.255", IPFamily.IPV6: "fd00:10:244:ff::ff"}
+        portals: list[tuple[IPFamily, str]] = []
+        bases = {"served": ("10.96.253", "fd00:10:96::fd"), "refused": ("10.96.254", "fd00:10:96::fe")}
+        for kind, (four, six) in bases.items():
+            addresses = {IPFamily.IPV4: f"{four}.{self._settled}", IPFamily.IPV6: f"{six}{self._settled:02x}"}
+            self.manifests.service(f"settled-{kind}", ports=1, cluster_ip=[addresses[family] for family in wanted])
+            for family in wanted:
+                self.manifests.slice(f"settled-{kind}", [nobody[family]] if kind == "served" else [], family=family)
+                portals.append((family, addresses[family]))
+        running = [node for node in self._nodes() if any(proxy.running for proxy in node.proxies)]
+        assert running, "no userproxy is running"
+        for node in running:
+            for family, address in portals:
+                node.wait_for_rules(f"-d {address}/", seconds, families=[family])
 
     def add_pod(self, name: str, node: Node | None = None) -> LabPod:
         """A pod on the first node, or on another."""
@@ -121,11 +181,17 @@ class Lab:
             wait_for_port(pod, 8080)
         return servers
 
+    def enter(self, program: Program) -> Program:
+        """Have a program that runs in some host end with the lab."""
+        return self._stack.enter_context(program)
+
     def logs(self) -> dict[str, str]:
         """What every userproxy of the lab has written, by node name and number."""
-        nodes = [node for node in self.network.nodes if isinstance(node, LabNode)]
         return {
             f"userproxy {number} on {node.name}": "\n".join(proxy.lines[-300:])
-            for node in nodes
+            for node in self._nodes()
             for number, proxy in enumerate(node.proxies, 1)
         }
+
+    def _nodes(self) -> list[LabNode]:
+        return [node for node in self.network.nodes if isinstance(node, LabNode)]

@@ -10,7 +10,7 @@ import pytest
 from tests.lab.cluster import Lab
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def root() -> None:
     """Skips the test where hosts cannot be built."""
     if os.geteuid() != 0:
@@ -28,11 +28,18 @@ def lab(root: None, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[
         yield Lab(tmp_path / "manifests", stack, api=source == "api")
 
 
+@pytest.fixture(scope="module")
+def shared_lab(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A cluster for all tests of a file, which then have to keep out of each other's way."""
+    with ExitStack() as stack:
+        yield Lab(tmp_path_factory.mktemp("lab") / "manifests", stack)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show a failed test's userproxy logs with the failure."""
     report = yield
-    lab = getattr(item, "funcargs", {}).get("lab")
-    if report.failed and isinstance(lab, Lab):
-        report.sections += lab.logs().items()
+    labs = dict.fromkeys(value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Lab))
+    if report.failed:
+        report.sections += [section for lab in labs for section in lab.logs().items()]
     return report

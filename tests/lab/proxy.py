@@ -35,7 +35,7 @@ class RunningProxy(Program):
         """The log so far, parsed. What is no JSON, a traceback for instance, stands under ``event``."""
         return [_parse(line) for line in list(self.lines)]
 
-    def wait_log(self, text: str, seconds: float = 5.0) -> dict[str, Any]:
+    def wait_log(self, text: str, seconds: float = 30.0) -> dict[str, Any]:
         """The first log record so far or to come that contains `text` anywhere; raises as `wait_line`."""
         return _parse(self.wait_line(text, seconds))
 

@@ -246,6 +246,18 @@ def test_slow_duplicated_held_and_replayed_events(server: FakeApiServer) -> None
         assert watch.event() == ("ADDED", "b")
 
 
+def test_a_replay_of_what_is_still_to_be_sent_leaves_nothing_out(server: FakeApiServer) -> None:
+    with Watch(server, resourceVersion="1") as watch:
+        server.put(service("a"))
+        assert watch.event() == ("ADDED", "a")
+        server.hold("services")
+        server.put(service("b"), service("c"))
+        server.replay(1)
+        assert [watch.event(), watch.event()] == [("ADDED", "b"), ("ADDED", "c")]
+        server.release()
+        assert [watch.event(), watch.event()] == [("ADDED", "b"), ("ADDED", "c")]
+
+
 def test_a_stalled_stream_says_nothing_until_it_may(server: FakeApiServer) -> None:
     with Watch(server, resourceVersion="1") as watch:
         eventually(server.streams)

@@ -5,6 +5,8 @@ import os
 import pytest
 
 from tests.lab.cluster import Lab
+from tests.lab.datagrams import ask, ask_over, echo
+from tests.lab.rules import local_ports
 from userproxy.demo.programs import ProgramEndedError
 from userproxy.demo.traffic import fetch, fetch_many, http
 
@@ -62,6 +64,39 @@ def test_a_second_node_and_more_hosts_can_join(lab: Lab) -> None:
     assert fetch(lab.client, (far.address, 8080)).client_ip == lab.client.address
     assert fetch(lab.node, (far.address, 8080)).pod == "far"
     assert (second.address, other.address) == ("192.0.2.20", "192.0.2.101")
+
+
+def test_pods_answer_datagrams_in_both_families(lab: Lab) -> None:
+    lab.serve_http()
+    pod = lab.pods[0]
+    addresses = [(pod.address, lab.client.address), *([(pod.address6, lab.client.address6)] if pod.address6 else [])]
+    for address, seen in addresses:
+        answer = ask(lab.client, (address, 8080))
+        assert (answer.pod, answer.client_ip) == ("web-1", seen)
+        with lab.client.udp_socket((address, 8080)) as sock:
+            assert echo(sock, b"") == b""
+            assert echo(sock, b"x" * 65507) == b"x" * 65507
+            sock.send(b"?another question")
+            assert ask_over(sock).pod == "web-1"
+            assert echo(sock, b"x") == b"x"  # both answers have come, and ours was the second
+    with pytest.raises(ConnectionRefusedError):
+        ask(lab.client, (pod.address, 9))
+
+
+def test_a_second_node_in_another_zone(lab: Lab) -> None:
+    second = lab.add_second_node()
+    assert [pod.node.name for pod in lab.pods if pod.node] == ["node-1"] * 3 + ["node-2"] * 2
+    assert sorted(path.name for path in lab.manifests.directory.iterdir()) == ["node-node-1.yaml", "node-node-2.yaml"]
+    assert "node-2" in lab.manifests.node(second).read_text()
+
+
+def test_settling_waits_for_everything_that_was_written_before(lab: Lab) -> None:
+    lab.node.start_userproxy()
+    for number in range(1, 6):
+        lab.manifests.service("web", cluster_ip=f"10.96.0.{number}")
+        lab.manifests.slice("web", lab.pods[:number])
+        lab.settle()
+        assert local_ports(lab.node, f"-d 10.96.0.{number}/32")
 
 
 def test_two_labs_do_not_meet(lab: Lab) -> None:

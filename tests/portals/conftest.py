@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from userproxy.portals.rules import Family
+from userproxy.model import IPFamily
 from userproxy.portals.variant import Tools, Variant, installed
 
 T = TypeVar("T")
@@ -77,31 +77,40 @@ def network() -> Iterator[Network]:
 
 
 @pytest.fixture
-def outside() -> Iterator[Network]:
+def outside(network: Network) -> Iterator[Network]:
     """A second network, for a client."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root: makes a network namespace")
     made = Network()
     yield made
     made.close()
 
 
-@pytest.fixture(params=list(Variant))
+@pytest.fixture
+def pod(network: Network) -> Iterator[Network]:
+    """A third network, for a Pod of the node."""
+    made = Network()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=[(family, variant) for family in IPFamily for variant in Variant], ids=lambda p: "-".join(p))
 def tools(request: pytest.FixtureRequest) -> Tools:
-    """The programs of one variant of iptables; a test runs once for each."""
-    for found in installed(Family.IPV4):
-        if found.variant is request.param:
+    """The programs of one address family and variant; a test runs once for each."""
+    family, variant = request.param
+    for found in installed(family):
+        if found.variant is variant:
             return found
-    pytest.skip(f"needs the {request.param} variant of iptables")
+    pytest.skip(f"needs the {variant} variant of iptables for {family}")
 
 
 @pytest.fixture
 def node(network: Network, tools: Tools) -> Network:
-    """A network whose kubelet uses `tools`, with the address 192.0.2.10 and a default route."""
+    """A network whose kubelet uses `tools`, with 192.0.2.10 and 2001:db8::10 on eth0, and default routes."""
     network.shell(tools.restore, "--noflush", text="*mangle\n:KUBE-KUBELET-CANARY - [0:0]\nCOMMIT\n")
     network.shell("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far0")
     network.shell("ip", "address", "add", "192.0.2.10/24", "dev", "eth0")
+    network.shell("ip", "address", "add", "2001:db8::10/64", "dev", "eth0", "nodad")
     network.shell("ip", "link", "set", "eth0", "up")
     network.shell("ip", "link", "set", "far0", "up")
     network.shell("ip", "route", "add", "default", "via", "192.0.2.1")
+    network.shell("ip", "route", "add", "default", "via", "2001:db8::1")
     return network

@@ -1,18 +1,16 @@
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from tests.portals.conftest import Network
-from tests.portals.examples import WEB_NAME
+from tests.portals.examples import EVERYWHERE
 from userproxy.errors import PortUnavailableError
-from userproxy.model import Portal, PortalBinding, PortalKind, Protocol
+from userproxy.model import IPFamily, Protocol
 from userproxy.portals.claims import PortClaims
-from userproxy.portals.iptables import IptablesDriver
-from userproxy.portals.variant import Tools
 
 NODE_PORT = 30080
 
@@ -28,11 +26,21 @@ print("got it")
 """
 
 
+@pytest.fixture(params=list(IPFamily))
+def family(request: pytest.FixtureRequest) -> IPFamily:
+    return IPFamily(request.param)
+
+
 @pytest.fixture
-def claims() -> Iterator[PortClaims]:
-    made = PortClaims()
+def claims(family: IPFamily) -> Iterator[PortClaims]:
+    made = PortClaims(family)
     yield made
     made.close()
+
+
+AF_NAMES = {IPFamily.IPV4: "AF_INET", IPFamily.IPV6: "AF_INET6"}
+LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
+OTHER = {IPFamily.IPV4: "198.51.100.9", IPFamily.IPV6: "2001:db8:100::9"}
 
 
 def other_program_takes_it(kind: str, family: str, options: str, address: str) -> bool:
@@ -43,94 +51,138 @@ def other_program_takes_it(kind: str, family: str, options: str, address: str) -
 
 
 @pytest.mark.parametrize(("protocol", "kind"), [(Protocol.TCP, "SOCK_STREAM"), (Protocol.UDP, "SOCK_DGRAM")])
-@pytest.mark.parametrize(
-    ("family", "address"), [("AF_INET", "0.0.0.0"), ("AF_INET", "127.0.0.1"), ("AF_INET6", "::"), ("AF_INET6", "::1")]
-)
+@pytest.mark.parametrize("everywhere", [True, False])
 @pytest.mark.parametrize("options", ["SO_REUSEADDR", "SO_REUSEADDR,SO_REUSEPORT"])
 def test_no_other_program_takes_a_claimed_port(
-    network: Network, claims: PortClaims, protocol: Protocol, kind: str, family: str, address: str, options: str
+    network: Network,
+    claims: PortClaims,
+    family: IPFamily,
+    protocol: Protocol,
+    kind: str,
+    everywhere: bool,
+    options: str,
 ) -> None:
-    network.run(lambda: claims.claim(protocol, NODE_PORT))
-    assert claims.held == {(protocol, NODE_PORT)}
-    assert not network.run(lambda: other_program_takes_it(kind, family, options, address))
-    claims.release(protocol, NODE_PORT)
+    taken = partial(
+        other_program_takes_it,
+        kind,
+        AF_NAMES[family],
+        options,
+        EVERYWHERE[family] if everywhere else LOOPBACK[family],
+    )
+    network.run(lambda: claims.claim("", protocol, NODE_PORT))
+    assert claims.held == {("", protocol, NODE_PORT)}
+    assert not network.run(taken)
+    claims.release("", protocol, NODE_PORT)
     assert claims.held == frozenset()
-    assert network.run(lambda: other_program_takes_it(kind, family, options, address))
+    assert network.run(taken)
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1"])
-def test_a_port_that_another_program_holds_is_named(network: Network, claims: PortClaims, address: str) -> None:
-    def hold() -> socket.socket:
-        return socket.create_server((address, NODE_PORT))
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_port_that_another_program_holds_is_named(
+    network: Network, claims: PortClaims, family: IPFamily, everywhere: bool
+) -> None:
+    address = EVERYWHERE[family] if everywhere else LOOPBACK[family]
+    holder = network.run(lambda: socket.create_server((address, NODE_PORT), family=getattr(socket, AF_NAMES[family])))
+    with holder:
+        with pytest.raises(PortUnavailableError, match=r"^TCP port 30080 cannot be claimed: another program holds it"):
+            network.run(lambda: claims.claim("", Protocol.TCP, NODE_PORT))
+        with pytest.raises(PortUnavailableError, match=r"^TCP port 30080 of [0-9a-f.:]+ cannot be claimed: another"):
+            network.run(lambda: claims.claim(LOOPBACK[family], Protocol.TCP, NODE_PORT))
+    network.run(lambda: claims.claim("", Protocol.TCP, NODE_PORT))
 
-    holder = network.run(hold)
-    with (
-        holder,
-        pytest.raises(PortUnavailableError, match=r"^TCP port 30080 cannot be claimed: another program holds it"),
-    ):
-        network.run(lambda: claims.claim(Protocol.TCP, NODE_PORT))
-    network.run(lambda: claims.claim(Protocol.TCP, NODE_PORT))
+
+def test_the_other_family_is_left_alone(network: Network, claims: PortClaims, family: IPFamily) -> None:
+    other = PortClaims(next(each for each in IPFamily if each is not family))
+    network.run(lambda: claims.claim("", Protocol.TCP, NODE_PORT))
+    network.run(lambda: other.claim("", Protocol.TCP, NODE_PORT))
+    other.close()
 
 
 def test_claiming_twice_and_releasing_twice_change_nothing(network: Network, claims: PortClaims) -> None:
     for _ in range(2):
-        network.run(lambda: claims.claim(Protocol.TCP, NODE_PORT))
-    network.run(lambda: claims.claim(Protocol.UDP, NODE_PORT))
-    assert claims.held == {(Protocol.TCP, NODE_PORT), (Protocol.UDP, NODE_PORT)}
+        network.run(lambda: claims.claim("", Protocol.TCP, NODE_PORT))
+    network.run(lambda: claims.claim("", Protocol.UDP, NODE_PORT))
+    assert claims.held == {("", Protocol.TCP, NODE_PORT), ("", Protocol.UDP, NODE_PORT)}
     for _ in range(2):
-        claims.release(Protocol.TCP, NODE_PORT)
-    assert claims.held == {(Protocol.UDP, NODE_PORT)}
+        claims.release("", Protocol.TCP, NODE_PORT)
+    assert claims.held == {("", Protocol.UDP, NODE_PORT)}
+
+
+def test_a_claim_of_one_address_leaves_the_others(network: Network, claims: PortClaims, family: IPFamily) -> None:
+    mask = {IPFamily.IPV4: 32, IPFamily.IPV6: 128}[family]
+    network.shell("ip", "address", "add", f"{OTHER[family]}/{mask}", "dev", "lo")
+    network.run(lambda: claims.claim(OTHER[family], Protocol.TCP, NODE_PORT))
+    taken = partial(other_program_takes_it, "SOCK_STREAM", AF_NAMES[family], "SO_REUSEADDR")
+    assert not network.run(lambda: taken(OTHER[family]))
+    assert not network.run(lambda: taken(EVERYWHERE[family]))
+    assert network.run(lambda: taken(LOOPBACK[family]))
+
+
+def test_an_address_that_no_interface_has_is_named(network: Network, claims: PortClaims, family: IPFamily) -> None:
+    with pytest.raises(PortUnavailableError, match=r"of \S+ cannot be claimed: no interface has this address$"):
+        network.run(lambda: claims.claim(OTHER[family], Protocol.TCP, NODE_PORT))
+    assert claims.held == frozenset()
+
+
+WITHOUT_PRIVILEGE = """
+import os
+from userproxy.model import IPFamily, Protocol
+from userproxy.portals.claims import PortClaims
+
+os.setuid(65534)
+try:
+    PortClaims(IPFamily.IPV4).claim("127.0.0.1", Protocol.UDP, 53)
+except Exception as error:
+    print(error)
+"""
+
+
+def test_a_port_that_takes_a_privilege_is_named(network: Network) -> None:
+    command = [sys.executable, "-c", WITHOUT_PRIVILEGE]
+    said = network.run(lambda: subprocess.run(command, capture_output=True, text=True, timeout=30, cwd="/")).stdout
+    reason = "ports as low as this one take CAP_NET_BIND_SERVICE"
+    assert said == f"UDP port 53 of 127.0.0.1 cannot be claimed: {reason}\n"
+
+
+@pytest.mark.parametrize(("protocol", "kind"), [(Protocol.TCP, "SOCK_STREAM"), (Protocol.UDP, "SOCK_DGRAM")])
+@pytest.mark.parametrize("order", [(True, False), (False, True)])
+@pytest.mark.parametrize("released_first", [True, False])
+def test_every_address_and_one_are_claimed_side_by_side(
+    network: Network,
+    claims: PortClaims,
+    family: IPFamily,
+    protocol: Protocol,
+    kind: str,
+    order: tuple[bool, bool],
+    released_first: bool,
+) -> None:
+    """A node port, and an external IP of the node with the same port; neither opens the port to others."""
+
+    def taken(address: str) -> bool:
+        options = "SO_REUSEADDR,SO_REUSEPORT"
+        return network.run(lambda: other_program_takes_it(kind, AF_NAMES[family], options, address))
+
+    one = LOOPBACK[family]
+    for everywhere in order:
+        network.run(partial(claims.claim, "" if everywhere else one, protocol, NODE_PORT))
+    assert claims.held == {("", protocol, NODE_PORT), (one, protocol, NODE_PORT)}
+    assert not taken(one)
+    assert not taken(EVERYWHERE[family])
+    claims.release("" if released_first else one, protocol, NODE_PORT)
+    assert not taken(one)
+    assert not taken(EVERYWHERE[family])
+    claims.close()
+    assert taken(EVERYWHERE[family])
 
 
 def test_sctp_is_refused_by_name(claims: PortClaims) -> None:
     with pytest.raises(PortUnavailableError, match="SCTP port 30080"):
-        claims.claim(Protocol.SCTP, NODE_PORT)
+        claims.claim("", Protocol.SCTP, NODE_PORT)
 
 
-def test_where_ipv6_is_off_ipv4_is_claimed(
-    network: Network, claims: PortClaims, monkeypatch: pytest.MonkeyPatch
+def test_a_claimed_port_resets_connections_that_are_not_redirected(
+    network: Network, claims: PortClaims, family: IPFamily
 ) -> None:
-    # Only booting with ipv6.disable=1 takes AF_INET6 away; a family that no kernel has fails the same way.
-    monkeypatch.setattr("userproxy.portals.claims.socket.AF_INET6", 250)
-    network.run(lambda: claims.claim(Protocol.TCP, NODE_PORT))
-    assert not network.run(lambda: other_program_takes_it("SOCK_STREAM", "AF_INET", "SO_REUSEADDR", "0.0.0.0"))
-
-
-def test_a_claimed_port_resets_connections_that_are_not_redirected(network: Network, claims: PortClaims) -> None:
-    network.run(lambda: claims.claim(Protocol.TCP, NODE_PORT))
+    network.run(lambda: claims.claim("", Protocol.TCP, NODE_PORT))
     with pytest.raises(ConnectionRefusedError):
-        network.run(lambda: socket.create_connection(("127.0.0.1", NODE_PORT), timeout=5))
-
-
-def test_traffic_redirected_from_a_claimed_port_arrives(
-    node: Network, outside: Network, tools: Tools, claims: PortClaims
-) -> None:
-    node.shell("ip", "link", "set", "far0", "netns", str(outside.thread_id))
-    outside.shell("ip", "address", "add", "192.0.2.1/24", "dev", "far0")
-    outside.shell("ip", "link", "set", "far0", "up")
-    node.run(lambda: claims.claim(Protocol.TCP, NODE_PORT))
-    listener = node.run(lambda: socket.create_server(("0.0.0.0", 0)))
-    binding = PortalBinding(WEB_NAME, listener.getsockname()[1], (Portal(PortalKind.NODE_PORT, "", NODE_PORT),))
-
-    async def sync() -> None:
-        driver = IptablesDriver("0.0.0.0")
-        await driver.sync([binding])
-        await driver.close()
-
-    node.run_loop(sync)
-    with listener:
-        threading.Thread(target=answer, args=(listener,), daemon=True).start()
-        assert node.run(ask) == b"listener"
-        assert outside.run(ask) == b"listener"
-
-
-def answer(listener: socket.socket) -> None:
-    for _ in range(2):
-        connection, _ = listener.accept()
-        with connection:
-            connection.sendall(b"listener")
-
-
-def ask() -> bytes:
-    with socket.create_connection(("192.0.2.10", NODE_PORT), timeout=10) as connection:
-        return connection.recv(100)
+        network.run(lambda: socket.create_connection((LOOPBACK[family], NODE_PORT), timeout=5))

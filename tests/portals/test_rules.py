@@ -1,14 +1,14 @@
 import pytest
 
-from tests.portals.examples import WEB, WEB_NAME, WEB_RULES
+from tests.portals.examples import DROP, NOBODY, REJECT, WEB, WEB_NAME, WEB_RULES, led_to, serve
 from userproxy.errors import ObjectError
-from userproxy.model import Portal, PortalBinding, PortalKind, Protocol, ServicePortName
+from userproxy.model import Lead, LocalTraffic, Portal, PortalBinding, PortalKind, Protocol, ServicePortName
 from userproxy.portals.rules import CHAINS, Rule, jump_rules, portal_rules
 
 
 def test_the_worked_example() -> None:
     made: dict[str, dict[str, list[str]]] = {"nat": {}, "filter": {}}
-    for rule in [jump.rule for jump in jump_rules()] + list(portal_rules(WEB, "0.0.0.0", "192.0.2.10")):
+    for rule in [jump.rule for jump in jump_rules()] + list(portal_rules(WEB, "0.0.0.0", "192.0.2.10", NOBODY)):
         made[rule.table].setdefault(rule.chain, []).append(rule.spec)
     assert made == WEB_RULES
 
@@ -19,7 +19,10 @@ def test_jumps_are_inserted_before_portals_and_appended_after() -> None:
         ("OUTPUT", "KUBE-PORTALS-HOST", True),
         ("PREROUTING", "KUBE-NODEPORT-CONTAINER", False),
         ("OUTPUT", "KUBE-NODEPORT-HOST", False),
+        ("INPUT", "KUBE-PORTALS-FILTER", True),
         ("INPUT", "KUBE-NODEPORT-NON-LOCAL", True),
+        ("FORWARD", "KUBE-PORTALS-FILTER", True),
+        ("OUTPUT", "KUBE-PORTALS-FILTER-HOST", True),
     ]
     assert {jump.target for jump in jump_rules()} == {chain for chains in CHAINS.values() for chain in chains}
 
@@ -49,13 +52,13 @@ def test_jumps_are_inserted_before_portals_and_appended_after() -> None:
 )
 def test_a_specific_bind_address_is_led_to_by_dnat(portal: Portal, chain: str, spec: str) -> None:
     name = ServicePortName("kube-system", "dns", "", Protocol.UDP)
-    rules = portal_rules(PortalBinding(name, 5000, (portal,)), "192.0.2.11", "192.0.2.11")
+    rules = portal_rules(led_to(name, 5000, (portal,)), "192.0.2.11", "192.0.2.11", NOBODY)
     assert Rule("nat", chain, spec) in rules
 
 
 def test_ipv6_portals_have_a_long_mask_and_brackets() -> None:
     portals = (Portal(PortalKind.CLUSTER_IP, "fd00::10", 80), Portal(PortalKind.CLUSTER_IP, "10.96.0.10", 80))
-    specs = [rule.spec for rule in portal_rules(PortalBinding(WEB_NAME, 41234, portals), "::", "2001:db8::1")]
+    specs = [rule.spec for rule in portal_rules(led_to(WEB_NAME, 41234, portals), "::", "2001:db8::1", NOBODY)]
     assert specs == [
         '-d fd00::10/128 -p tcp -m comment --comment "default/web:http" -m tcp --dport 80 -j REDIRECT --to-ports 41234',
         '-d fd00::10/128 -p tcp -m comment --comment "default/web:http" -m tcp --dport 80'
@@ -65,19 +68,257 @@ def test_ipv6_portals_have_a_long_mask_and_brackets() -> None:
 
 def test_portals_of_the_other_family_have_no_rules() -> None:
     portals = (Portal(PortalKind.CLUSTER_IP, "fd00::10", 80),)
-    assert portal_rules(PortalBinding(WEB_NAME, 41234, portals), "0.0.0.0", "192.0.2.10") == ()
+    assert portal_rules(led_to(WEB_NAME, 41234, portals), "0.0.0.0", "192.0.2.10", NOBODY) == ()
 
 
 def test_rules_come_in_the_order_of_opening_whatever_the_order_of_the_portals() -> None:
-    reversed_portals = PortalBinding(WEB.name, WEB.local_port, WEB.portals[::-1])
-    assert portal_rules(reversed_portals, "0.0.0.0", "192.0.2.10") == portal_rules(WEB, "0.0.0.0", "192.0.2.10")
+    reversed_portals = led_to(WEB.name, 41234, WEB.portals[::-1])
+    assert portal_rules(reversed_portals, "0.0.0.0", "192.0.2.10", NOBODY) == portal_rules(
+        WEB, "0.0.0.0", "192.0.2.10", NOBODY
+    )
 
 
 @pytest.mark.parametrize("bad", ['a"b', "a b", "a\nCOMMIT", "a\\", ""])
 def test_a_name_that_could_end_a_rule_is_refused(bad: str) -> None:
     name = ServicePortName("default", "web", "http", Protocol.TCP)
-    binding = PortalBinding(
-        ServicePortName(f"default{bad}" if bad else "dé", name.name, "", name.protocol), 1, WEB.portals
-    )
+    binding = led_to(ServicePortName(f"default{bad}" if bad else "dé", name.name, "", name.protocol), 1, WEB.portals)
     with pytest.raises(ObjectError, match="cannot be the comment"):
-        portal_rules(binding, "0.0.0.0", "192.0.2.10")
+        portal_rules(binding, "0.0.0.0", "192.0.2.10", NOBODY)
+
+
+CLUSTER_IP = Portal(PortalKind.CLUSTER_IP, "10.96.0.10", 80)
+EXTERNAL_IP = Portal(PortalKind.EXTERNAL_IP, "203.0.113.5", 80)
+BALANCER = Portal(PortalKind.LOAD_BALANCER_IP, "198.51.100.7", 80)
+NODE_PORT = Portal(PortalKind.NODE_PORT, "", 30080)
+ONE_NODE_PORT = Portal(PortalKind.NODE_PORT, "192.0.2.10", 30080)
+PODS = LocalTraffic(networks=("10.244.1.0/24", "fd00:244::/64"))
+BRIDGE = LocalTraffic(interface="cbr0")
+
+
+def shown(
+    portals: tuple[Portal, ...],
+    internal: Lead,
+    external: Lead,
+    on_node: Lead,
+    ranges: tuple[str, ...] = (),
+    local_traffic: LocalTraffic = PODS,
+) -> list[str]:
+    """Each rule as its chain and what matters of its text."""
+    binding = PortalBinding(WEB_NAME, portals, internal, external, on_node, ranges)
+    return [
+        f"{rule.chain.removeprefix('KUBE-')}: {rule.spec}".replace(
+            '-p tcp -m comment --comment "default/web:http', "WEB"
+        )
+        .replace('" -m tcp --dport', "")
+        .replace("-j DNAT --to-destination 192.0.2.10:", "to host ")
+        .replace("-j REDIRECT --to-ports ", "to ")
+        .replace("-m addrtype --dst-type LOCAL", "LOCAL")
+        .replace("-m physdev ! --physdev-is-in", "UNBRIDGED")
+        .replace("-j REJECT --reject-with tcp-reset", "REJECT")
+        .replace("-j ", "")
+        for rule in portal_rules(binding, "0.0.0.0", "192.0.2.10", local_traffic)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("portals", "leads", "ranges", "local_traffic", "rules"),
+    [
+        pytest.param(
+            (CLUSTER_IP, NODE_PORT),
+            (REJECT, REJECT, REJECT),
+            (),
+            PODS,
+            """
+            PORTALS-FILTER: -d 10.96.0.10/32 WEB has no endpoints 80 REJECT
+            PORTALS-FILTER-HOST: -d 10.96.0.10/32 WEB has no endpoints 80 REJECT
+            PORTALS-FILTER: WEB has no endpoints 30080 LOCAL REJECT
+            PORTALS-FILTER-HOST: WEB has no endpoints 30080 LOCAL REJECT
+            """,
+            id="no endpoints at all",
+        ),
+        pytest.param(
+            (CLUSTER_IP, NODE_PORT),
+            (DROP, serve(5001), serve(5001)),
+            (),
+            PODS,
+            """
+            PORTALS-FILTER: -d 10.96.0.10/32 WEB has no local endpoints 80 DROP
+            PORTALS-FILTER-HOST: -d 10.96.0.10/32 WEB has no local endpoints 80 DROP
+            NODEPORT-CONTAINER: WEB 30080 to 5001
+            NODEPORT-HOST: WEB 30080 to host 5001
+            NODEPORT-NON-LOCAL: WEB 5001 -m state --state NEW ACCEPT
+            """,
+            id="internal Local, none on this node",
+        ),
+        pytest.param(
+            (CLUSTER_IP, EXTERNAL_IP, BALANCER, NODE_PORT),
+            (serve(5000), serve(5001), serve(5000)),
+            (),
+            PODS,
+            """
+            PORTALS-CONTAINER: -d 10.96.0.10/32 WEB 80 to 5000
+            PORTALS-HOST: -d 10.96.0.10/32 WEB 80 to host 5000
+            PORTALS-CONTAINER: -s 10.244.1.0/24 -d 203.0.113.5/32 WEB 80 UNBRIDGED to 5000
+            PORTALS-CONTAINER: -s 10.244.1.0/24 -d 203.0.113.5/32 WEB 80 LOCAL to 5000
+            PORTALS-CONTAINER: -d 203.0.113.5/32 WEB 80 UNBRIDGED to 5001
+            PORTALS-CONTAINER: -d 203.0.113.5/32 WEB 80 LOCAL to 5001
+            PORTALS-HOST: -d 203.0.113.5/32 WEB 80 LOCAL to host 5000
+            PORTALS-CONTAINER: -s 10.244.1.0/24 -d 198.51.100.7/32 WEB 80 to 5000
+            PORTALS-CONTAINER: -d 198.51.100.7/32 WEB 80 to 5001
+            PORTALS-HOST: -d 198.51.100.7/32 WEB 80 to host 5000
+            NODEPORT-CONTAINER: -s 10.244.1.0/24 WEB 30080 to 5000
+            NODEPORT-CONTAINER: WEB 30080 to 5001
+            NODEPORT-HOST: WEB 30080 to host 5000
+            NODEPORT-NON-LOCAL: WEB 5001 -m state --state NEW ACCEPT
+            NODEPORT-NON-LOCAL: WEB 5000 -m state --state NEW ACCEPT
+            """,
+            id="external Local, some on this node",
+        ),
+        pytest.param(
+            (CLUSTER_IP, EXTERNAL_IP, NODE_PORT),
+            (serve(5000), DROP, serve(5000)),
+            (),
+            BRIDGE,
+            """
+            PORTALS-CONTAINER: -d 10.96.0.10/32 WEB 80 to 5000
+            PORTALS-HOST: -d 10.96.0.10/32 WEB 80 to host 5000
+            PORTALS-CONTAINER: -d 203.0.113.5/32 -i cbr0 WEB 80 UNBRIDGED to 5000
+            PORTALS-CONTAINER: -d 203.0.113.5/32 -i cbr0 WEB 80 LOCAL to 5000
+            PORTALS-HOST: -d 203.0.113.5/32 WEB 80 LOCAL to host 5000
+            PORTALS-FILTER: -d 203.0.113.5/32 WEB has no local endpoints 80 UNBRIDGED DROP
+            PORTALS-FILTER: -d 203.0.113.5/32 WEB has no local endpoints 80 LOCAL DROP
+            NODEPORT-CONTAINER: -i cbr0 WEB 30080 to 5000
+            NODEPORT-HOST: WEB 30080 to host 5000
+            NODEPORT-NON-LOCAL: WEB 5000 -m state --state NEW ACCEPT
+            PORTALS-FILTER: WEB has no local endpoints 30080 LOCAL DROP
+            """,
+            id="external Local, none on this node",
+        ),
+        pytest.param(
+            (ONE_NODE_PORT,),
+            (serve(5000), DROP, serve(5000)),
+            (),
+            NOBODY,
+            """
+            NODEPORT-HOST: -d 192.0.2.10/32 WEB 30080 to host 5000
+            NODEPORT-NON-LOCAL: WEB 5000 -m state --state NEW ACCEPT
+            PORTALS-FILTER: -d 192.0.2.10/32 WEB has no local endpoints 30080 DROP
+            """,
+            id="no Pod can be recognised; a node port of one address",
+        ),
+        pytest.param(
+            (BALANCER, EXTERNAL_IP),
+            (serve(5000), serve(5000), serve(5000)),
+            ("10.0.0.0/8", "198.18.0.0/15", "fd00::/8"),
+            PODS,
+            """
+            PORTALS-CONTAINER: -d 203.0.113.5/32 WEB 80 UNBRIDGED to 5000
+            PORTALS-CONTAINER: -d 203.0.113.5/32 WEB 80 LOCAL to 5000
+            PORTALS-HOST: -d 203.0.113.5/32 WEB 80 LOCAL to host 5000
+            PORTALS-CONTAINER: -s 10.0.0.0/8 -d 198.51.100.7/32 WEB 80 to 5000
+            PORTALS-CONTAINER: -s 198.18.0.0/15 -d 198.51.100.7/32 WEB 80 to 5000
+            PORTALS-HOST: -s 10.0.0.0/8 -d 198.51.100.7/32 WEB 80 to host 5000
+            PORTALS-HOST: -s 198.18.0.0/15 -d 198.51.100.7/32 WEB 80 to host 5000
+            PORTALS-FILTER: -d 198.51.100.7/32 WEB traffic from outside loadBalancerSourceRanges 80 DROP
+            PORTALS-FILTER-HOST: -d 198.51.100.7/32 WEB traffic from outside loadBalancerSourceRanges 80 DROP
+            """,
+            id="source ranges",
+        ),
+        pytest.param(
+            (BALANCER,),
+            (serve(5000), DROP, serve(5000)),
+            ("10.0.0.0/8", "10.244.1.128/25", "192.0.2.0/24"),
+            PODS,
+            """
+            PORTALS-CONTAINER: -s 10.244.1.0/24 -d 198.51.100.7/32 WEB 80 to 5000
+            PORTALS-CONTAINER: -s 10.244.1.128/25 -d 198.51.100.7/32 WEB 80 to 5000
+            PORTALS-HOST: -s 10.0.0.0/8 -d 198.51.100.7/32 WEB 80 to host 5000
+            PORTALS-HOST: -s 10.244.1.128/25 -d 198.51.100.7/32 WEB 80 to host 5000
+            PORTALS-HOST: -s 192.0.2.0/24 -d 198.51.100.7/32 WEB 80 to host 5000
+            PORTALS-HOST: -s 198.51.100.7/32 -d 198.51.100.7/32 WEB 80 to host 5000
+            PORTALS-FILTER: -s 10.0.0.0/8 -d 198.51.100.7/32 WEB has no local endpoints 80 DROP
+            PORTALS-FILTER: -s 10.244.1.128/25 -d 198.51.100.7/32 WEB has no local endpoints 80 DROP
+            PORTALS-FILTER: -s 192.0.2.0/24 -d 198.51.100.7/32 WEB has no local endpoints 80 DROP
+            PORTALS-FILTER: -s 198.51.100.7/32 -d 198.51.100.7/32 WEB has no local endpoints 80 DROP
+            PORTALS-FILTER: -d 198.51.100.7/32 WEB traffic from outside loadBalancerSourceRanges 80 DROP
+            PORTALS-FILTER-HOST: -d 198.51.100.7/32 WEB traffic from outside loadBalancerSourceRanges 80 DROP
+            """,
+            id="source ranges with this node's Pods, and the node itself",
+        ),
+        pytest.param(
+            (BALANCER,),
+            (serve(5000), DROP, serve(5001)),
+            ("198.18.0.0/15",),
+            BRIDGE,
+            """
+            PORTALS-CONTAINER: -s 198.18.0.0/15 -d 198.51.100.7/32 -i cbr0 WEB 80 to 5001
+            PORTALS-HOST: -s 198.18.0.0/15 -d 198.51.100.7/32 WEB 80 to host 5001
+            PORTALS-FILTER: -s 198.18.0.0/15 -d 198.51.100.7/32 WEB has no local endpoints 80 DROP
+            PORTALS-FILTER: -d 198.51.100.7/32 WEB traffic from outside loadBalancerSourceRanges 80 DROP
+            PORTALS-FILTER-HOST: -d 198.51.100.7/32 WEB traffic from outside loadBalancerSourceRanges 80 DROP
+            """,
+            id="source ranges and Pods by interface",
+        ),
+        pytest.param(
+            (BALANCER,),
+            (serve(5000), serve(5000), REJECT),
+            (),
+            PODS,
+            """
+            PORTALS-CONTAINER: -s 10.244.1.0/24 -d 198.51.100.7/32 WEB 80 ACCEPT
+            PORTALS-CONTAINER: -d 198.51.100.7/32 WEB 80 to 5000
+            PORTALS-FILTER: -s 10.244.1.0/24 -d 198.51.100.7/32 WEB has no endpoints 80 REJECT
+            PORTALS-FILTER-HOST: -d 198.51.100.7/32 WEB has no endpoints 80 REJECT
+            """,
+            id="this node's Pods are refused and others are not",
+        ),
+    ],
+)
+def test_rules_of_every_policy(
+    portals: tuple[Portal, ...],
+    leads: tuple[Lead, Lead, Lead],
+    ranges: tuple[str, ...],
+    local_traffic: LocalTraffic,
+    rules: str,
+) -> None:
+    assert shown(portals, *leads, ranges, local_traffic) == [line.strip() for line in rules.strip().splitlines()]
+
+
+@pytest.mark.parametrize("ranges", [(), ("fd00::/8",), ("10.0.0.0/8", "0.0.0.0/0")])
+def test_ranges_that_restrict_nothing(ranges: tuple[str, ...]) -> None:
+    leads = (serve(5000),) * 3
+    assert shown((BALANCER,), *leads, ranges) == shown((BALANCER,), *leads)
+
+
+def test_a_network_of_every_address_is_not_printed() -> None:
+    everybody = LocalTraffic(networks=("0.0.0.0/0",))
+    specs = shown((BALANCER,), serve(5000), serve(5001), serve(5000), local_traffic=everybody)
+    assert specs[0] == "PORTALS-CONTAINER: -d 198.51.100.7/32 WEB 80 to 5000"
+
+
+def test_udp_listeners_are_reached_through_portals_only() -> None:
+    name = ServicePortName("kube-system", "dns", "dns", Protocol.UDP)
+    portal = Portal(PortalKind.CLUSTER_IP, "fd00::10", 53)
+    binding = PortalBinding(name, (portal,), serve(5000), serve(5001), serve(5000))
+    found = portal_rules(binding, "::", "2001:db8::10", NOBODY)
+    match = '-p udp -m comment --comment "kube-system/dns:dns not through a portal" -m udp --dport'
+    untranslated = "-m addrtype --dst-type LOCAL -m conntrack ! --ctstate DNAT"
+    refused = "-j REJECT --reject-with icmp6-port-unreachable"
+    assert found[-2:] == (
+        Rule("filter", "KUBE-PORTALS-FILTER", f"{match} 5000 {untranslated} {refused}"),
+        Rule("filter", "KUBE-PORTALS-FILTER", f"{match} 5001 {untranslated} {refused}"),
+    )
+    elsewhere = '-d 2001:db8::10/128 -p udp -m comment --comment "kube-system/dns:dns not through a portal"'
+    assert portal_rules(binding, "2001:db8::10", "2001:db8::10", NOBODY)[-1].spec.startswith(elsewhere)
+    nobody = PortalBinding(name, (portal,), REJECT, REJECT, REJECT)
+    assert "not through" not in str(portal_rules(nobody, "::", "2001:db8::10", NOBODY))
+
+
+def test_the_health_check_is_let_in() -> None:
+    lead = serve(5000)
+    binding = PortalBinding(WEB_NAME, (CLUSTER_IP,), lead, lead, lead, health_check_port=32000)
+    assert portal_rules(binding, "0.0.0.0", "192.0.2.10", NOBODY)[-1] == Rule(
+        "filter",
+        "KUBE-NODEPORT-NON-LOCAL",
+        '-p tcp -m comment --comment "default/web health check node port" -m tcp --dport 32000 -j ACCEPT',
+    )

@@ -5,7 +5,7 @@ import pytest
 
 from tests.portals.conftest import Network
 from userproxy.errors import KernelToolError
-from userproxy.portals.rules import Family
+from userproxy.model import IPFamily
 from userproxy.portals.variant import Tools, Variant, detect, installed, legacy_tables
 
 MANGLE_CANARY = "*mangle\n:KUBE-KUBELET-CANARY - [0:0]\nCOMMIT\n"
@@ -15,7 +15,7 @@ LEFT_OVER = "*nat\n:KUBE-PORTALS-HOST - [0:0]\nCOMMIT\n"
 
 @pytest.fixture
 def both(network: Network) -> tuple[Network, dict[Variant, Tools]]:
-    found = {tools.variant: tools for tools in installed(Family.IPV4)}
+    found = {tools.variant: tools for tools in installed(IPFamily.IPV4)}
     if len(found) < len(Variant):
         pytest.skip("needs both variants of iptables")
     return network, found
@@ -40,7 +40,7 @@ def test_the_kernel_decides(
     network, found = both
     for variant, text in written:
         network.shell(found[variant].restore, "--noflush", text=text)
-    chosen = network.run(lambda: detect(Family.IPV4))
+    chosen = network.run(lambda: detect(IPFamily.IPV4))
     assert chosen.variant is expected
     assert reason in chosen.reason
 
@@ -48,26 +48,26 @@ def test_the_kernel_decides(
 def test_on_a_fresh_node_the_version_decides(both: tuple[Network, dict[Variant, Tools]]) -> None:
     network, _ = both
     expected = Variant.NFT if "nf_tables" in network.shell("iptables", "--version") else Variant.LEGACY
-    chosen = network.run(lambda: detect(Family.IPV4))
+    chosen = network.run(lambda: detect(IPFamily.IPV4))
     assert chosen.variant is expected
     assert "--version" in chosen.reason
 
 
 def test_looking_creates_no_table(both: tuple[Network, dict[Variant, Tools]]) -> None:
     network, _ = both
-    network.run(lambda: detect(Family.IPV4))
-    assert network.run(lambda: legacy_tables(Family.IPV4)) == frozenset()
+    network.run(lambda: detect(IPFamily.IPV4))
+    assert network.run(lambda: legacy_tables(IPFamily.IPV4)) == frozenset()
     assert network.shell("nft", "list", "tables") == ""
 
 
 @pytest.mark.parametrize("variant", list(Variant))
 def test_a_host_with_plain_programs_only(network: Network, tmp_path: Path, variant: Variant) -> None:
-    real = Path(next(tools.save for tools in installed(Family.IPV4) if tools.variant is variant)).resolve()
+    real = Path(next(tools.save for tools in installed(IPFamily.IPV4) if tools.variant is variant)).resolve()
     shutil.copy2(real, tmp_path)
     for name in ("iptables", "iptables-save", "iptables-restore"):
         (tmp_path / name).symlink_to(real.name)
     as_system_programs(network, tmp_path)
-    chosen = network.run(lambda: detect(Family.IPV4))
+    chosen = network.run(lambda: detect(IPFamily.IPV4))
     assert (chosen.variant, Path(chosen.save).name) == (variant, "iptables-save")
     assert chosen.reason == "it is the only one that works here"
 
@@ -75,7 +75,7 @@ def test_a_host_with_plain_programs_only(network: Network, tmp_path: Path, varia
 def test_no_iptables_is_one_sentence(network: Network, tmp_path: Path) -> None:
     as_system_programs(network, tmp_path)
     with pytest.raises(KernelToolError, match=r"^iptables is not installed: no iptables-nft-save, "):
-        network.run(lambda: detect(Family.IPV4))
+        network.run(lambda: detect(IPFamily.IPV4))
 
 
 def test_a_variant_that_does_not_run_is_not_taken(network: Network, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_variant_that_does_not_run_is_not_taken(network: Network, tmp_path: Pa
         (tmp_path / name).chmod(0o755)
     as_system_programs(network, tmp_path)
     with pytest.raises(KernelToolError, match=r"iptables-nft-save can read this kernel's tables"):
-        network.run(lambda: detect(Family.IPV4))
+        network.run(lambda: detect(IPFamily.IPV4))
 
 
 def as_system_programs(network: Network, directory: Path) -> None:

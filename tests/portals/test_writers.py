@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 
 from tests.portals.conftest import Network, shell
-from tests.portals.examples import WEB, WEB_RULES
+from tests.portals.examples import NOBODY, WEB, WEB_RULES
 from userproxy.errors import KernelToolError
+from userproxy.model import IPFamily
 from userproxy.portals.changes import Change, Edit, TableChange, difference
 from userproxy.portals.restore import RestoreWriter
-from userproxy.portals.rules import Family, jump_rules, portal_rules
+from userproxy.portals.rules import jump_rules, portal_rules
 from userproxy.portals.tables import parse_save
 from userproxy.portals.variant import Tools, Variant, installed, legacy_tables
 from userproxy.portals.writer import MOST_EDITS, ConflictError, Writer, is_small
 
-GROUPS = [portal_rules(WEB, "0.0.0.0", "192.0.2.10")]
+GROUPS = [portal_rules(WEB, "0.0.0.0", "192.0.2.10", NOBODY)]
 FROM_NOTHING = difference({}, GROUPS)
 JUMPS_ONLY = difference({}, [])
 EVERY_RULE = tuple(
@@ -43,7 +44,7 @@ def libiptc() -> Writer:
 @pytest.fixture
 def legacy(network: Network) -> Tools:
     """The legacy programs, and our chains made in an otherwise empty network."""
-    found = [tools for tools in installed(Family.IPV4) if tools.variant is Variant.LEGACY]
+    found = [tools for tools in installed(IPFamily.IPV4) if tools.variant is Variant.LEGACY]
     if not found:
         pytest.skip("needs the legacy variant of iptables")
     network.run(lambda: RestoreWriter(found[0]).apply(JUMPS_ONLY))
@@ -83,7 +84,7 @@ def test_libiptc_opens_no_other_table(network: Network, legacy: Tools) -> None:
         "from tests.portals.test_writers import EVERY_RULE, libiptc; libiptc().apply(EVERY_RULE)",
     )
     assert rules(network, legacy) == WEB_RULES
-    assert network.run(lambda: legacy_tables(Family.IPV4)) == {"nat", "filter"}
+    assert network.run(lambda: legacy_tables(IPFamily.IPV4)) == {"nat", "filter"}
 
 
 @pytest.mark.parametrize("make", [RestoreWriter, lambda _: libiptc()], ids=["restore", "libiptc"])

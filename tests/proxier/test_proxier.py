@@ -1,13 +1,18 @@
 """The executor, between fakes of what stands around it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
+from msgspec import structs
 from structlog.testing import capture_logs
 
 from userproxy.errors import KernelToolError, ObjectError, PortUnavailableError
 from userproxy.model import (
     EndpointSlice,
+    HealthCheck,
+    Lead,
+    ListenerName,
+    LocalTraffic,
     PortalBinding,
     PortSpec,
     Protocol,
@@ -18,8 +23,14 @@ from userproxy.model import (
     SliceEndpoint,
     SlicePort,
     Snapshot,
+    TrafficClass,
+    Verdict,
 )
-from userproxy.proxier.proxier import Proxier
+from userproxy.portals.conntrack import ConntrackEntry
+from userproxy.proxier.proxier import NodePortAddresses, Proxier
+from userproxy.proxier.stale import UdpEntry
+from userproxy.routing.selection import Locality
+from userproxy.routing.services import NoLocalEndpoints, Scope
 
 
 class World:
@@ -28,43 +39,59 @@ class World:
     name = "fake"
 
     def __init__(self) -> None:
+        self.states: dict[ServiceName, ServiceState] = {}
         self.changes: dict[ServiceName, ServiceState | None] = {}
-        self.open_ports: dict[ServicePortName, int] = {}
-        self.routes: dict[ServicePortName, Snapshot] = {}
+        self.open_ports: dict[ListenerName, int] = {}
+        self.routes: dict[ListenerName, Snapshot] = {}
         self.bindings: list[PortalBinding] | None = None
         self.syncs = 0
-        self.held: set[int] = set()
+        self.held: set[tuple[str, int]] = set()
         self.taken_by_others: set[int] = set()
         self.kernel_refuses = False
-        self.left_behind: dict[ServicePortName, int] = {}
+        self.differs = False
+        self.left_behind: dict[ServicePortName, tuple[int, ...]] = {}
+        self.addresses: frozenset[str] = frozenset()
+        self.local_traffic = LocalTraffic()
+
+    def put(self, *states: ServiceState) -> None:
+        self.states |= {state.service.key: state for state in states}
+        self.changes |= {state.service.key: state for state in states}
+
+    def drop(self, name: str) -> None:
+        del self.states[ServiceName("default", name)]
+        self.changes[ServiceName("default", name)] = None
 
     def take_changes(self) -> Mapping[ServiceName, ServiceState | None]:
         changes, self.changes = self.changes, {}
         return changes
 
-    def open(self, name: ServicePortName, preferred_port: int | None = None) -> int:
-        if name.name == "unlucky":
+    def everything(self) -> Mapping[ServiceName, ServiceState]:
+        self.changes = {}
+        return dict(self.states)
+
+    def open(self, listener: ListenerName, preferred_port: int | None = None) -> int:
+        if listener.service_port.name == "unlucky":
             raise PortUnavailableError("cannot listen on 0.0.0.0:0: Cannot assign requested address")
-        self.open_ports[name] = preferred_port or 40_000 + len(self.open_ports)
-        return self.open_ports[name]
+        self.open_ports[listener] = preferred_port or max(self.open_ports.values(), default=40_000) + 1
+        return self.open_ports[listener]
 
     def update(self, snapshot: Snapshot) -> None:
-        self.routes[snapshot.name] = snapshot
+        self.routes[snapshot.listener] = snapshot
 
-    def close(self, name: ServicePortName) -> None:
-        del self.open_ports[name]
-        self.routes.pop(name, None)
+    def close(self, listener: ListenerName) -> None:
+        del self.open_ports[listener]
+        self.routes.pop(listener, None)
 
     def recount_descriptors(self) -> None:
         pass
 
-    def claim(self, protocol: Protocol, port: int) -> None:
+    def claim(self, ip: str, protocol: Protocol, port: int) -> None:
         if port in self.taken_by_others:
             raise PortUnavailableError(f"port {port} is in use")
-        self.held.add(port)
+        self.held.add((ip, port))
 
-    def release(self, protocol: Protocol, port: int) -> None:
-        self.held.remove(port)
+    def release(self, ip: str, protocol: Protocol, port: int) -> None:
+        self.held.remove((ip, port))
 
 
 class Portals:
@@ -76,16 +103,23 @@ class Portals:
         self._world = world
         self.rule_counts: dict[str, int] = {}
 
-    async def sync(self, bindings: Sequence[PortalBinding]) -> None:
+    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> bool:
         self._world.syncs += 1
         if self._world.kernel_refuses:
             raise KernelToolError("iptables-restore ended with 4")
         self._world.bindings = list(bindings)
+        return verify and self._world.differs
 
-    async def local_ports(self) -> Mapping[ServicePortName, int]:
+    async def local_ports(self) -> Mapping[ServicePortName, Sequence[int]]:
         if self._world.kernel_refuses:
             raise KernelToolError("iptables-save ended with 4")
         return self._world.left_behind
+
+    async def local_addresses(self) -> frozenset[str]:
+        return self._world.addresses
+
+    def set_local_traffic(self, local_traffic: LocalTraffic) -> None:
+        self._world.local_traffic = local_traffic
 
     async def remove(self) -> Sequence[str]:
         return []
@@ -94,19 +128,20 @@ class Portals:
         pass
 
 
-def a_service(name: str, ip: str, node_port: int = 0, **changes: object) -> ServiceState:
+def a_service(name: str, ip: str, node_port: int = 0, *, node: str | None = None, **changes: object) -> ServiceState:
     fields: dict[str, object] = {
         "cluster_ips": (ip,),
         "ports": (PortSpec("http", Protocol.TCP, 80, node_port),),
     } | changes
     service = Service("default", name, **fields)  # type: ignore[arg-type]
-    endpoint = EndpointSlice(
-        "default", f"{name}-1", name, "IPv4", (SlicePort("http", Protocol.TCP, 8080),), (SliceEndpoint("10.0.0.1"),)
-    )
-    return ServiceState(service, (endpoint,))
+    endpoint = SliceEndpoint("10.0.0.1", node=node)
+    ports = tuple(SlicePort(spec.name, spec.protocol, 8080) for spec in service.ports)
+    return ServiceState(service, (EndpointSlice("default", f"{name}-1", name, "IPv4", ports, (endpoint,)),))
 
 
 WEB = ServicePortName("default", "web", "http", Protocol.TCP)
+WEB_LISTENER = ListenerName(WEB)
+HERE = Scope(locality=Locality("node-1", "a"))
 
 
 @pytest.fixture
@@ -116,50 +151,46 @@ def world() -> World:
 
 @pytest.fixture
 def proxier(world: World) -> Proxier:
-    return Proxier(world, world, Portals(world), world)
-
-
-def put(world: World, *states: ServiceState) -> None:
-    world.changes |= {state.service.key: state for state in states}
+    return Proxier(world, world, Portals(world), world, HERE)
 
 
 async def test_a_service_comes_and_goes(world: World, proxier: Proxier) -> None:
-    put(world, a_service("web", "10.96.0.1", 30080))
+    world.put(a_service("web", "10.96.0.1", 30080))
     assert await proxier.sync(verify=False)
-    assert list(world.open_ports) == [WEB]
-    assert [str(endpoint) for endpoint in world.routes[WEB].endpoints] == ["10.0.0.1:8080"]
-    assert world.held == {30080}
+    assert list(world.open_ports) == [WEB_LISTENER]
+    assert [str(endpoint) for endpoint in world.routes[WEB_LISTENER].endpoints] == ["10.0.0.1:8080"]
+    assert world.held == {("", 30080)}
     assert [binding.name for binding in world.bindings or ()] == [WEB]
     assert proxier.programmed == tuple(world.bindings or ())
-    world.changes[ServiceName("default", "web")] = None
+    world.drop("web")
     assert await proxier.sync(verify=False)
     assert (world.open_ports, world.held, world.bindings) == ({}, set(), [])
 
 
 async def test_a_service_that_becomes_none_of_ours_is_let_go(world: World, proxier: Proxier) -> None:
-    put(world, a_service("web", "10.96.0.1"))
+    world.put(a_service("web", "10.96.0.1"))
     await proxier.sync(verify=False)
-    put(world, a_service("web", "10.96.0.1", proxy_name="other"))
+    world.put(a_service("web", "10.96.0.1", proxy_name="other"))
     await proxier.sync(verify=False)
     assert world.open_ports == {}
 
 
 async def test_the_ports_of_an_earlier_process_are_taken_again(world: World, proxier: Proxier) -> None:
-    world.left_behind = {WEB: 41234}
-    put(world, a_service("web", "10.96.0.1"))
+    world.left_behind = {WEB: (41234,)}
+    world.put(a_service("web", "10.96.0.1"))
     await proxier.sync(verify=False)
-    assert world.open_ports == {WEB: 41234}
+    assert world.open_ports == {WEB_LISTENER: 41234}
 
 
 async def test_a_node_port_that_another_program_holds_is_named_once_and_tried_again(
     world: World, proxier: Proxier
 ) -> None:
     world.taken_by_others = {30080}
-    put(world, a_service("web", "10.96.0.1", 30080), a_service("other", "10.96.0.2", 30081))
+    world.put(a_service("web", "10.96.0.1", 30080), a_service("other", "10.96.0.2", 30081))
     with capture_logs() as logs:
         assert await proxier.sync(verify=False)
         assert await proxier.sync(verify=True)
-    problem = "default/web:http: node port 30080 (TCP) is not served: port 30080 is in use"
+    problem = "default/web:http: node port 30080 (TCP) is not served over IPv4: port 30080 is in use"
     assert {each.text for each in proxier.problems} == {problem}
     assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == [problem]
     portals = {str(b.name): [str(p) for p in b.portals] for b in world.bindings or ()}
@@ -172,39 +203,41 @@ async def test_a_node_port_that_another_program_holds_is_named_once_and_tried_ag
         assert await proxier.sync(verify=True)
     assert proxier.problems == set()
     assert [entry.get("problem") for entry in logs if entry["log_level"] == "info"] == [problem]
-    assert world.held == {30080, 30081}
+    assert world.held == {("", 30080), ("", 30081)}
 
 
 async def test_a_listener_that_cannot_be_opened_leaves_the_others_alone(world: World, proxier: Proxier) -> None:
-    put(world, a_service("unlucky", "10.96.0.1"), a_service("web", "10.96.0.2"))
+    world.put(a_service("unlucky", "10.96.0.1"), a_service("web", "10.96.0.2"))
     assert await proxier.sync(verify=False)
-    assert list(world.open_ports) == [WEB]
+    assert list(world.open_ports) == [WEB_LISTENER]
     assert [binding.name for binding in world.bindings or ()] == [WEB]
     (problem,) = proxier.problems
     assert problem.text.startswith("default/unlucky:http: not served: cannot listen on")
 
 
 async def test_conflicts_and_unserved_ports_are_problems(world: World, proxier: Proxier) -> None:
-    put(
-        world,
+    world.put(
         a_service("a", "10.96.0.1", 30080),
         a_service("b", "10.96.0.2", 30080),
-        a_service("dns", "10.96.0.3", ports=(PortSpec("dns", Protocol.UDP, 53),)),
+        a_service("sctp", "10.96.0.3", ports=(PortSpec("sctp", Protocol.SCTP, 53),)),
     )
     assert await proxier.sync(verify=False)
-    assert sorted(problem.text.split(" ")[0] for problem in proxier.problems) == ["default/b:http:", "default/dns:dns:"]
+    assert sorted(problem.text.split(" ")[0] for problem in proxier.problems) == [
+        "default/b:http:",
+        "default/sctp:sctp:",
+    ]
 
 
 async def test_when_the_kernel_refuses_nothing_old_is_taken_away(world: World, proxier: Proxier) -> None:
-    put(world, a_service("web", "10.96.0.1", 30080))
+    world.put(a_service("web", "10.96.0.1", 30080))
     await proxier.sync(verify=False)
     world.kernel_refuses = True
-    world.changes[ServiceName("default", "web")] = None
+    world.drop("web")
     with capture_logs() as logs:
         assert not await proxier.sync(verify=False)
     assert any("could not be synced" in entry["event"] and "ended with 4" in entry["reason"] for entry in logs)
-    assert list(world.open_ports) == [WEB]
-    assert world.held == {30080}
+    assert list(world.open_ports) == [WEB_LISTENER]
+    assert world.held == {("", 30080)}
     world.kernel_refuses = False
     assert await proxier.sync(verify=True)
     assert (world.open_ports, world.held, world.bindings) == ({}, set(), [])
@@ -212,32 +245,141 @@ async def test_when_the_kernel_refuses_nothing_old_is_taken_away(world: World, p
 
 async def test_a_kernel_that_refuses_from_the_start_is_tried_again(world: World, proxier: Proxier) -> None:
     world.kernel_refuses = True
-    put(world, a_service("web", "10.96.0.1"))
+    world.put(a_service("web", "10.96.0.1"))
     assert not await proxier.sync(verify=False)
     world.kernel_refuses = False
     assert await proxier.sync(verify=True)
-    assert list(world.open_ports) == [WEB]
+    assert list(world.open_ports) == [WEB_LISTENER]
 
 
-async def test_endpoint_changes_do_not_sync_portals(world: World, proxier: Proxier) -> None:
+async def test_other_endpoints_do_not_sync_portals_but_having_none_does(world: World, proxier: Proxier) -> None:
     state = a_service("web", "10.96.0.1")
-    put(world, state)
+    world.put(state)
     await proxier.sync(verify=False)
-    put(world, ServiceState(state.service, ()))
+    (slice_,) = state.slices
+    world.put(ServiceState(state.service, (structs.replace(slice_, endpoints=(SliceEndpoint("10.0.0.2"),)),)))
     await proxier.sync(verify=False)
     assert world.syncs == 1
-    assert world.routes[WEB].endpoints == ()
+    assert [str(endpoint) for endpoint in world.routes[WEB_LISTENER].endpoints] == ["10.0.0.2:8080"]
+    world.put(ServiceState(state.service, ()))
+    await proxier.sync(verify=False)
+    assert world.syncs == 2
+    assert world.routes[WEB_LISTENER].verdict is Verdict.REJECT
+    assert [binding.internal for binding in world.bindings or ()] == [Lead(Verdict.REJECT)]
+    assert list(world.open_ports) == [WEB_LISTENER], "it keeps its port for when endpoints come back"
+
+
+async def test_a_local_policy_has_a_listener_of_its_own(world: World, proxier: Proxier) -> None:
+    world.put(a_service("web", "10.96.0.1", 30080, type="NodePort", external_local=True, node="node-2"))
+    assert await proxier.sync(verify=False)
+    external = ListenerName(WEB, traffic=TrafficClass.EXTERNAL)
+    assert list(world.open_ports) == [WEB_LISTENER, external]
+    assert (world.routes[WEB_LISTENER].verdict, world.routes[external].verdict) == (Verdict.SERVE, Verdict.DROP)
+    assert proxier.no_local == NoLocalEndpoints(external=1)
+    assert world.bindings is not None
+    (binding,) = world.bindings
+    assert (binding.external, binding.on_node) == (Lead(Verdict.DROP), binding.internal)
+    world.put(a_service("web", "10.96.0.1", 30080, type="NodePort", node="node-2"))
+    assert await proxier.sync(verify=False)
+    assert proxier.no_local == NoLocalEndpoints()
+
+
+async def test_what_our_node_is_decides_and_may_change(world: World, proxier: Proxier) -> None:
+    web = a_service(
+        "web",
+        "10.96.0.1",
+        30080,
+        type="LoadBalancer",
+        external_local=True,
+        health_check_node_port=32000,
+        node="node-2",
+    )
+    world.put(web, a_service("gone-meanwhile", "10.96.0.2"))
+    await proxier.sync(verify=False)
+    assert proxier.health_checks == (HealthCheck(web.service.key, 32000, 0),)
+    world.drop("gone-meanwhile")
+    proxier.set_node(Scope(locality=Locality("node-2")), LocalTraffic(("10.244.0.0/16",)))
+    assert world.local_traffic.networks == ("10.244.0.0/16",)
+    assert await proxier.sync(verify=False)
+    external = ListenerName(WEB, traffic=TrafficClass.EXTERNAL)
+    assert world.routes.keys() == {WEB_LISTENER, external}
+    assert world.routes[external].verdict is Verdict.SERVE
+    assert proxier.health_checks == (HealthCheck(web.service.key, 32000, 1),)
+    assert world.syncs == 2
+    proxier.set_node(Scope(locality=Locality("node-2")), LocalTraffic(("10.245.0.0/16",)))
+    assert await proxier.sync(verify=False)
+    assert world.syncs == 3, "the bindings are the same, and the rules are not"
+    assert await proxier.sync(verify=False)
+    assert world.syncs == 3
+    world.drop("web")
+    assert await proxier.sync(verify=False)
+    assert not proxier.health_checks
+
+
+class Flows:
+    """The kernel's connection tracking: what it was asked to forget."""
+
+    def __init__(self) -> None:
+        self.asked: list[Callable[[UdpEntry], bool]] = []
+
+    async def delete_udp(self, is_stale: Callable[[UdpEntry], bool]) -> int:
+        self.asked.append(is_stale)
+        return 0
+
+
+def translated(port: int, local_port: int) -> ConntrackEntry:
+    return ConntrackEntry("10.244.1.2", 40000, "10.96.0.1", port, "192.0.2.10", local_port, reply_local=True)
+
+
+async def test_clients_that_were_led_elsewhere_are_forgotten_once_rules_are_others(world: World) -> None:
+    flows = Flows()
+    proxier = Proxier(world, world, Portals(world), world, HERE, conntrack=flows)
+    ports = (PortSpec("dns", Protocol.UDP, 53),)
+    world.put(a_service("dns", "10.96.0.1", ports=ports))
+    await proxier.sync(verify=False)
+    (first,) = flows.asked
+    (local_port,) = world.open_ports.values()
+    assert (first(translated(53, local_port)), first(translated(53, 999))) == (False, True)
+    world.put(a_service("web", "10.96.0.2"))
+    await proxier.sync(verify=False)
+    await proxier.sync(verify=True)
+    assert len(flows.asked) == 1, "TCP is none of its business, nor is a sync that changes nothing"
+    world.differs = True
+    await proxier.sync(verify=True)
+    assert len(flows.asked) == 2, "rules that had to be repaired may have let clients past"
+    assert flows.asked[-1](ConntrackEntry("10.244.1.2", 40000, "10.96.0.1", 53, "10.96.0.1", 53))
+    world.drop("dns")
+    await proxier.sync(verify=False)
+    assert flows.asked[-1](translated(53, local_port))
+    await proxier.sync(verify=True)
+    assert len(flows.asked) == 3, "without UDP there is nothing to forget"
+
+
+async def test_node_ports_are_claimed_and_served_on_the_addresses_that_are_asked_for(world: World) -> None:
+    proxier = Proxier(world, world, Portals(world), world, HERE, NodePortAddresses(("192.0.2.0/24",)))
+    world.addresses = frozenset({"127.0.0.1", "192.0.2.10", "198.51.100.7"})
+    world.put(a_service("web", "10.96.0.1", 30080, external_ips=("198.51.100.7",)))
+    assert await proxier.sync(verify=False)
+    assert world.held == {("192.0.2.10", 30080), ("198.51.100.7", 80)}
+    assert [str(portal) for binding in world.bindings or () for portal in binding.portals] == [
+        "cluster IP 10.96.0.1:80",
+        "external IP 198.51.100.7:80",
+        "node port 192.0.2.10:30080",
+    ]
+    world.addresses = frozenset({"127.0.0.1", "192.0.2.11"})
+    assert await proxier.sync(verify=True)
+    assert world.held == {("192.0.2.11", 30080)}
 
 
 async def test_a_name_that_no_rule_can_bear_does_not_end_the_proxier(
     world: World, proxier: Proxier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refuse(_self: Portals, _bindings: Sequence[PortalBinding]) -> None:
+    async def refuse(_self: Portals, _bindings: Sequence[PortalBinding], **_options: bool) -> bool:
         raise ObjectError("service port 'a b': its name cannot be the comment of an iptables rule")
 
-    put(world, a_service("web", "10.96.0.1"))
+    world.put(a_service("web", "10.96.0.1"))
     with monkeypatch.context() as patch:
         patch.setattr(Portals, "sync", refuse)
         assert not await proxier.sync(verify=False)
     assert await proxier.sync(verify=True)
-    assert list(world.open_ports) == [WEB]
+    assert list(world.open_ports) == [WEB_LISTENER]

@@ -7,16 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userproxy.model import Endpoint, Protocol, ServicePortName, Snapshot
+from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, TrafficClass, Verdict
+from userproxy.routing.affinity import AffinityTable
 from userproxy.routing.balancer import SUSPECT_SECONDS, Balancer
 
-NAME = ServicePortName("default", "web", "http", Protocol.TCP)
+NAME = ListenerName(ServicePortName("default", "web", "http", Protocol.TCP))
+EXTERNAL = ListenerName(NAME.service_port, traffic=TrafficClass.EXTERNAL)
 A, B, C = (Endpoint(f"10.0.0.{n}", 80) for n in (1, 2, 3))
 
 
 def a_balancer(*endpoints: Endpoint, affinity: int | None = None, seed: int = 1) -> Balancer:
     balancer = Balancer(Random(seed))
-    balancer.update(Snapshot(NAME, endpoints, affinity))
+    balancer.update(Snapshot(NAME, Verdict.SERVE, endpoints, affinity))
     return balancer
 
 
@@ -41,7 +43,7 @@ def test_the_order_is_shuffled() -> None:
 def test_an_update_with_the_same_endpoints_keeps_the_turn() -> None:
     balancer = a_balancer(A, B, C)
     picked = [balancer.pick("c", 0.0)]
-    balancer.update(Snapshot(NAME, (C, B, A)))
+    balancer.update(Snapshot(NAME, Verdict.SERVE, (C, B, A)))
     picked += [balancer.pick("c", 0.0), balancer.pick("c", 0.0)]
     assert set(picked) == {A, B, C}
 
@@ -78,12 +80,18 @@ class TestSuspects:
         balancer = a_balancer(A, B)
         balancer.suspect(A, 0.0)
         assert balancer.pick("c", 1.0) == B
-        assert balancer.pick("c", 1.0, (B,)) == A
+        assert [balancer.pick("c", 1.0, (B,)) for _ in range(3)] == [A, A, A]
+
+    def test_a_suspicion_of_an_endpoint_that_is_gone_counts_for_nothing(self) -> None:
+        balancer = a_balancer(B, C)
+        balancer.suspect(A, 0.0)
+        balancer.suspect(B, 0.0)
+        assert {balancer.pick("c", 1.0, (A,)) for _ in range(4)} == {C}
 
     def test_other_endpoints_start_without_suspicion(self) -> None:
         balancer = a_balancer(A, B)
         balancer.suspect(A, 0.0)
-        balancer.update(Snapshot(NAME, (A, C)))
+        balancer.update(Snapshot(NAME, Verdict.SERVE, (A, C)))
         assert {balancer.pick("c", 1.0), balancer.pick("c", 1.0)} == {A, C}
 
 
@@ -105,21 +113,21 @@ class TestAffinity:
     def test_an_edited_timeout_counts_from_the_last_connection(self, timeout: int, *, kept: bool) -> None:
         balancer = a_balancer(A, B, affinity=10)
         first = balancer.pick("c", 0.0)
-        balancer.update(Snapshot(NAME, (A, B), timeout))
+        balancer.update(Snapshot(NAME, Verdict.SERVE, (A, B), timeout))
         assert (balancer.pick("c", 6.0 if not kept else 15.0) == first) == kept
 
     def test_it_survives_changes_that_keep_the_endpoint(self) -> None:
         balancer = a_balancer(A, B, affinity=10)
         first = balancer.pick("c", 0.0)
         assert first is not None
-        balancer.update(Snapshot(NAME, (first, C), 10))
+        balancer.update(Snapshot(NAME, Verdict.SERVE, (first, C), 10))
         assert balancer.pick("c", 1.0) == first
 
     def test_it_ends_with_the_endpoint(self) -> None:
         balancer = a_balancer(A, B, affinity=10)
         first = balancer.pick("c", 0.0)
         other = B if first == A else A
-        balancer.update(Snapshot(NAME, (other,), 10))
+        balancer.update(Snapshot(NAME, Verdict.SERVE, (other,), 10))
         assert balancer.pick("c", 1.0) == other
 
     def test_a_failed_dial_moves_the_client(self) -> None:
@@ -139,5 +147,67 @@ class TestAffinity:
     def test_switching_it_off_spreads_again(self) -> None:
         balancer = a_balancer(A, B, affinity=10)
         balancer.pick("c", 0.0)
-        balancer.update(Snapshot(NAME, (A, B)))
+        balancer.update(Snapshot(NAME, Verdict.SERVE, (A, B)))
         assert {balancer.pick("c", 0.0), balancer.pick("c", 0.0)} == {A, B}
+
+
+class TestSharedAffinity:
+    """Two listeners of one service port: one has all endpoints, the other those of this node."""
+
+    def balancers(self, inner: tuple[Endpoint, ...], outer: tuple[Endpoint, ...]) -> tuple[Balancer, Balancer]:
+        table = AffinityTable()
+        pair = Balancer(Random(1), lambda _: table), Balancer(Random(2), lambda _: table)
+        self.update(pair, inner, outer)
+        return pair
+
+    def update(self, pair: tuple[Balancer, Balancer], inner: tuple[Endpoint, ...], outer: tuple[Endpoint, ...]) -> None:
+        pair[0].update(Snapshot(NAME, Verdict.SERVE, inner, 10))
+        pair[1].update(Snapshot(EXTERNAL, Verdict.SERVE, outer, 10))
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_a_client_of_one_keeps_its_endpoint_at_the_other(self, seed: int) -> None:
+        inner, outer = self.balancers((A, B, C), (A, B, C))
+        for _ in range(seed):
+            inner.pick("another client", 0.0)
+        assert outer.pick("c", 1.0) == inner.pick("c", 0.0) == outer.pick("c", 9.0)
+
+    def test_an_endpoint_that_is_not_in_the_list_does_not_count_and_gives_way(self) -> None:
+        inner, outer = self.balancers((B, C), (A,))
+        assert inner.pick("c", 0.0) in {B, C}
+        assert outer.pick("c", 1.0) == A
+        assert inner.pick("c", 2.0) in {B, C}
+
+    def test_a_client_is_forgotten_when_no_list_has_its_endpoint(self) -> None:
+        inner, _ = pair = self.balancers((A,), (A,))
+        assert inner.pick("c", 0.0) == A
+        self.update(pair, (B,), (B,))
+        assert inner.pick("another client", 0.0) == B
+        self.update(pair, (A, B, C), (A, B, C))
+        turns = [inner.pick("another", 0.0, (A, B, C)) for _ in range(3)]
+        while inner.pick("another", 0.0, (A, B, C)) != A:
+            pass
+        assert inner.pick("c", 1.0) == turns[(turns.index(A) + 1) % 3] != A
+
+    def test_an_endpoint_that_moves_from_list_to_list_keeps_its_clients(self) -> None:
+        inner, outer = pair = self.balancers((A,), ())
+        assert inner.pick("c", 0.0) == A
+        self.update(pair, (B,), (A, B, C))
+        for _ in range(3):
+            outer.pick("another client", 0.0, (A, B, C))
+            assert outer.pick("c", 1.0) == A
+
+    def test_a_listener_that_goes_leaves_the_clients_to_the_other(self) -> None:
+        inner, outer = self.balancers((A, B, C), (A, B))
+        first = inner.pick("c", 0.0)
+        outer.leave_affinity()
+        assert inner.pick("c", 1.0) == first
+
+    def test_when_the_last_listener_leaves_all_clients_are_forgotten(self) -> None:
+        table = AffinityTable()
+        pair = Balancer(Random(1), lambda _: table), Balancer(Random(2), lambda _: table)
+        self.update(pair, (A, B), (A, B))
+        pair[0].pick("c", 0.0)
+        pair[0].update(Snapshot(NAME, Verdict.SERVE, (A, B)))
+        assert len(table) == 1
+        pair[1].update(Snapshot(EXTERNAL, Verdict.SERVE, (A, B)))
+        assert len(table) == 0

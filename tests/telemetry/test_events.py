@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.forwarding.conftest import eventually
 from tests.telemetry.moments import Clock
+from tests.telemetry.waiting import eventually
 from userproxy.errors import UserproxyError
 from userproxy.model import ServiceName
 from userproxy.telemetry.events import Reason, Recorder, RetryPolicy
@@ -109,6 +109,15 @@ async def test_a_conflict_is_about_the_service_in_its_namespace() -> None:
         assert event["metadata"]["namespace"] == "shop"
         assert event["regarding"] == {"apiVersion": "v1", "kind": "Service", "namespace": "shop", "name": "web"}
         assert (event["reason"], event["type"], event["note"]) == ("PortConflict", "Warning", "port 80 is taken")
+
+
+async def test_a_health_check_that_failed_is_kube_proxys_event() -> None:
+    async with running() as bench:
+        bench.recorder.about_service(WEB, Reason.HEALTH_CHECK_FAILED, "node worker-1: taken")
+        await bench.written("POST 201")
+        event = bench.api.only
+        assert (event["reason"], event["type"]) == ("FailedToStartServiceHealthcheck", "Warning")
+        assert event["action"] == "Listen"
 
 
 async def test_a_repeat_becomes_a_series_and_a_storm_costs_its_logarithm() -> None:

@@ -5,18 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.telemetry.moments import at
-from userproxy.model import Node
+from userproxy.model import IPFamily, Node
 from userproxy.telemetry.health import Health
 from userproxy.telemetry.moments import Moment
 
+IPV4 = (IPFamily.IPV4,)
 WORKER = Node("worker-1")
 NOW = Moment(1_767_323_045_678_901_234, 100.0)
 BEFORE = Moment(1_767_323_030_100_000_000, 84.4)
 
 
 def synced() -> Health:
-    health = Health(sync_period=30)
-    health.family("IPv4").updated(BEFORE)
+    health = Health(30, IPV4)
+    health.family(IPFamily.IPV4).updated(BEFORE)
     return health
 
 
@@ -50,7 +51,7 @@ def test_an_ineligible_node_shows_the_last_update_of_a_healthy_proxy() -> None:
 
 
 def test_before_anything_happened_there_is_no_status_and_go_has_no_time() -> None:
-    answer = Health(sync_period=30).healthz(NOW)
+    answer = Health(30, IPV4).healthz(NOW)
     assert answer.status == 503
     assert answer.body == (
         b'{"lastUpdated":"0001-01-01T00:00:00Z","currentTime":"2026-01-02T03:04:05.678901234Z",'
@@ -59,10 +60,10 @@ def test_before_anything_happened_there_is_no_status_and_go_has_no_time() -> Non
 
 
 def test_the_newest_of_two_families_is_shown_and_either_makes_the_proxy_unhealthy() -> None:
-    health = Health(sync_period=30, families=("IPv6", "IPv4"))
-    health.family("IPv4").updated(at(0))
-    health.family("IPv6").updated(at(5))
-    health.family("IPv4").queued(at(6))
+    health = Health(30, (IPFamily.IPV6, IPFamily.IPV4))
+    health.family(IPFamily.IPV4).updated(at(0))
+    health.family(IPFamily.IPV6).updated(at(5))
+    health.family(IPFamily.IPV4).queued(at(6))
     answer = health.livez(at(66))
     assert answer.status == 503
     assert answer.body == (
@@ -70,6 +71,14 @@ def test_the_newest_of_two_families_is_shown_and_either_makes_the_proxy_unhealth
         b'{"IPv4":{"lastUpdated":"2026-01-02T03:04:00Z","healthy":false},'
         b'"IPv6":{"lastUpdated":"2026-01-02T03:04:05Z","healthy":true}}}'
     )
+
+
+def test_a_family_that_is_not_served_has_no_part() -> None:
+    with pytest.raises(KeyError):
+        Health(30, IPV4).family(IPFamily.IPV6)
+    health = Health(30, (IPFamily.IPV6,))
+    health.family(IPFamily.IPV6).updated(BEFORE)
+    assert b'"status":{"IPv6":{"lastUpdated":"2026-01-02T03:03:50.1Z","healthy":true}}}' in health.livez(NOW).body
 
 
 @pytest.mark.parametrize(
@@ -89,9 +98,9 @@ def test_the_newest_of_two_families_is_shown_and_either_makes_the_proxy_unhealth
     ],
 )
 def test_the_oldest_change_since_the_last_good_sync_decides(history: str, asked: float, healthy: bool) -> None:
-    health = Health(sync_period=30)
+    health = Health(30, IPV4)
     for step in history.split():
-        family = health.family("IPv4")
+        family = health.family(IPFamily.IPV4)
         happen = family.queued if step[0] == "q" else family.updated
         happen(at(float(step[1:])))
     assert health.livez(at(asked)).status == (200 if healthy else 503)
@@ -99,15 +108,15 @@ def test_the_oldest_change_since_the_last_good_sync_decides(history: str, asked:
 
 @pytest.mark.parametrize(("queued", "healthy_at_62"), [(1, True), (2, True), (3, False)])
 def test_a_change_that_came_during_a_sync_goes_on_waiting(queued: float, healthy_at_62: bool) -> None:
-    health = Health(sync_period=30)
-    health.family("IPv4").queued(at(queued))
-    health.family("IPv4").updated(at(4), began=at(2))
+    health = Health(30, IPV4)
+    health.family(IPFamily.IPV4).queued(at(queued))
+    health.family(IPFamily.IPV4).updated(at(4), began=at(2))
     assert health.healthy(at(62)) is healthy_at_62
 
 
 def test_setting_the_clock_changes_nothing() -> None:
-    health = Health(sync_period=30)
-    health.family("IPv4").queued(at(0))
+    health = Health(30, IPV4)
+    health.family(IPFamily.IPV4).queued(at(0))
     assert health.healthy(Moment(at(1e6).wall_ns, at(1).monotonic))
     assert not health.healthy(Moment(at(-1e6).wall_ns, at(60).monotonic))
 
@@ -132,15 +141,15 @@ def test_the_node_counts_for_healthz_alone(node: Node | None, eligible: bool) ->
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 40)), max_size=20), st.integers(0, 200))
 def test_the_rule_as_kube_proxy_words_it(steps: list[tuple[bool, int]], later: int) -> None:
-    health = Health(sync_period=30)
+    health = Health(30, IPV4)
     now, waiting = 0, list[int]()
     for is_change, pause in steps:
         now += pause
         if is_change:
-            health.family("IPv4").queued(at(now))
+            health.family(IPFamily.IPV4).queued(at(now))
             waiting.append(now)
         else:
-            health.family("IPv4").updated(at(now))
+            health.family(IPFamily.IPV4).updated(at(now))
             waiting.clear()
     now += later
     assert health.healthy(at(now)) is (not waiting or now - min(waiting) < 60)

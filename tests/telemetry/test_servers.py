@@ -12,16 +12,17 @@ import pytest
 import structlog
 from aiohttp import web
 
-from tests.forwarding.conftest import eventually
 from tests.telemetry.moments import Clock
+from tests.telemetry.waiting import eventually
+from userproxy.addresses import SocketAddress
 from userproxy.errors import PortUnavailableError
-from userproxy.model import Node
+from userproxy.model import IPFamily, Node
 from userproxy.telemetry.health import Health
 from userproxy.telemetry.logging import configure
 from userproxy.telemetry.metrics import Metrics
-from userproxy.telemetry.servers import BindAddress, BindPolicy, HttpServer, health_app, metrics_app
+from userproxy.telemetry.servers import BindPolicy, HttpServer, health_app, metrics_app
 
-ANY_PORT = BindAddress("127.0.0.1", 0)
+ANY_PORT = SocketAddress("127.0.0.1", 0)
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def printed() -> object:
 
 
 @asynccontextmanager
-async def serving(app: web.Application, address: BindAddress = ANY_PORT) -> AsyncIterator[str]:
+async def serving(app: web.Application, address: SocketAddress = ANY_PORT) -> AsyncIterator[str]:
     server = HttpServer("health", address, app, BindPolicy())
     async with asyncio.TaskGroup() as group:
         task = group.create_task(server.run(), name="server")
@@ -45,8 +46,8 @@ async def serving(app: web.Application, address: BindAddress = ANY_PORT) -> Asyn
 class Bench:
     def __init__(self) -> None:
         self.clock = Clock()
-        self.health = Health(sync_period=30)
-        self.metrics = Metrics("0.1.0")
+        self.health = Health(30, (IPFamily.IPV4,))
+        self.metrics = Metrics("0.1.0", (IPFamily.IPV4,))
 
     @property
     def health_app(self) -> web.Application:
@@ -123,7 +124,7 @@ async def test_metrics_are_prometheus_text() -> None:
 
 async def test_a_taken_port_is_tried_until_it_is_free_and_complained_of_once(printed: io.StringIO) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = BindAddress(*taken.getsockname())
+        address = SocketAddress(*taken.getsockname())
         server = HttpServer("health", address, Bench().health_app, BindPolicy(retry_every=0.01))
         async with asyncio.TaskGroup() as group:
             task = group.create_task(server.run(), name="server")
@@ -135,13 +136,13 @@ async def test_a_taken_port_is_tried_until_it_is_free_and_complained_of_once(pri
                 assert answer.status == 200
             task.cancel()
     (line,) = printed.getvalue().splitlines()
-    assert f"health: cannot listen on {address}: Address already in use" in line
+    assert f'"health: cannot listen on {address}: Address already in use"' in line
 
 
 async def test_hard_fail_says_why_and_ends(printed: io.StringIO) -> None:
     told: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = BindAddress(*taken.getsockname())
+        address = SocketAddress(*taken.getsockname())
         server = HttpServer("metrics", address, Bench().metrics_app, BindPolicy(hard_fail=True), told.append)
         with pytest.raises(PortUnavailableError, match=f"metrics: cannot listen on {address}: Address already in use"):
             await server.run()
@@ -150,7 +151,7 @@ async def test_hard_fail_says_why_and_ends(printed: io.StringIO) -> None:
 
 
 async def test_an_address_that_is_not_ours_is_a_failure_to_listen() -> None:
-    server = HttpServer("health", BindAddress("192.0.2.1", 10256), Bench().health_app, BindPolicy(hard_fail=True))
+    server = HttpServer("health", SocketAddress("192.0.2.1", 10256), Bench().health_app, BindPolicy(hard_fail=True))
     with pytest.raises(PortUnavailableError, match=r"192\.0\.2\.1:10256"):
         await server.run()
 
@@ -189,10 +190,18 @@ async def test_stopping_does_not_wait_for_an_answer_that_never_comes() -> None:
 
 
 async def test_ipv6_is_written_in_brackets() -> None:
-    async with serving(Bench().health_app, BindAddress("::1", 0)) as url, aiohttp.ClientSession() as client:
+    async with serving(Bench().health_app, SocketAddress("::1", 0)) as url, aiohttp.ClientSession() as client:
         assert url.startswith("http://[::1]:")
         async with client.get(f"{url}/livez") as answer:
             assert answer.status == 200
+
+
+async def test_all_ipv6_addresses_take_ipv4_clients_too() -> None:
+    async with serving(Bench().health_app, SocketAddress("::", 0)) as url, aiohttp.ClientSession() as client:
+        port = url.rpartition(":")[2]
+        for host in ("127.0.0.1", "[::1]"):
+            async with client.get(f"http://{host}:{port}/livez") as answer:
+                assert answer.status == 200
 
 
 async def test_noise_is_not_logged(printed: io.StringIO) -> None:
@@ -211,7 +220,7 @@ async def test_noise_is_not_logged(printed: io.StringIO) -> None:
 
 async def test_a_bug_of_ours_is_logged(printed: io.StringIO) -> None:
     nothing: dict[str, dict[str, object]] = {}
-    app = metrics_app(Metrics("0.1.0"), lambda: nothing["no such key"])
+    app = metrics_app(Metrics("0.1.0", (IPFamily.IPV4,)), lambda: nothing["no such key"])
     async with serving(app) as url, aiohttp.ClientSession() as client, client.get(f"{url}/configz") as answer:
         assert answer.status == 500
     assert "no such key" in printed.getvalue()

@@ -4,9 +4,9 @@ The way of an object from files::
 
     manifests   files, read again when they change            -> text
     documents   text, one Kubernetes object after the other   -> plain dicts, each with its place
-    decode      one dict: raw (its shape), then service and backends with checks (its values)
+    decode      one dict: raw (its shape), then service and backends with checks (its values) and annotations
                 -> Service, EndpointSlice, Node
-    store       all objects of all sources, changes collapsed -> what became of each Service
+    store       all objects of all sources, changes collapsed -> what became of each Service in each address family
 
 The way of an object from the API server, into the same store::
 

@@ -5,7 +5,7 @@ An onion of shells, each with its own kinds of failure::
     ApiSource       all resources; says when there is something to serve
     _Follower       one resource for ever: list, watch, list again when the server forgot where we were
     _persist        one try after the other, with pauses; failures told once an episode
-    fetch, watch    one list, one watch request
+    fetch, watch    one list (streamed where the server can, else in pages), one watch request
     ApiClient       one request; credentials
 
 While the API is away the last state serves on. A new list is compared with what is there: it never flushes.
@@ -22,11 +22,12 @@ from msgspec import Struct
 
 from userproxy.cluster.backoff import Backoff, BackoffFigures
 from userproxy.cluster.client import ApiClient
-from userproxy.cluster.failures import ApiError, ExpiredError, SilentError, UnreachableError
-from userproxy.cluster.listing import ANY_VERSION, LATEST_VERSION, fetch
+from userproxy.cluster.failures import ApiError, ExpiredError, RefusedError, SilentError, UnreachableError
+from userproxy.cluster.listing import ANY_VERSION, LATEST_VERSION, Listing, fetch
 from userproxy.cluster.reader import ObjectReader, Reading
 from userproxy.cluster.resources import Resource, endpoint_slices, own_node, services
 from userproxy.cluster.store import ClusterObject, ObjectKey, Store
+from userproxy.cluster.streaming import fetch_streamed
 from userproxy.cluster.watching import CHANGES, Event, WatchLimits, watch
 from userproxy.model import Node
 
@@ -38,6 +39,9 @@ _BATCH: Final = 50
 """Events that are applied at a stretch: a few milliseconds, for which traffic waits."""
 _SHORT: Final = 1.0
 """A watch that ends sooner, without an event, has failed. Seconds."""
+
+_NOT_ABOUT_STREAMS: Final = (401, 429)
+"""A list in pages would be refused, too."""
 
 
 class Timing(Struct, frozen=True):
@@ -136,6 +140,7 @@ class _Follower:
         self._random = Random()  # noqa: S311 -- spreads load, keeps no secret
         self._backoff = Backoff(timing.backoff, self._random)
         self._version = ANY_VERSION
+        self._streams_lists = True
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -172,7 +177,7 @@ class _Follower:
 
     async def _list(self) -> None:
         try:
-            listing = await fetch(self._client, self.resource, self._reader, self._version)
+            listing = await self._fetch()
         except ExpiredError:  # even the latest list expired between two of its pages
             self._version = LATEST_VERSION
             raise
@@ -183,6 +188,23 @@ class _Follower:
         self.listed = True
         log.debug("Listed", v=2, resource=self.resource.plural, objects=len(items), version=listing.version)
         self._on_change()
+
+    async def _fetch(self) -> Listing:
+        """All objects: streamed, and where that fails in pages. A server that refuses to stream is not asked again."""
+        if self._streams_lists:
+            try:
+                return await fetch_streamed(
+                    self._client, self.resource, self._reader, self._version, self._limits.initial_silence
+                )
+            except RefusedError as error:
+                if error.status in _NOT_ABOUT_STREAMS or error.status >= 500:
+                    raise
+                self._streams_lists = False
+                reason = str(error)
+            except (ExpiredError, UnreachableError) as error:
+                reason = str(error)
+            log.debug("Listing in pages", v=2, resource=self.resource.plural, reason=reason)
+        return await fetch(self._client, self.resource, self._reader, self._version)
 
     def _objects(self, readings: list[Reading]) -> list[ClusterObject]:
         """What is to be served of a list: of a bad object its last good version."""

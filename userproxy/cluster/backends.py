@@ -1,16 +1,16 @@
 """What Services lead to, from its raw shape: EndpointSlices, Endpoints, Nodes."""
 
-import sys
 from collections.abc import Sequence
+from functools import lru_cache
 
 from userproxy.cluster import raw
-from userproxy.cluster.checks import FAMILIES, Checker, family
-from userproxy.model import EndpointSlice, Node, SliceEndpoint, SlicePort
+from userproxy.cluster.checks import Checker, family, parse_moment, shared
+from userproxy.model import EndpointSlice, Hints, IPFamily, Node, SliceEndpoint, SlicePort
 
 
 def decode_slice(item: raw.RawEndpointSlice, checker: Checker) -> tuple[EndpointSlice, ...]:
     """A discovery.k8s.io/v1 EndpointSlice; none where its addresses are of type FQDN, which no proxy serves."""
-    metadata = item.metadata or raw.RawMetadata()
+    metadata = item.metadata or raw.RawSliceMetadata()
     labels = metadata.labels or raw.RawLabels()
     namespace = checker.namespace(metadata.namespace)
     name = checker.subdomain("metadata.name", checker.present("metadata.name", metadata.name))
@@ -18,20 +18,27 @@ def decode_slice(item: raw.RawEndpointSlice, checker: Checker) -> tuple[Endpoint
         raise checker.error(
             "metadata.labels", "kubernetes.io/service-name is missing, so the slice belongs to no Service"
         )
-    kind = checker.choice("addressType", checker.present("addressType", item.address_type), (*FAMILIES, "FQDN"))
+    kind = checker.choice("addressType", checker.present("addressType", item.address_type), (*IPFamily, "FQDN"))
     if kind == "FQDN":
         checker.note("addressType", '"FQDN" is not served, only IPv4 and IPv6')
         return ()
+    kind = IPFamily(kind)
     endpoints = [
         _slice_endpoint(f"endpoints[{index}].addresses[0]", endpoint, kind, checker)
         for index, endpoint in enumerate(item.endpoints or ())
         if endpoint.addresses
     ]
     ports = _endpoint_ports("ports", item.ports or (), checker)
-    return (EndpointSlice(namespace, name, labels.service_name, kind, ports, tuple(endpoints)),)
+    service = shared(labels.service_name)
+    return (EndpointSlice(namespace, name, service, kind, ports, tuple(endpoints), _triggered(metadata)),)
 
 
-def _slice_endpoint(path: str, endpoint: raw.RawEndpoint, kind: str, checker: Checker) -> SliceEndpoint:
+def _triggered(metadata: raw.RawSliceMetadata) -> float | None:
+    moment = parse_moment(metadata.annotations.time) if metadata.annotations else None
+    return moment.timestamp() if moment else None
+
+
+def _slice_endpoint(path: str, endpoint: raw.RawEndpoint, kind: IPFamily, checker: Checker) -> SliceEndpoint:
     """Only the first address counts: the others are the same Pod, and no consumer reads them."""
     conditions = endpoint.conditions or raw.RawConditions()
     return SliceEndpoint(
@@ -39,14 +46,38 @@ def _slice_endpoint(path: str, endpoint: raw.RawEndpoint, kind: str, checker: Ch
         ready=conditions.ready is not False,
         serving=conditions.serving is not False,
         terminating=conditions.terminating is True,
-        node=_shared(endpoint.node_name),
-        zone=_shared(endpoint.zone),
+        node=_name(endpoint.node_name),
+        hints=_hints(endpoint.hints) if endpoint.hints else None,
     )
 
 
-def _shared(name: str | None) -> str | None:
-    """One text for all that are equal: a few nodes and zones are named by ten thousands of endpoints."""
-    return sys.intern(name) if name else None
+def _name(name: str | None) -> str | None:
+    return shared(name) if name else None
+
+
+def _hints(hints: raw.RawHints) -> Hints | None:
+    zones, nodes = _names(hints.for_zones), _names(hints.for_nodes)
+    return _shared_hints(zones, nodes) if zones or nodes else None
+
+
+def _names(hints: Sequence[raw.RawHint] | None) -> tuple[str, ...]:
+    if not hints:
+        return ()
+    if len(hints) == 1 and hints[0].name:  # what nearly all endpoints have, in a third of the time
+        return (hints[0].name,)
+    return tuple(dict.fromkeys(hint.name for hint in hints if hint.name))
+
+
+@lru_cache(maxsize=8192)
+def _shared_hints(zones: tuple[str, ...], nodes: tuple[str, ...]) -> Hints:
+    """One value for all that are equal: there are as many as zones and nodes, and endpoints by the ten thousand."""
+    return Hints(zones, nodes)
+
+
+@lru_cache(maxsize=8192)
+def _shared_ports(ports: tuple[SlicePort, ...]) -> tuple[SlicePort, ...]:
+    """One tuple for all that are equal: most slices have one of a few."""
+    return ports
 
 
 def _endpoint_ports(path: str, ports: Sequence[raw.RawEndpointPort], checker: Checker) -> tuple[SlicePort, ...]:
@@ -61,12 +92,12 @@ def _endpoint_ports(path: str, ports: Sequence[raw.RawEndpointPort], checker: Ch
         else:
             checker.note(f"{here}.port", "missing, and no proxy serves all ports")
     checker.unique(path, (port.name or "" for port in ports), "name", "name")
-    return tuple(found)
+    return _shared_ports(tuple(found))
 
 
 def decode_endpoints(item: raw.RawEndpoints, checker: Checker) -> tuple[EndpointSlice, ...]:
     """A core/v1 Endpoints object: one slice for each subset and address family in it."""
-    metadata = item.metadata or raw.RawMetadata()
+    metadata = item.metadata or raw.RawSliceMetadata()
     namespace = checker.namespace(metadata.namespace)
     service = checker.subdomain("metadata.name", checker.present("metadata.name", metadata.name))
     slices = []
@@ -77,11 +108,11 @@ def decode_endpoints(item: raw.RawEndpoints, checker: Checker) -> tuple[Endpoint
             *_subset_endpoints(f"{path}.addresses", subset.addresses or (), checker, ready=True),
             *_subset_endpoints(f"{path}.notReadyAddresses", subset.not_ready_addresses or (), checker, ready=False),
         ]
-        for kind in FAMILIES:
+        for kind in IPFamily:
             members = tuple(endpoint for endpoint in endpoints if family(endpoint.address) == kind)
             if members:
                 name = f"{service}-endpoints-{index}-{kind.lower()}"
-                slices.append(EndpointSlice(namespace, name, service, kind, ports, members))
+                slices.append(EndpointSlice(namespace, name, service, kind, ports, members, _triggered(metadata)))
     return tuple(slices)
 
 
@@ -92,27 +123,32 @@ def _subset_endpoints(
     for index, address in enumerate(addresses):
         here = f"{path}[{index}].ip"
         ip = checker.host(here, checker.present(here, address.ip))
-        endpoints.append(SliceEndpoint(ip, ready=ready, serving=ready, node=_shared(address.node_name)))
+        endpoints.append(SliceEndpoint(ip, ready=ready, serving=ready, node=_name(address.node_name)))
     return endpoints
 
 
 def decode_node(item: raw.RawNode, checker: Checker) -> Node:
-    """A core/v1 Node: internal addresses before external ones, other types (Hostname) left out."""
+    """A core/v1 Node: internal addresses before external ones, other types (Hostname) left out.
+
+    An address or a network that is none costs only itself.
+    """
     metadata = item.metadata or raw.RawMetadata()
     labels = metadata.labels or raw.RawLabels()
     spec = item.spec or raw.RawNodeSpec()
     found = (item.status.addresses or []) if item.status else []
     cidrs = spec.pod_cidrs or ([spec.pod_cidr] if spec.pod_cidr else [])
+    addresses = (
+        checker.salvage(checker.host, f"status.addresses[{index}].address", entry.address or "")
+        for wanted in ("InternalIP", "ExternalIP")
+        for index, entry in enumerate(found)
+        if entry.type == wanted
+    )
+    networks = (checker.salvage(checker.network, f"spec.podCIDRs[{index}]", cidr) for index, cidr in enumerate(cidrs))
     return Node(
         name=checker.subdomain("metadata.name", checker.present("metadata.name", metadata.name)),
-        addresses=tuple(
-            checker.host(f"status.addresses[{index}].address", entry.address or "")
-            for wanted in ("InternalIP", "ExternalIP")
-            for index, entry in enumerate(found)
-            if entry.type == wanted
-        ),
+        addresses=tuple(address for address in addresses if address),
         zone=labels.zone or None,
-        pod_cidrs=tuple(checker.network(f"spec.podCIDRs[{index}]", cidr) for index, cidr in enumerate(cidrs)),
+        pod_cidrs=tuple(network for network in networks if network),
         deleting=bool(metadata.deletion_timestamp),
         taints=tuple(taint.key for taint in spec.taints or () if taint.key),
     )

@@ -5,14 +5,17 @@ The rules are the API server's own validation, so that what `kubectl apply` refu
 
 import json
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import ParamSpec, TypeVar
 
 from userproxy.errors import ObjectError
-from userproxy.model import Protocol
+from userproxy.model import IPFamily, Protocol
 
-FAMILIES = ("IPv4", "IPv6")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -50,9 +53,24 @@ def parse_ip(text: str) -> IPv4Address | IPv6Address:
     return mapped or address
 
 
-def family(address: str) -> str:
-    """``IPv4`` or ``IPv6``, for a canonical address."""
-    return "IPv6" if ":" in address else "IPv4"
+def family(address: str) -> IPFamily:
+    """The family of a canonical address or network."""
+    return IPFamily.IPV6 if ":" in address else IPFamily.IPV4
+
+
+def parse_moment(text: object) -> datetime | None:
+    """A time in RFC 3339, to the microsecond; None for what is none."""
+    if not isinstance(text, str) or not _TIMESTAMP.fullmatch(text):
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def shared(text: str) -> str:
+    """One object for all texts that are equal: ten thousands of endpoints name the same few nodes and Services."""
+    return sys.intern(text)
 
 
 class Checker:
@@ -74,6 +92,14 @@ class Checker:
         """Report the field at `path` and go on without it."""
         self.problems.append(str(self.error(path, complaint)))
 
+    def salvage(self, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """What `check` gives; or None, and its complaint is noted."""
+        try:
+            return check(*args, **kwargs)
+        except ObjectError as error:
+            self.problems.append(str(error))
+            return None
+
     def present(self, path: str, value: str | None) -> str:
         if not value:
             raise self.error(path, "missing")
@@ -83,6 +109,9 @@ class Checker:
         if value not in choices:
             raise self.error(path, f"{show(value)} is not one of {', '.join(choices)}")
         return value
+
+    def family(self, path: str, value: str) -> IPFamily:
+        return IPFamily(self.choice(path, value, tuple(IPFamily)))
 
     def within(self, path: str, value: int, lowest: int, highest: int, noun: str) -> int:
         if not lowest <= value <= highest:
@@ -110,7 +139,7 @@ class Checker:
 
     def namespace(self, value: str | None) -> str:
         """The namespace of an object, ``default`` where it names none."""
-        return self.label("metadata.namespace", value or "default")
+        return shared(self.label("metadata.namespace", value or "default"))
 
     def subdomain(self, path: str, value: str) -> str:
         """An RFC 1123 subdomain: labels joined by dots, what most objects are called."""
@@ -142,11 +171,11 @@ class Checker:
         return address
 
     def network(self, path: str, value: str) -> str:
-        """A canonical CIDR; bits beyond the prefix are dropped, as Go drops them."""
+        """A canonical CIDR; bits beyond the prefix are dropped and leading zeros are decimal, as for Go."""
         try:
             if not _CIDR.fullmatch(value):  # Python would read a netmask or a zone, too
                 raise ValueError(value)
-            return str(ip_network(value, strict=False))
+            return str(ip_network(value if ":" in value else _LEADING_ZEROS.sub("", value), strict=False))
         except ValueError:
             raise self.error(path, f"{show(value)} is not a network such as 10.244.0.0/24") from None
 
@@ -154,13 +183,10 @@ class Checker:
         """RFC 3339 in UTC and whole seconds, so that text sorts by time; empty where there is none."""
         if not value:
             return ""
-        try:
-            if not _TIMESTAMP.fullmatch(value):
-                raise ValueError(value)
-            moment = datetime.fromisoformat(value).astimezone(UTC).replace(microsecond=0)
-        except (ValueError, OverflowError):
-            raise self.error(path, f"{show(value)} is not a time such as 2026-01-31T12:00:00Z") from None
-        return moment.isoformat().replace("+00:00", "Z")
+        moment = parse_moment(value)
+        if moment is None:
+            raise self.error(path, f"{show(value)} is not a time such as 2026-01-31T12:00:00Z")
+        return moment.replace(microsecond=0).isoformat().replace("+00:00", "Z")
 
     def unique(self, path: str, values: Iterable[str], leaf: str, noun: str) -> None:
         """No value twice among the entries of the list at `path`."""

@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from userproxy.cluster.kubeconfig import read_kubeconfig
+from userproxy.cluster.library import import_client
 from userproxy.errors import UsageError
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -25,7 +26,8 @@ class ApiAccess(Struct, frozen=True, kw_only=True):
     """Where the API server is, as flags say it.
 
     Without `kubeconfig` the Pod's service account is used; `master` overrides the server's URL, and alone, outside
-    of a Pod, it is used without credentials.
+    of a Pod, it is used without credentials. The environment variable ``KUBECONFIG`` is not read, as kube-proxy does
+    not read it: what a node's proxy follows must not depend on whose shell has started it.
     """
 
     kubeconfig: Path | None = None
@@ -36,7 +38,7 @@ class ApiAccess(Struct, frozen=True, kw_only=True):
 
 async def load(access: ApiAccess) -> Any:
     """A Configuration of kubernetes_asyncio. Raises UsageError with one sentence."""
-    # A third of a second and 40 MB, which nobody pays who serves manifests.
+    import_client()  # only now: who serves manifests need not pay for it
     from kubernetes_asyncio.client import Configuration
     from kubernetes_asyncio.config.config_exception import ConfigException
 

@@ -4,6 +4,8 @@ The same structs fit plain dicts (a manifest) and JSON bytes (the API server). T
 :mod:`userproxy.cluster.decode` judges the values. Fields that are not here are never looked at.
 """
 
+from typing import Any
+
 from msgspec import Struct, field
 
 
@@ -21,6 +23,22 @@ class RawMetadata(Struct, frozen=True, rename="camel"):
     labels: RawLabels | None = None
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
+
+
+class RawServiceMetadata(RawMetadata, frozen=True, rename="camel"):
+    """A manifest's annotation may be no text at all; that is judged with the annotation, and costs no Service."""
+
+    annotations: dict[str, Any] | None = None
+
+
+class RawTrigger(Struct, frozen=True):
+    """The annotation that times the slice controllers; anything at all may stand in it."""
+
+    time: Any = field(name="endpoints.kubernetes.io/last-change-trigger-time", default=None)
+
+
+class RawSliceMetadata(RawMetadata, frozen=True, rename="camel"):
+    annotations: RawTrigger | None = None
 
 
 class RawServicePort(Struct, frozen=True, rename="camel"):
@@ -47,6 +65,10 @@ class RawServiceSpec(Struct, frozen=True, rename="camel"):
     ports: list[RawServicePort] | None = None
     session_affinity: str | None = None
     session_affinity_config: RawAffinityConfig | None = None
+    internal_traffic_policy: str | None = None
+    external_traffic_policy: str | None = None
+    load_balancer_source_ranges: list[str | None] | None = None
+    health_check_node_port: int | None = None
 
 
 class RawIngress(Struct, frozen=True, rename="camel"):
@@ -63,7 +85,7 @@ class RawServiceStatus(Struct, frozen=True, rename="camel"):
 
 
 class RawService(Struct, frozen=True):
-    metadata: RawMetadata | None = None
+    metadata: RawServiceMetadata | None = None
     spec: RawServiceSpec | None = None
     status: RawServiceStatus | None = None
 
@@ -80,15 +102,24 @@ class RawConditions(Struct, frozen=True):
     terminating: bool | None = None
 
 
+class RawHint(Struct, frozen=True):
+    name: str | None = None
+
+
+class RawHints(Struct, frozen=True, rename="camel"):
+    for_zones: list[RawHint] | None = None
+    for_nodes: list[RawHint] | None = None
+
+
 class RawEndpoint(Struct, frozen=True, rename="camel"):
     addresses: list[str] | None = None
     conditions: RawConditions | None = None
     node_name: str | None = None
-    zone: str | None = None
+    hints: RawHints | None = None
 
 
 class RawEndpointSlice(Struct, frozen=True, rename="camel"):
-    metadata: RawMetadata | None = None
+    metadata: RawSliceMetadata | None = None
     address_type: str | None = None
     ports: list[RawEndpointPort] | None = None
     endpoints: list[RawEndpoint] | None = None
@@ -106,7 +137,7 @@ class RawSubset(Struct, frozen=True, rename="camel"):
 
 
 class RawEndpoints(Struct, frozen=True):
-    metadata: RawMetadata | None = None
+    metadata: RawSliceMetadata | None = None
     subsets: list[RawSubset] | None = None
 
 

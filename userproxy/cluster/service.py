@@ -3,22 +3,24 @@
 from collections.abc import Sequence
 
 from userproxy.cluster import raw
-from userproxy.cluster.checks import FAMILIES, Checker, family, show
-from userproxy.errors import ObjectError
-from userproxy.model import PortSpec, Service
+from userproxy.cluster.annotations import read_annotations
+from userproxy.cluster.checks import Checker, family, shared, show
+from userproxy.model import IPFamily, PortSpec, Service
 
 _TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
 _DEFAULT_AFFINITY_TIMEOUT = 10800
 _LONGEST_AFFINITY_TIMEOUT = 86400
+_NOBODY = {IPFamily.IPV4: "0.0.0.0/32", IPFamily.IPV6: "::/128"}
+"""Networks from which no connection can come: the unspecified address is nobody's (RFC 1122, RFC 4291)."""
 
 
 def decode_service(service: raw.RawService, checker: Checker) -> Service:
     """A core/v1 Service. Headless and ExternalName ones decode, too: routing skips them."""
-    metadata = service.metadata or raw.RawMetadata()
+    metadata = service.metadata or raw.RawServiceMetadata()
     spec = service.spec or raw.RawServiceSpec()
     labels = metadata.labels or raw.RawLabels()
     namespace = checker.namespace(metadata.namespace)
-    name = checker.label("metadata.name", checker.present("metadata.name", metadata.name))
+    name = shared(checker.label("metadata.name", checker.present("metadata.name", metadata.name)))
     kind = checker.choice("spec.type", spec.type or "ClusterIP", _TYPES)
     cluster_ips = _cluster_ips(spec, checker)
     headless = "None" in (spec.cluster_ip, *(spec.cluster_ips or ()))
@@ -26,10 +28,11 @@ def decode_service(service: raw.RawService, checker: Checker) -> Service:
         raise checker.error("spec.ports", "missing; a Service needs at least one port")
     if not cluster_ips and not headless and kind != "ExternalName":
         checker.note("spec.clusterIP", "missing; only an API server allots one, so nothing is served")
+    settings = read_annotations(f"{namespace}/{name}", metadata.annotations or {})
     return Service(
         namespace=namespace,
         name=name,
-        type=kind,
+        type=shared(kind),
         cluster_ips=cluster_ips,
         external_ips=_external_ips(spec, checker),
         load_balancer_ips=_load_balancer_ips(service.status, checker),
@@ -37,6 +40,13 @@ def decode_service(service: raw.RawService, checker: Checker) -> Service:
         affinity_timeout=_affinity_timeout(spec, checker),
         created=checker.timestamp("metadata.creationTimestamp", metadata.creation_timestamp),
         proxy_name=labels.service_proxy_name,
+        internal_local=_is_local("spec.internalTrafficPolicy", spec.internal_traffic_policy, checker),
+        external_local=_is_local("spec.externalTrafficPolicy", spec.external_traffic_policy, checker),
+        source_ranges=_source_ranges(spec.load_balancer_source_ranges or (), checker),
+        health_check_node_port=_health_check_node_port(spec, checker),
+        close_removed=settings.close_removed,
+        udp_timeout=settings.udp_timeout,
+        bad_annotations=settings.complaints,
     )
 
 
@@ -53,9 +63,8 @@ def _cluster_ips(spec: raw.RawServiceSpec, checker: Checker) -> tuple[str, ...]:
         return ()
     families: Sequence[str | None] = spec.ip_families or (None,)
     addresses = []
-    for index, (wanted, address) in enumerate(zip(families, many, strict=False)):
-        if wanted is not None:
-            checker.choice(f"spec.ipFamilies[{index}]", wanted, FAMILIES)
+    for index, (name, address) in enumerate(zip(families, many, strict=False)):
+        wanted = None if name is None else checker.family(f"spec.ipFamilies[{index}]", name)
         path = f"spec.clusterIPs[{index}]" if spec.cluster_ips else "spec.clusterIP"
         addresses.append(checker.host(path, address, wanted))
     checker.unique("spec.clusterIPs", map(family, addresses), "family", "family")
@@ -68,23 +77,61 @@ def _external_ips(spec: raw.RawServiceSpec, checker: Checker) -> tuple[str, ...]
     for index, text in enumerate(spec.external_ips or ()):
         if not text or not text.strip():
             continue
-        try:
-            addresses.append(checker.host(f"spec.externalIPs[{index}]", text))
-        except ObjectError as error:
-            checker.problems.append(str(error))
+        address = checker.salvage(checker.host, f"spec.externalIPs[{index}]", text)
+        if address:
+            addresses.append(address)
     return tuple(dict.fromkeys(addresses))
 
 
 def _load_balancer_ips(status: raw.RawServiceStatus | None, checker: Checker) -> tuple[str, ...]:
-    """Ingress addresses to be treated as virtual IPs: mode VIP or none at all (KEP-1860)."""
+    """Ingress addresses to be treated as virtual IPs: mode VIP or none at all (KEP-1860). A bad one is left out."""
     balancer = status.load_balancer if status else None
     addresses = []
     for index, ingress in enumerate(balancer.ingress or () if balancer else ()):
         path = f"status.loadBalancer.ingress[{index}]"
-        mode = checker.choice(f"{path}.ipMode", ingress.ip_mode or "VIP", ("VIP", "Proxy"))
+        mode = checker.salvage(checker.choice, f"{path}.ipMode", ingress.ip_mode or "VIP", ("VIP", "Proxy"))
         if ingress.ip and mode == "VIP":
-            addresses.append(checker.host(f"{path}.ip", ingress.ip))
+            address = checker.salvage(checker.host, f"{path}.ip", ingress.ip)
+            if address:
+                addresses.append(address)
     return tuple(dict.fromkeys(addresses))
+
+
+def _is_local(path: str, policy: str | None, checker: Checker) -> bool:
+    """Whether a traffic policy says Local; kube-proxy takes what it does not know for Cluster."""
+    if policy and policy not in ("Cluster", "Local"):
+        checker.note(path, f"{show(policy)} is not one of Cluster, Local; it is taken for Cluster")
+    return policy == "Local"
+
+
+def _source_ranges(ranges: Sequence[str | None], checker: Checker) -> tuple[str, ...]:
+    """Networks that may use the load-balancer IPs. One that is malformed is left out, as kube-proxy leaves it out.
+
+    But no range at all means everybody. So where a family has nothing but malformed ranges, or all of them are, a
+    network of nobody stands for it: a typing error must not open what somebody meant to close.
+    """
+    if not ranges:
+        return ()
+    path = "spec.loadBalancerSourceRanges"
+    networks: list[str] = []
+    malformed: set[IPFamily] = set()
+    for index, text in enumerate(ranges):
+        network = checker.salvage(checker.network, f"{path}[{index}]", (text or "").strip())
+        if network:
+            networks.append(network)
+        else:
+            malformed.add(family(text or ""))
+    closed = malformed - set(map(family, networks)) if networks else IPFamily
+    for each in sorted(closed):
+        checker.note(path, f"no {each} network is left, so no {each} client may use the load-balancer IPs")
+        networks.append(_NOBODY[each])
+    return tuple(dict.fromkeys(networks))
+
+
+def _health_check_node_port(spec: raw.RawServiceSpec, checker: Checker) -> int:
+    """0 also for what is no port number: that costs the health check, and not the Service."""
+    path, port = "spec.healthCheckNodePort", spec.health_check_node_port
+    return checker.salvage(checker.within, path, port, 0, 65535, "a port number") or 0 if port else 0
 
 
 def _service_ports(ports: Sequence[raw.RawServicePort], checker: Checker) -> tuple[PortSpec, ...]:
@@ -95,7 +142,7 @@ def _service_ports(ports: Sequence[raw.RawServicePort], checker: Checker) -> tup
             raise checker.error(f"{path}.name", f"missing, and needed because there are {len(ports)} ports")
         specs.append(
             PortSpec(
-                name=checker.label(f"{path}.name", port.name) if port.name else "",
+                name=shared(checker.label(f"{path}.name", port.name)) if port.name else "",
                 protocol=checker.protocol(f"{path}.protocol", port.protocol),
                 port=checker.port(f"{path}.port", port.port),
                 node_port=checker.within(f"{path}.nodePort", port.node_port or 0, 0, 65535, "a port number"),

@@ -1,22 +1,24 @@
-"""All objects of the cluster as they are now, and which Services changed since somebody last asked.
+"""All objects of the cluster as they are now, and for each address family which Services changed.
 
 Pure: no source, file, clock or loop. Manifests and the API server feed the same Store.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeAlias
 
 from msgspec import Struct
 
-from userproxy.model import EndpointSlice, Node, Service, ServiceName, ServiceState
+from userproxy.cluster.checks import family
+from userproxy.model import EndpointSlice, IPFamily, Node, Service, ServiceName, ServiceState
 
 ClusterObject: TypeAlias = Service | EndpointSlice | Node
 """An object that a source can deliver."""
 
 
-class ObjectKey(Struct, frozen=True, order=True):
+class ObjectKey(Struct, frozen=True, order=True, gc=False):
     """What makes two objects the same one. ``namespace`` is empty for a Node."""
 
     kind: str
@@ -32,75 +34,32 @@ def object_key(item: ClusterObject) -> ObjectKey:
     return ObjectKey(type(item).__name__, namespace, item.name)
 
 
-class Store:
-    """Objects by key, with changes collapsed per Service.
+class Changes:
+    """What one consumer has not taken yet of what changed for one address family. Made by `Store.subscribe`.
 
-    Objects come in any order: a slice before its Service, a Service deleted before its slices. Slices are
-    tracked one by one, so an endpoint that moves from one to another is never lost.
+    A Service all of whose cluster IPs are of the other family is not there for it, nor is a slice of the other family.
     """
 
-    def __init__(self) -> None:
-        self._objects: dict[ObjectKey, ClusterObject] = {}
-        self._slices: dict[ServiceName, dict[str, EndpointSlice]] = {}
-        self._nodes: dict[str, Node] = {}
-        self._before: dict[ServiceName, ServiceState | None] = {}
+    def __init__(self, store: "Store", family: IPFamily) -> None:
+        self.family = family
+        self._store = store
+        self._before: dict[ServiceName, ServiceState | None] = dict.fromkeys(store.names(family))
         self._nodes_before: dict[str, Node] = {}
-        self.events: Counter[str] = Counter()
-        """How many objects of each kind were added, changed or deleted so far."""
+        self._triggers: dict[ServiceName, list[float]] = {}
 
     @property
-    def pending(self) -> int:
-        """Services that changed, or whose slices did, since the last `take_changes`."""
-        return len(self._before)
-
-    @property
-    def nodes(self) -> Mapping[str, Node]:
-        """All Nodes by name: a live view."""
-        return MappingProxyType(self._nodes)
+    def waiting(self) -> KeysView[ServiceName]:
+        """The Services that changed, or whose slices did: a live view."""
+        return self._before.keys()
 
     @property
     def has_changes(self) -> bool:
-        """Whether a Service or a Node differs from what the last `take_changes` left."""
-        return self._nodes != self._nodes_before or any(
+        """Whether a Service or a Node differs from what was taken last."""
+        return self._store.nodes != self._nodes_before or any(
             self._state(name) != before for name, before in self._before.items()
         )
 
-    def get(self, key: ObjectKey) -> ClusterObject | None:
-        """The object as it is now."""
-        return self._objects.get(key)
-
-    def upsert(self, item: ClusterObject) -> None:
-        """Add an object, or put it in the place of its previous version."""
-        key = object_key(item)
-        if self._objects.get(key) == item:
-            return
-        self.events[key.kind] += 1
-        self._forget(key)
-        match item:
-            case Service():
-                self._remember(item.key)
-            case EndpointSlice():
-                self._remember(item.service_name)
-                self._slices.setdefault(item.service_name, {})[item.name] = item
-            case Node():
-                self._nodes[item.name] = item
-        self._objects[key] = item
-
-    def delete(self, key: ObjectKey) -> None:
-        """Remove an object; one that is not there is no error."""
-        if key in self._objects:
-            self.events[key.kind] += 1
-            self._forget(key)
-
-    def replace(self, kind: type[ClusterObject], items: Iterable[ClusterObject]) -> None:
-        """Make `items` all objects of their kind, as after a new list: what is not among them is deleted."""
-        wanted = {object_key(item): item for item in items}
-        for key in [key for key in self._objects if key.kind == kind.__name__ and key not in wanted]:
-            self.delete(key)
-        for item in wanted.values():
-            self.upsert(item)
-
-    def take_changes(self) -> dict[ServiceName, ServiceState | None]:
+    def take_changes(self) -> Mapping[ServiceName, ServiceState | None]:
         """What became of each Service that changed since the last call; None is a Service that is gone.
 
         The oldest state before and the newest after are compared, so a change that was undone never shows,
@@ -111,33 +70,183 @@ class Store:
             after = self._state(name)
             if after != before:
                 changes[name] = after
-        self._before = {}
-        self._nodes_before = dict(self._nodes)
+        self._taken()
         return changes
 
-    def _forget(self, key: ObjectKey) -> None:
-        match self._objects.get(key):
+    def everything(self) -> Mapping[ServiceName, ServiceState]:
+        """All Services as they are now, which takes all changes, too: a Service that is not among them is gone."""
+        self._taken()
+        states = ((name, self._state(name)) for name in self._store.names(self.family))
+        return {name: state for name, state in states if state is not None}
+
+    def take_triggers(self) -> Sequence[float]:
+        """When it happened what led to new versions of slices: Unix times, one a version, since the last call.
+
+        As for kube-proxy, what happened before the Store was started does not count, and a slice that is deleted takes
+        along all times of its Service. Slices whose Service is not there have none: nothing is programmed for them.
+        """
+        triggers, self._triggers = self._triggers, {}
+        return [time for name, times in triggers.items() if self._state(name) is not None for time in times]
+
+    def remember(self, name: ServiceName) -> None:
+        """For the Store to call before a Service changes."""
+        if name not in self._before:
+            self._before[name] = self._state(name)
+
+    def remember_slice(self, name: ServiceName, triggered: float | None = None) -> None:
+        """For the Store to call before a slice of a Service changes, because of what happened at `triggered`."""
+        if triggered is not None:
+            self._triggers.setdefault(name, []).append(triggered)
+        if name not in self._before and (state := self._state(name)) is not None:
+            self._before[name] = state
+
+    def forget_triggers(self, name: ServiceName) -> None:
+        """For the Store to call when a slice of a Service is gone."""
+        self._triggers.pop(name, None)
+
+    def _taken(self) -> None:
+        self._before = {}
+        self._nodes_before = dict(self._store.nodes)
+
+    def _state(self, name: ServiceName) -> ServiceState | None:
+        return self._store.state(name, self.family)
+
+
+class Store:
+    """Objects by key, with changes collapsed per Service and subscriber.
+
+    Objects come in any order: a slice before its Service, a Service deleted before its slices. Slices are
+    tracked one by one, so an endpoint that moves from one to another is never lost. `started` is the Unix time from
+    which triggers of changes count.
+    """
+
+    def __init__(self, started: float = 0.0) -> None:
+        self._started = started
+        self._objects: dict[ObjectKey, ClusterObject] = {}
+        self._services: dict[ServiceName, Service] = {}
+        self._nodes: dict[str, Node] = {}
+        self._slices: dict[IPFamily, dict[ServiceName, tuple[EndpointSlice, ...]]] = {each: {} for each in IPFamily}
+        self._subscribers: list[Changes] = []
+        self.events: Counter[str] = Counter()
+        """How many objects of each kind were added, changed or deleted so far."""
+
+    def subscribe(self, family: IPFamily) -> Changes:
+        """The changes of one family for one consumer, who must take them: they are kept until then.
+
+        The first that it takes are all Services that there are.
+        """
+        subscriber = Changes(self, family)
+        self._subscribers.append(subscriber)
+        return subscriber
+
+    @property
+    def pending(self) -> int:
+        """Services that changed, or whose slices did, and that some subscriber has not taken yet."""
+        waiting = [subscriber.waiting for subscriber in self._subscribers if subscriber.waiting]
+        return len(waiting[0] if len(waiting) == 1 else set[ServiceName]().union(*waiting))
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """All Nodes by name: a live view."""
+        return MappingProxyType(self._nodes)
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether a Service or a Node differs from what some subscriber has taken."""
+        return any(subscriber.has_changes for subscriber in self._subscribers)
+
+    def get(self, key: ObjectKey) -> ClusterObject | None:
+        """The object as it is now."""
+        return self._objects.get(key)
+
+    def upsert(self, item: ClusterObject) -> None:
+        """Add an object, or put it in the place of its previous version."""
+        key = object_key(item)
+        old = self._objects.get(key)
+        if old == item:
+            return
+        self.events[key.kind] += 1
+        match item:
+            case Service():
+                self._remember(item, *([old] if isinstance(old, Service) else []))
+                self._services[item.key] = item
+            case EndpointSlice():
+                self._put_slice(old if isinstance(old, EndpointSlice) else None, item)
+            case Node():
+                self._nodes[item.name] = item
+        self._objects[key] = item
+
+    def delete(self, key: ObjectKey) -> None:
+        """Remove an object; one that is not there is no error."""
+        match self._objects.pop(key, None):
             case Service() as service:
-                self._remember(service.key)
+                self._remember(service)
+                del self._services[service.key]
             case EndpointSlice() as gone:
-                self._remember(gone.service_name)
-                siblings = self._slices[gone.service_name]
-                del siblings[gone.name]
-                if not siblings:
-                    del self._slices[gone.service_name]
+                self._remove_slice(gone)
             case Node() as node:
                 del self._nodes[node.name]
             case None:
                 return
-        del self._objects[key]
+        self.events[key.kind] += 1
 
-    def _remember(self, name: ServiceName) -> None:
-        if name not in self._before:
-            self._before[name] = self._state(name)
+    def replace(self, kind: type[ClusterObject], items: Iterable[ClusterObject]) -> None:
+        """Make `items` all objects of their kind, as after a new list: what is not among them is deleted."""
+        wanted = {object_key(item): item for item in items}
+        for key in [key for key in self._objects if key.kind == kind.__name__ and key not in wanted]:
+            self.delete(key)
+        for item in wanted.values():
+            self.upsert(item)
 
-    def _state(self, name: ServiceName) -> ServiceState | None:
-        service = self._objects.get(ObjectKey("Service", name.namespace, name.name))
-        if not isinstance(service, Service):
+    def state(self, name: ServiceName, family: IPFamily) -> ServiceState | None:
+        """A Service as a family has it; None where it is not there for that family."""
+        service = self._services.get(name)
+        if service is None or not _concerns(service, family):
             return None
-        slices = self._slices.get(name, {})
-        return ServiceState(service, tuple(slices[key] for key in sorted(slices)))
+        return ServiceState(service, self._slices[family].get(name, ()))
+
+    def names(self, family: IPFamily) -> Iterator[ServiceName]:
+        """The Services that are there for a family."""
+        return (name for name, service in self._services.items() if _concerns(service, family))
+
+    def _remember(self, *versions: Service) -> None:
+        """Note how a Service is before one of these takes the place of the other."""
+        for subscriber in self._subscribers:
+            if any(_concerns(version, subscriber.family) for version in versions):
+                subscriber.remember(versions[0].key)
+
+    def _put_slice(self, old: EndpointSlice | None, new: EndpointSlice) -> None:
+        """A slice that changes hands is a deletion for the one Service, and new for the other."""
+        if old is not None and (old.service_name, old.address_type) != (new.service_name, new.address_type):
+            self._remove_slice(old)
+        name, kind = new.service_name, IPFamily(new.address_type)
+        triggered = new.triggered if new.triggered is not None and new.triggered > self._started else None
+        for subscriber in self._of(kind):
+            subscriber.remember_slice(name, triggered)
+        siblings = self._slices[kind].get(name, ())
+        start = bisect_left(siblings, new.name, key=_name_of)
+        end = bisect_right(siblings, new.name, key=_name_of)
+        self._slices[kind][name] = (*siblings[:start], new, *siblings[end:])
+
+    def _remove_slice(self, gone: EndpointSlice) -> None:
+        name, kind = gone.service_name, IPFamily(gone.address_type)
+        for subscriber in self._of(kind):
+            subscriber.remember_slice(name)
+            subscriber.forget_triggers(name)
+        siblings = tuple(each for each in self._slices[kind][name] if each.name != gone.name)
+        if siblings:
+            self._slices[kind][name] = siblings
+        else:
+            del self._slices[kind][name]
+
+    def _of(self, family: IPFamily) -> Iterator[Changes]:
+        return (subscriber for subscriber in self._subscribers if subscriber.family is family)
+
+
+def _concerns(service: Service, kind: IPFamily) -> bool:
+    """Whether a family serves a Service, or says why nobody does: one without a cluster IP is of either family."""
+    return not service.cluster_ips or any(family(address) is kind for address in service.cluster_ips)
+
+
+def _name_of(part: EndpointSlice) -> str:
+    return part.name

@@ -21,12 +21,14 @@ class WatchLimits(Struct, frozen=True):
 
     The server ends it after a time between `shortest` and `longest`, so that nodes spread over its replicas. It is
     given up after `silence` without a byte: a server sends a bookmark about every minute, and a connection that
-    a load balancer dropped would otherwise never end.
+    a load balancer dropped would otherwise never end. A list that is streamed is given up after `initial_silence`: a
+    server that does not know of such lists never tells their end.
     """
 
     shortest: float = 300.0
     longest: float = 600.0
     silence: float = 150.0
+    initial_silence: float = 10.0
 
 
 class Event(Struct, frozen=True):
@@ -76,7 +78,7 @@ async def watch(
         "resourceVersion": version,
         "timeoutSeconds": str(round(seconds)),
     }
-    stream = _Stream(resource, version)
+    stream = EventStream(resource, version)
     async with client.get(resource, "watch", query, silence) as chunks:
         yield []
         async for chunk in chunks:
@@ -87,12 +89,16 @@ async def watch(
                 raise failure
 
 
-class _Stream:
-    """Chunks of a watch's body become events. Pure."""
+class EventStream:
+    """Chunks of a watch's body become events. Pure.
 
-    def __init__(self, resource: Resource, version: str) -> None:
+    Only what is newer than `version` and all before is an event. Unless `ordered`, everything is.
+    """
+
+    def __init__(self, resource: Resource, version: str, *, ordered: bool = True) -> None:
         self._resource = resource
         self._version = version
+        self._ordered = ordered
         self._framer = LineFramer()
         self._lines = msgspec.json.Decoder(_Line)
         self._heads = msgspec.json.Decoder(_Head)
@@ -108,7 +114,7 @@ class _Stream:
             if line.type == "ERROR":
                 return events, self._failure(line.object)
             event = self._event(line)
-            if self._is_new(event.version):
+            if not self._ordered or self._is_new(event.version):
                 events.append(event)
         return events, None
 

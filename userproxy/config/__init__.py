@@ -14,7 +14,6 @@ The way of a value::
 What does not belong here: opening a kubeconfig, a socket, a manifest. Nothing here logs.
 """
 
-from userproxy.config.addresses import SocketAddress
 from userproxy.config.load import Loaded, Notice, load, require_source
 from userproxy.config.reload import reload
 from userproxy.config.settings import EventLoop, OwnSettings, PortalMode, Settings, configz
@@ -26,7 +25,6 @@ __all__ = [
     "OwnSettings",
     "PortalMode",
     "Settings",
-    "SocketAddress",
     "configz",
     "load",
     "reload",

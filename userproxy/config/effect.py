@@ -2,16 +2,11 @@
 
 from collections.abc import Iterator
 
-from userproxy.config.kubeproxy import PERIOD_SECTIONS, KubeProxyConfiguration, leaves
+from userproxy.config.kubeproxy import EXTERNAL_IPS_GATE, PERIOD_SECTIONS, KubeProxyConfiguration, LocalMode, leaves
 
 _NO_EFFECT = frozenset(
     {
-        "clusterCIDR",
         "configSyncPeriod",
-        "detectLocalMode",
-        "featureGates",
-        "nodePortAddresses",
-        "udpIdleTimeout",
         "clientConnection.acceptContentTypes",
         "clientConnection.contentType",
         "clientConnection.qps",
@@ -21,11 +16,11 @@ _NO_EFFECT = frozenset(
         "windowsRunAsService",
         "logging.flushFrequency",
         "logging.vmodule",
+        "iptables.masqueradeAll",
+        "iptables.masqueradeBit",
     }
 )
 _NO_EFFECT_SECTIONS = (
-    "detectLocal.",
-    "iptables.",
     "nftables.",
     "ipvs.",
     "conntrack.",
@@ -34,18 +29,27 @@ _NO_EFFECT_SECTIONS = (
 )
 PERIODS = frozenset(f"{section}.{name}" for section in PERIOD_SECTIONS for name in ("syncPeriod", "minSyncPeriod"))
 """All sync periods; those of one section count."""
+_LOCAL_MODES = {
+    "clusterCIDR": LocalMode.CLUSTER_CIDR,
+    "detectLocal.bridgeInterface": LocalMode.BRIDGE_INTERFACE,
+    "detectLocal.interfaceNamePrefix": LocalMode.INTERFACE_NAME_PREFIX,
+}
+"""What only one way of recognising local traffic looks at."""
 
 
 def without_effect(configuration: KubeProxyConfiguration) -> Iterator[str]:
-    """Paths of values that differ from their default and mean nothing to userproxy."""
+    """Paths of values that differ from their default and mean nothing to userproxy, among them single feature gates."""
     default = dict(leaves(KubeProxyConfiguration()))
     for path, value in leaves(configuration):
         if value != default[path] and not has_effect(path, configuration):
             yield path
+    yield from (f"featureGates.{gate}" for gate in configuration.feature_gates if gate != EXTERNAL_IPS_GATE)
 
 
 def has_effect(path: str, configuration: KubeProxyConfiguration) -> bool:
     """Whether the value at `path` means something to userproxy."""
     if path in PERIODS:
         return path.startswith(f"{configuration.periods_section}.")
+    if path in _LOCAL_MODES:
+        return configuration.local_mode == _LOCAL_MODES[path]
     return path not in _NO_EFFECT and not path.startswith(_NO_EFFECT_SECTIONS)

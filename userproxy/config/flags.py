@@ -97,7 +97,12 @@ FLAGS: tuple[Flag, ...] = (
         "Credentials for the API server; those of the Pod by default.",
         "clientConnection.kubeconfig",
     ),
-    _set("bind-address", TEXT, "IP address where listeners bind.", "bindAddress"),
+    _set(
+        "bind-address",
+        TEXT,
+        "IP address where listeners of its family bind; those of the other bind to all.",
+        "bindAddress",
+    ),
     _set(
         "proxy-port-range",
         TEXT,
@@ -127,7 +132,9 @@ FLAGS: tuple[Flag, ...] = (
     _set("ipvs-sync-period", DURATION, "--iptables-sync-period with --proxy-mode ipvs.", "ipvs.syncPeriod"),
     _set("ipvs-min-sync-period", DURATION, "--iptables-min-sync-period with --proxy-mode ipvs.", "ipvs.minSyncPeriod"),
     _set("config-sync-period", DURATION, "How often all objects are looked at again.", "configSyncPeriod"),
-    _set("udp-timeout", DURATION, "How long a silent UDP flow is kept.", "udpIdleTimeout"),
+    _set(
+        "udp-timeout", DURATION, "How long a silent UDP flow is kept; 0s for userproxy's own choice.", "udpIdleTimeout"
+    ),
     _set("nodeport-addresses", LIST, "Networks whose addresses take node ports, or primary.", "nodePortAddresses"),
     _set("cluster-cidr", TEXT, "Network of the Pods; one for each IP family.", "clusterCIDR"),
     _set("detect-local-mode", TEXT, "How traffic of Pods on this node is told.", "detectLocalMode"),
@@ -147,7 +154,12 @@ FLAGS: tuple[Flag, ...] = (
     _kept("log-json-split-stream", SWITCH, _NONE, "logging.options.json.splitStream"),
     _kept("log-text-info-buffer-size", TEXT, _NONE, "logging.options.text.infoBufferSize"),
     _kept("log-text-split-stream", SWITCH, _NONE, "logging.options.text.splitStream"),
-    _set("feature-gates", GATES, _NONE, "featureGates"),
+    _set(
+        "feature-gates",
+        GATES,
+        "AllowServiceExternalIPs=false leaves external IPs unserved; no other gate has an effect here.",
+        "featureGates",
+    ),
     _set("profiling", SWITCH, _NONE, "enableProfiling"),
     _set("show-hidden-metrics-for-version", TEXT, _NONE, "showHiddenMetricsForVersion"),
     _set("kube-api-content-type", TEXT, _NONE, "clientConnection.contentType"),
@@ -155,7 +167,12 @@ FLAGS: tuple[Flag, ...] = (
     _set("kube-api-burst", NUMBER, _NONE, "clientConnection.burst"),
     _set("masquerade-all", SWITCH, _NONE, "iptables.masqueradeAll", "nftables.masqueradeAll"),
     _set("iptables-masquerade-bit", NUMBER, _NONE, "iptables.masqueradeBit"),
-    _set("iptables-localhost-nodeports", SWITCH, _NONE, "iptables.localhostNodePorts"),
+    _set(
+        "iptables-localhost-nodeports",
+        SWITCH,
+        "Serve node ports on IPv4 loopback addresses, too.",
+        "iptables.localhostNodePorts",
+    ),
     _set("ipvs-scheduler", TEXT, _NONE, "ipvs.scheduler"),
     _set("ipvs-exclude-cidrs", LIST, _NONE, "ipvs.excludeCIDRs"),
     _set("ipvs-strict-arp", SWITCH, _NONE, "ipvs.strictARP"),

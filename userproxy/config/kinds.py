@@ -9,11 +9,13 @@ from typing import Any
 
 from msgspec import Struct
 
-from userproxy.config.addresses import HIGHEST_PORT
+from userproxy.addresses import HIGHEST_PORT
 from userproxy.config.decode import LARGEST_INT, check_duration
 from userproxy.config.kubeproxy import VModule
 from userproxy.durations import parse_duration
 
+# What Kubernetes takes for one (k8s.io/apimachinery, validation.IsValidLabelValue).
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _TRUE = {"1", "t", "T", "true", "TRUE", "True"}
 _FALSE = {"0", "f", "F", "false", "FALSE", "False"}
 
@@ -92,6 +94,8 @@ def _text_or_none(text: str) -> str | None:
 def _label_value(text: str) -> str:
     if not text.strip():
         raise ValueError("an empty name selects no Service")
+    if not _LABEL_VALUE.fullmatch(text):
+        raise ValueError(f"{text!r} is not the value of a label, such as userproxy or proxy-2")
     return text
 
 

@@ -5,6 +5,7 @@ as people write it: ``iptables.syncPeriod``. Durations stay text, as in the file
 """
 
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from typing import Any, NewType, TypeVar
 
 from msgspec import Struct, field, json, structs
@@ -19,6 +20,18 @@ Duration = NewType("Duration", str)
 """A Go duration."""
 Quantity = NewType("Quantity", str)
 """A Kubernetes quantity, such as ``64Ki``; the file may also write a number."""
+
+EXTERNAL_IPS_GATE = "AllowServiceExternalIPs"
+"""The one feature gate that userproxy knows: whether external IPs of Services are served."""
+
+
+class LocalMode(StrEnum):
+    """Values of ``detectLocalMode``: how traffic of this node's own Pods is recognised."""
+
+    CLUSTER_CIDR = "ClusterCIDR"
+    NODE_CIDR = "NodeCIDR"
+    BRIDGE_INTERFACE = "BridgeInterface"
+    INTERFACE_NAME_PREFIX = "InterfaceNamePrefix"
 
 
 class ClientConnection(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -106,7 +119,11 @@ class Logging(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class KubeProxyConfiguration(Struct, frozen=True, kw_only=True, rename="camel"):
-    """The whole file. A value made without arguments is the default configuration."""
+    """The whole file. A value made without arguments is the default configuration.
+
+    Zero for `udp_idle_timeout` leaves the choice to userproxy, where kube-proxy 1.25 had 250 ms: too short for many a
+    reply, and a file that was written with all defaults must not ask for it.
+    """
 
     api_version: str = API_VERSION
     kind: str = KIND
@@ -133,7 +150,7 @@ class KubeProxyConfiguration(Struct, frozen=True, kw_only=True, rename="camel"):
     conntrack: Conntrack = Conntrack()
     config_sync_period: Duration = Duration("15m")
     port_range: str = ""
-    udp_idle_timeout: Duration = Duration("250ms")
+    udp_idle_timeout: Duration = Duration("0s")
     windows_run_as_service: bool = False
 
     @property
@@ -144,6 +161,15 @@ class KubeProxyConfiguration(Struct, frozen=True, kw_only=True, rename="camel"):
     @property
     def periods_section(self) -> str:
         return self.mode if self.mode in PERIOD_SECTIONS else "iptables"
+
+    @property
+    def local_mode(self) -> str:
+        """`detect_local_mode`, or kube-proxy's default where it is empty."""
+        return self.detect_local_mode or LocalMode.CLUSTER_CIDR
+
+    @property
+    def external_ips_allowed(self) -> bool:
+        return self.feature_gates.get(EXTERNAL_IPS_GATE, True)
 
 
 PERIOD_SECTIONS = ("iptables", "nftables", "ipvs")

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from userproxy.config.addresses import is_ipv6, is_loopback, parse_socket_address
+from userproxy.addresses import is_ipv6, is_loopback, parse_socket_address
 from userproxy.config.decode import Decoded, decode
 from userproxy.config.effect import has_effect, without_effect
 from userproxy.config.flags import FLAGS, Flag, flag_of_path

@@ -1,16 +1,18 @@
 """The one validated value that says how `userproxy run` behaves, and what of it may change while it runs."""
 
+import ipaddress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, structs
 
-from userproxy.config.addresses import SocketAddress, parse_socket_address
+from userproxy.addresses import SocketAddress, parse_socket_address
 from userproxy.config.kubeproxy import (
     HEALTHZ_PORT,
     METRICS_PORT,
     KubeProxyConfiguration,
+    LocalMode,
     plain,
 )
 from userproxy.durations import parse_duration
@@ -55,16 +57,18 @@ class Settings(OwnSettings, frozen=True, kw_only=True):
     """How one `userproxy run` behaves.
 
     Periods and time limits are seconds. None means: no such server (`healthz_bind_address`), what suits the output
-    (`log_format`), credentials of the Pod (`kubeconfig`), the host's name (`hostname_override`, else lower case).
-    `cluster_cidr` and `node_port_addresses` are networks, the latter all of the node's if empty, or the word
-    ``primary`` alone. `configuration` is what the other fields were made from.
+    (`log_format`), credentials of the Pod (`kubeconfig`), the host's name (`hostname_override`, else lower case),
+    userproxy's own choice (`udp_timeout`). `cluster_cidr` has at most one network of each family.
+
+    `node_port_addresses` are networks of whose addresses node ports are served, all of a family of which there is none,
+    or the word ``primary`` alone. Networks are canonical. `configuration` is what the other fields were made from.
     """
 
     bind_address: str = "0.0.0.0"
     port_range: PortRange = PortRange()
     min_sync_period: float = 1.0
     sync_period: float = 30.0
-    udp_idle_timeout: float = 0.25
+    udp_timeout: float | None = None
     kubeconfig: Path | None = None
     config_sync_period: float = 900.0
     hostname_override: str | None = None
@@ -72,12 +76,13 @@ class Settings(OwnSettings, frozen=True, kw_only=True):
     metrics_bind_address: SocketAddress = SocketAddress("127.0.0.1", METRICS_PORT)
     bind_address_hard_fail: bool = False
     node_port_addresses: tuple[str, ...] = ()
+    localhost_node_ports: bool = True
     cluster_cidr: tuple[str, ...] = ()
-    detect_local_mode: str = "ClusterCIDR"
+    detect_local_mode: LocalMode = LocalMode.CLUSTER_CIDR
     bridge_interface: str = ""
     interface_name_prefix: str = ""
     oom_score_adj: int = -999
-    feature_gates: tuple[tuple[str, bool], ...] = ()
+    external_ips_allowed: bool = True
     verbosity: int = 0
     log_format: str | None = None
     configuration: KubeProxyConfiguration = KubeProxyConfiguration()
@@ -87,26 +92,28 @@ def settings_from(configuration: KubeProxyConfiguration, own: OwnSettings) -> Se
     """Settings from a configuration that :func:`userproxy.config.validate.check` has nothing against."""
     healthz = configuration.healthz_bind_address
     cidrs = configuration.cluster_cidr
+    node_ports = configuration.node_port_addresses
     return Settings(
         **structs.asdict(own),
-        bind_address=configuration.bind_address,
+        bind_address=str(ipaddress.ip_address(configuration.bind_address)),
         port_range=parse_port_range(configuration.port_range),
         min_sync_period=parse_duration(configuration.periods.min_sync_period),
         sync_period=parse_duration(configuration.periods.sync_period),
-        udp_idle_timeout=parse_duration(configuration.udp_idle_timeout),
+        udp_timeout=parse_duration(configuration.udp_idle_timeout) or None,
         kubeconfig=_path(configuration.client_connection.kubeconfig),
         config_sync_period=parse_duration(configuration.config_sync_period),
         hostname_override=configuration.hostname_override.strip().lower() or None,
         healthz_bind_address=parse_socket_address(healthz, HEALTHZ_PORT) if healthz else None,
         metrics_bind_address=parse_socket_address(configuration.metrics_bind_address, METRICS_PORT),
         bind_address_hard_fail=configuration.bind_address_hard_fail,
-        node_port_addresses=configuration.node_port_addresses,
-        cluster_cidr=tuple(cidr.strip() for cidr in cidrs.split(",")) if cidrs else (),
-        detect_local_mode=configuration.detect_local_mode or "ClusterCIDR",
+        node_port_addresses=node_ports if node_ports == ("primary",) else tuple(map(_network, node_ports)),
+        localhost_node_ports=configuration.iptables.localhost_node_ports,
+        cluster_cidr=tuple(map(_network, cidrs.split(","))) if cidrs else (),
+        detect_local_mode=LocalMode(configuration.local_mode),
         bridge_interface=configuration.detect_local.bridge_interface,
         interface_name_prefix=configuration.detect_local.interface_name_prefix,
         oom_score_adj=configuration.oom_score_adj,
-        feature_gates=tuple(sorted(configuration.feature_gates.items())),
+        external_ips_allowed=configuration.external_ips_allowed,
         verbosity=configuration.logging.verbosity,
         log_format=configuration.logging.format or None,
         configuration=configuration,
@@ -116,6 +123,10 @@ def settings_from(configuration: KubeProxyConfiguration, own: OwnSettings) -> Se
 def configz(settings: Settings) -> dict[str, Any]:
     """The effective configuration in the form of its file, for ``/configz``."""
     return plain(settings.configuration)
+
+
+def _network(text: str) -> str:
+    return str(ipaddress.ip_network(text.strip(), strict=False))
 
 
 def _path(text: str) -> Path | None:

@@ -1,21 +1,21 @@
 """What must hold for the values of a KubeProxyConfiguration: kube-proxy's rules, and those of what userproxy serves.
 
 Differences from kube-proxy: every release's feature gates and every ``<major>.<minor>`` of hidden metrics pass,
-because they mean nothing here; periods are checked in the section that counts.
+because they mean nothing here; periods are checked in the section that counts; names of interfaces must be such
+that iptables takes them.
 """
 
 import ipaddress
 import re
 from collections.abc import Callable, Iterator
 
-from userproxy.config.addresses import is_ipv6, parse_socket_address
+from userproxy.addresses import parse_socket_address
 from userproxy.config.decode import Problem
-from userproxy.config.kubeproxy import HEALTHZ_PORT, METRICS_PORT, KubeProxyConfiguration, leaves
+from userproxy.config.kubeproxy import HEALTHZ_PORT, METRICS_PORT, KubeProxyConfiguration, LocalMode, leaves
 from userproxy.durations import parse_duration
 from userproxy.forwarding.ports import parse_port_range
 
 MODES = ("userspace", "iptables", "nftables", "ipvs")
-LOCAL_MODES = ("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix")
 LOG_FORMATS = ("text", "json")
 
 _AT_LEAST_ZERO = (
@@ -27,13 +27,17 @@ _AT_LEAST_ZERO = (
     "conntrack.udpTimeout",
     "conntrack.udpStreamTimeout",
     "logging.verbosity",
+    "udpIdleTimeout",
 )
-_ABOVE_ZERO = ("configSyncPeriod", "udpIdleTimeout")
+_ABOVE_ZERO = ("configSyncPeriod",)
 _RANGES = {
     "iptables.masqueradeBit": (0, 31),
     "nftables.masqueradeBit": (0, 31),
     "oomScoreAdj": (-1000, 1000),
 }
+
+_LONGEST_INTERFACE = 15
+"""Linux's IFNAMSIZ less the byte that ends the name."""
 
 
 def check(configuration: KubeProxyConfiguration) -> Iterator[Problem]:
@@ -66,7 +70,7 @@ def _numbers(configuration: KubeProxyConfiguration) -> Iterator[Problem]:
 def _choices(configuration: KubeProxyConfiguration) -> Iterator[Problem]:
     for path, value, choices in (
         ("mode", configuration.mode, MODES),
-        ("detectLocalMode", configuration.detect_local_mode, LOCAL_MODES),
+        ("detectLocalMode", configuration.detect_local_mode, tuple(LocalMode)),
         ("logging.format", configuration.logging.format, LOG_FORMATS),
     ):
         if value and value not in choices:
@@ -74,11 +78,7 @@ def _choices(configuration: KubeProxyConfiguration) -> Iterator[Problem]:
 
 
 def _addresses(configuration: KubeProxyConfiguration) -> Iterator[Problem]:
-    if is_ipv6(configuration.bind_address):
-        problem = "is an IPv6 address, and userproxy serves only IPv4 so far"
-        yield Problem("bindAddress", f"{configuration.bind_address} {problem}")
-    else:
-        yield from _unless_valid("bindAddress", _check_address, configuration.bind_address)
+    yield from _unless_valid("bindAddress", _check_address, configuration.bind_address)
     if configuration.healthz_bind_address:
         path, address = "healthzBindAddress", configuration.healthz_bind_address
         yield from _unless_valid(path, lambda text: parse_socket_address(text, HEALTHZ_PORT), address)
@@ -104,12 +104,26 @@ def _networks(configuration: KubeProxyConfiguration) -> Iterator[Problem]:
 
 def _detection(configuration: KubeProxyConfiguration) -> Iterator[Problem]:
     detect = configuration.detect_local
-    for mode, path, value in (
-        ("BridgeInterface", "detectLocal.bridgeInterface", detect.bridge_interface),
-        ("InterfaceNamePrefix", "detectLocal.interfaceNamePrefix", detect.interface_name_prefix),
+    for mode, path, value, longest in (
+        (LocalMode.BRIDGE_INTERFACE, "detectLocal.bridgeInterface", detect.bridge_interface, _LONGEST_INTERFACE),
+        (
+            LocalMode.INTERFACE_NAME_PREFIX,
+            "detectLocal.interfaceNamePrefix",
+            detect.interface_name_prefix,
+            _LONGEST_INTERFACE - 1,  # iptables writes a + behind it
+        ),
     ):
-        if configuration.detect_local_mode == mode and not value:
-            yield Problem(path, f"{value!r} is empty, and the local mode {mode} needs it")
+        if configuration.local_mode == mode:
+            yield from _interface(mode, path, value, longest)
+
+
+def _interface(mode: str, path: str, value: str, longest: int) -> Iterator[Problem]:
+    if not value:
+        yield Problem(path, f"{value!r} is empty, and the local mode {mode} needs it")
+    elif len(value) > longest:
+        yield Problem(path, f"{value!r} has more than {longest} characters")
+    elif not re.fullmatch(r"[\w.@][\w.@-]*", value, re.ASCII):
+        yield Problem(path, f"{value!r} is not the name of an interface, as iptables takes it")
 
 
 def _names(configuration: KubeProxyConfiguration) -> Iterator[Problem]:
@@ -130,9 +144,11 @@ def _unless_valid(path: str, parse: Callable[[str], object], text: str) -> Itera
 
 def _check_address(text: str) -> None:
     try:
-        ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
         raise ValueError(f"{text!r} is not an IP address") from None
+    if isinstance(address, ipaddress.IPv6Address) and (address.scope_id or address.ipv4_mapped):
+        raise ValueError(f"{text!r} has a zone or an IPv4 address in it, and no portal rule can lead there")
 
 
 def _check_network(text: str) -> None:

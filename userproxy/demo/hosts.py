@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import Literal, ParamSpec, Self, TypeVar
 
 from userproxy.demo.namespaces import enter_new_namespaces
 from userproxy.errors import KernelToolError, UserproxyError
@@ -34,13 +34,14 @@ class Host:
     or this process dies however it dies, the namespaces go, and the kernel kills the commands with them.
     Use as a context manager.
 
-    ``name`` is for people. ``address`` is the host's main IPv4 address, empty until a network gives one.
-    Raises KernelToolError where the kernel refuses the namespaces.
+    ``name`` is for people. ``address`` and ``address6`` are the host's main addresses of the two families, empty
+    until a network gives them. Raises KernelToolError where the kernel refuses the namespaces.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.address = ""
+        self.address6 = ""
         self._children: list[subprocess.Popen[str]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"host-{name}")
         try:
@@ -130,28 +131,58 @@ class Host:
         """Set a ``net.*`` sysctl of the host, named with dots. Raises OSError."""
         self.inside(Path("/proc/sys", *name.split(".")).write_text, str(value))
 
+    @property
+    def has_ipv6(self) -> bool:
+        """Whether the kernel speaks IPv6 and the host has not switched it off (net.ipv6.conf.all.disable_ipv6)."""
+        try:
+            return self.inside(Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").read_text).strip() == "0"
+        except FileNotFoundError:
+            return False
+
     def socket(
         self, family: int = sockets.AF_INET, kind: int = sockets.SOCK_STREAM, protocol: int = 0
     ) -> sockets.socket:
         """A socket of the host for use anywhere in this process: it stays where it was made."""
         return self.inside(sockets.socket, family, kind, protocol)
 
-    def connect(self, address: Address, timeout: float = 5.0) -> sockets.socket:
-        """A TCP connection from the host. `timeout` seconds hold for the connect and for later calls."""
-        sock = self.socket()
+    def connect(self, address: Address, timeout: float = 15.0, *, source: Address | None = None) -> sockets.socket:
+        """A TCP connection from the host, if need be from `source`. `timeout` seconds hold for later calls too."""
+        return self._connect(sockets.SOCK_STREAM, address, timeout, source)
+
+    def udp_socket(
+        self, address: Address | None = None, timeout: float = 15.0, *, source: Address | None = None
+    ) -> sockets.socket:
+        """A UDP socket of the host, bound to `source` where given and connected to `address` where given.
+
+        Connected, it takes replies from that address alone, and raises ConnectionRefusedError once the other side
+        has said that nobody is there. `timeout` seconds hold for every call.
+        """
+        return self._connect(sockets.SOCK_DGRAM, address, timeout, source)
+
+    def _connect(self, kind: int, address: Address | None, timeout: float, source: Address | None) -> sockets.socket:
+        sock = self.socket(_family(address or source or ("", 0)), kind)
         try:
             sock.settimeout(timeout)
-            sock.connect(address)
+            if source:
+                sock.bind(source)
+            if address:
+                sock.connect(address)
         except BaseException:
             sock.close()
             raise
         return sock
 
     def listen(self, port: int = 0, address: str = "0.0.0.0", backlog: int = 1024) -> sockets.socket:
-        """A TCP socket that listens in the host; port 0 lets the kernel choose."""
-        sock = self.socket()
+        """A TCP socket that listens in the host on an address of either family, ``::`` being all of IPv6 alone.
+
+        Port 0 lets the kernel choose.
+        """
+        family = _family((address, port))
+        sock = self.socket(family)
         try:
             sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
+            if family == sockets.AF_INET6:
+                sock.setsockopt(sockets.IPPROTO_IPV6, sockets.IPV6_V6ONLY, 1)
             sock.bind((address, port))
             sock.listen(backlog)
         except BaseException:
@@ -159,10 +190,11 @@ class Host:
             raise
         return sock
 
-    def listening_ports(self) -> set[int]:
-        """TCP ports that something in the host listens on, at any address (proc(5), /proc/net/tcp)."""
-        rows = self.inside(_read_tcp_tables).splitlines()
-        return {int(row[1].rpartition(":")[2], 16) for row in map(str.split, rows) if row[3] == "0A"}
+    def listening_ports(self, protocol: Literal["tcp", "udp"] = "tcp") -> set[int]:
+        """Ports at which something in the host waits for anybody, at any address (proc(5), /proc/net/tcp and udp)."""
+        waiting = {"tcp": "0A", "udp": "07"}[protocol]
+        rows = self.inside(_read_socket_tables, protocol).splitlines()
+        return {int(row[1].rpartition(":")[2], 16) for row in map(str.split, rows) if row[3] == waiting}
 
     def close(self) -> None:
         """Kill what still runs in the host and let the namespaces go. May be called twice."""
@@ -186,6 +218,10 @@ def tool_environment() -> dict[str, str]:
     return {**os.environ, "PATH": os.pathsep.join(dict.fromkeys([*path, "/usr/sbin", "/sbin"]))}
 
 
-def _read_tcp_tables() -> str:
-    tables = (Path("/proc/thread-self/net", name) for name in ("tcp", "tcp6"))
+def _family(address: Address) -> int:
+    return sockets.AF_INET6 if ":" in address[0] else sockets.AF_INET
+
+
+def _read_socket_tables(protocol: str) -> str:
+    tables = (Path("/proc/thread-self/net", name) for name in (protocol, f"{protocol}6"))
     return "".join(table.read_text() for table in tables if table.exists())

@@ -6,7 +6,9 @@
     outside 192.0.2.101 ──┤ lan bridge ├── node 192.0.2.20 ── cni0 10.244.2.1/24   ├── pod 10.244.1.3
                           └ 192.0.2.1 ─┘                                           └── …
 
-Addresses are of the documentation ranges (RFC 5737) and of Kubernetes' usual pod range.
+In IPv6 the same hosts are 2001:db8::100 and ::101, ::10 and ::20 behind ::1, and the pods fd00:10:244:1::2 and so on.
+Addresses are of the documentation ranges (RFC 5737, RFC 3849) and of Kubernetes' usual pod range. A host on which
+IPv6 is not to be had is wired for IPv4 alone.
 """
 
 from collections.abc import Sequence
@@ -16,8 +18,8 @@ from typing import Self, TypeVar
 
 from userproxy.demo.hosts import Host
 
-EXTERNAL_RANGES = ("203.0.113.0/24", "198.51.100.0/24")
-"""Where external and load-balancer IPs come from; outside hosts reach both through the first node."""
+EXTERNAL_RANGES = ("203.0.113.0/24", "198.51.100.0/24", "2001:db8:e::/64")
+"""Where external and load-balancer IPs come from; outside hosts reach them through the first node."""
 
 
 class Node(Host):
@@ -30,7 +32,11 @@ class Node(Host):
 
 
 class Pod(Host):
-    """A pod: one interface, and its node as the default route."""
+    """A pod: one interface, and its node as the default route. ``node`` is None before it is added."""
+
+    def __init__(self, name: str) -> None:
+        self.node: Node | None = None
+        super().__init__(name)
 
 
 HostT = TypeVar("HostT", bound=Host)
@@ -50,7 +56,8 @@ class Network:
         self.outsiders: list[Host] = []
         with ExitStack() as stack:
             self.lan = stack.enter_context(Host("lan"))
-            self.lan.ip_batch(_bridge("lan0", "192.0.2.1"))
+            self._set_up(self.lan)
+            self.lan.ip_batch(_bridge("lan0", "192.0.2.1", *(["2001:db8::1"] if self.lan.has_ipv6 else [])))
             self._stack = stack.pop_all()
 
     def add_node(self, node: NodeT) -> NodeT:
@@ -58,11 +65,16 @@ class Network:
         self._stack.enter_context(node)
         node.number = len(self.nodes) + 1
         node.address = f"192.0.2.{node.number * 10}"
-        self._join_lan(node, ["default via 192.0.2.1", *(_pod_route(other) for other in self.nodes)])
-        node.ip_batch(_bridge("cni0", f"10.244.{node.number}.1"))
+        ipv6 = self._set_up(node)
+        node.address6 = f"2001:db8::{node.number * 10}" if ipv6 else ""
+        routes = ["default via 192.0.2.1", *(["default via 2001:db8::1"] if ipv6 else [])]
+        self._join_lan(node, [*routes, *(route for other in self.nodes for route in _pod_routes(other, node))])
+        node.ip_batch(_bridge("cni0", *_gateways(node)))
         node.sysctl("net.ipv4.ip_forward", 1)
+        if ipv6:
+            node.sysctl("net.ipv6.conf.all.forwarding", 1)
         for other in self.nodes:
-            other.ip_batch([f"route add {_pod_route(node)}"])
+            other.ip_batch([f"route add {route}" for route in _pod_routes(node, other)])
         self.nodes.append(node)
         return node
 
@@ -70,18 +82,33 @@ class Network:
         """Put a pod behind `node`: 10.244.N.2, .3, …"""
         self._stack.enter_context(pod)
         node.pods.append(pod)
+        pod.node = node
         pod.address = f"10.244.{node.number}.{len(node.pods) + 1}"
-        _plug(pod, node, "cni0", [f"default via 10.244.{node.number}.1"])
+        ipv6 = self._set_up(pod) and node.address6
+        pod.address6 = f"fd00:10:244:{node.number}::{len(node.pods) + 1:x}" if ipv6 else ""
+        gateways = _gateways(node)[: 2 if ipv6 else 1]
+        _plug(pod, node, "cni0", [f"default via {gateway}" for gateway in gateways])
         return pod
 
     def add_outside(self, host: HostT) -> HostT:
         """Put a host on the LAN that is no node: 192.0.2.100, .101, …"""
         self._stack.enter_context(host)
-        host.address = f"192.0.2.{100 + len(self.outsiders)}"
+        number = 100 + len(self.outsiders)
+        host.address = f"192.0.2.{number}"
+        host.address6 = f"2001:db8::{number}" if self._set_up(host) else ""
         self.outsiders.append(host)
-        first = self.nodes[:1]
-        self._join_lan(host, [f"{block} via {node.address}" for node in first for block in EXTERNAL_RANGES])
+        ways = [(block, _next_hop(node, block)) for node in self.nodes[:1] for block in EXTERNAL_RANGES]
+        self._join_lan(host, [f"{block} via {hop}" for block, hop in ways if hop and (host.address6 or "." in hop)])
         return host
+
+    def _set_up(self, host: Host) -> bool:
+        """Make IPv6 addresses of `host` count at once; whether it and the LAN have IPv6 at all."""
+        if not (host.has_ipv6 and self.lan.has_ipv6):
+            return False
+        for scope in ("all", "default"):  # a link looks for duplicates unless both say no
+            host.sysctl(f"net.ipv6.conf.{scope}.accept_dad", 0)
+            host.sysctl(f"net.ipv6.conf.{scope}.accept_ra", 0)
+        return True
 
     def _join_lan(self, host: Host, routes: Sequence[str]) -> None:
         _plug(host, self.lan, "lan0", routes)
@@ -109,22 +136,39 @@ def _plug(host: Host, switch: Host, bridge: str, routes: Sequence[str]) -> None:
     )
     host.ip_batch(
         [
-            f"addr add {host.address}/24 dev eth0",
             "link set eth0 up",
+            *(_address(each, "eth0") for each in (host.address, host.address6) if each),
             *(f"route add {route}" for route in routes),
         ]
     )
 
 
-def _bridge(name: str, address: str) -> list[str]:
-    # With an address of its own the bridge keeps it when ports come and go, and neighbours' ARP entries hold.
+def _bridge(name: str, address: str, *more: str) -> list[str]:
+    # With an address of its own the bridge keeps it when ports come and go, and neighbours' entries for it hold.
     mac = "0a:58:" + ":".join(f"{int(part):02x}" for part in address.split("."))
     return [
         f"link add {name} address {mac} type bridge",
-        f"addr add {address}/24 dev {name}",
         f"link set {name} up",
+        *(_address(each, name) for each in (address, *more)),
     ]
 
 
-def _pod_route(node: Node) -> str:
-    return f"10.244.{node.number}.0/24 via {node.address}"
+def _address(address: str, device: str) -> str:
+    return f"addr add {address}/{'64' if ':' in address else '24'} dev {device}"
+
+
+def _gateways(node: Node) -> list[str]:
+    """What `node`'s pods know it by, one address per family."""
+    return [f"10.244.{node.number}.1", *([f"fd00:10:244:{node.number}::1"] if node.address6 else [])]
+
+
+def _pod_routes(node: Node, of: Node) -> list[str]:
+    """How `of` reaches the pods of `node`."""
+    four = f"10.244.{node.number}.0/24 via {node.address}"
+    six = f"fd00:10:244:{node.number}::/64 via {node.address6}"
+    return [four, six] if node.address6 and of.address6 else [four]
+
+
+def _next_hop(node: Node, block: str) -> str:
+    """The address of `node` in the family of `block`, empty where it has none."""
+    return node.address6 if ":" in block else node.address

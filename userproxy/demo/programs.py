@@ -41,7 +41,7 @@ class Program:
     def running(self) -> bool:
         return self._child.poll() is None
 
-    def wait_line(self, text: str, seconds: float = 5.0) -> str:
+    def wait_line(self, text: str, seconds: float = 30.0) -> str:
         """The first line so far or to come that contains `text`.
 
         Raises ProgramEndedError where the program ends without it, DeadlineError after `seconds`.
@@ -62,7 +62,7 @@ class Program:
     def signal(self, number: signal.Signals) -> None:
         self._child.send_signal(number)
 
-    def wait(self, seconds: float = 10.0) -> int:
+    def wait(self, seconds: float = 30.0) -> int:
         """The exit code, negative for a signal's number. Raises DeadlineError after `seconds`."""
         try:
             code = self._child.wait(seconds)
@@ -71,7 +71,7 @@ class Program:
         self._reader.join(seconds)
         return code
 
-    def terminate(self, seconds: float = 10.0) -> int:
+    def terminate(self, seconds: float = 30.0) -> int:
         """Send SIGTERM and wait; see `wait`."""
         self.signal(signal.SIGTERM)
         return self.wait(seconds)
@@ -107,6 +107,6 @@ class Program:
         self.close()
 
 
-def wait_for_port(host: Host, port: int, seconds: float = 5.0) -> None:
+def wait_for_port(host: Host, port: int, seconds: float = 30.0) -> None:
     """Return when something in `host` listens on the TCP port, without connecting to it. Raises DeadlineError."""
     eventually(lambda: port in host.listening_ports(), seconds, f"{host.name}: a listener on port {port}")

@@ -13,16 +13,18 @@ from userproxy.demo.network import Network, Node, Pod
 from userproxy.demo.programs import Program, wait_for_port
 from userproxy.demo.rules import portal_rules
 from userproxy.demo.screen import Screen
-from userproxy.demo.traffic import fetch, fetch_many
+from userproxy.demo.traffic import Tally, ask, ask_many, fetch, fetch_many
 from userproxy.demo.waiting import eventually
 from userproxy.errors import UserproxyError
 
 _CLUSTER_IP = ("10.96.0.10", 80)
 _NODE_PORT = 30080
+_DNS = ("10.96.0.53", 53)
+_DNS6 = ("fd00:10:96::53", 53)
 _POD_PORT = 8080
 _REQUESTS = 300
 _MANIFESTS = "/run/manifests"  # the node's own /run: the machine's file system is not touched
-_DEADLINE = 10.0
+_DEADLINE = 30.0
 
 
 class ClaimError(UserproxyError):
@@ -70,6 +72,7 @@ class Story:
         self._spread()
         self._kill_one()
         self._scale_in()
+        self._add_dns()
         self._stop(proxy)
 
     def last_words(self) -> list[str]:
@@ -91,8 +94,8 @@ class Story:
             "It reads a Service and its EndpointSlice from a directory, and watches them for changes.",
         )
         self._manifests.mkdir()
-        for source in files("userproxy.demo").joinpath("manifests").iterdir():
-            self._write(source.name, source.read_text())
+        for name in ("service.yaml", "endpointslice.yaml"):
+            self._write(name, _manifest(name))
         flags = ["run", "--manifests", _MANIFESTS, "--portals", "iptables"]
         self._screen.command(" ".join(["userproxy", *flags]))
         start = time.monotonic()
@@ -152,6 +155,18 @@ class Story:
         self._screen.good(f"{newcomer.name} answers {(time.monotonic() - start) * 1000:.0f} ms after the edit.")
         self._send(self._outside, self._node_port, "from outside through the node port", self._pods)
 
+    def _add_dns(self) -> None:
+        both = bool(self._client.address6)
+        self._screen.step(
+            f"A Service with a UDP port{' and addresses of both families' if both else ''} joins",
+            "A client's datagrams stay with one Pod, a new client goes to the next. Clients here have a port each.",
+        )
+        self._write("dns.yaml", _manifest("dns.yaml"))
+        for address in [_DNS, _DNS6] if both else [_DNS]:
+            eventually(lambda: ask(self._client, address, 0.5), _DEADLINE, "an answer over UDP")  # noqa: B023 -- used at once
+            tally = ask_many(self._client, address, _REQUESTS)
+            self._show(f"{_REQUESTS} datagrams from the client Pod through the cluster IP", address, tally, self._pods)
+
     def _stop(self, proxy: Program) -> None:
         self._screen.step("userproxy is stopped", "SIGTERM: it drains its connections and removes its rules.")
         code = proxy.terminate(_DEADLINE)
@@ -162,11 +177,15 @@ class Story:
         self._screen.good("It ended with exit code 0, and iptables-save shows no rule and no chain of it.")
 
     def _send(self, host: Host, address: Address, how: str, pods: Sequence[Pod]) -> None:
-        """Send requests, show who answered, and claim that all were answered, by exactly these `pods`."""
-        tally = fetch_many(host, address, _REQUESTS)
-        self._screen.bars(f"{_REQUESTS} requests {how} ({address[0]}:{address[1]}):", tally.pods)
+        """Send requests, and show what became of them."""
+        self._show(f"{_REQUESTS} requests {how}", address, fetch_many(host, address, _REQUESTS), pods)
+
+    def _show(self, what: str, address: Address, tally: Tally, pods: Sequence[Pod]) -> None:
+        """Show who answered, and claim that everything was answered, by exactly these `pods`."""
+        host, port = address
+        self._screen.bars(f"{what} ({f'[{host}]' if ':' in host else host}:{port}):", tally.pods)
         if tally.failures:
-            raise ClaimError(f"{len(tally.failures)} of {_REQUESTS} requests failed: {tally.failures[0]}")
+            raise ClaimError(f"{len(tally.failures)} of {_REQUESTS} failed: {tally.failures[0]}")
         if strangers := set(tally.pods) ^ {pod.name for pod in pods}:
             raise ClaimError(f"Not every Pod that should has answered, or others have: {', '.join(strangers)}.")
         middle = tally.percentile(50) * 1000
@@ -196,3 +215,7 @@ class Story:
         draft = self._manifests / f".{name}"
         draft.write_text(text)
         draft.rename(self._manifests / name)
+
+
+def _manifest(name: str) -> str:
+    return files("userproxy.demo").joinpath("manifests", name).read_text()

@@ -1,7 +1,8 @@
-"""HTTP clients that sit in a host: one request, or many at once, counted by the Pod that answered."""
+"""Clients that sit in a host: one request or datagram, or many at once, counted by the Pod that answered."""
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException
@@ -12,14 +13,14 @@ from userproxy.demo.hosts import Address, Host
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a Pod's server says: its name and the client address ``ip:port`` that it saw."""
+    """What a Pod's server says: its name and the client address that it saw, ``ip:port`` or ``[ip]:port``."""
 
     pod: str
     client: str
 
     @property
     def client_ip(self) -> str:
-        return self.client.rpartition(":")[0]
+        return self.client.rpartition(":")[0].strip("[]")
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -36,7 +37,7 @@ class Tally(msgspec.Struct, frozen=True):
         return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
-def http(host: Host, address: Address, path: str = "/", timeout: float = 5.0) -> bytes:
+def http(host: Host, address: Address, path: str = "/", timeout: float = 15.0) -> bytes:
     """The body of a GET request sent from `host` on a connection of its own.
 
     Raises OSError, also for an answer that is no HTTP or no success.
@@ -54,18 +55,33 @@ def http(host: Host, address: Address, path: str = "/", timeout: float = 5.0) ->
         return body
 
 
-def fetch(host: Host, address: Address, timeout: float = 5.0) -> Answer:
+def fetch(host: Host, address: Address, timeout: float = 15.0) -> Answer:
     """Ask the Pod behind `address` who it is. Raises OSError."""
     return msgspec.json.decode(http(host, address, timeout=timeout), type=Answer)
 
 
-def fetch_many(host: Host, address: Address, count: int, concurrency: int = 8, timeout: float = 5.0) -> Tally:
+def fetch_many(host: Host, address: Address, count: int, concurrency: int = 8, timeout: float = 15.0) -> Tally:
     """`count` requests, `concurrency` of them at a time, each on a new connection."""
+    return _many(lambda: fetch(host, address, timeout), count, concurrency)
 
+
+def ask(host: Host, address: Address, timeout: float = 15.0) -> Answer:
+    """Ask the Pod behind `address` over UDP who it is, from a port of its own. Raises OSError."""
+    with host.udp_socket(address, timeout) as sock:
+        sock.send(b"?")
+        return msgspec.json.decode(sock.recv(1 << 16).partition(b"\n")[0], type=Answer)
+
+
+def ask_many(host: Host, address: Address, count: int, concurrency: int = 8, timeout: float = 15.0) -> Tally:
+    """`count` datagrams, `concurrency` of them at a time, each from a port of its own, and their answers."""
+    return _many(lambda: ask(host, address, timeout), count, concurrency)
+
+
+def _many(attempt: Callable[[], Answer], count: int, concurrency: int) -> Tally:
     def one(_: int) -> tuple[Answer | str, float]:
         start = time.monotonic()
         try:
-            return fetch(host, address, timeout), time.monotonic() - start
+            return attempt(), time.monotonic() - start
         except (OSError, msgspec.DecodeError) as error:
             return str(error) or repr(error), time.monotonic() - start
 

@@ -13,7 +13,7 @@ class DeadlineError(UserproxyError):
     """A condition did not come true in time; the text says which, and how long was waited."""
 
 
-def eventually(condition: Callable[[], T], seconds: float = 5.0, what: str = "the condition") -> T:
+def eventually(condition: Callable[[], T], seconds: float = 30.0, what: str = "the condition") -> T:
     """The first true value of `condition`, which is asked every 5 ms for up to `seconds`.
 
     An OSError or AssertionError raised by it counts as "not yet", so that ``connect`` and ``assert`` can

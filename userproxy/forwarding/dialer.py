@@ -13,7 +13,7 @@ from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget, is_shortage
 from userproxy.forwarding.poller import HANGUP, Poller
 from userproxy.forwarding.sockets import reset_on_close, start_dial
-from userproxy.model import Endpoint, ServicePortName
+from userproxy.model import Endpoint, ListenerName
 from userproxy.routing.balancer import Balancer
 
 log = structlog.get_logger()
@@ -61,7 +61,7 @@ class Dial:
     def __init__(
         self,
         dialer: Dialer,
-        name: ServicePortName,
+        name: ListenerName,
         balancer: Balancer,
         client: SocketType,
         address: str,
@@ -80,6 +80,11 @@ class Dial:
         self.client = client
         self.closed = False
         self.failures = 0
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Whom it is dialling, or reached."""
+        return self._tried[-1] if self._tried else None
 
     def start(self) -> None:
         """Try endpoints until one answers or is under way."""
@@ -111,6 +116,12 @@ class Dial:
         """The backend's time is over: on to the next."""
         self._give_up_backend(f"no answer within {TIME_LIMITS[self._attempt]:g} s")
         self.start()
+
+    def turn_away(self, reason: str) -> None:
+        """Leave the endpoint that is being dialled, resetting its connection: on to the next."""
+        if self._backend is not None:
+            self._give_up_backend(reason)
+            self.start()
 
     def abort(self) -> None:
         """Give up, resetting the backend's connection; ends in `on_failed`."""

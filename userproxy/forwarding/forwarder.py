@@ -1,14 +1,19 @@
-"""The data plane as the proxier sees it: open, update and close service ports; drain."""
+"""The data plane as the proxier sees it: open, update and close listeners; drain."""
 
 import asyncio
+import typing
+from collections.abc import Callable, Mapping
 from functools import partial
 from random import Random
 from socket import SocketType
+from typing import Final, TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 from msgspec import Struct
 
 from userproxy.errors import PortUnavailableError
+from userproxy.forwarding.datagrams import DatagramSocket
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import PER_CONNECTION, DescriptorBudget
 from userproxy.forwarding.dialer import Dial, Dialer
@@ -18,29 +23,44 @@ from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.ports import PortRange
 from userproxy.forwarding.relay import Relay, RelayContext
 from userproxy.forwarding.sockets import ListeningSocket, reset_on_close
-from userproxy.model import ServicePortName, Snapshot
+from userproxy.forwarding.udp import PENDING_SECONDS, UdpListener, UdpOptions, UdpPlane, UdpStatistics, flow_limits
+from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot
+from userproxy.routing.affinity import AffinityTable, Leftovers
 from userproxy.routing.balancer import Balancer
 
 log = structlog.get_logger()
+
+Bound = TypeVar("Bound")
+
+_EXPIRY_SECONDS: Final = 60.0
+"""How often affinity tables that nobody uses let go of what has expired."""
+
+_LOOK_AT_FLOWS_EVERY: Final = 0.05
+"""Seconds; flows end without telling anybody, since they may go on at any time."""
+
+_RELEASED_PER_TURN: Final = 2000
+"""Affinity entries let go of in one turn of the loop: a fifth of a millisecond."""
 
 
 class ForwardingOptions(Struct, frozen=True):
     """How to forward. Times are seconds.
 
-    `bind_address` is where listeners bind; `portals_only` refuses clients that dial a listener's port
-    itself; a connection half-open for `half_open_timeout` without moving a byte is reset;
-    `descriptor_limit` is the process's limit of open files.
+    `bind_addresses` is where listeners of each family bind; a family that is not there cannot be opened.
+    `portals_only` refuses clients that dial a listener's port itself; a connection half-open for
+    `half_open_timeout` without moving a byte is reset; `descriptor_limit` is the process's limit of open files;
+    `udp_timeout` is for flows, None for userproxy's own choice.
     """
 
-    bind_address: str
+    bind_addresses: Mapping[IPFamily, str]
     port_range: PortRange
     portals_only: bool
     half_open_timeout: float
     descriptor_limit: int
+    udp_timeout: float | None = None
 
 
-class ServicePortStatistics:
-    """What one service port has done so far; `active` is what it is doing."""
+class ListenerStatistics:
+    """What one listener has done so far; `active` is what it is doing."""
 
     __slots__ = ("accepted", "active", "bytes_down", "bytes_up", "dial_failures", "unserved")
 
@@ -53,15 +73,39 @@ class ServicePortStatistics:
         self.bytes_down = 0
 
 
+class ProtocolListener(typing.Protocol):
+    """What the forwarder needs of a listener, whatever its transport protocol."""
+
+    @property
+    def port(self) -> int:
+        """The local port; the same for all of its life."""
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Treat new clients as the snapshot says; its balancer knows the endpoints already."""
+
+    def close(self) -> None:
+        """Take no more clients, and give the descriptor back to the budget."""
+
+
 class _Service:
-    """One open service port."""
+    """One listener with what belongs to it. It lasts until its last connection has ended."""
 
-    __slots__ = ("balancer", "listener", "statistics")
+    __slots__ = ("balancer", "connections", "listener", "name", "statistics")
 
-    def __init__(self, balancer: Balancer, statistics: ServicePortStatistics) -> None:
+    def __init__(self, name: ListenerName, balancer: Balancer) -> None:
+        self.name = name
         self.balancer = balancer
-        self.statistics = statistics
-        self.listener: Listener | None = None
+        self.statistics: ListenerStatistics | UdpStatistics = ListenerStatistics()
+        self.connections: set[Dial | Relay] = set()
+        self.listener: ProtocolListener | None = None
+
+    def end_unknown(self, known: frozenset[Endpoint]) -> None:
+        """Reset the connections to endpoints that are not known; who is still being dialled for gets another one."""
+        for connection in [each for each in self.connections if each.endpoint not in known]:
+            if isinstance(connection, Relay):
+                connection.abort()
+            else:
+                connection.turn_away("the endpoint is gone")
 
 
 class Forwarder:
@@ -77,54 +121,80 @@ class Forwarder:
         self._half_open = DeadlineQueue[Relay](loop, options.half_open_timeout, Relay.expire)
         self._relays = RelayContext(self._poller, self._pipes, self._half_open)
         self._dialer = Dialer(loop, self._poller, self._budget)
-        self._services: dict[ServicePortName, _Service] = {}
-        self._connections: set[Dial | Relay] = set()
+        flow_limit, flow_limit_per_listener = flow_limits(options.descriptor_limit)
+        self._udp = UdpPlane(loop, self._budget, UdpOptions(flow_limit, flow_limit_per_listener, options.udp_timeout))
+        self._listen: Mapping[Protocol, Callable[[_Service, int | None], ProtocolListener]] = {
+            Protocol.TCP: self._listen_tcp,
+            Protocol.UDP: self._listen_udp,
+        }
+        self._services: dict[ListenerName, _Service] = {}
+        self._closed: set[_Service] = set()
+        """Those whose listener is closed, and whose connections go on."""
+        self._affinity: WeakValueDictionary[tuple[ServicePortName, IPFamily], AffinityTable] = WeakValueDictionary()
+        self._leftovers = Leftovers(partial(loop.call_soon, self._release))
+        self._expiry: asyncio.TimerHandle | None = None
+        self._active = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     @property
     def active(self) -> int:
         """Connections now, those still being dialled included."""
-        return len(self._connections)
+        return self._active
 
-    def statistics(self, name: ServicePortName) -> ServicePortStatistics:
-        """The figures of an open service port. Raises KeyError if it is not open."""
-        return self._services[name].statistics
+    @property
+    def flows(self) -> int:
+        """UDP flows now."""
+        return self._udp.active
 
-    def open(self, name: ServicePortName, preferred_port: int | None = None) -> int:
-        """Listen for a service port and return the local port: `preferred_port` if it is free.
+    def statistics(self, listener: ListenerName) -> ListenerStatistics | UdpStatistics:
+        """The figures of an open listener. Raises KeyError if it is not open."""
+        return self._services[listener].statistics
 
-        Until a snapshot with endpoints arrives its clients are reset. Raises PortUnavailableError.
+    def open(self, listener: ListenerName, preferred_port: int | None = None) -> int:
+        """Hold a port for a listener and return its number: `preferred_port` if it is free.
+
+        Until its first snapshot it refuses its clients. Raises PortUnavailableError.
         """
+        listen = self._listen.get(listener.service_port.protocol)
+        if listen is None:
+            raise PortUnavailableError(f"{listener.service_port.protocol} is not forwarded")
         if not self._budget.take_for_listener():
             raise PortUnavailableError("no descriptor is left for its listener")
+        service = _Service(listener, Balancer(self._random, self._affinity_table))
         try:
-            sock = self._bind(preferred_port)
+            service.listener = listen(service, preferred_port)
         except PortUnavailableError:
             self._budget.give(1)
             raise
-        service = _Service(Balancer(self._random), ServicePortStatistics())
-        service.listener = Listener(
-            self._loop,
-            self._poller,
-            self._budget,
-            name,
-            sock,
-            partial(self._accepted, name, service),
-            portals_only=self._options.portals_only,
-        )
-        self._services[name] = service
+        self._services[listener] = service
         return service.listener.port
 
     def update(self, snapshot: Snapshot) -> None:
-        """Route new connections of an open service port by `snapshot`; established ones stay."""
-        self._services[snapshot.name].balancer.update(snapshot)
+        """Treat new connections of an open listener by `snapshot`.
 
-    def close(self, name: ServicePortName) -> None:
-        """Stop listening for a service port; its established connections go on."""
-        service = self._services.pop(name)
+        Established ones stay, unless the snapshot says which endpoints are known: those to others are reset,
+        also where this service port had a listener that is closed by now.
+        """
+        service = self._services[snapshot.listener]
+        service.balancer.update(snapshot)
+        if service.listener is not None:
+            service.listener.follow(snapshot)
+        if snapshot.known is not None:
+            known = frozenset(snapshot.known)
+            key = (snapshot.listener.service_port, snapshot.listener.family)
+            service.end_unknown(known)
+            for closed in [each for each in self._closed if (each.name.service_port, each.name.family) == key]:
+                closed.end_unknown(known)
+
+    def close(self, listener: ListenerName) -> None:
+        """Stop listening; established connections go on."""
+        service = self._services.pop(listener)
         if service.listener is not None:
             service.listener.close()
+        service.balancer.leave_affinity()
+        if service.connections:
+            self._closed.add(service)
 
     def recount_descriptors(self) -> None:
         """Take notice that the rest of the process has opened or closed files."""
@@ -134,45 +204,77 @@ class Forwarder:
     async def drain(self, seconds: float) -> int:
         """Stop accepting, wait until all connections have ended, at most `seconds`; then reset the rest.
 
-        Returns how many were reset.
+        Returns how many were reset. UDP clients are served until then, and at the end those that have just asked are
+        waited for: their flows have no other socket for an answer.
         """
-        for name in list(self._services):
+        for name in [name for name in self._services if name.service_port.protocol is not Protocol.UDP]:
             self.close(name)
+        end = self._loop.time() + seconds
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(end):
                 await self._idle.wait()
         except TimeoutError:
             pass
-        return self.reset_connections()
+        reset = self.reset_connections()
+        end = min(end, self._loop.time() + PENDING_SECONDS)
+        while self._udp.pending and self._loop.time() < end:  # noqa: ASYNC110 -- flows end without a word
+            await asyncio.sleep(_LOOK_AT_FLOWS_EVERY)
+        for name in list(self._services):
+            self.close(name)
+        return reset
 
     def reset_connections(self) -> int:
         """End all connections with a RST; returns how many they were."""
-        connections = list(self._connections)
+        connections = [
+            connection for service in (*self._services.values(), *self._closed) for connection in service.connections
+        ]
         for connection in connections:
             connection.abort()
         return len(connections)
 
     def shut_down(self) -> None:
         """Let go of everything. The forwarder is of no use afterwards."""
-        for name in list(self._services):
-            self.close(name)
+        for listener in list(self._services):
+            self.close(listener)
         self.reset_connections()
         self._half_open.cancel()
         self._dialer.shut_down()
         self._pipes.close()
+        self._udp.shut_down()
         self._poller.shut_down()
+        if self._expiry is not None:
+            self._expiry.cancel()
 
-    def _bind(self, preferred_port: int | None) -> ListeningSocket:
-        host = self._options.bind_address
+    def _listen_tcp(self, service: _Service, preferred_port: int | None) -> ProtocolListener:
+        return Listener(
+            self._loop,
+            self._poller,
+            self._budget,
+            service.name,
+            self._bind(ListeningSocket, service.name.family, preferred_port),
+            partial(self._accepted, service),
+            portals_only=self._options.portals_only,
+        )
+
+    def _listen_udp(self, service: _Service, preferred_port: int | None) -> ProtocolListener:
+        service.statistics = statistics = UdpStatistics()
+        sock = self._bind(DatagramSocket, service.name.family, preferred_port)
+        return UdpListener(self._udp, service.name, sock, service.balancer, statistics)
+
+    def _bind(self, bind: Callable[[str, int], Bound], family: IPFamily, preferred_port: int | None) -> Bound:
+        """What `bind(host, port)` returns for a port that is free. Raises PortUnavailableError."""
+        host = self._options.bind_addresses.get(family)
+        if host is None:
+            raise PortUnavailableError(f"there is no address to bind {family} listeners to")
         if preferred_port is not None:
             try:
-                return ListeningSocket(host, preferred_port)
+                return bind(host, preferred_port)
             except PortUnavailableError as error:
                 log.debug("Preferred port not available", v=2, reason=str(error))
         refusal: PortUnavailableError | None = None
         for port in self._options.port_range.candidates(self._random):
             try:
-                return ListeningSocket(host, port)
+                return bind(host, port)
             except PortUnavailableError as error:
                 refusal = error
         port_range = self._options.port_range
@@ -180,27 +282,28 @@ class Forwarder:
             f"no port of {port_range.first}-{port_range.last} is free on {host}" if port_range.last else str(refusal)
         ) from refusal
 
-    def _accepted(self, name: ServicePortName, service: _Service, client: SocketType, address: str) -> None:
+    def _accepted(self, service: _Service, client: SocketType, address: str) -> None:
         service.statistics.accepted += 1
         service.statistics.active += 1
         dial = Dial(
             self._dialer,
-            name,
+            service.name,
             service.balancer,
             client,
             address,
             partial(self._connected, service),
             partial(self._unserved, service),
         )
-        self._connections.add(dial)
+        service.connections.add(dial)
+        self._active += 1
         self._idle.clear()
         dial.start()
 
     def _connected(self, service: _Service, dial: Dial, backend: SocketType, events: int) -> None:
         service.statistics.dial_failures += dial.failures
-        relay = Relay(self._relays, dial.client, backend, partial(self._relayed, service))
-        self._connections.add(relay)
-        self._connections.discard(dial)
+        relay = Relay(self._relays, dial.client, backend, dial.endpoint, partial(self._relayed, service))
+        service.connections.add(relay)
+        service.connections.discard(dial)
         relay.start(events)
 
     def _unserved(self, service: _Service, dial: Dial) -> None:
@@ -218,7 +321,29 @@ class Forwarder:
 
     def _ended(self, service: _Service, connection: Dial | Relay) -> None:
         service.statistics.active -= 1
-        self._connections.discard(connection)
+        service.connections.discard(connection)
         self._budget.give(PER_CONNECTION)
-        if not self._connections:
-            self._idle.set()
+        self._active -= 1
+        if not service.connections:
+            self._closed.discard(service)
+            if not self._active:
+                self._idle.set()
+
+    def _affinity_table(self, listener: ListenerName) -> AffinityTable:
+        key = (listener.service_port, listener.family)
+        table = self._affinity.get(key)
+        if table is None:
+            table = self._affinity[key] = AffinityTable(self._leftovers)
+            if self._expiry is None:
+                self._expiry = self._loop.call_later(_EXPIRY_SECONDS, self._expire)
+        return table
+
+    def _expire(self) -> None:
+        now = self._loop.time()
+        for table in list(self._affinity.values()):
+            table.expire(now)
+        self._expiry = self._loop.call_later(_EXPIRY_SECONDS, self._expire) if self._affinity else None
+
+    def _release(self) -> None:
+        if self._leftovers.release(_RELEASED_PER_TURN):
+            self._loop.call_soon(self._release)

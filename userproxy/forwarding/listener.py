@@ -1,4 +1,4 @@
-"""A listener: the socket that all portals of one TCP service port lead to."""
+"""A TCP listener: the socket that portals of one service port lead to."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import structlog
 from userproxy.forwarding.descriptors import PER_CONNECTION, DescriptorBudget, is_shortage
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.sockets import ListeningSocket, is_direct, reset_on_close
-from userproxy.model import ServicePortName
+from userproxy.model import ListenerName, Snapshot, Verdict
 
 log = structlog.get_logger()
 
@@ -25,16 +25,30 @@ class Listener:
     Each accepted client has two descriptors taken from the budget, its own and its backend's; whoever
     ends the connection gives them back. With `portals_only` a client that dialled the listener itself,
     rather than a portal that leads to it, is reset: the random port is no way around portal rules.
+
+    Until a snapshot says SERVE it refuses clients as a closed port does.
     """
 
-    __slots__ = ("_budget", "_closed", "_loop", "_on_client", "_poller", "_portals_only", "_socket", "name", "port")
+    __slots__ = (
+        "_accepting",
+        "_budget",
+        "_closed",
+        "_loop",
+        "_on_client",
+        "_poller",
+        "_portals_only",
+        "_socket",
+        "_verdict",
+        "name",
+        "port",
+    )
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         poller: Poller,
         budget: DescriptorBudget,
-        name: ServicePortName,
+        name: ListenerName,
         sock: ListeningSocket,
         on_client: Callable[[SocketType, str], None],
         *,
@@ -46,10 +60,18 @@ class Listener:
         self._socket = sock
         self._on_client = on_client
         self._portals_only = portals_only
+        self._verdict = Verdict.REJECT
+        self._accepting = False
         self._closed = False
         self.name = name
         self.port = sock.port
         poller.add(sock.fileno(), self._on_event, self)
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Treat new clients by the snapshot's verdict. The port stays the same, and so do established connections."""
+        if snapshot.verdict is not self._verdict:
+            self._verdict = snapshot.verdict
+            self._set_verdict()
 
     def close(self) -> None:
         """Serve the clients that the kernel has already accepted for us, then refuse new ones."""
@@ -61,8 +83,24 @@ class Listener:
         """Refuse new clients at once."""
         if not self._closed:
             self._closed = True
+            self._accepting = False
             self._budget.give(1)
             self._poller.close(self._socket)
+
+    def _set_verdict(self) -> None:
+        if self._closed:
+            return
+        try:
+            self._socket.set_verdict(self._verdict)
+        except OSError as error:
+            log.error(
+                "New clients are not yet treated as they should be",
+                service_port=str(self.name),
+                verdict=self._verdict,
+                reason=error.strerror,
+            )
+            self._loop.call_later(_RETRY_SECONDS, self._set_verdict)
+        self._accepting = self._socket.listening
 
     def _on_event(self, _events: int) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
@@ -75,12 +113,11 @@ class Listener:
             pass
 
     def _resume(self) -> None:
-        if not self._closed:
-            self._on_event(0)
+        self._on_event(0)
 
     def _accept_one(self) -> bool:
         """Whether to go on: False once nobody waits, or nobody can be served now."""
-        if self._closed:
+        if not self._accepting:
             return False
         if not self._budget.take(PER_CONNECTION):
             self._budget.wait(self._resume)

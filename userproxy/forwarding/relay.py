@@ -24,6 +24,7 @@ from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.pipes import PIPE_BYTES, Pipe, PipePool
 from userproxy.forwarding.poller import FAILED, HANGUP, READABLE, UNFINISHED, WRITABLE, Poller
 from userproxy.forwarding.sockets import reset_on_close, unacknowledged
+from userproxy.model import Endpoint
 
 BUFFER_BYTES: Final = 64 * 1024
 _TURN_BYTES: Final = 4 * PIPE_BYTES
@@ -51,15 +52,19 @@ class RelayContext:
 
 
 class Relay:
-    """Both directions of one connection. `on_end(relay)` is called once, when both sockets are let go."""
+    """Both directions of one connection. `on_end(relay)` is called once, when both sockets are let go.
 
-    __slots__ = ("_backend", "_client", "_context", "_downward", "_on_end", "_seen", "_upward", "closed")
+    `endpoint` is whom `backend` is connected to.
+    """
+
+    __slots__ = ("_backend", "_client", "_context", "_downward", "_on_end", "_seen", "_upward", "closed", "endpoint")
 
     def __init__(
         self,
         context: RelayContext,
         client: SocketType,
         backend: SocketType,
+        endpoint: Endpoint | None,
         on_end: "Callable[[Relay], None]",
     ) -> None:
         self._context = context
@@ -69,6 +74,7 @@ class Relay:
         self._upward = _Direction(self, context, client, backend)
         self._downward = _Direction(self, context, backend, client)
         self._seen = 0
+        self.endpoint = endpoint
         self.closed = False
 
     @property

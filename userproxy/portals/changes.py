@@ -1,6 +1,6 @@
 """From the rules that are there to the rules that should be: the smallest change, as values.
 
-Pure. Only our five chains and our five jumps are ever mentioned; no rule is addressed by its number,
+Pure. Only our own chains and jumps are ever mentioned; no rule is addressed by its number,
 because another program may insert one before the change is written.
 
 Order across tables, since each table commits on its own and a later one may fail: what accepts packets
@@ -88,6 +88,25 @@ def difference(present: Present, groups: Iterable[Group]) -> Change:
         TableChange(FILTER, _rewritten(filters), _reductions(filters)),
     )
     return tuple(change for change in changes if change)
+
+
+def appended_and_deleted(present: Present, change: Change) -> Present | None:
+    """What the tables are after `change`; None where it does more than append rules and delete those that are there."""
+    tables = {table: dict(chains) for table, chains in present.items()}
+    for block in change:
+        if block.fresh or block.drop:
+            return None
+        chains = tables[block.table]
+        for chain in {edit.chain for edit in block.edits}:
+            chains[chain] = list(chains[chain])
+        for edit in block.edits:
+            if edit.command == "-A":
+                chains[edit.chain].append(edit.spec)
+            elif edit.command == "-D" and edit.spec in chains[edit.chain]:
+                chains[edit.chain].remove(edit.spec)
+            else:
+                return None
+    return tables
 
 
 def removal(present: Present, where: str) -> Removal:
@@ -187,17 +206,20 @@ def _jump_edits(table: str, present: Present) -> tuple[Edit, ...]:
 
 def _chain_jump_edits(rules: list[str], jumps: Sequence[JumpRule]) -> list[Edit]:
     places = {jump: _places(rules, jump) for jump in jumps}
+    first = [place for jump in jumps if jump.first for place in places[jump]]
     appended = [place for jump in jumps if not jump.first for place in places[jump]]
     edits: list[Edit] = []
-    for jump, found in places.items():
-        chain, spec = jump.rule.chain, jump.rule.spec
-        if jump.first and (len(found) != 1 or any(place < found[0] for place in appended)):
-            edits += [Edit("-D", chain, rules[place]) for place in found]
-            edits.append(Edit("-I", chain, spec))
-        elif not jump.first:
+    once = all(len(places[jump]) == 1 for jump in jumps if jump.first)
+    if not (once and first == sorted(first) and all(place > max(first, default=-1) for place in appended)):
+        chain = jumps[0].rule.chain
+        edits += [Edit("-D", chain, rules[place]) for place in first]
+        edits += [Edit("-I", chain, jump.rule.spec) for jump in reversed(jumps) if jump.first]
+    for jump in jumps:
+        if not jump.first:
             # A deletion takes the first rule that matches, so the last one keeps its place.
-            edits += [Edit("-D", chain, rules[place]) for place in found[:-1]]
-            edits += [] if found else [Edit("-A", chain, spec)]
+            found = places[jump]
+            edits += [Edit("-D", jump.rule.chain, rules[place]) for place in found[:-1]]
+            edits += [] if found else [Edit("-A", jump.rule.chain, jump.rule.spec)]
     return edits
 
 

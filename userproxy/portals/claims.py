@@ -1,73 +1,103 @@
-"""Node ports held by sockets, so that no other program takes a port whose traffic we redirect."""
+"""Ports held by sockets, so that no other program takes a port whose traffic we redirect."""
 
 import errno
 import socket
+from typing import TypeAlias
 
 from userproxy.errors import PortUnavailableError
-from userproxy.model import Protocol
+from userproxy.model import IPFamily, Protocol
 
+Claim: TypeAlias = tuple[str, Protocol, int]
+"""Address, empty for every one of the family; protocol; port."""
+
+_FAMILIES = {IPFamily.IPV4: (socket.AF_INET, "0.0.0.0"), IPFamily.IPV6: (socket.AF_INET6, "::")}
 _TYPES = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
-_NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
 
 
 class PortClaims:
-    """Holds ports on every address of both families.
+    """Holds ports of one address family: on every address, or on one of the node's.
 
     The sockets are bound and never listen. Without SO_REUSEADDR on ours every other bind of the port
     fails; and where a connection does get past the rules, a bound socket answers with a reset, while a
     listening one would collect connections that nobody accepts (kubernetes#43212).
     """
 
-    def __init__(self) -> None:
-        self._sockets: dict[tuple[Protocol, int], socket.socket] = {}
+    def __init__(self, family: IPFamily) -> None:
+        self._family = family
+        self._sockets: dict[Claim, socket.socket] = {}
 
     @property
-    def held(self) -> frozenset[tuple[Protocol, int]]:
+    def held(self) -> frozenset[Claim]:
+        """What is claimed now."""
         return frozenset(self._sockets)
 
-    def claim(self, protocol: Protocol, port: int) -> None:
-        """Takes the port; it is ours already where it is in `held`. Raises PortUnavailableError."""
-        if (protocol, port) in self._sockets:
+    def claim(self, ip: str, protocol: Protocol, port: int) -> None:
+        """Takes the port on `ip`, or on every address of the family where `ip` is empty.
+
+        It is ours already where it is in `held`. Every address and single ones are claimed independently
+        of each other. Raises PortUnavailableError, also where no interface has `ip`.
+        """
+        if (ip, protocol, port) in self._sockets:
             return
         if protocol not in _TYPES:
-            raise PortUnavailableError(f"{protocol} port {port} cannot be claimed: userproxy forwards TCP and UDP")
+            raise PortUnavailableError(
+                f"{_named(ip, protocol, port)} cannot be claimed: userproxy forwards TCP and UDP"
+            )
         try:
-            self._sockets[protocol, port] = _bind(_TYPES[protocol], port)
+            self._sockets[ip, protocol, port] = self._bound(ip, protocol, port)
         except OSError as error:
-            why = "another program holds it" if error.errno == errno.EADDRINUSE else error.strerror
-            raise PortUnavailableError(f"{protocol} port {port} cannot be claimed: {why}") from error
+            raise PortUnavailableError(f"{_named(ip, protocol, port)} cannot be claimed: {_why(error)}") from error
 
-    def release(self, protocol: Protocol, port: int) -> None:
+    def release(self, ip: str, protocol: Protocol, port: int) -> None:
         """Gives the port back. A port that is not held is no error."""
-        held = self._sockets.pop((protocol, port), None)
+        held = self._sockets.pop((ip, protocol, port), None)
         if held is not None:
             held.close()
 
     def close(self) -> None:
         """Gives every port back."""
-        for protocol, port in self.held:
-            self.release(protocol, port)
+        for claim in self.held:
+            self.release(*claim)
 
-
-def _bind(kind: socket.SocketKind, port: int) -> socket.socket:
-    try:
-        return _bound(socket.AF_INET6, kind, "::", port)
-    except OSError as error:
-        if error.errno not in _NO_IPV6:
+    def _bound(self, ip: str, protocol: Protocol, port: int) -> socket.socket:
+        family, everywhere = _FAMILIES[self._family]
+        siblings = [held for (_, *rest), held in self._sockets.items() if rest == [protocol, port]]
+        claim = socket.socket(family, _TYPES[protocol])
+        try:
+            if family is socket.AF_INET6:
+                claim.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if protocol is Protocol.UDP:
+                # Nobody reads: what arrives past the rules is to cost no memory. The kernel has a minimum.
+                claim.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+            # The kernel lets sockets share a port if all of them would at the moment of the bind.
+            sharing = [claim, *siblings] if siblings else []
+            _share(sharing, on=True)
+            try:
+                claim.bind((ip or everywhere, port))
+            finally:
+                _share(sharing, on=False)
+        except BaseException:
+            claim.close()
             raise
-        return _bound(socket.AF_INET, kind, "0.0.0.0", port)
+        return claim
 
 
-def _bound(family: socket.AddressFamily, kind: socket.SocketKind, address: str, port: int) -> socket.socket:
-    claim = socket.socket(family, kind)
-    try:
-        if family is socket.AF_INET6:
-            claim.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        if kind is socket.SOCK_DGRAM:
-            # Nobody reads: what arrives past the rules is to cost no memory. The kernel has a minimum.
-            claim.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
-        claim.bind((address, port))
-    except BaseException:
-        claim.close()
-        raise
-    return claim
+def _share(sockets: list[socket.socket], *, on: bool) -> None:
+    for each in sockets:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, on)
+
+
+def _named(ip: str, protocol: Protocol, port: int) -> str:
+    if not ip:
+        return f"{protocol} port {port}"
+    return f"{protocol} port {port} of {ip}"
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "another program holds it"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "no interface has this address"
+    if error.errno == errno.EACCES:
+        return "ports as low as this one take CAP_NET_BIND_SERVICE"
+    return error.strerror or str(error)

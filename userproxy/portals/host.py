@@ -1,17 +1,20 @@
-"""The node's own address, for the rules that lead its own processes to our listeners."""
+"""The node's own addresses: the one that leads its processes to our listeners, and all that it has."""
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import structlog
 
 from userproxy.errors import KernelToolError
-from userproxy.portals.rules import Family
+from userproxy.model import IPFamily
 
 log = structlog.get_logger()
 
+_FAMILIES = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
 _MAIN_TABLE = 254  # RT_TABLE_MAIN, linux/rtnetlink.h
 _UNICAST = 1  # RTN_UNICAST
 _GLOBAL = 0  # RT_SCOPE_UNIVERSE
@@ -26,7 +29,7 @@ class HostAddress:
     Blocking, and not on a running loop's thread: pyroute2's synchronous calls run a loop of their own.
     """
 
-    def __init__(self, bind_address: str, family: Family = Family.IPV4) -> None:
+    def __init__(self, bind_address: str, family: IPFamily) -> None:
         self._bind_address = bind_address
         self._family = family
         self._told = False
@@ -46,25 +49,49 @@ class HostAddress:
                 self._told = False
                 return str(found)
         if not by_link:
-            raise KernelToolError("no interface that is up has a global address, so node traffic cannot be led to us")
+            what = f"global {self._family} address"
+            raise KernelToolError(f"no interface that is up has a {what}, so node traffic cannot be led to us")
         chosen = next(iter(by_link.values()))
         if not self._told:
             log.warning("No default route: taking the first global address as the node's", address=chosen)
             self._told = True
         return chosen
 
-    def _dump(self) -> tuple[list[dict[str, Any]], list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-        # 0.1 s and 13 MB, however narrowly it is imported.
-        from pyroute2.iproute.linux import IPRoute
-        from pyroute2.netlink.exceptions import NetlinkError
+    def addresses(self) -> frozenset[str]:
+        """Every address of the family that an interface has now, loopback's too. Raises KernelToolError."""
+        with _kernel() as kernel:
+            found = list(kernel.get_addr(family=_FAMILIES[self._family]))
+        return frozenset(str(ip_address(_own(address))) for address in found)
 
-        family = socket.AF_INET6 if self._family is Family.IPV6 else socket.AF_INET
-        try:
-            with IPRoute() as kernel:
-                routes = kernel.route("dump", family=family, table=_MAIN_TABLE, type=_UNICAST)
-                return _default_routes(routes), list(kernel.get_addr(family=family)), list(kernel.get_links())
-        except (NetlinkError, OSError) as error:
-            raise KernelToolError(f"the kernel's routes and addresses cannot be read: {error}") from error
+    def _dump(self) -> tuple[list[dict[str, Any]], list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+        family = _FAMILIES[self._family]
+        with _kernel() as kernel:
+            routes = kernel.route("dump", family=family, table=_MAIN_TABLE, type=_UNICAST)
+            return _default_routes(routes), list(kernel.get_addr(family=family)), list(kernel.get_links())
+
+
+def ipv6_usable() -> bool:
+    """Whether this network namespace has IPv6: the kernel knows it, and it is not switched off everywhere."""
+    # /proc/net is the main thread's namespace. /proc/sys/net is this thread's.
+    if not Path("/proc/thread-self/net/if_inet6").exists():
+        return False
+    try:
+        return Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").read_text().strip() != "1"
+    except OSError:
+        return True
+
+
+@contextmanager
+def _kernel() -> Iterator[Any]:
+    # 0.1 s and 13 MB, however narrowly it is imported.
+    from pyroute2.iproute.linux import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        with IPRoute() as kernel:
+            yield kernel
+    except (NetlinkError, OSError) as error:
+        raise KernelToolError(f"the kernel's routes and addresses cannot be read: {error}") from error
 
 
 def _default_routes(routes: Iterable[Any]) -> list[dict[str, Any]]:
@@ -85,6 +112,9 @@ def _global_addresses(addresses: Iterable[Any], links: Iterable[Any]) -> dict[in
     found: dict[int, str] = {}
     for address in addresses:
         if address["scope"] == _GLOBAL and address["index"] in usable and not address["flags"] & _SECONDARY:
-            local = address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS")
-            found.setdefault(address["index"], local)
+            found.setdefault(address["index"], _own(address))
     return found
+
+
+def _own(address: Any) -> str:
+    return str(address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"))

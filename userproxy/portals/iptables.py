@@ -2,19 +2,20 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import structlog
 
 from userproxy.errors import KernelToolError
-from userproxy.model import PortalBinding, ServicePortName
-from userproxy.portals.changes import Change, Present, difference, removal
+from userproxy.model import IPFamily, LocalTraffic, PortalBinding, ServicePortName
+from userproxy.portals.changes import Change, Present, appended_and_deleted, difference, removal
 from userproxy.portals.host import HostAddress
+from userproxy.portals.ownership import Ownership
 from userproxy.portals.programs import save
 from userproxy.portals.restore import RestoreWriter
-from userproxy.portals.rules import CHAINS, NAT, Family, Rule, portal_rules
+from userproxy.portals.rules import CHAINS, NAT, Rule, portal_rules
 from userproxy.portals.tables import local_ports, parse_save
 from userproxy.portals.variant import Tools, Variant, detect, installed, legacy_tables
 from userproxy.portals.writer import ConflictError, Writer, is_small
@@ -23,22 +24,30 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
+_NOBODY = LocalTraffic()
+
+MOST_UNREAD = 64
+"""Edits up to which a change may be written unread: what some Services need that came or went together."""
+
 
 class IptablesDriver:
-    """Keeps the five chains equal to the bindings of the last sync.
+    """Keeps the chains of one address family equal to the bindings of the last sync.
 
+    `bind_address` is where the listeners of that family are bound; an unspecified one may be of either family.
     Everything that blocks runs in one thread of the driver's own, in the order of the calls.
     """
 
     name = "iptables"
 
-    def __init__(self, bind_address: str, family: Family = Family.IPV4) -> None:
+    def __init__(self, bind_address: str, family: IPFamily, local_traffic: LocalTraffic = _NOBODY) -> None:
         self._bind_address = bind_address
         self._family = family
+        self._local_traffic = local_traffic
         self._host = HostAddress(bind_address, family)
+        self._ownership = Ownership(family)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="portals")
         self._tables: _Tables | None = None
-        self._rendered: dict[tuple[PortalBinding, str], tuple[Rule, ...]] = {}
+        self._rendered: dict[tuple[PortalBinding, str, LocalTraffic], tuple[Rule, ...]] = {}
         self._rule_counts: Counter[str] = Counter()
 
     @property
@@ -46,25 +55,46 @@ class IptablesDriver:
         """How many portal rules each table has, as of the last sync; jumps do not count."""
         return self._rule_counts
 
-    async def sync(self, bindings: Sequence[PortalBinding]) -> None:
+    def set_local_traffic(self, local_traffic: LocalTraffic) -> None:
+        """How this node's Pods are recognised from the next sync on."""
+        self._local_traffic = local_traffic
+
+    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> bool:
         """Makes the rules those of `bindings`, and reads them back where it had to write.
 
-        Raises KernelToolError, and ObjectError where a name cannot stand in a rule.
+        True if it read the tables and they were not so: because `bindings` are new, or because somebody changed them.
+
+        Without `verify` a small change is written against what the last sync left, unread: what others did to our
+        chains since then stays until a sync with it, unless it is in the way.
+        Raises KernelToolError, also where another userproxy keeps the chains, and ObjectError where a name cannot
+        stand in a rule.
         """
         wanted = tuple(bindings)
-        await self._run(lambda: self._sync(wanted))
+        local_traffic = self._local_traffic
+        return await self._run(lambda: self._sync(wanted, local_traffic, verify=verify))
 
-    async def local_ports(self) -> dict[ServicePortName, int]:
-        """The local ports that rules of an earlier process lead to. Raises KernelToolError."""
+    async def local_ports(self) -> Mapping[ServicePortName, tuple[int, ...]]:
+        """The local ports that rules of an earlier process lead each service port to, that of its cluster IP first.
+
+        Raises KernelToolError.
+        """
         return await self._run(lambda: local_ports(self._opened().read().get(NAT, {})))
 
+    async def local_addresses(self) -> frozenset[str]:
+        """The addresses of the family that interfaces have now, loopback's too. Raises KernelToolError."""
+        return await self._run(self._host.addresses)
+
     async def remove(self) -> list[str]:
-        """Removes every rule and chain of ours; a sentence for each. Raises KernelToolError."""
-        return await self._run(lambda: self._opened().remove())
+        """Removes every rule and chain of ours; a sentence for each. Raises KernelToolError.
+
+        Those of another userproxy, which are not ours, stay.
+        """
+        return await self._run(self._remove)
 
     async def close(self) -> None:
         """Ends the thread once it has finished what it does. Rules stay as they are."""
         await asyncio.to_thread(self._executor.shutdown)
+        self._ownership.release()
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
@@ -72,19 +102,29 @@ class IptablesDriver:
     def _opened(self) -> "_Tables":
         if self._tables is None:
             tools = detect(self._family)
-            log.info("Found iptables", variant=tools.variant, because=tools.reason)
+            log.info("Found iptables", family=self._family, variant=tools.variant, because=tools.reason)
             self._tables = _Tables(tools)
         return self._tables
 
-    def _sync(self, bindings: tuple[PortalBinding, ...]) -> None:
-        host_ip = self._host.lookup()
+    def _sync(self, bindings: tuple[PortalBinding, ...], local_traffic: LocalTraffic, *, verify: bool) -> bool:
+        self._ownership.take()
+        # A node that is not in a cluster of this family has nothing to serve, and may have no address.
+        host_ip = self._host.lookup() if bindings else ""
         rendered = {}
         for binding in bindings:
-            key = (binding, host_ip)
-            rendered[key] = self._rendered.get(key) or portal_rules(binding, self._bind_address, host_ip)
+            key = (binding, host_ip, local_traffic)
+            rendered[key] = self._rendered.get(key) or portal_rules(binding, self._bind_address, host_ip, local_traffic)
         self._rendered = rendered
-        self._opened().converge(tuple(rendered.values()))
+        differed = self._opened().converge(tuple(rendered.values()), verify=verify)
         self._rule_counts = Counter(rule.table for rules in rendered.values() for rule in rules)
+        return differed
+
+    def _remove(self) -> list[str]:
+        try:
+            self._ownership.take()
+        except KernelToolError as error:
+            return [f"nothing, because {error}"]
+        return self._opened().remove()
 
 
 class _Tables:
@@ -94,6 +134,7 @@ class _Tables:
         self._tools = tools
         self._bulk = RestoreWriter(tools)
         self._small = _SmallChanges(tools)
+        self._standing: Present | None = None
 
     def read(self) -> Present:
         present = {}
@@ -101,20 +142,49 @@ class _Tables:
             present.update(parse_save(save(self._tools.save, table)))
         return present
 
-    def converge(self, groups: Sequence[Sequence[Rule]]) -> None:
-        """Writes what differs until nothing does. One conflict with another program is forgiven."""
+    def converge(self, groups: Sequence[Sequence[Rule]], *, verify: bool) -> bool:
+        """Writes what differs until nothing does. One conflict with another program is forgiven.
+
+        True if the tables were read, and differed.
+
+        Without `verify` the tables are taken for what they were when this last ended, where that is enough.
+        """
+        standing, self._standing = self._standing, None
+        if not verify and standing is not None:
+            self._standing = self._converged(standing, groups)
+        if self._standing is not None:
+            return False
+        self._standing, differed = self._read_back(groups)
+        return differed
+
+    def _converged(self, standing: Present, groups: Sequence[Sequence[Rule]]) -> Present | None:
+        """What stands after a small change to `standing`; None if the change is not small, or is refused."""
+        change = difference(standing, groups)
+        if not change:
+            return standing
+        after = appended_and_deleted(standing, change)
+        if after is None or sum(len(block.edits) for block in change) > MOST_UNREAD:
+            return None
+        return after if self._write(change, tries_left=1) else None
+
+    def _read_back(self, groups: Sequence[Sequence[Rule]]) -> tuple[Present, bool]:
+        """What stands in the end, and whether anything had to be written for that."""
         for tries_left in (1, 0):
-            change = difference(self.read(), groups)
+            present = self.read()
+            change = difference(present, groups)
             if not change:
-                return
+                return present, not tries_left
             self._write(change, tries_left)
-        if change := difference(self.read(), groups):
+        present = self.read()
+        if change := difference(present, groups):
             block = change[0]
             where = f"table {block.table} of {self._tools.label}"
             raise KernelToolError(f"{where} is not as it was written twice: another program changes our chains")
+        return present, True
 
     def remove(self) -> list[str]:
         """Takes our rules and chains away; one conflict is forgiven."""
+        self._standing = None
         sentences: list[str] = []
         for tries_left in (1, 0):
             found = removal(self.read(), self._tools.label)
@@ -124,7 +194,8 @@ class _Tables:
             self._write(found.change, tries_left)
         return sentences
 
-    def _write(self, change: Change, tries_left: int) -> None:
+    def _write(self, change: Change, tries_left: int) -> bool:
+        """Whether `change` was written; it was not where it met another program's and may be tried again."""
         writer = self._small.writer_for(change) or self._bulk
         edits = sum(len(block.edits) for block in change)
         log.debug("Changing iptables rules", v=4, edits=edits, writer=type(writer).__name__)
@@ -134,13 +205,15 @@ class _Tables:
             if not tries_left:
                 raise
             log.info("iptables rules changed while they were written; reading them again", err=str(error))
+            return False
+        return True
 
 
 class _SmallChanges:
     """Loads python-iptables at the first change that it would write, and says once where it cannot."""
 
     def __init__(self, tools: Tools) -> None:
-        self._usable = tools.variant is Variant.LEGACY and tools.family is Family.IPV4
+        self._usable = tools.variant is Variant.LEGACY and tools.family is IPFamily.IPV4
         self._writer: Writer | None = None
 
     def writer_for(self, change: Change) -> Writer | None:
@@ -160,15 +233,32 @@ class _SmallChanges:
         return LibiptcWriter()
 
 
-def cleanup_all(family: Family = Family.IPV4) -> list[str]:
-    """Removes our rules and chains from both variants; a sentence for each thing removed or left.
+def cleanup_all() -> list[str]:
+    """Removes our rules and chains of both families from both variants; a sentence for each thing removed or left.
 
-    Blocking. A variant that cannot be read, because the kernel lacks it, is told of and passed over.
+    Blocking. A variant that cannot be read, because the kernel lacks it, is told of and passed over. A machine
+    without ip6tables or without IPv6 is passed over in silence.
     Raises KernelToolError where iptables is not installed, no variant can be read or a removal is refused.
     """
+    sentences = _cleanup(IPFamily.IPV4)
+    try:
+        return sentences + _cleanup(IPFamily.IPV6)
+    except _NothingToReadError as error:
+        log.debug("No IPv6 tables to clean up", v=2, err=str(error))
+        return sentences
+
+
+class _NothingToReadError(KernelToolError):
+    """No variant of one family is installed, or none works with this kernel."""
+
+
+def _cleanup(family: IPFamily) -> list[str]:
     sentences: list[str] = []
     unreadable: list[KernelToolError] = []
-    found = installed(family)
+    try:
+        found = installed(family)
+    except KernelToolError as error:
+        raise _NothingToReadError(str(error)) from error
     for tools in found:
         if tools.variant is Variant.LEGACY and not legacy_tables(family) & CHAINS.keys():
             continue
@@ -181,5 +271,5 @@ def cleanup_all(family: Family = Family.IPV4) -> list[str]:
         else:
             sentences += tables.remove()
     if len(unreadable) == len(found):
-        raise unreadable[0]
+        raise _NothingToReadError(str(unreadable[0])) from unreadable[0]
     return sentences

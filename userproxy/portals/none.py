@@ -1,10 +1,10 @@
 """The driver that programs nothing: every listener is dialled by its local port, which is logged."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
-from userproxy.model import PortalBinding, ServicePortName
+from userproxy.model import LocalTraffic, PortalBinding, PortalKind, ServicePortName, Verdict
 
 log = structlog.get_logger()
 
@@ -15,30 +15,43 @@ class NoPortals:
     name = "none"
 
     def __init__(self, bind_address: str) -> None:
-        self._bind_address = bind_address
-        self._known: dict[ServicePortName, int] = {}
+        self._host = f"[{bind_address}]" if ":" in bind_address else bind_address
+        self._known: dict[ServicePortName, PortalBinding] = {}
 
     @property
     def rule_counts(self) -> dict[str, int]:
         """There are no rules."""
         return {}
 
-    async def sync(self, bindings: Sequence[PortalBinding]) -> None:
-        """Log where each service port that is new, or has moved, can be dialled."""
-        current = {binding.name: binding.local_port for binding in bindings}
-        for binding in bindings:
-            if self._known.get(binding.name) != binding.local_port:
-                log.info(
-                    "Service port reachable",
-                    service_port=str(binding.name),
-                    address=f"{self._bind_address}:{binding.local_port}",
-                    instead_of=", ".join(map(str, binding.portals)),
-                )
-        self._known = current
+    def set_local_traffic(self, local_traffic: LocalTraffic) -> None:
+        """Nothing tells this node's Pods apart: whoever dials a local port has chosen the traffic's class."""
 
-    async def local_ports(self) -> dict[ServicePortName, int]:
+    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> bool:  # noqa: ARG002 - a driver's signature
+        """Log where each service port that is new, or has moved, can be dialled, and instead of what. Never True."""
+        current = {binding.name: binding for binding in bindings}
+        for name, binding in current.items():
+            before = self._known.get(name)
+            if binding == before:
+                continue
+            ports = _reachable(binding)
+            if before is None or _reachable(before) != ports:
+                for port, portals in ports.items():
+                    log.info(
+                        "Service port reachable",
+                        service_port=str(name),
+                        address=f"{self._host}:{port}",
+                        instead_of=portals,
+                    )
+        self._known = current
+        return False
+
+    async def local_ports(self) -> Mapping[ServicePortName, tuple[int, ...]]:
         """Nothing is left behind by an earlier process."""
         return {}
+
+    async def local_addresses(self) -> frozenset[str]:
+        """No address is claimed."""
+        return frozenset()
 
     async def remove(self) -> list[str]:
         """There is nothing to remove."""
@@ -46,3 +59,19 @@ class NoPortals:
 
     async def close(self) -> None:
         """There is nothing to let go of."""
+
+
+def _reachable(binding: PortalBinding) -> dict[int, str]:
+    """The portals that each local port stands for; those of external traffic are also marked as this node's."""
+    found: dict[int, list[str]] = {}
+    for portal in binding.portals:
+        if portal.kind is PortalKind.CLUSTER_IP:
+            leads = {"": binding.internal}
+        elif binding.external == binding.on_node:
+            leads = {"": binding.external}
+        else:
+            leads = {" from other nodes": binding.external, " from this node": binding.on_node}
+        for whence, lead in leads.items():
+            if lead.verdict is Verdict.SERVE:
+                found.setdefault(lead.local_port, []).append(f"{portal}{whence}")
+    return {port: ", ".join(portals) for port, portals in found.items()}

@@ -1,17 +1,23 @@
-"""The classic mode's chains and rules, as the text that iptables-save prints for them.
+"""The portals' chains and rules, as the text that iptables-save prints for them.
 
-Pure. Source of chains, comments, order and targets: kube-proxy 1.25, ``pkg/proxy/userspace/proxier.go``.
+Pure. Source of chains, comments, order and targets of what is served: kube-proxy 1.25,
+``pkg/proxy/userspace/proxier.go``; of what is refused or dropped: kube-proxy 1.36, ``pkg/proxy/iptables/proxier.go``.
 The text is canonical, so a rule is in the kernel when its text is a line of iptables-save.
+
+What is served is translated in nat, before filter sees it. So a rule of filter on a portal's own address and port
+meets only what nat left alone. The chains of filter are two for the reason that those of nat are: a process of the
+host is led differently from everybody else, and what cannot be told apart in OUTPUT must not be refused there.
 """
 
 import re
-from enum import StrEnum
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 
 from msgspec import Struct
 
 from userproxy.errors import ObjectError
-from userproxy.model import Portal, PortalBinding, PortalKind
+from userproxy.model import Lead, LocalTraffic, Portal, PortalBinding, PortalKind, Protocol, Verdict
 
 NAT = "nat"
 FILTER = "filter"
@@ -21,11 +27,13 @@ PORTALS_HOST = "KUBE-PORTALS-HOST"
 NODEPORT_CONTAINER = "KUBE-NODEPORT-CONTAINER"
 NODEPORT_HOST = "KUBE-NODEPORT-HOST"
 NODEPORT_NON_LOCAL = "KUBE-NODEPORT-NON-LOCAL"
+PORTALS_FILTER = "KUBE-PORTALS-FILTER"
+PORTALS_FILTER_HOST = "KUBE-PORTALS-FILTER-HOST"
 
 CHAINS = MappingProxyType(
     {
         NAT: (PORTALS_CONTAINER, PORTALS_HOST, NODEPORT_CONTAINER, NODEPORT_HOST),
-        FILTER: (NODEPORT_NON_LOCAL,),
+        FILTER: (NODEPORT_NON_LOCAL, PORTALS_FILTER, PORTALS_FILTER_HOST),
     }
 )
 """Our chains by table."""
@@ -34,15 +42,9 @@ _LOCAL = "-m addrtype --dst-type LOCAL"
 _NOT_BRIDGED = "-m physdev ! --physdev-is-in"
 _UNSPECIFIED = frozenset({"", "0.0.0.0", "::"})
 _ORDER = {kind: position for position, kind in enumerate(PortalKind)}
+_ABSENT = {Verdict.REJECT: "has no endpoints", Verdict.DROP: "has no local endpoints"}
 # What the Kubernetes API allows in names, and more; no quote, no space, nothing that ends a line.
 _NAME = re.compile(r"[A-Za-z0-9._:/-]+")
-
-
-class Family(StrEnum):
-    """Address family of a set of tables; the value is the stem of its programs' names."""
-
-    IPV4 = "iptables"
-    IPV6 = "ip6tables"
 
 
 class Rule(Struct, frozen=True):
@@ -61,79 +63,280 @@ class JumpRule(Struct, frozen=True):
     first: bool
 
 
+class _Source(Struct, frozen=True):
+    """Whose packets a rule takes: from a network, arriving at an interface; all if both are empty."""
+
+    network: str = ""
+    interface: str = ""
+
+
+_EVERYBODY = _Source()
+
+
+class _Node(Struct, frozen=True):
+    """What the rules of all bindings have in common."""
+
+    bind_address: str
+    host_ip: str
+    local_traffic: LocalTraffic
+
+    @property
+    def ipv6(self) -> bool:
+        return ":" in self.host_ip
+
+    def owns(self, address: str) -> bool:
+        """Whether `address`, or network, is of this node's address family."""
+        return (":" in address) == self.ipv6
+
+
+class _Streams(Struct, frozen=True):
+    """One portal's traffic in the order in which rules have to tell it apart; what is in none is dropped."""
+
+    container: tuple[tuple[_Source, Lead], ...]
+    host: tuple[tuple[_Source, Lead], ...]
+
+
 def jump_rules() -> tuple[JumpRule, ...]:
-    """The five jumps, in the order in which kube-proxy makes them.
+    """The eight jumps; those that are inserted first into one chain stand there in this order.
 
     Portals come before node ports: node port rules match every local address, and some clouds install
-    a load balancer's address as a local one.
+    a load balancer's address as a local one. What is refused is refused before node ports are let in.
     """
     portals = '-m comment --comment "handle ClusterIPs; NOTE: this must be before the NodePort rules"'
     node_ports = (
         f'{_LOCAL} -m comment --comment "handle service NodePorts; NOTE: this must be the last rule in the chain"'
     )
     non_local = '-m comment --comment "Ensure that non-local NodePort traffic can flow"'
+    refused = '-m conntrack --ctstate NEW -m comment --comment "refuse portal traffic that is not served"'
     return (
         _jump(NAT, "PREROUTING", portals, PORTALS_CONTAINER, first=True),
         _jump(NAT, "OUTPUT", portals, PORTALS_HOST, first=True),
         _jump(NAT, "PREROUTING", node_ports, NODEPORT_CONTAINER, first=False),
         _jump(NAT, "OUTPUT", node_ports, NODEPORT_HOST, first=False),
+        _jump(FILTER, "INPUT", refused, PORTALS_FILTER, first=True),
         _jump(FILTER, "INPUT", non_local, NODEPORT_NON_LOCAL, first=True),
+        _jump(FILTER, "FORWARD", refused, PORTALS_FILTER, first=True),
+        _jump(FILTER, "OUTPUT", refused, PORTALS_FILTER_HOST, first=True),
     )
 
 
-def portal_rules(binding: PortalBinding, bind_address: str, host_ip: str) -> tuple[Rule, ...]:
-    """The rules that lead a service port's portals to its listener, in kube-proxy's order.
+def portal_rules(
+    binding: PortalBinding, bind_address: str, host_ip: str, local_traffic: LocalTraffic
+) -> tuple[Rule, ...]:
+    """The rules that lead a service port's portals to its listeners or refuse them, in kube-proxy's order.
 
     `bind_address` is where listeners are bound, `host_ip` the address that reaches them from the node
-    itself: DNAT in OUTPUT cannot use loopback. Portals of the other address family have no rules here.
+    itself: DNAT in OUTPUT cannot use loopback. Portals and networks of the other address family have no rules here.
     Raises ObjectError where the name cannot stand in a rule.
     """
-    portals = sorted(binding.portals, key=lambda portal: _ORDER[portal.kind])
-    return tuple(
-        rule
-        for portal in portals
-        if not portal.ip or (":" in portal.ip) == (":" in host_ip)
-        for rule in _rules(binding, portal, bind_address, host_ip)
+    node = _Node(bind_address, host_ip, local_traffic)
+    ranges = _ranges(binding, node)
+    rules: list[Rule] = []
+    for portal in sorted(binding.portals, key=lambda portal: _ORDER[portal.kind]):
+        if not portal.ip or node.owns(portal.ip):
+            restricted = ranges if portal.kind is PortalKind.LOAD_BALANCER_IP else ()
+            streams = _streams(binding, portal, restricted, node)
+            rules += _served(binding, portal, streams, node)
+            rules += _refused(binding, portal, streams, node, outsiders=bool(restricted))
+    if binding.name.protocol is Protocol.UDP:
+        rules += _direct_datagrams(binding, node)
+    if binding.health_check_port:
+        rules.append(_health_check(binding))
+    return tuple(dict.fromkeys(rules))
+
+
+def _streams(binding: PortalBinding, portal: Portal, ranges: Sequence[str], node: _Node) -> _Streams:
+    if portal.kind is PortalKind.CLUSTER_IP:
+        everybody = ((_EVERYBODY, binding.internal),)
+        return _Streams(everybody, everybody)
+    of_node = _local_sources(node) if not _same(binding.on_node, binding.external) else []
+    container = [
+        *((source, binding.on_node) for local in of_node for source in _within(local, ranges)),
+        *((source, binding.external) for source in _within(_EVERYBODY, ranges)),
+    ]
+    return _Streams(tuple(container), tuple((source, binding.on_node) for source in _within(_EVERYBODY, ranges)))
+
+
+def _served(binding: PortalBinding, portal: Portal, streams: _Streams, node: _Node) -> list[Rule]:
+    container, host = (
+        (NODEPORT_CONTAINER, NODEPORT_HOST)
+        if portal.kind is PortalKind.NODE_PORT
+        else (PORTALS_CONTAINER, PORTALS_HOST)
     )
+    in_container, in_host = _variants(portal)
+    rules = [
+        *_translations(container, in_container, binding, portal, streams.container, node),
+        *_translations(host, in_host, binding, portal, streams.host, node),
+    ]
+    if portal.kind is PortalKind.NODE_PORT:
+        for port in _local_ports([binding.external, binding.on_node]):
+            accept = f"{_match(binding, '', port)} -m state --state NEW -j ACCEPT"
+            rules.append(Rule(FILTER, NODEPORT_NON_LOCAL, accept))
+    return rules
 
 
-def _rules(binding: PortalBinding, portal: Portal, bind_address: str, host_ip: str) -> tuple[Rule, ...]:
-    port = binding.local_port
-    to_host = f"-j DNAT --to-destination {_socket(host_ip, port)}"
-    redirect = (
-        f"-j REDIRECT --to-ports {port}"
-        if bind_address in _UNSPECIFIED
-        else f"-j DNAT --to-destination {_socket(bind_address, port)}"
-    )
-    prefix = _prefix(binding, portal.ip, portal.port)
-    match portal.kind:
-        case PortalKind.NODE_PORT:
-            accept = f"{_prefix(binding, '', port)} -m state --state NEW -j ACCEPT"
-            return (
-                Rule(NAT, NODEPORT_CONTAINER, f"{prefix} {redirect}"),
-                Rule(NAT, NODEPORT_HOST, f"{prefix} {to_host}"),
-                Rule(FILTER, NODEPORT_NON_LOCAL, accept),
-            )
-        case PortalKind.EXTERNAL_IP:
-            return (
-                Rule(NAT, PORTALS_CONTAINER, f"{prefix} {_NOT_BRIDGED} {redirect}"),
-                Rule(NAT, PORTALS_CONTAINER, f"{prefix} {_LOCAL} {redirect}"),
-                Rule(NAT, PORTALS_HOST, f"{prefix} {_LOCAL} {to_host}"),
-            )
-        case _:
-            return (
-                Rule(NAT, PORTALS_CONTAINER, f"{prefix} {redirect}"),
-                Rule(NAT, PORTALS_HOST, f"{prefix} {to_host}"),
-            )
+def _translations(
+    chain: str,
+    variants: Sequence[str],
+    binding: PortalBinding,
+    portal: Portal,
+    streams: Sequence[tuple[_Source, Lead]],
+    node: _Node,
+) -> Iterable[Rule]:
+    target = _to_host if chain in {PORTALS_HOST, NODEPORT_HOST} else _to_listener
+    for place, (source, lead) in enumerate(streams):
+        if lead.verdict is Verdict.SERVE:
+            goal = target(lead.local_port, node)
+        elif any(later.verdict is Verdict.SERVE for _, later in streams[place:]):
+            # No later rule is to translate what filter has to refuse.
+            goal = "-j ACCEPT"
+        else:
+            continue
+        for variant in variants:
+            yield Rule(NAT, chain, f"{_match(binding, portal.ip, portal.port, source)}{variant} {goal}")
 
 
-def _prefix(binding: PortalBinding, ip: str, port: int) -> str:
-    name = str(binding.name)
+def _refused(
+    binding: PortalBinding, portal: Portal, streams: _Streams, node: _Node, *, outsiders: bool
+) -> Iterable[Rule]:
+    in_container, in_host = _variants(portal)
+    if portal.kind is PortalKind.NODE_PORT and not portal.ip:
+        in_container = in_host = (f" {_LOCAL}",)
+    for chain, variants, sources in (
+        (PORTALS_FILTER, in_container, streams.container),
+        (PORTALS_FILTER_HOST, in_host, streams.host),
+    ):
+        for source, lead in sources:
+            if lead.verdict is not Verdict.SERVE:
+                said = _match(binding, portal.ip, portal.port, source, _ABSENT[lead.verdict])
+                refusal = _refusal(lead.verdict, binding.name.protocol, node)
+                for variant in variants:
+                    yield Rule(FILTER, chain, f"{said}{variant} {refusal}")
+        if outsiders:
+            said = _match(binding, portal.ip, portal.port, remark="traffic from outside loadBalancerSourceRanges")
+            yield Rule(FILTER, chain, f"{said} -j DROP")
+
+
+def _direct_datagrams(binding: PortalBinding, node: _Node) -> Iterable[Rule]:
+    """A local port is no way around the portals; a UDP socket cannot see itself who was translated.
+
+    A packet of the host to itself passes INPUT too. What is refused leaves no conntrack entry, so every
+    datagram is a new one. On addresses where we do not listen the port is somebody else's.
+    """
+    ours = "" if node.bind_address in _UNSPECIFIED else node.bind_address
+    for port in _local_ports([binding.internal, binding.external, binding.on_node]):
+        said = _match(binding, ours, port, remark="not through a portal")
+        untranslated = f"{_LOCAL} -m conntrack ! --ctstate DNAT"
+        yield Rule(FILTER, PORTALS_FILTER, f"{said} {untranslated} {_refusal(Verdict.REJECT, Protocol.UDP, node)}")
+
+
+def _health_check(binding: PortalBinding) -> Rule:
+    comment = f'-m comment --comment "{_checked(str(binding.name.service))} health check node port"'
+    spec = f"-p tcp {comment} -m tcp --dport {binding.health_check_port} -j ACCEPT"
+    return Rule(FILTER, NODEPORT_NON_LOCAL, spec)
+
+
+def _ranges(binding: PortalBinding, node: _Node) -> tuple[str, ...]:
+    """The networks that may use load-balancer IPs, all if empty, as kube-proxy reads them.
+
+    Where the node itself may, so may the load-balancer IPs: a node that has one as an address of its own
+    uses it as the source.
+    """
+    ranges = [network for network in binding.source_ranges if node.owns(network)]
+    if not ranges or any(network.endswith("/0") for network in ranges):
+        return ()
+    networks = [ip_network(network) for network in ranges]
+    if any(ip_address(node.host_ip) in network for network in networks):
+        ranges += [
+            _masked(portal.ip)
+            for portal in binding.portals
+            if portal.kind is PortalKind.LOAD_BALANCER_IP
+            and node.owns(portal.ip)
+            and not any(ip_address(portal.ip) in network for network in networks)
+        ]
+    return tuple(ranges)
+
+
+def _local_sources(node: _Node) -> list[_Source]:
+    traffic = node.local_traffic
+    # iptables-save does not print a network that is everything.
+    found = [_Source("" if each.endswith("/0") else each) for each in traffic.networks if node.owns(each)]
+    return [*found, _Source(interface=traffic.interface)] if traffic.interface else found
+
+
+def _within(source: _Source, ranges: Sequence[str]) -> list[_Source]:
+    """The parts of `source` that lie in `ranges`, all of it if there are none."""
+    if not ranges:
+        return [source]
+    if not source.network:
+        return [_Source(network, source.interface) for network in ranges]
+    own = ip_network(source.network)
+    parts: list[_Source] = []
+    for network in map(ip_network, ranges):
+        # Networks are nested or disjoint, and these are of one family.
+        if own.overlaps(network):
+            narrower = max(own, network, key=lambda each: each.prefixlen)
+            parts.append(_Source(str(narrower), source.interface))
+    return parts
+
+
+def _variants(portal: Portal) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What distinguishes the rules of one portal in a chain for containers and in one for the host."""
+    if portal.kind is PortalKind.EXTERNAL_IP:
+        return (f" {_NOT_BRIDGED}", f" {_LOCAL}"), (f" {_LOCAL}",)
+    return ("",), ("",)
+
+
+def _local_ports(leads: Iterable[Lead]) -> list[int]:
+    return list(dict.fromkeys(lead.local_port for lead in leads if lead.verdict is Verdict.SERVE))
+
+
+def _same(one: Lead, other: Lead) -> bool:
+    return one.verdict is other.verdict and (one.local_port == other.local_port or one.verdict is not Verdict.SERVE)
+
+
+def _to_listener(port: int, node: _Node) -> str:
+    if node.bind_address in _UNSPECIFIED:
+        return f"-j REDIRECT --to-ports {port}"
+    return f"-j DNAT --to-destination {_socket(node.bind_address, port)}"
+
+
+def _to_host(port: int, node: _Node) -> str:
+    return f"-j DNAT --to-destination {_socket(node.host_ip, port)}"
+
+
+def _refusal(verdict: Verdict, protocol: Protocol, node: _Node) -> str:
+    """kube-proxy answers TCP with ICMP, too, which comes late or not at all.
+
+    The kernel sends a client six such errors and then one a second (icmp(7), icmp_ratelimit), and a process of the node
+    hears of one only after its second SYN, because connect(2) has the socket locked while it sends the first.
+    """
+    if verdict is Verdict.DROP:
+        return "-j DROP"
+    if protocol is Protocol.TCP:
+        return "-j REJECT --reject-with tcp-reset"
+    return f"-j REJECT --reject-with {'icmp6' if node.ipv6 else 'icmp'}-port-unreachable"
+
+
+def _match(binding: PortalBinding, ip: str, port: int, source: _Source = _EVERYBODY, remark: str = "") -> str:
+    protocol = binding.name.protocol.lower()
+    basics = [
+        f"-s {source.network} " if source.network else "",
+        f"-d {_masked(ip)} " if ip else "",
+        f"-i {source.interface} " if source.interface else "",
+    ]
+    comment = f"{_checked(str(binding.name))} {remark}" if remark else _checked(str(binding.name))
+    return f'{"".join(basics)}-p {protocol} -m comment --comment "{comment}" -m {protocol} --dport {port}'
+
+
+def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ObjectError(f"service port {name!r}: its name cannot be the comment of an iptables rule")
-    protocol = binding.name.protocol.lower()
-    destination = f"-d {ip}/{128 if ':' in ip else 32} " if ip else ""
-    return f'{destination}-p {protocol} -m comment --comment "{name}" -m {protocol} --dport {port}'
+    return name
+
+
+def _masked(ip: str) -> str:
+    return f"{ip}/{128 if ':' in ip else 32}"
 
 
 def _jump(table: str, chain: str, match: str, target: str, *, first: bool) -> JumpRule:

@@ -7,6 +7,7 @@ some microseconds a rule, so callers first try plain equality with the text they
 
 import re
 from collections.abc import Iterator
+from ipaddress import IPv6Network
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -110,15 +111,18 @@ def parse_rule(spec: str) -> ParsedRule:
     return ParsedRule(tuple(ordered), tuple(matches), *(leads or ()))
 
 
-def local_ports(chains: Chains) -> dict[ServicePortName, int]:
-    """The local port that the nat rules of an earlier process lead each service port to."""
-    found: dict[ServicePortName, int] = {}
+def local_ports(chains: Chains) -> dict[ServicePortName, tuple[int, ...]]:
+    """The local ports that the nat rules of an earlier process lead each service port to.
+
+    Each stands once, in the order of the rules: that of the cluster IP, where it was served, is the first.
+    """
+    found: dict[ServicePortName, dict[int, None]] = {}
     for chain in CHAINS[NAT]:
         for spec in chains.get(chain, ()):
             name, port = _lead(parse_rule(spec))
             if name is not None and port:
-                found.setdefault(name, port)
-    return found
+                found.setdefault(name, {})[port] = None
+    return {name: tuple(ports) for name, ports in found.items()}
 
 
 def _lead(rule: ParsedRule) -> tuple[ServicePortName | None, int]:
@@ -156,11 +160,21 @@ def _normal_basic(option: Option) -> Option:
         value = f"{value}/{128 if ':' in value else 32}"
     elif value.endswith("/255.255.255.255"):
         value = value.replace("/255.255.255.255", "/32")
+    if option.name in {"-s", "-d"} and ":" in value and "." in value:
+        value = _as_python_prints(value)
     return Option(option.name, value, option.negated)
 
 
+def _as_python_prints(network: str) -> str:
+    """iptables-save prints ``::192.0.2.1/128`` for the IPv6 network that Python prints as ``::c000:201/128``."""
+    try:
+        return str(IPv6Network(network, strict=False))
+    except ValueError:
+        return network
+
+
 def _normal_match(name: str, options: tuple[Option, ...]) -> Module:
-    if name == "conntrack" and [option.name for option in options] == ["--ctstate"]:
+    if name == "conntrack" and [option.name for option in options] == ["--ctstate"] and "NAT" not in options[0].value:
         return Module("state", (Option("--state", options[0].value, options[0].negated),))
     return Module(name, options)
 

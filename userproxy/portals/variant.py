@@ -14,14 +14,15 @@ import structlog
 from msgspec import Struct
 
 from userproxy.errors import KernelToolError
+from userproxy.model import IPFamily
 from userproxy.portals.programs import run_program, save
-from userproxy.portals.rules import Family
 from userproxy.portals.tables import parse_save
 
 log = structlog.get_logger()
 
 _HINTS = frozenset({"KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"})
 _BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
+_STEMS = {IPFamily.IPV4: "iptables", IPFamily.IPV6: "ip6tables"}
 _SYSTEM_PATHS = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -35,7 +36,7 @@ class Variant(StrEnum):
 class Tools(Struct, frozen=True):
     """The programs of one variant, as absolute paths, and why this variant was taken."""
 
-    family: Family
+    family: IPFamily
     variant: Variant
     save: str
     restore: str
@@ -43,7 +44,7 @@ class Tools(Struct, frozen=True):
 
     @property
     def label(self) -> str:
-        return f"{self.family}-{self.variant}"
+        return f"{_STEMS[self.family]}-{self.variant}"
 
 
 class _Trace(Struct):
@@ -53,7 +54,7 @@ class _Trace(Struct):
     size: int
 
 
-def detect(family: Family) -> Tools:
+def detect(family: IPFamily) -> Tools:
     """The variant in use, judged by what is in the kernel, with the reason as half a sentence.
 
     Looking creates no table. Raises KernelToolError where iptables is not installed or does not run.
@@ -67,28 +68,29 @@ def detect(family: Family) -> Tools:
     return Tools(tools.family, tools.variant, tools.save, tools.restore, reason)
 
 
-def installed(family: Family) -> tuple[Tools, ...]:
+def installed(family: IPFamily) -> tuple[Tools, ...]:
     """The variants whose programs are installed. Raises KernelToolError where none is.
 
     A plain ``iptables-save`` counts as the variant that ``iptables --version`` names, where no program
-    carries that variant in its name.
+    carries that variant in its name. The same goes for ip6tables.
     """
     found: dict[Variant, Tools] = {}
+    stem = _STEMS[family]
     for variant in Variant:
-        _add(found, family, variant, f"{family}-{variant}")
-    if _which(f"{family}-save"):
-        _add(found, family, _default(family), family)
+        _add(found, family, variant, f"{stem}-{variant}")
+    if _which(f"{stem}-save"):
+        _add(found, family, _default(family), stem)
     if not found:
         raise KernelToolError(
-            f"{family} is not installed: no {family}-nft-save, {family}-legacy-save or {family}-save was found"
+            f"{stem} is not installed: no {stem}-nft-save, {stem}-legacy-save or {stem}-save was found"
         )
     return tuple(found.values())
 
 
-def legacy_tables(family: Family) -> frozenset[str]:
+def legacy_tables(family: IPFamily) -> frozenset[str]:
     """The legacy tables that exist in this thread's network namespace. Does not create any."""
     # /proc/net is the main thread's namespace.
-    names = Path(f"/proc/thread-self/net/{'ip6' if family is Family.IPV6 else 'ip'}_tables_names")
+    names = Path(f"/proc/thread-self/net/{'ip6' if family is IPFamily.IPV6 else 'ip'}_tables_names")
     try:
         return frozenset(names.read_text().split())
     except FileNotFoundError:
@@ -108,7 +110,7 @@ def _choose(traces: dict[Tools, _Trace]) -> tuple[Tools, str]:
         return tools, f"it holds more rules and chains than the other one ({trace.size})"
     default = _default(tools.family)
     by_version = next(candidate for candidate in traces if candidate.variant is default)
-    return by_version, f"it is what {tools.family} --version names"
+    return by_version, f"it is what {_STEMS[tools.family]} --version names"
 
 
 def _trace(tools: Tools) -> _Trace | None:
@@ -129,13 +131,13 @@ def _trace(tools: Tools) -> _Trace | None:
     return _Trace(hints[0] if hints else "", size)
 
 
-def _default(family: Family) -> Variant:
-    program = _which(family)
+def _default(family: IPFamily) -> Variant:
+    program = _which(_STEMS[family])
     # Before 1.8 there was only legacy, and the version did not say so.
     return Variant.NFT if program and "nf_tables" in run_program([program, "--version"]).stdout else Variant.LEGACY
 
 
-def _add(found: dict[Variant, Tools], family: Family, variant: Variant, stem: str) -> None:
+def _add(found: dict[Variant, Tools], family: IPFamily, variant: Variant, stem: str) -> None:
     saver, restorer = _which(f"{stem}-save"), _which(f"{stem}-restore")
     if saver and restorer:
         found.setdefault(variant, Tools(family, variant, saver, restorer))

@@ -1,10 +1,13 @@
 """Wanted against actual: which actions, in which order. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from userproxy.model import (
+    Endpoint,
+    Lead,
+    ListenerName,
     Portal,
     PortalBinding,
     PortalKind,
@@ -14,50 +17,59 @@ from userproxy.model import (
     ServicePort,
     ServicePortName,
     Snapshot,
+    TrafficClass,
+    Verdict,
 )
+from userproxy.proxier.circles import Circles, Owners
 
-NodePort = tuple[Protocol, int]
+
+class Claim(Struct, frozen=True, order=True, gc=False):
+    """A local port that we hold, so that no other program takes it. `ip` is empty for all addresses of the family."""
+
+    ip: str
+    protocol: Protocol
+    port: int
 
 
 class OpenListener(Struct, frozen=True):
-    """Listen for a service port, on `preferred_port` if that is possible."""
+    """Open a listener, on `preferred_port` if that is possible."""
 
-    name: ServicePortName
+    name: ListenerName
     preferred_port: int | None = None
 
 
-class ClaimNodePort(Struct, frozen=True):
-    """Hold a node port for `owner`."""
+class ClaimPort(Struct, frozen=True):
+    """Hold a local port, because a portal of `owner` needs it."""
 
-    protocol: Protocol
-    port: int
+    claim: Claim
+    portal: Portal
     owner: ServicePortName
 
 
 class UpdateRoute(Struct, frozen=True):
-    """Hand a new snapshot to forwarding."""
+    """Hand a new snapshot to forwarding. `circular` are endpoints that it leaves out."""
 
     snapshot: Snapshot
+    circular: tuple[Endpoint, ...] = ()
 
 
 class SyncPortals(Struct, frozen=True):
-    """Make the portals of all open service ports stand. What follows it takes away what no rule needs any more."""
+    """Make the portals of all open listeners stand. What follows it takes away what no rule needs any more."""
 
 
 class CloseListener(Struct, frozen=True):
-    """Stop listening for a service port that is gone."""
+    """Close a listener that nothing leads to any more."""
 
-    name: ServicePortName
-
-
-class ReleaseNodePort(Struct, frozen=True):
-    """Let go of a node port that nobody has any more."""
-
-    protocol: Protocol
-    port: int
+    name: ListenerName
 
 
-Action = OpenListener | ClaimNodePort | UpdateRoute | SyncPortals | CloseListener | ReleaseNodePort
+class ReleasePort(Struct, frozen=True):
+    """Let go of a local port that no portal needs any more."""
+
+    claim: Claim
+
+
+Action = OpenListener | ClaimPort | UpdateRoute | SyncPortals | CloseListener | ReleasePort
 
 
 class Actual(Struct):
@@ -67,9 +79,9 @@ class Actual(Struct):
     none yet.
     """
 
-    local_ports: dict[ServicePortName, int] = field(default_factory=dict)
-    snapshots: dict[ServicePortName, Snapshot] = field(default_factory=dict)
-    node_ports: set[NodePort] = field(default_factory=set)
+    local_ports: dict[ListenerName, int] = field(default_factory=dict)
+    snapshots: dict[ListenerName, Snapshot] = field(default_factory=dict)
+    claims: set[Claim] = field(default_factory=set)
     programmed: tuple[PortalBinding, ...] | None = None
 
 
@@ -78,6 +90,7 @@ class Granted(Struct, frozen=True):
 
     portals: Mapping[ServicePortName, tuple[Portal, ...]]
     conflicts: tuple[Problem, ...]
+    owners: Owners = field(default_factory=dict)
 
 
 def grant_portals(wanted: Iterable[ServicePort]) -> Granted:
@@ -102,65 +115,172 @@ def grant_portals(wanted: Iterable[ServicePort]) -> Granted:
                 text = f"{name}: {portal} ({name.protocol}) is not served, because {owner} has it"
                 conflicts.append(Problem(name.service, ProblemKind.PORT_CONFLICT, text))
         portals[name] = tuple(granted)
-    return Granted(portals, tuple(conflicts))
+    return Granted(portals, tuple(conflicts), owners)
+
+
+def place_node_ports(granted: Granted, ips: Sequence[str] | None) -> Granted:
+    """Node ports on these local addresses alone; None is all of them."""
+    if ips is None:
+        return granted
+    placed = {
+        name: tuple(
+            place
+            for portal in portals
+            for place in (
+                (Portal(portal.kind, ip, portal.port) for ip in ips)
+                if portal.kind is PortalKind.NODE_PORT
+                else (portal,)
+            )
+        )
+        for name, portals in granted.portals.items()
+    }
+    return Granted(placed, granted.conflicts, granted.owners)
 
 
 def plan_routes(
-    wanted: Mapping[ServicePortName, ServicePort], changed: Iterable[ServicePortName], actual: Actual
+    wanted: Mapping[ServicePortName, ServicePort],
+    granted: Granted,
+    changed: Iterable[ServicePortName],
+    actual: Actual,
+    local_addresses: Collection[str] = (),
 ) -> tuple[UpdateRoute, ...]:
     """The actions where only the endpoints or the affinity of `changed` service ports are others than before.
 
     What :func:`plan` would say of everything, at the cost of what changed.
     """
-    snapshots = (snapshot_of(wanted[name]) for name in changed)
-    return tuple(UpdateRoute(each) for each in snapshots if actual.snapshots.get(each.name) != each)
+    circles = Circles(wanted, granted.owners, local_addresses)
+    return tuple(
+        update
+        for name in changed
+        for each in snapshots_of(wanted[name])
+        if actual.snapshots.get(each.listener) != (update := _update(each, circles)).snapshot
+    )
 
 
 def plan(
     wanted: Mapping[ServicePortName, ServicePort],
     granted: Granted,
     actual: Actual,
-    preferred_ports: Mapping[ServicePortName, int],
+    preferred_ports: Mapping[ServicePortName, Sequence[int]],
+    local_addresses: Collection[str] = (),
     *,
     verify: bool,
 ) -> tuple[Action, ...]:
     """The actions that turn `actual` into `wanted`, in the order in which they are safe.
 
     First what new rules will lead to, then the rules, then the removal of what old rules led to: if the
-    rules cannot be written, everything that the old ones need is still there. `verify` has the portals
-    synced even if nothing changed.
+    rules cannot be written, everything that the old ones need is still there. `preferred_ports` are those that an
+    earlier process had, in the order of its listeners. `local_addresses` are those of our interfaces: portals on them
+    are claimed as node ports are. `verify` has the portals synced even if nothing changed.
     """
-    opened = [OpenListener(name, preferred_ports.get(name)) for name in wanted if name not in actual.local_ports]
-    routed = plan_routes(wanted, wanted, actual)
-    needed = {node_port: name for name, portals in granted.portals.items() for node_port in node_ports(name, portals)}
-    claimed = [
-        ClaimNodePort(*node_port, owner) for node_port, owner in needed.items() if node_port not in actual.node_ports
+    listeners = {name: port for port in wanted.values() for name in port.listeners}
+    opened = [
+        OpenListener(name, _preferred(position, preferred_ports.get(port.name, ())))
+        for port in wanted.values()
+        for position, name in enumerate(port.listeners)
+        if name not in actual.local_ports
     ]
-    changed = bool(opened or claimed) or bindings(granted, actual) != actual.programmed
+    needed = {
+        claim: (portal, name)
+        for name, portals in granted.portals.items()
+        for portal in portals
+        if (claim := claim_of(name, portal, local_addresses)) is not None
+    }
+    claimed = [ClaimPort(claim, *why) for claim, why in needed.items() if claim not in actual.claims]
+    changed = bool(opened or claimed) or bindings(wanted, granted, actual, local_addresses) != actual.programmed
     synced = [SyncPortals()] if changed or verify else []
-    closed = [CloseListener(name) for name in actual.local_ports if name not in wanted]
-    released = [ReleaseNodePort(*node_port) for node_port in sorted(actual.node_ports - needed.keys())]
+    routed = plan_routes(wanted, granted, wanted, actual, local_addresses)
+    closed = [CloseListener(name) for name in actual.local_ports if name not in listeners]
+    released = [ReleasePort(claim) for claim in sorted(actual.claims - needed.keys())]
     return (*opened, *claimed, *routed, *synced, *closed, *released)
 
 
-def bindings(granted: Granted, actual: Actual) -> tuple[PortalBinding, ...]:
-    """What the portal driver should program: portals of open listeners, node ports only while we hold them."""
+def bindings(
+    wanted: Mapping[ServicePortName, ServicePort],
+    granted: Granted,
+    actual: Actual,
+    local_addresses: Collection[str] = (),
+) -> tuple[PortalBinding, ...]:
+    """What the portal driver should program: of open listeners, the portals that need no claim or have it.
+
+    A service port without an INTERNAL listener is left out.
+    """
+    found = []
+    for name, portals in sorted(granted.portals.items()):
+        service_port = wanted[name]
+        leads = {
+            route.traffic: _lead(service_port, route.traffic, route.verdict, actual) for route in service_port.routes
+        }
+        if service_port.listeners[0] in actual.local_ports:
+            found.append(
+                PortalBinding(
+                    name,
+                    tuple(portal for portal in portals if _is_held(name, portal, actual, local_addresses)),
+                    internal=leads[TrafficClass.INTERNAL],
+                    external=leads[service_port.external],
+                    on_node=leads[service_port.on_node],
+                    source_ranges=service_port.source_ranges,
+                    health_check_port=service_port.health_check_port,
+                )
+            )
+    return tuple(found)
+
+
+def claim_of(name: ServicePortName, portal: Portal, local_addresses: Collection[str]) -> Claim | None:
+    """What must be held for a portal: node ports always, other addresses if they are an interface's own."""
+    if portal.kind is PortalKind.NODE_PORT or portal.ip in local_addresses:
+        return Claim(portal.ip, name.protocol, portal.port)
+    return None
+
+
+def snapshots_of(service_port: ServicePort) -> tuple[Snapshot, ...]:
+    """What forwarding needs to know of a service port, for each of its listeners."""
     return tuple(
-        PortalBinding(name, actual.local_ports[name], tuple(p for p in portals if _is_held(name, p, actual)))
-        for name, portals in sorted(granted.portals.items())
-        if name in actual.local_ports
+        Snapshot(
+            listener,
+            route.verdict,
+            route.endpoints,
+            service_port.affinity_timeout,
+            service_port.known,
+            service_port.udp_timeout,
+        )
+        for listener, route in zip(service_port.listeners, service_port.routes, strict=True)
     )
 
 
-def node_ports(name: ServicePortName, portals: Iterable[Portal]) -> tuple[NodePort, ...]:
-    """The node ports among `portals`."""
-    return tuple((name.protocol, portal.port) for portal in portals if portal.kind is PortalKind.NODE_PORT)
+def shape(service_port: ServicePort) -> tuple[object, ...]:
+    """What rules, claims and listeners depend on: all but endpoints and affinity."""
+    return (
+        service_port.name,
+        service_port.portals,
+        service_port.created,
+        [(route.traffic, route.verdict) for route in service_port.routes],
+        service_port.external,
+        service_port.on_node,
+        service_port.source_ranges,
+        service_port.health_check_port,
+    )
 
 
-def snapshot_of(service_port: ServicePort) -> Snapshot:
-    """What forwarding needs to know of a service port."""
-    return Snapshot(service_port.name, service_port.endpoints, service_port.affinity_timeout)
+def _update(snapshot: Snapshot, circles: Circles) -> UpdateRoute:
+    circular = circles.closed_by(snapshot.listener.service_port, snapshot.endpoints)
+    if not circular:
+        return UpdateRoute(snapshot)
+    usable = tuple(endpoint for endpoint in snapshot.endpoints if endpoint not in circular)
+    return UpdateRoute(structs.replace(snapshot, endpoints=usable), circular)
 
 
-def _is_held(name: ServicePortName, portal: Portal, actual: Actual) -> bool:
-    return portal.kind is not PortalKind.NODE_PORT or (name.protocol, portal.port) in actual.node_ports
+def _lead(service_port: ServicePort, traffic: TrafficClass, verdict: Verdict, actual: Actual) -> Lead:
+    if verdict is not Verdict.SERVE:
+        return Lead(verdict)
+    local_port = actual.local_ports.get(ListenerName(service_port.name, service_port.family, traffic))
+    return Lead(Verdict.REJECT) if local_port is None else Lead(Verdict.SERVE, local_port)
+
+
+def _preferred(position: int, ports: Sequence[int]) -> int | None:
+    return ports[position] if position < len(ports) else None
+
+
+def _is_held(name: ServicePortName, portal: Portal, actual: Actual, local_addresses: Collection[str]) -> bool:
+    claim = claim_of(name, portal, local_addresses)
+    return claim is None or claim in actual.claims

@@ -1,34 +1,72 @@
 """The executor: performs plans, remembers what there is, and says what is wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
+from msgspec import Struct
 
 from userproxy.errors import KernelToolError, ObjectError, PortUnavailableError
-from userproxy.model import PortalBinding, Problem, ProblemKind, ServiceName, ServicePort, ServicePortName, ServiceState
+from userproxy.model import (
+    HealthCheck,
+    IPFamily,
+    LocalTraffic,
+    PortalBinding,
+    Problem,
+    ProblemKind,
+    ServiceName,
+    ServicePort,
+    ServicePortName,
+    ServiceState,
+)
 from userproxy.proxier.plan import (
     Action,
     Actual,
-    ClaimNodePort,
+    ClaimPort,
     CloseListener,
     Granted,
     OpenListener,
-    ReleaseNodePort,
+    ReleasePort,
     SyncPortals,
     UpdateRoute,
     bindings,
     grant_portals,
+    place_node_ports,
     plan,
     plan_routes,
+    shape,
 )
-from userproxy.proxier.seams import Claims, Forwarding, PortalDriver, Source
-from userproxy.routing.services import service_ports
+from userproxy.proxier.seams import Claims, Conntrack, Forwarding, PortalDriver, Source
+from userproxy.proxier.stale import stale_udp, udp_leads
+from userproxy.routing.node_ports import node_port_ips
+from userproxy.routing.services import NoLocalEndpoints, Scope, service_ports
 
 log = structlog.get_logger()
 
 
+class NodePortAddresses(Struct, frozen=True):
+    """Where node ports are served: kube-proxy's ``nodePortAddresses`` and ``iptables.localhostNodePorts``."""
+
+    cidrs: tuple[str, ...] = ()
+    localhost: bool = True
+
+
+class _Known(Struct, frozen=True):
+    """What the last look at a Service found, beside its service ports."""
+
+    names: tuple[ServicePortName, ...] = ()
+    left_out: tuple[Problem, ...] = ()
+
+
+_NOTHING = _Known()
+_EVERYWHERE = NodePortAddresses()
+
+
 class Proxier:
-    """Keeps listeners, balancers and portals as the source wants them, one :meth:`sync` at a time."""
+    """Keeps listeners, balancers and portals of one address family as the source wants them.
+
+    It acts in :meth:`sync` alone. `scope` is how we look at Services: the family, where our node is, which of them
+    are ours. `conntrack` is None where no packet is translated.
+    """
 
     def __init__(
         self,
@@ -36,22 +74,31 @@ class Proxier:
         forwarding: Forwarding,
         portals: PortalDriver,
         claims: Claims,
-        proxy_name: str | None = None,
+        scope: Scope,
+        node_ports: NodePortAddresses = _EVERYWHERE,
+        conntrack: Conntrack | None = None,
     ) -> None:
         self._source = source
         self._forwarding = forwarding
         self._portals = portals
         self._claims = claims
-        self._proxy_name = proxy_name
-        self._names: dict[ServiceName, tuple[ServicePortName, ...]] = {}
+        self._scope = scope
+        self._scope_taken = scope
+        self._node_ports = node_ports
+        self._conntrack = conntrack
+        self._known: dict[ServiceName, _Known] = {}
+        self._health_checks: dict[ServiceName, HealthCheck] = {}
+        self._no_local: dict[ServiceName, NoLocalEndpoints] = {}
         self._wanted: dict[ServicePortName, ServicePort] = {}
-        self._left_out: dict[ServiceName, tuple[Problem, ...]] = {}
         self._granted = Granted({}, ())
+        self._placed = Granted({}, ())
+        self._local_addresses: frozenset[str] = frozenset()
         self._actual = Actual()
-        self._preferred: Mapping[ServicePortName, int] | None = None
+        self._preferred: Mapping[ServicePortName, Sequence[int]] | None = None
         self._problems: frozenset[Problem] = frozenset()
         self._refused: tuple[Problem, ...] = ()
         self._settled = False
+        self._rules_differ = False
 
     @property
     def problems(self) -> frozenset[Problem]:
@@ -63,19 +110,38 @@ class Proxier:
         """The bindings that the portal driver has confirmed."""
         return self._actual.programmed or ()
 
+    @property
+    def health_checks(self) -> tuple[HealthCheck, ...]:
+        """The health-check node ports that Services ask for."""
+        return tuple(self._health_checks.values())
+
+    @property
+    def no_local(self) -> NoLocalEndpoints:
+        """How many service ports have endpoints, but under a ``Local`` policy none that may serve."""
+        return NoLocalEndpoints(
+            sum(each.internal for each in self._no_local.values()),
+            sum(each.external for each in self._no_local.values()),
+        )
+
+    def set_node(self, scope: Scope, local_traffic: LocalTraffic) -> None:
+        """Look at Services so, and recognise our Pods so, from the next sync on."""
+        self._scope = scope
+        self._portals.set_local_traffic(local_traffic)
+        self._settled = False
+        self._rules_differ = True  # though the bindings may be the same
+
     async def sync(self, *, verify: bool) -> bool:
         """Bring what there is in line with the source; `verify` reads the portals back even if nothing changed.
 
         True if the portals stand as they should. What one service port cannot have (a taken port, say)
         is logged, kept in `problems` and tried again by the next sync; it does not fail the others.
         """
-        changed: list[ServicePortName] = []
-        reshaped = False
-        for service, state in self._source.take_changes().items():
-            reshaped |= self._take(service, state)
-            changed += self._names.get(service, ())
+        changed, reshaped = self._take_changes()
+        verify = verify or self._rules_differ
         if self._settled and not reshaped and not verify:
-            actions: tuple[Action, ...] = plan_routes(self._wanted, changed, self._actual)
+            actions: tuple[Action, ...] = plan_routes(
+                self._wanted, self._granted, changed, self._actual, self._local_addresses
+            )
             for action in actions:
                 await self._perform(action)
         else:
@@ -86,97 +152,148 @@ class Proxier:
                 actions = await self._converge(verify=verify)
             except (KernelToolError, ObjectError) as error:
                 text = "Portals could not be synced; the last good ones stand"
-                log.error(text, portals=self._portals.name, reason=str(error))
+                log.error(text, portals=self._portals.name, family=self._scope.family, reason=str(error))
                 return False
             finally:
                 self._report()
                 self._forwarding.recount_descriptors()
             self._settled = True
-        service_port_count = len(self._actual.local_ports)
-        log.debug("Synced", v=2, service_ports=service_port_count, actions=len(actions), problems=len(self._problems))
+            self._rules_differ = False
+        log.debug(
+            "Synced",
+            v=2,
+            family=self._scope.family,
+            listeners=len(self._actual.local_ports),
+            actions=len(actions),
+            problems=len(self._problems),
+        )
         return True
+
+    def _take_changes(self) -> tuple[list[ServicePortName], bool]:
+        """Take over what changed: the service ports concerned, and whether more than endpoints and affinity are new."""
+        if self._scope == self._scope_taken:
+            changes: Mapping[ServiceName, ServiceState | None] = self._source.take_changes()
+        else:
+            everything = self._source.everything()
+            changes = {**dict.fromkeys(self._known.keys() - everything.keys()), **everything}
+            self._scope_taken = self._scope
+        changed: list[ServicePortName] = []
+        reshaped = False
+        for service, state in changes.items():
+            reshaped |= self._take(service, state)
+            changed += self._known.get(service, _NOTHING).names
+        return changed, reshaped
+
+    def _take(self, service: ServiceName, state: ServiceState | None) -> bool:
+        """Take over a changed Service. True if more than endpoints and affinity are new."""
+        known = self._known.pop(service, _NOTHING)
+        self._health_checks.pop(service, None)
+        self._no_local.pop(service, None)
+        before = [shape(self._wanted.pop(name)) for name in known.names]
+        if state is None:
+            return bool(before or known.left_out)
+        routed = service_ports(state, self._scope)
+        if routed.skipped is not None:
+            log.debug("Service skipped", v=3, service=str(service), family=self._scope.family, reason=routed.skipped)
+        self._wanted.update((port.name, port) for port in routed.ports)
+        names = tuple(port.name for port in routed.ports)
+        if names or routed.left_out:
+            self._known[service] = _Known(names, routed.left_out)
+        if routed.health_check is not None:
+            self._health_checks[service] = routed.health_check
+        if routed.no_local.internal or routed.no_local.external:
+            self._no_local[service] = routed.no_local
+        return before != [shape(port) for port in routed.ports] or known.left_out != routed.left_out
 
     async def _converge(self, *, verify: bool) -> tuple[Action, ...]:
         """Compare everything with everything, and act. Raises KernelToolError and ObjectError."""
         if self._preferred is None:
             self._preferred = await self._portals.local_ports()
-        actions = plan(self._wanted, self._granted, self._actual, self._preferred, verify=verify)
+        self._local_addresses = await self._portals.local_addresses()
+        self._placed = place_node_ports(self._granted, self.node_port_ips)
+        actions = plan(self._wanted, self._placed, self._actual, self._preferred, self._local_addresses, verify=verify)
         self._refused = ()
         for action in actions:
             try:
-                await self._perform(action)
+                await self._perform(action, verify=verify)
             except PortUnavailableError as error:
-                self._refused += _refusal(action, error)
+                self._refused += _refusal(action, error, self._scope.family)
         return actions
 
-    def _take(self, service: ServiceName, state: ServiceState | None) -> bool:
-        """Take over a changed Service. True if more than endpoints and affinity are new."""
-        before = [_shape(self._wanted.pop(name)) for name in self._names.pop(service, ())]
-        left_out = self._left_out.pop(service, ())
-        if state is None:
-            return True
-        routed = service_ports(state, self._proxy_name)
-        if routed.skipped is not None:
-            log.debug("Service skipped", v=3, service=str(service), reason=routed.skipped)
-        self._names[service] = tuple(port.name for port in routed.ports)
-        self._wanted.update((port.name, port) for port in routed.ports)
-        if routed.left_out:
-            self._left_out[service] = routed.left_out
-        return before != [_shape(port) for port in routed.ports] or left_out != routed.left_out
+    @property
+    def node_port_ips(self) -> tuple[str, ...] | None:
+        """The local addresses that node ports are served on, as of the last sync; None is all of them."""
+        return node_port_ips(
+            self._node_ports.cidrs,
+            self._local_addresses,
+            self._scope.family,
+            node_ips=self._scope.node_ips,
+            localhost=self._node_ports.localhost,
+        )
 
-    async def _perform(self, action: Action) -> None:
+    async def _perform(self, action: Action, *, verify: bool = False) -> None:
         actual = self._actual
         match action:
             case OpenListener(name, preferred_port):
                 actual.local_ports[name] = self._forwarding.open(name, preferred_port)
-                log.debug("Service port added", v=1, service_port=str(name), local_port=actual.local_ports[name])
-            case ClaimNodePort(protocol, port):
-                self._claims.claim(protocol, port)
-                actual.node_ports.add((protocol, port))
-            case UpdateRoute(snapshot):
-                if snapshot.name in actual.local_ports:
+                log.debug("Listener opened", v=1, service_port=str(name), local_port=actual.local_ports[name])
+            case ClaimPort(claim):
+                self._claims.claim(claim.ip, claim.protocol, claim.port)
+                actual.claims.add(claim)
+            case UpdateRoute(snapshot, circular):
+                if snapshot.listener in actual.local_ports:
+                    for endpoint in circular:
+                        log.warning(
+                            f"{snapshot.listener}: endpoint {endpoint} is not used: it is a portal, and leads back here"
+                        )
                     self._forwarding.update(snapshot)
-                    actual.snapshots[snapshot.name] = snapshot
+                    actual.snapshots[snapshot.listener] = snapshot
                     log.debug(
                         "Endpoints",
                         v=3,
-                        service_port=str(snapshot.name),
+                        service_port=str(snapshot.listener),
+                        verdict=snapshot.verdict,
                         endpoints=" ".join(map(str, snapshot.endpoints)),
                     )
             case SyncPortals():
-                wanted = bindings(self._granted, actual)
-                await self._portals.sync(wanted)
-                actual.programmed = wanted
+                wanted = bindings(self._wanted, self._placed, actual, self._local_addresses)
+                differed = await self._portals.sync(wanted, verify=verify)
+                before, actual.programmed = actual.programmed or (), wanted
+                await self._unpin_flows(before, differed=differed)
             case CloseListener(name):
                 self._forwarding.close(name)
                 del actual.local_ports[name]
                 actual.snapshots.pop(name, None)
-                log.debug("Service port removed", v=1, service_port=str(name))
-            case ReleaseNodePort(protocol, port):
-                self._claims.release(protocol, port)
-                actual.node_ports.discard((protocol, port))
+                log.debug("Listener closed", v=1, service_port=str(name))
+            case ReleasePort(claim):
+                self._claims.release(claim.ip, claim.protocol, claim.port)
+                actual.claims.discard(claim)
+
+    async def _unpin_flows(self, before: tuple[PortalBinding, ...], *, differed: bool) -> None:
+        """Have the kernel forget where UDP clients were led, if rules lead them elsewhere or were not there."""
+        if self._conntrack is None:
+            return
+        now, leads = self.programmed, udp_leads(self.programmed)
+        if leads != udp_leads(before) or (differed and leads):
+            await self._conntrack.delete_udp(stale_udp(now, before).matches)
 
     def _report(self) -> None:
-        left_out = (problem for problems in self._left_out.values() for problem in problems)
+        left_out = (problem for known in self._known.values() for problem in known.left_out)
         current = frozenset((*self._granted.conflicts, *left_out, *self._refused))
         for text in sorted(problem.text for problem in current - self._problems):
-            log.warning(text)
+            log.warning(text, family=self._scope.family)
         for text in sorted(problem.text for problem in self._problems - current):
-            log.info("No longer so", problem=text)
+            log.info("No longer so", problem=text, family=self._scope.family)
         self._problems = current
 
 
-def _shape(service_port: ServicePort) -> tuple[object, ...]:
-    """What rules and claims depend on."""
-    return service_port.name, service_port.portals, service_port.created
-
-
-def _refusal(action: Action, error: PortUnavailableError) -> tuple[Problem, ...]:
+def _refusal(action: Action, error: PortUnavailableError, family: IPFamily) -> tuple[Problem, ...]:
     match action:
-        case ClaimNodePort(protocol, port, name):
-            text = f"{name}: node port {port} ({protocol}) is not served: {error}"
-        case OpenListener(name):
-            text = f"{name}: not served: {error}"
+        case ClaimPort(claim, portal, name):
+            text = f"{name}: {portal} ({claim.protocol}) is not served over {family}: {error}"
+            return (Problem(name.service, ProblemKind.PORT_CONFLICT, text),)
+        case OpenListener(listener):
+            text = f"{listener}: not served: {error}"
+            return (Problem(listener.service_port.service, ProblemKind.PORT_CONFLICT, text),)
         case _:
             raise error
-    return (Problem(name.service, ProblemKind.PORT_CONFLICT, text),)

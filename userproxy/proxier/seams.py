@@ -1,9 +1,19 @@
-"""What the proxier needs of the adapters around it."""
+"""What the proxier needs of the adapters around it. Each proxier has those of one address family."""
 
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from userproxy.model import PortalBinding, Protocol, ServiceName, ServicePortName, ServiceState, Snapshot
+from userproxy.model import (
+    ListenerName,
+    LocalTraffic,
+    PortalBinding,
+    Protocol,
+    ServiceName,
+    ServicePortName,
+    ServiceState,
+    Snapshot,
+)
+from userproxy.proxier.stale import UdpEntry
 
 
 class Source(typing.Protocol):
@@ -12,18 +22,21 @@ class Source(typing.Protocol):
     def take_changes(self) -> Mapping[ServiceName, ServiceState | None]:
         """The Services that changed since the last call, as they are now; None for those that are gone."""
 
+    def everything(self) -> Mapping[ServiceName, ServiceState]:
+        """All Services as they are now, which counts as taking their changes."""
+
 
 class Forwarding(typing.Protocol):
     """The data plane."""
 
-    def open(self, name: ServicePortName, preferred_port: int | None = None) -> int:
-        """Listen for a service port and return its local port. Raises PortUnavailableError."""
+    def open(self, listener: ListenerName, preferred_port: int | None = None) -> int:
+        """Open a listener and return its local port. Raises PortUnavailableError."""
 
     def update(self, snapshot: Snapshot) -> None:
-        """Route new connections of an open service port by `snapshot`."""
+        """Route new connections of an open listener by `snapshot`."""
 
-    def close(self, name: ServicePortName) -> None:
-        """Stop listening for a service port; its connections go on."""
+    def close(self, listener: ListenerName) -> None:
+        """Close a listener; its connections go on."""
 
     def recount_descriptors(self) -> None:
         """Take notice that other parts of the process have opened or closed files."""
@@ -40,11 +53,22 @@ class PortalDriver(typing.Protocol):
     def rule_counts(self) -> Mapping[str, int]:
         """How many rules of ours each table has, as of the last sync."""
 
-    async def sync(self, bindings: Sequence[PortalBinding]) -> None:
-        """Make these bindings, and no others of ours, stand. Raises KernelToolError and ObjectError."""
+    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> bool:
+        """Make these bindings, and no others of ours, stand. Raises KernelToolError and ObjectError.
 
-    async def local_ports(self) -> Mapping[ServicePortName, int]:
+        True if what stood was looked at and was something else: packets may have gone elsewhere until now, even if
+        the bindings are those of the last sync. Without `verify` what is believed to stand since then need not be
+        looked at.
+        """
+
+    async def local_ports(self) -> Mapping[ServicePortName, Sequence[int]]:
         """The local ports that an earlier process's rules lead to. Raises KernelToolError."""
+
+    async def local_addresses(self) -> frozenset[str]:
+        """The addresses of this host's interfaces now. Raises KernelToolError."""
+
+    def set_local_traffic(self, local_traffic: LocalTraffic) -> None:
+        """Recognise this node's Pods so, from the next sync on."""
 
     async def remove(self) -> Sequence[str]:
         """Remove everything of ours; returns what it was. Raises KernelToolError."""
@@ -54,10 +78,17 @@ class PortalDriver(typing.Protocol):
 
 
 class Claims(typing.Protocol):
-    """Node ports held so that no other program takes them."""
+    """Local ports held so that no other program takes them. An empty `ip` is every address of the family."""
 
-    def claim(self, protocol: Protocol, port: int) -> None:
+    def claim(self, ip: str, protocol: Protocol, port: int) -> None:
         """Hold a port. Raises PortUnavailableError."""
 
-    def release(self, protocol: Protocol, port: int) -> None:
+    def release(self, ip: str, protocol: Protocol, port: int) -> None:
         """Let go of a held port."""
+
+
+class Conntrack(typing.Protocol):
+    """The kernel's connection tracking."""
+
+    async def delete_udp(self, is_stale: Callable[[UdpEntry], bool]) -> int:
+        """Delete the UDP entries for which `is_stale` is true, as far as the kernel lets us; how many that were."""

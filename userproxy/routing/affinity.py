@@ -1,52 +1,216 @@
 """ClientIP session affinity: which endpoint a client stuck to, and for how much longer."""
 
-from collections import OrderedDict
-from collections.abc import Container
+from collections.abc import Callable, Collection, Hashable
+from ipaddress import IPv6Address
+from typing import Final
 
 from userproxy.model import Endpoint
 
-_EXPIRED_PER_RECORD = 2
-"""Old entries dropped per new one: more than one, so that the table shrinks to what is alive at O(1) each."""
+_INDEX_BITS: Final = 22
+_INDEX_MASK: Final = (1 << _INDEX_BITS) - 1
+_TICKS: Final = 1000
+"""Milliseconds: for 17 years of them and an index, 60 bits are enough, the largest int that takes 32 bytes."""
+
+_SHARDS: Final = 17
+"""Dictionaries of a generation. One of 100,000 entries takes 3 ms to grow. A prime, since dictionaries go by the
+low bits."""
+
+_Client = int | str
+_Entries = dict[_Client, int]
+_Generation = dict[int, _Entries]
+_NOTHING: Final[_Entries] = {}
+
+
+class Leftovers:
+    """Entries that nobody needs any more, let go of in steps: to free 100,000 takes 2 ms and more.
+
+    `wake` is called when there is something to release after there was nothing.
+    """
+
+    __slots__ = ("_entries", "_wake")
+
+    def __init__(self, wake: Callable[[], object]) -> None:
+        self._wake = wake
+        self._entries: list[_Entries] = []
+
+    def add(self, entries: _Entries) -> None:
+        if entries:
+            self._entries.append(entries)
+            if len(self._entries) == 1:
+                self._wake()
+
+    def release(self, count: int) -> bool:
+        """Let go of `count` entries. True if there are more."""
+        while self._entries:
+            entries = self._entries[-1]
+            for _ in range(min(count, len(entries))):
+                entries.popitem()
+                count -= 1
+            if entries:
+                return True
+            self._entries.pop()
+        return False
 
 
 class AffinityTable:
-    """Clients of one service port in the order of their last connection.
+    """Clients of one service port in one address family, for all balancers that choose among its endpoints.
 
-    All share one timeout, so that order is also the order in which they expire: the oldest is in front,
-    and nothing ever scans the whole table for the time. `now` is seconds of any monotonic clock.
+    An entry counts until `timeout` seconds after its client's last connection, to the millisecond; an edited
+    timeout counts for all entries. An endpoint that no balancer's list has any more is forgotten by all its
+    clients. `now` is seconds of any monotonic clock.
+
+    There are two generations of entries. What is recorded goes to the young one. Once that has been written to for
+    a whole timeout, all of the old one has expired and is let go of, and the young one becomes the old. So nothing
+    is ever searched for what has expired, at most two timeouts' clients are held, and a client costs one entry of
+    two integers. Entries name their endpoint by an index, so that of a gone endpoint only the index is struck out;
+    it is used again when no entry can have it.
     """
 
-    __slots__ = ("_clients", "timeout")
+    __slots__ = (
+        "__weakref__",
+        "_changed",
+        "_dead",
+        "_dying",
+        "_endpoints",
+        "_indices",
+        "_leftovers",
+        "_lists",
+        "_old",
+        "_reusable",
+        "_since",
+        "_young",
+        "timeout",
+    )
 
-    def __init__(self, timeout: float) -> None:
-        self.timeout = timeout
-        self._clients: OrderedDict[str, tuple[Endpoint, float]] = OrderedDict()
+    def __init__(self, leftovers: Leftovers | None = None) -> None:
+        self.timeout = 0
+        self._leftovers = leftovers
+        self._lists: dict[Hashable, Collection[Endpoint]] = {}
+        self._changed = False
+        self._young: _Generation = {}
+        self._old: _Generation = {}
+        self._since = 0
+        self._endpoints: list[Endpoint | None] = []
+        self._indices: dict[Endpoint, int] = {}
+        self._dying: list[int] = []
+        self._dead: list[int] = []
+        self._reusable: list[int] = []
 
     def __len__(self) -> int:
-        return len(self._clients)
+        """How many entries are held, expired ones included."""
+        return sum(len(entries) for generation in (self._young, self._old) for entries in generation.values())
 
-    def lookup(self, client: str, now: float) -> Endpoint | None:
-        """The endpoint that `client` still sticks to, or None; finding one starts its time afresh."""
-        entry = self._clients.get(client)
-        if entry is None or now - entry[1] >= self.timeout:
+    def follow(self, balancer: Hashable, endpoints: Collection[Endpoint], timeout: int) -> None:
+        """Take notice of the endpoints that `balancer` chooses from now on, and of the timeout in seconds.
+
+        It counts when the table is next used: an endpoint that moves from one balancer's list to another's keeps its
+        clients, in whatever order the lists change.
+        """
+        if self._lists.get(balancer) is not endpoints:
+            self._lists[balancer] = endpoints
+            self._changed = True
+        self.timeout = timeout
+
+    def leave(self, balancer: Hashable) -> None:
+        """Take notice that `balancer` chooses no more. With the last one all entries go."""
+        if self._lists.pop(balancer, None) is not None:
+            self._changed = True
+            if not self._lists:
+                self._discard(self._young)
+                self._discard(self._old)
+                self._young, self._old = {}, {}
+
+    def lookup(self, client: str, now: float, among: Collection[Endpoint]) -> Endpoint | None:
+        """The endpoint that `client` still sticks to, if it is one of `among`; finding one starts its time afresh."""
+        if self._changed:
+            self._strike_out()
+        key = _key(client)
+        shard = hash(key) % _SHARDS
+        entry = self._young.get(shard, _NOTHING).get(key)
+        if entry is None:
+            entry = self._old.get(shard, _NOTHING).get(key)
+            if entry is None:
+                return None
+        ticks = int(now * _TICKS)
+        if ticks - (entry >> _INDEX_BITS) >= self.timeout * _TICKS:
             return None
-        self.record(client, entry[0], now)
-        return entry[0]
+        endpoint = self._endpoints[entry & _INDEX_MASK]
+        if endpoint is None or endpoint not in among:
+            return None
+        self._write(key, ticks, entry & _INDEX_MASK)
+        return endpoint
 
     def record(self, client: str, endpoint: Endpoint, now: float) -> None:
-        self._clients[client] = (endpoint, now)
-        self._clients.move_to_end(client)
-        for _ in range(_EXPIRED_PER_RECORD):
-            oldest = next(iter(self._clients))
-            if now - self._clients[oldest][1] < self.timeout:
-                return
-            del self._clients[oldest]
+        """Let `client` stick to `endpoint`, which is in a balancer's list."""
+        if self._changed:
+            self._strike_out()
+        self._write(_key(client), int(now * _TICKS), self._index(endpoint))
 
     def forget(self, client: str) -> None:
-        self._clients.pop(client, None)
+        key = _key(client)
+        for generation in (self._young, self._old):
+            generation.get(hash(key) % _SHARDS, _NOTHING).pop(key, None)
 
-    def retain(self, endpoints: Container[Endpoint]) -> None:
-        """Forget every client of an endpoint that is not among `endpoints`."""
-        gone = [client for client, (endpoint, _) in self._clients.items() if endpoint not in endpoints]
-        for client in gone:
-            del self._clients[client]
+    def expire(self, now: float) -> None:
+        """Let go of what has expired. Using the table does so, too; this is for tables that nobody uses."""
+        ticks = int(now * _TICKS)
+        if (self._young or self._old) and ticks - self._since >= self.timeout * _TICKS:
+            self._rotate(ticks)
+
+    def _write(self, key: _Client, ticks: int, index: int) -> None:
+        if ticks - self._since >= self.timeout * _TICKS:
+            self._rotate(ticks)
+        shard = hash(key) % _SHARDS
+        old = self._old.get(shard)
+        if old is not None:
+            old.pop(key, None)
+            if not old:
+                del self._old[shard]
+        young = self._young.get(shard)
+        if young is None:
+            young = self._young[shard] = {}
+        young[key] = ticks << _INDEX_BITS | index
+
+    def _rotate(self, ticks: int) -> None:
+        """Nothing in the old generation was recorded after `_since`: all of it has expired."""
+        self._discard(self._old)
+        self._old, self._young = self._young, {}
+        self._since = ticks
+        self._reusable += self._dead
+        self._dead, self._dying = self._dying, []
+
+    def _discard(self, generation: _Generation) -> None:
+        if self._leftovers is not None:
+            for entries in generation.values():
+                self._leftovers.add(entries)
+
+    def _index(self, endpoint: Endpoint) -> int:
+        index = self._indices.get(endpoint)
+        if index is None:
+            if self._reusable:
+                index = self._reusable.pop()
+                self._endpoints[index] = endpoint
+            else:
+                index = len(self._endpoints)
+                self._endpoints.append(endpoint)
+            self._indices[endpoint] = index
+        return index
+
+    def _strike_out(self) -> None:
+        """Take the endpoints out that no list has any more."""
+        self._changed = False
+        for endpoint in self._indices.keys() - set().union(*self._lists.values()):
+            index = self._indices.pop(endpoint)
+            self._endpoints[index] = None
+            self._dying.append(index)
+
+
+def _key(client: str) -> _Client:
+    """An address as a number, which takes a third of its text; what is no plain address stays as it is."""
+    if ":" in client:
+        return client if "%" in client else int(IPv6Address(client))
+    try:
+        a, b, c, d = client.split(".")
+        return int(a) << 24 | int(b) << 16 | int(c) << 8 | int(d)
+    except ValueError:
+        return client

@@ -1,10 +1,10 @@
 """Who gets the next connection of a service port: shuffled round-robin, or the client's own endpoint."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from random import Random
 from typing import Final
 
-from userproxy.model import Endpoint, Snapshot
+from userproxy.model import Endpoint, ListenerName, Snapshot
 from userproxy.routing.affinity import AffinityTable
 
 SUSPECT_SECONDS: Final = 5.0
@@ -14,17 +14,28 @@ The original gives a dead endpoint its turn each time, so with one black hole of
 About as long as a cluster needs to take a dead Pod out of the slice; then one client tries it again.
 """
 
+_NOBODY: Final[frozenset[Endpoint]] = frozenset()
+
 
 class Balancer:
-    """Chooses endpoints for one service port from its latest snapshot."""
+    """Chooses endpoints for one listener from its latest snapshot.
 
-    __slots__ = ("_affinity", "_endpoints", "_next", "_random", "_suspects")
+    `affinity_table` is called for the listener's table when a snapshot first asks for affinity: balancers that are
+    to share their clients' affinity get the same one.
+    """
 
-    def __init__(self, random: Random) -> None:
+    __slots__ = ("_affinity", "_affinity_table", "_endpoints", "_members", "_next", "_random", "_suspects")
+
+    def __init__(
+        self, random: Random, affinity_table: Callable[[ListenerName], AffinityTable] = lambda _: AffinityTable()
+    ) -> None:
         self._random = random
-        self._endpoints: list[Endpoint] = []
-        self._next = 0
+        self._affinity_table = affinity_table
         self._affinity: AffinityTable | None = None
+        self._endpoints: list[Endpoint] = []
+        self._members: frozenset[Endpoint] = _NOBODY
+        """The endpoints as the affinity table knows them, if there is one."""
+        self._next = 0
         self._suspects: dict[Endpoint, float] = {}
 
     def update(self, snapshot: Snapshot) -> None:
@@ -33,19 +44,27 @@ class Balancer:
         Only another *set* of endpoints shuffles anew: an unchanged one keeps its turn. Clients of
         endpoints that stay keep them, and an edited timeout counts from their last connection.
         """
-        if set(snapshot.endpoints) != set(self._endpoints):
+        changed = set(snapshot.endpoints) != set(self._endpoints)
+        if changed:
             self._endpoints = list(snapshot.endpoints)
             self._random.shuffle(self._endpoints)
             self._next = 0
             self._suspects.clear()
-            if self._affinity is not None:
-                self._affinity.retain(set(self._endpoints))
         if snapshot.affinity_timeout is None:
+            self.leave_affinity()
+            return
+        if changed or self._affinity is None:
+            self._members = frozenset(snapshot.endpoints)
+        if self._affinity is None:
+            self._affinity = self._affinity_table(snapshot.listener)
+        self._affinity.follow(self, self._members, snapshot.affinity_timeout)
+
+    def leave_affinity(self) -> None:
+        """Take no more part in the affinity of its clients, until a snapshot asks for it."""
+        if self._affinity is not None:
+            self._affinity.leave(self)
             self._affinity = None
-        elif self._affinity is None:
-            self._affinity = AffinityTable(snapshot.affinity_timeout)
-        else:
-            self._affinity.timeout = snapshot.affinity_timeout
+            self._members = _NOBODY
 
     def pick(self, client: str, now: float, tried: Collection[Endpoint] = ()) -> Endpoint | None:
         """The endpoint for a new connection of `client`, or None if there is none.
@@ -56,7 +75,7 @@ class Balancer:
         """
         affinity = self._affinity
         if affinity is not None and not tried:
-            endpoint = affinity.lookup(client, now)
+            endpoint = affinity.lookup(client, now, self._members)
             if endpoint is not None:
                 return endpoint
         endpoint = self._take_turn(self._avoided(tried, now))
@@ -79,7 +98,7 @@ class Balancer:
             return tried
         self._suspects = {endpoint: until for endpoint, until in self._suspects.items() if until > now}
         avoided = self._suspects.keys() | set(tried)
-        return avoided if len(avoided) < len(self._endpoints) else tried
+        return tried if avoided.issuperset(self._endpoints) else avoided
 
     def _take_turn(self, tried: Collection[Endpoint]) -> Endpoint | None:
         endpoints = self._endpoints

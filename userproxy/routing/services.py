@@ -1,93 +1,235 @@
 """From a Service and its slices to service ports (kube-proxy's ``serviceport.go`` rules, KEP-752 for slices)."""
 
+import ipaddress
+from collections.abc import Sequence
+from typing import Final
+
 from msgspec import Struct
 
 from userproxy.model import (
+    Endpoint,
+    HealthCheck,
+    IPFamily,
     Portal,
     PortalKind,
     PortSpec,
     Problem,
     ProblemKind,
     Protocol,
+    Route,
     Service,
     ServicePort,
     ServicePortName,
     ServiceState,
+    TrafficClass,
+    Verdict,
 )
-from userproxy.routing.endpoints import eligible_endpoints
+from userproxy.routing.families import of_family
+from userproxy.routing.selection import Locality, Selection, candidates, select
 
-_CARRIED = frozenset({Protocol.TCP})
+_CARRIED: Final = frozenset({Protocol.TCP, Protocol.UDP})
+
+_INTERNAL, _EXTERNAL, _ON_NODE = TrafficClass.INTERNAL, TrafficClass.EXTERNAL, TrafficClass.ON_NODE
+
+_SECOND_ROUTE: Final[dict[tuple[bool, bool], tuple[TrafficClass, TrafficClass, TrafficClass]]] = {
+    (False, True): (_EXTERNAL, _EXTERNAL, _INTERNAL),
+    (True, False): (_EXTERNAL, _EXTERNAL, _EXTERNAL),
+    (True, True): (_ON_NODE, _INTERNAL, _ON_NODE),
+}
+"""By the two policies, internal and external, being Local: the traffic class of the second route, and the routes of
+external traffic and of such traffic from this node. The second route has the list that cluster IPs do not use."""
+
+
+class Scope(Struct, frozen=True):
+    """For whom a proxy works: one address family on one node.
+
+    ``proxy_name`` is our own ``--service-proxy-name``: with it only the Services labelled for it are ours, without it
+    only the unlabelled ones. ``external_ips_allowed`` is the feature gate ``AllowServiceExternalIPs``. ``node_ips``
+    are the node's own addresses, of either family.
+    """
+
+    family: IPFamily = IPFamily.IPV4
+    locality: Locality = Locality()
+    proxy_name: str | None = None
+    external_ips_allowed: bool = True
+    node_ips: tuple[str, ...] = ()
+
+
+class NoLocalEndpoints(Struct, frozen=True):
+    """How many service ports have endpoints, but none that a ``Local`` policy allows, by internal and external policy.
+
+    What kube-proxy reports as ``kubeproxy_sync_proxy_rules_no_local_endpoints_total``.
+    """
+
+    internal: int = 0
+    external: int = 0
 
 
 class Routed(Struct, frozen=True):
-    """The service ports of one Service, and what of it is not served.
+    """The service ports of one Service in one address family, and what of it is not served.
 
-    `left_out` is meant for the operator; `skipped` is the reason why the whole Service is none of ours
-    (headless, ExternalName, another proxy's), which is no fault of anybody.
+    ``left_out`` is meant for the operator; what concerns both families is told by the family of the first cluster IP
+    alone. ``skipped`` is the reason why the whole Service is none of ours (headless, ExternalName, another proxy's,
+    not of this family), which is no fault of anybody. ``health_check`` is None where load balancers need not ask.
     """
 
     ports: tuple[ServicePort, ...] = ()
     left_out: tuple[Problem, ...] = ()
     skipped: str | None = None
+    health_check: HealthCheck | None = None
+    no_local: NoLocalEndpoints = NoLocalEndpoints()
 
 
-def service_ports(state: ServiceState, proxy_name: str | None = None) -> Routed:
-    """What to serve of a Service.
-
-    `proxy_name` is our own ``--service-proxy-name``: with it only the Services labelled for it are
-    ours, without it only the unlabelled ones.
-    """
+def service_ports(state: ServiceState, scope: Scope) -> Routed:
+    """What to serve of a Service in the scope's address family."""
     service = state.service
-    reason = skip_reason(service, proxy_name)
+    reason = skip_reason(service, scope)
     if reason is not None:
         return Routed(skipped=reason)
+    external_local = service.external_local and _has_external_policy(service)
+    source_ranges = source_ranges_of(service, scope) if service.source_ranges else ()
+    health_check_port = service.health_check_node_port if external_local and service.type == "LoadBalancer" else 0
     ports: list[ServicePort] = []
-    left_out: list[Problem] = []
+    no_local = 0
     for spec in service.ports:
-        name = ServicePortName(service.namespace, service.name, spec.name, spec.protocol)
         if spec.protocol not in _CARRIED:
-            text = f"{name}: {spec.protocol} port {spec.port} is not served: userproxy carries only TCP so far"
-            left_out.append(Problem(service.key, ProblemKind.UNSUPPORTED_PROTOCOL, text))
             continue
+        portals = portals_of(service, spec, scope)
+        accessible = any(portal.kind is not PortalKind.CLUSTER_IP for portal in portals)
+        found = candidates(state.slices, spec.name, spec.protocol, scope.family)
+        selection = select(
+            found,
+            internal_local=service.internal_local,
+            external_local=external_local,
+            externally_accessible=accessible,
+            locality=scope.locality,
+        )
+        if selection.local == () and selection.has_any:
+            no_local += 1
+        routes, external, on_node = _routes(
+            selection, internal_local=service.internal_local, external_local=external_local, accessible=accessible
+        )
         ports.append(
             ServicePort(
-                name=name,
-                portals=portals_of(service, spec),
-                endpoints=eligible_endpoints(state.slices, spec.name, spec.protocol),
+                name=ServicePortName(service.namespace, service.name, spec.name, spec.protocol),
+                portals=portals,
+                routes=routes,
+                external=external,
+                on_node=on_node,
+                family=scope.family,
                 affinity_timeout=service.affinity_timeout,
+                source_ranges=source_ranges,
                 created=service.created,
+                known=tuple(sorted(found)) if service.close_removed else None,
+                udp_timeout=service.udp_timeout,
+                health_check_port=0 if ports else health_check_port,
             )
         )
-    return Routed(tuple(ports), tuple(left_out))
+    return Routed(
+        tuple(ports),
+        _problems(service) if of_family(service.cluster_ips[:1], scope.family) else (),
+        health_check=(
+            HealthCheck(service.key, health_check_port, _local_ready(state, scope))
+            if ports and health_check_port
+            else None
+        ),
+        no_local=NoLocalEndpoints(
+            internal=no_local if service.internal_local else 0, external=no_local if external_local else 0
+        ),
+    )
 
 
-def skip_reason(service: Service, proxy_name: str | None = None) -> str | None:
+def skip_reason(service: Service, scope: Scope) -> str | None:
     """Why a Service is none of ours, or None if it is."""
-    if service.proxy_name != proxy_name:
+    if service.proxy_name != scope.proxy_name:
         if service.proxy_name is None:
-            return f"it has no label service.kubernetes.io/service-proxy-name: {proxy_name}"
+            return f"it has no label service.kubernetes.io/service-proxy-name: {scope.proxy_name}"
         return f"it is labelled for the service proxy {service.proxy_name!r}"
     if service.type == "ExternalName":
         return "its type is ExternalName"
     if not service.cluster_ips:
         return "it has no cluster IP"
-    if not any(map(_is_ipv4, service.cluster_ips)):
-        return "it has no IPv4 cluster IP"
+    if not of_family(service.cluster_ips, scope.family):
+        return f"it has no {scope.family} cluster IP"
     return None
 
 
-def portals_of(service: Service, spec: PortSpec) -> tuple[Portal, ...]:
-    """The IPv4 portals of one port, in kube-proxy's order of opening them, each once."""
+def portals_of(service: Service, spec: PortSpec, scope: Scope) -> tuple[Portal, ...]:
+    """The portals of one port in the scope's family, in kube-proxy's order of opening them, each once."""
     by_kind = (
         (PortalKind.CLUSTER_IP, service.cluster_ips),
-        (PortalKind.EXTERNAL_IP, service.external_ips),
+        (PortalKind.EXTERNAL_IP, service.external_ips if scope.external_ips_allowed else ()),
         (PortalKind.LOAD_BALANCER_IP, service.load_balancer_ips),
     )
-    portals = [Portal(kind, ip, spec.port) for kind, ips in by_kind for ip in ips if _is_ipv4(ip)]
+    portals = [Portal(kind, ip, spec.port) for kind, ips in by_kind if ips for ip in of_family(ips, scope.family)]
     if spec.node_port:
         portals.append(Portal(PortalKind.NODE_PORT, "", spec.node_port))
     return tuple(dict.fromkeys(portals))
 
 
-def _is_ipv4(ip: str) -> bool:
-    return ":" not in ip
+def source_ranges_of(service: Service, scope: Scope) -> tuple[str, ...]:
+    """The networks of the scope's family that may use the Service's load-balancer IPs, sorted; all if empty.
+
+    A range that holds the node itself lets in the load-balancer IPs, too: kube-proxy has that for nodes that carry
+    such an IP on an interface, whose own processes then use it as their source.
+    """
+    ranges = set(of_family(service.source_ranges, scope.family))
+    if not ranges or any(range_.endswith("/0") for range_ in ranges):
+        return ()
+    networks = [ipaddress.ip_network(range_) for range_ in ranges]
+    nodes = [ipaddress.ip_address(ip) for ip in of_family(scope.node_ips, scope.family)]
+    if any(node in network for network in networks for node in nodes):
+        ranges.update(str(ipaddress.ip_network(ip)) for ip in of_family(service.load_balancer_ips, scope.family))
+    return tuple(sorted(ranges))
+
+
+def _has_external_policy(service: Service) -> bool:
+    """Whether ``externalTrafficPolicy`` means anything for a Service of this type."""
+    return service.type in ("NodePort", "LoadBalancer") or (service.type == "ClusterIP" and bool(service.external_ips))
+
+
+def _routes(
+    selection: Selection, *, internal_local: bool, external_local: bool, accessible: bool
+) -> tuple[tuple[Route, ...], TrafficClass, TrafficClass]:
+    first, second = selection.cluster, selection.local
+    if internal_local:
+        first, second = second, first
+    routes = (_route(TrafficClass.INTERNAL, first, selection),)
+    ways = _SECOND_ROUTE.get((internal_local, external_local)) if accessible else None
+    if ways is None:
+        return routes, TrafficClass.INTERNAL, TrafficClass.INTERNAL
+    traffic, external, on_node = ways
+    return (*routes, _route(traffic, second, selection)), external, on_node
+
+
+def _route(traffic: TrafficClass, endpoints: Sequence[Endpoint] | None, selection: Selection) -> Route:
+    if endpoints:
+        return Route(traffic, Verdict.SERVE, tuple(endpoints))
+    return Route(traffic, Verdict.DROP if selection.has_any else Verdict.REJECT)
+
+
+def _problems(service: Service) -> tuple[Problem, ...]:
+    """What no address family serves."""
+    problems = [Problem(service.key, ProblemKind.BAD_ANNOTATION, text) for text in service.bad_annotations]
+    for spec in service.ports:
+        if spec.protocol not in _CARRIED:
+            name = ServicePortName(service.namespace, service.name, spec.name, spec.protocol)
+            text = f"{name}: {spec.protocol} port {spec.port} is not served: userproxy carries TCP and UDP"
+            problems.append(Problem(service.key, ProblemKind.UNSUPPORTED_PROTOCOL, text))
+    return tuple(problems)
+
+
+def _local_ready(state: ServiceState, scope: Scope) -> int:
+    """How many addresses of this node have a ready endpoint, whatever the port.
+
+    Those that only serve while they terminate do not count: the load balancer is to send its clients elsewhere.
+    """
+    ports = {(port.name, port.protocol) for slice_ in state.slices for port in slice_.ports}
+    return len(
+        {
+            endpoint.ip
+            for port_name, protocol in ports
+            for endpoint, source in candidates(state.slices, port_name, protocol, scope.family).items()
+            if source.ready and source.node == scope.locality.node
+        }
+    )

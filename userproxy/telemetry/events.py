@@ -50,6 +50,7 @@ class Reason(Enum):
     STARTING = ("Starting", "Normal", "StartKubeProxy")
     HEALTH_SERVER_FAILED = ("FailedToStartProxierHealthcheck", "Warning", "StartKubeProxy")
     METRICS_SERVER_FAILED = ("FailedToStartMetricServer", "Warning", "StartKubeProxy")
+    HEALTH_CHECK_FAILED = ("FailedToStartServiceHealthcheck", "Warning", "Listen")
     PORT_CONFLICT = ("PortConflict", "Warning", "Listen")
     UNSUPPORTED_PROTOCOL = ("UnsupportedProtocol", "Warning", "Listen")
     BAD_ANNOTATION = ("BadAnnotation", "Warning", "ReadAnnotations")

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from userproxy.model import Node
+from userproxy.model import IPFamily, Node
 from userproxy.telemetry.moments import ZERO_TIME, Moment, rfc3339_nano
 
 _BEING_REMOVED: Final = "ToBeDeletedByClusterAutoscaler"
@@ -27,7 +27,7 @@ class FamilyHealth:
     """The syncs of one IP family."""
 
     def __init__(self, limit: float) -> None:
-        self._limit = limit
+        self.limit = limit
         self._oldest_queued: float | None = None
         self._last_queued: float | None = None
         self.last_updated: Moment | None = None
@@ -56,22 +56,28 @@ class FamilyHealth:
 
     def healthy(self, now: Moment) -> bool:
         """False once the oldest waiting change is as old as the limit."""
-        return self._oldest_queued is None or now.monotonic - self._oldest_queued < self._limit
+        return self._oldest_queued is None or now.monotonic - self._oldest_queued < self.limit
 
 
 class Health:
-    """The health of the proxy and the eligibility of its node; `sync_period` is seconds.
+    """The health of the proxy and the eligibility of its node; `sync_period` is seconds, `families` are those served.
 
     A family is unhealthy when the oldest change queued since its last successful sync is two sync periods
     old, and the proxy when any family is. It is healthy while it starts and whenever nothing waits.
     """
 
-    def __init__(self, sync_period: float, families: Iterable[str] = ("IPv4",)) -> None:
+    def __init__(self, sync_period: float, families: Iterable[IPFamily]) -> None:
         self._families = {family: FamilyHealth(2 * sync_period) for family in families}
         self._node: Node | None = None
 
-    def family(self, name: str) -> FamilyHealth:
-        return self._families[name]
+    def family(self, family: IPFamily) -> FamilyHealth:
+        """The part of one family; KeyError for one that is not served."""
+        return self._families[family]
+
+    def set_sync_period(self, sync_period: float) -> None:
+        """Judge by another sync period from now on."""
+        for family in self._families.values():
+            family.limit = 2 * sync_period
 
     def node_seen(self, node: Node) -> None:
         """Take notice of our own Node. Once it is gone, its last version keeps deciding."""
@@ -119,7 +125,7 @@ class _Body(Struct, frozen=True, rename="camel"):
     current_time: str
     node_eligible: bool | UnsetType
     healthy: bool
-    status: dict[str, _FamilyBody] | UnsetType
+    status: dict[IPFamily, _FamilyBody] | UnsetType
 
 
 def _family_body(family: FamilyHealth, now: Moment) -> _FamilyBody:

@@ -1,7 +1,7 @@
 """kube-proxy's Prometheus metrics, those of them that apply to a userspace proxy, under its names.
 
 Label values that are known from the start have their child from the start, so that a rate over a counter
-has a zero to begin with. Timestamps and rule counts show only once they are known: a zero would be 1970.
+has a zero to begin with. Timestamps and what a sync counts show only once they are known: a zero would be 1970.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
 
-_FAMILY: Final = "IPv4"
+from userproxy.model import IPFamily
 
 _SYNC_BUCKETS: Final = tuple(0.001 * 2**power for power in range(15))
 _PROGRAMMING_BUCKETS: Final = (0.0, 0.25, 0.5, *range(1, 60), *range(60, 120, 5), *range(120, 301, 30))
@@ -22,42 +22,105 @@ _MACHINES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 """Go's names, which every other component of a cluster shows."""
 
 
-class Metrics:
-    """All metrics in a registry of their own; `version` is userproxy's. Others may register more in `registry`."""
+class _FamilyVectors:
+    """All metrics with the label ``ip_family``."""
 
-    def __init__(self, version: str) -> None:
-        self.registry = CollectorRegistry()
-        self._make_sync_metrics()
-        self._make_change_metrics()
-        self._make_health_metrics()
-        self._make_iptables_metrics()
-        self._describe_build(version)
-        ProcessCollector(registry=self.registry)
-
-    def _make_sync_metrics(self) -> None:
-        self._sync_seconds = Histogram(
-            "kubeproxy_sync_proxy_rules_duration_seconds",
+    def __init__(self, registry: CollectorRegistry) -> None:
+        prefix, labels = "kubeproxy_sync_proxy_rules", ["ip_family"]
+        self.sync_seconds = Histogram(
+            f"{prefix}_duration_seconds",
             "SyncProxyRules latency in seconds",
-            ["ip_family"],
+            labels,
             buckets=_SYNC_BUCKETS,
-            registry=self.registry,
-        ).labels(_FAMILY)
-        self._programming_seconds = Histogram(
+            registry=registry,
+        )
+        self.programming_seconds = Histogram(
             "kubeproxy_network_programming_duration_seconds",
             "Time from the change of an endpoint to its being served, in seconds",
-            ["ip_family"],
+            labels,
             buckets=_PROGRAMMING_BUCKETS,
-            registry=self.registry,
-        ).labels(_FAMILY)
-        self._last_sync = self._family_gauge(
-            "kubeproxy_sync_proxy_rules_last_timestamp_seconds", "Unix time of the last successful sync"
+            registry=registry,
         )
-        self._last_queued = self._family_gauge(
-            "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "Unix time at which a sync was last asked for"
+        self.last_sync = Gauge(
+            f"{prefix}_last_timestamp_seconds", "Unix time of the last successful sync", labels, registry=registry
+        )
+        self.last_queued = Gauge(
+            f"{prefix}_last_queued_timestamp_seconds",
+            "Unix time at which a sync was last asked for",
+            labels,
+            registry=registry,
+        )
+        self.no_local_endpoints = Gauge(
+            f"{prefix}_no_local_endpoints_total",
+            "Service ports with a Local traffic policy that have endpoints on other nodes only",
+            ["traffic_policy", *labels],
+            registry=registry,
+        )
+        self.rules = Gauge(f"{prefix}_iptables_total", "Rules of ours", ["table", *labels], registry=registry)
+        self.restore_failures = Counter(
+            f"{prefix}_iptables_restore_failures_total", "Failed writes of rules", labels, registry=registry
         )
 
-    def _family_gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(name, text, ["ip_family"], registry=self.registry)
+
+class FamilyMetrics:
+    """The metrics of one IP family's proxy. Made by :class:`Metrics`."""
+
+    def __init__(self, vectors: _FamilyVectors, family: IPFamily) -> None:
+        self._vectors = vectors
+        self._family = family.value
+        self._sync_seconds = vectors.sync_seconds.labels(self._family)
+        self._programming_seconds = vectors.programming_seconds.labels(self._family)
+        self._restore_failures = vectors.restore_failures.labels(self._family)
+
+    def sync_queued(self, unix_time: float) -> None:
+        """A sync was asked for."""
+        self._vectors.last_queued.labels(self._family).set(unix_time)
+
+    def sync_ended(self, seconds: float) -> None:
+        """Count a sync, good or bad."""
+        self._sync_seconds.observe(seconds)
+
+    def sync_succeeded(self, unix_time: float) -> None:
+        """A sync has ended well."""
+        self._vectors.last_sync.labels(self._family).set(unix_time)
+
+    def endpoints_programmed(self, latencies: Iterable[float]) -> None:
+        """Seconds that each change of an EndpointSlice took until it was served."""
+        for seconds in latencies:
+            self._programming_seconds.observe(seconds)
+
+    def no_local_endpoints(self, *, internal: int, external: int) -> None:
+        """How many service ports drop traffic, because a ``Local`` policy meets endpoints on other nodes only.
+
+        `internal` are those of ``internalTrafficPolicy``, `external` those of ``externalTrafficPolicy``.
+        """
+        self._vectors.no_local_endpoints.labels("internal", self._family).set(internal)
+        self._vectors.no_local_endpoints.labels("external", self._family).set(external)
+
+    def rules_written(self, table: str, count: int) -> None:
+        """The table now holds `count` rules of ours."""
+        self._vectors.rules.labels(table, self._family).set(count)
+
+    def restore_failed(self) -> None:
+        """Rules could not be written."""
+        self._restore_failures.inc()
+
+
+class Metrics:
+    """All metrics in a registry of their own.
+
+    `version` is userproxy's; `families` are those served, and others have no series. Others may register more in
+    `registry`.
+    """
+
+    def __init__(self, version: str, families: Iterable[IPFamily]) -> None:
+        self.registry = CollectorRegistry()
+        vectors = _FamilyVectors(self.registry)
+        self._families = {family: FamilyMetrics(vectors, family) for family in families}
+        self._make_change_metrics()
+        self._make_health_metrics()
+        self._describe_build(version)
+        ProcessCollector(registry=self.registry)
 
     def _make_change_metrics(self) -> None:
         prefix = "kubeproxy_sync_proxy_rules"
@@ -80,13 +143,6 @@ class Metrics:
         self._healthz = {status: healthz.labels(str(status)) for status in (200, 503)}
         self._livez = {status: livez.labels(str(status)) for status in (200, 503)}
 
-    def _make_iptables_metrics(self) -> None:
-        prefix = "kubeproxy_sync_proxy_rules_iptables"
-        self._rules = Gauge(f"{prefix}_total", "Rules of ours", ["table", "ip_family"], registry=self.registry)
-        self._restore_failures = Counter(
-            f"{prefix}_restore_failures_total", "Failed writes of rules", ["ip_family"], registry=self.registry
-        ).labels(_FAMILY)
-
     def _describe_build(self, version: str) -> None:
         major, minor = version.split(".")[:2]
         machine = platform.machine()
@@ -104,19 +160,16 @@ class Metrics:
         gauge = Gauge("kubernetes_build_info", "What is running, as labels", list(build), registry=self.registry)
         gauge.labels(**build).set(1)
 
-    def sync_queued(self, unix_time: float) -> None:
-        self._last_queued.labels(_FAMILY).set(unix_time)
-
-    def sync_ended(self, seconds: float) -> None:
-        """Count a sync, good or bad."""
-        self._sync_seconds.observe(seconds)
-
-    def sync_succeeded(self, unix_time: float) -> None:
-        self._last_sync.labels(_FAMILY).set(unix_time)
+    def family(self, family: IPFamily) -> "FamilyMetrics":
+        """The part of one family; KeyError for one that is not served."""
+        return self._families[family]
 
     def services_changed(self, count: int, pending: int) -> None:
-        """Count events about Services, after which `pending` Services wait for a sync."""
-        self._services_changed.inc(count)
+        """Count events about Services, after which `pending` Services wait for a sync.
+
+        Each counts once for each family, as in kube-proxy, where every family's proxy hears of every Service.
+        """
+        self._services_changed.inc(count * len(self._families))
         self._services_pending.set(pending)
 
     def slices_changed(self, count: int) -> None:
@@ -129,23 +182,11 @@ class Metrics:
         self._services_pending.set(0)
         self._slices_pending.set(0)
 
-    def endpoints_programmed(self, latencies: Iterable[float]) -> None:
-        """Seconds that each change of an EndpointSlice took until it was served."""
-        for seconds in latencies:
-            self._programming_seconds.observe(seconds)
-
     def healthz_answered(self, status: int) -> None:
         self._healthz[status].inc()
 
     def livez_answered(self, status: int) -> None:
         self._livez[status].inc()
-
-    def rules_written(self, table: str, count: int) -> None:
-        """The table now holds `count` rules of ours."""
-        self._rules.labels(table, _FAMILY).set(count)
-
-    def restore_failed(self) -> None:
-        self._restore_failures.inc()
 
     async def render(self) -> bytes:
         """All metrics in Prometheus' text format 0.0.4, made in a thread: 76,000 lines take 0.7 s."""

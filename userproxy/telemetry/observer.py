@@ -1,22 +1,28 @@
 """What becomes of changes and syncs, told to health and metrics."""
 
+from collections import deque
 from collections.abc import Iterable
+from typing import Final
 
+from userproxy.model import IPFamily
 from userproxy.telemetry.health import Health
 from userproxy.telemetry.metrics import Metrics
 from userproxy.telemetry.moments import Clock, Moment
 
-_FAMILY = "IPv4"
+_MOST_TRIGGERS: Final = 10_000
+"""A proxy that never succeeds must not collect for ever; beyond this the oldest are forgotten."""
 
 
 class SyncReporter:
-    """Follows the syncs of the IPv4 proxy."""
+    """Follows the syncs of one IP family's proxy."""
 
-    def __init__(self, health: Health, metrics: Metrics, clock: Clock) -> None:
-        self._health = health.family(_FAMILY)
-        self._metrics = metrics
+    def __init__(self, health: Health, metrics: Metrics, clock: Clock, family: IPFamily) -> None:
+        self._health = health.family(family)
+        self._all_metrics = metrics
+        self._metrics = metrics.family(family)
         self._clock = clock
         self._began: Moment | None = None
+        self._triggers: deque[float] = deque(maxlen=_MOST_TRIGGERS)
 
     def loop_started(self) -> None:
         """The proxy has begun to wait for changes, and is up to date as long as there are none."""
@@ -33,20 +39,25 @@ class SyncReporter:
     def began(self) -> None:
         """A sync is about to take all changes queued so far."""
         self._began = self._clock()
-        self._metrics.changes_taken()
+        self._all_metrics.changes_taken()
 
-    def synced(self, *, ok: bool, latencies: Iterable[float] = ()) -> None:
+    def synced(self, *, ok: bool, triggers: Iterable[float] = ()) -> None:
         """The sync that last began has ended; `ok` if everything stands as it should.
 
-        `latencies` are the seconds that each change of endpoints took until now, of a good sync.
+        `triggers` are the Unix times of what led to the changes of EndpointSlices that this sync took. Those of a bad
+        sync are kept: their changes are served once a sync is good.
         """
         now = self._clock()
         began = self._began or now
         self._metrics.sync_ended(now.monotonic - began.monotonic)
+        self._triggers.extend(triggers)
         if ok:
             self._health.updated(now, began)
-            self._metrics.sync_succeeded(_unix_time(now))
-            self._metrics.endpoints_programmed(latencies)
+            unix_time = _unix_time(now)
+            self._metrics.sync_succeeded(unix_time)
+            # The trigger is another machine's clock, and a negative latency would make the sum go down.
+            self._metrics.endpoints_programmed(max(0.0, unix_time - trigger) for trigger in self._triggers)
+            self._triggers.clear()
 
 
 def _unix_time(moment: Moment) -> float:

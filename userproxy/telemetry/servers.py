@@ -1,7 +1,6 @@
 """The two HTTP ports that kube-proxy has: health for load balancers, metrics for whoever watches the node."""
 
 import asyncio
-import logging
 import socket
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -9,36 +8,26 @@ from typing import Final
 import msgspec
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from msgspec import Struct
 
+from userproxy.addresses import SocketAddress
 from userproxy.errors import PortUnavailableError
 from userproxy.telemetry.health import Answer, Health
+from userproxy.telemetry.http import (
+    JSON,
+    KEEPALIVE_SECONDS,
+    NO_SNIFFING,
+    SHUTDOWN_SECONDS,
+    http_logger,
+    listening_socket,
+)
 from userproxy.telemetry.metrics import Metrics
 from userproxy.telemetry.moments import Clock
 
 log = structlog.get_logger()
 
-_SHUTDOWN_SECONDS: Final = 0.5
-"""How long answers under way may take at the end; they are small, and aiohttp's own 60 s would hold up a stop."""
-
-_KEEPALIVE_SECONDS: Final = 30.0
-"""How long an idle connection may stay. A descriptor that it holds is one that no client's traffic can have."""
-
-_NO_SNIFFING: Final = {"X-Content-Type-Options": "nosniff"}
-_JSON: Final = {"Content-Type": "application/json", **_NO_SNIFFING}
-_TEXT: Final = {"Content-Type": "text/plain; charset=utf-8", **_NO_SNIFFING}
+_TEXT: Final = {"Content-Type": "text/plain; charset=utf-8", **NO_SNIFFING}
 _PROMETHEUS: Final = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-
-
-class BindAddress(Struct, frozen=True):
-    """Where a server listens: an IP address without brackets, and a port, of which 0 lets the kernel pick."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class BindPolicy(Struct, frozen=True):
@@ -60,7 +49,7 @@ class HttpServer:
     def __init__(
         self,
         name: str,
-        address: BindAddress,
+        address: SocketAddress,
         app: web.Application,
         policy: BindPolicy,
         on_hard_failure: Callable[[str], None] | None = None,
@@ -70,7 +59,7 @@ class HttpServer:
         self._app = app
         self._policy = policy
         self._on_hard_failure = on_hard_failure
-        self.bound: BindAddress | None = None
+        self.bound: SocketAddress | None = None
         """Where it answers now; None as long as it does not."""
 
     async def run(self) -> None:
@@ -78,16 +67,16 @@ class HttpServer:
         runner = web.AppRunner(
             self._app,
             access_log=None,
-            logger=_http_logger(),
-            shutdown_timeout=_SHUTDOWN_SECONDS,
-            keepalive_timeout=_KEEPALIVE_SECONDS,
+            logger=http_logger(),
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            keepalive_timeout=KEEPALIVE_SECONDS,
         )
         await runner.setup()
         try:
             listening = await self._listen()
             await web.SockSite(runner, listening).start()
             host, port = listening.getsockname()[:2]
-            self.bound = BindAddress(host, port)
+            self.bound = SocketAddress(host, port)
             log.debug("Listening", v=1, server=self._name, address=str(self.bound))
             await asyncio.Event().wait()
         finally:
@@ -98,9 +87,9 @@ class HttpServer:
         complained = False
         while True:
             try:
-                return _listening_socket(self._address)
-            except OSError as error:
-                text = f"{self._name}: cannot listen on {self._address}: {error.strerror or error}"
+                return listening_socket(self._address)
+            except PortUnavailableError as error:
+                text = f"{self._name}: {error}"
                 if self._policy.hard_fail:
                     self._fail_hard(text, error)
             if not complained:
@@ -108,34 +97,10 @@ class HttpServer:
                 complained = True
             await asyncio.sleep(self._policy.retry_every)
 
-    def _fail_hard(self, text: str, error: OSError) -> None:
+    def _fail_hard(self, text: str, error: PortUnavailableError) -> None:
         if self._on_hard_failure is not None:
             self._on_hard_failure(text)
         raise PortUnavailableError(text) from error
-
-
-def _listening_socket(address: BindAddress) -> socket.socket:
-    """Go listens on ``::`` for both families, and so do we."""
-    if ":" not in address.host:
-        return socket.create_server((address.host, address.port))
-    return socket.create_server(
-        (address.host, address.port), family=socket.AF_INET6, dualstack_ipv6=address.host == "::"
-    )
-
-
-class _ToOurLog(logging.Handler):
-    """Passes aiohttp's complaints on, except those about clients: scanners reach the health port too."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        cause = record.exc_info[1] if record.exc_info else None
-        if not isinstance(cause, HttpProcessingError):
-            log.error(record.getMessage(), exc_info=cause)
-
-
-def _http_logger() -> logging.Logger:
-    logger = logging.Logger("userproxy.http", logging.WARNING)  # noqa: LOG001 -- one in logging's tree is a global
-    logger.addHandler(_ToOurLog())
-    return logger
 
 
 def health_app(health: Health, metrics: Metrics, clock: Clock) -> web.Application:
@@ -175,7 +140,7 @@ def metrics_app(metrics: Metrics, configuration: Callable[[], Mapping[str, objec
 
     async def configz(_request: web.Request) -> web.Response:
         body = msgspec.json.encode({"kubeproxy.config.k8s.io": configuration()})
-        return web.Response(body=body, headers=_JSON)
+        return web.Response(body=body, headers=JSON)
 
     app = web.Application()
     app.router.add_route("*", "/metrics", metrics_text)
@@ -186,7 +151,7 @@ def metrics_app(metrics: Metrics, configuration: Callable[[], Mapping[str, objec
 
 
 def _json_response(answer: Answer) -> web.Response:
-    return web.Response(status=answer.status, body=answer.body, headers=_JSON)
+    return web.Response(status=answer.status, body=answer.body, headers=JSON)
 
 
 def _text_response(text: str) -> web.Response:

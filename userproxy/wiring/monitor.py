@@ -1,19 +1,20 @@
 """Health and metrics of one running proxy, and the ports they are asked on."""
 
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from userproxy import __version__
 from userproxy.config import Settings, configz
-from userproxy.config.addresses import SocketAddress
-from userproxy.model import Node
+from userproxy.model import IPFamily, Node
+from userproxy.routing.services import NoLocalEndpoints
 from userproxy.telemetry.health import Health
 from userproxy.telemetry.metrics import Metrics
 from userproxy.telemetry.moments import now
 from userproxy.telemetry.observer import SyncReporter
-from userproxy.telemetry.servers import BindAddress, BindPolicy, HttpServer, health_app, metrics_app
+from userproxy.telemetry.servers import BindPolicy, HttpServer, health_app, metrics_app
 
 
 class Outcome:
@@ -23,15 +24,52 @@ class Outcome:
         self.ok = False
 
 
+class FamilyMonitor:
+    """Watches the syncs of one family. Made by :class:`Monitor`."""
+
+    def __init__(self, family: IPFamily, health: Health, metrics: Metrics) -> None:
+        self.family = family
+        self.reporter = SyncReporter(health, metrics, now, family)
+        self._health = health
+        self._metrics = metrics.family(family)
+
+    def healthy(self) -> bool:
+        """Whether the proxy, both families of it, does its work now."""
+        return self._health.healthy(now())
+
+    def stands(self, rule_counts: Mapping[str, int], no_local: NoLocalEndpoints) -> None:
+        """What a sync has left: rules by table, and service ports whose policy leaves them no endpoint."""
+        for table, count in rule_counts.items():
+            self._metrics.rules_written(table, count)
+        self._metrics.no_local_endpoints(internal=no_local.internal, external=no_local.external)
+
+    @contextmanager
+    def syncing(self, triggers: Iterable[float]) -> Iterator[Outcome]:
+        """Around a sync, which reports its outcome; `triggers` are the Unix times of what led to it."""
+        outcome = Outcome()
+        self.reporter.began()
+        try:
+            yield outcome
+        finally:
+            self.reporter.synced(ok=outcome.ok, triggers=triggers)
+            if not outcome.ok:
+                self._metrics.restore_failed()
+
+
 class Monitor:
     """Watches syncs and the node, and answers for them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, families: Iterable[IPFamily]) -> None:
+        families = tuple(families)
         self._settings = settings
-        self._health = Health(settings.sync_period)
-        self._metrics = Metrics(__version__)
-        self._reporter = SyncReporter(self._health, self._metrics, now)
+        self._health = Health(settings.sync_period, families)
+        self._metrics = Metrics(__version__, families)
+        self._families = {family: FamilyMonitor(family, self._health, self._metrics) for family in families}
         self._counted: Counter[str] = Counter()
+
+    def family(self, family: IPFamily) -> FamilyMonitor:
+        """The part of one family; KeyError for one that is not served."""
+        return self._families[family]
 
     def node_seen(self, node: Node) -> None:
         """Our own Node as it is now: it decides whether load balancers may send here."""
@@ -42,37 +80,35 @@ class Monitor:
         self._metrics.services_changed(events["Service"] - self._counted["Service"], pending)
         self._metrics.slices_changed(events["EndpointSlice"] - self._counted["EndpointSlice"])
         self._counted = Counter(events)
-        self._reporter.queued()
+        for family in self._families.values():
+            family.reporter.queued()
 
-    def rules_stand(self, counts: Mapping[str, int]) -> None:
-        """How many portal rules each table has."""
-        for table, count in counts.items():
-            self._metrics.rules_written(table, count)
+    def apply(self, settings: Settings) -> None:
+        """Follow what of the settings may change while running."""
+        self._settings = settings
+        self._health.set_sync_period(settings.sync_period)
 
-    @contextmanager
-    def syncing(self) -> Iterator[Outcome]:
-        """Around a sync, which reports its outcome."""
-        outcome = Outcome()
-        self._reporter.began()
-        try:
-            yield outcome
-        finally:
-            self._reporter.synced(ok=outcome.ok)
-            if not outcome.ok:
-                self._metrics.restore_failed()
+    def tasks(self, on_hard_failure: Callable[[str, str], None]) -> dict[str, Coroutine[Any, Any, None]]:
+        """The servers that are switched on, to be run until the stop.
 
-    def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
-        """The servers that are switched on, to be run until the stop."""
-        self._reporter.loop_started()
+        `on_hard_failure` gets the name of one that cannot have its address, and a sentence, before that ends the
+        process.
+        """
+        for family in self._families.values():
+            family.reporter.loop_started()
         policy = BindPolicy(hard_fail=self._settings.bind_address_hard_fail)
-        metrics = metrics_app(self._metrics, lambda: configz(self._settings))
-        tasks = {"metrics": HttpServer("metrics", _bind(self._settings.metrics_bind_address), metrics, policy).run()}
+        servers = {
+            "metrics": (
+                self._settings.metrics_bind_address,
+                metrics_app(self._metrics, lambda: configz(self._settings)),
+            )
+        }
         if self._settings.healthz_bind_address is not None:
-            health = health_app(self._health, self._metrics, now)
-            address = _bind(self._settings.healthz_bind_address)
-            tasks["healthz"] = HttpServer("healthz", address, health, policy).run()
-        return tasks
-
-
-def _bind(address: SocketAddress) -> BindAddress:
-    return BindAddress(address.host, address.port)
+            servers["healthz"] = (
+                self._settings.healthz_bind_address,
+                health_app(self._health, self._metrics, now),
+            )
+        return {
+            name: HttpServer(name, address, app, policy, partial(on_hard_failure, name)).run()
+            for name, (address, app) in servers.items()
+        }

@@ -4,6 +4,8 @@ import asyncio
 import gc
 import os
 import signal
+import socket
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from random import Random
@@ -11,28 +13,28 @@ from typing import Any
 
 import structlog
 
+from userproxy.cluster.node import own_node_name
+from userproxy.cluster.store import Store
 from userproxy.config import EventLoop, PortalMode, Settings
-from userproxy.errors import KernelToolError, UsageError, UserproxyError
+from userproxy.errors import UsageError, UserproxyError
 from userproxy.forwarding.descriptors import raise_limit
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
-from userproxy.portals.claims import PortClaims
-from userproxy.portals.iptables import IptablesDriver
-from userproxy.portals.none import NoPortals
-from userproxy.proxier.proxier import Proxier
-from userproxy.proxier.runner import SyncRunner
+from userproxy.model import IPFamily, Node, Problem
 from userproxy.proxier.seams import PortalDriver
 from userproxy.telemetry.logging import configure
+from userproxy.wiring.family import FamilyProxy
 from userproxy.wiring.monitor import Monitor
+from userproxy.wiring.portals import choose_portals, remove_portals
 from userproxy.wiring.reload import follow_configuration
 from userproxy.wiring.truth import open_truth
 
 log = structlog.get_logger()
 
-_LOOPBACK = "127.0.0.1"
-
 _COLLECT_EVERY = 50_000
 """Allocations between garbage collections. Connections leave no cycles behind, so the default of 700
 would only walk live objects again and again."""
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(settings: Settings, read_again: Callable[[], Settings]) -> int:
@@ -71,49 +73,70 @@ def _set_oom_score(adjustment: int) -> None:
 
 async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> int:
     loop = asyncio.get_running_loop()
-    syncs = SyncRunner(settings.min_sync_period, settings.sync_period)
-    monitor = Monitor(settings)
-    truth = await open_truth(settings, monitor, syncs.request)
-    stop = _stop_on_signals(loop)
-    driver, bind_address = await _choose_portals(settings)
+    for number in _STOP_SIGNALS:  # there is nothing to take back yet, and a container's first process must do it itself
+        loop.add_signal_handler(number, os._exit, 0)
+    node_name = own_node_name(settings.hostname_override or "", socket.gethostname())
+    store = Store(time.time())
+    proxies: list[FamilyProxy] = []
+    drivers, bind_addresses = await choose_portals(settings)
+    monitor = Monitor(settings, drivers)
     forwarder = Forwarder(
         loop,
         ForwardingOptions(
-            bind_address=bind_address,
+            bind_addresses=bind_addresses,
             port_range=settings.port_range,
-            portals_only=driver.name != PortalMode.NONE,
+            portals_only=not any(driver.name == PortalMode.NONE for driver in drivers.values()),
             half_open_timeout=settings.half_open_timeout,
+            udp_timeout=settings.udp_timeout,
             descriptor_limit=raise_limit(),
         ),
         Random(),  # noqa: S311 -- spreads load, keeps no secret
     )
-    claims = PortClaims()
-    proxier = Proxier(truth.store, forwarder, driver, claims, settings.proxy_name)
 
-    async def sync(verify: bool) -> bool:  # noqa: FBT001 -- as the runner calls it
-        with monitor.syncing() as outcome:
-            outcome.ok = await proxier.sync(verify=verify)
-        monitor.rules_stand(driver.rule_counts)
-        truth.report(proxier.problems)
-        return outcome.ok
+    def changed() -> None:
+        node = store.nodes.get(node_name)
+        if node is not None:
+            monitor.node_seen(node)
+        monitor.queued(store.events, store.pending)
+        for proxy in proxies:
+            proxy.changed(node)
 
-    def apply(changed: Settings) -> None:
-        configure(changed.verbosity, changed.log_format)
-        syncs.set_periods(changed.min_sync_period, changed.sync_period)
+    def report() -> None:
+        truth.report(frozenset[Problem]().union(*(proxy.problems for proxy in proxies)))
 
-    tasks = {"sync": syncs.run(sync), **truth.tasks(), **monitor.tasks()}
-    if settings.config_file is not None:
-        tasks["configuration"] = follow_configuration(settings, settings.config_file, read_again, apply)
-    gc.freeze()
+    def apply(latest: Settings) -> None:
+        configure(latest.verbosity, latest.log_format)
+        monitor.apply(latest)
+        for proxy in proxies:
+            proxy.apply(latest)
+
+    proxies += [
+        FamilyProxy(
+            settings, Node(node_name), store.subscribe(family), forwarder, driver, monitor.family(family), report
+        )
+        for family, driver in drivers.items()
+    ]
     try:
-        await _until(stop, tasks)
-        await _leave(forwarder, driver, settings.drain_timeout)
+        truth = await open_truth(settings, store, node_name, changed)
+        if settings.manifests and node_name not in store.nodes:
+            monitor.node_seen(Node(node_name))  # manifests need not have one, and then nobody is about to remove it
+        try:
+            stop = _stop_on_signals(loop)
+            tasks = {**truth.tasks(), **monitor.tasks(truth.server_failed)}
+            for proxy in proxies:
+                tasks |= proxy.tasks()
+            if settings.config_file is not None:
+                tasks["configuration"] = follow_configuration(settings, settings.config_file, read_again, apply)
+            gc.freeze()
+            await _until(stop, tasks)
+            clean = await _leave(forwarder, drivers, settings.drain_timeout)
+        finally:
+            await truth.close()
     finally:
         forwarder.shut_down()
-        claims.close()
-        await driver.close()
-        await truth.close()
-    return 0
+        for proxy in proxies:
+            await proxy.close()
+    return 0 if clean else 1
 
 
 async def _until(stop: asyncio.Event, eternal: Mapping[str, Coroutine[Any, Any, None]]) -> None:
@@ -136,33 +159,20 @@ def _sentence(error: Exception) -> UserproxyError | None:
     return next((found for found in map(_sentence, inner) if found), None)
 
 
-async def _leave(forwarder: Forwarder, driver: PortalDriver, drain_timeout: float) -> None:
-    log.info("Stopping: no new connections, waiting for those under way", connections=forwarder.active)
+async def _leave(forwarder: Forwarder, drivers: Mapping[IPFamily, PortalDriver], drain_timeout: float) -> bool:
+    """Drain, and take the portals away; whether they are gone."""
+    log.info(
+        "Stopping: no new connections, waiting for those under way",
+        connections=forwarder.active,
+        udp_flows=forwarder.flows,
+    )
     reset = await forwarder.drain(drain_timeout)
     if reset:
         log.warning("Connections were reset, because they outlasted --drain-timeout", connections=reset)
-    for text in await driver.remove():
-        log.debug("Removed", v=1, what=text)
-    log.info("Stopped: drained, portals removed", portals=driver.name)
-
-
-async def _choose_portals(settings: Settings) -> tuple[PortalDriver, str]:
-    """The portal driver, and the address that listeners bind to with it."""
-    if settings.portals is not PortalMode.NONE:
-        driver = IptablesDriver(settings.bind_address)
-        try:
-            await driver.local_ports()
-        except KernelToolError as error:
-            if settings.portals is PortalMode.IPTABLES:
-                log.error("iptables does not work yet, and will be tried again", reason=str(error))
-                return driver, settings.bind_address
-            await driver.close()
-            log.warning("Portals: none, because iptables does not work here", reason=str(error))
-        else:
-            log.info("Portals: iptables", bind_address=settings.bind_address)
-            return driver, settings.bind_address
-    bind_address = _LOOPBACK if settings.bind_address == "0.0.0.0" else settings.bind_address
-    return NoPortals(bind_address), bind_address
+    removed = await remove_portals(drivers)
+    if removed:
+        log.info("Stopped: drained, portals removed")
+    return removed
 
 
 def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
@@ -175,6 +185,6 @@ def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
         log.debug("Signal received", v=1, signal=number.name)
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal, number)
     return stop

@@ -30,10 +30,11 @@ class HostedApiServer(ApiServer):
         self._socket = directory / "control"
         self._socket.unlink(missing_ok=True)
         flags = ["--port", str(port), "--tls-dir", str(directory), "--control", str(self._socket)]
-        command = [sys.executable, "-m", "tests.lab.apiserver", *flags, "--token", self.token]
+        # A token may begin with a hyphen, so it is one argument with its flag.
+        command = [sys.executable, "-m", "tests.lab.apiserver", *flags, f"--token={self.token}"]
         self.program = Program(host, command)
         try:
-            self.program.wait_line("listening on port", 10.0)
+            self.program.wait_line("listening on port")
         except BaseException:
             self.program.close()
             raise
@@ -65,7 +66,7 @@ class HostedApiServer(ApiServer):
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=10.0)
+        super().__init__("localhost", timeout=30.0)
         self._path = path
 
     def connect(self) -> None:

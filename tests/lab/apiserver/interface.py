@@ -73,7 +73,10 @@ class ApiServer:
         self.call("duplicate", count)
 
     def replay(self, count: int) -> None:
-        """Every open watch sends the last `count` changes of its resource once more, in order."""
+        """Every open watch sends the last `count` changes of its resource once more, in order.
+
+        Where some of them are still to be sent, it sends all that are, whatever `hold` says.
+        """
         self.call("replay", count)
 
     def hold(self, *resources: str) -> None:

@@ -77,8 +77,16 @@ class Stream:
         self._news.set()
 
     def replay(self, count: int) -> None:
-        """Send the last `count` changes once more: late and twice, each object's newest state last."""
-        self._owed += self._lines(self._storage.tail(self.target.resource, count))
+        """Send the last `count` changes once more: late and twice, each object's newest state last.
+
+        Among them may be some that are still to be sent. Then all of those come along, for no server sends a change
+        before an older one: a client that has seen the newer rightly takes the older for a repetition.
+        """
+        if not self._cursor:
+            return
+        sent = [change for change in self._storage.tail(self.target.resource, count) if change.revision <= self._cursor]
+        _, unsent = self._storage.since(self.target.resource, self._cursor, live=True)
+        self._owed += self._lines(sent + unsent)
         self._news.set()
 
     def stall(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Addresses as kube-proxy's flags and file write them."""
+"""Addresses of sockets, as kube-proxy's flags and its configuration file write them."""
 
 import ipaddress
 
@@ -7,8 +7,8 @@ from msgspec import Struct
 HIGHEST_PORT = 65_535
 
 
-class SocketAddress(Struct, frozen=True):
-    """Where a server listens. `host` is an IP address without brackets."""
+class SocketAddress(Struct, frozen=True, gc=False):
+    """Where a server listens: an IP address without brackets, and a port, of which 0 lets the kernel pick."""
 
     host: str
     port: int

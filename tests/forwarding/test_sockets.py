@@ -1,0 +1,205 @@
+"""The listening socket's verdicts, both families, and whom a client meant to reach."""
+
+import errno
+import itertools
+import resource
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Self
+
+import pytest
+
+from tests.forwarding.conftest import LOOPBACK, LOOPBACK_6
+from userproxy.demo.hosts import Host
+from userproxy.errors import PortUnavailableError
+from userproxy.forwarding.sockets import ListeningSocket, family_of, is_direct
+from userproxy.model import Verdict
+
+SERVE, REJECT, DROP = Verdict.SERVE, Verdict.REJECT, Verdict.DROP
+both_families = pytest.mark.parametrize("host", [LOOPBACK, LOOPBACK_6])
+
+
+@contextmanager
+def listening(host: str, port: int = 0, verdict: Verdict = SERVE) -> Iterator[ListeningSocket]:
+    sock = ListeningSocket(host, port)
+    try:
+        sock.set_verdict(verdict)
+        yield sock
+    finally:
+        sock.close()
+
+
+class Client:
+    """Dials without waiting for the answer."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.socket = socket.socket(family_of(host))
+        self.socket.setblocking(False)
+        self.error = self.socket.connect_ex((host, port))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def answer(self, seconds: float = 10.0) -> Verdict:
+        """What became of it, within so many seconds; DROP if there was no answer."""
+        ready = select.select([], [self.socket], [], seconds)[1]
+        if not ready:
+            return DROP
+        error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        assert error in {0, errno.ECONNREFUSED}
+        return REJECT if error else SERVE
+
+
+def accept(sock: ListeningSocket) -> socket.SocketType:
+    assert select.select([sock], [], [], 10)[0]
+    return sock.accept_client()[0]
+
+
+def verdict_of(host: str, port: int) -> Verdict:
+    """What a new client experiences. Loopback answers in microseconds, where it answers at all."""
+    with Client(host, port) as client:
+        return client.answer(0.1)
+
+
+@both_families
+def test_the_first_verdict_is_reject(host: str) -> None:
+    with listening(host, verdict=REJECT) as sock:
+        assert verdict_of(host, sock.port) is REJECT
+
+
+@both_families
+@pytest.mark.parametrize("order", list(itertools.permutations([SERVE, REJECT, DROP, SERVE, DROP, REJECT], 4))[::15])
+def test_verdicts_follow_each_other_in_any_order_on_one_port(host: str, order: tuple[Verdict, ...]) -> None:
+    with listening(host, verdict=SERVE) as sock, Client(host, sock.port) as old, ExitStack() as stack:
+        port, server = sock.port, accept(sock)
+        stack.callback(server.close)
+        for verdict in (*order, SERVE):
+            sock.set_verdict(verdict)
+            with Client(host, port) as client:
+                if verdict is DROP:
+                    assert client.answer(0.05) is DROP
+                else:
+                    assert client.answer() is verdict
+                if verdict is SERVE:
+                    accept(sock).close()
+            old.socket.sendall(b"x")
+            assert select.select([server], [], [], 10)[0]
+            assert server.recv(10) == b"x"
+        assert sock.port == port
+
+
+@both_families
+def test_a_client_that_waited_in_silence_is_served_when_the_verdict_allows_it(host: str) -> None:
+    with listening(host, verdict=DROP) as sock, Client(host, sock.port) as client:
+        assert client.answer(0.05) is DROP
+        sock.set_verdict(SERVE)
+        assert client.answer() is SERVE  # TCP's second SYN comes after a second
+
+
+@both_families
+def test_a_client_that_was_accepted_after_a_drop_hears_and_is_heard(host: str) -> None:
+    with listening(host, verdict=DROP) as sock:
+        sock.set_verdict(SERVE)
+        with Client(host, sock.port) as client:
+            assert client.answer() is SERVE
+            server = accept(sock)
+            client.socket.sendall(b"x")
+            assert select.select([server], [], [], 10)[0]
+            assert server.recv(10) == b"x"
+            server.close()
+
+
+@both_families
+@pytest.mark.parametrize("by_number", [False, True])
+def test_nobody_can_take_the_port_while_clients_are_refused(host: str, *, by_number: bool) -> None:
+    port = 0
+    if by_number:
+        with listening(host) as sock:
+            port = sock.port
+    with listening(host, port, REJECT) as sock, socket.socket(sock.family) as thief:
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="already in use"):
+            thief.bind((host, sock.port))
+        sock.set_verdict(SERVE)
+        assert verdict_of(host, sock.port) is SERVE
+
+
+@both_families
+def test_a_port_is_found_again_while_old_connections_linger_on_it(host: str) -> None:
+    with ExitStack() as stack:
+        with listening(host) as sock:
+            client = stack.enter_context(Client(host, sock.port))
+            server = accept(sock)
+            stack.callback(server.close)
+            port = sock.port
+        with listening(host, port) as sock:
+            assert verdict_of(host, port) is SERVE
+        assert client.answer() is SERVE
+
+
+@both_families
+def test_a_taken_port_says_so(host: str) -> None:
+    with listening(host, verdict=REJECT) as sock:
+        where = rf"\[{host}\]" if ":" in host else host.replace(".", r"\.")
+        with pytest.raises(PortUnavailableError, match=rf"^cannot listen on {where}:{sock.port}: Address already"):
+            ListeningSocket(host, sock.port)
+
+
+def test_both_families_may_have_the_same_port_and_keep_to_their_own() -> None:
+    with listening("::") as six, listening("0.0.0.0", six.port) as four:
+        for sock, host in ((six, LOOPBACK_6), (four, LOOPBACK)):
+            with Client(host, six.port) as client:
+                assert client.answer() is SERVE
+                assert select.select([sock], [], [], 10)[0]
+                accepted, address = sock.accept_client()
+                assert (address, accepted.family) == (host, family_of(host))
+                accepted.close()
+
+
+def test_a_kernel_without_descriptors_makes_a_port_unavailable() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        with pytest.raises(PortUnavailableError, match="Too many open files"):
+            ListeningSocket(LOOPBACK, 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize(
+    ("iptables", "everywhere", "loopback", "portal"),
+    [("iptables", "0.0.0.0", LOOPBACK, "10.96.0.10"), ("ip6tables", "::", LOOPBACK_6, "fd00:96::10")],
+)
+def test_a_client_of_a_portal_is_told_from_one_of_the_port_itself(
+    iptables: str, everywhere: str, loopback: str, portal: str
+) -> None:
+    with Host("node") as node, ExitStack() as stack:
+        node.ip_batch([f"addr add {portal} dev lo"])
+        sock = node.inside(ListeningSocket, everywhere, 0)
+        stack.callback(sock.close)
+        sock.set_verdict(SERVE)
+        to_portal = ["-p", "tcp", "-d", portal, "--dport", "80", "-j", "REDIRECT", "--to-ports", str(sock.port)]
+        node.run([iptables, "-t", "nat", "-A", "OUTPUT", *to_portal])
+        for address, direct in (((portal, 80), False), ((loopback, sock.port), True), ((portal, sock.port), True)):
+            with node.connect(address):
+                client = accept(sock)
+                stack.callback(client.close)
+                assert is_direct(client, sock.port) is direct
+
+
+@pytest.mark.usefixtures("root")
+def test_without_connection_tracking_every_client_is_direct() -> None:
+    with Host("node") as node, ExitStack() as stack:
+        sock = node.inside(ListeningSocket, "::", 0)
+        stack.callback(sock.close)
+        sock.set_verdict(SERVE)
+        with node.connect((LOOPBACK_6, sock.port)):
+            client = accept(sock)
+            stack.callback(client.close)
+            assert is_direct(client, sock.port)

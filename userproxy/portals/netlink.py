@@ -1,0 +1,104 @@
+"""Netlink messages and attributes: requests, and the answers as places in the datagrams in which they come.
+
+Layout and numbers: linux/netlink.h.
+"""
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+ROUTE = 0
+NETFILTER = 12
+
+ERROR = 2
+DONE = 3
+REQUEST = 0x1
+ACK = 0x4
+DUMP = 0x300
+
+CHUNK = 1 << 16
+"""More than the kernel ever puts into one datagram of a dump."""
+
+Place = tuple[int, int]
+"""Where something begins and ends in a datagram."""
+
+_PATIENCE = 5.0
+"""Seconds to wait for one answer of the kernel, which comes at once or never."""
+_NESTED = 0x8000
+_TYPE_MASK = 0x3FFF
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_CODE = struct.Struct("=i")
+
+
+def netlink_socket(protocol: int) -> socket.socket:
+    """A socket to one part of the kernel. Raises OSError, as do its calls when the kernel does not answer."""
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    made.settimeout(_PATIENCE)
+    return made
+
+
+def dump(listing: socket.socket, kind: int, request: bytes) -> Iterator[tuple[bytes, list[Place]]]:
+    """Each datagram of a dump, with the bodies of its messages. Raises OSError where the kernel refuses."""
+    listing.send(message(kind, REQUEST | DUMP, request))
+    done = False
+    while not done:
+        data = listing.recv(CHUNK)
+        bodies = []
+        for answer, begin, end in messages(data):
+            if answer not in (ERROR, DONE):
+                bodies.append((begin, end))
+                continue
+            done = True
+            if end - begin >= _CODE.size:
+                raise_for_code(data, begin)
+        yield data, bodies
+
+
+def raise_for_code(data: bytes, begin: int, unless: int = 0) -> int:
+    """The error number that an answer holds, if it is 0 or `unless`. Raises OSError for any other."""
+    code = -int(_CODE.unpack_from(data, begin)[0])
+    if code not in (0, unless):
+        raise OSError(code, os.strerror(code))
+    return code
+
+
+def message(kind: int, flags: int, body: bytes) -> bytes:
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, 0, 0) + body + bytes(-len(body) % 4)
+
+
+def messages(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Type, begin and end of the body of each message."""
+    begin = 0
+    while begin + _HEADER.size <= len(data):
+        length, kind, _, _, _ = _HEADER.unpack_from(data, begin)
+        if length < _HEADER.size:
+            return
+        yield kind, begin + _HEADER.size, begin + length
+        begin += length + 3 & ~3
+
+
+def attribute(kind: int, body: bytes) -> bytes:
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(body), kind) + body + bytes(-len(body) % 4)
+
+
+def nested(kind: int, *attributes: bytes) -> bytes:
+    return attribute(kind | _NESTED, b"".join(attributes))
+
+
+def attributes(data: bytes, begin: int, end: int) -> dict[int, Place]:
+    """The bodies of the attributes by type."""
+    found = {}
+    while begin + _ATTRIBUTE.size <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, begin)
+        if length < _ATTRIBUTE.size:
+            break
+        found[kind & _TYPE_MASK] = (begin + _ATTRIBUTE.size, begin + length)
+        begin += length + 3 & ~3
+    return found
+
+
+def whole(data: bytes, begin: int, end: int) -> bytes:
+    """An attribute just as it came, header and padding included."""
+    return data[begin - _ATTRIBUTE.size : end] + bytes(-(end - begin) % 4)

@@ -1,0 +1,125 @@
+"""One address family of a running proxy: its proxier, when that syncs, and the health-check ports of its Services."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from userproxy.cluster.store import Changes
+from userproxy.config import Settings
+from userproxy.forwarding.forwarder import Forwarder
+from userproxy.model import IPFamily, LocalTraffic, Node, Problem, ProblemKind, ServiceName
+from userproxy.portals.claims import PortClaims
+from userproxy.portals.conntrack import Conntrack
+from userproxy.proxier.proxier import NodePortAddresses, Proxier
+from userproxy.proxier.runner import SyncRunner
+from userproxy.proxier.seams import PortalDriver
+from userproxy.routing.local_traffic import local_traffic
+from userproxy.routing.selection import Locality
+from userproxy.routing.services import Scope
+from userproxy.telemetry.health_checks import HealthCheckServers
+from userproxy.wiring.monitor import FamilyMonitor
+
+
+class FamilyProxy:
+    """Serves the Services of one family. `report` is called when what is wrong may have changed."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        node: Node,
+        changes: Changes,
+        forwarder: Forwarder,
+        driver: PortalDriver,
+        monitor: FamilyMonitor,
+        report: Callable[[], None],
+    ) -> None:
+        self.family = monitor.family
+        self.driver = driver
+        self._settings = settings
+        self._changes = changes
+        self._monitor = monitor
+        self._report = report
+        self._claims = PortClaims(self.family)
+        self._node_view = self._seen_from(node)
+        driver.set_local_traffic(self._node_view[1])
+        self._proxier = Proxier(
+            changes,
+            forwarder,
+            driver,
+            self._claims,
+            self._node_view[0],
+            NodePortAddresses(settings.node_port_addresses, settings.localhost_node_ports),
+            Conntrack(self.family) if driver.name != "none" else None,
+        )
+        self._syncs = SyncRunner(settings.min_sync_period, settings.sync_period)
+        self._health_checks: HealthCheckServers | None = None
+        self._failing_health_checks: list[Problem] = []
+        self._failed_health_checks: tuple[Problem, ...] = ()
+        """Those of the last sync that has ended: while one is under way, the other family may report."""
+
+    @property
+    def problems(self) -> frozenset[Problem]:
+        """What is wanted and not served."""
+        return self._proxier.problems.union(self._failed_health_checks)
+
+    def changed(self, node: Node | None) -> None:
+        """The source has news; `node` is our own as it is now, or None where there is none yet."""
+        if node is not None and (view := self._seen_from(node)) != self._node_view:
+            self._node_view = view
+            self._proxier.set_node(*view)
+        self._syncs.request()
+
+    def apply(self, settings: Settings) -> None:
+        """Follow what of the settings may change while running."""
+        self._syncs.set_periods(settings.min_sync_period, settings.sync_period)
+
+    def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """What has to run until the stop."""
+        return {f"sync {self.family}": self._syncs.run(self._sync)}
+
+    async def close(self) -> None:
+        """Let go of ports and threads. Portals stay as they are."""
+        if self._health_checks is not None:
+            await self._health_checks.close()
+        self._claims.close()
+        await self.driver.close()
+
+    async def _sync(self, verify: bool) -> bool:  # noqa: FBT001 -- as the runner calls it
+        with self._monitor.syncing(self._changes.take_triggers()) as outcome:
+            outcome.ok = await self._proxier.sync(verify=verify)
+        self._monitor.stands(self.driver.rule_counts, self._proxier.no_local)
+        if outcome.ok:
+            await self._serve_health_checks()
+        self._report()
+        return outcome.ok
+
+    async def _serve_health_checks(self) -> None:
+        if self._health_checks is None:  # kube-proxy, too, looks at nodePortAddresses but once for these
+            self._health_checks = HealthCheckServers(
+                self.family, self._monitor.healthy, self._health_check_failed, self._proxier.node_port_ips
+            )
+        self._failing_health_checks.clear()
+        await self._health_checks.sync(self._proxier.health_checks)
+        self._failed_health_checks = tuple(self._failing_health_checks)
+
+    def _health_check_failed(self, service: ServiceName, text: str) -> None:
+        self._failing_health_checks.append(Problem(service, ProblemKind.HEALTH_CHECK, text))
+
+    def _seen_from(self, node: Node) -> tuple[Scope, LocalTraffic]:
+        settings = self._settings
+        ipv6 = self.family is IPFamily.IPV6
+        scope = Scope(
+            family=self.family,
+            locality=Locality(node.name, node.zone),
+            proxy_name=settings.proxy_name,
+            external_ips_allowed=settings.external_ips_allowed,
+            node_ips=tuple(ip for ip in node.addresses if (":" in ip) == ipv6),
+        )
+        traffic = local_traffic(
+            settings.detect_local_mode,
+            settings.cluster_cidr,
+            node.pod_cidrs,
+            settings.bridge_interface,
+            settings.interface_name_prefix,
+            self.family,
+        )
+        return scope, traffic
