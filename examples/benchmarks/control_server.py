@@ -1,4 +1,4 @@
-"""As much of an API server as userproxy asks for: lists in pages, and watches that tell what was changed."""
+"""As much of an API server as userproxy asks for: lists, streamed or in pages, and watches that tell of changes."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +24,7 @@ class ControlServer(ThreadingHTTPServer):
     def __init__(self, objects: Mapping[str, Sequence[Object]], page: int = 500) -> None:
         self._revision = 1_000_000
         self._pages = {plural: self._render(plural, items, page) for plural, items in objects.items()}
+        self._streams = {plural: self._render_stream(plural, items) for plural, items in objects.items()}
         self._watches: dict[str, list[SimpleQueue[bytes | None]]] = {plural: [] for plural in objects}
         super().__init__(("127.0.0.1", 0), _Handler)
 
@@ -36,11 +37,14 @@ class ControlServer(ThreadingHTTPServer):
         pages = self._pages.get(plural)
         return pages[number] if pages and number < len(pages) else None
 
+    def stream(self, plural: str) -> bytes:
+        """A list as the initial events of a watch, up to the bookmark that ends them."""
+        return self._streams[plural]
+
     def modify(self, plural: str, item: Object) -> None:
         """Tell all watches that `item` is now as given; lists stay what they were."""
         self._revision += 1
-        document = _versioned(item, self._revision) | {"kind": _KINDS[plural], "apiVersion": _VERSIONS[plural]}
-        line = msgspec.json.encode({"type": "MODIFIED", "object": document}) + b"\n"
+        line = _event("MODIFIED", plural, _versioned(item, self._revision))
         for queue in self._watches[plural]:
             queue.put(line)
 
@@ -69,6 +73,12 @@ class ControlServer(ThreadingHTTPServer):
             pages.append(msgspec.json.encode({**head, "metadata": metadata, "items": content}))
         return pages
 
+    def _render_stream(self, plural: str, items: Sequence[Object]) -> bytes:
+        added = [_event("ADDED", plural, _versioned(item, 1 + n)) for n, item in enumerate(items)]
+        annotations = {"k8s.io/initial-events-end": "true"}
+        end = {"metadata": {"resourceVersion": str(self._revision), "annotations": annotations}}
+        return b"".join([*added, _event("BOOKMARK", plural, end)])
+
 
 @contextmanager
 def serving(objects: Mapping[str, Sequence[Object]]) -> Iterator[ControlServer]:
@@ -88,6 +98,11 @@ def _versioned(item: Object, revision: int) -> Object:
     return {**item, "metadata": {**item["metadata"], "resourceVersion": str(revision)}}
 
 
+def _event(kind: str, plural: str, item: Object) -> bytes:
+    document = item | {"kind": _KINDS[plural], "apiVersion": _VERSIONS[plural]}
+    return msgspec.json.encode({"type": kind, "object": document}) + b"\n"
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: ControlServer
@@ -99,6 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.server.page(plural, int(query.get("continue", "0")))
         if body is None:
             self._answer(404, b'{"kind":"Status","apiVersion":"v1","status":"Failure","code":404}')
+        elif query.get("sendInitialEvents") == "true":
+            self._answer(200, self.server.stream(plural))
         elif query.get("watch") in {"true", "1"}:
             self._watch(plural)
         else:

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 
 from msgspec import Struct
@@ -14,12 +15,24 @@ NGINX_STREAM_MODULES = (
 )
 
 
+UDP_TIMEOUT = "10s"
+"""How long each proxy keeps a silent UDP flow: longer than any pause of the load."""
+
+
+class Network(StrEnum):
+    """What the load travels in, as the programs' flags call it."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
 class Way(Struct, frozen=True):
     """Where a proxy is to lead: from ``127.0.0.1:listen`` to the backends, which all serve on one port."""
 
     listen: int
     backends: tuple[str, ...]
     backend_port: int
+    network: Network = Network.TCP
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -29,39 +42,60 @@ class Way(Struct, frozen=True):
 class Peer(Struct, frozen=True):
     """One proxy. `command` writes its configuration into a directory and returns what to run there.
 
-    `find` returns its program, or None where it is not installed; `missing` then is the sentence to print.
+    `version` is a command that tells the version, its program by name; `source` is where to get the proxy.
+    `find` returns the path of its program, or None where it is not installed; by default that of `version`.
     """
 
     name: str
     title: str
-    find: Callable[[], str | None]
-    missing: str
-    version: Callable[[str], str]
+    version: tuple[str, ...]
+    source: str
     command: Callable[[str, Path, Way], Sequence[str]]
+    networks: tuple[Network, ...] = tuple(Network)
+    find: Callable[[], str | None] | None = None
+
+    def program(self) -> str | None:
+        """The path of its program, or None where it is not installed."""
+        return self.find() if self.find is not None else find_program(self.version[0])
+
+    def version_text(self) -> str:
+        """What it says of its version, on whichever stream it says it."""
+        name, *arguments = self.version
+        done = subprocess.run([find_program(name) or name, *arguments], capture_output=True, text=True, check=False)
+        lines = (done.stdout + done.stderr).strip().splitlines()
+        return lines[0] if lines else "version unknown"
 
 
 def peers() -> dict[str, Peer]:
     """All proxies that we can measure, by name."""
-    known = (_userproxy(), _haproxy(), _nginx(), _go())
-    return {peer.name: peer for peer in known}
-
-
-def _first_line(*command: str) -> str:
-    """What a program says of its version, on whichever stream it says it."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = (done.stdout + done.stderr).strip().splitlines()
-    return lines[0] if lines else "version unknown"
-
-
-def _userproxy() -> Peer:
-    return Peer(
-        name="userproxy",
-        title="userproxy, one worker",
-        find=lambda: find_program("userproxy"),
-        missing="userproxy is not installed (pip install .), so it is left out.",
-        version=lambda program: _first_line(program, "--version"),
-        command=userproxy_command,
+    known = (
+        Peer("userproxy", "userproxy, one worker", ("userproxy", "--version"), "pip install .", userproxy_command),
+        Peer(
+            "haproxy",
+            "HAProxy, mode tcp, nbthread 1",
+            ("haproxy", "-v"),
+            "Debian package haproxy",
+            haproxy_command,
+            networks=(Network.TCP,),
+        ),
+        Peer(
+            "nginx",
+            "nginx stream, 1 worker process",
+            ("nginx", "-v"),
+            "Debian packages nginx-light and libnginx-mod-stream",
+            nginx_command,
+            find=lambda: find_program("nginx") if _nginx_module() else None,
+        ),
+        Peer(
+            "go",
+            "Go with kube-proxy's structure, default GOMAXPROCS (one per CPU)",
+            ("go", "version"),
+            "pip install '.[bench]'",
+            go_command,
+            find=lambda: str(build("goproxy")),
+        ),
     )
+    return {peer.name: peer for peer in known}
 
 
 def userproxy_command(program: str, directory: Path, way: Way) -> Sequence[str]:
@@ -70,12 +104,13 @@ def userproxy_command(program: str, directory: Path, way: Way) -> Sequence[str]:
     port_range = f"{way.listen}-{way.listen}"
     return (
         *(program, "run", "--manifests", str(directory), "--portals", "none"),
-        *("--proxy-port-range", port_range),
+        *("--proxy-port-range", port_range, "--udp-timeout", UDP_TIMEOUT),
     )
 
 
 def _manifests(way: Way) -> str:
     addresses = "".join(f"- addresses: [{address}]\n" for address in way.backends)
+    protocol = way.network.upper()
     return f"""\
 apiVersion: v1
 kind: Service
@@ -84,7 +119,7 @@ spec:
   type: ClusterIP
   clusterIP: 10.96.0.10
   clusterIPs: [10.96.0.10]
-  ports: [{{port: 80, targetPort: {way.backend_port}, protocol: TCP}}]
+  ports: [{{port: 80, targetPort: {way.backend_port}, protocol: {protocol}}}]
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -93,20 +128,9 @@ metadata:
   namespace: default
   labels: {{kubernetes.io/service-name: bench}}
 addressType: IPv4
-ports: [{{name: "", port: {way.backend_port}, protocol: TCP}}]
+ports: [{{name: "", port: {way.backend_port}, protocol: {protocol}}}]
 endpoints:
 {addresses}"""
-
-
-def _haproxy() -> Peer:
-    return Peer(
-        name="haproxy",
-        title="HAProxy, mode tcp, nbthread 1",
-        find=lambda: find_program("haproxy"),
-        missing="HAProxy is not installed (Debian package haproxy), so it is left out.",
-        version=lambda program: _first_line(program, "-v"),
-        command=haproxy_command,
-    )
 
 
 def haproxy_command(program: str, directory: Path, way: Way) -> Sequence[str]:
@@ -121,52 +145,33 @@ def haproxy_command(program: str, directory: Path, way: Way) -> Sequence[str]:
     return (program, "-db", "-f", str(config))
 
 
-def _nginx() -> Peer:
-    return Peer(
-        name="nginx",
-        title="nginx stream, 1 worker process",
-        find=_find_nginx,
-        missing="nginx or its stream module is not installed (Debian packages nginx-light and"
-        " libnginx-mod-stream), so it is left out.",
-        version=lambda program: _first_line(program, "-v"),
-        command=nginx_command,
-    )
-
-
-def _find_nginx() -> str | None:
-    return find_program("nginx") if _nginx_module() else None
-
-
 def _nginx_module() -> Path | None:
     return next((path for path in NGINX_STREAM_MODULES if path.exists()), None)
 
 
 def nginx_command(program: str, directory: Path, way: Way) -> Sequence[str]:
-    """nginx in the foreground: a master that sleeps and one worker. Failures never take a server out."""
+    """nginx in the foreground: a master that sleeps and one worker. Failures never take a server out.
+
+    UDP: without ``proxy_responses`` and ``proxy_requests`` a client keeps its session until it is silent, as in the
+    other proxies; with ``proxy_responses 1`` each round trip would pay for a session of its own. With
+    ``multi_accept`` nginx reads every datagram that waits instead of one a wake-up, and needs a tenth less.
+    """
     servers = "".join(f"    server {endpoint} max_fails=0;\n" for endpoint in way.endpoints)
+    udp = way.network is Network.UDP
+    accept, how, timeout = ("on", "udp", UDP_TIMEOUT) if udp else ("off", "backlog=4096", "5m")
     config = directory / "nginx.conf"
     config.write_text(
         f"load_module {_nginx_module()};\nworker_processes 1;\ndaemon off;\n"
         f"pid {directory}/nginx.pid;\nerror_log stderr warn;\n"
-        "events {\n  worker_connections 4096;\n}\nstream {\n"
+        f"events {{\n  worker_connections 4096;\n  multi_accept {accept};\n}}\nstream {{\n"
         f"  upstream bench {{\n{servers}  }}\n"
-        f"  server {{\n    listen 127.0.0.1:{way.listen} backlog=4096;\n    proxy_pass bench;\n"
-        "    proxy_connect_timeout 5s;\n    proxy_timeout 5m;\n  }\n}\n"
+        f"  server {{\n    listen 127.0.0.1:{way.listen} {how};\n    proxy_pass bench;\n"
+        f"    proxy_connect_timeout 5s;\n    proxy_timeout {timeout};\n  }}\n}}\n"
     )
     return (program, "-e", "stderr", "-p", str(directory), "-c", str(config))
 
 
-def _go() -> Peer:
-    return Peer(
-        name="go",
-        title="Go accept/dial/io.Copy, default GOMAXPROCS (one per CPU)",
-        find=lambda: str(build("goproxy")),
-        missing="The Go proxy is not built, so it is left out.",
-        version=lambda _: _first_line(find_program("go") or "go", "version"),
-        command=go_command,
-    )
-
-
 def go_command(program: str, _directory: Path, way: Way) -> Sequence[str]:
     """Our own Go proxy, with kube-proxy 1.25's structure."""
-    return (program, "-listen", f"127.0.0.1:{way.listen}", "-backends", ",".join(way.endpoints))
+    listen = ("-network", way.network, "-listen", f"127.0.0.1:{way.listen}")
+    return (program, *listen, "-backends", ",".join(way.endpoints), "-udp-timeout", UDP_TIMEOUT)

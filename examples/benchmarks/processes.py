@@ -22,7 +22,7 @@ class StartError(Exception):
 
 
 def free_port(addresses: Sequence[str] = ("127.0.0.1",)) -> int:
-    """A TCP port that nothing holds on any of `addresses`. Raises StartError where there is none."""
+    """A port that nothing holds on any of `addresses`, TCP or UDP. Raises StartError where there is none."""
     for port in random.sample(_PORTS, len(_PORTS)):
         if all(_can_bind(address, port) for address in addresses):
             return port
@@ -30,9 +30,10 @@ def free_port(addresses: Sequence[str] = ("127.0.0.1",)) -> int:
 
 
 def _can_bind(address: str, port: int) -> bool:
-    with socket.socket() as probe:
+    with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
         try:
-            probe.bind((address, port))
+            stream.bind((address, port))
+            datagram.bind((address, port))
         except OSError:
             return False
     return True
@@ -91,24 +92,43 @@ def stop(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def wait_until_served(address: tuple[str, int], process: subprocess.Popen[str], log: Path, limit: float) -> None:
-    """Return once a backend answers a request to `address`. Raises StartError after `limit` seconds."""
-    deadline = time.monotonic() + limit
-    while not _answers(address):
-        if process.poll() is not None:
-            raise StartError(f"it ended with code {process.returncode}: {last_words(log)}")
-        if time.monotonic() > deadline:
-            raise StartError(f"no answer on {address[0]}:{address[1]} within {limit:g} s: {last_words(log)}")
-        time.sleep(0.02)
-
-
-def _answers(address: tuple[str, int]) -> bool:
+def serves_requests(address: tuple[str, int]) -> bool:
+    """Whether a request over TCP is answered."""
     try:
         with socket.create_connection(address, timeout=1) as probe:
             probe.sendall(b"GET /1 HTTP/1.1\r\n\r\n")
             return probe.recv(64).startswith(b"HTTP/1.1 200")
     except OSError:
         return False
+
+
+def echoes_datagrams(address: tuple[str, int]) -> bool:
+    """Whether a datagram comes back."""
+    try:
+        with socket.socket(type=socket.SOCK_DGRAM) as probe:
+            probe.settimeout(0.2)
+            probe.connect(address)
+            probe.send(b"are you there?")
+            return probe.recv(64) == b"are you there?"
+    except OSError:
+        return False
+
+
+def wait_until_served(
+    address: tuple[str, int],
+    process: subprocess.Popen[str],
+    log: Path,
+    limit: float,
+    answers: Callable[[tuple[str, int]], bool] = serves_requests,
+) -> None:
+    """Return once a backend answers at `address`. Raises StartError after `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while not answers(address):
+        if process.poll() is not None:
+            raise StartError(f"it ended with code {process.returncode}: {last_words(log)}")
+        if time.monotonic() > deadline:
+            raise StartError(f"no answer on {address[0]}:{address[1]} within {limit:g} s: {last_words(log)}")
+        time.sleep(0.02)
 
 
 def last_words(log: Path, length: int = 400) -> str:

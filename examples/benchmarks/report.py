@@ -1,6 +1,6 @@
 """The result as a value, as text for people and as JSON."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -9,20 +9,28 @@ from examples.benchmarks.measure import Sample, Spread, ratios, spreads
 
 
 class Metric(Struct, frozen=True):
-    """One figure per proxy: its key in JSON, its heading, its unit and how many decimals say something."""
+    """One figure per proxy: its key in JSON, its heading, its unit and how many decimals say something.
+
+    `limits` are the most that userproxy is to need of it, divided by what each peer needs.
+    """
 
     key: str
     heading: str
     unit: str
     decimals: int
+    limits: dict[str, float] = {}
 
+
+LIMITED = "userproxy"
+"""The proxy that the limits are meant for."""
 
 METRICS = (
-    Metric("keepalive_cpu_us", "CPU/request", "us", 2),
+    Metric("keepalive_cpu_us", "CPU/request", "us", 2, {"haproxy": 1.25, "go": 0.9}),
     Metric("connection_cpu_us", "CPU/connection", "us", 1),
     Metric("bulk_cpu_s_per_gb", "CPU/GB", "s", 3),
     Metric("latency_p50_us", "latency p50", "us", 1),
     Metric("latency_p99_us", "latency p99", "us", 1),
+    Metric("udp_cpu_us", "CPU/UDP round trip", "us", 2, {"nginx": 1.1, "go": 0.85}),
 )
 _KEYS = tuple(metric.key for metric in METRICS)
 
@@ -77,14 +85,21 @@ def to_json(report: Report) -> bytes:
 
 
 def to_text(report: Report) -> str:
-    """Two tables, the figures and the ratios, each as median and least..greatest over the rounds."""
+    """Two tables, the figures and the ratios, each as median and least..greatest over the rounds.
+
+    Beside userproxy's ratios stand their limits. Metrics that no proxy has are left out.
+    """
+    metrics = [metric for metric in METRICS if any(metric.key in row for row in report.figures.values())]
     parts = [f"{report.machine}; {_rounds(report)}, interleaved", *_versions(report), ""]
-    headings = [f"{metric.heading}, {metric.unit}" for metric in METRICS]
-    parts += _table(["proxy", *headings], report.figures, lambda metric: metric.decimals)
+    lines = [["proxy", *(f"{metric.heading}, {metric.unit}" for metric in metrics)]]
+    lines += ([name, *(_cell(row.get(m.key), m.decimals) for m in metrics)] for name, row in report.figures.items())
+    parts += _table(lines)
     if report.ratios:
-        headings = [metric.heading for metric in METRICS]
         parts += ["", f"{report.subject} divided by (below 1: {report.subject} takes less)"]
-        parts += _table(["peer", *headings], report.ratios, lambda _: 2)
+        lines = [["peer", *(metric.heading for metric in metrics)]]
+        for peer, row in report.ratios.items():
+            lines.append([peer, *(_cell(row.get(m.key), 2) + _limit(report, peer, m) for m in metrics)])
+        parts += _table(lines)
     parts += [f"FAILED {failure}" for failure in report.failures]
     return "\n".join(parts) + "\n"
 
@@ -98,16 +113,15 @@ def _versions(report: Report) -> list[str]:
     return [f"  {name}: {version}" for name, version in report.versions.items()]
 
 
-def _table(
-    headings: Sequence[str],
-    rows: Mapping[str, Mapping[str, Spread]],
-    decimals: Callable[[Metric], int],
-) -> list[str]:
-    lines = [list(headings)]
-    for name, row in rows.items():
-        lines.append([name, *(_cell(row.get(metric.key), decimals(metric)) for metric in METRICS)])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+def _table(lines: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def _limit(report: Report, peer: str, metric: Metric) -> str:
+    if report.subject != LIMITED or peer not in metric.limits or metric.key not in report.ratios[peer]:
+        return ""
+    return f" limit {metric.limits[peer]:g}"
 
 
 def _cell(spread: Spread | None, decimals: int) -> str:

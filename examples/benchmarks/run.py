@@ -4,28 +4,35 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
 
 import click
 
 from examples.benchmarks.measure import Sample
-from examples.benchmarks.peers import Peer, peers
+from examples.benchmarks.peers import Network, Peer, peers
 from examples.benchmarks.report import Report, make_report, to_json, to_text
 from examples.benchmarks.scenarios import scenarios, take_turn
 from examples.benchmarks.toolchain import BuildError, build
 
 DEFAULT_ROUNDS = 5
 QUICK_ROUNDS = 2
+_LOADS = tuple(scenario.name for scenario in scenarios(quick=False))
 
 
-def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(value.split(",")))
-    unknown = [name for name in names if name not in peers()]
-    if unknown:
-        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(peers())}")
-    return names
+def _several(known: Iterable[str]) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:
+    """Reads some of `known`, separated by commas."""
+    choices = tuple(known)
+
+    def read(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(value.split(",")))
+        for name in names:
+            if name not in choices:
+                raise click.BadParameter(f"{name!r} is none of {', '.join(choices)}")
+        return names
+
+    return read
 
 
 @click.command()
@@ -33,18 +40,28 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 @click.option(
     "--proxies",
     "names",
-    default="userproxy,haproxy,nginx,go",
+    default=",".join(peers()),
     show_default=True,
-    callback=_names,
+    callback=_several(peers()),
     help="Proxies in their order; the first is compared with each other.",
+)
+@click.option(
+    "--only",
+    "loads",
+    default=",".join(_LOADS),
+    show_default=True,
+    callback=_several(_LOADS),
+    help="Which loads to put on them.",
 )
 @click.option("--quick", is_flag=True, help="Small loads: shows that everything works, figures are noisy.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Also write JSON here.")
-def main(rounds: int | None, names: tuple[str, ...], quick: bool, json_file: Path | None) -> None:
+def main(
+    rounds: int | None, names: tuple[str, ...], loads: tuple[str, ...], quick: bool, json_file: Path | None
+) -> None:
     """CPU and latency of userproxy, HAProxy, nginx stream and a Go proxy, on loopback."""
     signal.signal(signal.SIGTERM, _end)
     try:
-        report = _run(rounds or (QUICK_ROUNDS if quick else DEFAULT_ROUNDS), names, quick=quick)
+        report = _run(rounds or (QUICK_ROUNDS if quick else DEFAULT_ROUNDS), names, loads, quick=quick)
     except BuildError as error:
         raise click.ClickException(str(error)) from error
     click.echo(to_text(report), nl=False)
@@ -58,8 +75,9 @@ def _end(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _run(rounds: int, names: Sequence[str], *, quick: bool) -> Report:
-    programs, left_out = _find(names)
+def _run(rounds: int, names: Sequence[str], loads: Sequence[str], *, quick: bool) -> Report:
+    wanted = [scenario for scenario in scenarios(quick=quick) if scenario.name in loads]
+    programs, left_out = _find(names, {scenario.network for scenario in wanted})
     for sentence in left_out:
         click.echo(sentence, err=True)
     if not programs:
@@ -70,7 +88,7 @@ def _run(rounds: int, names: Sequence[str], *, quick: bool) -> Report:
     for number in range(1, rounds + 1):
         for peer, program in programs:
             click.echo(f"round {number} of {rounds}: {peer.name}", err=True)
-            outcome = take_turn(peer, program, load, scenarios(quick=quick))
+            outcome = take_turn(peer, program, load, wanted)
             samples.append(Sample(number, peer.name, outcome.values))
             failures += (f"{peer.name}, round {number}, {failure}" for failure in outcome.failures)
     return make_report(
@@ -78,21 +96,23 @@ def _run(rounds: int, names: Sequence[str], *, quick: bool) -> Report:
         rounds=rounds,
         quick=quick,
         subject=programs[0][0].name,
-        versions={peer.name: f"{peer.title}: {peer.version(program)}" for peer, program in programs},
+        versions={peer.name: f"{peer.title}: {peer.version_text()}" for peer, _ in programs},
         samples=samples,
         left_out=left_out,
         failures=failures,
     )
 
 
-def _find(names: Sequence[str]) -> tuple[list[tuple[Peer, str]], list[str]]:
+def _find(names: Sequence[str], networks: set[Network]) -> tuple[list[tuple[Peer, str]], list[str]]:
     found: list[tuple[Peer, str]] = []
     left_out: list[str] = []
     for name in names:
         peer = peers()[name]
-        program = peer.find()
-        if program is None:
-            left_out.append(peer.missing)
+        program = peer.program()
+        if not networks.intersection(peer.networks):
+            left_out.append(f"{name} does not carry {' or '.join(sorted(networks)).upper()}, so it is left out.")
+        elif program is None:
+            left_out.append(f"{name} is not installed ({peer.source}), so it is left out.")
         else:
             found.append((peer, program))
     return found, left_out

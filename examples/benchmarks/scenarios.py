@@ -1,7 +1,7 @@
 """What is asked of each proxy, and what is computed from the answers."""
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,11 +10,24 @@ import msgspec
 from msgspec import Struct
 
 from examples.benchmarks.measure import MeasureError, settled_cpu_seconds
-from examples.benchmarks.peers import Peer, Way
-from examples.benchmarks.processes import StartError, free_port, last_words, running, wait_until_served
+from examples.benchmarks.peers import Network, Peer, Way
+from examples.benchmarks.processes import (
+    StartError,
+    echoes_datagrams,
+    free_port,
+    last_words,
+    running,
+    serves_requests,
+    wait_until_served,
+)
 
 BACKENDS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 _START_LIMIT = 20.0
+_SERVER = {Network.TCP: "backend", Network.UDP: "echo"}
+_ANSWERS: dict[Network, Callable[[tuple[str, int]], bool]] = {
+    Network.TCP: serves_requests,
+    Network.UDP: echoes_datagrams,
+}
 
 
 class LoadError(Exception):
@@ -22,7 +35,10 @@ class LoadError(Exception):
 
 
 class Scenario(Struct, frozen=True):
-    """One kind of load: requests of 100 bytes for replies of `size` bytes, over so many connections."""
+    """One kind of load: requests of 100 bytes for replies of `size` bytes, over so many connections.
+
+    Over UDP, datagrams of `size` bytes that come back, from so many sockets with one under way each.
+    """
 
     name: str
     connections: int
@@ -31,6 +47,7 @@ class Scenario(Struct, frozen=True):
     size: int = 1024
     reconnect: bool = False
     limit: float = 60.0
+    network: Network = Network.TCP
 
 
 class LoadResult(Struct, frozen=True):
@@ -68,6 +85,7 @@ def scenarios(*, quick: bool) -> tuple[Scenario, ...]:
         Scenario("connection", 16, count=5_000 // part, warm_up=1_000 // part, reconnect=True),
         Scenario("bulk", 4, count=64 // part, warm_up=8, size=32 << 20),
         Scenario("latency", 1, count=10_000 // part, warm_up=2_000 // part),
+        Scenario("udp", 32, count=200_000 // part, warm_up=20_000 // part, size=64, network=Network.UDP),
     )
 
 
@@ -80,29 +98,44 @@ def metrics_of(scenario: str, load: LoadResult, cpu_seconds: float) -> dict[str,
             return {"connection_cpu_us": cpu_seconds / load.requests * 1e6}
         case "bulk":
             return {"bulk_cpu_s_per_gb": cpu_seconds / (load.bytes / 1e9)}
+        case "udp":
+            return {"udp_cpu_us": cpu_seconds / load.requests * 1e6}
         case _:
             return {"latency_p50_us": load.p50_us, "latency_p99_us": load.p99_us}
 
 
 @contextmanager
-def backend(load: Path, directory: Path) -> Iterator[int]:
+def backend(load: Path, directory: Path, network: Network = Network.TCP) -> Iterator[int]:
     """A backend on every address of BACKENDS; yields its port. Raises StartError."""
     port = free_port(BACKENDS)
     listen = ",".join(f"{address}:{port}" for address in BACKENDS)
     log = directory / "backend.log"
-    with running((str(load), "backend", "-listen", listen), log) as process:
+    with running((str(load), _SERVER[network], "-listen", listen), log) as process:
         for address in BACKENDS:
-            wait_until_served((address, port), process, log, _START_LIMIT)
+            wait_until_served((address, port), process, log, _START_LIMIT, _ANSWERS[network])
         yield port
 
 
 def take_turn(peer: Peer, program: str, load: Path, wanted: Sequence[Scenario]) -> Outcome:
-    """Start `peer` afresh with a backend of its own, put it under each load in turn, and stop it."""
+    """Put `peer` under each load in turn that it can carry; it starts afresh for TCP and for UDP."""
+    values: dict[str, float] = {}
+    failures: list[str] = []
+    for network in peer.networks:
+        if loads := [scenario for scenario in wanted if scenario.network is network]:
+            outcome = _take_turn(peer, program, load, loads, network)
+            values |= outcome.values
+            failures += outcome.failures
+    return Outcome(values, tuple(failures))
+
+
+def _take_turn(peer: Peer, program: str, load: Path, loads: Sequence[Scenario], network: Network) -> Outcome:
+    """Start `peer` with a backend of its own, put it under each load in turn, and stop it."""
     with TemporaryDirectory(prefix="userproxy-bench-") as temporary:
         directory = Path(temporary)
         try:
-            with backend(load, directory) as port:
-                return _measure_all(peer, program, Bench(load, directory, Way(free_port(), BACKENDS, port)), wanted)
+            with backend(load, directory, network) as port:
+                way = Way(free_port(), BACKENDS, port, network)
+                return _measure_all(peer, program, Bench(load, directory, way), loads)
         except StartError as error:
             return Outcome({}, (f"start: {error}",))
 
@@ -114,7 +147,7 @@ def _measure_all(peer: Peer, program: str, bench: Bench, wanted: Sequence[Scenar
     own.mkdir()
     log = bench.directory / "proxy.log"
     with running(peer.command(program, own, bench.way), log) as proxy:
-        wait_until_served(("127.0.0.1", bench.way.listen), proxy, log, _START_LIMIT)
+        wait_until_served(("127.0.0.1", bench.way.listen), proxy, log, _START_LIMIT, _ANSWERS[bench.way.network])
         for scenario in wanted:
             try:
                 values |= _measure(scenario, proxy.pid, bench)
@@ -140,7 +173,7 @@ def _measure(scenario: Scenario, proxy: int, bench: Bench) -> dict[str, float]:
 
 def _client_command(scenario: Scenario, bench: Bench) -> tuple[str, ...]:
     return (
-        *(str(bench.load), "client", "-target", f"127.0.0.1:{bench.way.listen}"),
+        *(str(bench.load), "client", "-network", scenario.network, "-target", f"127.0.0.1:{bench.way.listen}"),
         *("-connections", str(scenario.connections), "-count", str(scenario.count)),
         *("-warm-up", str(scenario.warm_up), "-size", str(scenario.size)),
         *("-limit", f"{scenario.limit:g}s", f"-reconnect={str(scenario.reconnect).lower()}"),

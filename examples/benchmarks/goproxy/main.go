@@ -1,6 +1,6 @@
-// Goproxy is a plain TCP proxy with the structure of kube-proxy 1.25's userspace data path: one accept loop that
+// Goproxy is a plain proxy with the structure of kube-proxy 1.25's userspace data path. TCP: one accept loop that
 // chooses a backend and dials it in line, then one goroutine per connection that runs io.Copy in both directions.
-// When either direction ends, both connections are closed, as the original does.
+// When either direction ends, both connections are closed, as the original does. UDP: see serveUDP.
 package main
 
 import (
@@ -29,10 +29,10 @@ func (r *roundRobin) choose() string {
 	return backend
 }
 
-func dial(balancer *roundRobin) (net.Conn, error) {
+func dial(network string, balancer *roundRobin) (net.Conn, error) {
 	var last error
 	for _, limit := range dialLimits {
-		backend, err := net.DialTimeout("tcp", balancer.choose(), limit)
+		backend, err := net.DialTimeout(network, balancer.choose(), limit)
 		if err == nil {
 			return backend, nil
 		}
@@ -57,22 +57,17 @@ func forward(done *sync.WaitGroup, to, from net.Conn) {
 	from.Close()
 }
 
-func main() {
-	listen := flag.String("listen", "127.0.0.1:0", "address to accept on")
-	backends := flag.String("backends", "", "addresses to dial, separated by commas")
-	flag.Parse()
-	listener, err := net.Listen("tcp", *listen)
+func serveTCP(listen string, balancer *roundRobin) error {
+	listener, err := net.Listen("tcp", listen)
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
-	log.Printf("listening on %s with GOMAXPROCS %d, %s", listener.Addr(), runtime.GOMAXPROCS(0), runtime.Version())
-	balancer := &roundRobin{backends: strings.Split(*backends, ",")}
 	for {
 		client, err := listener.Accept()
 		if err != nil {
-			log.Fatal(err)
+			return err
 		}
-		backend, err := dial(balancer)
+		backend, err := dial("tcp", balancer)
 		if err != nil {
 			log.Print(err)
 			client.Close()
@@ -80,4 +75,18 @@ func main() {
 		}
 		go relay(client, backend)
 	}
+}
+
+func main() {
+	network := flag.String("network", "tcp", "tcp or udp")
+	listen := flag.String("listen", "127.0.0.1:0", "address to serve on")
+	backends := flag.String("backends", "", "addresses to dial, separated by commas")
+	idle := flag.Duration("udp-timeout", 250*time.Millisecond, "how long a UDP flow may be idle")
+	flag.Parse()
+	balancer := &roundRobin{backends: strings.Split(*backends, ",")}
+	log.Printf("serving %s on %s with GOMAXPROCS %d, %s", *network, *listen, runtime.GOMAXPROCS(0), runtime.Version())
+	if *network == "udp" {
+		log.Fatal(serveUDP(*listen, balancer, *idle))
+	}
+	log.Fatal(serveTCP(*listen, balancer))
 }

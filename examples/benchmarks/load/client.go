@@ -24,7 +24,8 @@ const (
 	grace           = 5 * time.Second
 )
 
-// A run is one way of asking: so many connections, so many requests among them, each for size bytes.
+// A run is one way of asking: so many connections, so many requests among them, each for size bytes. Over UDP a
+// connection is a socket, and a request is a datagram of size bytes that comes back.
 type run struct {
 	target      string
 	connections int
@@ -50,6 +51,7 @@ type result struct {
 // moments counts neither the opening of kept connections nor their end.
 func client(arguments []string) {
 	flags := flag.NewFlagSet("client", flag.ExitOnError)
+	network := flags.String("network", "tcp", "tcp or udp")
 	target := flags.String("target", "", "address of the proxy")
 	connections := flags.Int("connections", 1, "connections at once")
 	count := flags.Int64("count", 1, "requests to measure")
@@ -59,23 +61,25 @@ func client(arguments []string) {
 	limit := flags.Duration("limit", time.Minute, "time limit of the warm-up and of the measurement, each")
 	_ = flags.Parse(arguments)
 	mustBeLoopback(*target)
+	if *network != "tcp" && *network != "udp" || *network == "udp" && (*size < 8 || *size > largestDatagram) {
+		fail("tcp, or udp with 8 to %d bytes", largestDatagram)
+	}
 	if *connections < 1 || *connections > mostConnections || *count < 1 || *count > mostRequests {
 		fail("at most %d connections and %d requests, at least one of each", mostConnections, mostRequests)
 	}
 	endAfter(2**limit + 6*grace)
 	r := &run{target: *target, connections: *connections, size: *size, reconnect: *reconnect, limit: *limit}
-	r.request, r.head = request(*size), []byte(replyHead(*size))
-	workers := make([]*worker, r.connections)
-	for i := range workers {
-		workers[i] = &worker{run: r, buffer: make([]byte, max(4096, min(chunkSize, *size)))}
+	measure := r.streams()
+	if *network == "udp" {
+		measure = r.datagrams()
 	}
-	warm := measure(r, workers, *warmUp)
+	warm := measure(*warmUp)
 	fmt.Println("ready")
 	orders := bufio.NewReader(os.Stdin)
 	if _, err := orders.ReadString('\n'); err != nil {
 		return
 	}
-	outcome := measure(r, workers, *count)
+	outcome := measure(*count)
 	outcome.Failed += warm.Failed
 	if warm.FirstError != "" {
 		outcome.FirstError = warm.FirstError
@@ -89,9 +93,18 @@ func request(size int) []byte {
 	return []byte(start + strings.Repeat("p", requestSize-len(start)-4) + "\r\n\r\n")
 }
 
-// measure shares count requests among the workers. Each makes at least one, so that after a warm-up every kept
-// connection is open.
-func measure(r *run, workers []*worker, count int64) result {
+// streams opens connections when they are needed. What it returns shares so many requests among them: each makes at
+// least one, so that after a warm-up every kept connection is open.
+func (r *run) streams() func(int64) result {
+	r.request, r.head = request(r.size), []byte(replyHead(r.size))
+	workers := make([]*worker, r.connections)
+	for i := range workers {
+		workers[i] = &worker{run: r, buffer: make([]byte, max(4096, min(chunkSize, r.size)))}
+	}
+	return func(count int64) result { return r.share(count, workers) }
+}
+
+func (r *run) share(count int64, workers []*worker) result {
 	var tickets atomic.Int64
 	tickets.Store(count)
 	var group sync.WaitGroup
@@ -105,18 +118,23 @@ func measure(r *run, workers []*worker, count int64) result {
 		}()
 	}
 	group.Wait()
-	return summary(workers, time.Since(start))
+	took := time.Since(start)
+	tallies := make([]*tally, len(workers))
+	for i, w := range workers {
+		tallies[i] = &w.tally
+	}
+	return summary(tallies, took)
 }
 
-func summary(workers []*worker, took time.Duration) result {
+func summary(tallies []*tally, took time.Duration) result {
 	var all []time.Duration
 	r := result{Seconds: took.Seconds()}
-	for _, w := range workers {
-		all = append(all, w.times...)
-		r.Failed += w.failed
-		r.Bytes += w.bytes
-		if r.FirstError == "" && w.firstError != nil {
-			r.FirstError = w.firstError.Error()
+	for _, t := range tallies {
+		all = append(all, t.times...)
+		r.Failed += t.failed
+		r.Bytes += t.bytes
+		if r.FirstError == "" && t.firstError != nil {
+			r.FirstError = t.firstError.Error()
 		}
 	}
 	slices.Sort(all)
@@ -134,18 +152,34 @@ func percentile(sorted []time.Duration, rank int) float64 {
 	return float64(sorted[index].Nanoseconds()) / 1000
 }
 
-type worker struct {
-	run        *run
-	conn       net.Conn
-	buffer     []byte
+// A tally is what one connection has to show for itself.
+type tally struct {
 	times      []time.Duration
 	bytes      int64
 	failed     int64
 	firstError error
 }
 
+func (t *tally) reset() {
+	*t = tally{times: t.times[:0]}
+}
+
+func (t *tally) miss(err error) {
+	t.failed++
+	if t.firstError == nil {
+		t.firstError = err
+	}
+}
+
+type worker struct {
+	tally
+	run    *run
+	conn   net.Conn
+	buffer []byte
+}
+
 func (w *worker) work(tickets *atomic.Int64, end time.Time) {
-	w.times, w.bytes, w.failed, w.firstError = w.times[:0], 0, 0, nil
+	w.reset()
 	if w.conn != nil {
 		_ = w.conn.SetDeadline(end.Add(grace))
 	}
@@ -155,19 +189,12 @@ func (w *worker) work(tickets *atomic.Int64, end time.Time) {
 		}
 		start := time.Now()
 		if err := w.once(end.Add(grace)); err != nil {
-			w.fail(err)
+			w.miss(err)
+			w.close()
 			continue
 		}
 		w.times = append(w.times, time.Since(start))
 	}
-}
-
-func (w *worker) fail(err error) {
-	w.failed++
-	if w.firstError == nil {
-		w.firstError = err
-	}
-	w.close()
 }
 
 func (w *worker) close() {

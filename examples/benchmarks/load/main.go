@@ -1,5 +1,5 @@
-// Load is both ends of the benchmark: "load backend" serves, "load client" asks through a proxy and counts.
-// Both refuse every address outside 127.0.0.0/8 and end by themselves after a time limit.
+// Load is both ends of the benchmark: "load backend" serves TCP and "load echo" UDP, "load client" asks through a
+// proxy and counts. All refuse every address outside 127.0.0.0/8 and end by themselves after a time limit.
 package main
 
 import (
@@ -13,15 +13,17 @@ const longestLife = 10 * time.Minute
 
 func main() {
 	if len(os.Args) < 2 {
-		fail("usage: load backend|client FLAGS")
+		fail("usage: load backend|echo|client FLAGS")
 	}
 	switch os.Args[1] {
 	case "backend":
 		backend(os.Args[2:])
+	case "echo":
+		echo(os.Args[2:])
 	case "client":
 		client(os.Args[2:])
 	default:
-		fail("%q is neither backend nor client", os.Args[1])
+		fail("%q is none of backend, echo and client", os.Args[1])
 	}
 }
 
