@@ -24,6 +24,7 @@ _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _ORDINARY_IPV4 = re.compile(r"(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])(?:\.(?:\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])){3}")
 """A canonical unicast address: nearly all there are, at a tenth of what the ipaddress module costs."""
+_PROTOCOLS: dict[str | None, Protocol] = {protocol.value: protocol for protocol in Protocol}
 _SHOWN = 80
 
 
@@ -125,7 +126,7 @@ class Checker:
 
     def protocol(self, path: str, value: str | None) -> Protocol:
         """The protocol, TCP where there is none."""
-        return Protocol(self.choice(path, value or "TCP", tuple(Protocol)))
+        return _PROTOCOLS.get(value) or Protocol(self.choice(path, value or "TCP", tuple(Protocol)))
 
     def label(self, path: str, value: str) -> str:
         """An RFC 1123 label: what namespaces, Services and ports are called."""

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from userproxy.errors import KernelToolError, ObjectError, PortUnavailableError
 from userproxy.model import (
+    Endpoint,
     HealthCheck,
     IPFamily,
     LocalTraffic,
@@ -48,6 +49,18 @@ class NodePortAddresses(Struct, frozen=True):
 
     cidrs: tuple[str, ...] = ()
     localhost: bool = True
+
+
+class _Listed:
+    """Endpoints as the log shows them, written only if it does."""
+
+    __slots__ = ("_endpoints",)
+
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self._endpoints = endpoints
+
+    def __repr__(self) -> str:
+        return " ".join(map(str, self._endpoints))
 
 
 class _Known(Struct, frozen=True):
@@ -253,7 +266,7 @@ class Proxier:
                         v=3,
                         service_port=str(snapshot.listener),
                         verdict=snapshot.verdict,
-                        endpoints=" ".join(map(str, snapshot.endpoints)),
+                        endpoints=_Listed(snapshot.endpoints),
                     )
             case SyncPortals():
                 wanted = bindings(self._wanted, self._placed, actual, self._local_addresses)

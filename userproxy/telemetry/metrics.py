@@ -62,19 +62,36 @@ class _FamilyVectors:
         )
 
 
+class _Kept:
+    """The children of a gauge, each looked up once, when it first has a value: that costs more than to set one."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._children: dict[tuple[str, ...], Gauge] = {}
+
+    def set(self, value: float, *labels: str) -> None:
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[labels] = self._gauge.labels(*labels)
+        child.set(value)
+
+
 class FamilyMetrics:
     """The metrics of one IP family's proxy. Made by :class:`Metrics`."""
 
     def __init__(self, vectors: _FamilyVectors, family: IPFamily) -> None:
-        self._vectors = vectors
         self._family = family.value
+        self._last_queued = _Kept(vectors.last_queued)
+        self._last_sync = _Kept(vectors.last_sync)
+        self._no_local = _Kept(vectors.no_local_endpoints)
+        self._rules = _Kept(vectors.rules)
         self._sync_seconds = vectors.sync_seconds.labels(self._family)
         self._programming_seconds = vectors.programming_seconds.labels(self._family)
         self._restore_failures = vectors.restore_failures.labels(self._family)
 
     def sync_queued(self, unix_time: float) -> None:
         """A sync was asked for."""
-        self._vectors.last_queued.labels(self._family).set(unix_time)
+        self._last_queued.set(unix_time, self._family)
 
     def sync_ended(self, seconds: float) -> None:
         """Count a sync, good or bad."""
@@ -82,7 +99,7 @@ class FamilyMetrics:
 
     def sync_succeeded(self, unix_time: float) -> None:
         """A sync has ended well."""
-        self._vectors.last_sync.labels(self._family).set(unix_time)
+        self._last_sync.set(unix_time, self._family)
 
     def endpoints_programmed(self, latencies: Iterable[float]) -> None:
         """Seconds that each change of an EndpointSlice took until it was served."""
@@ -94,12 +111,12 @@ class FamilyMetrics:
 
         `internal` are those of ``internalTrafficPolicy``, `external` those of ``externalTrafficPolicy``.
         """
-        self._vectors.no_local_endpoints.labels("internal", self._family).set(internal)
-        self._vectors.no_local_endpoints.labels("external", self._family).set(external)
+        self._no_local.set(internal, "internal", self._family)
+        self._no_local.set(external, "external", self._family)
 
     def rules_written(self, table: str, count: int) -> None:
         """The table now holds `count` rules of ours."""
-        self._vectors.rules.labels(table, self._family).set(count)
+        self._rules.set(count, table, self._family)
 
     def restore_failed(self) -> None:
         """Rules could not be written."""
@@ -169,7 +186,8 @@ class Metrics:
 
         Each counts once for each family, as in kube-proxy, where every family's proxy hears of every Service.
         """
-        self._services_changed.inc(count * len(self._families))
+        if count:
+            self._services_changed.inc(count * len(self._families))
         self._services_pending.set(pending)
 
     def slices_changed(self, count: int) -> None:

@@ -39,7 +39,10 @@ class FamilyProxy:
         self._monitor = monitor
         self._report = report
         self._claims = PortClaims(self.family)
+        self._node = node
         self._node_view = self._seen_from(node)
+        self._asked = False
+        self._reported: tuple[frozenset[Problem], tuple[Problem, ...]] = (frozenset(), ())
         driver.set_local_traffic(self._node_view[1])
         self._proxier = Proxier(
             changes,
@@ -62,11 +65,22 @@ class FamilyProxy:
         return self._proxier.problems.union(self._failed_health_checks)
 
     def changed(self, node: Node | None) -> None:
-        """The source has news; `node` is our own as it is now, or None where there is none yet."""
-        if node is not None and (view := self._seen_from(node)) != self._node_view:
-            self._node_view = view
-            self._proxier.set_node(*view)
-        self._syncs.request()
+        """The source has news; `node` is our own as it is now, or None where there is none yet.
+
+        The first news ask for a sync in any case, later ones only if they concern this family.
+        """
+        concerned = not self._asked or bool(self._changes.waiting)
+        if node is not None and node != self._node:
+            self._node = node
+            view = self._seen_from(node)
+            if view != self._node_view:
+                self._node_view = view
+                self._proxier.set_node(*view)
+                concerned = True
+        if concerned:
+            self._asked = True
+            self._monitor.reporter.queued()
+            self._syncs.request()
 
     def apply(self, settings: Settings) -> None:
         """Follow what of the settings may change while running."""
@@ -89,7 +103,10 @@ class FamilyProxy:
         self._monitor.stands(self.driver.rule_counts, self._proxier.no_local)
         if outcome.ok:
             await self._serve_health_checks()
-        self._report()
+        problems = (self._proxier.problems, self._failed_health_checks)
+        if problems != self._reported:
+            self._reported = problems
+            self._report()
         return outcome.ok
 
     async def _serve_health_checks(self) -> None:

@@ -1,6 +1,5 @@
 """Health and metrics of one running proxy, and the ports they are asked on."""
 
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -65,7 +64,8 @@ class Monitor:
         self._health = Health(settings.sync_period, families)
         self._metrics = Metrics(__version__, families)
         self._families = {family: FamilyMonitor(family, self._health, self._metrics) for family in families}
-        self._counted: Counter[str] = Counter()
+        self._services = 0
+        self._slices = 0
 
     def family(self, family: IPFamily) -> FamilyMonitor:
         """The part of one family; KeyError for one that is not served."""
@@ -76,12 +76,11 @@ class Monitor:
         self._health.node_seen(node)
 
     def queued(self, events: Mapping[str, int], pending: int) -> None:
-        """Changes ask for a sync: `events` so far by kind of object, and how many Services now wait."""
-        self._metrics.services_changed(events["Service"] - self._counted["Service"], pending)
-        self._metrics.slices_changed(events["EndpointSlice"] - self._counted["EndpointSlice"])
-        self._counted = Counter(events)
-        for family in self._families.values():
-            family.reporter.queued()
+        """There are changes: `events` so far by kind of object, and how many Services now wait for a sync."""
+        services, slices = events["Service"], events["EndpointSlice"]
+        self._metrics.services_changed(services - self._services, pending)
+        self._metrics.slices_changed(slices - self._slices)
+        self._services, self._slices = services, slices
 
     def apply(self, settings: Settings) -> None:
         """Follow what of the settings may change while running."""
