@@ -1,8 +1,11 @@
 """Who may write the chains: processes of one network namespace exclude each other."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -70,3 +73,34 @@ def test_another_user_keeps_us_from_nothing(network: Network, ours: Ownership) -
     with holder(network, "65534") as process:
         network.run(ours.take)
         process.kill()
+
+
+FORKED = """
+import os, sys
+from userproxy.model import IPFamily
+from userproxy.portals.ownership import Ownership
+
+ownership = Ownership(IPFamily.IPV4)
+ownership.take()
+child = os.fork()
+if child:
+    print(child, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_a_killed_one_was_just_starting_holds_it_up_for_a_moment_only(network: Network, ours: Ownership) -> None:
+    command = [sys.executable, "-c", FORKED]
+    with (
+        network.run(lambda: subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)) as killed,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        assert killed.stdout is not None
+        child = int(killed.stdout.readline())
+        killed.kill()
+        # A thread belongs to the network of the thread that starts it.
+        taking = network.run(lambda: pool.submit(ours.take))
+        os.kill(child, signal.SIGKILL)
+        taking.result()
+    with pytest.raises(KernelToolError):
+        network.run(Ownership(IPFamily.IPV4).take)

@@ -3,11 +3,16 @@
 import os
 import socket
 import struct
+import time
+from typing import Final
 
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
 
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred, linux/socket.h
+
+_GRACE_SECONDS: Final = 1.0
+_LOOK_EVERY: Final = 0.02
 
 
 class Ownership:
@@ -26,30 +31,42 @@ class Ownership:
     def take(self) -> None:
         """Have it from now on, if we do not have it yet. Raises KernelToolError where another userproxy has it.
 
-        A process of another user that has the name is no userproxy, and keeps us from nothing.
+        A process of another user that has the name is no userproxy, and keeps us from nothing. Blocks for up to a
+        second when it first finds another one.
         """
-        if self._held is not None:
+        if self._held is not None or self._bind():
             return
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            made.bind(self._name)
-            made.listen()
-        except OSError:
-            made.close()
+        if not self._is_others:
             # Asked once: nobody accepts, so a queue of questions would fill up.
-            self._is_others = self._is_others or self._holder_is_as_we_are()
-            if self._is_others:
-                raise KernelToolError(
-                    f"another userproxy keeps the {self._family} portals of this node, and there can be but one"
-                ) from None
-        else:
-            self._held, self._is_others = made, False
+            if not self._holder_is_as_we_are():
+                return
+            # A killed process goes at once, and a program that it was just starting has its sockets until execve(2).
+            deadline = time.monotonic() + _GRACE_SECONDS
+            while time.monotonic() < deadline:
+                time.sleep(_LOOK_EVERY)
+                if self._bind():
+                    return
+            self._is_others = True
+        raise KernelToolError(
+            f"another userproxy keeps the {self._family} portals of this node, and there can be but one"
+        )
 
     def release(self) -> None:
         """Let another process have it."""
         if self._held is not None:
             self._held.close()
             self._held = None
+
+    def _bind(self) -> bool:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            made.bind(self._name)
+            made.listen()
+        except OSError:
+            made.close()
+            return False
+        self._held, self._is_others = made, False
+        return True
 
     def _holder_is_as_we_are(self) -> bool:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
