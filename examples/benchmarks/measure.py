@@ -7,6 +7,7 @@ from ``stat``.
 """
 
 import ctypes
+import errno
 import os
 import statistics
 import time
@@ -72,11 +73,13 @@ def cpu_seconds(root: int) -> float:
 
     Raises MeasureError where the process has ended.
     """
-    members = tree(root, _all_stats())
-    if not members:
-        raise MeasureError(f"process {root} has ended")
-    reaped = sum(member.reaped_ticks for member in members) / os.sysconf("SC_CLK_TCK")
-    return reaped + sum(_process_clock(member.pid) for member in members)
+    while members := tree(root, _all_stats()):
+        reaped = sum(member.reaped_ticks for member in members) / os.sysconf("SC_CLK_TCK")
+        try:
+            return reaped + sum(_process_clock(member.pid) for member in members)
+        except ProcessLookupError:
+            continue  # one has ended between the two looks, and its parent has its time now
+    raise MeasureError(f"process {root} has ended")
 
 
 def settled_cpu_seconds(root: int, limit: float = 2.0) -> float:
@@ -104,11 +107,15 @@ def _all_stats() -> Iterable[ProcessStat]:
 def _process_clock(pid: int) -> float:
     clock = ctypes.c_int()
     error = ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock))
+    if error == errno.ESRCH:
+        raise ProcessLookupError(error, os.strerror(error))
     if error:
         raise MeasureError(f"the CPU clock of process {pid} cannot be had: {os.strerror(error)}")
     try:
         return time.clock_gettime(clock.value)
     except OSError as caught:
+        if caught.errno == errno.EINVAL:  # what the clock of a process that is gone gives
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from caught
         raise MeasureError(f"the CPU clock of process {pid} cannot be read: {caught.strerror}") from caught
 
 

@@ -54,7 +54,7 @@ def burner(*how: str) -> Iterator[int]:
 @pytest.mark.parametrize("how", [("itself", "alive"), ("child", "alive"), ("child", "reaped")])
 def test_cpu_of_the_whole_tree_is_counted(how: tuple[str, str]) -> None:
     with burner(*how) as pid:
-        assert settled_cpu_seconds(pid) == pytest.approx(0.33, abs=0.06)
+        assert 0.3 <= settled_cpu_seconds(pid) < 0.6, "the interpreter's start takes some, too"
 
 
 def test_cpu_of_an_ended_process_is_an_error() -> None:
