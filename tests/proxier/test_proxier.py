@@ -52,6 +52,7 @@ class World:
         self.left_behind: dict[ServicePortName, tuple[int, ...]] = {}
         self.addresses: frozenset[str] = frozenset()
         self.local_traffic = LocalTraffic()
+        self.during_sync: list[Callable[[], None]] = []
 
     def put(self, *states: ServiceState) -> None:
         self.states |= {state.service.key: state for state in states}
@@ -107,6 +108,8 @@ class Portals:
         self._world.syncs += 1
         if self._world.kernel_refuses:
             raise KernelToolError("iptables-restore ended with 4")
+        if self._world.during_sync:
+            self._world.during_sync.pop()()
         self._world.bindings = list(bindings)
         return verify and self._world.differs
 
@@ -314,6 +317,18 @@ async def test_what_our_node_is_decides_and_may_change(world: World, proxier: Pr
     world.drop("web")
     assert await proxier.sync(verify=False)
     assert not proxier.health_checks
+
+
+async def test_what_is_said_of_the_node_while_a_sync_runs_counts_for_the_next_one(
+    world: World, proxier: Proxier
+) -> None:
+    world.put(a_service("web", "10.96.0.1"))
+    world.during_sync = [lambda: proxier.set_node(HERE, LocalTraffic(("10.244.0.0/16",)))]
+    assert await proxier.sync(verify=False)
+    assert await proxier.sync(verify=False)
+    assert world.syncs == 2, "the rules of the first sync are those of what was known when it began"
+    assert await proxier.sync(verify=False)
+    assert world.syncs == 2
 
 
 class Flows:

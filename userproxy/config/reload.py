@@ -8,22 +8,20 @@ from userproxy.config.kubeproxy import KubeProxyConfiguration, leaves, replaced
 from userproxy.config.settings import OwnSettings, Settings, settings_from
 
 _RELOADED_PATHS = PERIODS | {"mode", "logging.verbosity", "logging.format"}
-_RELOADED_FIELDS = {"drain_timeout", "half_open_timeout"}
 
 
 def reload(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...]]:
     """`old` with what may change while running taken from `new`, and the names of what else differs.
 
-    Logging, sync periods and the time limits of connections change at once; whatever decides how packets reach
-    listeners, or which addresses and families there are, needs a restart. The names are paths of the file and flags;
-    what has no effect, before or after, takes its new value silently.
+    Logging and sync periods change at once; whatever decides how packets reach listeners, or which addresses and
+    families there are, needs a restart, and so does what only flags say. The names are paths of the file and flags; what
+    has no effect, before or after, takes its new value silently.
     """
     before = dict(leaves(old.configuration))
     changed = {path: value for path, value in leaves(new.configuration) if value != before[path]}
     restart = [path for path in changed if _needs_restart(path, old.configuration, new.configuration)]
     safe = {path: value for path, value in changed.items() if path not in restart}
     own = {item.name: getattr(old, item.name) for item in structs.fields(OwnSettings)}
-    own |= {name: getattr(new, name) for name in _RELOADED_FIELDS}
     restart += [flag_of_field(name) for name, value in own.items() if value != getattr(new, name)]
     return settings_from(replaced(old.configuration, safe), OwnSettings(**own)), tuple(restart)
 

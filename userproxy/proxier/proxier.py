@@ -111,7 +111,9 @@ class Proxier:
         self._problems: frozenset[Problem] = frozenset()
         self._refused: tuple[Problem, ...] = ()
         self._settled = False
-        self._rules_differ = False
+        self._node_said = 0
+        """Counts what was said of the node. The rules are those of `_node_synced`, which a running sync may be behind."""
+        self._node_synced = 0
 
     @property
     def problems(self) -> frozenset[Problem]:
@@ -140,8 +142,7 @@ class Proxier:
         """Look at Services so, and recognise our Pods so, from the next sync on."""
         self._scope = scope
         self._portals.set_local_traffic(local_traffic)
-        self._settled = False
-        self._rules_differ = True  # though the bindings may be the same
+        self._node_said += 1
 
     async def sync(self, *, verify: bool) -> bool:
         """Bring what there is in line with the source; `verify` reads the portals back even if nothing changed.
@@ -150,7 +151,8 @@ class Proxier:
         is logged, kept in `problems` and tried again by the next sync; it does not fail the others.
         """
         changed, reshaped = self._take_changes()
-        verify = verify or self._rules_differ
+        said = self._node_said
+        verify = verify or said != self._node_synced  # rules may differ though the bindings are the same
         if self._settled and not reshaped and not verify:
             actions: tuple[Action, ...] = plan_routes(
                 self._wanted, self._granted, changed, self._actual, self._local_addresses
@@ -171,7 +173,7 @@ class Proxier:
                 self._report()
                 self._forwarding.recount_descriptors()
             self._settled = True
-            self._rules_differ = False
+            self._node_synced = said
         log.debug(
             "Synced",
             v=2,
