@@ -26,7 +26,8 @@ PODS = LocalTraffic(networks=("10.244.1.0/24",))
 BUILT_IN = {"nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"), "filter": ("INPUT", "FORWARD", "OUTPUT")}
 OURS = {chain for chains in CHAINS.values() for chain in chains}
 JUMPS = [jump.rule for jump in jump_rules()]
-FOREIGN = ("-j DOCKER", "-s 10.0.0.0/8 -j ACCEPT", '-m comment --comment "to KUBE-PORTALS-HOST" -j RETURN')
+KUBE_PROXY = '-m comment --comment "kubernetes service portals" -j KUBE-SERVICES'
+FOREIGN = (KUBE_PROXY, "-j DOCKER", "-s 10.0.0.0/8 -j ACCEPT", '-m comment --comment "to KUBE-PORTALS-HOST" -j RETURN')
 
 
 def restored(before: Tables, text: str) -> Tables:
@@ -147,6 +148,18 @@ def test_each_jump_stands_once_and_in_order(before: Tables, bindings: list[Porta
         places = [rules.index(jump) for jump in jumps]
         assert places == sorted(places)
         assert all(rules.count(jump) == 1 for jump in jumps)
+        if table == "nat" and KUBE_PROXY in after[table][chain]:
+            assert places[-1] < after[table][chain].index(KUBE_PROXY)
+
+
+@settings(deadline=None)
+@given(present_tables())
+def test_on_a_shared_node_the_jump_of_node_ports_does_not_overtake(before: Tables) -> None:
+    before["nat"]["OUTPUT"] = [KUBE_PROXY]
+    after = restored(before, restore_text(difference(before, [], shared=True)))
+    targets = [rule.rpartition(" ")[2] for rule in after["nat"]["OUTPUT"]]
+    assert targets == ["KUBE-PORTALS-HOST", "KUBE-SERVICES", "KUBE-NODEPORT-HOST"]
+    assert difference(after, [], shared=True) == ()
 
 
 @settings(deadline=None)

@@ -22,6 +22,9 @@ A deletion searches the chain: at 10,000 rules 100 of them take iptables-nft-res
 the whole chain 0.28 s.
 """
 
+KUBE_SERVICES = "KUBE-SERVICES"
+"""kube-proxy's chain to which its jumps lead. That of its node ports is reached from the end of it."""
+
 Present: TypeAlias = Mapping[str, Chains]
 Group: TypeAlias = Sequence[Rule]
 """The rules of one service port: inside a chain their order matters, that of groups does not."""
@@ -73,17 +76,25 @@ class _ChainPlan(Struct):
         return len(self.delete) > REWRITE_ABOVE
 
 
-def difference(present: Present, groups: Iterable[Group]) -> Change:
-    """The change after which our chains hold exactly the rules of `groups`, and each jump stands once."""
+def difference(present: Present, groups: Iterable[Group], *, shared: bool = False) -> Change:
+    """The change after which our chains hold exactly the rules of `groups`, and each jump stands once.
+
+    Unless the node is `shared` with a kube-proxy that serves other Services, all jumps of nat come before kube-proxy's:
+    its rules for node ports would win for as long as they stand, whoever left them behind.
+    """
     wanted = _by_chain(groups)
     nat = _plans(NAT, present, wanted)
     filters = _plans(FILTER, present, wanted)
     changes = (
-        TableChange(FILTER, _missing(filters), (*_additions(filters), *_jump_edits(FILTER, present))),
+        TableChange(FILTER, _missing(filters), (*_additions(filters), *_jump_edits(FILTER, present, shared=True))),
         TableChange(
             NAT,
             (*_missing(nat), *_rewritten(nat)),
-            (*_reductions(nat), *_additions(p for p in nat if not p.rewrite), *_jump_edits(NAT, present)),
+            (
+                *_reductions(nat),
+                *_additions(p for p in nat if not p.rewrite),
+                *_jump_edits(NAT, present, shared=shared),
+            ),
         ),
         TableChange(FILTER, _rewritten(filters), _reductions(filters)),
     )
@@ -195,13 +206,25 @@ def _reductions(plans: Iterable[_ChainPlan]) -> tuple[Edit, ...]:
     )
 
 
-def _jump_edits(table: str, present: Present) -> tuple[Edit, ...]:
+def _jump_edits(table: str, present: Present, *, shared: bool) -> tuple[Edit, ...]:
     jumps = [jump for jump in jump_rules() if jump.rule.table == table]
     edits: list[Edit] = []
     for chain in dict.fromkeys(jump.rule.chain for jump in jumps):
         rules = present.get(table, {}).get(chain, [])
-        edits += _chain_jump_edits(rules, [jump for jump in jumps if jump.rule.chain == chain])
+        ours = [jump for jump in jumps if jump.rule.chain == chain]
+        others = [] if shared else [place for place, line in enumerate(rules) if _leads_to(line, KUBE_SERVICES)]
+        edits += _jumps_before(rules, ours, others[0]) if others else _chain_jump_edits(rules, ours)
     return tuple(edits)
+
+
+def _jumps_before(rules: list[str], jumps: Sequence[JumpRule], other: int) -> list[Edit]:
+    """All of `jumps` in their order before the rule at place `other`. One can be inserted at the top alone."""
+    places = [place for jump in jumps for place in _places(rules, jump)]
+    if len(places) == len(jumps) and places == sorted(places) and places[-1] < other:
+        return []
+    chain = jumps[0].rule.chain
+    deleted = [Edit("-D", chain, rules[place]) for place in places]
+    return deleted + [Edit("-I", chain, jump.rule.spec) for jump in reversed(jumps)]
 
 
 def _chain_jump_edits(rules: list[str], jumps: Sequence[JumpRule]) -> list[Edit]:
@@ -225,6 +248,10 @@ def _chain_jump_edits(rules: list[str], jumps: Sequence[JumpRule]) -> list[Edit]
 
 def _places(rules: Sequence[str], jump: JumpRule) -> list[int]:
     return [place for place, line in enumerate(rules) if _is_jump(line, jump)]
+
+
+def _leads_to(line: str, chain: str) -> bool:
+    return chain in line and parse_rule(line).target.name == chain
 
 
 def _is_jump(line: str, jump: JumpRule) -> bool:
@@ -263,9 +290,7 @@ def _holder(chain: str, chains: Chains, deleted: Sequence[Edit]) -> str:
     ours = {name for names in CHAINS.values() for name in names}
     for name, rules in chains.items():
         for line in rules:
-            if name in ours or chain not in line or (name, line) in going:
-                continue
-            if parse_rule(line).target.name == chain:
+            if name not in ours and (name, line) not in going and _leads_to(line, chain):
                 return f"-A {name} {line}"
     return ""
 

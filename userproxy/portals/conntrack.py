@@ -40,11 +40,9 @@ _GET_ADDRESS = 22  # RTM_GETADDR, linux/rtnetlink.h
 _IFA_ADDRESS = 1  # linux/if_addr.h
 _IFA_LOCAL = 2
 
-_NETFILTER_HEADER = struct.Struct("=BBH")
 _ADDRESS_HEADER = struct.Struct("=BBBBI")
 _PORT = struct.Struct(">H")
 
-_FAMILIES = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
 # CTA_IP_V4_SRC, CTA_IP_V4_DST and the same of IPv6
 _IP_ATTRIBUTES = {IPFamily.IPV4: (1, 2), IPFamily.IPV6: (3, 4)}
 
@@ -122,9 +120,9 @@ def _chunks(
     # Kernels before 5.8 know no filter and list every protocol, so _parties looks at it once more.
     flags = netlink.attribute(_FILTER_ORIG_FLAGS, struct.pack("=I", _FILTER_BY_PROTO_NUM))
     udp = netlink.nested(_TUPLE_PROTO, netlink.attribute(_PROTO_NUM, bytes([socket.IPPROTO_UDP])))
-    request = _netfilter_header(family) + netlink.nested(_TUPLE_ORIG, udp) + netlink.nested(_FILTER, flags)
+    request = netlink.netfilter_header(family) + netlink.nested(_TUPLE_ORIG, udp) + netlink.nested(_FILTER, flags)
     for data, bodies in netlink.dump(listing, _CONNTRACK_GET, request):
-        found = (_entry(data, begin + _NETFILTER_HEADER.size, end, family, local) for begin, end in bodies)
+        found = (_entry(data, begin + netlink.NETFILTER_HEADER_SIZE, end, family, local) for begin, end in bodies)
         yield [each for each in found if each is not None]
 
 
@@ -171,7 +169,7 @@ def _parties(data: bytes, place: netlink.Place, family: IPFamily) -> tuple[str, 
 def _delete(deleting: socket.socket, family: IPFamily, names: Sequence[bytes]) -> int:
     """How many of the entries there still were. Raises OSError."""
     deleted = 0
-    header = _netfilter_header(family)
+    header = netlink.netfilter_header(family)
     flags = netlink.REQUEST | netlink.ACK
     for first in range(0, len(names), _BATCH):
         batch = names[first : first + _BATCH]
@@ -188,7 +186,7 @@ def _delete(deleting: socket.socket, family: IPFamily, names: Sequence[bytes]) -
 def _local_addresses(family: IPFamily) -> frozenset[str]:
     """The addresses of this node's interfaces. Raises OSError."""
     addresses = set()
-    request = _ADDRESS_HEADER.pack(_FAMILIES[family], 0, 0, 0, 0)
+    request = _ADDRESS_HEADER.pack(netlink.FAMILIES[family], 0, 0, 0, 0)
     with closing(netlink.netlink_socket(netlink.ROUTE)) as listing:
         for data, bodies in netlink.dump(listing, _GET_ADDRESS, request):
             for begin, end in bodies:
@@ -209,7 +207,3 @@ def _text(data: bytes, begin: int, end: int) -> str:
     text = socket.inet_ntop(socket.AF_INET6, raw)
     # The C library writes the end of some addresses in IPv4's way, ipaddress does not.
     return str(IPv6Address(raw)) if "." in text else text
-
-
-def _netfilter_header(family: IPFamily) -> bytes:
-    return _NETFILTER_HEADER.pack(_FAMILIES[family], 0, 0)

@@ -12,6 +12,7 @@ from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily, LocalTraffic, PortalBinding, ServicePortName
 from userproxy.portals.changes import Change, Present, appended_and_deleted, difference, removal
 from userproxy.portals.host import HostAddress
+from userproxy.portals.others import OtherProxies
 from userproxy.portals.ownership import Ownership
 from userproxy.portals.programs import save
 from userproxy.portals.restore import RestoreWriter
@@ -34,17 +35,22 @@ class IptablesDriver:
     """Keeps the chains of one address family equal to the bindings of the last sync.
 
     `bind_address` is where the listeners of that family are bound; an unspecified one may be of either family.
+    `shared` is whether a kube-proxy serves other Services here; if not, its rules are told of, and come after ours.
     Everything that blocks runs in one thread of the driver's own, in the order of the calls.
     """
 
     name = "iptables"
 
-    def __init__(self, bind_address: str, family: IPFamily, local_traffic: LocalTraffic = _NOBODY) -> None:
+    def __init__(
+        self, bind_address: str, family: IPFamily, local_traffic: LocalTraffic = _NOBODY, *, shared: bool = False
+    ) -> None:
         self._bind_address = bind_address
         self._family = family
         self._local_traffic = local_traffic
         self._host = HostAddress(bind_address, family)
         self._ownership = Ownership(family)
+        self._shared = shared
+        self._others = None if shared else OtherProxies(family)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="portals")
         self._tables: _Tables | None = None
         self._rendered: dict[tuple[PortalBinding, str, LocalTraffic], tuple[Rule, ...]] = {}
@@ -103,7 +109,7 @@ class IptablesDriver:
         if self._tables is None:
             tools = detect(self._family)
             log.info("Found iptables", family=self._family, variant=tools.variant, because=tools.reason)
-            self._tables = _Tables(tools)
+            self._tables = _Tables(tools, shared=self._shared)
         return self._tables
 
     def _sync(self, bindings: tuple[PortalBinding, ...], local_traffic: LocalTraffic, *, verify: bool) -> bool:
@@ -116,6 +122,8 @@ class IptablesDriver:
             rendered[key] = self._rendered.get(key) or portal_rules(binding, self._bind_address, host_ip, local_traffic)
         self._rendered = rendered
         differed = self._opened().converge(tuple(rendered.values()), verify=verify)
+        if self._others is not None:
+            self._others.look(again=verify)
         self._rule_counts = Counter(rule.table for rules in rendered.values() for rule in rules)
         return differed
 
@@ -130,8 +138,9 @@ class IptablesDriver:
 class _Tables:
     """The tables of one variant: read, changed, and read back."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: Tools, *, shared: bool = False) -> None:
         self._tools = tools
+        self._shared = shared
         self._bulk = RestoreWriter(tools)
         self._small = _SmallChanges(tools)
         self._standing: Present | None = None
@@ -159,7 +168,7 @@ class _Tables:
 
     def _converged(self, standing: Present, groups: Sequence[Sequence[Rule]]) -> Present | None:
         """What stands after a small change to `standing`; None if the change is not small, or is refused."""
-        change = difference(standing, groups)
+        change = difference(standing, groups, shared=self._shared)
         if not change:
             return standing
         after = appended_and_deleted(standing, change)
@@ -171,12 +180,12 @@ class _Tables:
         """What stands in the end, and whether anything had to be written for that."""
         for tries_left in (1, 0):
             present = self.read()
-            change = difference(present, groups)
+            change = difference(present, groups, shared=self._shared)
             if not change:
                 return present, not tries_left
             self._write(change, tries_left)
         present = self.read()
-        if change := difference(present, groups):
+        if change := difference(present, groups, shared=self._shared):
             block = change[0]
             where = f"table {block.table} of {self._tools.label}"
             raise KernelToolError(f"{where} is not as it was written twice: another program changes our chains")

@@ -8,6 +8,8 @@ import socket
 import struct
 from collections.abc import Iterator
 
+from userproxy.model import IPFamily
+
 ROUTE = 0
 NETFILTER = 12
 
@@ -30,6 +32,12 @@ _TYPE_MASK = 0x3FFF
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _CODE = struct.Struct("=i")
+_NETFILTER_HEADER = struct.Struct("=BBH")
+
+FAMILIES = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
+"""The kernel's numbers of address families, which are netfilter's too."""
+
+NETFILTER_HEADER_SIZE = _NETFILTER_HEADER.size
 
 
 def netlink_socket(protocol: int) -> socket.socket:
@@ -54,6 +62,20 @@ def dump(listing: socket.socket, kind: int, request: bytes) -> Iterator[tuple[by
             if end - begin >= _CODE.size:
                 raise_for_code(data, begin)
         yield data, bodies
+
+
+def get(asking: socket.socket, kind: int, request: bytes) -> None:
+    """Ask for one object by its name. Raises OSError where there is none, or the kernel refuses."""
+    asking.send(message(kind, REQUEST, request))
+    data = asking.recv(CHUNK)
+    for answer, begin, _ in messages(data):
+        if answer == ERROR:
+            raise_for_code(data, begin)
+
+
+def netfilter_header(family: IPFamily) -> bytes:
+    """What each request to a part of netfilter begins with (struct nfgenmsg, linux/netfilter/nfnetlink.h)."""
+    return _NETFILTER_HEADER.pack(FAMILIES[family], 0, 0)
 
 
 def raise_for_code(data: bytes, begin: int, unless: int = 0) -> int:

@@ -29,9 +29,10 @@ async def choose_portals(settings: Settings) -> tuple[Mapping[IPFamily, PortalDr
     IPv4 always can. One mode holds for both: a node without IPv6 tables has no IPv6, rather than IPv6 without portals.
     """
     addresses = {family: _bind_address(settings, family) for family in IPFamily}
+    shared = settings.proxy_name is not None
     drivers: dict[IPFamily, PortalDriver] = {}
     if settings.portals is not PortalMode.NONE:
-        driver = IptablesDriver(addresses[IPFamily.IPV4], IPFamily.IPV4)
+        driver = IptablesDriver(addresses[IPFamily.IPV4], IPFamily.IPV4, shared=shared)
         refusal = await _refusal(driver)
         if refusal is None:
             log.info("Portals: iptables", bind_address=addresses[IPFamily.IPV4])
@@ -52,7 +53,7 @@ async def choose_portals(settings: Settings) -> tuple[Mapping[IPFamily, PortalDr
     elif without:
         drivers[IPFamily.IPV6] = NoPortals(addresses[IPFamily.IPV6])
     else:
-        driver = IptablesDriver(addresses[IPFamily.IPV6], IPFamily.IPV6)
+        driver = IptablesDriver(addresses[IPFamily.IPV6], IPFamily.IPV6, shared=shared)
         refusal = await _refusal(driver)
         if refusal is None:
             drivers[IPFamily.IPV6] = driver
