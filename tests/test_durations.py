@@ -29,7 +29,9 @@ def test_parses_what_go_parses(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "-", "5", "2 s", "s", "1m30", "1d", "1.2.3s", "abc", "1ms!"])
+@pytest.mark.parametrize(
+    "text", ["", "-", "5", "2 s", "s", "1m30", "1d", "1.2.3s", "٣s", "1.５s", "1s\n", "abc", "1ms!"]
+)
 def test_refuses_what_go_refuses(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration such as"):
         parse_duration(text)

@@ -27,7 +27,7 @@ def parse_socket_address(text: str, default_port: int) -> SocketAddress:
         address = ipaddress.ip_address(bare)
     except ValueError:
         raise ValueError(f"{text!r} is not an IP address, alone or with a port") from None
-    if bare != host and address.version != 6:
+    if "%" in bare or (bare != host and address.version != 6):
         raise ValueError(f"{text!r} is not an IP address, alone or with a port")
     if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= HIGHEST_PORT):
         raise ValueError(f"{text!r} has no port from 1 to {HIGHEST_PORT}")

@@ -121,6 +121,37 @@ def test_what_is_equal_is_there_once() -> None:
     assert first.namespace is second.namespace
 
 
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [
+        ("fd00::1", '"fd00::1" is not an IPv4 address'),
+        ("10.244.1", '"10.244.1" is not an IP address'),
+        ("10.244.1.1٢", '"10.244.1.1٢" is not an IP address'),
+        ("0.0.0.0", '"0.0.0.0" is not the address of a single host'),
+        ("224.0.0.251", '"224.0.0.251" is not the address of a single host'),
+    ],
+)
+def test_an_endpoint_with_a_bad_address_costs_only_itself(address: str, complaint: str) -> None:
+    endpoints = [{"addresses": ["10.244.1.5"]}, {"addresses": [address]}, {"addresses": ["10.244.1.6"]}]
+    found = decode({**SLICE, "endpoints": endpoints}, "a.yaml")
+    (only,) = found.objects
+    assert isinstance(only, EndpointSlice)
+    assert [endpoint.address for endpoint in only.endpoints] == ["10.244.1.5", "10.244.1.6"]
+    assert found.problems == (f"a.yaml (EndpointSlice shop/web-1): endpoints[1].addresses[0]: {complaint}",)
+
+
+def test_a_bad_address_of_endpoints_costs_only_itself() -> None:
+    subset = {"addresses": [{"ip": "10.244.1.5"}, {}], "notReadyAddresses": [{"ip": "x"}, {"ip": "10.244.1.6"}]}
+    found = decode({**ENDPOINTS, "subsets": [subset]}, "a.yaml")
+    (only,) = found.objects
+    assert isinstance(only, EndpointSlice)
+    assert [endpoint.address for endpoint in only.endpoints] == ["10.244.1.5", "10.244.1.6"]
+    assert found.problems == (
+        "a.yaml (Endpoints shop/web): subsets[0].addresses[1].ip: missing",
+        'a.yaml (Endpoints shop/web): subsets[0].notReadyAddresses[0].ip: "x" is not an IP address',
+    )
+
+
 def test_names_are_served_by_no_proxy() -> None:
     document = put(put(SLICE, ("addressType",), "FQDN"), ("endpoints", 0, "addresses"), ["shop.example.com"])
     assert decode(document, "a.yaml") == Decoded(

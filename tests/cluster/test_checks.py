@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from userproxy.cluster.checks import Checker, family, parse_ip, parse_moment, show
 from userproxy.errors import ObjectError
@@ -65,6 +68,9 @@ def test_an_address_is_read_as_go_reads_it(text: str, address: str) -> None:
         "0x0a.0.0.1",
         "web",
         "١.1.1.1",
+        "10.96.0.1٢",
+        "1０.96.0.1",
+        "fd00::١",
     ],
 )
 def test_what_is_no_address(text: str) -> None:
@@ -132,6 +138,13 @@ def test_what_passes_comes_back_canonical(check: Check, value: object) -> None:
         (lambda c: c.address("f", "1.2.3"), '"1.2.3" is not an IP address'),
         (lambda c: c.address("f", "::1", "IPv4"), '"::1" is not an IPv4 address'),
         (lambda c: c.address("f", "::ffff:1.2.3.4", "IPv6"), '"::ffff:1.2.3.4" is not an IPv6 address'),
+        (lambda c: c.host("f", "10.96.0.1٢"), '"10.96.0.1٢" is not an IP address'),
+        (lambda c: c.host("f", "10.96.0.1\n"), '"10.96.0.1\\n" is not an IP address'),
+        (lambda c: c.network("f", "10.96.0.0/1٢"), '"10.96.0.0/1٢" is not a network such as 10.244.0.0/24'),
+        (
+            lambda c: c.timestamp("f", "2026-01-3١T12:00:00Z"),
+            '"2026-01-3١T12:00:00Z" is not a time such as 2026-01-31T12:00:00Z',
+        ),
         (lambda c: c.host("f", "0.0.0.0"), '"0.0.0.0" is not the address of a single host'),
         (lambda c: c.host("f", "::"), '"::" is not the address of a single host'),
         (lambda c: c.host("f", "224.0.0.1"), '"224.0.0.1" is not the address of a single host'),
@@ -173,6 +186,56 @@ def test_a_check_that_costs_nothing_but_a_sentence() -> None:
     assert checker.salvage(checker.host, "spec.x", "web") is None
     assert checker.salvage(checker.within, "spec.y", 5, lowest=0, highest=4, noun="a number") is None
     assert checker.problems == ['here: spec.x: "web" is not an IP address', "here: spec.y: 5 is not a number (0..4)"]
+
+
+FOREIGN = "١２३৩໑𝟏²①Ⅷ١.：／\n\r \u200b\u0660\uff10\x00%"
+"""Digits of other scripts, what looks like punctuation, and what str.strip() would take away."""
+
+
+@st.composite
+def nearly(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> str:
+    """A good text with up to two characters replaced by, or put beside, what a lenient parser might let pass."""
+    text = draw(texts)
+    for _ in range(draw(st.integers(0, 2))):
+        place = draw(st.integers(0, len(text)))
+        text = text[:place] + draw(st.sampled_from(FOREIGN)) + text[place + draw(st.integers(0, 1)) :]
+    return text
+
+
+HOSTS = st.ip_addresses().map(str) | st.sampled_from(["127.0.0.1", "010.001.000.255", "::ffff:10.0.0.1", "fe80::1"])
+NETWORKS = st.builds("{}/{}".format, HOSTS, st.integers(0, 32))
+NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True)
+
+
+@given(nearly(HOSTS), st.sampled_from([None, "IPv4", "IPv6"]), st.booleans())
+def test_an_address_that_passes_is_canonical_ascii(text: str, wanted: str | None, special: bool) -> None:
+    checker = Checker("here", special_hosts=special)
+    for check in (checker.host, checker.destination):
+        address = checker.salvage(check, "f", text, wanted)
+        if address is not None:
+            assert address.isascii()
+            assert address == str(ip_address(address))
+            assert wanted in (None, family(address))
+
+
+@given(nearly(NETWORKS))
+def test_a_network_that_passes_is_canonical_ascii(text: str) -> None:
+    network = Checker("here").salvage(Checker("here").network, "f", text)
+    if network is not None:
+        assert network.isascii()
+        assert network == str(ip_network(network))
+
+
+@given(nearly(NAMES), nearly(st.builds("{}.{}".format, NAMES, NAMES)))
+def test_a_name_that_passes_is_lower_case_ascii(label: str, subdomain: str) -> None:
+    checker = Checker("here")
+    for name in (checker.salvage(checker.label, "f", label), checker.salvage(checker.subdomain, "f", subdomain)):
+        assert name is None or set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-.")
+
+
+@given(nearly(st.datetimes(timezones=st.just(UTC)).map(lambda moment: moment.isoformat().replace("+00:00", "Z"))))
+def test_a_time_that_passes_is_ascii(text: str) -> None:
+    assert parse_moment(text) is None or text.isascii()
 
 
 @pytest.mark.parametrize("value", [None, 5, "", "2026-01-31", "2026-13-01T00:00:00Z", "0001-01-01T00:00:00+10:00"])

@@ -74,6 +74,11 @@ def test_scalars(text: str, value: object) -> None:
     assert type(document["key"]) is type(value)
 
 
+@pytest.mark.parametrize("text", ["!!int ٨٠", "!!int '80 '", "!!int 1_000", "!!float 1.٥", "!!float nan"])
+def test_a_tag_makes_no_number_of_what_is_none(text: str) -> None:
+    assert "is not of the type" in complaint(f"key: {text}")
+
+
 @pytest.mark.parametrize(
     ("text", "documents"),
     [

@@ -138,3 +138,59 @@ def test_a_slice_of_host_names_is_none() -> None:
     assert reading.good
     assert reading.item is None
     assert str(reading.key) == "EndpointSlice shop/web-1"
+
+
+SPECIAL = {
+    "127.0.0.1": "IPv4",
+    "127.9.9.9": "IPv4",
+    "127.000.000.001": "IPv4",
+    "::ffff:127.0.0.1": "IPv4",
+    "::1": "IPv6",
+    "169.254.169.254": "IPv4",
+    "::ffff:a9fe:a9fe": "IPv4",
+    "fe80::1": "IPv6",
+    "FEBF::1": "IPv6",
+    "0.0.0.0": "IPv4",
+    "::": "IPv6",
+    "224.0.0.251": "IPv4",
+    "ff02::fb": "IPv6",
+}
+"""What no author of a Service may have a node dial, or take from it, and of which family it is."""
+
+
+@pytest.mark.parametrize("address", SPECIAL)
+def test_an_endpoint_on_the_node_itself_or_its_link_is_refused(address: str) -> None:
+    """The API server validates so, too (ValidateNonSpecialIP); only that endpoint is left out, and named."""
+    good = "10.244.1.5" if SPECIAL[address] == "IPv4" else "fd00::5"
+    endpoints = [{"addresses": [address]}, {"addresses": [good]}]
+    reader = ObjectReader(endpoint_slices())
+    document = {**SLICE, "addressType": SPECIAL[address], "endpoints": endpoints}
+    reading = reader.read(msgspec.json.encode(document))
+    assert isinstance(reading.item, EndpointSlice)
+    assert [endpoint.address for endpoint in reading.item.endpoints] == [good]
+    (problem,) = reader.problems
+    assert problem.startswith(f'API (EndpointSlice shop/web-1): endpoints[0].addresses[0]: "{address}" is ')
+
+
+@pytest.mark.parametrize("address", SPECIAL)
+def test_a_portal_on_the_node_itself_or_its_link_is_refused(address: str) -> None:
+    """External IPs and load-balancer IPs: traffic of the node to its own loopback would be taken from it."""
+    document = put(SERVICE, ("spec", "externalIPs"), [address, "203.0.113.5"])
+    document = put(document, ("status", "loadBalancer", "ingress"), [{"ip": "198.51.100.7"}, {"ip": address}])
+    reader = ObjectReader(services("mine"))
+    reading = reader.read(msgspec.json.encode(document))
+    assert isinstance(reading.item, Service)
+    assert reading.item.external_ips == ("203.0.113.5",)
+    assert reading.item.load_balancer_ips == ("198.51.100.7",)
+    assert [problem.partition(" is ")[0] for problem in reader.problems] == [
+        f'API (Service shop/web): spec.externalIPs[0]: "{address}"',
+        f'API (Service shop/web): status.loadBalancer.ingress[1].ip: "{address}"',
+    ]
+
+
+def test_who_writes_manifests_may_name_the_loopback() -> None:
+    document = put(SLICE, ("endpoints", 0, "addresses"), ["127.0.0.1"])
+    (found,) = decode(document, "a.yaml").objects
+    assert isinstance(found, EndpointSlice)
+    assert found.endpoints[0].address == "127.0.0.1"
+    assert not decode(document, "a.yaml").problems

@@ -32,6 +32,8 @@ def test_parses(text: str, expected: PortRange) -> None:
         ("1-", "'1-' is not a port range"),
         ("-1", "'-1' is not a port range"),
         ("1-2-3", "'1-2-3' is not a port range"),
+        ("٤٠٠٠٠", "'٤٠٠٠٠' is not a port range"),
+        ("4000０", "'4000０' is not a port range"),
         ("2-1", "'2-1' ends before it begins"),
         ("65000-65536", "goes beyond port 65535"),
         ("65000+1000", "goes beyond port 65535"),

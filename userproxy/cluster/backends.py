@@ -9,7 +9,10 @@ from userproxy.model import EndpointSlice, Hints, IPFamily, Node, SliceEndpoint,
 
 
 def decode_slice(item: raw.RawEndpointSlice, checker: Checker) -> tuple[EndpointSlice, ...]:
-    """A discovery.k8s.io/v1 EndpointSlice; none where its addresses are of type FQDN, which no proxy serves."""
+    """A discovery.k8s.io/v1 EndpointSlice; none where its addresses are of type FQDN, which no proxy serves.
+
+    An endpoint whose address is bad costs only itself.
+    """
     metadata = item.metadata or raw.RawSliceMetadata()
     labels = metadata.labels or raw.RawLabels()
     namespace = checker.namespace(metadata.namespace)
@@ -23,14 +26,15 @@ def decode_slice(item: raw.RawEndpointSlice, checker: Checker) -> tuple[Endpoint
         checker.note("addressType", '"FQDN" is not served, only IPv4 and IPv6')
         return ()
     kind = IPFamily(kind)
-    endpoints = [
-        _slice_endpoint(f"endpoints[{index}].addresses[0]", endpoint, kind, checker)
+    endpoints = (
+        checker.salvage(_slice_endpoint, f"endpoints[{index}].addresses[0]", endpoint, kind, checker)
         for index, endpoint in enumerate(item.endpoints or ())
         if endpoint.addresses
-    ]
+    )
     ports = _endpoint_ports("ports", item.ports or (), checker)
     service = shared(labels.service_name)
-    return (EndpointSlice(namespace, name, service, kind, ports, tuple(endpoints), _triggered(metadata)),)
+    usable = tuple(endpoint for endpoint in endpoints if endpoint)
+    return (EndpointSlice(namespace, name, service, kind, ports, usable, _triggered(metadata)),)
 
 
 def _triggered(metadata: raw.RawSliceMetadata) -> float | None:
@@ -42,7 +46,7 @@ def _slice_endpoint(path: str, endpoint: raw.RawEndpoint, kind: IPFamily, checke
     """Only the first address counts: the others are the same Pod, and no consumer reads them."""
     conditions = endpoint.conditions or raw.RawConditions()
     return SliceEndpoint(
-        address=checker.host(path, (endpoint.addresses or [""])[0], kind),
+        address=checker.destination(path, (endpoint.addresses or [""])[0], kind),
         ready=conditions.ready is not False,
         serving=conditions.serving is not False,
         terminating=conditions.terminating is True,
@@ -96,7 +100,10 @@ def _endpoint_ports(path: str, ports: Sequence[raw.RawEndpointPort], checker: Ch
 
 
 def decode_endpoints(item: raw.RawEndpoints, checker: Checker) -> tuple[EndpointSlice, ...]:
-    """A core/v1 Endpoints object: one slice for each subset and address family in it."""
+    """A core/v1 Endpoints object: one slice for each subset and address family in it.
+
+    An endpoint whose address is bad costs only itself.
+    """
     metadata = item.metadata or raw.RawSliceMetadata()
     namespace = checker.namespace(metadata.namespace)
     service = checker.subdomain("metadata.name", checker.present("metadata.name", metadata.name))
@@ -119,12 +126,16 @@ def decode_endpoints(item: raw.RawEndpoints, checker: Checker) -> tuple[Endpoint
 def _subset_endpoints(
     path: str, addresses: Sequence[raw.RawEndpointAddress], checker: Checker, *, ready: bool
 ) -> list[SliceEndpoint]:
-    endpoints = []
-    for index, address in enumerate(addresses):
-        here = f"{path}[{index}].ip"
-        ip = checker.host(here, checker.present(here, address.ip))
-        endpoints.append(SliceEndpoint(ip, ready=ready, serving=ready, node=_name(address.node_name)))
-    return endpoints
+    endpoints = (
+        checker.salvage(_subset_endpoint, f"{path}[{index}].ip", address, checker, ready=ready)
+        for index, address in enumerate(addresses)
+    )
+    return [endpoint for endpoint in endpoints if endpoint]
+
+
+def _subset_endpoint(path: str, address: raw.RawEndpointAddress, checker: Checker, *, ready: bool) -> SliceEndpoint:
+    ip = checker.destination(path, checker.present(path, address.ip))
+    return SliceEndpoint(ip, ready=ready, serving=ready, node=_name(address.node_name))
 
 
 def decode_node(item: raw.RawNode, checker: Checker) -> Node:

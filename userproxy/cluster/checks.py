@@ -20,10 +20,14 @@ T = TypeVar("T")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _CIDR = re.compile(r"[0-9a-fA-F.:]+/[0-9]{1,3}")
-_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
-_LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
-_ORDINARY_IPV4 = re.compile(r"(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])(?:\.(?:\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])){3}")
+_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
+_LEADING_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
+_ORDINARY_IPV4 = re.compile(
+    r"(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])(?:\.(?:\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])){3}", re.ASCII
+)
 """A canonical unicast address: nearly all there are, at a tenth of what the ipaddress module costs."""
+_SPECIAL_IPV4 = ("127.", "169.254.")
+"""What a canonical address of the loopback or the link-local network begins with."""
 _PROTOCOLS: dict[str | None, Protocol] = {protocol.value: protocol for protocol in Protocol}
 _SHOWN = 80
 
@@ -78,11 +82,13 @@ class Checker:
     """Checks the fields of one object; every sentence begins with where the object is and what it is called.
 
     Checks raise ObjectError. A flaw that costs only itself and not the object is noted instead, and ends up
-    in `problems`.
+    in `problems`. Unless `special_hosts`, loopback and link-local addresses are nobody's to name: for objects whose
+    authors may not reach what is bound to them on a node.
     """
 
-    def __init__(self, heading: str) -> None:
+    def __init__(self, heading: str, *, special_hosts: bool = True) -> None:
         self._heading = heading
+        self._special_hosts = special_hosts
         self.problems: list[str] = []
 
     def error(self, path: str, complaint: str) -> ObjectError:
@@ -169,6 +175,21 @@ class Checker:
         address = self.address(path, value, wanted)
         if (ip := ip_address(address)).is_unspecified or ip.is_multicast:
             raise self.error(path, f"{show(value)} is not the address of a single host")
+        return address
+
+    def destination(self, path: str, value: str, wanted: str | None = None) -> str:
+        """A canonical IP address of one host that whoever wrote the object may have traffic sent to, or taken from.
+
+        What a node has on its loopback, and what clouds have at link-local addresses (their metadata with the node's
+        credentials), is not for the authors of Services: the API server's ValidateNonSpecialIP.
+        """
+        address = self.host(path, value, wanted)
+        if self._special_hosts or not (":" in address or address.startswith(_SPECIAL_IPV4)):
+            return address
+        ip = ip_address(address)
+        if ip.is_loopback or ip.is_link_local:
+            kind = "loopback" if ip.is_loopback else "link-local"
+            raise self.error(path, f"{show(value)} is a {kind} address, which only a manifest may name")
         return address
 
     def network(self, path: str, value: str) -> str:

@@ -6,6 +6,7 @@ neither re-lists nor notices a connection that fell silent.
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -32,6 +33,7 @@ log = structlog.get_logger()
 _CONNECT = 10.0
 _WRITE_SECONDS = 10.0
 _LONGEST_COMPLAINT = 64 * 1024
+_SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 class _Cause(Struct):
@@ -237,4 +239,4 @@ def _sentence(status: int, message: str | None, resource: Resource, verb: str) -
 
 def _seconds(text: str | None) -> float | None:
     """Retry-After in seconds; the other form, a date, API servers do not send."""
-    return float(text) if text is not None and text.isdecimal() else None
+    return float(text) if text is not None and _SECONDS.fullmatch(text) else None

@@ -15,10 +15,10 @@ from yaml import MappingNode, Node, ScalarNode, SequenceNode
 from userproxy.errors import ObjectError
 
 _TAG = "tag:yaml.org,2002:"
-_NUMBERS = (
-    (f"{_TAG}int", re.compile(r"[-+]?(0|[1-9][0-9]*)$")),
-    (f"{_TAG}float", re.compile(r"[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$")),
-)
+_NUMBERS = {
+    f"{_TAG}int": re.compile(r"[-+]?(0|[1-9][0-9]*)\Z"),
+    f"{_TAG}float": re.compile(r"[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)\Z"),
+}
 _REPLACED = {f"{_TAG}int", f"{_TAG}float", f"{_TAG}timestamp"}
 _DEEPEST = 100
 _BOOLEANS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
@@ -33,7 +33,7 @@ class _Composer(yaml.CSafeLoader):
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML declares it so)
         first: [
             *(kept for kept in yaml.CSafeLoader.yaml_implicit_resolvers.get(first, ()) if kept[0] not in _REPLACED),
-            *(_NUMBERS if first and first in "-+.0123456789" else ()),
+            *(_NUMBERS.items() if first and first in "-+.0123456789" else ()),
         ]
         for first in {*yaml.CSafeLoader.yaml_implicit_resolvers, *"-+.0123456789"}
     }
@@ -152,6 +152,8 @@ def _scalar(node: ScalarNode) -> object:
     text: str = node.value
     try:
         match node.tag.removeprefix(_TAG):
+            case "int" | "float" if not _NUMBERS[node.tag].match(text):  # an explicit tag before what Python would take
+                raise ValueError(text)
             case "int":
                 return int(text)
             case "float":

@@ -58,7 +58,7 @@ class ObjectReader:
         """The object in `data`. What is wrong with it is logged once, not each time it is read."""
         try:
             shaped = self._decoder.decode(data)
-            checker = Checker(self._heading(shaped.metadata))
+            checker = Checker(self._heading(shaped.metadata), special_hosts=False)
             objects = self._decode(shaped, checker)
         except (ObjectError, *_UNREADABLE) as error:
             return self._read_bad(data, error)
@@ -95,7 +95,7 @@ class ObjectReader:
             if isinstance(document, dict):
                 # The items of a list do not say what they are.
                 document = {**document, "kind": self._kind, "apiVersion": self._resource.api_version}
-            decode(document, _WHERE)
+            decode(document, _WHERE, special_hosts=False)
         except ObjectError as complaint:
             sentence = str(complaint)
         except _UNREADABLE:

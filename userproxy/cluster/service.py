@@ -77,7 +77,7 @@ def _external_ips(spec: raw.RawServiceSpec, checker: Checker) -> tuple[str, ...]
     for index, text in enumerate(spec.external_ips or ()):
         if not text or not text.strip():
             continue
-        address = checker.salvage(checker.host, f"spec.externalIPs[{index}]", text)
+        address = checker.salvage(checker.destination, f"spec.externalIPs[{index}]", text)
         if address:
             addresses.append(address)
     return tuple(dict.fromkeys(addresses))
@@ -91,7 +91,7 @@ def _load_balancer_ips(status: raw.RawServiceStatus | None, checker: Checker) ->
         path = f"status.loadBalancer.ingress[{index}]"
         mode = checker.salvage(checker.choice, f"{path}.ipMode", ingress.ip_mode or "VIP", ("VIP", "Proxy"))
         if ingress.ip and mode == "VIP":
-            address = checker.salvage(checker.host, f"{path}.ip", ingress.ip)
+            address = checker.salvage(checker.destination, f"{path}.ip", ingress.ip)
             if address:
                 addresses.append(address)
     return tuple(dict.fromkeys(addresses))

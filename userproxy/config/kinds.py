@@ -16,6 +16,8 @@ from userproxy.durations import parse_duration
 
 # What Kubernetes takes for one (k8s.io/apimachinery, validation.IsValidLabelValue).
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+# Python's own float() also takes the digits of other scripts, underscores and blanks.
+_REAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?")
 _TRUE = {"1", "t", "T", "true", "TRUE", "True"}
 _FALSE = {"0", "f", "F", "false", "FALSE", "False"}
 
@@ -50,10 +52,7 @@ def _port(text: str) -> int:
 
 
 def _real(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = float(text) if _REAL.fullmatch(text) else math.nan
     if not math.isfinite(value):
         raise ValueError(f"{text!r} is not a number")
     return value

@@ -36,6 +36,8 @@ _RANGES = {
     "oomScoreAdj": (-1000, 1000),
 }
 
+_CIDR = re.compile(r"[0-9a-fA-F.:]+/[0-9]{1,3}")
+
 _LONGEST_INTERFACE = 15
 """Linux's IFNAMSIZ less the byte that ends the name."""
 
@@ -130,7 +132,7 @@ def _names(configuration: KubeProxyConfiguration) -> Iterator[Problem]:
     if configuration.hostname_override and not configuration.hostname_override.strip():
         yield Problem("hostnameOverride", f"{configuration.hostname_override!r} is nothing but blanks")
     version = configuration.show_hidden_metrics_for_version
-    if version and not re.fullmatch(r"\d+\.\d+", version):
+    if version and not re.fullmatch(r"[0-9]+\.[0-9]+", version):
         yield Problem("showHiddenMetricsForVersion", f"{version!r} is not a version such as 1.35")
     yield from _unless_valid("portRange", parse_port_range, configuration.port_range)
 
@@ -153,7 +155,7 @@ def _check_address(text: str) -> None:
 
 def _check_network(text: str) -> None:
     try:
-        if "/" not in text:
+        if not _CIDR.fullmatch(text.strip()):  # Python would read a netmask or a zone, too
             raise ValueError
         ipaddress.ip_network(text.strip(), strict=False)
     except ValueError:

@@ -28,7 +28,7 @@ def parse_port_range(text: str) -> PortRange:
 
     Raises ValueError with a clause that says what is wrong with the value.
     """
-    match = re.fullmatch(r"(\d+)(?:([-+])(\d+))?", text.strip() or "0")
+    match = re.fullmatch(r"([0-9]{1,9})(?:([-+])([0-9]{1,9}))?", text.strip() or "0")
     if match is None:
         raise ValueError(f"{text!r} is not a port range such as 40000-40999 or 40000+999")
     first = int(match[1])

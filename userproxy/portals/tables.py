@@ -20,7 +20,8 @@ Chains: TypeAlias = dict[str, list[str]]
 
 _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
 _ESCAPED = re.compile(r"\\(.)")
-_COUNTERS = re.compile(r"\[\d+:\d+\] ")
+_COUNTERS = re.compile(r"\[[0-9]+:[0-9]+\] ")
+_PORT = re.compile(r"[0-9]{1,5}")
 _BARE = re.compile(r"[A-Za-z0-9_.,:/+=\[\]-]+")
 _BASIC = {
     "--source": "-s",
@@ -132,7 +133,7 @@ def _lead(rule: ParsedRule) -> tuple[ServicePortName | None, int]:
     namespace, _, rest = comment.partition("/")
     name, _, port_name = rest.partition(":")
     port = goal.rpartition(":")[2]
-    if not name or protocol not in Protocol.__members__ or not port.isdigit():
+    if not name or protocol not in Protocol.__members__ or not _PORT.fullmatch(port):
         return None, 0
     return ServicePortName(namespace, name, port_name, Protocol(protocol)), int(port)
 
@@ -142,7 +143,7 @@ def _options(spec: str) -> Iterator[Option]:
     for quoted, bare in _TOKEN.findall(spec):
         if bare == "!":
             negate_next = True
-        elif bare.startswith("-") and len(bare) > 1 and not bare[1].isdigit():
+        elif bare.startswith("-") and len(bare) > 1 and bare[1] not in "0123456789":
             if name:
                 yield Option(name, " ".join(values), negated)
             name, values, negated, negate_next = _BASIC.get(bare, bare), [], negate_next, False
