@@ -14,8 +14,8 @@ def reload(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...]]:
     """`old` with what may change while running taken from `new`, and the names of what else differs.
 
     Logging and sync periods change at once; whatever decides how packets reach listeners, or which addresses and
-    families there are, needs a restart, and so does what only flags say. The names are paths of the file and flags; what
-    has no effect, before or after, takes its new value silently.
+    families there are, needs a restart, and so does what only flags say. The names are paths of the file and flags;
+    what has no effect, before or after, takes its new value silently.
     """
     before = dict(leaves(old.configuration))
     changed = {path: value for path, value in leaves(new.configuration) if value != before[path]}

@@ -112,7 +112,7 @@ class Proxier:
         self._refused: tuple[Problem, ...] = ()
         self._settled = False
         self._node_said = 0
-        """Counts what was said of the node. The rules are those of `_node_synced`, which a running sync may be behind."""
+        """Counts what was said of the node; a sync that runs meanwhile is behind, and says so in `_node_synced`."""
         self._node_synced = 0
 
     @property
