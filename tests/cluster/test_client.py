@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 import trustme
 import yaml
+from structlog.testing import capture_logs
 
 from tests.cluster.minimal_api import MinimalApi, minimal_api
 from userproxy.cluster.client import ApiClient, open_client
@@ -239,10 +240,17 @@ def test_the_own_node_is_called(override: str, host: str, wanted: str) -> None:
     assert own_node_name(override, host) == wanted
 
 
-async def test_serving_without_a_node() -> None:
+@pytest.mark.parametrize("listed", [False, True])
+async def test_serving_without_a_node(listed: bool) -> None:
     store = Store()
-    assert await wait_for_addresses(store, "n", limit=0.01) is None
-    store.upsert(Node("n"))
-    assert await wait_for_addresses(store, "n", limit=0.01) == Node("n")
-    store.upsert(Node("n", ("192.168.0.1",)))
-    assert await wait_for_addresses(store, "n", limit=0.01) == Node("n", ("192.168.0.1",))
+    with capture_logs() as logs:
+        assert await wait_for_addresses(store, "n", lambda: listed, limit=0.01) is None
+        store.upsert(Node("n"))
+        assert await wait_for_addresses(store, "n", lambda: listed, limit=0.01) == Node("n")
+        store.upsert(Node("n", ("192.168.0.1",)))
+        assert await wait_for_addresses(store, "n", lambda: listed, limit=0.01) == Node("n", ("192.168.0.1",))
+    missing = "is not in the API" if listed else "has not been read from the API server yet"
+    assert [each["event"] for each in logs] == [
+        f"Our Node {missing}; serving without",
+        "Our Node has no addresses; serving without",
+    ]

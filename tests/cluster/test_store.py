@@ -172,10 +172,10 @@ def test_each_family_gets_its_services_and_its_slices() -> None:
     for item in (four, six, BOTH):
         store.upsert(item)
     assert changes4.take_changes() == {NAME: ServiceState(BOTH, (four,))}
-    assert store.pending == 1
+    assert [changes4.pending, changes6.pending] == [(0, 0), (1, 1)]
     assert has_changes(store)
     assert changes6.take_changes() == {NAME: ServiceState(BOTH, (six,))}
-    assert store.pending == 0
+    assert changes6.pending == (0, 0)
     assert not has_changes(store)
 
 
@@ -237,16 +237,18 @@ def test_without_a_subscriber_nothing_is_kept_for_anybody() -> None:
     store = Store()
     store.upsert(WEB)
     assert not has_changes(store)
-    assert store.pending == 0
 
 
-def test_pending_counts_each_service_once() -> None:
-    store, changes4, _ = two_subscribers()
+def test_pending_counts_services_of_the_family_and_every_change_of_a_slice() -> None:
+    store, changes4, changes6 = two_subscribers()
     store.upsert(BOTH)
     store.upsert(WEB6_API)
-    assert store.pending == 2
-    changes4.take_changes()
-    assert store.pending == 2
+    assert [changes4.pending, changes6.pending] == [(1, 0), (2, 0)]
+    for address in ("10.244.1.5", "10.244.1.6"):
+        store.upsert(a_slice("web-4", address))
+    assert [changes4.pending, changes6.pending] == [(1, 2), (2, 0)]
+    changes6.everything()
+    assert [changes4.pending, changes6.pending] == [(1, 2), (0, 0)]
 
 
 def test_everything_is_all_there_is_and_takes_the_changes() -> None:
@@ -407,4 +409,3 @@ def test_whatever_happens_the_changes_lead_to_the_final_content(history: list[St
                 content[object_key(step)] = step
     assert store.nodes == {item.name: item for item in content.values() if isinstance(item, Node)}
     assert not store.has_changes
-    assert not store.pending

@@ -1,12 +1,14 @@
 """Healthy or not, eligible or not, and the bodies that say so."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.telemetry.moments import at
 from userproxy.model import IPFamily, Node
-from userproxy.telemetry.health import Health
+from userproxy.telemetry.health import Answer, Health
 from userproxy.telemetry.moments import Moment
 
 IPV4 = (IPFamily.IPV4,)
@@ -17,8 +19,16 @@ BEFORE = Moment(1_767_323_030_100_000_000, 84.4)
 
 def synced() -> Health:
     health = Health(30, IPV4)
+    health.family(IPFamily.IPV4).queued(BEFORE)
     health.family(IPFamily.IPV4).updated(BEFORE)
     return health
+
+
+def reason(answer: Answer) -> tuple[int, str]:
+    """Status, and what the body says against the proxy or its node."""
+    text = json.loads(answer.body)["reason"]
+    assert isinstance(text, str)
+    return answer.status, text
 
 
 def test_the_sample_of_kube_proxy_1_36() -> None:
@@ -46,17 +56,61 @@ def test_an_ineligible_node_shows_the_last_update_of_a_healthy_proxy() -> None:
     assert answer.status == 503
     assert answer.body == (
         b'{"lastUpdated":"2026-01-02T03:03:50.1Z","currentTime":"2026-01-02T03:04:05.678901234Z",'
-        b'"nodeEligible":false,"healthy":true,"status":{"IPv4":{"lastUpdated":"2026-01-02T03:03:50.1Z","healthy":true}}}'
+        b'"nodeEligible":false,"healthy":true,"status":{"IPv4":{"lastUpdated":"2026-01-02T03:03:50.1Z","healthy":true}},'
+        b'"reason":"our Node has not been read yet"}'
     )
 
 
 def test_before_anything_happened_there_is_no_status_and_go_has_no_time() -> None:
-    answer = Health(30, IPV4).healthz(NOW)
+    health = Health(30, IPV4)
+    answer = health.healthz(NOW)
     assert answer.status == 503
     assert answer.body == (
         b'{"lastUpdated":"0001-01-01T00:00:00Z","currentTime":"2026-01-02T03:04:05.678901234Z",'
-        b'"nodeEligible":false,"healthy":true}'
+        b'"nodeEligible":false,"healthy":false,'
+        b'"reason":"what to serve has not been read yet; our Node has not been read yet"}'
     )
+    assert health.livez(NOW).status == 200
+
+
+def test_a_proxy_that_was_told_nothing_is_not_healthy_though_its_node_is_known() -> None:
+    health = Health(30, IPV4)
+    health.node_seen(WORKER)
+    assert reason(health.healthz(NOW)) == (503, "what to serve has not been read yet")
+
+
+def test_rules_that_cannot_be_written_are_no_reason_to_die() -> None:
+    health = synced()
+    health.node_seen(WORKER)
+    family = health.family(IPFamily.IPV4)
+    for second in range(0, 3600, 30):
+        family.turned(at(second))
+        family.queued(at(second))
+        assert health.livez(at(second)).status == 200
+    answer = health.livez(at(3600))
+    assert (answer.status, b'"healthy":false' in answer.body) == (200, True)
+    assert reason(health.healthz(at(3600))) == (503, "IPv4: changes wait to be served")
+
+
+def test_a_sync_that_never_ends_is_a_reason_to_die() -> None:
+    health = Health(30, tuple(IPFamily))
+    for family in IPFamily:
+        health.family(family).queued(at(0))
+        health.family(family).turned(at(0))
+    health.family(IPFamily.IPV4).turned(at(700))
+    assert health.livez(at(719)).status == 200
+    assert reason(health.livez(at(720))) == (503, "IPv6: the sync is stuck")
+    health.family(IPFamily.IPV6).turned(at(721))
+    assert health.livez(at(722)).status == 200
+
+
+def test_a_node_that_is_not_there_is_told_from_one_that_nobody_could_read() -> None:
+    health = synced()
+    assert reason(health.healthz(NOW)) == (503, "our Node has not been read yet")
+    health.ask_for_nodes(lambda: True)
+    assert reason(health.healthz(NOW)) == (503, "our Node is not in the API")
+    health.node_seen(WORKER)
+    assert health.healthz(NOW).status == 200
 
 
 def test_the_newest_of_two_families_is_shown_and_either_makes_the_proxy_unhealthy() -> None:
@@ -64,12 +118,14 @@ def test_the_newest_of_two_families_is_shown_and_either_makes_the_proxy_unhealth
     health.family(IPFamily.IPV4).updated(at(0))
     health.family(IPFamily.IPV6).updated(at(5))
     health.family(IPFamily.IPV4).queued(at(6))
-    answer = health.livez(at(66))
+    health.node_seen(WORKER)
+    answer = health.healthz(at(66))
     assert answer.status == 503
     assert answer.body == (
-        b'{"lastUpdated":"2026-01-02T03:04:05Z","currentTime":"2026-01-02T03:05:06Z","healthy":false,"status":'
+        b'{"lastUpdated":"2026-01-02T03:04:05Z","currentTime":"2026-01-02T03:05:06Z",'
+        b'"nodeEligible":true,"healthy":false,"status":'
         b'{"IPv4":{"lastUpdated":"2026-01-02T03:04:00Z","healthy":false},'
-        b'"IPv6":{"lastUpdated":"2026-01-02T03:04:05Z","healthy":true}}}'
+        b'"IPv6":{"lastUpdated":"2026-01-02T03:04:05Z","healthy":true}},"reason":"IPv4: changes wait to be served"}'
     )
 
 
@@ -84,8 +140,7 @@ def test_a_family_that_is_not_served_has_no_part() -> None:
 @pytest.mark.parametrize(
     ("history", "asked", "healthy"),
     [
-        ("", 1e6, True),
-        ("u0", 1e6, True),
+        ("q0 u0", 1e6, True),
         ("q0", 59.999, True),
         ("q0", 60, False),
         ("q0 q59", 60, False),
@@ -103,7 +158,7 @@ def test_the_oldest_change_since_the_last_good_sync_decides(history: str, asked:
         family = health.family(IPFamily.IPV4)
         happen = family.queued if step[0] == "q" else family.updated
         happen(at(float(step[1:])))
-    assert health.livez(at(asked)).status == (200 if healthy else 503)
+    assert health.healthy(at(asked)) is healthy
 
 
 @pytest.mark.parametrize(("queued", "healthy_at_62"), [(1, True), (2, True), (3, False)])
@@ -141,7 +196,7 @@ def test_the_node_counts_for_healthz_alone(node: Node | None, eligible: bool) ->
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 40)), max_size=20), st.integers(0, 200))
 def test_the_rule_as_kube_proxy_words_it(steps: list[tuple[bool, int]], later: int) -> None:
-    health = Health(30, IPV4)
+    health = synced()
     now, waiting = 0, list[int]()
     for is_change, pause in steps:
         now += pause

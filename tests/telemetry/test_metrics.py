@@ -66,8 +66,9 @@ async def test_a_timestamp_that_is_not_known_does_not_show() -> None:
 
 async def test_values_as_they_are_printed() -> None:
     metrics = Metrics("0.1.0", IPV4)
-    metrics.services_changed(1, pending=1)
-    metrics.services_changed(1, pending=2)
+    metrics.services_changed(1)
+    metrics.services_changed(1)
+    metrics.count_pending(IPFamily.IPV4, lambda: (2, 3))
     metrics.slices_changed(2)
     metrics.slices_changed(1)
     family = metrics.family(IPFamily.IPV4)
@@ -141,13 +142,23 @@ async def test_each_family_that_is_served_has_its_series(families: tuple[IPFamil
             metrics.family(next(family for family in IPFamily if family not in families))
 
 
+async def test_what_waits_is_asked_of_each_family_at_each_rendering() -> None:
+    metrics, waiting = Metrics("0.1.0", BOTH), dict.fromkeys(BOTH, (0, 0))
+    for family in BOTH:
+        metrics.count_pending(family, lambda family=family: waiting[family])  # type: ignore[misc]
+    for four, six, shown in (((2, 1), (3, 4), (5.0, 5.0)), ((0, 0), (3, 4), (3.0, 4.0)), ((0, 0), (0, 0), (0.0, 0.0))):
+        waiting.update(zip(BOTH, (four, six), strict=True))
+        printed = await lines(metrics)
+        assert f"kubeproxy_sync_proxy_rules_service_changes_pending {shown[0]}" in printed
+        assert f"kubeproxy_sync_proxy_rules_endpoint_changes_pending {shown[1]}" in printed
+
+
 async def test_every_familys_proxy_hears_of_every_service_but_only_of_its_own_slices() -> None:
     metrics = Metrics("0.1.0", BOTH)
-    metrics.services_changed(2, pending=2)
+    metrics.services_changed(2)
     metrics.slices_changed(3)
     printed = await lines(metrics)
     assert "kubeproxy_sync_proxy_rules_service_changes_total 4.0" in printed
-    assert "kubeproxy_sync_proxy_rules_service_changes_pending 2.0" in printed
     assert "kubeproxy_sync_proxy_rules_endpoint_changes_total 3.0" in printed
 
 
@@ -179,7 +190,7 @@ async def test_a_good_sync_shows_everywhere() -> None:
     bench.observer.loop_started()
     bench.clock.seconds = 10
     bench.observer.queued()
-    bench.metrics.services_changed(1, pending=1)
+    bench.metrics.services_changed(1)
     bench.metrics.slices_changed(1)
     bench.sync(0.01, ok=True, triggers=(unix(9.91), unix(8.51)))
     printed = await lines(bench.metrics)
@@ -190,8 +201,6 @@ async def test_a_good_sync_shows_everywhere() -> None:
         'kubeproxy_network_programming_duration_seconds_count{ip_family="IPv4"} 2.0',
         'kubeproxy_network_programming_duration_seconds_bucket{ip_family="IPv4",le="0.25"} 1.0',
         'kubeproxy_network_programming_duration_seconds_bucket{ip_family="IPv4",le="2.0"} 2.0',
-        "kubeproxy_sync_proxy_rules_service_changes_pending 0.0",
-        "kubeproxy_sync_proxy_rules_endpoint_changes_pending 0.0",
         "kubeproxy_sync_proxy_rules_service_changes_total 1.0",
     ):
         assert line in printed

@@ -70,6 +70,7 @@ async def test_the_health_port_answers_any_method(method: str) -> None:
         async with client.request(method, f"{url}/livez") as answer:
             assert answer.status == 200
             assert await answer.read() == bench.health.livez(bench.clock()).body
+        bench.health.family(IPFamily.IPV4).queued(bench.clock())
         bench.health.node_seen(Node("worker-1"))
         async with client.request(method, f"{url}/healthz") as answer:
             assert answer.status == 200

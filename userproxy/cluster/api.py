@@ -82,6 +82,11 @@ class ApiSource:
         """One sentence for each thing that is wrong with the cluster's objects now."""
         return tuple(problem for follower in self._followers for problem in follower.problems)
 
+    @property
+    def node_listed(self) -> bool:
+        """Whether the server has ever answered which Nodes of our name there are, if any."""
+        return all(follower.listed for follower in self._followers if follower.resource.kind is Node)
+
     async def run(self) -> None:
         """Follow the API server until cancelled."""
         async with asyncio.TaskGroup() as group:

@@ -1,6 +1,7 @@
 """Which Node we are."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -25,10 +26,10 @@ def own_node_name(override: str, host_name: str) -> str:
     return name
 
 
-async def wait_for_addresses(store: Store, name: str, limit: float = 30.0) -> Node | None:
+async def wait_for_addresses(store: Store, name: str, listed: Callable[[], bool], limit: float = 30.0) -> Node | None:
     """Our Node once it has addresses; after `limit` seconds what there is of it, and a line in the log.
 
-    kube-proxy waits as long, and serves all the same.
+    `listed` says whether the API server has told of Nodes at all. kube-proxy waits as long, and serves all the same.
     """
     try:
         async with asyncio.timeout(limit):
@@ -37,6 +38,9 @@ async def wait_for_addresses(store: Store, name: str, limit: float = 30.0) -> No
                     return found
                 await asyncio.sleep(_LOOK_EVERY)
     except TimeoutError:
-        missing = "has no addresses" if name in store.nodes else "is not in the API"
+        if name in store.nodes:
+            missing = "has no addresses"
+        else:
+            missing = "is not in the API" if listed() else "has not been read from the API server yet"
         log.warning(f"Our Node {missing}; serving without", node=name, waited_seconds=limit)
         return store.nodes.get(name)

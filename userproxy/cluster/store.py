@@ -46,6 +46,13 @@ class Changes:
         self._before: dict[ServiceName, ServiceState | None] = dict.fromkeys(store.names(family))
         self._nodes_before: dict[str, Node] = {}
         self._triggers: dict[ServiceName, list[float]] = {}
+        self._services = set(self._before)
+        self._slices = 0
+
+    @property
+    def pending(self) -> tuple[int, int]:
+        """How many Services changed themselves, and how many changes of slices there were. Any thread may ask."""
+        return len(self._services), self._slices
 
     @property
     def waiting(self) -> KeysView[ServiceName]:
@@ -90,11 +97,13 @@ class Changes:
 
     def remember(self, name: ServiceName) -> None:
         """For the Store to call before a Service changes."""
+        self._services.add(name)
         if name not in self._before:
             self._before[name] = self._state(name)
 
     def remember_slice(self, name: ServiceName, triggered: float | None = None) -> None:
         """For the Store to call before a slice of a Service changes, because of what happened at `triggered`."""
+        self._slices += 1
         if triggered is not None:
             self._triggers.setdefault(name, []).append(triggered)
         if name not in self._before and (state := self._state(name)) is not None:
@@ -106,6 +115,7 @@ class Changes:
 
     def _taken(self) -> None:
         self._before = {}
+        self._services, self._slices = set(), 0
         self._nodes_before = dict(self._store.nodes)
 
     def _state(self, name: ServiceName) -> ServiceState | None:
@@ -138,12 +148,6 @@ class Store:
         subscriber = Changes(self, family)
         self._subscribers.append(subscriber)
         return subscriber
-
-    @property
-    def pending(self) -> int:
-        """Services that changed, or whose slices did, and that some subscriber has not taken yet."""
-        waiting = [subscriber.waiting for subscriber in self._subscribers if subscriber.waiting]
-        return len(waiting[0] if len(waiting) == 1 else set[ServiceName]().union(*waiting))
 
     @property
     def nodes(self) -> Mapping[str, Node]:

@@ -1,9 +1,10 @@
-"""Whether the proxy does its work and its node is to get traffic, as kube-proxy 1.36 tells. Pure state.
+"""Whether the process lives, does its work, and its node is to get traffic. Pure state.
 
-Proxy and node are judged apart: ``/healthz`` asks about both, ``/livez`` about the proxy alone (KEP-3836).
+``/healthz`` judges the proxy and its node as kube-proxy 1.36 does (KEP-3836). ``/livez`` asks whether a restart could
+help, and rules that cannot be written are no reason for one: it would cut every connection, and change nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -14,6 +15,10 @@ from userproxy.telemetry.moments import ZERO_TIME, Moment, rfc3339_nano
 
 _BEING_REMOVED: Final = "ToBeDeletedByClusterAutoscaler"
 """The taint by which the cluster autoscaler announces that it takes a node away."""
+
+_STUCK_SECONDS: Final = 600.0
+"""A sync that has neither begun nor ended for this long, and a few sync periods more, will not go on by itself:
+programs that write rules have time limits of their own, far shorter ones."""
 
 
 class Answer(Struct, frozen=True):
@@ -26,8 +31,9 @@ class Answer(Struct, frozen=True):
 class FamilyHealth:
     """The syncs of one IP family."""
 
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
+    def __init__(self, sync_period: float) -> None:
+        self.sync_period = sync_period
+        self._last_turn: float | None = None
         self._oldest_queued: float | None = None
         self._last_queued: float | None = None
         self.last_updated: Moment | None = None
@@ -36,6 +42,15 @@ class FamilyHealth:
     def known(self) -> bool:
         """Whether anything was ever queued or synced."""
         return self._last_queued is not None or self.last_updated is not None
+
+    @property
+    def told(self) -> bool:
+        """Whether the source has said what to serve."""
+        return self._last_queued is not None
+
+    def turned(self, now: Moment) -> None:
+        """A sync has begun or ended, well or badly."""
+        self._last_turn = now.monotonic
 
     def queued(self, now: Moment) -> None:
         """A change waits to be synced."""
@@ -55,20 +70,26 @@ class FamilyHealth:
             self._oldest_queued = began.monotonic
 
     def healthy(self, now: Moment) -> bool:
-        """False once the oldest waiting change is as old as the limit."""
-        return self._oldest_queued is None or now.monotonic - self._oldest_queued < self.limit
+        """False once the oldest waiting change is two sync periods old."""
+        return self._oldest_queued is None or now.monotonic - self._oldest_queued < 2 * self.sync_period
+
+    def alive(self, now: Moment) -> bool:
+        """Whether syncs still come and go, however they end. Before the first one there is nothing to judge by."""
+        return self._last_turn is None or now.monotonic - self._last_turn < _STUCK_SECONDS + 4 * self.sync_period
 
 
 class Health:
     """The health of the proxy and the eligibility of its node; `sync_period` is seconds, `families` are those served.
 
     A family is unhealthy when the oldest change queued since its last successful sync is two sync periods
-    old, and the proxy when any family is. It is healthy while it starts and whenever nothing waits.
+    old, and the proxy when any family is. The proxy is healthy from the first news of its source on, and whenever
+    nothing waits; kube-proxy is so before, too, while it serves nothing.
     """
 
     def __init__(self, sync_period: float, families: Iterable[IPFamily]) -> None:
-        self._families = {family: FamilyHealth(2 * sync_period) for family in families}
+        self._families = {family: FamilyHealth(sync_period) for family in families}
         self._node: Node | None = None
+        self._nodes_listed: Callable[[], bool] = lambda: False
 
     def family(self, family: IPFamily) -> FamilyHealth:
         """The part of one family; KeyError for one that is not served."""
@@ -77,29 +98,55 @@ class Health:
     def set_sync_period(self, sync_period: float) -> None:
         """Judge by another sync period from now on."""
         for family in self._families.values():
-            family.limit = 2 * sync_period
+            family.sync_period = sync_period
 
     def node_seen(self, node: Node) -> None:
         """Take notice of our own Node. Once it is gone, its last version keeps deciding."""
         self._node = node
 
+    def ask_for_nodes(self, listed: Callable[[], bool]) -> None:
+        """Have `listed` asked whether the API has told of Nodes at all: one that it did not name is missing."""
+        self._nodes_listed = listed
+
     @property
     def node_eligible(self) -> bool:
         """Whether load balancers may send to the node: it is known, and nobody is about to remove it."""
-        return self._node is not None and not self._node.deleting and _BEING_REMOVED not in self._node.taints
+        return self._against_node is None
+
+    @property
+    def _against_node(self) -> str | None:
+        if self._node is None:
+            return "our Node is not in the API" if self._nodes_listed() else "our Node has not been read yet"
+        if self._node.deleting:
+            return "our Node is being deleted"
+        return f"our Node has the taint {_BEING_REMOVED}" if _BEING_REMOVED in self._node.taints else None
 
     def healthy(self, now: Moment) -> bool:
-        return all(family.healthy(now) for family in self._families.values())
+        """Whether the proxy does its work."""
+        return self._against_proxy(now) is None
+
+    def _against_proxy(self, now: Moment) -> str | None:
+        if not any(family.told for family in self._families.values()):
+            return "what to serve has not been read yet"
+        failing = [name for name, family in sorted(self._families.items()) if not family.healthy(now)]
+        return f"{' and '.join(failing)}: changes wait to be served" if failing else None
 
     def healthz(self, now: Moment) -> Answer:
-        """What ``/healthz`` answers: 200 if the proxy is healthy and the node eligible, else 503."""
-        return self._answer(now, ok=self.healthy(now) and self.node_eligible, node_eligible=self.node_eligible)
+        """What ``/healthz`` answers: 200 if the proxy is healthy and the node eligible, else 503 with the reason."""
+        reasons = filter(None, (self._against_proxy(now), self._against_node))
+        return self._answer(now, "; ".join(reasons), node_eligible=self.node_eligible)
 
     def livez(self, now: Moment) -> Answer:
-        """What ``/livez`` answers: 200 if the proxy is healthy, else 503."""
-        return self._answer(now, ok=self.healthy(now), node_eligible=UNSET)
+        """What ``/livez`` answers: 200 as long as syncs come and go, whether they succeed or not, else 503.
 
-    def _answer(self, now: Moment, *, ok: bool, node_eligible: bool | UnsetType) -> Answer:
+        That it answers at all shows that the event loop turns. ``healthy`` in the body judges the rules.
+        """
+        stuck = [name for name, family in sorted(self._families.items()) if not family.alive(now)]
+        reason = f"{' and '.join(stuck)}: the sync is stuck" if stuck else ""
+        return self._answer(now, reason, node_eligible=UNSET)
+
+    def _answer(self, now: Moment, reason: str, *, node_eligible: bool | UnsetType) -> Answer:
+        ok = not reason
         updates = [family.last_updated for family in self._families.values() if family.last_updated is not None]
         newest = max((moment.wall_ns for moment in updates), default=None)
         status = {name: _family_body(family, now) for name, family in sorted(self._families.items()) if family.known}
@@ -109,6 +156,7 @@ class Health:
             node_eligible=node_eligible,
             healthy=self.healthy(now),
             status=status or UNSET,
+            reason=UNSET if ok else reason,
         )
         return Answer(200 if ok else 503, msgspec.json.encode(body))
 
@@ -119,13 +167,14 @@ class _FamilyBody(Struct, frozen=True, rename="camel"):
 
 
 class _Body(Struct, frozen=True, rename="camel"):
-    """The body of an answer; the order of its fields is kube-proxy's."""
+    """The body of an answer; the order of its fields is kube-proxy's, which has no ``reason``."""
 
     last_updated: str
     current_time: str
     node_eligible: bool | UnsetType
     healthy: bool
     status: dict[IPFamily, _FamilyBody] | UnsetType
+    reason: str | UnsetType
 
 
 def _family_body(family: FamilyHealth, now: Moment) -> _FamilyBody:

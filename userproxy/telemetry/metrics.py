@@ -7,7 +7,8 @@ has a zero to begin with. Timestamps and what a sync counts show only once they 
 import asyncio
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -134,6 +135,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         vectors = _FamilyVectors(self.registry)
         self._families = {family: FamilyMetrics(vectors, family) for family in families}
+        self._pending: dict[IPFamily, Callable[[], tuple[int, int]]] = {}
         self._make_change_metrics()
         self._make_health_metrics()
         self._describe_build(version)
@@ -141,18 +143,19 @@ class Metrics:
 
     def _make_change_metrics(self) -> None:
         prefix = "kubeproxy_sync_proxy_rules"
-        self._services_pending = Gauge(
-            f"{prefix}_service_changes_pending", "Services with changes not yet synced", registry=self.registry
-        )
         self._services_changed = Counter(
             f"{prefix}_service_changes_total", "Events about Services", registry=self.registry
-        )
-        self._slices_pending = Gauge(
-            f"{prefix}_endpoint_changes_pending", "Changes of EndpointSlices not yet synced", registry=self.registry
         )
         self._slices_changed = Counter(
             f"{prefix}_endpoint_changes_total", "Events about EndpointSlices", registry=self.registry
         )
+        gauges = {
+            "service": "Services with changes not yet synced, of each family",
+            "endpoint": "Changes of EndpointSlices not yet synced, of each family",
+        }
+        for index, (kind, text) in enumerate(gauges.items()):
+            gauge = Gauge(f"{prefix}_{kind}_changes_pending", text, registry=self.registry)
+            gauge.set_function(partial(self._sum_pending, index))
 
     def _make_health_metrics(self) -> None:
         healthz = Counter("kubeproxy_proxy_healthz_total", "Answers of /healthz", ["code"], registry=self.registry)
@@ -181,24 +184,27 @@ class Metrics:
         """The part of one family; KeyError for one that is not served."""
         return self._families[family]
 
-    def services_changed(self, count: int, pending: int) -> None:
-        """Count events about Services, after which `pending` Services wait for a sync.
+    def count_pending(self, family: IPFamily, pending: Callable[[], tuple[int, int]]) -> None:
+        """Have `pending` asked at each rendering, in another thread, how many Services and how many changes of
+        EndpointSlices wait for the next sync of a family.
+
+        The metrics show the sum of all families, as the counters of changes do.
+        """
+        self._pending[family] = pending
+
+    def _sum_pending(self, index: int) -> float:
+        return sum(pending()[index] for pending in self._pending.values())
+
+    def services_changed(self, count: int) -> None:
+        """Count events about Services.
 
         Each counts once for each family, as in kube-proxy, where every family's proxy hears of every Service.
         """
-        if count:
-            self._services_changed.inc(count * len(self._families))
-        self._services_pending.set(pending)
+        self._services_changed.inc(count * len(self._families))
 
     def slices_changed(self, count: int) -> None:
         """Count events that changed EndpointSlices."""
         self._slices_changed.inc(count)
-        self._slices_pending.inc(count)
-
-    def changes_taken(self) -> None:
-        """A sync has taken all pending changes upon itself."""
-        self._services_pending.set(0)
-        self._slices_pending.set(0)
 
     def healthz_answered(self, status: int) -> None:
         self._healthz[status].inc()

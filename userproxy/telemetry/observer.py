@@ -18,7 +18,6 @@ class SyncReporter:
 
     def __init__(self, health: Health, metrics: Metrics, clock: Clock, family: IPFamily) -> None:
         self._health = health.family(family)
-        self._all_metrics = metrics
         self._metrics = metrics.family(family)
         self._clock = clock
         self._began: Moment | None = None
@@ -39,7 +38,7 @@ class SyncReporter:
     def began(self) -> None:
         """A sync is about to take all changes queued so far."""
         self._began = self._clock()
-        self._all_metrics.changes_taken()
+        self._health.turned(self._began)
 
     def synced(self, *, ok: bool, triggers: Iterable[float] = ()) -> None:
         """The sync that last began has ended; `ok` if everything stands as it should.
@@ -48,6 +47,7 @@ class SyncReporter:
         sync are kept: their changes are served once a sync is good.
         """
         now = self._clock()
+        self._health.turned(now)
         began = self._began or now
         self._metrics.sync_ended(now.monotonic - began.monotonic)
         self._triggers.extend(triggers)

@@ -43,6 +43,7 @@ class FamilyProxy:
         self._node_view = self._seen_from(node)
         self._asked = False
         self._reported: tuple[frozenset[Problem], tuple[Problem, ...]] = (frozenset(), ())
+        monitor.count_pending(lambda: changes.pending)
         driver.set_local_traffic(self._node_view[1])
         self._proxier = Proxier(
             changes,

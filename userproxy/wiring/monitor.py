@@ -31,6 +31,11 @@ class FamilyMonitor:
         self.reporter = SyncReporter(health, metrics, now, family)
         self._health = health
         self._metrics = metrics.family(family)
+        self._all_metrics = metrics
+
+    def count_pending(self, pending: Callable[[], tuple[int, int]]) -> None:
+        """Have `pending` asked, in another thread, how many Services and how many changes of slices wait for a sync."""
+        self._all_metrics.count_pending(self.family, pending)
 
     def healthy(self) -> bool:
         """Whether the proxy, both families of it, does its work now."""
@@ -75,10 +80,14 @@ class Monitor:
         """Our own Node as it is now: it decides whether load balancers may send here."""
         self._health.node_seen(node)
 
-    def queued(self, events: Mapping[str, int], pending: int) -> None:
-        """There are changes: `events` so far by kind of object, and how many Services now wait for a sync."""
+    def ask_for_nodes(self, listed: Callable[[], bool]) -> None:
+        """Have `listed` asked whether the source has told of Nodes at all."""
+        self._health.ask_for_nodes(listed)
+
+    def queued(self, events: Mapping[str, int]) -> None:
+        """There are changes: `events` so far by kind of object."""
         services, slices = events["Service"], events["EndpointSlice"]
-        self._metrics.services_changed(services - self._services, pending)
+        self._metrics.services_changed(services - self._services)
         self._metrics.slices_changed(slices - self._slices)
         self._services, self._slices = services, slices
 

@@ -97,7 +97,7 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> int:
         node = store.nodes.get(node_name)
         if node is not None:
             monitor.node_seen(node)
-        monitor.queued(store.events, store.pending)
+        monitor.queued(store.events)
         for proxy in proxies:
             proxy.changed(node)
 
@@ -118,6 +118,7 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> int:
     ]
     try:
         truth = await open_truth(settings, store, node_name, changed)
+        monitor.ask_for_nodes(truth.nodes_listed)
         if settings.manifests and node_name not in store.nodes:
             monitor.node_seen(Node(node_name))  # manifests need not have one, and then nobody is about to remove it
         try:

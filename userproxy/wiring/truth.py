@@ -36,6 +36,9 @@ class Truth(Protocol):
     def report(self, problems: Iterable[Problem]) -> None:
         """Tell the source's users what is wrong with their objects now."""
 
+    def nodes_listed(self) -> bool:
+        """Whether the source has told of Nodes at all, so that one that it did not name is not there."""
+
     def server_failed(self, name: str, text: str) -> None:
         """Tell that a server of ours, "healthz" or "metrics", cannot have its address, as the process ends for it."""
 
@@ -71,6 +74,9 @@ class _Manifests:
     def report(self, problems: Iterable[Problem]) -> None:
         """The log has them; manifests have nobody else to tell."""
 
+    def nodes_listed(self) -> bool:
+        return True
+
     def server_failed(self, name: str, text: str) -> None:
         """What ends the process is said at its end."""
 
@@ -95,7 +101,10 @@ class _Api:
         }
 
     async def _wait_for_node(self) -> None:
-        await wait_for_addresses(self._store, self._node_name)  # which says it, if none comes
+        await wait_for_addresses(self._store, self._node_name, self.nodes_listed)  # which says it, if none comes
+
+    def nodes_listed(self) -> bool:
+        return self._source.node_listed
 
     def report(self, problems: Iterable[Problem]) -> None:
         current = frozenset(problems)
