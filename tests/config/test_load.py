@@ -11,6 +11,7 @@ from userproxy.config.kubeproxy import LocalMode
 from userproxy.config.load import Given
 from userproxy.errors import UsageError
 from userproxy.forwarding.ports import PortRange
+from userproxy.routing.reserved_ports import ReservedPorts
 
 HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
 KUBEADM = str(Path(__file__).with_name("kubeadm.conf"))
@@ -52,6 +53,8 @@ def test_defaults() -> None:
         ("half-open-timeout", "1m30s", "half_open_timeout", 90.0),
         ("service-proxy-name", "mine", "proxy_name", "mine"),
         ("event-loop", "asyncio", "event_loop", EventLoop.ASYNCIO),
+        ("reserved-node-ports", "22,9100-9101", "reserved_node_ports", ReservedPorts(((22, 22), (9100, 9101)))),
+        ("reserved-node-ports", "", "reserved_node_ports", ReservedPorts()),
         ("master", "https://10.0.0.1", "master", "https://10.0.0.1"),
         ("master", "", "master", None),
         ("hostname-override", " Node-1 ", "hostname_override", "node-1"),
@@ -101,6 +104,7 @@ def test_flags_become_settings(flag: str, value: str | Sequence[str], field: str
         ("iptables-min-sync-period", "-1s", "--iptables-min-sync-period: -1s is negative"),
         ("drain-timeout", "soon", "--drain-timeout: 'soon' is not a duration"),
         ("drain-timeout", "-5s", "--drain-timeout: -5s is negative"),
+        ("reserved-node-ports", "22-21", "--reserved-node-ports: '22-21' ends before it begins"),
         ("half-open-timeout", "0s", "--half-open-timeout: 0s is not greater than 0"),
         ("service-proxy-name", " ", "--service-proxy-name: an empty name selects no Service"),
         ("service-proxy-name", "a,b=c", "--service-proxy-name: 'a,b=c' is not the value of a label"),

@@ -118,8 +118,8 @@ def test_a_node_port_is_held_against_other_programs(lab: Lab) -> None:
         eventually(lambda: _may_listen(lab, address, NODE_PORT), 30, "the port is free again")  # noqa: B023
 
 
-def test_portals_on_addresses_of_the_node_are_held_against_other_programs(lab: Lab) -> None:
-    """Else such a program would be shut off from its own address without a word."""
+def test_portals_on_addresses_of_the_node_give_way_to_its_programs(lab: Lab) -> None:
+    """Nothing is bound for them, so a program can always start; and then it has its port."""
     lab.serve_http()
     external = ["203.0.113.5", "2001:db8:e::5"]
     balanced = ["198.51.100.7", "2001:db8:e::7"]
@@ -138,12 +138,60 @@ def test_portals_on_addresses_of_the_node_are_held_against_other_programs(lab: L
             assert fetch(lab.outside, (address, 80)).pod
     for address in own:
         eventually(lambda: fetch(lab.outside, (address, 80), 1.0).pod, 30, f"{address} is served")  # noqa: B023
-        with pytest.raises(OSError, match="in use"):
-            lab.node.listen(80, address)
-    lab.manifests.service("web", cluster_ip=CLUSTER_IPS)
+        with lab.node.listen(80, address):
+            eventually(lambda: _connects_to_the_node(lab, address, 80), 30, f"{address} is the program's")  # noqa: B023
+
+
+def test_a_service_cannot_have_the_port_of_kubelet(lab: Lab) -> None:
+    """An external IP on the node's address and port 10250: kubelet can stop and start, and is reached all the while."""
+    lab.serve_http()
+    hosts = (lab.node.address, lab.node.address6)
+    ports = [Port(10250, "stolen"), Port(80, "http")]
+    lab.manifests.slices("web", lab.pods, ports=ports)
+    lab.manifests.service("web", cluster_ip=CLUSTER_IPS, ports=ports, external_ips=hosts)
+    kubelet = [lab.node.listen(10250, host) for host in hosts]
+    proxy = lab.node.start_userproxy("--iptables-sync-period", "1s")
+    for host in hosts:
+        eventually(lambda: fetch(lab.outside, (host, 80), 1.0).pod, 30, f"{host} is served")  # noqa: B023
+        assert _connects_to_the_node(lab, host, 10250)
+    for server in kubelet:
+        server.close()
+    lab.manifests.service("other", cluster_ip="10.96.0.99")  # a full sync, while nobody listens
     lab.settle(*FAMILIES)
-    for address in own:
-        eventually(lambda: _may_listen(lab, address, 80), 30, f"{address} is free again")  # noqa: B023
+    for host in hosts:
+        with pytest.raises(ConnectionRefusedError):
+            lab.outside.connect((host, 10250))
+        with lab.node.listen(10250, host):
+            assert _connects_to_the_node(lab, host, 10250)
+        assert fetch(lab.outside, (host, 80)).pod
+    said = proxy.wait_log(f"{lab.node.address}:10250")
+    assert "default/web:stolen" in said["event"]
+    assert "--reserved-node-ports" in said["event"]
+    assert fetch(lab.client, (CLUSTER_IPS[0], 10250)).pod
+
+
+def test_which_ports_no_service_may_have_is_for_the_operator_to_say(lab: Lab) -> None:
+    lab.serve_http()
+    ports = [Port(10250, "ten"), Port(9100, "nine")]
+    lab.manifests.slice("web", lab.pods, ports=ports)
+    lab.manifests.service("web", cluster_ip=CLUSTER_IPS[0], ports=ports, external_ips=[lab.node.address])
+    proxy = lab.node.start_userproxy("--reserved-node-ports", "22,9100-9101")
+    lab.settle()
+    assert fetch(lab.outside, (lab.node.address, 10250)).pod
+    assert "default/web:nine" in proxy.wait_log("--reserved-node-ports")["event"]
+    with pytest.raises(ConnectionRefusedError):
+        lab.outside.connect((lab.node.address, 9100))
+
+
+def _connects_to_the_node(lab: Lab, address: str, port: int) -> bool:
+    """Whether a program of the node, which says nothing, has the connection: a Pod would answer."""
+    with lab.outside.connect((address, port), 1.0) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        client.settimeout(0.3)
+        try:
+            return client.recv(1) == b"never"
+        except TimeoutError:
+            return True
 
 
 def _may_listen(lab: Lab, address: str, port: int) -> bool:

@@ -40,6 +40,7 @@ from userproxy.proxier.plan import (
     snapshots_of,
 )
 
+NODE_PORT = PortalKind.NODE_PORT
 SERVED = Route(TrafficClass.INTERNAL, Verdict.SERVE, (Endpoint("10.0.0.1", 80),))
 
 
@@ -81,7 +82,6 @@ def perform(
     actions: tuple[Action, ...],
     actual: Actual,
     wanted: dict[ServicePortName, ServicePort],
-    local_addresses: Collection[str] = (),
 ) -> None:
     """What the executor does, without anything to do it to; asserts that each step is safe."""
     granted = grant_portals(wanted.values())
@@ -97,7 +97,7 @@ def perform(
                 assert snapshot.listener in actual.local_ports
                 actual.snapshots[snapshot.listener] = snapshot
             case SyncPortals():
-                actual.programmed = bindings(wanted, granted, actual, local_addresses)
+                actual.programmed = bindings(wanted, granted, actual)
                 routed = {actual.local_ports[name] for name in actual.snapshots}
                 for binding in actual.programmed:
                     assert led_to(binding) <= routed, "a rule leads to a listener that has no route yet"
@@ -108,7 +108,7 @@ def perform(
                 actual.snapshots.pop(name, None)
             case ReleasePort(claim):
                 for binding in actual.programmed or ():
-                    needed = {claim_of(binding.name, portal, local_addresses) for portal in binding.portals}
+                    needed = {claim_of(binding.name, portal) for portal in binding.portals}
                     assert claim not in needed, "a rule still has it"
                 actual.claims.discard(claim)
 
@@ -242,17 +242,17 @@ def test_two_services_may_swap_node_ports_in_one_sync() -> None:
 class TestClaims:
     EXTERNAL = Portal(PortalKind.EXTERNAL_IP, "192.0.2.10", 443)
 
-    def test_a_portal_on_an_address_of_ours_is_claimed(self) -> None:
-        web = structs.replace(a_port("web"), portals=(*a_port("web").portals, self.EXTERNAL))
+    def test_nothing_is_held_but_node_ports(self) -> None:
+        web = structs.replace(a_port("web", node_port=30080), portals=(self.EXTERNAL, Portal(NODE_PORT, "", 30080)))
         actual = Actual()
-        perform(planned(by_name(web), actual, {"192.0.2.10"}), actual, by_name(web), {"192.0.2.10"})
-        assert actual.claims == {Claim("192.0.2.10", Protocol.TCP, 443)}
-        assert kinds(planned(by_name(web), actual)) == ["ReleasePort"], "the address is an interface's no longer"
+        perform(planned(by_name(web), actual, {"192.0.2.10"}), actual, by_name(web))
+        assert actual.claims == {Claim("", Protocol.TCP, 30080)}
+        assert [binding.portals for binding in actual.programmed or ()] == [web.portals]
 
-    def test_a_portal_that_is_not_held_is_not_programmed(self) -> None:
-        web = structs.replace(a_port("web"), portals=(*a_port("web").portals, self.EXTERNAL))
+    def test_a_node_port_that_is_not_held_is_not_programmed(self) -> None:
+        web = a_port("web", node_port=30080)
         actual = Actual(local_ports={listener(web): 41234})
-        (binding,) = bindings(by_name(web), grant_portals([web]), actual, {"192.0.2.10"})
+        (binding,) = bindings(by_name(web), grant_portals([web]), actual)
         assert binding.portals == a_port("web").portals
 
     def test_node_ports_may_be_restricted_to_some_addresses(self) -> None:
@@ -336,14 +336,14 @@ def test_any_sequence_of_worlds_ends_in_the_last_one(
     actual = Actual()
     for wanted, addresses in sequence:
         before = dict(actual.local_ports)
-        perform(planned(wanted, actual, addresses), actual, wanted, addresses)
+        perform(planned(wanted, actual, addresses), actual, wanted)
         listeners = {name for port in wanted.values() for name in port.listeners}
         for name in before.keys() & listeners:
             assert actual.local_ports[name] == before[name], "a listener was moved without need"
     granted = grant_portals(wanted.values())
     assert actual.local_ports.keys() == listeners
     assert actual.snapshots == {each.listener: each for port in wanted.values() for each in snapshots_of(port)}
-    claims = {claim_of(name, portal, addresses) for name, portals in granted.portals.items() for portal in portals}
+    claims = {claim_of(name, portal) for name, portals in granted.portals.items() for portal in portals}
     assert actual.claims == claims - {None}
     assert {b.name: b.portals for b in actual.programmed or ()} == dict(granted.portals)
     assert planned(wanted, actual, addresses) == ()

@@ -1,6 +1,6 @@
 """The executor, between fakes of what stands around it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import pytest
 from msgspec import structs
@@ -47,6 +47,7 @@ class World:
         self.syncs = 0
         self.held: set[tuple[str, int]] = set()
         self.taken_by_others: set[int] = set()
+        self.listening: set[tuple[str, Protocol, int]] = set()
         self.kernel_refuses = False
         self.differs = False
         self.left_behind: dict[ServicePortName, tuple[int, ...]] = {}
@@ -93,6 +94,9 @@ class World:
 
     def release(self, ip: str, protocol: Protocol, port: int) -> None:
         self.held.remove((ip, port))
+
+    async def taken(self, ports: Collection[tuple[str, Protocol, int]]) -> Collection[tuple[str, Protocol, int]]:
+        return self.listening.intersection(ports)
 
 
 class Portals:
@@ -375,7 +379,7 @@ async def test_node_ports_are_claimed_and_served_on_the_addresses_that_are_asked
     world.addresses = frozenset({"127.0.0.1", "192.0.2.10", "198.51.100.7"})
     world.put(a_service("web", "10.96.0.1", 30080, external_ips=("198.51.100.7",)))
     assert await proxier.sync(verify=False)
-    assert world.held == {("192.0.2.10", 30080), ("198.51.100.7", 80)}
+    assert world.held == {("192.0.2.10", 30080)}
     assert [str(portal) for binding in world.bindings or () for portal in binding.portals] == [
         "cluster IP 10.96.0.1:80",
         "external IP 198.51.100.7:80",
@@ -384,6 +388,42 @@ async def test_node_ports_are_claimed_and_served_on_the_addresses_that_are_asked
     world.addresses = frozenset({"127.0.0.1", "192.0.2.11"})
     assert await proxier.sync(verify=True)
     assert world.held == {("192.0.2.11", 30080)}
+
+
+async def test_a_portal_on_an_address_of_the_node_gives_way_to_the_nodes_programs(
+    world: World, proxier: Proxier
+) -> None:
+    world.addresses = frozenset({"127.0.0.1", "192.0.2.10"})
+    web = {"": 80, "kubelet": 10250}
+    specs = tuple(PortSpec(name, Protocol.TCP, port) for name, port in web.items())
+    world.put(a_service("web", "10.96.0.1", ports=specs, external_ips=("192.0.2.10", "198.51.100.7")))
+    assert await proxier.sync(verify=False)
+    assert world.held == set(), "a program can always start"
+    kept = (
+        "default/web:kubelet: external IP 192.0.2.10:10250 (TCP) is not served: port 10250 of this node is kept for its"
+        " own services (--reserved-node-ports)"
+    )
+    assert served(world) == {
+        "10.96.0.1:80",
+        "192.0.2.10:80",
+        "198.51.100.7:80",
+        "10.96.0.1:10250",
+        "198.51.100.7:10250",
+    }
+    assert {problem.text for problem in proxier.problems} == {kept}
+    world.listening = {("192.0.2.10", Protocol.TCP, 80)}
+    assert await proxier.sync(verify=True)
+    assert "192.0.2.10:80" not in served(world)
+    taken = "default/web: external IP 192.0.2.10:80 (TCP) is not served: a program of this node listens there"
+    assert {problem.text for problem in proxier.problems} == {kept, taken}
+    world.listening = set()
+    assert await proxier.sync(verify=True)
+    assert "192.0.2.10:80" in served(world)
+    assert {problem.text for problem in proxier.problems} == {kept}
+
+
+def served(world: World) -> set[str]:
+    return {f"{portal.ip}:{portal.port}" for binding in world.bindings or () for portal in binding.portals}
 
 
 async def test_a_name_that_no_rule_can_bear_does_not_end_the_proxier(

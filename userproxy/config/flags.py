@@ -19,6 +19,7 @@ from userproxy.config.kinds import (
     NUMBER,
     PATHS,
     PORT,
+    PORTS,
     REAL,
     SWITCH,
     TEXT,
@@ -80,6 +81,12 @@ FLAGS: tuple[Flag, ...] = (
         LABEL,
         "Serve only Services labelled service.kubernetes.io/service-proxy-name: NAME.",
         "proxy_name",
+    ),
+    _own(
+        "reserved-node-ports",
+        PORTS,
+        "Ports of the node's own services, such as 10250 or 6443-6445: on the node's addresses no external IP,"
+        " load-balancer IP or cluster IP may have them.",
     ),
     _own("event-loop", choice(EventLoop), "Which event loop carries the traffic."),
     _own("context", NAME, "Context of the kubeconfig; its current one by default."),

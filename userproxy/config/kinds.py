@@ -13,6 +13,7 @@ from userproxy.addresses import HIGHEST_PORT
 from userproxy.config.decode import LARGEST_INT, check_duration
 from userproxy.config.kubeproxy import VModule
 from userproxy.durations import parse_duration
+from userproxy.routing.reserved_ports import parse_reserved_ports
 
 # What Kubernetes takes for one (k8s.io/apimachinery, validation.IsValidLabelValue).
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -131,6 +132,7 @@ ADDRESS = Kind("IP[:PORT]", str)
 DURATION = Kind("DURATION", check_duration)
 NUMBER = Kind("N", _number)
 PORT = Kind("PORT", _port)
+PORTS = Kind("PORTS", parse_reserved_ports)
 REAL = Kind("NUMBER", _real)
 SWITCH = Kind("true|false", _switch, is_switch=True)
 LIST = Kind("LIST", _list, is_repeatable=True)

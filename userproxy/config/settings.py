@@ -17,6 +17,7 @@ from userproxy.config.kubeproxy import (
 )
 from userproxy.durations import parse_duration
 from userproxy.forwarding.ports import PortRange, parse_port_range
+from userproxy.routing.reserved_ports import NODE_SERVICES, ReservedPorts
 
 
 class PortalMode(StrEnum):
@@ -39,7 +40,8 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     """What only flags set. Time limits are seconds.
 
     Without `manifests` the API server is the source: `master` is its address and `context` the kubeconfig's
-    context, None for the current one. `config_file` is where the rest was read from.
+    context, None for the current one. `config_file` is where the rest was read from. `reserved_node_ports` are kept for
+    the node's own services.
     """
 
     manifests: tuple[Path, ...] = ()
@@ -51,6 +53,7 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     half_open_timeout: float = 600.0
     proxy_name: str | None = None
     event_loop: EventLoop = EventLoop.AUTO
+    reserved_node_ports: ReservedPorts = NODE_SERVICES
 
 
 class Settings(OwnSettings, frozen=True, kw_only=True):

@@ -1,11 +1,19 @@
 """Ports held by sockets, so that no other program takes a port whose traffic we redirect."""
 
+import asyncio
 import errno
+import os
 import socket
+from collections.abc import Collection
 from typing import TypeAlias
+
+import structlog
 
 from userproxy.errors import PortUnavailableError
 from userproxy.model import IPFamily, Protocol
+from userproxy.portals.listening import listened_on, why_not
+
+log = structlog.get_logger()
 
 Claim: TypeAlias = tuple[str, Protocol, int]
 """Address, empty for every one of the family; protocol; port."""
@@ -25,6 +33,7 @@ class PortClaims:
     def __init__(self, family: IPFamily) -> None:
         self._family = family
         self._sockets: dict[Claim, socket.socket] = {}
+        self._told = ""
 
     @property
     def held(self) -> frozenset[Claim]:
@@ -53,6 +62,31 @@ class PortClaims:
         held = self._sockets.pop((ip, protocol, port), None)
         if held is not None:
             held.close()
+
+    async def taken(self, ports: Collection[Claim]) -> frozenset[Claim]:
+        """Those of `ports`, each of one address, on which a program listens now. Nothing is bound to find that out.
+
+        Where the kernel does not tell, this is logged once and nothing counts as taken.
+        """
+        if not ports:
+            return frozenset()
+        own = {os.fstat(held.fileno()).st_ino for held in self._sockets.values()}
+        try:
+            found = await asyncio.to_thread(listened_on, self._family, ports, own)
+        except OSError as error:
+            self._tell(why_not(error))
+            return frozenset()
+        self._told = ""
+        return found
+
+    def _tell(self, reason: str) -> None:
+        if reason != self._told:
+            self._told = reason
+            log.warning(
+                "What listens here cannot be found out: portals on this node's addresses may take programs' traffic",
+                family=self._family,
+                reason=reason,
+            )
 
     def close(self) -> None:
         """Gives every port back."""

@@ -170,8 +170,8 @@ def plan(
 
     First what new rules will lead to, then the rules, then the removal of what old rules led to: if the
     rules cannot be written, everything that the old ones need is still there. `preferred_ports` are those that an
-    earlier process had, in the order of its listeners. `local_addresses` are those of our interfaces: portals on them
-    are claimed as node ports are. `verify` has the portals synced even if nothing changed.
+    earlier process had, in the order of its listeners. `local_addresses` are those of our interfaces. `verify` has the
+    portals synced even if nothing changed.
     """
     listeners = {name: port for port in wanted.values() for name in port.listeners}
     opened = [
@@ -184,10 +184,10 @@ def plan(
         claim: (portal, name)
         for name, portals in granted.portals.items()
         for portal in portals
-        if (claim := claim_of(name, portal, local_addresses)) is not None
+        if (claim := claim_of(name, portal)) is not None
     }
     claimed = [ClaimPort(claim, *why) for claim, why in needed.items() if claim not in actual.claims]
-    changed = bool(opened or claimed) or bindings(wanted, granted, actual, local_addresses) != actual.programmed
+    changed = bool(opened or claimed) or bindings(wanted, granted, actual) != actual.programmed
     synced = [SyncPortals()] if changed or verify else []
     routed = plan_routes(wanted, granted, wanted, actual, local_addresses)
     closed = [CloseListener(name) for name in actual.local_ports if name not in listeners]
@@ -196,10 +196,7 @@ def plan(
 
 
 def bindings(
-    wanted: Mapping[ServicePortName, ServicePort],
-    granted: Granted,
-    actual: Actual,
-    local_addresses: Collection[str] = (),
+    wanted: Mapping[ServicePortName, ServicePort], granted: Granted, actual: Actual
 ) -> tuple[PortalBinding, ...]:
     """What the portal driver should program: of open listeners, the portals that need no claim or have it.
 
@@ -215,7 +212,7 @@ def bindings(
             found.append(
                 PortalBinding(
                     name,
-                    tuple(portal for portal in portals if _is_held(name, portal, actual, local_addresses)),
+                    tuple(portal for portal in portals if _is_held(name, portal, actual)),
                     internal=leads[TrafficClass.INTERNAL],
                     external=leads[service_port.external],
                     on_node=leads[service_port.on_node],
@@ -226,9 +223,9 @@ def bindings(
     return tuple(found)
 
 
-def claim_of(name: ServicePortName, portal: Portal, local_addresses: Collection[str]) -> Claim | None:
-    """What must be held for a portal: node ports always, other addresses if they are an interface's own."""
-    if portal.kind is PortalKind.NODE_PORT or portal.ip in local_addresses:
+def claim_of(name: ServicePortName, portal: Portal) -> Claim | None:
+    """What must be held for a portal: node ports alone, whose numbers authors of Services cannot choose freely."""
+    if portal.kind is PortalKind.NODE_PORT:
         return Claim(portal.ip, name.protocol, portal.port)
     return None
 
@@ -281,6 +278,6 @@ def _preferred(position: int, ports: Sequence[int]) -> int | None:
     return ports[position] if position < len(ports) else None
 
 
-def _is_held(name: ServicePortName, portal: Portal, actual: Actual, local_addresses: Collection[str]) -> bool:
-    claim = claim_of(name, portal, local_addresses)
+def _is_held(name: ServicePortName, portal: Portal, actual: Actual) -> bool:
+    claim = claim_of(name, portal)
     return claim is None or claim in actual.claims

@@ -19,6 +19,7 @@ from userproxy.model import (
     ServicePortName,
     ServiceState,
 )
+from userproxy.proxier.own_addresses import contested, withhold
 from userproxy.proxier.plan import (
     Action,
     Actual,
@@ -39,16 +40,21 @@ from userproxy.proxier.plan import (
 from userproxy.proxier.seams import Claims, Conntrack, Forwarding, PortalDriver, Source
 from userproxy.proxier.stale import stale_udp, udp_leads
 from userproxy.routing.node_ports import node_port_ips
+from userproxy.routing.reserved_ports import NODE_SERVICES, ReservedPorts
 from userproxy.routing.services import NoLocalEndpoints, Scope, service_ports
 
 log = structlog.get_logger()
 
 
 class NodePortAddresses(Struct, frozen=True):
-    """Where node ports are served: kube-proxy's ``nodePortAddresses`` and ``iptables.localhostNodePorts``."""
+    """Where node ports are served: kube-proxy's ``nodePortAddresses`` and ``iptables.localhostNodePorts``.
+
+    `reserved` are ports of the node's own services, which no other kind of portal on its addresses may have.
+    """
 
     cidrs: tuple[str, ...] = ()
     localhost: bool = True
+    reserved: ReservedPorts = NODE_SERVICES
 
 
 class _Listed:
@@ -225,7 +231,7 @@ class Proxier:
         if self._preferred is None:
             self._preferred = await self._portals.local_ports()
         self._local_addresses = await self._portals.local_addresses()
-        self._placed = place_node_ports(self._granted, self.node_port_ips)
+        self._placed = await self._give_way(place_node_ports(self._granted, self.node_port_ips))
         actions = plan(self._wanted, self._placed, self._actual, self._preferred, self._local_addresses, verify=verify)
         self._refused = ()
         for action in actions:
@@ -234,6 +240,17 @@ class Proxier:
             except PortUnavailableError as error:
                 self._refused += _refusal(action, error, self._scope.family)
         return actions
+
+    async def _give_way(self, granted: Granted) -> Granted:
+        """The same without the portals that this node's own programs need."""
+        places = contested(granted, self._local_addresses)
+        return withhold(
+            granted,
+            places,
+            taken=await self._claims.taken(places),
+            reserved=self._node_ports.reserved,
+            node_ips=self._scope.node_ips,
+        )
 
     @property
     def node_port_ips(self) -> tuple[str, ...] | None:
@@ -271,7 +288,7 @@ class Proxier:
                         endpoints=_Listed(snapshot.endpoints),
                     )
             case SyncPortals():
-                wanted = bindings(self._wanted, self._placed, actual, self._local_addresses)
+                wanted = bindings(self._wanted, self._placed, actual)
                 differed = await self._portals.sync(wanted, verify=verify)
                 before, actual.programmed = actual.programmed or (), wanted
                 await self._unpin_flows(before, differed=differed)
@@ -294,7 +311,7 @@ class Proxier:
 
     def _report(self) -> None:
         left_out = (problem for known in self._known.values() for problem in known.left_out)
-        current = frozenset((*self._granted.conflicts, *left_out, *self._refused))
+        current = frozenset((*self._placed.conflicts, *left_out, *self._refused))
         for text in sorted(problem.text for problem in current - self._problems):
             log.warning(text, family=self._scope.family)
         for text in sorted(problem.text for problem in self._problems - current):

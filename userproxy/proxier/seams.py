@@ -1,7 +1,7 @@
 """What the proxier needs of the adapters around it. Each proxier has those of one address family."""
 
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from userproxy.model import (
     ListenerName,
@@ -85,6 +85,9 @@ class Claims(typing.Protocol):
 
     def release(self, ip: str, protocol: Protocol, port: int) -> None:
         """Let go of a held port."""
+
+    async def taken(self, ports: Collection[tuple[str, Protocol, int]]) -> Collection[tuple[str, Protocol, int]]:
+        """Those of `ports`, by address, protocol and number, on which a program listens now. Holds nothing."""
 
 
 class Conntrack(typing.Protocol):

@@ -13,6 +13,7 @@ from userproxy.proxier.proxier import NodePortAddresses, Proxier
 from userproxy.proxier.runner import SyncRunner
 from userproxy.proxier.seams import PortalDriver
 from userproxy.routing.local_traffic import local_traffic
+from userproxy.routing.reserved_ports import ReservedPorts
 from userproxy.routing.selection import Locality
 from userproxy.routing.services import Scope
 from userproxy.telemetry.health_checks import HealthCheckServers
@@ -51,7 +52,7 @@ class FamilyProxy:
             driver,
             self._claims,
             self._node_view[0],
-            NodePortAddresses(settings.node_port_addresses, settings.localhost_node_ports),
+            NodePortAddresses(settings.node_port_addresses, settings.localhost_node_ports, _reserved(settings)),
             Conntrack(self.family) if driver.name != "none" else None,
         )
         self._syncs = SyncRunner(settings.min_sync_period, settings.sync_period)
@@ -141,3 +142,11 @@ class FamilyProxy:
             self.family,
         )
         return scope, traffic
+
+
+def _reserved(settings: Settings) -> ReservedPorts:
+    """The ports of the node's services: those of the flag, and our own."""
+    own = {settings.metrics_bind_address.port}
+    if settings.healthz_bind_address is not None:
+        own.add(settings.healthz_bind_address.port)
+    return ReservedPorts((*settings.reserved_node_ports.ranges, *((port, port) for port in sorted(own))))

@@ -1,0 +1,108 @@
+"""What programs listen on, as the kernel tells it."""
+
+import socket
+from contextlib import ExitStack, closing
+
+import pytest
+
+from tests.portals.conftest import Network
+from userproxy.model import IPFamily, Protocol
+from userproxy.portals.claims import PortClaims
+from userproxy.portals.listening import listened_on
+
+PORT = 8080
+LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
+TCP, UDP = Protocol.TCP, Protocol.UDP
+STREAM, DATAGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
+
+
+def program(address: str, kind: socket.SocketKind = STREAM, *, v6only: bool = False, port: int = PORT) -> socket.socket:
+    made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+    if ":" in address:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+    made.bind((address, port))
+    if kind == STREAM:
+        made.listen()
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _second_address(network: Network) -> None:
+    network.shell("ip", "address", "add", "127.0.0.2/8", "dev", "lo")
+
+
+def heard(network: Network, family: IPFamily, protocol: Protocol) -> bool:
+    place = (LOOPBACK[family], protocol, PORT)
+    return network.run(lambda: listened_on(family, [place])) == {place}
+
+
+@pytest.mark.parametrize(
+    ("address", "v6only", "four", "six"),
+    [
+        ("127.0.0.1", False, True, False),
+        ("0.0.0.0", False, True, False),
+        ("127.0.0.2", False, False, False),
+        ("::1", False, False, True),
+        ("::", False, True, True),
+        ("::", True, False, True),
+        ("::ffff:127.0.0.1", False, True, False),
+    ],
+)
+@pytest.mark.parametrize(("protocol", "kind"), [(TCP, STREAM), (UDP, DATAGRAM)])
+def test_who_gets_packets_of_an_address(
+    network: Network,
+    protocol: Protocol,
+    kind: socket.SocketKind,
+    address: str,
+    v6only: bool,
+    four: bool,
+    six: bool,
+) -> None:
+    assert not heard(network, IPFamily.IPV4, protocol)
+    with network.run(lambda: program(address, kind, v6only=v6only)):
+        assert (heard(network, IPFamily.IPV4, protocol), heard(network, IPFamily.IPV6, protocol)) == (four, six)
+        other = UDP if protocol is TCP else TCP
+        assert not heard(network, IPFamily.IPV4, other)
+    assert not heard(network, IPFamily.IPV4, protocol)
+
+
+def test_a_connection_from_a_port_is_no_program_that_listens(network: Network) -> None:
+    """A port of the ephemeral range is now and then somebody's source: a bind would fail, but nothing is taken away."""
+
+    def scenario() -> frozenset[tuple[str, Protocol, int]]:
+        with (
+            program("127.0.0.1", port=9090),
+            closing(socket.socket()) as client,
+            closing(socket.socket(type=DATAGRAM)) as asker,
+        ):
+            client.bind(("127.0.0.1", PORT))
+            client.connect(("127.0.0.1", 9090))
+            asker.bind(("127.0.0.1", PORT))
+            asker.connect(("127.0.0.1", 9090))
+            return listened_on(IPFamily.IPV4, [("127.0.0.1", TCP, PORT), ("127.0.0.1", UDP, PORT)])
+
+    assert network.run(scenario) == frozenset()
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_few_and_many_ports_at_once(network: Network, count: int) -> None:
+    with ExitStack() as stack:
+        for number in range(0, count, 2):
+            stack.enter_context(network.run(lambda: program("127.0.0.1", port=9000 + number)))  # noqa: B023 -- at once
+        places = [("127.0.0.1", TCP, 9000 + number) for number in range(count)]
+        assert network.run(lambda: listened_on(IPFamily.IPV4, places)) == set(places[::2])
+
+
+@pytest.mark.parametrize("family", list(IPFamily))
+def test_our_own_claims_are_no_other_program(network: Network, family: IPFamily) -> None:
+    """The claim of a UDP node port looks like any other socket."""
+    claims, others = PortClaims(family), PortClaims(family)
+    place = (LOOPBACK[family], UDP, PORT)
+    network.run(lambda: claims.claim("", UDP, PORT))
+
+    async def asked(by: PortClaims) -> frozenset[tuple[str, Protocol, int]]:
+        return await by.taken([place])
+
+    assert network.run_loop(lambda: asked(claims)) == frozenset()
+    assert network.run_loop(lambda: asked(others)) == {place}
+    claims.close()

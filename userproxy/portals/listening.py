@@ -1,0 +1,98 @@
+"""Which ports of this node programs listen on, found out without touching them: the kernel's list of sockets.
+
+Layout and numbers: linux/inet_diag.h, linux/sock_diag.h; sock_diag(7).
+"""
+
+import errno
+import socket
+import struct
+from collections.abc import Collection, Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import closing
+
+from userproxy.model import IPFamily, Protocol
+from userproxy.portals import netlink
+
+SocketAddress = tuple[str, Protocol, int]
+"""Address, protocol, port."""
+
+_SOCK_DIAG = 4  # NETLINK_SOCK_DIAG, linux/netlink.h
+_BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY
+_V6ONLY = 11  # INET_DIAG_SKV6ONLY
+_REQUEST = struct.Struct("=BBBxI")  # struct inet_diag_req_v2, up to its struct inet_diag_sockid
+_PORTS = struct.Struct(">HH")
+_SOCKET_ID = 48
+_ANSWER = struct.Struct(">4xH2x16s16x12x")  # the parts of struct inet_diag_msg that matter, up to its last five numbers
+_INODE = struct.Struct("=16xI")
+
+_LISTENING = {
+    Protocol.TCP: (socket.IPPROTO_TCP, 1 << 10),  # TCP_LISTEN, net/tcp_states.h
+    Protocol.UDP: (socket.IPPROTO_UDP, 1 << 7),  # TCP_CLOSE, in which UDP sockets are that are not connected
+}
+_FAMILIES = {IPFamily.IPV4: (socket.AF_INET, socket.AF_INET6), IPFamily.IPV6: (socket.AF_INET6,)}
+"""Whose sockets get packets of a family: one of IPv6 may get those of IPv4, too."""
+_MAPPED = bytes(10) + b"\xff\xff"
+
+_ONE_BY_ONE = 16
+"""Up to so many ports are asked for one by one; beyond, all sockets are listed once: ours alone are thousands."""
+
+
+def listened_on(
+    family: IPFamily, addresses: Collection[SocketAddress], own: AbstractSet[int] = frozenset()
+) -> frozenset[SocketAddress]:
+    """Those of `addresses` on which a program of this network namespace listens, by itself or on every address.
+
+    For UDP that is any socket without a peer. Sockets whose inodes are in `own` do not count. Raises OSError where the
+    kernel does not tell.
+    """
+    found: set[SocketAddress] = set()
+    with closing(netlink.netlink_socket(_SOCK_DIAG)) as kernel:
+        for protocol in _LISTENING:
+            wanted: dict[int, dict[bytes, SocketAddress]] = {}
+            for each in addresses:
+                if each[1] == protocol:
+                    wanted.setdefault(each[2], {})[_packed(each[0])] = each
+            for address, port in _sockets(kernel, family, protocol, wanted.keys(), own):
+                heard = wanted[port]
+                found.update([heard[address]] if address in heard else () if any(address) else heard.values())
+    return frozenset(found)
+
+
+def _sockets(
+    kernel: socket.socket, family: IPFamily, protocol: Protocol, ports: AbstractSet[int], own: AbstractSet[int]
+) -> Iterator[tuple[bytes, int]]:
+    """Address, zero for every one, and port of each listening socket with one of these ports."""
+    number, states = _LISTENING[protocol]
+    for kind in _FAMILIES[family] if ports else ():
+        for asked in sorted(ports) if len(ports) <= _ONE_BY_ONE else (0,):
+            place = _PORTS.pack(asked, 0) + bytes(_SOCKET_ID - _PORTS.size)
+            for data, bodies in netlink.dump(kernel, _BY_FAMILY, _REQUEST.pack(kind, number, 0, states) + place):
+                for begin, end in bodies:
+                    port, address = _ANSWER.unpack_from(data, begin)
+                    if port in ports and _INODE.unpack_from(data, begin + _ANSWER.size)[0] not in own:
+                        rest = begin + _ANSWER.size + _INODE.size
+                        heard = _heard(family, kind, address, netlink.attributes(data, rest, end), data)
+                        if heard is not None:
+                            yield heard, port
+
+
+def _heard(family: IPFamily, kind: int, address: bytes, extra: dict[int, netlink.Place], data: bytes) -> bytes | None:
+    """The address of `family` whose packets a socket gets; None if it gets none of that family."""
+    if kind == socket.AF_INET:
+        return address[:4]
+    if family is IPFamily.IPV6:
+        return address
+    if address.startswith(_MAPPED):
+        return address[len(_MAPPED) :]
+    v6only = _V6ONLY in extra and any(data[slice(*extra[_V6ONLY])])
+    return None if any(address) or v6only else bytes(4)
+
+
+def _packed(ip: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip)
+
+
+def why_not(error: OSError) -> str:
+    """Why the kernel did not tell, in words for the log."""
+    missing = " (it takes the kernel's inet_diag, tcp_diag and udp_diag)" if error.errno == errno.ENOENT else ""
+    return f"{error.strerror or error}{missing}"
