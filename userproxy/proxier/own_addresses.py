@@ -27,7 +27,7 @@ def withhold(
     reserved: ReservedPorts,
     node_ips: Collection[str] = (),
 ) -> Granted:
-    """The same without portals at `places` that this node's programs or node ports have, or are to have; each is a problem.
+    """The same without portals at `places` that belong to programs of this node or to node ports; each is a problem.
 
     `taken` are places where a program listens; `reserved` are ports of the node's services. `node_ips` are what its
     Node calls its addresses: a load-balancer IP on an interface that is none of them is there for its Service, and
