@@ -11,7 +11,7 @@ import pytest
 
 from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, eventually, named, open_bench
 from userproxy.forwarding import dialer
-from userproxy.model import Endpoint
+from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 
 Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
 Address = tuple[str, int]
@@ -94,6 +94,54 @@ async def test_shutting_down_gives_up_dials(black_hole: Address) -> None:
 async def test_addresses_without_a_route_are_failures_like_any_other(bench: Bench, serve: Serve) -> None:
     bench.route_to((LOOPBACK, 0), await serve(named(b"live")))
     assert {await ask(bench) for _ in range(4)} == {b"live"}
+
+
+async def test_a_listener_never_dials_itself(bench: Bench, serve: Serve) -> None:
+    bench.route_to(bench.address)
+    with pytest.raises(ConnectionResetError):
+        await ask(bench)
+    await bench.eventually_idle()
+    statistics = bench.forwarder.statistics(NAME)
+    assert (statistics.accepted, statistics.unserved, statistics.dial_failures) == (1, 1, 4)
+    bench.route_to(bench.address, await serve(named(b"live")))
+    assert {await ask(bench) for _ in range(4)} == {b"live"}
+    assert statistics.accepted == 5
+
+
+async def test_two_listeners_do_not_dial_each_other(bench: Bench) -> None:
+    other = ListenerName(ServicePortName("default", "other", "", Protocol.TCP))
+    port = bench.forwarder.open(other)
+    bench.forwarder.update(Snapshot(other, Verdict.SERVE, (Endpoint(*bench.address),), None))
+    bench.route_to((LOOPBACK, port))
+    with pytest.raises(ConnectionResetError):
+        await ask(bench)
+    await bench.eventually_idle()
+    assert bench.forwarder.statistics(other).accepted == 0
+
+
+async def test_the_port_of_a_closed_listener_may_be_dialled(bench: Bench) -> None:
+    """What listens there is somebody else by now."""
+    other = ListenerName(ServicePortName("default", "other", "", Protocol.TCP))
+    port = bench.forwarder.open(other)
+    bench.forwarder.close(other)
+    with socket.socket() as successor:
+        await eventually(lambda: _listens(successor, port))
+        bench.route_to((LOOPBACK, port))
+        _, writer = await bench.connect()
+        successor.setblocking(False)
+        client, _ = await asyncio.get_running_loop().sock_accept(successor)
+        client.close()
+        writer.close()
+
+
+def _listens(sock: socket.socket, port: int) -> bool:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((LOOPBACK, port))
+    except OSError:
+        return False
+    sock.listen()
+    return True
 
 
 async def test_a_socket_that_may_not_be_made_costs_one_client_and_not_the_listener(

@@ -11,6 +11,7 @@ import structlog
 
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget, is_shortage
+from userproxy.forwarding.own_addresses import OwnAddresses
 from userproxy.forwarding.poller import HANGUP, Poller
 from userproxy.forwarding.sockets import reset_on_close, start_dial
 from userproxy.model import Endpoint, ListenerName
@@ -23,13 +24,25 @@ TIME_LIMITS: Final = (0.25, 0.5, 1.0, 2.0)
 
 
 class Dialer:
-    """What all dials of a process share: the poller, the time limits, the descriptor budget."""
+    """What all dials of a process share: the poller, the time limits, the descriptor budget, whom not to dial."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, poller: Poller, budget: DescriptorBudget) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, poller: Poller, budget: DescriptorBudget, own: OwnAddresses
+    ) -> None:
         self.loop = loop
         self.poller = poller
         self.budget = budget
+        self.own = own
         self.limits = tuple(DeadlineQueue[Dial](loop, seconds, Dial.time_out) for seconds in TIME_LIMITS)
+
+    def connect(self, endpoint: Endpoint) -> tuple[SocketType | None, int]:
+        """A socket that connects to `endpoint`, and errno as of `connect_ex`; ELOOP and no socket if that is ourselves.
+
+        Raises OSError where no socket can be had.
+        """
+        if endpoint in self.own:
+            return None, errno.ELOOP
+        return start_dial(endpoint)
 
     def shut_down(self) -> None:
         for queue in self.limits:
@@ -94,7 +107,7 @@ class Dial:
             if endpoint is None:
                 break
             try:
-                backend, error = start_dial(endpoint)
+                backend, error = dialer.connect(endpoint)
             except OSError as failure:
                 if is_shortage(failure):
                     dialer.budget.wait(self.start, refused_by_kernel=True)
@@ -104,7 +117,7 @@ class Dial:
             self._attempt += 1
             self._tried += (endpoint,)
             self._backend = backend
-            if error in {0, errno.EINPROGRESS}:
+            if backend is not None and error in {0, errno.EINPROGRESS}:
                 # Also a connection that is there already: its first event says that it is writable.
                 dialer.limits[self._attempt].add(self)
                 dialer.poller.add(backend.fileno(), self._on_event, self)

@@ -18,6 +18,7 @@ from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import PER_CONNECTION, DescriptorBudget
 from userproxy.forwarding.dialer import Dial, Dialer
 from userproxy.forwarding.listener import Listener
+from userproxy.forwarding.own_addresses import OwnAddresses
 from userproxy.forwarding.pipes import PipePool
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.ports import PortRange
@@ -120,7 +121,8 @@ class Forwarder:
         self._pipes = PipePool(self._budget)
         self._half_open = DeadlineQueue[Relay](loop, options.half_open_timeout, Relay.expire)
         self._relays = RelayContext(self._poller, self._pipes, self._half_open)
-        self._dialer = Dialer(loop, self._poller, self._budget)
+        self._own = OwnAddresses()
+        self._dialer = Dialer(loop, self._poller, self._budget, self._own)
         flow_limit, flow_limit_per_listener = flow_limits(options.descriptor_limit)
         self._udp = UdpPlane(loop, self._budget, UdpOptions(flow_limit, flow_limit_per_listener, options.udp_timeout))
         self._listen: Mapping[Protocol, Callable[[_Service, int | None], ProtocolListener]] = {
@@ -192,6 +194,8 @@ class Forwarder:
         service = self._services.pop(listener)
         if service.listener is not None:
             service.listener.close()
+            if isinstance(service.listener, Listener):
+                self._own.discard(listener.family, service.listener.port)
         service.balancer.leave_affinity()
         if service.connections:
             self._closed.add(service)
@@ -246,12 +250,14 @@ class Forwarder:
             self._expiry.cancel()
 
     def _listen_tcp(self, service: _Service, preferred_port: int | None) -> ProtocolListener:
+        sock = self._bind(ListeningSocket, service.name.family, preferred_port)
+        self._own.add(service.name.family, sock.getsockname()[0], sock.port)
         return Listener(
             self._loop,
             self._poller,
             self._budget,
             service.name,
-            self._bind(ListeningSocket, service.name.family, preferred_port),
+            sock,
             partial(self._accepted, service),
             portals_only=self._options.portals_only,
         )
