@@ -15,13 +15,49 @@ iptables -t nat -N KUBE-PORTALS-HOST
 """
 
 
-def test_only_what_was_removed_is_said() -> None:
+def in_namespaces(script: str) -> "subprocess.CompletedProcess[str]":
     if os.geteuid() != 0 or not shutil.which("iptables"):
         pytest.skip("needs root and iptables: makes rules in a network namespace")
-    command = ["unshare", "--net", "--mount", "sh", "-e", "-c", SCRIPT, sys.executable]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    command = ["unshare", "--net", "--mount", "sh", "-e", "-c", script, sys.executable]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_only_what_was_removed_is_said() -> None:
+    done = in_namespaces(SCRIPT)
     removed, nothing = done.stdout.splitlines()
     assert removed.endswith(", table nat: removed the chain KUBE-PORTALS-HOST with 0 rules")
     assert nothing == "Nothing of userproxy was found."
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+BESIDE = """
+mount -t tmpfs none /run
+iptables -t nat -N KUBE-PORTALS-HOST
+exec "$0" -c '
+import subprocess, sys
+from userproxy.model import IPFamily
+from userproxy.portals.ownership import Ownership
+owner = Ownership(IPFamily.IPV4)
+owner.take()
+for flags in [], ["--force"]:
+    print("exit", subprocess.run([sys.executable, "-m", "userproxy", "cleanup", *flags]).returncode, flush=True)
+'
+"""
+
+
+def test_a_running_userproxy_keeps_its_rules_unless_they_are_taken_by_force() -> None:
+    done = in_namespaces(BESIDE)
+    refused, removed, forced = done.stdout.splitlines()
+    assert (refused, forced) == ("exit 1", "exit 0")
+    assert removed.endswith("removed the chain KUBE-PORTALS-HOST with 0 rules")
+    (refusal,) = done.stderr.splitlines()
+    assert refusal.startswith("Error: nothing was removed, because another userproxy keeps the IPv4 portals")
+
+
+def test_without_the_right_to_read_rules_it_fails() -> None:
+    done = in_namespaces('mount -t tmpfs none /run; exec setpriv --bounding-set=-net_admin "$0" -m userproxy cleanup')
+    assert (done.returncode, done.stdout) == (1, "")
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("Error: ")
+    assert "CAP_NET_ADMIN" in sentence

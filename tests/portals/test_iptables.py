@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -29,12 +28,12 @@ from tests.portals.examples import (
 from tests.portals.strategies import binding_lists, local_traffics
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily, Portal, PortalBinding, PortalKind
-from userproxy.portals import iptables, variant
-from userproxy.portals.iptables import MOST_UNREAD, IptablesDriver, cleanup_all
+from userproxy.portals import iptables
+from userproxy.portals.iptables import MOST_UNREAD, IptablesDriver
 from userproxy.portals.programs import save
 from userproxy.portals.rules import CHAINS, portal_rules
 from userproxy.portals.tables import Chains, parse_save
-from userproxy.portals.variant import Tools, Variant, installed, legacy_tables
+from userproxy.portals.variant import Tools, Variant, legacy_tables
 
 Tables = dict[str, Chains]
 
@@ -430,67 +429,6 @@ def test_killed_half_way_the_next_one_converges(node: Network, tools: Tools, rou
     assert {chain: rules for chain, rules in after["nat"].items() if chain.startswith("KUBE-")} == {
         chain: rules for chain, rules in web_rules(tools.family)["nat"].items() if chain.startswith("KUBE-")
     }
-
-
-def test_cleanup_clears_both_families_and_variants(network: Network) -> None:
-    every = [tools for family in IPFamily for tools in installed(family)]
-    before = {}
-    for tools in every:
-        before[tools] = with_foreign_rules(network, tools)
-        text = "".join(
-            f"*{table}\n" + "".join(f":{chain} - [0:0]\n-A {chain} -j RETURN\n" for chain in chains) + "COMMIT\n"
-            for table, chains in CHAINS.items()
-        )
-        network.shell(tools.restore, "--noflush", text=text)
-    told = network.run(cleanup_all)
-    assert {tools: kernel(network, tools) for tools in every} == before
-    assert len(told) == 7 * len(every)
-    for tools in every:
-        assert f"{tools.label}, table nat: removed the chain KUBE-PORTALS-HOST with 1 rule" in told
-    assert network.run(cleanup_all) == []
-
-
-def test_cleanup_of_a_clean_host_creates_nothing(network: Network) -> None:
-    assert network.run(cleanup_all) == []
-    for family in IPFamily:
-        assert network.run(partial(legacy_tables, family)) == frozenset()
-
-
-@pytest.mark.parametrize("lacking", ["ip6tables", "IPv6"])
-def test_cleanup_where_there_is_no_ipv6_cleans_ipv4(
-    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
-) -> None:
-    """Either the programs are missing, or the kernel refuses them."""
-    if lacking == "IPv6":
-        for name in ("ip6tables-nft-save", "ip6tables-legacy-save", "ip6tables-save"):
-            (tmp_path / name).write_text("#!/bin/sh\necho 'Address family not supported by protocol' >&2\nexit 3\n")
-            (tmp_path / name).chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-        network.shell("ip6tables-legacy", "-t", "nat", "-N", "KUBE-PORTALS-HOST")
-    else:
-        for program in Path("/usr/sbin").glob("iptables*"):
-            (tmp_path / program.name).symlink_to(program.resolve())
-        monkeypatch.setattr(variant, "_SYSTEM_PATHS", str(tmp_path))
-        monkeypatch.setenv("PATH", str(tmp_path))
-    for tools in installed(IPFamily.IPV4):
-        network.shell(tools.restore, "--noflush", text="*nat\n:KUBE-PORTALS-HOST - [0:0]\nCOMMIT\n")
-    told = network.run(cleanup_all)
-    assert [sentence for sentence in told if "removed the chain KUBE-PORTALS-HOST" in sentence] == told
-    assert len(told) == len(installed(IPFamily.IPV4))
-
-
-def test_cleanup_passes_over_a_variant_that_the_kernel_lacks(
-    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lacking = tmp_path / "iptables-nft-save"
-    lacking.write_text("#!/bin/sh\necho 'Failed to initialize nft: Protocol not supported' >&2\nexit 1\n")
-    lacking.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    network.shell("iptables-legacy", "-t", "nat", "-N", "KUBE-PORTALS-HOST")
-    told = network.run(cleanup_all)
-    assert told[1:] == ["iptables-legacy, table nat: removed the chain KUBE-PORTALS-HOST with 0 rules"]
-    assert told[0].startswith("iptables-nft: left as it is, because it cannot be read: ")
-    assert told[0].endswith("failed with exit status 1: Failed to initialize nft: Protocol not supported")
 
 
 def test_a_chain_that_a_foreign_rule_leads_to_is_left(node: Network, tools: Tools) -> None:

@@ -2,22 +2,42 @@
 
 import click
 
-from userproxy.cli.errors import exit_on_usage_error
+from userproxy.cli.errors import FAILED, exit_on_usage_error
 
 
 @click.command()
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also while userproxy runs on this node. Its Services are then unreachable until it next checks its rules"
+    " (--iptables-sync-period).",
+)
 @exit_on_usage_error
-def cleanup() -> None:
-    """Remove every rule and chain of userproxy, in both iptables variants, and say what was removed."""
+def cleanup(*, force: bool = False) -> None:
+    """Remove every rule and chain of userproxy, in both iptables variants, and say what was removed.
+
+    Where userproxy runs on this node nothing is touched, and the exit code is 1; so it is where something cannot be
+    read or removed.
+    """
     import structlog
 
-    from userproxy.portals.iptables import cleanup_all
+    from userproxy.errors import KernelToolError
+    from userproxy.portals.cleanup import cleanup_all
+    from userproxy.portals.ownership import OwnedError
     from userproxy.telemetry.logging import configure
 
     if not structlog.is_configured():  # `run --cleanup` has flags for that
         configure(0)
-    removed = cleanup_all()
-    for text in removed:
+    try:
+        cleaned = cleanup_all(force=force)
+    except OwnedError as error:
+        hint = "stop it first; --force takes its rules away all the same, and nobody is served until it repairs them"
+        raise KernelToolError(f"nothing was removed, because {error}: {hint}") from error
+    for text in cleaned.said:
         click.echo(text)
-    if not removed:
+    for text in cleaned.failed:
+        click.echo(f"Error: {text}", err=True)
+    if cleaned.failed:
+        raise SystemExit(FAILED)
+    if not cleaned.said:
         click.echo("Nothing of userproxy was found.")

@@ -18,7 +18,7 @@ from userproxy.portals.programs import save
 from userproxy.portals.restore import RestoreWriter
 from userproxy.portals.rules import CHAINS, NAT, Rule, portal_rules
 from userproxy.portals.tables import local_ports, parse_save
-from userproxy.portals.variant import Tools, Variant, detect, installed, legacy_tables
+from userproxy.portals.variant import Tools, Variant, detect
 from userproxy.portals.writer import ConflictError, Writer, is_small
 
 log = structlog.get_logger()
@@ -52,7 +52,7 @@ class IptablesDriver:
         self._shared = shared
         self._others = None if shared else OtherProxies(family)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="portals")
-        self._tables: _Tables | None = None
+        self._tables: Tables | None = None
         self._rendered: dict[tuple[PortalBinding, str, LocalTraffic], tuple[Rule, ...]] = {}
         self._rule_counts: Counter[str] = Counter()
 
@@ -105,11 +105,11 @@ class IptablesDriver:
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    def _opened(self) -> "_Tables":
+    def _opened(self) -> "Tables":
         if self._tables is None:
             tools = detect(self._family)
             log.info("Found iptables", family=self._family, variant=tools.variant, because=tools.reason)
-            self._tables = _Tables(tools, shared=self._shared)
+            self._tables = Tables(tools, shared=self._shared)
         return self._tables
 
     def _sync(self, bindings: tuple[PortalBinding, ...], local_traffic: LocalTraffic, *, verify: bool) -> bool:
@@ -135,7 +135,7 @@ class IptablesDriver:
         return self._opened().remove()
 
 
-class _Tables:
+class Tables:
     """The tables of one variant: read, changed, and read back."""
 
     def __init__(self, tools: Tools, *, shared: bool = False) -> None:
@@ -240,45 +240,3 @@ class _SmallChanges:
             self._usable = False
             return None
         return LibiptcWriter()
-
-
-def cleanup_all() -> list[str]:
-    """Removes our rules and chains of both families from both variants; a sentence for each thing removed or left.
-
-    Blocking. A variant that cannot be read, because the kernel lacks it, is told of and passed over. A machine
-    without ip6tables or without IPv6 is passed over in silence.
-    Raises KernelToolError where iptables is not installed, no variant can be read or a removal is refused.
-    """
-    sentences = _cleanup(IPFamily.IPV4)
-    try:
-        return sentences + _cleanup(IPFamily.IPV6)
-    except _NothingToReadError as error:
-        log.debug("No IPv6 tables to clean up", v=2, err=str(error))
-        return sentences
-
-
-class _NothingToReadError(KernelToolError):
-    """No variant of one family is installed, or none works with this kernel."""
-
-
-def _cleanup(family: IPFamily) -> list[str]:
-    sentences: list[str] = []
-    unreadable: list[KernelToolError] = []
-    try:
-        found = installed(family)
-    except KernelToolError as error:
-        raise _NothingToReadError(str(error)) from error
-    for tools in found:
-        if tools.variant is Variant.LEGACY and not legacy_tables(family) & CHAINS.keys():
-            continue
-        tables = _Tables(tools)
-        try:
-            tables.read()
-        except KernelToolError as error:
-            unreadable.append(error)
-            sentences.append(f"{tools.label}: left as it is, because it cannot be read: {error}")
-        else:
-            sentences += tables.remove()
-    if len(unreadable) == len(found):
-        raise _NothingToReadError(str(unreadable[0])) from unreadable[0]
-    return sentences

@@ -1,80 +1,264 @@
-"""One userproxy keeps the chains of a node: two would take each other's rules for leftovers, and remove them."""
+"""One userproxy keeps the chains of a node: two would take each other's rules for leftovers, and remove them.
 
+How one process follows another. The right to write the chains is a name. Whoever wants it while another process has it
+connects to that name, and the end of the connection says that it is free: the process has given it up, or has ended
+in whatever way. Whoever has given it up connects, too, and is told by one byte that its successor's rules stand.
+"""
+
+import asyncio
 import os
 import socket
 import struct
 import time
 from typing import Final
 
+import structlog
+
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
+from userproxy.portals.unix_sockets import user_of
+
+log = structlog.get_logger()
 
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred, linux/socket.h
 
 _GRACE_SECONDS: Final = 1.0
 _LOOK_EVERY: Final = 0.02
+_PAUSE_SECONDS: Final = 1.0
+"""After accept(2) has failed, for want of descriptors mostly."""
+
+_WAITS: Final = b"w"
+"""From a contender: it is ready to serve, and takes over as soon as it may."""
+_STANDS: Final = b"s"
+"""From the owner: its rules stand."""
+
+
+class OwnedError(KernelToolError):
+    """Another userproxy writes the chains of this node."""
 
 
 class Ownership:
     """The right to write the chains of one address family in the network namespace of the calling thread.
 
     It is a socket with an abstract name (unix(7)), which belongs to the namespace and goes with its process, however
-    that ends.
+    that ends. A process of another user that has the name is no userproxy, and keeps us from nothing.
     """
 
     def __init__(self, family: IPFamily) -> None:
         self._family = family
-        self._name = f"\0userproxy-portals-{family}"
+        self._name = f"userproxy-portals-{family}"
         self._held: socket.socket | None = None
         self._is_others = False
+        self._contenders: _Contenders | None = None
+
+    @property
+    def contended(self) -> bool:
+        """Whether another userproxy is ready to serve and waits for us to give it up."""
+        return self._contenders is not None and bool(self._contenders.waiting)
 
     def take(self) -> None:
-        """Have it from now on, if we do not have it yet. Raises KernelToolError where another userproxy has it.
+        """Have it from now on, if we do not have it yet. Raises OwnedError where another userproxy has it.
 
-        A process of another user that has the name is no userproxy, and keeps us from nothing. Blocks for up to a
-        second when it first finds another one.
+        Blocks for up to a second when it first finds another one.
         """
         if self._held is not None or self._bind():
             return
         if not self._is_others:
-            # Asked once: nobody accepts, so a queue of questions would fill up.
-            if not self._holder_is_as_we_are():
+            if not self._is_still_others():
                 return
-            # A killed process goes at once, and a program that it was just starting has its sockets until execve(2).
-            deadline = time.monotonic() + _GRACE_SECONDS
-            while time.monotonic() < deadline:
-                time.sleep(_LOOK_EVERY)
-                if self._bind():
-                    return
             self._is_others = True
-        raise KernelToolError(
-            f"another userproxy keeps the {self._family} portals of this node, and there can be but one"
-        )
+        raise OwnedError(f"another userproxy keeps the {self._family} portals of this node, and there can be but one")
+
+    async def acquire(self) -> None:
+        """Have it, as soon as another userproxy that has it now gives it up or ends; until then it knows that we wait.
+
+        From then on contenders are heard, on the running loop.
+        """
+        if self._held is None and not self._bind() and self._holder_may_be_as_we_are():
+            log.info("Another userproxy keeps the portals of this node: waiting for its end", family=self._family)
+            await self._until_let_go()
+            while not self._bind() and self._holder_may_be_as_we_are():
+                await asyncio.sleep(_LOOK_EVERY)
+                await self._until_let_go()
+        if self._held is not None and self._contenders is None:
+            self._contenders = _Contenders(self._held)
+
+    def announce(self) -> None:
+        """Tell whoever had it before, now or later, that our rules stand."""
+        if self._contenders is not None:
+            self._contenders.tell()
 
     def release(self) -> None:
-        """Let another process have it."""
+        """Let another process have it; those that wait for it are told. On the loop's thread where it was acquired."""
+        contenders, self._contenders = self._contenders, None
+        if contenders is not None:
+            contenders.stop_listening()
         if self._held is not None:
             self._held.close()
             self._held = None
+        if contenders is not None:
+            contenders.let_go()  # only now: they try to have it as soon as they hear this
+
+    def _is_still_others(self) -> bool:
+        """Whether another userproxy has it after a moment, too; else it is ours, or another user's.
+
+        A killed process goes at once, and a program that it was just starting has its sockets until execve(2).
+        """
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while self._holder_may_be_as_we_are():
+            if time.monotonic() > deadline:
+                return True
+            time.sleep(_LOOK_EVERY)
+            if self._bind():
+                return False
+        return False
 
     def _bind(self) -> bool:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            made.bind(self._name)
+            made.bind(f"\0{self._name}")
             made.listen()
         except OSError:
             made.close()
             return False
+        made.settimeout(0)
         self._held, self._is_others = made, False
         return True
 
-    def _holder_is_as_we_are(self) -> bool:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-            asking.settimeout(0)
+    def _holder_may_be_as_we_are(self) -> bool:
+        return user_of(self._name) in (None, os.geteuid())
+
+    async def _until_let_go(self) -> None:
+        """Return once it may be free, at once where its owner cannot be reached."""
+        asking = _connection_to(self._name)
+        if asking is None:
+            return
+        with asking:
             try:
-                asking.connect(self._name)
+                asking.send(_WAITS)
+                while await asyncio.get_running_loop().sock_recv(asking, 1):
+                    pass
             except OSError:
-                return False
-            credentials = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        user: int = _CREDENTIALS.unpack(credentials)[1]
-        return user == os.geteuid()
+                pass  # the owner has gone without reading what we sent
+
+
+class Succession:
+    """What becomes of an ownership that was given up: `taken` by another userproxy, whose rules `stand`."""
+
+    def __init__(self, family: IPFamily) -> None:
+        self._name = f"userproxy-portals-{family}"
+        self.taken = False
+        self.stands = False
+
+    async def watch(self) -> None:
+        """Keep both true until cancelled."""
+        while True:
+            successor = _connection_to(self._name)
+            if successor is not None:
+                with successor:
+                    await self._listen(successor)
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async def _listen(self, successor: socket.socket) -> None:
+        if _user(successor) != os.geteuid():
+            return
+        self.taken = True
+        try:
+            while await asyncio.get_running_loop().sock_recv(successor, 1) == _STANDS:
+                self.stands = True
+        except OSError:
+            pass
+        self.taken = self.stands = False
+
+
+class _Contenders:
+    """The connections of those who want what we have, or had it before."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self.waiting: set[socket.socket] = set()
+        self._loop = asyncio.get_running_loop()
+        self._listening = listening
+        self._descriptor = listening.fileno()
+        self._all: set[socket.socket] = set()
+        self._stands = False
+        self._closed = False
+        self._listen()
+
+    def tell(self) -> None:
+        """Say that our rules stand, to those who are connected and all who will be."""
+        if not self._stands:
+            self._stands = True
+            for contender in list(self._all):
+                self._say_so(contender)
+
+    def stop_listening(self) -> None:
+        self._closed = True
+        self._loop.remove_reader(self._descriptor)
+
+    def let_go(self) -> None:
+        for contender in list(self._all):
+            self._drop(contender)
+
+    def _listen(self) -> None:
+        if not self._closed:
+            self._loop.add_reader(self._descriptor, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            contender, _ = self._listening.accept()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._loop.remove_reader(self._descriptor)
+            self._loop.call_later(_PAUSE_SECONDS, self._listen)
+            return
+        if _user(contender) != os.geteuid():
+            contender.close()
+            return
+        contender.settimeout(0)
+        self._all.add(contender)
+        self._loop.add_reader(contender.fileno(), self._read, contender)
+        if self._stands:
+            self._say_so(contender)
+
+    def _read(self, contender: socket.socket) -> None:
+        try:
+            said = contender.recv(1)
+        except BlockingIOError:
+            return
+        except OSError:
+            said = b""
+        if said == _WAITS:
+            self.waiting.add(contender)
+        elif not said:
+            self._drop(contender)
+
+    def _say_so(self, contender: socket.socket) -> None:
+        try:
+            contender.send(_STANDS)
+        except OSError:
+            self._drop(contender)
+
+    def _drop(self, contender: socket.socket) -> None:
+        self._all.discard(contender)
+        self.waiting.discard(contender)
+        self._loop.remove_reader(contender.fileno())
+        contender.close()
+
+
+def _connection_to(name: str) -> socket.socket | None:
+    """A non-blocking connection to the owner of an abstract name; None where nobody listens, or its queue is full."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.settimeout(0)
+    try:
+        made.connect(f"\0{name}")
+    except OSError:
+        made.close()
+        return None
+    return made
+
+
+def _user(peer: socket.socket) -> int:
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    user: int = _CREDENTIALS.unpack(credentials)[1]
+    return user

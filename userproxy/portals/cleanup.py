@@ -1,0 +1,87 @@
+"""Taking away what a proxy has left, of both families and both variants of iptables."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import structlog
+from msgspec import Struct
+
+from userproxy.errors import KernelToolError
+from userproxy.model import IPFamily
+from userproxy.portals.iptables import Tables
+from userproxy.portals.ownership import Ownership
+from userproxy.portals.privileges import may_write_rules
+from userproxy.portals.rules import CHAINS
+from userproxy.portals.variant import Tools, Variant, installed, legacy_tables
+
+log = structlog.get_logger()
+
+_KERNEL_LACKS_IT = "not supported"
+"""What EPROTONOSUPPORT and EAFNOSUPPORT are called: where the kernel has no such tables nothing can be left in them."""
+
+
+class Cleaned(Struct, frozen=True):
+    """What a cleanup has done: a sentence for each thing `said`, and for each thing that it had to leave (`failed`)."""
+
+    said: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+
+    def __add__(self, other: "Cleaned") -> "Cleaned":
+        return Cleaned(self.said + other.said, self.failed + other.failed)
+
+
+def cleanup_all(*, force: bool = False) -> Cleaned:
+    """Remove our rules and chains of both families from both variants. Blocking.
+
+    A variant that the kernel lacks is told of and passed over; a machine without ip6tables or without IPv6 is passed
+    over in silence. Raises OwnedError where a userproxy runs whose rules they are, and nothing is touched then; with
+    `force` they are removed all the same. Raises KernelToolError where rules cannot be touched at all.
+    """
+    if not may_write_rules():
+        raise KernelToolError("rules can be read and removed only with CAP_NET_ADMIN, which this process does not have")
+    with ExitStack() as stack:
+        for family in IPFamily:
+            if not force:
+                stack.enter_context(_owned(family))
+        return _cleanup(IPFamily.IPV4) + _cleanup(IPFamily.IPV6)
+
+
+@contextmanager
+def _owned(family: IPFamily) -> Iterator[None]:
+    """Meanwhile nobody else begins to write."""
+    ownership = Ownership(family)
+    ownership.take()
+    try:
+        yield
+    finally:
+        ownership.release()
+
+
+def _cleanup(family: IPFamily) -> Cleaned:
+    try:
+        found = installed(family)
+    except KernelToolError as error:
+        if family is IPFamily.IPV6:
+            log.debug("No IPv6 tables to clean up", v=2, err=str(error))
+            return Cleaned()
+        return Cleaned(failed=(str(error),))
+    cleaned = Cleaned()
+    for tools in found:
+        if tools.variant is Variant.NFT or legacy_tables(family) & CHAINS.keys():
+            cleaned += _clean(tools)
+    return cleaned
+
+
+def _clean(tools: Tools) -> Cleaned:
+    tables = Tables(tools)
+    try:
+        tables.read()
+    except KernelToolError as error:
+        text = f"{tools.label}: left as it is, because it cannot be read: {error}"
+        if _KERNEL_LACKS_IT not in str(error):
+            return Cleaned(failed=(text,))
+        return Cleaned() if tools.family is IPFamily.IPV6 else Cleaned((text,))
+    try:
+        return Cleaned(tuple(tables.remove()))
+    except KernelToolError as error:
+        return Cleaned(failed=(f"{tools.label}: not removed: {error}",))
