@@ -6,14 +6,14 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from typing import NamedTuple
 
 import pytest
 
 from tests.portals.conftest import Network
-from userproxy.model import IPFamily
+from userproxy.model import IPFamily, Protocol
 from userproxy.portals.conntrack import Conntrack, ConntrackEntry
 
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
@@ -34,6 +34,7 @@ class Addresses(NamedTuple):
 V4 = Addresses(IPFamily.IPV4, "iptables", "192.0.2.1", "192.0.2.10", "10.96.0.1", "10.96.0.10", 24)
 V6 = Addresses(IPFamily.IPV6, "ip6tables", "2001:db8::1", "2001:db8::10", "fd00:96::1", "fd00:96::10", 64)
 DNS, NODE_PORT = 53, 30053
+UDP, TCP = (Protocol.UDP,), (Protocol.TCP,)
 
 
 class Node:
@@ -78,10 +79,10 @@ class Node:
                     if time.monotonic() > deadline:
                         raise
 
-    def lead(self, port: int, local_port: int, *, destination: str = "") -> None:
-        """The only rule from now on: datagrams to `port` of the portal, or of `destination`, go to a local port."""
+    def lead(self, port: int, local_port: int, *, destination: str = "", protocol: str = "udp") -> None:
+        """The only rule from now on: packets to `port` of the portal, or of `destination`, go to a local port."""
         self._network.shell(self.at.iptables, "-t", "nat", "-F", "PREROUTING")
-        where = ("-d", destination or self.at.portal, "-p", "udp", "--dport", str(port))
+        where = ("-d", destination or self.at.portal, "-p", protocol, "--dport", str(port))
         to = ("-j", "REDIRECT", "--to-ports", str(local_port))
         self._network.shell(self.at.iptables, "-t", "nat", "-A", "PREROUTING", *where, *to)
 
@@ -102,17 +103,21 @@ class Node:
         made.bind((address, port))
         return made
 
-    def delete(self, is_stale: Callable[[ConntrackEntry], bool]) -> int:
-        return self._network.run_loop(lambda: Conntrack(self.at.family).delete_udp(is_stale))
+    def ignore(self) -> None:
+        """Have the portal's address, as long as no rule has it, answer no connection from now on."""
+        self._elsewhere.shell(self.at.iptables, "-A", "INPUT", "-p", "tcp", "-j", "DROP")
 
-    def entries(self) -> set[ConntrackEntry]:
+    def delete(self, is_stale: Callable[[ConntrackEntry], bool], protocols: Collection[Protocol] = UDP) -> int:
+        return self._network.run_loop(lambda: Conntrack(self.at.family).delete(protocols, is_stale))
+
+    def entries(self, protocols: Collection[Protocol] = UDP) -> set[ConntrackEntry]:
         found: set[ConntrackEntry] = set()
 
         def keep(entry: ConntrackEntry) -> bool:
             found.add(entry)
             return False
 
-        assert self.delete(keep) == 0
+        assert self.delete(keep, protocols) == 0
         return found
 
 
@@ -196,6 +201,35 @@ def test_a_client_that_wrote_to_a_node_port_before_there_was_a_rule(node: Node) 
         assert received(listener) == b"3"
 
 
+def test_a_client_that_dialled_before_there_was_a_rule(node: Node) -> None:
+    at = node.at
+    node.ignore()
+    with (
+        closing(node.listener(kind=socket.SOCK_STREAM)) as listener,
+        closing(node.listener(DNS, socket.SOCK_STREAM)) as other,
+        closing(node.client(socket.SOCK_STREAM)) as client,
+        closing(node.client(socket.SOCK_STREAM)) as before,
+    ):
+        listener.listen()
+        other.listen()
+        before.connect((at.node, DNS))
+        client.setblocking(False)
+        assert client.connect_ex((at.portal, DNS)) == errno.EINPROGRESS
+        early = ConntrackEntry(at.client, port_of(client), at.portal, DNS, at.portal, DNS, protocol=Protocol.TCP)
+        deadline = time.monotonic() + 10
+        while node.entries(TCP) != {early}:
+            assert time.monotonic() < deadline
+        node.lead(DNS, port_of(listener), protocol="tcp")
+        assert node.entries(UDP) == set()
+        assert node.delete(lambda _: True, UDP) == 0
+        assert node.delete(lambda entry: entry == early, (*TCP, *UDP)) == 1
+        listener.settimeout(10)
+        with listener.accept()[0], other.accept()[0] as established:
+            assert node.entries(TCP) == set(), "who has an answer is not looked at"
+            before.sendall(b"still there")
+            assert established.recv(100) == b"still there"
+
+
 def test_everything_else_stays(node4: Node) -> None:
     at = node4.at
     with (
@@ -245,12 +279,12 @@ def test_the_other_family_is_not_looked_at(network: Network, node4: Node) -> Non
         node4.lead(DNS, port_of(listener))
         client.sendto(b"1", (V4.portal, DNS))
         assert received(listener) == b"1"
-        assert network.run_loop(lambda: Conntrack(IPFamily.IPV6).delete_udp(lambda _: True)) == 0
+        assert network.run_loop(lambda: Conntrack(IPFamily.IPV6).delete(UDP, lambda _: True)) == 0
         assert len(node4.entries()) == 1
 
 
 def test_nothing_to_delete_is_no_error(network: Network, capsys: pytest.CaptureFixture[str]) -> None:
-    assert network.run_loop(lambda: Conntrack(IPFamily.IPV4).delete_udp(lambda _: True)) == 0
+    assert network.run_loop(lambda: Conntrack(IPFamily.IPV4).delete(UDP, lambda _: True)) == 0
     assert capsys.readouterr().out == ""
 
 
@@ -260,7 +294,7 @@ def test_without_the_privilege_it_goes_on_and_says_so_once(
     network.run(drop_capabilities)
     conntrack = Conntrack(IPFamily.IPV4)
     for _ in range(3):
-        assert network.run_loop(lambda: conntrack.delete_udp(lambda _: True)) == 0
+        assert network.run_loop(lambda: conntrack.delete(UDP, lambda _: True)) == 0
     output = capsys.readouterr().out
     assert output.count("Stale conntrack entries cannot be deleted") == 1
     assert os.strerror(errno.EPERM) in output
@@ -276,7 +310,7 @@ def test_the_loop_goes_on_meanwhile(network: Network) -> None:
         def is_stale(_: ConntrackEntry) -> bool:
             return asyncio.run_coroutine_threadsafe(answer(), loop).result(10)
 
-        return await Conntrack(IPFamily.IPV4).delete_udp(is_stale)
+        return await Conntrack(IPFamily.IPV4).delete(UDP, is_stale)
 
     network.shell("iptables", "-A", "INPUT", "-m", "state", "--state", "INVALID", "-j", "DROP")
     with closing(network.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))) as own:

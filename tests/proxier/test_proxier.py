@@ -1,6 +1,8 @@
 """The executor, between fakes of what stands around it."""
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 
 import pytest
 from msgspec import structs
@@ -27,8 +29,9 @@ from userproxy.model import (
     Verdict,
 )
 from userproxy.portals.conntrack import ConntrackEntry
+from userproxy.proxier.flows import StaleFlows
 from userproxy.proxier.proxier import NodePortAddresses, Proxier
-from userproxy.proxier.stale import UdpEntry
+from userproxy.proxier.stale import FlowEntry
 from userproxy.routing.selection import Locality
 from userproxy.routing.services import NoLocalEndpoints, Scope
 
@@ -335,14 +338,14 @@ async def test_what_is_said_of_the_node_while_a_sync_runs_counts_for_the_next_on
     assert world.syncs == 2
 
 
-class Flows:
+class Tracked:
     """The kernel's connection tracking: what it was asked to forget."""
 
     def __init__(self) -> None:
-        self.asked: list[Callable[[UdpEntry], bool]] = []
+        self.asked: list[tuple[Collection[Protocol], Callable[[FlowEntry], bool]]] = []
 
-    async def delete_udp(self, is_stale: Callable[[UdpEntry], bool]) -> int:
-        self.asked.append(is_stale)
+    async def delete(self, protocols: Collection[Protocol], is_stale: Callable[[FlowEntry], bool]) -> int:
+        self.asked.append((protocols, is_stale))
         return 0
 
 
@@ -351,27 +354,46 @@ def translated(port: int, local_port: int) -> ConntrackEntry:
 
 
 async def test_clients_that_were_led_elsewhere_are_forgotten_once_rules_are_others(world: World) -> None:
-    flows = Flows()
-    proxier = Proxier(world, world, Portals(world), world, HERE, conntrack=flows)
+    tracked = Tracked()
+    flows = StaleFlows(tracked, pause=0)
+    proxier = Proxier(world, world, Portals(world), world, HERE, flows=flows)
+
+    async def sync(*, verify: bool = False) -> None:
+        """Returns once whatever has become stale by it has been looked for."""
+        await proxier.sync(verify=verify)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await flows.run()
+
     ports = (PortSpec("dns", Protocol.UDP, 53),)
     world.put(a_service("dns", "10.96.0.1", ports=ports))
-    await proxier.sync(verify=False)
-    (first,) = flows.asked
+    await sync()
+    ((protocols, first),) = tracked.asked
+    assert protocols == {Protocol.UDP}
     (local_port,) = world.open_ports.values()
     assert (first(translated(53, local_port)), first(translated(53, 999))) == (False, True)
     world.put(a_service("web", "10.96.0.2"))
-    await proxier.sync(verify=False)
-    await proxier.sync(verify=True)
-    assert len(flows.asked) == 1, "TCP is none of its business, nor is a sync that changes nothing"
+    await sync()
+    await sync(verify=True)
+    ((protocols, second),) = tracked.asked[1:]
+    assert protocols == {Protocol.TCP}, "a sync that changes nothing is none of its business"
+    early = ConntrackEntry("10.244.1.2", 40000, "10.96.0.2", 80, "10.96.0.2", 80, protocol=Protocol.TCP)
+    assert second(early), "whoever dialled the new Service a moment too early"
     world.differs = True
-    await proxier.sync(verify=True)
-    assert len(flows.asked) == 2, "rules that had to be repaired may have let clients past"
-    assert flows.asked[-1](ConntrackEntry("10.244.1.2", 40000, "10.96.0.1", 53, "10.96.0.1", 53))
+    await sync(verify=True)
+    ((protocols, third),) = tracked.asked[2:]
+    assert protocols == {Protocol.TCP, Protocol.UDP}, "rules that had to be repaired may have let clients past"
+    assert third(ConntrackEntry("10.244.1.2", 40000, "10.96.0.1", 53, "10.96.0.1", 53))
+    assert third(early)
+    world.differs = False
     world.drop("dns")
-    await proxier.sync(verify=False)
-    assert flows.asked[-1](translated(53, local_port))
-    await proxier.sync(verify=True)
-    assert len(flows.asked) == 3, "without UDP there is nothing to forget"
+    await sync()
+    assert tracked.asked[-1][1](translated(53, local_port))
+    world.drop("web")
+    await sync()
+    world.differs = True
+    await sync(verify=True)
+    assert len(tracked.asked) == 5, "without portals there is nothing to forget"
 
 
 async def test_node_ports_are_claimed_and_served_on_the_addresses_that_are_asked_for(world: World) -> None:

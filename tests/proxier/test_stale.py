@@ -5,14 +5,14 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from userproxy.model import Lead, Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Verdict
-from userproxy.proxier.stale import stale_udp, udp_leads
+from userproxy.proxier.stale import Leads, Stale, portal_leads
 
 VIP, LB, NODE, POD, FOREIGN = "10.96.0.10", "203.0.113.5", "192.0.2.10", "10.244.1.5", "198.51.100.53"
 REJECT, DROP = Lead(Verdict.REJECT), Lead(Verdict.DROP)
-A, B = 41000, 42000
+A, B, C = 41000, 42000, 43000
 
 
 class Entry(Struct, frozen=True):
@@ -22,6 +22,7 @@ class Entry(Struct, frozen=True):
     port: int
     reply_source: str
     reply_port: int
+    protocol: Protocol = Protocol.UDP
 
     @property
     def destination_local(self) -> bool:
@@ -30,6 +31,15 @@ class Entry(Struct, frozen=True):
     @property
     def reply_local(self) -> bool:
         return self.reply_source == NODE
+
+
+def after(now: Iterable[PortalBinding], before: Iterable[PortalBinding] = ()) -> Stale:
+    """What is looked for once the rules of `now` stand in place of those of `before`, which had been looked after."""
+    leads = Leads()
+    leads.change((), before := list(before))
+    leads.take()
+    leads.change(before, now)
+    return leads.take()
 
 
 def led(destination: str, port: int, local_port: int) -> Entry:
@@ -65,7 +75,7 @@ def dns(
 
 @pytest.mark.parametrize("destination", [(VIP, 53), (LB, 53), (NODE, 30053)])
 def test_whoever_wrote_before_the_rules(destination: tuple[str, int]) -> None:
-    stale = stale_udp([dns(serve(A))])
+    stale = after([dns(serve(A))])
     assert stale.matches(untranslated(*destination))
     assert stale.matches(led(*destination, B)), "as left by a process before us"
     assert stale.matches(Entry(*destination, POD, 53)), "as left by kube-proxy"
@@ -87,17 +97,17 @@ def test_whoever_wrote_before_the_rules(destination: tuple[str, int]) -> None:
     ],
 )
 def test_what_concerns_no_portal_stays(entry: Entry) -> None:
-    assert not stale_udp([dns(serve(A))], [dns(serve(B))]).matches(entry)
+    assert not after([dns(serve(A))], [dns(serve(B))]).matches(entry)
 
 
 def test_a_listener_that_moved() -> None:
-    stale = stale_udp([dns(serve(B))], [dns(serve(A))])
+    stale = after([dns(serve(B))], [dns(serve(A))])
     assert [stale.matches(led(VIP, 53, port)) for port in (A, B)] == [True, False]
     assert [stale.matches(led(NODE, 30053, port)) for port in (A, B)] == [True, False]
 
 
 def test_a_portal_that_is_gone() -> None:
-    stale = stale_udp([], [dns(serve(A))])
+    stale = after([], [dns(serve(A))])
     assert stale.matches(led(VIP, 53, A))
     assert stale.matches(led(NODE, 30053, A))
     assert not stale.matches(untranslated(VIP, 53)), "whose it is now we do not know"
@@ -106,14 +116,14 @@ def test_a_portal_that_is_gone() -> None:
 
 @pytest.mark.parametrize("refusal", [REJECT, DROP, Lead(Verdict.REJECT, A)])
 def test_a_portal_that_is_refused(refusal: Lead) -> None:
-    stale = stale_udp([dns(refusal)])
+    stale = after([dns(refusal)])
     assert stale.matches(led(VIP, 53, A))
     assert stale.matches(untranslated(VIP, 53))
     assert stale.matches(Entry(NODE, 30053, POD, 53))
 
 
 def test_each_class_of_traffic_has_its_port() -> None:
-    stale = stale_udp([dns(serve(A), serve(B), serve(A))])
+    stale = after([dns(serve(A), serve(B), serve(A))])
     assert not stale.matches(led(VIP, 53, A))
     assert stale.matches(led(VIP, 53, B))
     assert not stale.matches(led(LB, 53, A))
@@ -122,16 +132,16 @@ def test_each_class_of_traffic_has_its_port() -> None:
 
 def test_external_traffic_that_moved_to_a_listener_of_its_own() -> None:
     together, apart = dns(serve(A)), dns(serve(A), serve(B), serve(A))
-    stale = stale_udp([apart], [together])
+    stale = after([apart], [together])
     assert stale.matches(led(LB, 53, A)), "whether its client is on this node is not to be seen"
     assert not stale.matches(led(VIP, 53, A))
-    assert not stale_udp([apart], [apart]).matches(led(LB, 53, A)), "only once"
-    assert stale_udp([together], [apart]).matches(led(LB, 53, B))
-    assert not stale_udp([together], [apart]).matches(led(LB, 53, A))
+    assert not after([apart], [apart]).matches(led(LB, 53, A)), "only once"
+    assert after([together], [apart]).matches(led(LB, 53, B))
+    assert not after([together], [apart]).matches(led(LB, 53, A))
 
 
 def test_external_traffic_that_is_dropped_now() -> None:
-    stale = stale_udp([dns(serve(A), DROP, serve(A))], [dns(serve(A))])
+    stale = after([dns(serve(A), DROP, serve(A))], [dns(serve(A))])
     assert stale.matches(led(LB, 53, A))
     assert stale.matches(led(NODE, 30053, A))
     assert not stale.matches(led(VIP, 53, A))
@@ -140,20 +150,57 @@ def test_external_traffic_that_is_dropped_now() -> None:
 def test_an_address_comes_before_a_node_port() -> None:
     everywhere = dns(serve(A), portals=[Portal(PortalKind.NODE_PORT, "", 30053)])
     here = dns(serve(B), portals=[Portal(PortalKind.EXTERNAL_IP, NODE, 30053)])
-    assert [stale_udp([everywhere, here]).matches(led(NODE, 30053, port)) for port in (A, B)] == [True, False]
-    assert stale_udp([everywhere], [everywhere, here]).matches(led(NODE, 30053, B))
-    assert not stale_udp([everywhere], [everywhere, here]).matches(led(NODE, 30053, A))
+    assert [after([everywhere, here]).matches(led(NODE, 30053, port)) for port in (A, B)] == [True, False]
+    assert after([everywhere], [everywhere, here]).matches(led(NODE, 30053, B))
+    assert not after([everywhere], [everywhere, here]).matches(led(NODE, 30053, A))
 
 
 def test_a_node_port_on_one_address() -> None:
-    stale = stale_udp([dns(serve(A), portals=[Portal(PortalKind.NODE_PORT, NODE, 30053)])])
+    stale = after([dns(serve(A), portals=[Portal(PortalKind.NODE_PORT, NODE, 30053)])])
     assert stale.matches(untranslated(NODE, 30053))
     assert not stale.matches(led(NODE, 30053, A))
 
 
-def test_tcp_is_left_alone() -> None:
-    assert not stale_udp([dns(serve(A), protocol=Protocol.TCP)]).matches(untranslated(VIP, 53))
-    assert udp_leads([dns(serve(A), protocol=Protocol.TCP)]) == {}
+def test_each_protocol_has_portals_of_its_own() -> None:
+    tcp = dns(serve(A), protocol=Protocol.TCP)
+    assert not after([tcp]).matches(untranslated(VIP, 53))
+    assert after([tcp]).matches(structs.replace(untranslated(VIP, 53), protocol=Protocol.TCP))
+    assert after([tcp, dns(serve(B))]).matches(led(VIP, 53, A))
+
+
+def test_only_what_may_have_become_stale_is_to_be_looked_for() -> None:
+    leads, udp, tcp = Leads(), dns(serve(A)), dns(serve(B), protocol=Protocol.TCP)
+    leads.change((), [udp])
+    assert leads.concerned == {Protocol.UDP}
+    leads.change((), [tcp])
+    assert leads.concerned == {Protocol.UDP, Protocol.TCP}
+    leads.take()
+    assert leads.concerned == frozenset()
+    leads.change([udp], [udp])
+    assert leads.concerned == frozenset()
+    leads.change([udp], [dns(REJECT)])
+    assert leads.concerned == {Protocol.UDP}
+    leads.take()
+    leads.repair()
+    assert leads.concerned == {Protocol.UDP, Protocol.TCP}
+    leads.change([dns(REJECT), tcp], [])
+    leads.take()
+    leads.repair()
+    assert leads.concerned == frozenset(), "there is nothing to be led to"
+
+
+def test_several_changes_are_looked_for_together() -> None:
+    leads, one, other, third = Leads(), dns(serve(A)), dns(serve(B)), dns(serve(C))
+    leads.change((), [one])
+    leads.take()
+    leads.change([one], [other])
+    leads.change([other], [third])
+    stale = leads.take()
+    assert [stale.matches(led(VIP, 53, port)) for port in (A, B, C)] == [True, True, False]
+    leads.change([third], [])
+    leads.change([], [third])
+    stale = leads.take()
+    assert not stale.matches(led(VIP, 53, C)), "it was away for less time than it took to notice"
 
 
 PORTS = st.integers(1, 3)
@@ -180,9 +227,9 @@ ENTRIES = st.builds(
 
 def portal_of(entry: Entry, bindings: Iterable[PortalBinding]) -> tuple[int, int] | None:
     """Where its first datagram would be led by the rules of `bindings`."""
-    leads = udp_leads(bindings)
-    any_address = leads.get(("", entry.port)) if entry.destination_local else None
-    return leads.get((entry.destination, entry.port), any_address)
+    leads = portal_leads(bindings)
+    any_address = leads.get((entry.protocol, "", entry.port)) if entry.destination_local else None
+    return leads.get((entry.protocol, entry.destination, entry.port), any_address)
 
 
 @given(BINDINGS, ENTRIES)
@@ -191,20 +238,20 @@ def test_once_nothing_changes_right_entries_are_those_that_rules_would_make(
 ) -> None:
     leads = portal_of(entry, now)
     is_right = leads is None or (entry.reply_local and entry.reply_port in leads)
-    assert stale_udp(now, now).matches(entry) == (not is_right)
-    assert stale_udp(now).matches(entry) == (not is_right)
+    assert after(now, now).matches(entry) == (not is_right)
+    assert after(now).matches(entry) == (not is_right)
 
 
 @given(BINDINGS, BINDINGS, ENTRIES)
 def test_what_was_before_only_adds_to_what_goes(
     before: list[PortalBinding], now: list[PortalBinding], entry: Entry
 ) -> None:
-    if stale_udp(now).matches(entry):
-        assert stale_udp(now, before).matches(entry)
-    elif stale_udp(now, before).matches(entry):
+    if after(now).matches(entry):
+        assert after(now, before).matches(entry)
+    elif after(now, before).matches(entry):
         assert entry.reply_local
-        assert any(entry.reply_port in leads for leads in udp_leads(before).values())
-        assert udp_leads(before) != udp_leads(now)
+        assert any(entry.reply_port in leads for leads in portal_leads(before).values())
+        assert portal_leads(before) != portal_leads(now)
 
 
 @given(BINDINGS, BINDINGS, ENTRIES)
@@ -218,4 +265,4 @@ def test_no_entry_keeps_leading_where_no_portal_leads_any_more(
         and entry.reply_port in led_by
         and entry.reply_port not in (leads or ())
     ):
-        assert stale_udp(now, before).matches(entry)
+        assert after(now, before).matches(entry)

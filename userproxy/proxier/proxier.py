@@ -19,6 +19,7 @@ from userproxy.model import (
     ServicePortName,
     ServiceState,
 )
+from userproxy.proxier.flows import StaleFlows
 from userproxy.proxier.own_addresses import contested, withhold
 from userproxy.proxier.plan import (
     Action,
@@ -37,8 +38,7 @@ from userproxy.proxier.plan import (
     plan_routes,
     shape,
 )
-from userproxy.proxier.seams import Claims, Conntrack, Forwarding, PortalDriver, Source
-from userproxy.proxier.stale import stale_udp, udp_leads
+from userproxy.proxier.seams import Claims, Forwarding, PortalDriver, Source
 from userproxy.routing.node_ports import node_port_ips
 from userproxy.routing.reserved_ports import NODE_SERVICES, ReservedPorts
 from userproxy.routing.services import NoLocalEndpoints, Scope, service_ports
@@ -84,7 +84,7 @@ class Proxier:
     """Keeps listeners, balancers and portals of one address family as the source wants them.
 
     It acts in :meth:`sync` alone. `scope` is how we look at Services: the family, where our node is, which of them
-    are ours. `conntrack` is None where no packet is translated.
+    are ours. `flows` is None where no packet is translated.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Proxier:
         claims: Claims,
         scope: Scope,
         node_ports: NodePortAddresses = _EVERYWHERE,
-        conntrack: Conntrack | None = None,
+        flows: StaleFlows | None = None,
     ) -> None:
         self._source = source
         self._forwarding = forwarding
@@ -104,7 +104,7 @@ class Proxier:
         self._scope = scope
         self._scope_taken = scope
         self._node_ports = node_ports
-        self._conntrack = conntrack
+        self._flows = flows
         self._known: dict[ServiceName, _Known] = {}
         self._health_checks: dict[ServiceName, HealthCheck] = {}
         self._no_local: dict[ServiceName, NoLocalEndpoints] = {}
@@ -291,7 +291,7 @@ class Proxier:
                 wanted = bindings(self._wanted, self._placed, actual)
                 differed = await self._portals.sync(wanted, verify=verify)
                 before, actual.programmed = actual.programmed or (), wanted
-                await self._unpin_flows(before, differed=differed)
+                self._unpin_flows(before, differed=differed)
             case CloseListener(name):
                 self._forwarding.close(name)
                 del actual.local_ports[name]
@@ -301,13 +301,16 @@ class Proxier:
                 self._claims.release(claim.ip, claim.protocol, claim.port)
                 actual.claims.discard(claim)
 
-    async def _unpin_flows(self, before: tuple[PortalBinding, ...], *, differed: bool) -> None:
-        """Have the kernel forget where UDP clients were led, if rules lead them elsewhere or were not there."""
-        if self._conntrack is None:
+    def _unpin_flows(self, before: tuple[PortalBinding, ...], *, differed: bool) -> None:
+        """Have the kernel forget where clients were led, if rules lead them elsewhere or were not there."""
+        if self._flows is None:
             return
-        now, leads = self.programmed, udp_leads(self.programmed)
-        if leads != udp_leads(before) or (differed and leads):
-            await self._conntrack.delete_udp(stale_udp(now, before).matches)
+        same = set(before).intersection(self.programmed)
+        self._flows.changed(
+            (each for each in before if each not in same), (each for each in self.programmed if each not in same)
+        )
+        if differed:
+            self._flows.repaired()
 
     def _report(self) -> None:
         left_out = (problem for known in self._known.values() for problem in known.left_out)

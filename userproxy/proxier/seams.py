@@ -13,7 +13,7 @@ from userproxy.model import (
     ServiceState,
     Snapshot,
 )
-from userproxy.proxier.stale import UdpEntry
+from userproxy.proxier.stale import FlowEntry
 
 
 class Source(typing.Protocol):
@@ -93,5 +93,8 @@ class Claims(typing.Protocol):
 class Conntrack(typing.Protocol):
     """The kernel's connection tracking."""
 
-    async def delete_udp(self, is_stale: Callable[[UdpEntry], bool]) -> int:
-        """Delete the UDP entries for which `is_stale` is true, as far as the kernel lets us; how many that were."""
+    async def delete(self, protocols: Collection[Protocol], is_stale: Callable[[FlowEntry], bool]) -> int:
+        """Delete the entries for which `is_stale` is true, as far as the kernel lets us; how many that were.
+
+        Asked about are all entries of UDP, and of TCP those whose SYN nobody has answered.
+        """

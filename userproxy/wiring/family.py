@@ -9,6 +9,7 @@ from userproxy.forwarding.forwarder import Forwarder
 from userproxy.model import IPFamily, LocalTraffic, Node, Problem, ProblemKind, ServiceName
 from userproxy.portals.claims import PortClaims
 from userproxy.portals.conntrack import Conntrack
+from userproxy.proxier.flows import StaleFlows
 from userproxy.proxier.proxier import NodePortAddresses, Proxier
 from userproxy.proxier.runner import SyncRunner
 from userproxy.proxier.seams import PortalDriver
@@ -46,6 +47,7 @@ class FamilyProxy:
         self._reported: tuple[frozenset[Problem], tuple[Problem, ...]] = (frozenset(), ())
         monitor.count_pending(lambda: changes.pending)
         driver.set_local_traffic(self._node_view[1])
+        self._flows = StaleFlows(Conntrack(self.family)) if driver.name != "none" else None
         self._proxier = Proxier(
             changes,
             forwarder,
@@ -53,7 +55,7 @@ class FamilyProxy:
             self._claims,
             self._node_view[0],
             NodePortAddresses(settings.node_port_addresses, settings.localhost_node_ports, _reserved(settings)),
-            Conntrack(self.family) if driver.name != "none" else None,
+            self._flows,
         )
         self._syncs = SyncRunner(settings.min_sync_period, settings.sync_period)
         self._health_checks: HealthCheckServers | None = None
@@ -90,7 +92,10 @@ class FamilyProxy:
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """What has to run until the stop."""
-        return {f"sync {self.family}": self._syncs.run(self._sync)}
+        tasks = {f"sync {self.family}": self._syncs.run(self._sync)}
+        if self._flows is not None:
+            tasks[f"stale conntrack entries {self.family}"] = self._flows.run()
+        return tasks
 
     async def close(self) -> None:
         """Let go of ports and threads. Portals stay as they are."""
