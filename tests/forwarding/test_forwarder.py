@@ -13,9 +13,12 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, echo, eventually, named, open_bench
+from userproxy.demo.hosts import Host
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding import forwarder as forwarder_module
 from userproxy.forwarding.descriptors import open_descriptors
+from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
+from userproxy.forwarding.listener_ports import NODE_PORTS, ListenerPorts
 from userproxy.forwarding.ports import PortRange
 from userproxy.forwarding.relay import Relay
 from userproxy.model import (
@@ -48,9 +51,56 @@ async def test_a_range_without_a_free_port_says_so() -> None:
         taken.bind((LOOPBACK, 0))
         port = taken.getsockname()[1]
         async with open_bench() as bench:
-            bench.forwarder._options = replace(bench.forwarder._options, port_range=PortRange(port, port))
-            with pytest.raises(PortUnavailableError, match=rf"no port of {port}-{port} is free on 127\.0\.0\.1"):
+            bench.forwarder._ports = ListenerPorts(PortRange(port, port))
+            with pytest.raises(PortUnavailableError, match=rf"no free port was found on 127\.0\.0\.1 among {port}$"):
                 bench.forwarder.open(OTHER)
+
+
+async def test_an_address_that_is_not_ours_is_not_tried_with_every_port() -> None:
+    async with open_bench() as bench:
+        bench.forwarder._options = replace(bench.forwarder._options, bind_addresses={IPFamily.IPV4: "192.0.2.1"})
+        with pytest.raises(PortUnavailableError, match=r"cannot listen on 192\.0\.2\.1:\d+: Cannot assign"):
+            bench.forwarder.open(OTHER)
+
+
+def some_listeners(count: int) -> list[ListenerName]:
+    """Of both protocols and families."""
+    names = [
+        ListenerName(ServicePortName("default", f"s{n}", "", protocol), family)
+        for n in range(count)
+        for protocol in (Protocol.TCP, Protocol.UDP)
+        for family in IPFamily
+    ]
+    return names[:count]
+
+
+@pytest.mark.usefixtures("root")
+async def test_listeners_keep_off_node_ports_and_our_servers_though_the_kernel_would_not() -> None:
+    with Host("node") as node:
+        node.sysctl("net.ipv4.ip_local_port_range", "29900 33100")
+        forwarder = node.inside(a_forwarder, asyncio.get_running_loop(), (NODE_PORTS, PortRange(32_900, 32_950)))
+        try:
+            forwarder.keep_off(33_000)
+            ports = [node.inside(forwarder.open, name) for name in some_listeners(600)]
+        finally:
+            forwarder.shut_down()
+    allowed = {*range(29_900, 30_000), *range(32_768, 32_900), *range(32_951, 33_000), *range(33_001, 33_101)}
+    assert set(ports) <= allowed
+    assert max(ports) > 32_768 > 30_000 > min(ports)
+
+
+async def test_the_port_of_an_earlier_process_is_not_taken_again_if_it_is_a_node_port(bench: Bench) -> None:
+    bench.forwarder._ports = ListenerPorts(PortRange(), (NODE_PORTS,))
+    assert bench.forwarder.open(OTHER, 30_123) != 30_123
+    bench.forwarder.close(OTHER)
+    bench.forwarder.keep_off(41_234)
+    assert bench.forwarder.open(OTHER, 41_234) != 41_234
+
+
+def a_forwarder(loop: asyncio.AbstractEventLoop, kept: tuple[PortRange, ...]) -> Forwarder:
+    addresses = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
+    options = ForwardingOptions(addresses, PortRange(), False, 60.0, 10_000, kept_ports=kept)
+    return Forwarder(loop, options, random.Random(1))
 
 
 async def test_closing_refuses_new_clients_and_keeps_the_old(bench: Bench, serve: Serve) -> None:

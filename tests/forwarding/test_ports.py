@@ -46,6 +46,13 @@ def test_refuses(text: str, clause: str) -> None:
 
 
 @given(st.integers(1, 200), st.integers(0, 50), st.integers())
-def test_candidates_are_the_whole_range_once(first: int, size: int, seed: int) -> None:
+def test_candidates_are_the_whole_range(first: int, size: int, seed: int) -> None:
     candidates = list(PortRange(first, first + size).candidates(Random(seed)))
-    assert sorted(candidates) == list(range(first, first + size + 1))
+    assert sorted(candidates[-size - 1 :]) == list(range(first, first + size + 1))
+    assert set(candidates) == set(candidates[-size - 1 :])
+
+
+def test_the_first_ports_that_are_tried_are_those_that_connect_takes_last() -> None:
+    candidates = list(PortRange(32_768, 60_999).candidates(Random(1)))
+    assert all(port % 2 for port in candidates[:8])
+    assert len(set(candidates[:8])) == 8

@@ -49,6 +49,7 @@ class World:
         self.bindings: list[PortalBinding] | None = None
         self.syncs = 0
         self.held: set[tuple[str, int]] = set()
+        self.kept_off: list[int] = []
         self.taken_by_others: set[int] = set()
         self.listening: set[tuple[str, Protocol, int]] = set()
         self.kernel_refuses = False
@@ -79,6 +80,9 @@ class World:
             raise PortUnavailableError("cannot listen on 0.0.0.0:0: Cannot assign requested address")
         self.open_ports[listener] = preferred_port or max(self.open_ports.values(), default=40_000) + 1
         return self.open_ports[listener]
+
+    def keep_off(self, port: int) -> None:
+        self.kept_off.append(port)
 
     def update(self, snapshot: Snapshot) -> None:
         self.routes[snapshot.listener] = snapshot
@@ -190,6 +194,15 @@ async def test_the_ports_of_an_earlier_process_are_taken_again(world: World, pro
     world.put(a_service("web", "10.96.0.1"))
     await proxier.sync(verify=False)
     assert world.open_ports == {WEB_LISTENER: 41234}
+
+
+async def test_listeners_are_told_to_keep_off_node_ports_before_they_open(world: World, proxier: Proxier) -> None:
+    health_checked = a_service("web", "10.96.0.1", 40_080, type="LoadBalancer", external_local=True)
+    service = structs.replace(health_checked.service, health_check_node_port=40_081)
+    world.put(structs.replace(health_checked, service=service))
+    world.put(a_service("unlucky", "10.96.0.2", 40_082))
+    assert await proxier.sync(verify=False)
+    assert sorted(world.kept_off) == [40_080, 40_081, 40_082]
 
 
 async def test_a_node_port_that_another_program_holds_is_named_once_and_tried_again(

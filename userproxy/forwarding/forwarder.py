@@ -4,6 +4,7 @@ import asyncio
 import typing
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import islice
 from random import Random
 from socket import SocketType
 from typing import Final, TypeVar
@@ -18,12 +19,13 @@ from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import PER_CONNECTION, DescriptorBudget
 from userproxy.forwarding.dialer import Dial, Dialer
 from userproxy.forwarding.listener import Listener
+from userproxy.forwarding.listener_ports import ListenerPorts
 from userproxy.forwarding.own_addresses import OwnAddresses
 from userproxy.forwarding.pipes import PipePool
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.ports import PortRange
 from userproxy.forwarding.relay import Relay, RelayContext
-from userproxy.forwarding.sockets import ListeningSocket, reset_on_close
+from userproxy.forwarding.sockets import ListeningSocket, is_taken, reset_on_close
 from userproxy.forwarding.udp import PENDING_SECONDS, UdpListener, UdpOptions, UdpPlane, UdpStatistics, flow_limits
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot
 from userproxy.routing.affinity import AffinityTable, Leftovers
@@ -39,6 +41,9 @@ _EXPIRY_SECONDS: Final = 60.0
 _LOOK_AT_FLOWS_EVERY: Final = 0.05
 """Seconds; flows end without telling anybody, since they may go on at any time."""
 
+_MOST_TRIES: Final = 1000
+"""Ports tried for one listener: where nearly all are taken a try costs 12 us, and the loop waits."""
+
 _RELEASED_PER_TURN: Final = 2000
 """Affinity entries let go of in one turn of the loop: a fifth of a millisecond."""
 
@@ -46,7 +51,8 @@ _RELEASED_PER_TURN: Final = 2000
 class ForwardingOptions(Struct, frozen=True):
     """How to forward. Times are seconds.
 
-    `bind_addresses` is where listeners of each family bind; a family that is not there cannot be opened.
+    `bind_addresses` is where listeners of each family bind; a family that is not there cannot be opened. Their ports
+    are of `port_range`, or if that is empty of the kernel's, and keep off those of `kept_ports`.
     `portals_only` refuses clients that dial a listener's port itself; a connection half-open for
     `half_open_timeout` without moving a byte is reset; `descriptor_limit` is the process's limit of open files;
     `udp_timeout` is for flows, None for userproxy's own choice.
@@ -58,6 +64,7 @@ class ForwardingOptions(Struct, frozen=True):
     half_open_timeout: float
     descriptor_limit: int
     udp_timeout: float | None = None
+    kept_ports: tuple[PortRange, ...] = ()
 
 
 class ListenerStatistics:
@@ -116,6 +123,7 @@ class Forwarder:
         self._loop = loop
         self._options = options
         self._random = random
+        self._ports = ListenerPorts(options.port_range, options.kept_ports)
         self._poller = Poller(loop)
         self._budget = DescriptorBudget(loop, options.descriptor_limit)
         self._pipes = PipePool(self._budget)
@@ -171,6 +179,10 @@ class Forwarder:
             raise
         self._services[listener] = service
         return service.listener.port
+
+    def keep_off(self, port: int) -> None:
+        """Have no listener on a port that a Service needs as a node port, from now on."""
+        self._ports.keep_off(port)
 
     def update(self, snapshot: Snapshot) -> None:
         """Treat new connections of an open listener by `snapshot`.
@@ -272,21 +284,18 @@ class Forwarder:
         host = self._options.bind_addresses.get(family)
         if host is None:
             raise PortUnavailableError(f"there is no address to bind {family} listeners to")
-        if preferred_port is not None:
+        if preferred_port is not None and self._ports.allows(preferred_port):
             try:
                 return bind(host, preferred_port)
             except PortUnavailableError as error:
                 log.debug("Preferred port not available", v=2, reason=str(error))
-        refusal: PortUnavailableError | None = None
-        for port in self._options.port_range.candidates(self._random):
+        for port in islice(self._ports.candidates(self._random), _MOST_TRIES):
             try:
                 return bind(host, port)
             except PortUnavailableError as error:
-                refusal = error
-        port_range = self._options.port_range
-        raise PortUnavailableError(
-            f"no port of {port_range.first}-{port_range.last} is free on {host}" if port_range.last else str(refusal)
-        ) from refusal
+                if not is_taken(error):
+                    raise
+        raise PortUnavailableError(f"no free port was found on {host} among {self._ports.source}")
 
     def _accepted(self, service: _Service, client: SocketType, address: str) -> None:
         service.statistics.accepted += 1

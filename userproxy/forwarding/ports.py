@@ -2,25 +2,41 @@
 
 import re
 from collections.abc import Iterator
+from itertools import islice
+from math import gcd
 from random import Random
+from typing import Final
 
 from msgspec import Struct
 
 _HIGHEST = 65_535
 
+_FIRST_TRIES: Final = 8
+"""As many ports are tried where connect(2) looks last."""
+
 
 class PortRange(Struct, frozen=True):
-    """An inclusive range of ports; the empty range (0, 0) lets the kernel pick."""
+    """An inclusive range of ports; the empty range (0, 0) is any port."""
 
     first: int = 0
     last: int = 0
 
+    def __contains__(self, port: int) -> bool:
+        return self.first <= port <= self.last
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}" if self.last > self.first else str(self.first)
+
     def candidates(self, random: Random) -> Iterator[int]:
-        """Ports to try: 0 for the empty range, else all from a random one on, wrapping around."""
-        count = self.last - self.first + 1
-        start = random.randrange(count)
-        for step in range(count):
-            yield self.first + (start + step) % count
+        """All ports in an order that `random` decides.
+
+        The first few are of every second port, beginning with the second: connect(2) takes the others first when it
+        needs a local port (the kernel's inet_hash_connect()), and a port that it has taken cannot be bound. These few
+        come again among all.
+        """
+        ports = range(self.first, self.last + 1)
+        yield from islice(_shuffled(ports[1::2], random), _FIRST_TRIES)
+        yield from _shuffled(ports, random)
 
 
 def parse_port_range(text: str) -> PortRange:
@@ -40,3 +56,16 @@ def parse_port_range(text: str) -> PortRange:
     if first == 0 and last != 0:
         raise ValueError(f"{text!r} contains port 0")
     return PortRange(first, last)
+
+
+def _shuffled(ports: range, random: Random) -> Iterator[int]:
+    """Each of `ports` once: by steps of a random length that has no factor in common with their number."""
+    count = len(ports)
+    if not count:
+        return
+    place, stride = random.randrange(count), random.randrange(1, count + 1)
+    while gcd(stride, count) > 1:
+        stride = random.randrange(1, count + 1)
+    for _ in range(count):
+        yield ports[place]
+        place = (place + stride) % count

@@ -1,6 +1,6 @@
 """The executor: performs plans, remembers what there is, and says what is wrong."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 from msgspec import Struct
@@ -12,6 +12,7 @@ from userproxy.model import (
     IPFamily,
     LocalTraffic,
     PortalBinding,
+    PortalKind,
     Problem,
     ProblemKind,
     ServiceName,
@@ -41,7 +42,7 @@ from userproxy.proxier.plan import (
 from userproxy.proxier.seams import Claims, Forwarding, PortalDriver, Source
 from userproxy.routing.node_ports import node_port_ips
 from userproxy.routing.reserved_ports import NODE_SERVICES, ReservedPorts
-from userproxy.routing.services import NoLocalEndpoints, Scope, service_ports
+from userproxy.routing.services import NoLocalEndpoints, Routed, Scope, service_ports
 
 log = structlog.get_logger()
 
@@ -218,6 +219,8 @@ class Proxier:
             log.debug("Service skipped", v=3, service=str(service), family=self._scope.family, reason=routed.skipped)
         self._wanted.update((port.name, port) for port in routed.ports)
         names = tuple(port.name for port in routed.ports)
+        for node_port in _node_ports(routed):
+            self._forwarding.keep_off(node_port)
         if names or routed.left_out:
             self._known[service] = _Known(names, routed.left_out)
         if routed.health_check is not None:
@@ -320,6 +323,14 @@ class Proxier:
         for text in sorted(problem.text for problem in self._problems - current):
             log.info("No longer so", problem=text, family=self._scope.family)
         self._problems = current
+
+
+def _node_ports(routed: Routed) -> Iterator[int]:
+    """What the API server gave a Service of its range of node ports."""
+    for service_port in routed.ports:
+        yield from (portal.port for portal in service_port.portals if portal.kind is PortalKind.NODE_PORT)
+    if routed.health_check is not None:
+        yield routed.health_check.port
 
 
 def _refusal(action: Action, error: PortUnavailableError, family: IPFamily) -> tuple[Problem, ...]:

@@ -32,6 +32,9 @@ class Forwarding(typing.Protocol):
     def open(self, listener: ListenerName, preferred_port: int | None = None) -> int:
         """Open a listener and return its local port. Raises PortUnavailableError."""
 
+    def keep_off(self, port: int) -> None:
+        """Open no listener on a port that a Service needs as a node port, from now on."""
+
     def update(self, snapshot: Snapshot) -> None:
         """Route new connections of an open listener by `snapshot`."""
 

@@ -19,6 +19,8 @@ from userproxy.config import EventLoop, PortalMode, Settings
 from userproxy.errors import UsageError, UserproxyError
 from userproxy.forwarding.descriptors import raise_limit
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
+from userproxy.forwarding.listener_ports import NODE_PORTS
+from userproxy.forwarding.ports import PortRange
 from userproxy.model import IPFamily, Node, Problem
 from userproxy.proxier.seams import PortalDriver
 from userproxy.telemetry.logging import configure
@@ -89,6 +91,7 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> int:
             half_open_timeout=settings.half_open_timeout,
             udp_timeout=settings.udp_timeout,
             descriptor_limit=raise_limit(),
+            kept_ports=_kept_ports(settings),
         ),
         Random(),  # noqa: S311 -- spreads load, keeps no secret
     )
@@ -138,6 +141,12 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> int:
         for proxy in proxies:
             await proxy.close()
     return 0 if clean else 1
+
+
+def _kept_ports(settings: Settings) -> tuple[PortRange, ...]:
+    """What no listener may take, because others will need it: node ports, and the ports of our own servers."""
+    servers = (settings.healthz_bind_address, settings.metrics_bind_address)
+    return (NODE_PORTS, *(PortRange(each.port, each.port) for each in servers if each is not None))
 
 
 async def _until(stop: asyncio.Event, eternal: Mapping[str, Coroutine[Any, Any, None]]) -> None:

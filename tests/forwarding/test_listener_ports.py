@@ -1,0 +1,59 @@
+"""Ports for listeners: where they come from, and what they keep off."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+from structlog.testing import capture_logs
+
+from userproxy.demo.hosts import Host
+from userproxy.forwarding import listener_ports
+from userproxy.forwarding.listener_ports import NODE_PORTS, ListenerPorts, ephemeral_ports, reserved_ports
+from userproxy.forwarding.ports import PortRange
+
+
+def all_ports(ports: ListenerPorts) -> list[int]:
+    return sorted(set(ports.candidates(Random(1))))
+
+
+def test_a_configured_range_is_obeyed_but_for_what_others_need() -> None:
+    with capture_logs() as logs:
+        ports = ListenerPorts(PortRange(29_998, 32_770), (NODE_PORTS, PortRange(10_256, 10_256)))
+    assert all_ports(ports) == [29_998, 29_999, 32_768, 32_769, 32_770]
+    assert [(entry["log_level"], entry["kept_off"]) for entry in logs] == [("info", "30000-32767")]
+
+
+def test_a_configured_range_that_others_need_altogether_is_taken_and_that_is_said() -> None:
+    with capture_logs() as logs:
+        ports = ListenerPorts(PortRange(30_000, 30_003), (NODE_PORTS,))
+    assert all_ports(ports) == [30_000, 30_001, 30_002, 30_003]
+    assert [(entry["log_level"], entry["needed"]) for entry in logs] == [("warning", "30000-32767")]
+
+
+def test_nothing_is_said_where_nothing_overlaps() -> None:
+    with capture_logs() as logs:
+        ports = ListenerPorts(PortRange(40_000, 40_003), (NODE_PORTS, PortRange(39_999, 39_999)))
+        assert len(all_ports(ports)) == 4
+    assert logs == []
+
+
+def test_node_ports_outside_of_the_default_range_are_kept_off_once_known() -> None:
+    ports = ListenerPorts(PortRange(40_000, 40_003), (NODE_PORTS,))
+    assert ports.allows(40_001)
+    ports.keep_off(40_001)
+    assert all_ports(ports) == [40_000, 40_002, 40_003]
+    assert not ports.allows(40_001)
+
+
+@pytest.mark.usefixtures("root")
+def test_without_a_configured_range_the_ports_are_those_of_the_kernel() -> None:
+    with Host("node") as node:
+        node.sysctl("net.ipv4.ip_local_port_range", "29998 32775")
+        node.sysctl("net.ipv4.ip_local_reserved_ports", "32769,32771-32773")
+        ports = node.inside(ListenerPorts, PortRange(), (NODE_PORTS,))
+    assert all_ports(ports) == [29_998, 29_999, 32_768, 32_770, 32_774, 32_775]
+
+
+def test_without_proc_the_range_is_the_usual_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(listener_ports, "_NET", tmp_path)
+    assert (ephemeral_ports(), reserved_ports()) == (PortRange(32_768, 60_999), ())
