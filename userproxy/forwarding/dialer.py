@@ -13,7 +13,8 @@ from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget, is_shortage
 from userproxy.forwarding.own_addresses import OwnAddresses
 from userproxy.forwarding.poller import HANGUP, Poller
-from userproxy.forwarding.sockets import reset_on_close, start_dial
+from userproxy.forwarding.sockets import has_source_address, reset_on_close, start_dial
+from userproxy.forwarding.source_ports import SourcePorts, local_ports
 from userproxy.model import Endpoint, ListenerName
 from userproxy.routing.balancer import Balancer
 
@@ -22,17 +23,35 @@ log = structlog.get_logger()
 TIME_LIMITS: Final = (0.25, 0.5, 1.0, 2.0)
 """Seconds for each try, every one on the next endpoint: kube-proxy's endpointDialTimeouts."""
 
+_UNDER_WAY: Final = frozenset({0, errno.EINPROGRESS})
+
+_PORTS_TRIED: Final = 4
+"""Ports in TIME_WAIT that a dial tries before it leaves the choice to connect(2); mostly the first one serves."""
+
+_QUIET_SECONDS: Final = 60.0
+"""A shortage of ports within this time of the last one is the same shortage and logged once."""
+
 
 class Dialer:
-    """What all dials of a process share: the poller, the time limits, the descriptor budget, whom not to dial."""
+    """What all dials of a process share: the poller, the time limits, the descriptor budget, local ports.
+
+    `own` are the addresses that are not to be dialled.
+    """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, poller: Poller, budget: DescriptorBudget, own: OwnAddresses
+        self,
+        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
+        budget: DescriptorBudget,
+        own: OwnAddresses,
+        ports: SourcePorts,
     ) -> None:
         self.loop = loop
         self.poller = poller
         self.budget = budget
-        self.own = own
+        self._own = own
+        self._ports = ports
+        self._last_shortage = float("-inf")
         self.limits = tuple(DeadlineQueue[Dial](loop, seconds, Dial.time_out) for seconds in TIME_LIMITS)
 
     def connect(self, endpoint: Endpoint) -> tuple[SocketType | None, int]:
@@ -40,9 +59,47 @@ class Dialer:
 
         Raises OSError where no socket can be had.
         """
-        if endpoint in self.own:
+        if endpoint in self._own:
             return None, errno.ELOOP
-        return start_dial(endpoint)
+        if endpoint in self._ports.crowded and (backend := self._reuse_port(endpoint)) is not None:
+            return backend, errno.EINPROGRESS
+        backend, error = start_dial(endpoint)
+        if error == errno.EADDRNOTAVAIL and (again := self._reuse_port(endpoint)) is not None:
+            backend.close()
+            return again, errno.EINPROGRESS
+        return backend, error
+
+    def is_out_of_ports(self, endpoint: Endpoint, error: int) -> bool:
+        """Whether a dial failed because all local ports are in use towards `endpoint`: no fault of the endpoint's.
+
+        connect(2) says the same where an IPv6 endpoint cannot be reached from any address of this node.
+        """
+        return error == errno.EADDRNOTAVAIL and has_source_address(endpoint)
+
+    def note_shortage(self, endpoint: Endpoint, name: ListenerName) -> None:
+        """Log that there is no local port left towards `endpoint`. Once for all that come within a minute."""
+        now = self.loop.time()
+        if now - self._last_shortage > _QUIET_SECONDS:
+            log.warning(
+                "Out of local ports towards an endpoint: clients go to others, and are reset where there are none;"
+                " widen net.ipv4.ip_local_port_range, or set net.ipv4.tcp_tw_reuse to 1",
+                service_port=str(name),
+                endpoint=str(endpoint),
+                ip_local_port_range="{}-{}".format(*local_ports()),
+            )
+        self._last_shortage = now
+
+    def _reuse_port(self, endpoint: Endpoint) -> SocketType | None:
+        """A socket that connects to `endpoint` from a port in TIME_WAIT, if one of the first few allows it."""
+        for _ in range(_PORTS_TRIED):
+            port = self._ports.take(endpoint)
+            if port is None:
+                break
+            backend, error = start_dial(endpoint, port)
+            if error in _UNDER_WAY:
+                return backend
+            backend.close()
+        return None
 
     def shut_down(self) -> None:
         for queue in self.limits:
@@ -115,13 +172,19 @@ class Dial:
                 log.error("A client cannot be served", service_port=str(self.name), reason=failure.strerror)
                 break
             self._attempt += 1
-            self._tried += (endpoint,)
+            again, self._tried = endpoint in self._tried, (*self._tried, endpoint)
             self._backend = backend
-            if backend is not None and error in {0, errno.EINPROGRESS}:
+            if backend is not None and error in _UNDER_WAY:
                 # Also a connection that is there already: its first event says that it is writable.
                 dialer.limits[self._attempt].add(self)
                 dialer.poller.add(backend.fileno(), self._on_event, self)
                 return
+            if dialer.is_out_of_ports(endpoint, error):
+                dialer.note_shortage(endpoint, self.name)
+                self._drop_backend()
+                if again:
+                    break  # there is no other, and to search all ports once more takes milliseconds
+                continue
             self._give_up_backend(os.strerror(error))
         self._fail()
 

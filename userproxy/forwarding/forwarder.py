@@ -26,6 +26,7 @@ from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.ports import PortRange
 from userproxy.forwarding.relay import Relay, RelayContext
 from userproxy.forwarding.sockets import ListeningSocket, is_taken, reset_on_close
+from userproxy.forwarding.source_ports import SourcePorts
 from userproxy.forwarding.udp import PENDING_SECONDS, UdpListener, UdpOptions, UdpPlane, UdpStatistics, flow_limits
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot
 from userproxy.routing.affinity import AffinityTable, Leftovers
@@ -128,9 +129,10 @@ class Forwarder:
         self._budget = DescriptorBudget(loop, options.descriptor_limit)
         self._pipes = PipePool(self._budget)
         self._half_open = DeadlineQueue[Relay](loop, options.half_open_timeout, Relay.expire)
-        self._relays = RelayContext(self._poller, self._pipes, self._half_open)
+        source_ports = SourcePorts(loop.time)
+        self._relays = RelayContext(self._poller, self._pipes, self._half_open, source_ports)
         self._own = OwnAddresses()
-        self._dialer = Dialer(loop, self._poller, self._budget, self._own)
+        self._dialer = Dialer(loop, self._poller, self._budget, self._own, source_ports)
         flow_limit, flow_limit_per_listener = flow_limits(options.descriptor_limit)
         self._udp = UdpPlane(loop, self._budget, UdpOptions(flow_limit, flow_limit_per_listener, options.udp_timeout))
         self._listen: Mapping[Protocol, Callable[[_Service, int | None], ProtocolListener]] = {

@@ -24,6 +24,7 @@ from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.pipes import PIPE_BYTES, Pipe, PipePool
 from userproxy.forwarding.poller import FAILED, HANGUP, READABLE, UNFINISHED, WRITABLE, Poller
 from userproxy.forwarding.sockets import reset_on_close, unacknowledged
+from userproxy.forwarding.source_ports import SourcePorts
 from userproxy.model import Endpoint
 
 BUFFER_BYTES: Final = 64 * 1024
@@ -39,14 +40,17 @@ _SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
 class RelayContext:
-    """What all relays of a process share: the poller, one read buffer, the pipes, the half-open time limit."""
+    """What all relays of a process share: the poller, one read buffer, pipes, the half-open time limit, local ports."""
 
-    __slots__ = ("buffer", "half_open", "pipes", "poller", "view")
+    __slots__ = ("buffer", "half_open", "pipes", "poller", "source_ports", "view")
 
-    def __init__(self, poller: Poller, pipes: PipePool, half_open: "DeadlineQueue[Relay]") -> None:
+    def __init__(
+        self, poller: Poller, pipes: PipePool, half_open: "DeadlineQueue[Relay]", source_ports: SourcePorts
+    ) -> None:
         self.poller = poller
         self.pipes = pipes
         self.half_open = half_open
+        self.source_ports = source_ports
         self.buffer = bytearray(BUFFER_BYTES)
         self.view = memoryview(self.buffer)
 
@@ -141,6 +145,9 @@ class Relay:
         if direction.pump(events, size, sent):
             self._context.poller.again(direction.on_events, self)
         elif direction.ended and opposite.ended:
+            if direction is self._downward and self.endpoint is not None:
+                # The backend got its FIN first, so it is our side that has gone to TIME_WAIT.
+                self._context.source_ports.note(self.endpoint, self._backend.getsockname()[1])
             self._close()  # which also sends the FIN
         elif direction.ended:
             self._seen = self._moved()

@@ -118,13 +118,21 @@ class ListeningSocket(SocketType):
         return client, address[0]
 
 
-def start_dial(endpoint: Endpoint) -> tuple[SocketType, int]:
+def start_dial(endpoint: Endpoint, local_port: int = 0) -> tuple[SocketType, int]:
     """A socket on its way to `endpoint`, and connect(2)'s errno: 0 (there already), EINPROGRESS or a failure.
 
+    A `local_port` may be one that is in TIME_WAIT towards this endpoint; EADDRNOTAVAIL says that it cannot be had.
     Raises OSError where no socket can be made.
     """
     backend = SocketType(family_of(endpoint.ip), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     _set_tcp_options(backend)
+    # For the next connection from this port: bind(2) asks whether the one in TIME_WAIT allowed it, too.
+    backend.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if local_port:
+        try:
+            backend.bind(("::" if backend.family == socket.AF_INET6 else "", local_port))
+        except OSError:
+            return backend, errno.EADDRNOTAVAIL
     return backend, backend.connect_ex((endpoint.ip, endpoint.port))
 
 
@@ -132,6 +140,13 @@ def is_taken(error: PortUnavailableError) -> bool:
     """Whether another port may well be available on the same address: this one is taken, or too low for us."""
     cause = error.__cause__
     return isinstance(cause, OSError) and cause.errno in {errno.EADDRINUSE, errno.EACCES}
+
+
+def has_source_address(endpoint: Endpoint) -> bool:
+    """Whether this node has an address to reach `endpoint` from. Raises OSError where no socket can be made."""
+    with socket.socket(family_of(endpoint.ip), socket.SOCK_DGRAM) as probe:
+        # On UDP, connect(2) sends nothing.
+        return probe.connect_ex((endpoint.ip, endpoint.port)) != errno.EADDRNOTAVAIL
 
 
 def family_of(ip: str) -> int:

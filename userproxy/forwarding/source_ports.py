@@ -1,0 +1,82 @@
+"""Local ports of our connections to endpoints: those in TIME_WAIT are used again, before they run out.
+
+Whoever closes first holds the connection's two addresses for a minute (TIME_WAIT), and towards the endpoint that is us
+whenever the client has closed first. With the kernel's 28,232 ports that is the end at 470 such connections a second.
+Long before, from half of them on, connect(2) searches the range at every call, for up to 12 ms.
+
+A connection that is bound to such a port explicitly may have it at once, where both sides use TCP timestamps
+(tcp_twsk_unique() in the kernel, RFC 6191): the sequence numbers go on from the old ones. connect(2) that chooses by
+itself does so only with net.ipv4.tcp_tw_reuse, which is the node's to set. A port that was never used by connect(2) is
+left alone: it would be lost to every other program's connect(2) as long as it is bound.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from userproxy.model import Endpoint
+
+_GENERATION_SECONDS: Final = 25.0
+"""Two generations are kept, so that no port is remembered for longer than its TIME_WAIT lasts: 60 s."""
+
+_PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+"""For IPv6, too."""
+
+_DEFAULT_PORTS: Final = (32_768, 60_999)
+
+
+def local_ports() -> tuple[int, int]:
+    """The first and the last port that connect(2) chooses from."""
+    try:
+        first, last = map(int, _PORT_RANGE.read_text().split())
+    except (OSError, ValueError):
+        return _DEFAULT_PORTS
+    return first, last
+
+
+class SourcePorts:
+    """Which local ports are in TIME_WAIT towards which endpoint, as far as our connections brought them there.
+
+    ``crowded`` are the endpoints towards which a quarter of all ports is: these ports should be used first.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._recent: dict[Endpoint, deque[int]] = {}
+        self._older: dict[Endpoint, deque[int]] = {}
+        self._many = 0
+        self._next_generation = float("-inf")
+        self.crowded: set[Endpoint] = set()
+
+    def note(self, endpoint: Endpoint, port: int) -> None:
+        """Note that a connection from `port` to `endpoint` has just gone to TIME_WAIT."""
+        self._follow_time()
+        self._recent.setdefault(endpoint, deque()).append(port)
+        if self._count(endpoint) >= self._many:
+            self.crowded.add(endpoint)
+
+    def take(self, endpoint: Endpoint) -> int | None:
+        """The port that has waited for longest towards `endpoint`, to be forgotten; None if none is known."""
+        self._follow_time()
+        ports = self._older.get(endpoint) or self._recent.get(endpoint)
+        if not ports:
+            self.crowded.discard(endpoint)
+            return None
+        if self._count(endpoint) <= self._many // 2:
+            self.crowded.discard(endpoint)
+        return ports.popleft()
+
+    def _count(self, endpoint: Endpoint) -> int:
+        return len(self._recent.get(endpoint, ())) + len(self._older.get(endpoint, ()))
+
+    def _follow_time(self) -> None:
+        now = self._now()
+        if now < self._next_generation:
+            return
+        stale = now >= self._next_generation + _GENERATION_SECONDS
+        self._older, self._recent = {} if stale else self._recent, {}
+        self._next_generation = (now if stale else self._next_generation) + _GENERATION_SECONDS
+        first, last = local_ports()
+        self._many = max(1, (last - first + 1) // 4)
+        self.crowded = {endpoint for endpoint in self.crowded if self._count(endpoint) >= self._many}
