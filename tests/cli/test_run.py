@@ -11,8 +11,17 @@ from click.testing import CliRunner, Result
 
 from userproxy import __version__
 from userproxy.cli import main
+from userproxy.model import ConntrackSettings
 
 KUBEADM = str(Path(__file__).parents[1] / "config" / "kubeadm.conf")
+
+
+@pytest.fixture(autouse=True)
+def conntrack(monkeypatch: pytest.MonkeyPatch) -> list[ConntrackSettings]:
+    """What would be written to the kernel, which is this machine's own."""
+    written: list[ConntrackSettings] = []
+    monkeypatch.setattr("userproxy.wiring.conntrack.set_conntrack", lambda settings, **_: written.append(settings))
+    return written
 
 
 def run(*arguments: str) -> Result:
@@ -103,7 +112,7 @@ def test_kube_proxys_daemonset_starts_by_changing_image_and_command(tmp_path: Pa
     result = run(*flags, "--feature-gates=A=true", "--feature-gates", "B=false", "--init-only=true")
     assert result.exit_code == 0
     idle, mode = records(result)
-    assert idle["settings"] == ["--masquerade-all", "--conntrack-min", "featureGates.A", "featureGates.B"]
+    assert idle["settings"] == ["--masquerade-all", "featureGates.A", "featureGates.B"]
     assert (idle["level"], mode["level"], mode["asked"]) == ("warning", "info", "nftables")
 
 
@@ -111,6 +120,14 @@ def test_switches_take_a_value_or_none() -> None:
     for flag in ("--bind-address-hard-fail", "--bind-address-hard-fail=false"):
         assert run(flag, "--init-only").exit_code == 0
     assert run("--init-only=false").exit_code == 2  # it goes on to serve, and has no source
+
+
+def test_init_only_sets_conntrack_and_exits(conntrack: list[ConntrackSettings]) -> None:
+    assert run("--init-only", "--conntrack-min=7", "--conntrack-tcp-timeout-close-wait=2m").exit_code == 0
+    (written,) = conntrack
+    assert (written.min, written.tcp_close_wait_timeout, written.tcp_established_timeout) == (7, 120.0, 86400.0)
+    assert run("--init-only", "--portals=none").exit_code == 0
+    assert len(conntrack) == 1, "no packet is translated then"
 
 
 def test_the_configuration_is_written(tmp_path: Path) -> None:

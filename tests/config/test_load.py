@@ -204,11 +204,12 @@ def test_unknown_and_duplicate_fields_are_warned_of(tmp_path: Path) -> None:
 
 def test_what_has_no_effect_is_named_once(tmp_path: Path) -> None:
     file = config(
-        tmp_path, "ipvs: {scheduler: rr, syncPeriod: 1m}\nconntrack: {min: 0}\nclientConnection: {qps: 5, burst: 7}\n"
+        tmp_path,
+        "ipvs: {scheduler: rr, syncPeriod: 1m}\niptables: {masqueradeBit: 3}\nclientConnection: {qps: 5, burst: 7}\n",
     )
     text = "Settings without effect in userproxy"
     assert notices({"config": file}) == [
-        (text, ["clientConnection.burst", "ipvs.syncPeriod", "ipvs.scheduler", "conntrack.min"])
+        (text, ["clientConnection.burst", "iptables.masqueradeBit", "ipvs.syncPeriod", "ipvs.scheduler"])
     ]
     assert notices({"masquerade-all": "true", "iptables-sync-period": "1m"}) == [(text, ["--masquerade-all"])]
     gates = {"feature-gates": ["AllowServiceExternalIPs=false,A=true,B=false"], "masquerade-all": "true"}

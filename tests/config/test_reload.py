@@ -55,6 +55,13 @@ def test_where_packets_go_changes_with_a_restart_only(tmp_path: Path) -> None:
     assert merged == old
 
 
+def test_conntrack_follows(tmp_path: Path) -> None:
+    old = from_text(tmp_path, "conntrack: {min: 5}\n")
+    new = from_text(tmp_path, "conntrack: {maxPerCore: 6, tcpCloseWaitTimeout: 30s, tcpBeLiberal: true}\n")
+    assert reload(old, new) == (new, ())
+    assert (new.conntrack.max_per_core, new.conntrack.tcp_close_wait_timeout, new.conntrack.min) == (6, 30.0, 131072)
+
+
 def test_gates_without_effect_change_silently(tmp_path: Path) -> None:
     old = from_text(tmp_path, "featureGates: {A: true}\n")
     new = from_text(tmp_path, "featureGates: {B: true, AllowServiceExternalIPs: true}\n")

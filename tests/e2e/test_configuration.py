@@ -1,11 +1,14 @@
 """kube-proxy's configuration file, as a DaemonSet mounts it."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.config.test_load import KUBEADM
-from tests.lab.cluster import Lab
+from tests.lab.cluster import Lab, LabNode
 from tests.lab.manifests import Port
 from userproxy.demo.traffic import fetch
+from userproxy.demo.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -54,3 +57,37 @@ def test_a_wrong_file_stops_the_start(lab: Lab) -> None:
     assert done.returncode == 2
     assert f"{file}: bindAddress" in done.stderr
     assert "nowhere" in done.stderr
+
+
+def conntrack_of(node: LabNode) -> dict[str, str]:
+    """The node's own settings of conntrack that kube-proxy writes by default."""
+    names = ("tcp_timeout_close_wait", "tcp_timeout_established")
+    text = node.run(["sysctl", *(f"net.netfilter.nf_conntrack_{name}" for name in names)]).stdout
+    return {name: text.split(f"{name} = ")[1].split()[0] for name in names}
+
+
+def test_conntrack_is_set_as_kube_proxy_sets_it_and_follows_the_file(lab: Lab) -> None:
+    machine = Path("/proc/sys/net/netfilter/nf_conntrack_max").read_text()
+    file = lab.manifests.directory.parent / "config.conf"
+    file.write_text(FILE.format(verbosity=0, bind_address="0.0.0.0"))
+    assert conntrack_of(lab.node)["tcp_timeout_close_wait"] == "60"
+    serve_web(lab, "--config", str(file))
+    eventually(
+        lambda: conntrack_of(lab.node) == {"tcp_timeout_close_wait": "3600", "tcp_timeout_established": "86400"},
+        10,
+        "kube-proxy's defaults",
+    )
+    line = lab.node.proxies[0].wait_log("Settings of conntrack stay as they are")
+    (refused,) = line["refused"].values()
+    assert (line["level"], [name.partition("=")[0] for name in refused]) == ("info", ["nf_conntrack_max"])
+    file.write_text(FILE.format(verbosity=0, bind_address="0.0.0.0") + "conntrack: {tcpCloseWaitTimeout: 2m}\n")
+    eventually(lambda: conntrack_of(lab.node)["tcp_timeout_close_wait"] == "120", 30, "what the file says now")
+    assert Path("/proc/sys/net/netfilter/nf_conntrack_max").read_text() == machine
+
+
+def test_conntrack_is_set_once_and_for_all_by_init_only(lab: Lab) -> None:
+    before = conntrack_of(lab.node)
+    lab.node.userproxy("run", "--init-only", "--portals", "none")
+    assert conntrack_of(lab.node) == before
+    lab.node.userproxy("run", "--init-only", "--conntrack-tcp-timeout-close-wait", "5m")
+    assert conntrack_of(lab.node) == {"tcp_timeout_close_wait": "300", "tcp_timeout_established": "86400"}

@@ -64,7 +64,11 @@ def run(context: click.Context, /, **flags: str | Sequence[str] | None) -> None:
         _write(loaded.settings.configuration, loaded.write_config_to)
     elif loaded.cleanup:
         context.invoke(cleanup)
-    elif not loaded.init_only:
+    elif loaded.init_only:
+        from userproxy.wiring.conntrack import set_up
+
+        set_up(loaded.settings)
+    else:
         require_source(loaded.settings, os.environ)
         from userproxy.wiring.serve import run as serve
 

@@ -23,7 +23,6 @@ _NO_EFFECT = frozenset(
 _NO_EFFECT_SECTIONS = (
     "nftables.",
     "ipvs.",
-    "conntrack.",
     "winkernel.",
     "logging.options.",
 )

@@ -186,13 +186,38 @@ FLAGS: tuple[Flag, ...] = (
     _set("ipvs-tcp-timeout", DURATION, _NONE, "ipvs.tcpTimeout"),
     _set("ipvs-tcpfin-timeout", DURATION, _NONE, "ipvs.tcpFinTimeout"),
     _set("ipvs-udp-timeout", DURATION, _NONE, "ipvs.udpTimeout"),
-    _set("conntrack-max-per-core", NUMBER, _NONE, "conntrack.maxPerCore"),
-    _set("conntrack-min", NUMBER, _NONE, "conntrack.min"),
-    _set("conntrack-tcp-timeout-established", DURATION, _NONE, "conntrack.tcpEstablishedTimeout"),
-    _set("conntrack-tcp-timeout-close-wait", DURATION, _NONE, "conntrack.tcpCloseWaitTimeout"),
-    _set("conntrack-tcp-be-liberal", SWITCH, _NONE, "conntrack.tcpBeLiberal"),
-    _set("conntrack-udp-timeout", DURATION, _NONE, "conntrack.udpTimeout"),
-    _set("conntrack-udp-timeout-stream", DURATION, _NONE, "conntrack.udpStreamTimeout"),
+    _set(
+        "conntrack-max-per-core",
+        NUMBER,
+        "Entries of conntrack for each processor; 0 leaves their number alone.",
+        "conntrack.maxPerCore",
+    ),
+    _set("conntrack-min", NUMBER, "At least so many entries of conntrack.", "conntrack.min"),
+    _set(
+        "conntrack-tcp-timeout-established",
+        DURATION,
+        "When conntrack forgets a quiet connection.",
+        "conntrack.tcpEstablishedTimeout",
+    ),
+    _set(
+        "conntrack-tcp-timeout-close-wait",
+        DURATION,
+        "When conntrack forgets a half-closed one.",
+        "conntrack.tcpCloseWaitTimeout",
+    ),
+    _set(
+        "conntrack-tcp-be-liberal",
+        SWITCH,
+        "Have conntrack accept segments outside the window.",
+        "conntrack.tcpBeLiberal",
+    ),
+    _set("conntrack-udp-timeout", DURATION, "When conntrack forgets an unanswered UDP flow.", "conntrack.udpTimeout"),
+    _set(
+        "conntrack-udp-timeout-stream",
+        DURATION,
+        "When conntrack forgets an answered UDP flow.",
+        "conntrack.udpStreamTimeout",
+    ),
 )
 
 

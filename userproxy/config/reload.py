@@ -8,14 +8,15 @@ from userproxy.config.kubeproxy import KubeProxyConfiguration, leaves, replaced
 from userproxy.config.settings import OwnSettings, Settings, settings_from
 
 _RELOADED_PATHS = PERIODS | {"mode", "logging.verbosity", "logging.format"}
+_RELOADED_SECTION = "conntrack."
 
 
 def reload(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...]]:
     """`old` with what may change while running taken from `new`, and the names of what else differs.
 
-    Logging and sync periods change at once; whatever decides how packets reach listeners, or which addresses and
-    families there are, needs a restart, and so does what only flags say. The names are paths of the file and flags;
-    what has no effect, before or after, takes its new value silently.
+    Logging, sync periods and what is asked of conntrack change at once; whatever decides how packets reach listeners,
+    or which addresses and families there are, needs a restart, and so does what only flags say. The names are paths of
+    the file and flags; what has no effect, before or after, takes its new value silently.
     """
     before = dict(leaves(old.configuration))
     changed = {path: value for path, value in leaves(new.configuration) if value != before[path]}
@@ -29,4 +30,6 @@ def reload(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...]]:
 def _needs_restart(path: str, old: KubeProxyConfiguration, new: KubeProxyConfiguration) -> bool:
     if path == "featureGates":
         return old.external_ips_allowed != new.external_ips_allowed
+    if path.startswith(_RELOADED_SECTION):
+        return False
     return path not in _RELOADED_PATHS and (has_effect(path, old) or has_effect(path, new))

@@ -11,12 +11,14 @@ from userproxy.addresses import SocketAddress, parse_socket_address
 from userproxy.config.kubeproxy import (
     HEALTHZ_PORT,
     METRICS_PORT,
+    Conntrack,
     KubeProxyConfiguration,
     LocalMode,
     plain,
 )
 from userproxy.durations import parse_duration
 from userproxy.forwarding.ports import PortRange, parse_port_range
+from userproxy.model import ConntrackSettings
 from userproxy.routing.reserved_ports import NODE_SERVICES, ReservedPorts
 
 
@@ -85,6 +87,7 @@ class Settings(OwnSettings, frozen=True, kw_only=True):
     bridge_interface: str = ""
     interface_name_prefix: str = ""
     oom_score_adj: int = -999
+    conntrack: ConntrackSettings = ConntrackSettings()
     external_ips_allowed: bool = True
     verbosity: int = 0
     log_format: str | None = None
@@ -116,6 +119,7 @@ def settings_from(configuration: KubeProxyConfiguration, own: OwnSettings) -> Se
         bridge_interface=configuration.detect_local.bridge_interface,
         interface_name_prefix=configuration.detect_local.interface_name_prefix,
         oom_score_adj=configuration.oom_score_adj,
+        conntrack=_conntrack(configuration.conntrack),
         external_ips_allowed=configuration.external_ips_allowed,
         verbosity=configuration.logging.verbosity,
         log_format=configuration.logging.format or None,
@@ -126,6 +130,18 @@ def settings_from(configuration: KubeProxyConfiguration, own: OwnSettings) -> Se
 def configz(settings: Settings) -> dict[str, Any]:
     """The effective configuration in the form of its file, for ``/configz``."""
     return plain(settings.configuration)
+
+
+def _conntrack(configuration: Conntrack) -> ConntrackSettings:
+    return ConntrackSettings(
+        max_per_core=configuration.max_per_core,
+        min=configuration.min,
+        tcp_established_timeout=parse_duration(configuration.tcp_established_timeout),
+        tcp_close_wait_timeout=parse_duration(configuration.tcp_close_wait_timeout),
+        tcp_be_liberal=configuration.tcp_be_liberal,
+        udp_timeout=parse_duration(configuration.udp_timeout),
+        udp_stream_timeout=parse_duration(configuration.udp_stream_timeout),
+    )
 
 
 def _network(text: str) -> str:

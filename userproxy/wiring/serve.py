@@ -24,6 +24,7 @@ from userproxy.forwarding.ports import PortRange
 from userproxy.model import IPFamily, Node, Problem
 from userproxy.proxier.seams import PortalDriver
 from userproxy.telemetry.logging import configure
+from userproxy.wiring.conntrack import ConntrackTask
 from userproxy.wiring.family import FamilyProxy
 from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.portals import choose_portals, remove_portals
@@ -81,13 +82,15 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> int:
     store = Store(time.time())
     proxies: list[FamilyProxy] = []
     drivers, bind_addresses = await choose_portals(settings)
+    translating = not any(driver.name == PortalMode.NONE for driver in drivers.values())
+    conntrack = ConntrackTask(settings, translating=translating)
     monitor = Monitor(settings, drivers)
     forwarder = Forwarder(
         loop,
         ForwardingOptions(
             bind_addresses=bind_addresses,
             port_range=settings.port_range,
-            portals_only=not any(driver.name == PortalMode.NONE for driver in drivers.values()),
+            portals_only=translating,
             half_open_timeout=settings.half_open_timeout,
             udp_timeout=settings.udp_timeout,
             descriptor_limit=raise_limit(),
@@ -110,6 +113,7 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> int:
     def apply(latest: Settings) -> None:
         configure(latest.verbosity, latest.log_format)
         monitor.apply(latest)
+        conntrack.apply(latest)
         for proxy in proxies:
             proxy.apply(latest)
 
@@ -126,7 +130,7 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> int:
             monitor.node_seen(Node(node_name))  # manifests need not have one, and then nobody is about to remove it
         try:
             stop = _stop_on_signals(loop)
-            tasks = {**truth.tasks(), **monitor.tasks(truth.server_failed)}
+            tasks = {**truth.tasks(), **monitor.tasks(truth.server_failed), **conntrack.tasks()}
             for proxy in proxies:
                 tasks |= proxy.tasks()
             if settings.config_file is not None:

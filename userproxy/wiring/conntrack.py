@@ -1,0 +1,44 @@
+"""The kernel's connection tracking, set as the configuration says: at the start, and whenever that changes."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from userproxy.config import PortalMode, Settings
+from userproxy.config.kubeproxy import Conntrack
+from userproxy.portals.sysctls import set_conntrack
+
+
+def set_up(settings: Settings) -> None:
+    """Do what ``--init-only`` asks for: all that takes more privileges than serving does. Blocking."""
+    if settings.portals is not PortalMode.NONE:
+        _set(settings)
+
+
+class ConntrackTask:
+    """Sets connection tracking while a proxy runs; `translating` is whether any of its packets are translated."""
+
+    def __init__(self, settings: Settings, *, translating: bool) -> None:
+        self._settings = settings
+        self._translating = translating
+        self._changed = asyncio.Event()
+
+    def apply(self, settings: Settings) -> None:
+        """Follow what the configuration says now."""
+        if settings.conntrack != self._settings.conntrack:
+            self._settings = settings
+            self._changed.set()
+
+    def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """What has to run until the stop."""
+        return {"set conntrack": self._run()} if self._translating else {}
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.to_thread(_set, self._settings)
+            await self._changed.wait()
+            self._changed.clear()
+
+
+def _set(settings: Settings) -> None:
+    set_conntrack(settings.conntrack, asked=settings.configuration.conntrack != Conntrack())
