@@ -120,7 +120,7 @@ class MinimalApi:
         path, query = request.path, dict(request.query)
         if "sendInitialEvents" in query:
             return _failure(422) if self.streamed is None else await self._stream(request, self.streamed)
-        verb = "watch" if "watch" in query else "list"
+        verb = "watch" if "watch" in query else "confirm" if query.get("limit") == "1" else "list"
         self.requests.append((path, query, request.headers.get("Authorization", "")))
         self.counts[verb, path] += 1
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":

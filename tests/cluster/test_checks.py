@@ -209,7 +209,7 @@ NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True)
 
 @given(nearly(HOSTS), st.sampled_from([None, "IPv4", "IPv6"]), st.booleans())
 def test_an_address_that_passes_is_canonical_ascii(text: str, wanted: str | None, special: bool) -> None:
-    checker = Checker("here", special_hosts=special)
+    checker = Checker("here", by_hand=special)
     for check in (checker.host, checker.destination):
         address = checker.salvage(check, "f", text, wanted)
         if address is not None:

@@ -170,6 +170,12 @@ async def test_nobody_there() -> None:
         await ask_once(master="http://127.0.0.1:1")
 
 
+async def test_a_name_that_nobody_knows() -> None:
+    with pytest.raises(UnreachableError, match=r"no\.such\.invalid cannot be resolved: .+") as caught:
+        await ask_once(master="http://no.such.invalid:6443")
+    assert "unknown error" not in str(caught.value)
+
+
 GOOD: dict[str, Any] = {
     "current-context": "c",
     "clusters": [{"name": "k", "cluster": {"server": "http://h"}}],

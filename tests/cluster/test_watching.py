@@ -12,7 +12,7 @@ from userproxy.cluster.resources import services
 from userproxy.cluster.watching import Event, EventStream
 
 
-def _line(change: str, version: int, name: str = "wéb") -> bytes:
+def _line(change: str, version: int | str, name: str = "wéb") -> bytes:
     item = {"metadata": {"name": name, "namespace": "shop", "resourceVersion": str(version)}}
     return json.dumps({"type": change, "object": item}, ensure_ascii=False).encode() + b"\n"
 
@@ -40,9 +40,30 @@ def test_cuts_lose_nothing_and_repeat_nothing(cuts: list[int]) -> None:
     assert failure is None
 
 
-def test_duplicates_and_late_events_are_none() -> None:
-    events, _ = _feed(*(_line("MODIFIED", version) for version in (9, 10, 11, 11, 13, 12, 14)))
+def test_what_comes_twice_is_one_event() -> None:
+    events, failure = _feed(*(_line("MODIFIED", version) for version in (10, 11, 11, 13, 13, 14)))
     assert [event.version for event in events] == ["11", "13", "14"]
+    assert failure is None
+
+
+@pytest.mark.parametrize("version", [9, 3, 12])
+def test_versions_that_go_back_ask_for_a_list(version: int) -> None:
+    """After a restore from a backup they begin again lower, and nothing that happens then may be hidden."""
+    events, failure = _feed(*(_line("MODIFIED", version) for version in (11, 13, version, 14)))
+    assert [event.version for event in events] == ["11", "13"]
+    assert isinstance(failure, ExpiredError)
+
+
+@pytest.mark.parametrize("version", ["x", "٣", "9" * 5000, "-1", "1e3"])
+def test_a_version_that_is_no_number_is_compared_with_nothing(version: str) -> None:
+    events, failure = _feed(_line("MODIFIED", 11), _line("MODIFIED", version), _line("MODIFIED", 12))
+    assert [event.version for event in events] == ["11", version, "12"]
+    assert failure is None
+
+
+def test_what_is_nested_beyond_all_measure_is_garbled() -> None:
+    line = b'{"type":"ADDED","object":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n"
+    assert isinstance(_feed(line)[1], UnreachableError)
 
 
 def test_an_object_without_a_version_is_an_event() -> None:

@@ -22,12 +22,20 @@ from msgspec import Struct
 
 from userproxy.cluster.backoff import Backoff, BackoffFigures
 from userproxy.cluster.client import ApiClient
-from userproxy.cluster.failures import ApiError, ExpiredError, RefusedError, SilentError, UnreachableError
-from userproxy.cluster.listing import ANY_VERSION, LATEST_VERSION, Listing, fetch
+from userproxy.cluster.failures import (
+    ApiError,
+    ExpiredError,
+    NoConnectionError,
+    RefusedError,
+    SilentError,
+    UnreachableError,
+)
+from userproxy.cluster.listing import ANY_VERSION, LATEST_VERSION, Listing, confirm, fetch
 from userproxy.cluster.reader import ObjectReader, Reading
 from userproxy.cluster.resources import Resource, endpoint_slices, own_node, services
 from userproxy.cluster.store import ClusterObject, ObjectKey, Store
 from userproxy.cluster.streaming import fetch_streamed
+from userproxy.cluster.troubles import Troubles
 from userproxy.cluster.watching import CHANGES, Event, WatchLimits, watch
 from userproxy.model import Node
 
@@ -37,11 +45,15 @@ T = TypeVar("T")
 
 _BATCH: Final = 50
 """Events that are applied at a stretch: a few milliseconds, for which traffic waits."""
+_EARLY: Final = 5.0
+"""A watch that ends by so much sooner than asked for did not end because its time was over. Seconds."""
 _SHORT: Final = 1.0
 """A watch that ends sooner, without an event, has failed. Seconds."""
 
 _NOT_ABOUT_STREAMS: Final = (401, 429)
 """A list in pages would be refused, too."""
+_STREAM_AGAIN: Final = 600.0
+"""How long a server that would not stream a list is not asked again: it may be another one by then. Seconds."""
 
 
 class Timing(Struct, frozen=True):
@@ -70,7 +82,7 @@ class ApiSource:
     ) -> None:
         self._store = store
         self._on_change = on_change
-        troubles = _Troubles()
+        troubles = Troubles()
         resources = (services(proxy_name), endpoint_slices(), own_node(node_name))
         self._followers = tuple(
             _Follower(client, resource, store, self._changed, troubles, timing) for resource in resources
@@ -103,25 +115,6 @@ class ApiSource:
             self._on_change()
 
 
-class _Troubles:
-    """Tells every trouble once an episode, and once for all that have the same."""
-
-    def __init__(self) -> None:
-        self._current: dict[str, set[str]] = {}
-
-    def note(self, topic: str, sentence: str, serving: str) -> None:
-        known = any(sentence in sentences for sentences in self._current.values())
-        self._current.setdefault(topic, set()).add(sentence)
-        if known:
-            log.debug(sentence, v=2, topic=topic)
-        else:
-            log.warning(sentence, serving=serving)
-
-    def clear(self, topic: str) -> None:
-        if self._current.pop(topic, None) and not self._current:
-            log.info("The API server answers again")
-
-
 class _Follower:
     """Keeps the objects of one resource in the Store up to date."""
 
@@ -131,7 +124,7 @@ class _Follower:
         resource: Resource,
         store: Store,
         on_change: Callable[[], None],
-        troubles: _Troubles,
+        troubles: Troubles,
         timing: Timing,
     ) -> None:
         self.resource = resource
@@ -145,7 +138,9 @@ class _Follower:
         self._random = Random()  # noqa: S311 -- spreads load, keeps no secret
         self._backoff = Backoff(timing.backoff, self._random)
         self._version = ANY_VERSION
-        self._streams_lists = True
+        self._stream_from = float("-inf")
+        self._in_doubt = False
+        """Whether the server may be another one, or restored from a backup, and not know our version."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -170,6 +165,7 @@ class _Follower:
             except ExpiredError:
                 raise
             except ApiError as error:
+                self._in_doubt = self._in_doubt or isinstance(error, UnreachableError)
                 self._note(self.resource.plural, error)
                 await self._pause(error)
 
@@ -190,21 +186,29 @@ class _Follower:
         items = self._objects(listing.readings)
         self._store.replace(self.resource.kind, items)
         self._version = listing.version
+        self._in_doubt = False
         self.listed = True
         log.debug("Listed", v=2, resource=self.resource.plural, objects=len(items), version=listing.version)
         self._on_change()
 
     async def _fetch(self) -> Listing:
-        """All objects: streamed, and where that fails in pages. A server that refuses to stream is not asked again."""
-        if self._streams_lists:
+        """All objects: streamed, and where that fails in pages, whatever the reason, as client-go does.
+
+        A server may offer streamed lists and have a storage behind it that cannot give them, because it does not tell
+        its progress (Debian's etcd 3.4, for one): it accepts, and sends an error of code 500.
+        """
+        clock = asyncio.get_running_loop().time
+        if clock() >= self._stream_from:
             try:
                 return await fetch_streamed(
                     self._client, self.resource, self._reader, self._version, self._limits.initial_silence
                 )
-            except RefusedError as error:
-                if error.status in _NOT_ABOUT_STREAMS or error.status >= 500:
+            except NoConnectionError:
+                raise
+            except (RefusedError, SilentError) as error:
+                if isinstance(error, RefusedError) and error.status in _NOT_ABOUT_STREAMS:
                     raise
-                self._streams_lists = False
+                self._stream_from = clock() + _STREAM_AGAIN
                 reason = str(error)
             except (ExpiredError, UnreachableError) as error:
                 reason = str(error)
@@ -223,8 +227,15 @@ class _Follower:
         return items
 
     async def _watch(self) -> None:
-        """One watch. That it fell silent is no failure: the next one shows whether the server is there."""
+        """One watch. That it fell silent is no failure: the next one shows whether the server is there.
+
+        A server that was restored from a backup accepts a watch from a version that it has not reached again, and
+        tells nothing until then. So in doubt it is asked first whether it knows our version.
+        """
         clock = asyncio.get_running_loop().time
+        if self._in_doubt:
+            await confirm(self._client, self.resource, self._version)
+            self._in_doubt = False
         started, heard = clock(), False
         seconds = self._random.uniform(self._limits.shortest, self._limits.longest)
         try:
@@ -236,11 +247,13 @@ class _Follower:
                     await self._apply_all(events)
         except SilentError as error:
             log.debug("Watching anew", v=2, resource=self.resource.plural, reason=str(error))
+        # One that ends before its time may end because the server does, and another one take its place.
+        self._in_doubt = clock() - started < seconds - _EARLY
         topic = f"watch of {self.resource.plural}"
         if heard or clock() - started >= _SHORT:
             self._troubles.clear(topic)
             return
-        short = UnreachableError(f"The API server {self._client.server} ends watches as soon as they begin")
+        short = UnreachableError(f"The API server {self._client.shown} ends watches as soon as they begin")
         self._note(topic, short)
         await self._pause(short)
 

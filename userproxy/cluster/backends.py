@@ -11,12 +11,15 @@ from userproxy.model import EndpointSlice, Hints, IPFamily, Node, SliceEndpoint,
 def decode_slice(item: raw.RawEndpointSlice, checker: Checker) -> tuple[EndpointSlice, ...]:
     """A discovery.k8s.io/v1 EndpointSlice; none where its addresses are of type FQDN, which no proxy serves.
 
-    An endpoint whose address is bad costs only itself.
+    One that names no Service is legal and none of ours either, but a slip in a manifest. An endpoint whose address is
+    bad costs only itself.
     """
     metadata = item.metadata or raw.RawSliceMetadata()
     labels = metadata.labels or raw.RawLabels()
     namespace = checker.namespace(metadata.namespace)
     name = checker.subdomain("metadata.name", checker.present("metadata.name", metadata.name))
+    if not labels.service_name and not checker.by_hand:
+        return ()
     if not labels.service_name:
         raise checker.error(
             "metadata.labels", "kubernetes.io/service-name is missing, so the slice belongs to no Service"

@@ -82,13 +82,13 @@ class Checker:
     """Checks the fields of one object; every sentence begins with where the object is and what it is called.
 
     Checks raise ObjectError. A flaw that costs only itself and not the object is noted instead, and ends up
-    in `problems`. Unless `special_hosts`, loopback and link-local addresses are nobody's to name: for objects whose
-    authors may not reach what is bound to them on a node.
+    in `problems`. An object `by_hand` is in a manifest, which somebody with the node's rights has written: it may
+    name what is the node's alone, and what is legal but leads nowhere is taken for a slip.
     """
 
-    def __init__(self, heading: str, *, special_hosts: bool = True) -> None:
+    def __init__(self, heading: str, *, by_hand: bool = True) -> None:
         self._heading = heading
-        self._special_hosts = special_hosts
+        self.by_hand = by_hand
         self.problems: list[str] = []
 
     def error(self, path: str, complaint: str) -> ObjectError:
@@ -184,7 +184,7 @@ class Checker:
         credentials), is not for the authors of Services: the API server's ValidateNonSpecialIP.
         """
         address = self.host(path, value, wanted)
-        if self._special_hosts or not (":" in address or address.startswith(_SPECIAL_IPV4)):
+        if self.by_hand or not (":" in address or address.startswith(_SPECIAL_IPV4)):
             return address
         ip = ip_address(address)
         if ip.is_loopback or ip.is_link_local:

@@ -24,8 +24,17 @@ from userproxy.cluster.credentials import (
     load,
     transport_fingerprint,
 )
-from userproxy.cluster.failures import ApiError, ExpiredError, RefusedError, SilentError, UnreachableError
+from userproxy.cluster.failures import (
+    ApiError,
+    ExpiredError,
+    NoConnectionError,
+    RefusedError,
+    SilentError,
+    UnreachableError,
+)
+from userproxy.cluster.raw import UNREADABLE
 from userproxy.cluster.resources import Resource
+from userproxy.cluster.secrets import without_password
 from userproxy.errors import UsageError
 
 log = structlog.get_logger()
@@ -65,6 +74,11 @@ class ApiClient:
     def server(self) -> str:
         """The server's URL."""
         return str(self._configuration.host)
+
+    @property
+    def shown(self) -> str:
+        """The server's URL for people, without a password that may be in it."""
+        return without_password(self.server)
 
     async def close(self) -> None:
         await self._transport.close()
@@ -139,25 +153,34 @@ class ApiClient:
             async for chunk in response.content.iter_any():
                 yield chunk
         except aiohttp.SocketTimeoutError as error:
-            raise SilentError(f"The API server {self.server} fell silent") from error
+            raise SilentError(f"The API server {self.shown} fell silent") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> UnreachableError:
+        kind = UnreachableError
         match error:
             case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
                 reason = f"TLS fails: {error.certificate_error if hasattr(error, 'certificate_error') else error}"
+            case aiohttp.ClientConnectorDNSError():
+                why = error.os_error.strerror or str(error.os_error)
+                kind, reason = NoConnectionError, f"{error.host} cannot be resolved: {why.lower()}"
             case aiohttp.ClientConnectorError():
                 reason = os.strerror(error.errno).lower() if error.errno else str(error.os_error)
+                kind = NoConnectionError
             case aiohttp.ConnectionTimeoutError():
-                reason = f"no connection within {_CONNECT:.0f} s"
+                kind, reason = NoConnectionError, f"no connection within {_CONNECT:.0f} s"
             case aiohttp.SocketTimeoutError():
                 reason = "it does not answer"
             case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | ConnectionError():
                 reason = "the connection broke"
-            case _:
-                reason = str(error) or type(error).__name__
-        return UnreachableError(f"The API server {self.server} cannot be reached: {reason}")
+            case aiohttp.ClientHttpProxyError():
+                kind, reason = NoConnectionError, f"the proxy answers {error.status}"
+            case OSError():
+                reason = (error.strerror or type(error).__name__).lower()
+            case _:  # aiohttp's texts may hold the URL, and with it a password
+                reason = f"the request fails ({type(error).__name__})"
+        return kind(f"The API server {self.shown} cannot be reached: {reason}")
 
     async def _refusal(self, response: aiohttp.ClientResponse, resource: Resource, verb: str) -> ApiError:
         try:
@@ -168,7 +191,7 @@ class ApiClient:
                     if len(body) > _LONGEST_COMPLAINT:
                         break
             status = msgspec.json.decode(body, type=_Status)
-        except (UnreachableError, msgspec.MsgspecError, UnicodeDecodeError):
+        except (UnreachableError, *UNREADABLE):
             status = _Status()
         if response.status == 410 or status.reason in {"Expired", "Gone"} or _is_unknown_version(response, status):
             return ExpiredError(f"The API server has forgotten where the {verb} of {resource.plural} was")

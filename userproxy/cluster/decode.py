@@ -77,12 +77,11 @@ def identify(document: object) -> ObjectKey | None:
     return ObjectKey(kind, namespace, name) if isinstance(namespace, str) else None
 
 
-def decode(document: object, where: str, *, special_hosts: bool = True) -> Decoded:
+def decode(document: object, where: str, *, by_hand: bool = True) -> Decoded:
     """The objects in one document: none for a kind that we do not read, several for Endpoints.
 
-    `where` begins every sentence. Unless `special_hosts`, loopback and link-local addresses are refused where traffic
-    would be sent to them or taken from them: for objects whose authors are not who runs the node. Raises ObjectError,
-    naming the field and its value, where the object cannot be used at all.
+    `where` begins every sentence; `by_hand` says that the document is a manifest, see :class:`Checker`. Raises
+    ObjectError, naming the field and its value, where the object cannot be used at all.
     """
     if not isinstance(document, dict):
         raise ObjectError(f"{where}: {show(document)} is not a Kubernetes object")
@@ -90,7 +89,7 @@ def decode(document: object, where: str, *, special_hosts: bool = True) -> Decod
     if not isinstance(kind, str) or not kind:
         raise ObjectError(f"{where}: kind: {'missing' if kind is None else f'{show(kind)} is not a kind'}")
     name = str(identify(document) or kind)
-    checker = Checker(f"{where} ({name if name.isprintable() else show(name)})", special_hosts=special_hosts)
+    checker = Checker(f"{where} ({name if name.isprintable() else show(name)})", by_hand=by_hand)
     if not _is_read(document, kind, checker):
         log.debug("skipping a kind that no proxy reads", v=2, where=where, kind=kind)
         return Decoded()

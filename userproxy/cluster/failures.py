@@ -19,6 +19,10 @@ class UnreachableError(ApiError):
     """No answer, or one that broke off."""
 
 
+class NoConnectionError(UnreachableError):
+    """There was no connection over which to ask."""
+
+
 class SilentError(UnreachableError):
     """The server accepted a request and then sent nothing for too long."""
 

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 
 from userproxy.cluster.client import ApiClient
 from userproxy.cluster.failures import ExpiredError, UnreachableError
+from userproxy.cluster.raw import UNREADABLE
 from userproxy.cluster.reader import ObjectReader, Reading
 from userproxy.cluster.resources import Resource
 
@@ -55,6 +56,23 @@ async def fetch(client: ApiClient, resource: Resource, reader: ObjectReader, ver
         return await _fetch_pages(client, resource, reader, LATEST_VERSION)
 
 
+async def confirm(client: ApiClient, resource: Resource, version: str) -> None:
+    """Ask the server for as little as possible that is not older than `version`.
+
+    Raises ExpiredError where it has not got as far: it is behind, or was restored from a backup, and only a new list
+    helps. Raises another ApiError where it does not answer.
+    """
+    query = {
+        **resource.selectors,
+        "limit": "1",
+        "resourceVersion": version or ANY_VERSION,
+        "resourceVersionMatch": "NotOlderThan",
+    }
+    async with client.get(resource, "list", query, _SILENCE) as chunks:
+        async for _ in chunks:
+            pass
+
+
 async def _fetch_pages(client: ApiClient, resource: Resource, reader: ObjectReader, version: str) -> Listing:
     readings: list[Reading] = []
     async with aclosing(_pages(client, resource, version)) as pages:
@@ -77,7 +95,7 @@ async def _pages(client: ApiClient, resource: Resource, version: str) -> AsyncGe
             body = b"".join([chunk async for chunk in chunks])
         try:
             page = decoder.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise UnreachableError(f"The list of {resource.plural} is not what Kubernetes answers: {error}") from error
         yield page
         if page.metadata is None or not page.metadata.next_page:

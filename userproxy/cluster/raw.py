@@ -6,7 +6,11 @@ The same structs fit plain dicts (a manifest) and JSON bytes (the API server). T
 
 from typing import Any
 
+import msgspec
 from msgspec import Struct, field
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding foreign bytes raises: they are no such object, no JSON, no text, or nested beyond all measure."""
 
 
 class RawLabels(Struct, frozen=True):

@@ -14,6 +14,7 @@ from msgspec import Struct
 from userproxy.cluster.backends import decode_node, decode_slice
 from userproxy.cluster.checks import Checker
 from userproxy.cluster.decode import decode, identify
+from userproxy.cluster.raw import UNREADABLE
 from userproxy.cluster.resources import Resource
 from userproxy.cluster.service import decode_service
 from userproxy.cluster.store import ClusterObject, ObjectKey, object_key
@@ -23,7 +24,6 @@ from userproxy.model import EndpointSlice, Node, Service
 log = structlog.get_logger()
 
 _WHERE = "API"
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 Decode = Callable[[Any, Checker], tuple[ClusterObject, ...]]
 
@@ -58,13 +58,14 @@ class ObjectReader:
         """The object in `data`. What is wrong with it is logged once, not each time it is read."""
         try:
             shaped = self._decoder.decode(data)
-            checker = Checker(self._heading(shaped.metadata), special_hosts=False)
+            checker = Checker(self._heading(shaped.metadata), by_hand=False)
             objects = self._decode(shaped, checker)
-        except (ObjectError, *_UNREADABLE) as error:
+        except (ObjectError, *UNREADABLE) as error:
             return self._read_bad(data, error)
         if not objects:
             key = self._key(shaped.metadata.namespace, shaped.metadata.name)
             self._note(key, checker.problems)
+            log.debug("No proxy serves this", v=3, object=str(key))
             return Reading(key, good=True)
         key = object_key(objects[0])
         if checker.problems or self._problems:
@@ -95,10 +96,10 @@ class ObjectReader:
             if isinstance(document, dict):
                 # The items of a list do not say what they are.
                 document = {**document, "kind": self._kind, "apiVersion": self._resource.api_version}
-            decode(document, _WHERE, special_hosts=False)
+            decode(document, _WHERE, by_hand=False)
         except ObjectError as complaint:
             sentence = str(complaint)
-        except _UNREADABLE:
+        except UNREADABLE:
             pass
         key = identify(document)
         self._note(key, [f"{sentence}; its last good version stays, if there was one"])

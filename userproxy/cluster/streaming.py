@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from userproxy.cluster.client import ApiClient
 from userproxy.cluster.failures import UnreachableError
 from userproxy.cluster.listing import Listing
+from userproxy.cluster.raw import UNREADABLE
 from userproxy.cluster.reader import ObjectReader, Reading
 from userproxy.cluster.resources import Resource
 from userproxy.cluster.watching import CHANGES, Event, EventStream
@@ -79,7 +80,7 @@ def _version_of_all(event: Event, resource: Resource) -> str:
     """The version of a bookmark that ends the list. No server that streams a list sends another one before."""
     try:
         metadata = msgspec.json.decode(event.data, type=_Bookmark).metadata or _Metadata()
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         metadata = _Metadata()
     if metadata.annotations is None or metadata.annotations.end != "true" or not event.version:
         raise UnreachableError(f"The API server does not tell where the streamed list of {resource.plural} ends")

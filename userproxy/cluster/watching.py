@@ -3,6 +3,7 @@
 See "Efficient detection of changes" in Kubernetes' API concepts, and KEP-956 for bookmarks.
 """
 
+import re
 from collections.abc import AsyncGenerator
 
 import msgspec
@@ -11,7 +12,10 @@ from msgspec import Struct
 from userproxy.cluster.client import ApiClient
 from userproxy.cluster.failures import ApiError, ExpiredError, RefusedError, UnreachableError
 from userproxy.cluster.framing import LineFramer
+from userproxy.cluster.raw import UNREADABLE
 from userproxy.cluster.resources import Resource
+
+_VERSION = re.compile(r"[0-9]{1,20}")
 
 CHANGES = frozenset({"ADDED", "MODIFIED", "DELETED"})
 
@@ -20,14 +24,14 @@ class WatchLimits(Struct, frozen=True):
     """How long one watch may last, in seconds.
 
     The server ends it after a time between `shortest` and `longest`, so that nodes spread over its replicas. It is
-    given up after `silence` without a byte: a server sends a bookmark about every minute, and a connection that
-    a load balancer dropped would otherwise never end. A list that is streamed is given up after `initial_silence`: a
-    server that does not know of such lists never tells their end.
+    given up after `silence` without a byte: a server sends a bookmark about every minute. (TCP notices sooner that the
+    other end is gone, see ApiClient; this is for a load balancer with nothing behind it.) A list that is streamed is
+    given up after `initial_silence`: a server that does not know of such lists never tells their end.
     """
 
     shortest: float = 300.0
     longest: float = 600.0
-    silence: float = 150.0
+    silence: float = 90.0
     initial_silence: float = 10.0
 
 
@@ -67,9 +71,8 @@ async def watch(
 ) -> AsyncGenerator[list[Event]]:
     """Events after `version`, as many at once as arrive together; none at first, when the server accepts the watch.
 
-    It ends when the server ends it. Only what is newer than all before is given: a duplicate, or an old event that
-    comes late, is none. Raises ExpiredError where only a new list helps, and another ApiError where the same watch may
-    be tried again.
+    It ends when the server ends it. An event that comes twice is given once. Raises ExpiredError where only a new list
+    helps, and another ApiError where the same watch may be tried again.
     """
     query = {
         **resource.selectors,
@@ -92,12 +95,14 @@ async def watch(
 class EventStream:
     """Chunks of a watch's body become events. Pure.
 
-    Only what is newer than `version` and all before is an event. Unless `ordered`, everything is.
+    Versions of one resource are ordered numbers (KEP-5504), and a watch tells of them in their order: an event that
+    comes twice is one. Where they go back the server is not what it was, as after a restore from a backup, and only a
+    new list shows what is there. Unless `ordered`, versions decide nothing.
     """
 
     def __init__(self, resource: Resource, version: str, *, ordered: bool = True) -> None:
         self._resource = resource
-        self._version = version
+        self._latest = _number(version)
         self._ordered = ordered
         self._framer = LineFramer()
         self._lines = msgspec.json.Decoder(_Line)
@@ -109,39 +114,39 @@ class EventStream:
         for text in self._framer.feed(chunk):
             try:
                 line = self._lines.decode(text)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except UNREADABLE as error:
                 return events, UnreachableError(f"The watch of {self._resource.plural} is garbled: {error}")
             if line.type == "ERROR":
                 return events, self._failure(line.object)
             event = self._event(line)
-            if not self._ordered or self._is_new(event.version):
+            number = _number(event.version) if self._ordered else None
+            if number is None or self._latest is None or number > self._latest:
                 events.append(event)
+            elif number < self._latest:
+                return events, ExpiredError(f"The versions of {self._resource.plural} went back")
+            self._latest = number or self._latest
         return events, None
 
     def _event(self, line: _Line) -> Event:
         try:
             metadata = self._heads.decode(line.object).metadata or _Metadata()
-        except (msgspec.MsgspecError, UnicodeDecodeError):  # bad metadata: whoever reads the object says so
+        except UNREADABLE:  # bad metadata: whoever reads the object says so
             metadata = _Metadata()
         return Event(
             line.type, line.object, metadata.namespace or "", metadata.name or "", metadata.resource_version or ""
         )
 
-    def _is_new(self, version: str) -> bool:
-        """Whether `version` is later than all before; then it is the latest. Versions of one resource are ordered
-        numbers (KEP-5504); what is no number is taken as new.
-        """
-        if version.isdecimal() and self._version.isdecimal() and int(version) <= int(self._version):
-            return False
-        self._version = version or self._version
-        return True
-
     def _failure(self, data: msgspec.Raw) -> ApiError:
         try:
             status = msgspec.json.decode(data, type=_Status)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNREADABLE:
             status = _Status()
         text = f"The watch of {self._resource.plural} ended with an error: {status.message or 'no reason given'}"
         if status.code == 410 or status.reason in {"Expired", "Gone"}:
             return ExpiredError(text)
         return RefusedError(status.code or 500, text)
+
+
+def _number(version: str) -> int | None:
+    """A version as a number; None for one that is none, with which nothing can be compared."""
+    return int(version) if _VERSION.fullmatch(version) else None

@@ -132,6 +132,12 @@ class Engine:
     def streaming_lists(self, status: int = 200) -> None:
         self.faults.streaming_lists = status
 
+    def progress(self, told: bool = True) -> None:
+        self.faults.progress = told
+
+    def restore(self, revision: int) -> None:
+        self.storage.restore(revision)
+
     def fail_next(self, count: int, status: int, retry_after: int | None = None, resource: str | None = None) -> None:
         self.faults.add(Trouble(count, status, _plural(resource), retry_after))
 

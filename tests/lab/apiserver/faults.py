@@ -38,6 +38,8 @@ class Faults:
         self.gone_as: Literal["event", "http"] = "event"
         self.streaming_lists: int = 200
         """200, or the code that a client gets that asks for one."""
+        self.progress: bool = True
+        """Whether etcd tells its progress, without which a streamed list is accepted and then fails."""
         self.slow: tuple[int, float] | None = None
         """Bytes per chunk of a stream and the pause after each, in seconds."""
         self._troubles: list[Trouble] = []

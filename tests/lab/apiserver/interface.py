@@ -102,6 +102,14 @@ class ApiServer:
         """200: sendInitialEvents works. Any other code is the answer to it."""
         self.call("streaming_lists", status)
 
+    def progress(self, *, told: bool = True) -> None:
+        """Whether etcd tells its progress. If not, a streamed list is answered 200 and one ERROR of code 500."""
+        self.call("progress", told)
+
+    def restore(self, revision: int) -> None:
+        """Objects stay, and versions go on from `revision`, as after a restore of etcd from a backup."""
+        self.call("restore", revision)
+
     def fail_next(self, count: int, status: int, retry_after: int | None = None, resource: str | None = None) -> None:
         """The next `count` requests are answered with `status`."""
         self.call("fail_next", count, status, retry_after, resource)

@@ -186,6 +186,15 @@ class Storage:
             self._oldest = self._revision
             return self._oldest
 
+    def restore(self, revision: int) -> None:
+        """Go on from an older revision without any history: objects as they are, each of them at it."""
+        with self._lock:
+            self._history.clear()
+            self._revision, self._oldest = revision, 0
+            for objects in self._objects.values():
+                for key, version in objects.items():
+                    objects[key] = version.at(revision)
+
     def _of(self, resource: Resource) -> dict[Key, Version]:
         return self._objects.setdefault(resource.plural, {})
 

@@ -152,6 +152,8 @@ class Stream:
         if self._start and not self._initial:
             self._cursor = self._start
             return
+        if self._initial and not self._faults.progress:
+            raise ApiError(500, "etcd event received with PrevKv=nil")
         self._cursor, entries = self._storage.snapshot(self.target.resource)
         self._live = True
         for _, version in entries:
