@@ -27,6 +27,13 @@ async def test_takes_what_is_left_and_no_more() -> None:
     assert budget.take(2)
 
 
+async def test_what_is_kept_for_others_is_not_taken() -> None:
+    limit = open_descriptors() + RESERVE + 12
+    budget = DescriptorBudget(asyncio.get_running_loop(), limit, kept=10)
+    assert budget.take(2)
+    assert not budget.take(1)
+
+
 async def test_who_waits_is_called_when_something_is_given_back_and_only_once() -> None:
     budget = a_budget(2)
     assert budget.take(2)

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from userproxy.addresses import SocketAddress
 from userproxy.model import HealthCheck, IPFamily, ServiceName
+from userproxy.telemetry.connections import ConnectionBudget
 from userproxy.telemetry.health_checks import HealthCheckServers
 
 WEB, API = ServiceName("shop", "web"), ServiceName("shop", "api")
@@ -27,7 +28,7 @@ class Bench:
         self.healthy = True
         self.told: list[tuple[ServiceName, str]] = []
         self.servers = HealthCheckServers(
-            family, lambda: self.healthy, lambda *failure: self.told.append(failure), addresses
+            family, lambda: self.healthy, lambda *failure: self.told.append(failure), ConnectionBudget(32), addresses
         )
 
     async def sync(self, *checks: HealthCheck) -> None:

@@ -17,6 +17,7 @@ from tests.telemetry.waiting import eventually
 from userproxy.addresses import SocketAddress
 from userproxy.errors import PortUnavailableError
 from userproxy.model import IPFamily, Node
+from userproxy.telemetry.connections import ConnectionBudget, Handler
 from userproxy.telemetry.health import Health
 from userproxy.telemetry.logging import configure
 from userproxy.telemetry.metrics import Metrics
@@ -34,8 +35,8 @@ def printed() -> object:
 
 
 @asynccontextmanager
-async def serving(app: web.Application, address: SocketAddress = ANY_PORT) -> AsyncIterator[str]:
-    server = HttpServer("health", address, app, BindPolicy())
+async def serving(app: Handler, address: SocketAddress = ANY_PORT) -> AsyncIterator[str]:
+    server = HttpServer("health", address, app, ConnectionBudget(8), BindPolicy())
     async with asyncio.TaskGroup() as group:
         task = group.create_task(server.run(), name="server")
         await eventually(lambda: server.bound is not None)
@@ -50,11 +51,11 @@ class Bench:
         self.metrics = Metrics("0.1.0", (IPFamily.IPV4,))
 
     @property
-    def health_app(self) -> web.Application:
+    def health_app(self) -> Handler:
         return health_app(self.health, self.metrics, self.clock)
 
     @property
-    def metrics_app(self) -> web.Application:
+    def metrics_app(self) -> Handler:
         return metrics_app(self.metrics, lambda: {"kind": "KubeProxyConfiguration", "mode": ""})
 
 
@@ -126,7 +127,7 @@ async def test_metrics_are_prometheus_text() -> None:
 async def test_a_taken_port_is_tried_until_it_is_free_and_complained_of_once(printed: io.StringIO) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = SocketAddress(*taken.getsockname())
-        server = HttpServer("health", address, Bench().health_app, BindPolicy(retry_every=0.01))
+        server = HttpServer("health", address, Bench().health_app, ConnectionBudget(8), BindPolicy(retry_every=0.01))
         async with asyncio.TaskGroup() as group:
             task = group.create_task(server.run(), name="server")
             await eventually(lambda: bool(printed.getvalue()))
@@ -144,7 +145,9 @@ async def test_hard_fail_says_why_and_ends(printed: io.StringIO) -> None:
     told: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = SocketAddress(*taken.getsockname())
-        server = HttpServer("metrics", address, Bench().metrics_app, BindPolicy(hard_fail=True), told.append)
+        server = HttpServer(
+            "metrics", address, Bench().metrics_app, ConnectionBudget(8), BindPolicy(hard_fail=True), told.append
+        )
         with pytest.raises(PortUnavailableError, match=f"metrics: cannot listen on {address}: Address already in use"):
             await server.run()
     assert len(told) == 1
@@ -152,7 +155,9 @@ async def test_hard_fail_says_why_and_ends(printed: io.StringIO) -> None:
 
 
 async def test_an_address_that_is_not_ours_is_a_failure_to_listen() -> None:
-    server = HttpServer("health", SocketAddress("192.0.2.1", 10256), Bench().health_app, BindPolicy(hard_fail=True))
+    server = HttpServer(
+        "health", SocketAddress("192.0.2.1", 10256), Bench().health_app, ConnectionBudget(8), BindPolicy(hard_fail=True)
+    )
     with pytest.raises(PortUnavailableError, match=r"192\.0\.2\.1:10256"):
         await server.run()
 
@@ -173,14 +178,12 @@ async def test_stopping_waits_neither_for_idle_nor_for_silent_clients() -> None:
 async def test_stopping_does_not_wait_for_an_answer_that_never_comes() -> None:
     asked = asyncio.Event()
 
-    async def never(_request: web.Request) -> web.Response:
+    async def never(_request: web.BaseRequest) -> web.Response:
         asked.set()
         await asyncio.Event().wait()
         raise AssertionError
 
-    app = web.Application()
-    app.router.add_get("/", never)
-    async with serving(app) as url:
+    async with serving(never) as url:
         host, port = url.removeprefix("http://").split(":")
         _, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")

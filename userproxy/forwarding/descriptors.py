@@ -53,12 +53,14 @@ class DescriptorBudget:
     """How many descriptors the data plane may still open, and who waits for one.
 
     The data plane counts its own; the others of the process are counted now and then with
-    :meth:`recount`, since they change only when the control plane works.
+    :meth:`recount`, since they change only when the control plane works. `kept` more than the reserve are never taken:
+    whoever has them may open them at any time.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, limit: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, limit: int, kept: int = 0) -> None:
         self._loop = loop
         self._limit = limit
+        self._reserve = RESERVE + kept
         self._mine = 0
         self._free = 0
         # By whom, in order; each waits once, however often it asks.
@@ -72,7 +74,7 @@ class DescriptorBudget:
     def recount(self) -> None:
         """Count the descriptors that others in this process hold."""
         try:
-            self._free = self._limit - RESERVE - open_descriptors()
+            self._free = self._limit - self._reserve - open_descriptors()
         except OSError:  # none is left to count them with
             self._free = min(self._free, 0)
         self._wake_soon()

@@ -55,7 +55,8 @@ class ForwardingOptions(Struct, frozen=True):
     `bind_addresses` is where listeners of each family bind; a family that is not there cannot be opened. Their ports
     are of `port_range`, or if that is empty of the kernel's, and keep off those of `kept_ports`.
     `portals_only` refuses clients that dial a listener's port itself; a connection half-open for
-    `half_open_timeout` without moving a byte is reset; `descriptor_limit` is the process's limit of open files;
+    `half_open_timeout` without moving a byte is reset; `descriptor_limit` is the process's limit of open files, of
+    which `kept_descriptors` are for others in the process;
     `udp_timeout` is for flows, None for userproxy's own choice.
     """
 
@@ -66,6 +67,7 @@ class ForwardingOptions(Struct, frozen=True):
     descriptor_limit: int
     udp_timeout: float | None = None
     kept_ports: tuple[PortRange, ...] = ()
+    kept_descriptors: int = 0
 
 
 class ListenerStatistics:
@@ -126,7 +128,7 @@ class Forwarder:
         self._random = random
         self._ports = ListenerPorts(options.port_range, options.kept_ports)
         self._poller = Poller(loop)
-        self._budget = DescriptorBudget(loop, options.descriptor_limit)
+        self._budget = DescriptorBudget(loop, options.descriptor_limit, options.kept_descriptors)
         self._pipes = PipePool(self._budget)
         self._half_open = DeadlineQueue[Relay](loop, options.half_open_timeout, Relay.expire)
         source_ports = SourcePorts(loop.time)

@@ -3,7 +3,6 @@
 Their answers are kube-proxy 1.36's (pkg/proxy/healthcheck/service_health.go).
 """
 
-import asyncio
 import json
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -14,9 +13,13 @@ from aiohttp import web
 from userproxy.addresses import SocketAddress
 from userproxy.errors import PortUnavailableError
 from userproxy.model import HealthCheck, IPFamily, ServiceName
-from userproxy.telemetry.http import JSON, KEEPALIVE_SECONDS, SHUTDOWN_SECONDS, http_logger, listening_socket
+from userproxy.telemetry.connections import ConnectionBudget, HttpPort
+from userproxy.telemetry.http import JSON, listening_socket
 
 log = structlog.get_logger()
+
+_MOST_OF_ONE: Final = 8
+"""Connections of one Service's port. A load balancer has a few probers, and each asks every few seconds."""
 
 _EVERYWHERE: Final = {IPFamily.IPV4: ("0.0.0.0",), IPFamily.IPV6: ("::",)}
 
@@ -25,8 +28,8 @@ class HealthCheckServers:
     """The health check servers of one IP family.
 
     `healthy` is asked at each request whether the proxy is. `on_failure` gets one sentence at each sync that cannot
-    open a Service's server; the log has it once. `addresses` are where to listen, with none there is no server; None
-    means all addresses of the family.
+    open a Service's server; the log has it once. `budget` is for the connections of all of them, and of whoever else
+    shares it. `addresses` are where to listen, with none there is no server; None means all addresses of the family.
     """
 
     def __init__(
@@ -34,11 +37,13 @@ class HealthCheckServers:
         family: IPFamily,
         healthy: Callable[[], bool],
         on_failure: Callable[[ServiceName, str], None],
+        budget: ConnectionBudget,
         addresses: Iterable[str] | None = None,
     ) -> None:
         self._family = family
         self._healthy = healthy
         self._on_failure = on_failure
+        self._budget = budget
         self._addresses = _EVERYWHERE[family] if addresses is None else tuple(addresses)
         self._servers: dict[ServiceName, _Server] = {}
         self._failures: dict[ServiceName, str] = {}
@@ -63,7 +68,7 @@ class HealthCheckServers:
                 await self._open(check)
 
     async def _open(self, check: HealthCheck) -> None:
-        server = _Server(check, self._healthy)
+        server = _Server(check, self._healthy, self._budget)
         try:
             await server.open(self._addresses)
         except PortUnavailableError as error:
@@ -91,33 +96,23 @@ class HealthCheckServers:
 class _Server:
     """What answers for one Service, on all addresses or on none."""
 
-    def __init__(self, check: HealthCheck, healthy: Callable[[], bool]) -> None:
+    def __init__(self, check: HealthCheck, healthy: Callable[[], bool], budget: ConnectionBudget) -> None:
         self.check = check
         self._healthy = healthy
-        self._http = web.Server(
-            self._answer, access_log=None, logger=http_logger(), keepalive_timeout=KEEPALIVE_SECONDS
-        )
-        self._listening: list[asyncio.Server] = []
+        self._port = HttpPort(self._answer, budget, _MOST_OF_ONE)
 
     async def open(self, addresses: Iterable[str]) -> None:
         """Listen on each of `addresses`. Raises PortUnavailableError, and then listens nowhere."""
-        loop = asyncio.get_running_loop()
         try:
             for address in addresses:
-                listening = listening_socket(SocketAddress(address, self.check.port), both_families=False)
-                server = await loop.create_server(self._http, sock=listening, start_serving=False)
-                self._listening.append(server)
-                await server.start_serving()
-        except BaseException:
+                self._port.listen(listening_socket(SocketAddress(address, self.check.port), both_families=False))
+        except PortUnavailableError:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Let the port go at once; answers under way have a moment to end."""
-        for server in self._listening:
-            server.close()
-        self._http.pre_shutdown()
-        await self._http.shutdown(SHUTDOWN_SECONDS)
+        await self._port.close()
 
     async def _answer(self, _request: web.BaseRequest) -> web.Response:
         """The same for every method and path, as in kube-proxy."""

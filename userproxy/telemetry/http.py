@@ -16,8 +16,8 @@ log = structlog.get_logger()
 SHUTDOWN_SECONDS: Final = 0.5
 """How long answers under way may take at the end; they are small, and aiohttp's own 60 s would hold up a stop."""
 
-KEEPALIVE_SECONDS: Final = 30.0
-"""How long an idle connection may stay. A descriptor that it holds is one that no client's traffic can have."""
+_QUEUE: Final = 1024
+"""Clients that wait in the kernel to be accepted. Who finds it full comes again after a second, as TCP has it."""
 
 NO_SNIFFING: Final = {"X-Content-Type-Options": "nosniff"}
 JSON: Final = {"Content-Type": "application/json", **NO_SNIFFING}
@@ -33,6 +33,7 @@ def listening_socket(address: SocketAddress, *, both_families: bool = True) -> s
         return socket.create_server(
             (address.host, address.port),
             family=socket.AF_INET6 if is_ipv6 else socket.AF_INET,
+            backlog=_QUEUE,
             dualstack_ipv6=both_families and address.host == "::",
         )
     except OSError as error:

@@ -12,15 +12,9 @@ from msgspec import Struct
 
 from userproxy.addresses import SocketAddress
 from userproxy.errors import PortUnavailableError
+from userproxy.telemetry.connections import ConnectionBudget, Handler, HttpPort
 from userproxy.telemetry.health import Answer, Health
-from userproxy.telemetry.http import (
-    JSON,
-    KEEPALIVE_SECONDS,
-    NO_SNIFFING,
-    SHUTDOWN_SECONDS,
-    http_logger,
-    listening_socket,
-)
+from userproxy.telemetry.http import JSON, NO_SNIFFING, listening_socket
 from userproxy.telemetry.metrics import Metrics
 from userproxy.telemetry.moments import Clock
 
@@ -43,20 +37,23 @@ class BindPolicy(Struct, frozen=True):
 class HttpServer:
     """One HTTP port that comes up as soon as its address is to be had.
 
-    `name` is what the log calls it. `on_hard_failure` gets one sentence before :meth:`run` raises.
+    `name` is what the log calls it, `answer` what answers, within a budget of connections. `on_hard_failure` gets one
+    sentence before :meth:`run` raises.
     """
 
     def __init__(
         self,
         name: str,
         address: SocketAddress,
-        app: web.Application,
+        answer: Handler,
+        budget: ConnectionBudget,
         policy: BindPolicy,
         on_hard_failure: Callable[[str], None] | None = None,
     ) -> None:
         self._name = name
         self._address = address
-        self._app = app
+        self._answer = answer
+        self._budget = budget
         self._policy = policy
         self._on_hard_failure = on_hard_failure
         self.bound: SocketAddress | None = None
@@ -64,24 +61,17 @@ class HttpServer:
 
     async def run(self) -> None:
         """Serve until cancelled. Raises PortUnavailableError at once if that is the policy."""
-        runner = web.AppRunner(
-            self._app,
-            access_log=None,
-            logger=http_logger(),
-            shutdown_timeout=SHUTDOWN_SECONDS,
-            keepalive_timeout=KEEPALIVE_SECONDS,
-        )
-        await runner.setup()
+        port = HttpPort(self._answer, self._budget)
         try:
             listening = await self._listen()
-            await web.SockSite(runner, listening).start()
-            host, port = listening.getsockname()[:2]
-            self.bound = SocketAddress(host, port)
+            host, number = listening.getsockname()[:2]
+            port.listen(listening)
+            self.bound = SocketAddress(host, number)
             log.debug("Listening", v=1, server=self._name, address=str(self.bound))
             await asyncio.Event().wait()
         finally:
             self.bound = None
-            await runner.cleanup()
+            await port.close()
 
     async def _listen(self) -> socket.socket:
         complained = False
@@ -103,51 +93,54 @@ class HttpServer:
         raise PortUnavailableError(text) from error
 
 
-def health_app(health: Health, metrics: Metrics, clock: Clock) -> web.Application:
+def health_app(health: Health, metrics: Metrics, clock: Clock) -> Handler:
     """``/healthz`` and ``/livez``, with any method."""
 
-    async def healthz(_request: web.Request) -> web.Response:
+    async def healthz(_request: web.BaseRequest) -> web.Response:
         answer = health.healthz(clock())
         metrics.healthz_answered(answer.status)
         return _json_response(answer)
 
-    async def livez(_request: web.Request) -> web.Response:
+    async def livez(_request: web.BaseRequest) -> web.Response:
         answer = health.livez(clock())
         metrics.livez_answered(answer.status)
         return _json_response(answer)
 
-    app = web.Application()
-    app.router.add_route("*", "/healthz", healthz)
-    app.router.add_route("*", "/livez", livez)
-    return app
+    return _by_path({"/healthz": healthz, "/livez": livez})
 
 
-def metrics_app(metrics: Metrics, configuration: Callable[[], Mapping[str, object]]) -> web.Application:
-    """``/metrics``, ``/healthz``, ``/proxyMode`` and ``/configz``.
+def metrics_app(metrics: Metrics, configuration: Callable[[], Mapping[str, object]]) -> Handler:
+    """``/metrics``, ``/healthz``, ``/proxyMode`` and ``/configz``, with any method.
 
     `configuration` is asked at each request; it is a KubeProxyConfiguration in the form of its file.
     """
+    one_at_a_time = asyncio.Lock()
 
-    async def metrics_text(_request: web.Request) -> web.Response:
-        return web.Response(body=await metrics.render(), headers=_PROMETHEUS)
+    async def metrics_text(_request: web.BaseRequest) -> web.Response:
+        async with one_at_a_time:  # the threads are not for whoever asks most often
+            text = await metrics.render()
+        return web.Response(body=text, headers=_PROMETHEUS)
 
-    async def healthz(request: web.Request) -> web.Response:
+    async def healthz(request: web.BaseRequest) -> web.Response:
         verbose = "verbose" in request.query
         return _text_response("[+]ping ok\nhealthz check passed\n" if verbose else "ok")
 
-    async def proxy_mode(_request: web.Request) -> web.Response:
+    async def proxy_mode(_request: web.BaseRequest) -> web.Response:
         return _text_response("userspace")
 
-    async def configz(_request: web.Request) -> web.Response:
+    async def configz(_request: web.BaseRequest) -> web.Response:
         body = msgspec.json.encode({"kubeproxy.config.k8s.io": configuration()})
         return web.Response(body=body, headers=JSON)
 
-    app = web.Application()
-    app.router.add_route("*", "/metrics", metrics_text)
-    app.router.add_route("*", "/healthz", healthz)
-    app.router.add_route("*", "/proxyMode", proxy_mode)
-    app.router.add_route("*", "/configz", configz)
-    return app
+    return _by_path({"/metrics": metrics_text, "/healthz": healthz, "/proxyMode": proxy_mode, "/configz": configz})
+
+
+def _by_path(handlers: Mapping[str, Handler]) -> Handler:
+    async def answer(request: web.BaseRequest) -> web.Response:
+        handler = handlers.get(request.path)
+        return web.Response(status=404) if handler is None else await handler(request)
+
+    return answer
 
 
 def _json_response(answer: Answer) -> web.Response:

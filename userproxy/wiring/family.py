@@ -119,7 +119,11 @@ class FamilyProxy:
     async def _serve_health_checks(self) -> None:
         if self._health_checks is None:  # kube-proxy, too, looks at nodePortAddresses but once for these
             self._health_checks = HealthCheckServers(
-                self.family, self._monitor.healthy, self._health_check_failed, self._proxier.node_port_ips
+                self.family,
+                self._monitor.healthy,
+                self._health_check_failed,
+                self._monitor.health_check_connections,
+                self._proxier.node_port_ips,
             )
         self._failing_health_checks.clear()
         await self._health_checks.sync(self._proxier.health_checks)

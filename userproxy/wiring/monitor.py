@@ -3,17 +3,25 @@
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from userproxy import __version__
 from userproxy.config import Settings, configz
 from userproxy.model import IPFamily, Node
 from userproxy.routing.services import NoLocalEndpoints
+from userproxy.telemetry.connections import ConnectionBudget
 from userproxy.telemetry.health import Health
 from userproxy.telemetry.metrics import Metrics
 from userproxy.telemetry.moments import now
 from userproxy.telemetry.observer import SyncReporter
 from userproxy.telemetry.servers import BindPolicy, HttpServer, health_app, metrics_app
+
+_HEALTH_CONNECTIONS: Final = 64
+_HEALTH_CHECK_CONNECTIONS: Final = 64
+"""Of the health check node ports of all Services together."""
+
+_METRICS_CONNECTIONS: Final = 16
+_LEAST_CONNECTIONS: Final = 4
 
 
 class Outcome:
@@ -26,8 +34,12 @@ class Outcome:
 class FamilyMonitor:
     """Watches the syncs of one family. Made by :class:`Monitor`."""
 
-    def __init__(self, family: IPFamily, health: Health, metrics: Metrics) -> None:
+    def __init__(
+        self, family: IPFamily, health: Health, metrics: Metrics, health_check_connections: ConnectionBudget
+    ) -> None:
         self.family = family
+        self.health_check_connections = health_check_connections
+        """The budget of both families' health check node ports together."""
         self.reporter = SyncReporter(health, metrics, now, family)
         self._health = health
         self._metrics = metrics.family(family)
@@ -61,14 +73,24 @@ class FamilyMonitor:
 
 
 class Monitor:
-    """Watches syncs and the node, and answers for them."""
+    """Watches syncs and the node, and answers for them.
 
-    def __init__(self, settings: Settings, families: Iterable[IPFamily]) -> None:
+    `descriptor_limit` is the process's limit of open files, of which its ports take at most a seventh.
+    """
+
+    def __init__(self, settings: Settings, families: Iterable[IPFamily], descriptor_limit: int = 1024) -> None:
         families = tuple(families)
+        health, checks, metrics = (
+            ConnectionBudget(max(_LEAST_CONNECTIONS, most * min(descriptor_limit, 1024) // 1024))
+            for most in (_HEALTH_CONNECTIONS, _HEALTH_CHECK_CONNECTIONS, _METRICS_CONNECTIONS)
+        )
+        self._health_connections, self._metrics_connections = health, metrics
+        self.most_connections = health.most + checks.most + metrics.most
+        """How many connections all HTTP ports have at most."""
         self._settings = settings
         self._health = Health(settings.sync_period, families)
         self._metrics = Metrics(__version__, families)
-        self._families = {family: FamilyMonitor(family, self._health, self._metrics) for family in families}
+        self._families = {family: FamilyMonitor(family, self._health, self._metrics, checks) for family in families}
         self._services = 0
         self._slices = 0
 
@@ -105,18 +127,12 @@ class Monitor:
         for family in self._families.values():
             family.reporter.loop_started()
         policy = BindPolicy(hard_fail=self._settings.bind_address_hard_fail)
-        servers = {
-            "metrics": (
-                self._settings.metrics_bind_address,
-                metrics_app(self._metrics, lambda: configz(self._settings)),
-            )
-        }
+        metrics = metrics_app(self._metrics, lambda: configz(self._settings))
+        servers = {"metrics": (self._settings.metrics_bind_address, metrics, self._metrics_connections)}
         if self._settings.healthz_bind_address is not None:
-            servers["healthz"] = (
-                self._settings.healthz_bind_address,
-                health_app(self._health, self._metrics, now),
-            )
+            health = health_app(self._health, self._metrics, now)
+            servers["healthz"] = (self._settings.healthz_bind_address, health, self._health_connections)
         return {
-            name: HttpServer(name, address, app, policy, partial(on_hard_failure, name)).run()
-            for name, (address, app) in servers.items()
+            name: HttpServer(name, address, answer, budget, policy, partial(on_hard_failure, name)).run()
+            for name, (address, answer, budget) in servers.items()
         }

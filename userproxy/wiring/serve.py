@@ -84,7 +84,8 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> int:
     drivers, bind_addresses = await choose_portals(settings)
     translating = not any(driver.name == PortalMode.NONE for driver in drivers.values())
     conntrack = ConntrackTask(settings, translating=translating)
-    monitor = Monitor(settings, drivers)
+    descriptor_limit = raise_limit()
+    monitor = Monitor(settings, drivers, descriptor_limit)
     forwarder = Forwarder(
         loop,
         ForwardingOptions(
@@ -93,8 +94,9 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> int:
             portals_only=translating,
             half_open_timeout=settings.half_open_timeout,
             udp_timeout=settings.udp_timeout,
-            descriptor_limit=raise_limit(),
+            descriptor_limit=descriptor_limit,
             kept_ports=_kept_ports(settings),
+            kept_descriptors=monitor.most_connections,
         ),
         Random(),  # noqa: S311 -- spreads load, keeps no secret
     )

@@ -1,0 +1,283 @@
+"""The connections of our own HTTP ports: few, small, and never for long, whoever is at the other end.
+
+Descriptors and memory are those of the process that carries the traffic of all Services, and the ports are open to
+whoever reaches the node. So a budget bounds how many there are, and beyond it an idle one goes: there is always a place
+for the next probe. Requests are heads without a body, and each phase of a connection has a time limit.
+"""
+
+import asyncio
+import socket
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+from aiohttp import web
+from msgspec import Struct
+
+from userproxy.telemetry.http import SHUTDOWN_SECONDS, http_logger
+
+Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.Response]]
+"""What answers a request. It never sees a body: one that comes along ends the connection after the answer."""
+
+_HEAD_BYTES: Final = 8192
+"""Request line and headers together. A probe's have some hundred bytes."""
+
+_BATCH: Final = 16
+_PAUSE_SECONDS: Final = 0.008
+"""So many connections are taken at a time, and then none for so long: 2,000 a second for each port, at about
+0.1 ms of CPU each. Somebody who opens them as fast as he can leaves most of the loop to its work, and whoever comes
+behind a full queue of 1,024 waits for half a second."""
+
+_NO_DESCRIPTOR_SECONDS: Final = 0.1
+_LOGGER: Final = http_logger()
+
+_REFUSALS: Final = {
+    status: f"HTTP/1.1 {status} {text}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode()
+    for status, text in ((400, "Bad Request"), (431, "Request Header Fields Too Large"))
+}
+
+
+class TimeLimits(Struct, frozen=True):
+    """Seconds: for a request's head, from its first byte on, and for the first byte of the first one; for the answer to
+    be made; and for it to be taken and the next request to come."""
+
+    head: float = 5.0
+    answer: float = 30.0
+    idle: float = 30.0
+
+
+class ConnectionBudget:
+    """At most `most` connections of all the ports that share it.
+
+    Beyond that, an idle one is closed: of the client address that has most of them the one that has been idle longest.
+    So nobody drives out others by opening many. Only where all are busy, one of those goes, chosen alike.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._held: dict[_Connection, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def take(self, connection: "_Connection") -> None:
+        """Count a connection that is about to be made, and close others where there are too many."""
+        self._held[connection] = None
+        self.trim(connection.port)
+
+    def trim(self, port: "HttpPort") -> None:
+        """Close what is too much, of one port and of all."""
+        _trim([each for each in self._held if each.port is port], port.most)
+        _trim(list(self._held), self.most)
+
+    def give(self, connection: "_Connection") -> None:
+        """Count a connection as closed."""
+        self._held.pop(connection, None)
+
+    def spare(self) -> bool:
+        """Close an idle connection, if there is one."""
+        idle = [each for each in self._held if each.idle]
+        _trim(idle, len(idle) - 1)
+        return bool(idle)
+
+
+def _trim(held: list["_Connection"], most: int) -> None:
+    """Close as many as there are too many, the last of them not."""
+    while len(held) > most:
+        victim = _victim(held)
+        if victim is None:
+            return
+        held.remove(victim)
+        victim.evict()
+
+
+def _victim(held: list["_Connection"]) -> "_Connection | None":
+    """Which one goes. None where it is one of several that were taken at the same time and are still to be made."""
+    counts = Counter(each.source for each in held)
+    made = [each for each in held if each.connected_to is not None]
+    several = len(held) - len(made) > 1
+    candidates = [each for each in made if each.idle] or ([] if several else made)
+    victim = min(candidates, key=lambda each: (-counts[each.source], each.since), default=None)
+    if victim is not None and several and counts[victim.source] < max(counts.values()):
+        return None
+    return victim
+
+
+class HttpPort:
+    """Answers HTTP requests on listening sockets, within a budget of connections.
+
+    At most `most` of them are of this port, all of the budget if None.
+    """
+
+    def __init__(
+        self, answer: Handler, budget: ConnectionBudget, most: int | None = None, limits: TimeLimits | None = None
+    ) -> None:
+        self.most = budget.most if most is None else min(most, budget.most)
+        self.limits = limits or TimeLimits()
+        self.budget = budget
+        self._answer = answer
+        self._loop = asyncio.get_running_loop()
+        self._server = web.Server(self._answered, handler_cancellation=True)
+        self._listening: dict[socket.socket, asyncio.TimerHandle | None] = {}
+        self._joining: set[asyncio.Task[None]] = set()
+
+    def listen(self, listening: socket.socket) -> None:
+        """Serve the clients of a listening socket, which is ours from now on."""
+        listening.setblocking(False)  # noqa: FBT003 -- as the library has it
+        self._listening[listening] = None
+        self._loop.add_reader(listening, self._accept, listening)
+
+    async def close(self) -> None:
+        """Let the sockets go at once; answers under way have a moment to end."""
+        for listening, pause in self._listening.items():
+            if pause is None:
+                self._loop.remove_reader(listening)
+            else:
+                pause.cancel()
+            listening.close()
+        self._listening.clear()
+        if self._joining:
+            await asyncio.wait(self._joining)
+        self._server.pre_shutdown()
+        await self._server.shutdown(SHUTDOWN_SECONDS)
+
+    def _accept(self, listening: socket.socket) -> None:
+        pause = _PAUSE_SECONDS
+        try:
+            for _ in range(_BATCH):
+                client, address = listening.accept()
+                self._join(client, address[0])
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            pass
+        except OSError:  # no descriptor or memory is left: asyncio's own server logs and sleeps, uvloop's hangs up
+            pause = 0.0 if self.budget.spare() else _NO_DESCRIPTOR_SECONDS
+        self._loop.remove_reader(listening)
+        self._listening[listening] = self._loop.call_later(pause, self._accept_again, listening)
+
+    def _accept_again(self, listening: socket.socket) -> None:
+        self.budget.trim(self)  # those that were taken together are made by now
+        self._listening[listening] = None
+        self._loop.add_reader(listening, self._accept, listening)
+
+    def _join(self, client: socket.socket, source: str) -> None:
+        client.setblocking(False)  # noqa: FBT003 -- as the library has it
+        connection = _Connection(self, source, self._server, self._loop)
+        self.budget.take(connection)
+        # It ends within two turns of the loop, and close() waits for it.
+        task = self._loop.create_task(self._connect(connection, client), name="accept HTTP")
+        self._joining.add(task)
+        task.add_done_callback(self._joining.discard)
+
+    async def _connect(self, connection: "_Connection", client: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: connection, client)
+        except OSError:  # it has gone already
+            self.budget.give(connection)
+            client.close()
+
+    async def _answered(self, request: web.BaseRequest) -> web.Response:
+        try:
+            return await self._answer(request)
+        finally:
+            if isinstance(request.protocol, _Connection):
+                request.protocol.answered()
+
+
+class _Connection(web.RequestHandler):
+    """One client. aiohttp gets whole heads of requests, one at a time, and nothing else."""
+
+    __slots__ = ("_answering", "_head", "_timer", "connected_to", "port", "since", "source")
+
+    def __init__(self, port: HttpPort, source: str, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
+        idle = 2 * port.limits.idle + 1  # ours comes first
+        super().__init__(
+            server,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type]  # aiohttp's own servers have none by this, too
+            logger=_LOGGER,
+            keepalive_timeout=idle,
+            lingering_time=0.0,
+        )
+        self.port = port
+        self.source = source
+        """The client's address."""
+        self.connected_to: asyncio.Transport | None = None
+        """Its transport from the first to the last moment; aiohttp forgets it when it asks for its end."""
+        self.since = time.monotonic()
+        """When it last became idle or busy."""
+        self._answering = False
+        self._head = bytearray()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way: none has come whole, or its answer has left."""
+        return not self._answering and self.connected_to is not None and not self.connected_to.get_write_buffer_size()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.connected_to = self.transport
+        self._within(self.port.limits.head)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self.connected_to = None
+        self.port.budget.give(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answering:
+            self._end_after_answer()
+            return
+        if not self._head:
+            if not (0x41 <= data[0] <= 0x5A or 0x61 <= data[0] <= 0x7A):  # no method begins so, but TLS does
+                self._refuse(400)
+                return
+            self._within(self.port.limits.head)
+        kept = len(self._head)
+        self._head += data[: _HEAD_BYTES - kept]
+        end = self._head.find(b"\r\n\r\n", max(0, kept - 3))
+        if end >= 0:
+            self._pass_on(end + 4, surplus=kept + len(data) > end + 4)
+        elif kept + len(data) >= _HEAD_BYTES:
+            self._refuse(431)
+
+    def _pass_on(self, end: int, *, surplus: bool) -> None:
+        head = bytes(self._head[:end])
+        self._head.clear()
+        self._answering = True
+        self.since = time.monotonic()
+        self._within(self.port.limits.answer)
+        super().data_received(head)
+        if surplus:
+            self._end_after_answer()
+
+    def _end_after_answer(self) -> None:
+        """There is more than a head: a body, which nobody wants, or the next request before the answer to this one."""
+        self.close()
+        if self.transport is not None:
+            self.transport.pause_reading()
+
+    def answered(self) -> None:
+        """The answer to the request under way is made."""
+        self._answering = False
+        self.since = time.monotonic()
+        self._within(self.port.limits.idle)
+
+    def _refuse(self, status: int) -> None:
+        if self.transport is not None:
+            self.transport.write(_REFUSALS[status])
+        self.force_close()
+
+    def evict(self) -> None:
+        """Close it now, and let its descriptor go."""
+        self.port.budget.give(self)
+        if self.connected_to is not None:
+            self.connected_to.abort()
+
+    def _within(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self.evict)
