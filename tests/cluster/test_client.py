@@ -1,10 +1,13 @@
 """Configuration, credentials and TLS of the API client, against a real HTTP server."""
 
+import asyncio
 import base64
 import json
+import re
 import ssl
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +247,35 @@ async def test_nothing_says_where_the_server_is(tmp_path: Path) -> None:
 )
 def test_the_own_node_is_called(override: str, host: str, wanted: str) -> None:
     assert own_node_name(override, host) == wanted
+
+
+@pytest.mark.parametrize("status", ["201 Created", "409 Conflict"])
+async def test_writes_use_one_connection(tmp_path: Path, status: str) -> None:
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(int(re.findall(rb"Content-Length: (\d+)", head)[0]))
+                writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 3000\r\n\r\n".encode())
+                await writer.drain()
+                await asyncio.sleep(0.001)  # the object comes after the head, as over any network
+                writer.write(b"x" * 3000)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = await open_client(ApiAccess(service_account=tmp_path, master=f"http://127.0.0.1:{port}"))
+    try:
+        for _ in range(20):
+            assert await client.post("/apis/events.k8s.io/v1/namespaces/shop/events", b"{}") == int(status[:3])
+    finally:
+        await client.close()
+        server.close()
+    assert connections == 1
 
 
 @pytest.mark.parametrize("listed", [False, True])

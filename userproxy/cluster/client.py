@@ -114,8 +114,22 @@ class ApiClient:
     async def _write(self, method: str, path: str, body: bytes, content_type: str) -> int:
         headers = {"Content-Type": content_type}
         response = await self._send_known(method, path, _WRITE_SECONDS, headers=headers, body=msgspec.json.decode(body))
-        response.release()
+        await self._finish(response)
         return response.status
+
+    async def _finish(self, response: aiohttp.ClientResponse) -> None:
+        """Read an answer that says nothing more to us: only then the next request can use its connection."""
+        try:
+            async with aclosing(self._chunks(response)) as chunks:
+                length = 0
+                async for chunk in chunks:
+                    length += len(chunk)
+                    if length > _LONGEST_COMPLAINT:
+                        break
+        except ApiError as error:
+            log.debug("An answer broke off", v=4, reason=str(error))
+        finally:
+            response.release()
 
     async def _send_known(self, method: str, path: str, silence: float, **request: Any) -> aiohttp.ClientResponse:
         """Send, and where the server does not know us load the credentials anew and send once more."""
