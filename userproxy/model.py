@@ -6,6 +6,7 @@ has validated it. Those that there are most of hold nothing but text and numbers
 not know them (``gc=False``).
 """
 
+from collections.abc import Iterator
 from enum import StrEnum
 
 from msgspec import Struct
@@ -114,10 +115,11 @@ class Service(Struct, frozen=True):
     """The fields of a core/v1 Service that a proxy reads.
 
     ``cluster_ips`` is empty for a headless Service; ``load_balancer_ips`` holds only ingress addresses
-    that are to be treated as virtual IPs (KEP-1860); ``affinity_timeout`` is seconds, or None without
-    session affinity; ``created`` is the RFC 3339 creation time or empty; ``proxy_name`` is the value of
-    the label ``service.kubernetes.io/service-proxy-name`` or None. ``internal_local`` and ``external_local`` are
-    whether the two traffic policies say ``Local``; ``source_ranges`` are canonical networks of either family.
+    that are to be treated as virtual IPs (KEP-1860), ``balancer_ips`` the others; ``affinity_timeout`` is
+    seconds, or None without session affinity; ``created`` is the RFC 3339 creation time or empty; ``proxy_name``
+    is the value of the label ``service.kubernetes.io/service-proxy-name`` or None. ``internal_local`` and
+    ``external_local`` are whether the two traffic policies say ``Local``; ``source_ranges`` are canonical
+    networks of either family.
 
     From annotations ``userproxy.io/``: ``close_removed`` ends the connections of endpoints that are gone,
     ``udp_timeout`` is seconds or None, and ``bad_annotations`` has a sentence for each that cannot be used.
@@ -140,6 +142,7 @@ class Service(Struct, frozen=True):
     close_removed: bool = False
     udp_timeout: float | None = None
     bad_annotations: tuple[str, ...] = ()
+    balancer_ips: tuple[str, ...] = ()
 
     @property
     def key(self) -> ServiceName:
@@ -254,7 +257,8 @@ class ServicePort(Struct, frozen=True):
     ``created`` is the creation time of its Service: where two service ports claim one portal, the older Service has
     it. ``known`` is None, or all endpoints that any slice names: connections to others are closed. ``udp_timeout``
     is seconds, or None for the process's own. ``health_check_port`` is the Service's ``healthCheckNodePort`` at the
-    first of its ports, else 0.
+    first of its ports, else 0. ``unused`` are the endpoints that slices name and no route here has. ``balancers`` are
+    where load balancers outside the cluster lead to the service port.
     """
 
     name: ServicePortName
@@ -269,6 +273,15 @@ class ServicePort(Struct, frozen=True):
     known: tuple[Endpoint, ...] | None = None
     udp_timeout: float | None = None
     health_check_port: int = 0
+    unused: tuple[Endpoint, ...] = ()
+    balancers: tuple[Endpoint, ...] = ()
+
+    @property
+    def endpoints(self) -> Iterator[Endpoint]:
+        """All endpoints that slices name, some of them twice."""
+        for route in self.routes:
+            yield from route.endpoints
+        yield from self.unused
 
     @property
     def listeners(self) -> tuple[ListenerName, ...]:

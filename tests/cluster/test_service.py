@@ -78,6 +78,8 @@ def test_the_least_that_a_person_writes() -> None:
         (("status", "loadBalancer", "ingress"), None, "load_balancer_ips", ()),
         (("status", "loadBalancer", "ingress", 0, "ipMode"), None, "load_balancer_ips", ("198.51.100.7",)),
         (("status", "loadBalancer", "ingress", 0, "ipMode"), "Proxy", "load_balancer_ips", ()),
+        (("status", "loadBalancer", "ingress", 0, "ipMode"), "Proxy", "balancer_ips", ("198.51.100.7",)),
+        (("status", "loadBalancer", "ingress", 0, "ipMode"), "VIP", "balancer_ips", ()),
         (("status", "loadBalancer", "ingress", 0), {"hostname": "shop.example.com"}, "load_balancer_ips", ()),
         (("spec", "ports", 0, "protocol"), None, "ports", SERVICE),
         (("spec", "ports", 0, "targetPort"), "web", "ports", SERVICE),

@@ -42,7 +42,7 @@ def test_endpoints_that_are_portals_lead_nobody_in_a_circle(lab: Lab) -> None:
     for served in ("10.96.0.10", "10.96.0.11"):
         assert fetch(lab.client, (served, 80)).pod
         assert ask(lab.client, (served, 80)).pod
-    assert proxy.wait_log("default/self:tcp: endpoint 10.96.0.20:80 is not used")["level"] == "warning"
+    assert proxy.wait_log("default/self:tcp: not used as an endpoint: 10.96.0.20:80")["level"] == "warning"
     eventually(lambda: proxy.descriptors() <= at_rest + 6, 30, "no connection goes round")
 
 

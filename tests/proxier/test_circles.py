@@ -1,7 +1,9 @@
 """Endpoints that are portals: which of them lead nowhere but back."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import product
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
@@ -14,6 +16,8 @@ from userproxy.proxier.plan import Actual, grant_portals, plan_routes
 NAMES = ("a", "b", "c", "d")
 POD = Endpoint("10.0.0.1", 80)
 NODE = "192.0.2.10"
+OTHER_NODE = "192.0.2.11"
+BALANCER = "198.51.100.200"
 
 
 def cluster_ip(name: str) -> Endpoint:
@@ -26,12 +30,12 @@ def with_endpoints(name: str, *endpoints: Endpoint, node_port: int = 0) -> Servi
 
 
 def circles(*ports: ServicePort) -> Circles:
-    return Circles({port.name: port for port in ports}, grant_portals(ports).owners, {NODE})
+    return Circles({port.name: port for port in ports}, grant_portals(ports).ways, {NODE, OTHER_NODE})
 
 
 def test_a_service_is_no_endpoint_of_its_own() -> None:
     a = with_endpoints("a", POD, cluster_ip("a"), node_port=30080)
-    own = (cluster_ip("a"), Endpoint(NODE, 30080))
+    own = (cluster_ip("a"), Endpoint(NODE, 30080), Endpoint(OTHER_NODE, 30080))
     others = (POD, Endpoint("198.51.100.7", 30080), Endpoint(cluster_ip("a").ip, 81))
     assert circles(a).closed_by(a.name, (*own, *others)) == own
 
@@ -51,6 +55,126 @@ def test_external_portals_count() -> None:
     portal = Portal(PortalKind.LOAD_BALANCER_IP, "198.51.100.7", 80)
     a = structs.replace(with_endpoints("a"), portals=(portal,))
     assert circles(a).closed_by(a.name, (Endpoint("198.51.100.7", 80),)) == (Endpoint("198.51.100.7", 80),)
+
+
+@pytest.mark.parametrize("kind", [PortalKind.EXTERNAL_IP, PortalKind.LOAD_BALANCER_IP])
+def test_an_external_address_counts_wherever_it_is(kind: PortalKind) -> None:
+    a = with_endpoints("a", Endpoint("198.51.100.7", 80))
+    b = structs.replace(with_endpoints("b", cluster_ip("a")), portals=(Portal(kind, "198.51.100.7", 80),))
+    assert circles(a, b).closed_by(a.name, (Endpoint("198.51.100.7", 80),)) == (Endpoint("198.51.100.7", 80),)
+
+
+def test_a_load_balancer_that_is_no_portal_of_ours_leads_back_all_the_same() -> None:
+    ways = (Endpoint(BALANCER, 80), Endpoint(BALANCER, 30080))
+    a = structs.replace(with_endpoints("a", node_port=30080), balancers=ways)
+    assert circles(a).closed_by(a.name, (*ways, Endpoint(BALANCER, 81))) == ways
+    b = structs.replace(with_endpoints("b"), portals=(Portal(PortalKind.EXTERNAL_IP, BALANCER, 80),))
+    assert circles(a, b).closed_by(a.name, ways) == ways[1:], "where it is a portal, that counts"
+
+
+def test_the_endpoints_of_others_count_though_this_node_does_not_use_them() -> None:
+    """With a Local policy every node has a list of its own, and the next one may use what this one does not."""
+    a = with_endpoints("a", Endpoint(OTHER_NODE, 30081), node_port=30080)
+    b = structs.replace(with_endpoints("b", POD, node_port=30081), unused=(Endpoint(NODE, 30080),))
+    assert circles(a, b).closed_by(a.name, (Endpoint(OTHER_NODE, 30081),)) == (Endpoint(OTHER_NODE, 30081),)
+    without = structs.replace(b, unused=())
+    assert circles(a, without).closed_by(a.name, (Endpoint(OTHER_NODE, 30081),)) == ()
+
+
+class Asked(set[str]):
+    """Addresses, and those that were asked about."""
+
+    def __init__(self, *addresses: str) -> None:
+        super().__init__(addresses)
+        self.seen: list[str] = []
+
+    def __contains__(self, address: object) -> bool:
+        self.seen.append(str(address))
+        return super().__contains__(address)
+
+
+def test_addresses_are_asked_about_only_where_a_node_port_has_the_number() -> None:
+    """Or else every address of a Pod would be looked up."""
+    a = with_endpoints("a", node_port=30080)
+    nodes = Asked(NODE)
+    found = Circles({a.name: a}, grant_portals([a]).ways, nodes)
+    pods = (Endpoint("10.0.0.1", 30080), Endpoint("10.0.0.2", 8080), Endpoint(NODE, 8080))
+    assert found.closed_by(a.name, pods) == ()
+    assert nodes.seen == ["10.0.0.1"]
+
+
+def test_what_a_service_leads_to_is_looked_at_once() -> None:
+    """Or else two Services with a thousand endpoints each would cost a million looks."""
+    looked_at = 0
+
+    class Counted(dict[tuple[str, int, Protocol], ServicePortName]):
+        def get(self, key: tuple[str, int, Protocol], default: object = None) -> ServicePortName | None:  # type: ignore[override]
+            nonlocal looked_at
+            looked_at += 1
+            return super().get(key)
+
+    b = with_endpoints("b", *(Endpoint(f"10.0.{number}.1", 8080) for number in range(100)), node_port=30081)
+    hundred = tuple(Endpoint(NODE, 30081) for _ in range(100))
+    a = with_endpoints("a", *hundred)
+    owners = Counted(grant_portals([a, b]).ways)
+    assert Circles({a.name: a, b.name: b}, owners, {NODE}).closed_by(a.name, hundred) == ()
+    assert looked_at < 1000
+
+
+nodes_names = ("192.0.2.10", "192.0.2.11", "192.0.2.12")
+ways = st.sampled_from(
+    [
+        POD,
+        Endpoint(BALANCER, 80),
+        *(cluster_ip(name) for name in NAMES),
+        *(Endpoint(node, 30080 + number) for node, number in product(nodes_names, range(len(NAMES)))),
+    ]
+)
+lists = st.dictionaries(st.sampled_from(NAMES), st.lists(ways, max_size=3, unique=True), min_size=2)
+Place = tuple[str, str]
+
+
+@given(lists, st.sets(st.tuples(st.sampled_from(nodes_names), ways)))
+def test_no_circle_over_nodes_whatever_each_of_them_uses(
+    endpoints: Mapping[str, list[Endpoint]], hidden: set[tuple[str, Endpoint]]
+) -> None:
+    """Each node uses a part of the endpoints alone, for its policies or hints; `hidden` are those that it does not."""
+    leads: dict[Place, set[Place]] = {}
+    for node in nodes_names:
+        ports = [on_node(name, endpoints.get(name, ()), {e for n, e in hidden if n == node}) for name in NAMES]
+        wanted = {port.name: port for port in ports}
+        found = Circles(wanted, grant_portals(ports).ways, nodes_names)
+        for port in ports:
+            used = set(port.routes[0].endpoints) - set(found.closed_by(port.name, port.routes[0].endpoints))
+            leads[node, port.name.name] = {place for endpoint in used for place in behind(node, endpoint)}
+    for start in leads:
+        assert start not in everywhere(leads, start)
+
+
+def on_node(name: str, endpoints: Collection[Endpoint], hidden: Collection[Endpoint]) -> ServicePort:
+    used = tuple(each for each in endpoints if each not in hidden)
+    port = with_endpoints(name, *used, node_port=30080 + NAMES.index(name))
+    balancers = (Endpoint(BALANCER, 80),) if name == "a" else ()
+    return structs.replace(port, unused=tuple(each for each in endpoints if each in hidden), balancers=balancers)
+
+
+def behind(node: str, endpoint: Endpoint) -> set[Place]:
+    """The Services, and on which nodes, that get what `node` sends to an endpoint."""
+    if endpoint.ip in nodes_names:
+        return {(endpoint.ip, NAMES[endpoint.port - 30080])}
+    if endpoint.ip == BALANCER:
+        return {(each, "a") for each in nodes_names}
+    return {(node, name) for name in NAMES if cluster_ip(name) == endpoint}
+
+
+def everywhere(leads: Mapping[Place, set[Place]], start: Place) -> set[Place]:
+    found: set[Place] = set()
+    waiting = [start]
+    while waiting:
+        onward = leads[waiting.pop()] - found
+        found |= onward
+        waiting += onward
+    return found
 
 
 targets = st.lists(st.sampled_from(NAMES), max_size=3).map(lambda names: tuple(map(cluster_ip, names)))

@@ -457,6 +457,47 @@ async def test_a_portal_on_an_address_of_the_node_gives_way_to_the_nodes_program
     assert {problem.text for problem in proxier.problems} == {kept}
 
 
+class Nodes(set[str]):
+    """Addresses of Nodes, as they become known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.version = 0
+        self.presuming = False
+
+    def learn(self, *addresses: str) -> None:
+        self.update(addresses)
+        self.version += 1
+
+
+async def test_an_address_that_turns_out_to_be_a_nodes_is_no_endpoint_any_longer(world: World) -> None:
+    nodes = Nodes()
+    proxier = Proxier(world, world, Portals(world), world, HERE, nodes=nodes)
+    state = a_service("web", "10.96.0.1", 8080)
+    addresses = tuple(SliceEndpoint(f"192.0.2.{number}") for number in range(20, 28))
+    world.put(ServiceState(state.service, (structs.replace(state.slices[0], endpoints=addresses),)))
+    with capture_logs() as logs:
+        assert await proxier.sync(verify=False)
+        assert len(world.routes[WEB_LISTENER].endpoints) == 8
+        syncs = world.syncs
+        nodes.learn(*(f"192.0.2.{number}" for number in range(20, 27)))
+        assert await proxier.sync(verify=False)
+        assert [endpoint.ip for endpoint in world.routes[WEB_LISTENER].endpoints] == ["192.0.2.27"]
+        assert world.syncs == syncs, "no rule is another one"
+        assert await proxier.sync(verify=True)
+        more = (*addresses, SliceEndpoint("192.0.2.28"))
+        world.put(ServiceState(state.service, (structs.replace(state.slices[0], endpoints=more),)))
+        assert await proxier.sync(verify=False)
+        assert [endpoint.ip for endpoint in world.routes[WEB_LISTENER].endpoints] == ["192.0.2.27", "192.0.2.28"]
+    (warning,) = [entry["event"] for entry in logs if entry["log_level"] == "warning"]
+    listed = ", ".join(f"192.0.2.{number}:8080" for number in range(20, 25))
+    assert warning == f"default/web:http: not used as an endpoint: {listed} and 2 more; a portal, it leads back here"
+    nodes.clear()
+    nodes.learn()
+    assert await proxier.sync(verify=False)
+    assert len(world.routes[WEB_LISTENER].endpoints) == 9
+
+
 def served(world: World) -> set[str]:
     return {f"{portal.ip}:{portal.port}" for binding in world.bindings or () for portal in binding.portals}
 

@@ -185,6 +185,34 @@ def test_without_external_portals_there_is_only_one_route(
     assert (port.external, port.on_node) == (INTERNAL, INTERNAL)
 
 
+@pytest.mark.parametrize(
+    ("row", "internal_local", "external_local", "unused"),
+    [
+        ("Rl Rr", False, False, ""),
+        ("Rl Rr", True, False, "Rr"),
+        ("Rl Rr N S", False, False, "N S"),
+        ("Rr(zB) Rl(zA)", False, False, "Rr(zB)"),
+        ("N", False, False, "N"),
+        ("Rr N", True, True, "Rr N"),
+    ],
+)
+def test_endpoints_that_no_route_has_are_told(
+    row: str, internal_local: bool, external_local: bool, unused: str
+) -> None:
+    found = parse(row)
+    service = replace(WEB, internal_local=internal_local, external_local=external_local)
+    port = the_port(service, a_slice(*found.values()), scope=Scope(locality=locality(zone="A")))
+    assert port.unused == named(unused, found)
+    assert set(port.endpoints) == {Endpoint(each.address, 8080) for each in found.values()}
+
+
+def test_load_balancers_outside_lead_to_port_and_node_port() -> None:
+    service = replace(NODE_PORT, balancer_ips=("198.51.100.200", "2001:db8::200"))
+    assert the_port(service).balancers == (Endpoint("198.51.100.200", 80), Endpoint("198.51.100.200", 30080))
+    assert the_port(replace(WEB, balancer_ips=("198.51.100.200",))).balancers == (Endpoint("198.51.100.200", 80),)
+    assert not any(portal.ip == "198.51.100.200" for portal in the_port(service).portals)
+
+
 ALL_SOURCES = ("pod", "host", "other")
 ALL_POLICIES = ("Cluster", "Local")
 EXTERNAL_KINDS = (EXTERNAL_IP, LOAD_BALANCER_IP, NODE_PORT_KIND)

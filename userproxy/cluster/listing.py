@@ -101,3 +101,10 @@ async def _pages(client: ApiClient, resource: Resource, version: str) -> AsyncGe
         if page.metadata is None or not page.metadata.next_page:
             return
         since = {"continue": page.metadata.next_page}
+
+
+async def items(client: ApiClient, resource: Resource, version: str) -> AsyncGenerator[list[msgspec.Raw], None]:
+    """The objects of one list as they came, page by page. Raises ApiError; a list that expires is not begun again."""
+    async with aclosing(_pages(client, resource, version)) as pages:
+        async for page in pages:
+            yield page.items or []

@@ -28,6 +28,7 @@ def decode_service(service: raw.RawService, checker: Checker) -> Service:
         raise checker.error("spec.ports", "missing; a Service needs at least one port")
     if not cluster_ips and not headless and kind != "ExternalName":
         checker.note("spec.clusterIP", "missing; only an API server allots one, so nothing is served")
+    load_balancer_ips, balancer_ips = _ingress_ips(service.status, checker)
     settings = read_annotations(f"{namespace}/{name}", metadata.annotations or {})
     return Service(
         namespace=namespace,
@@ -35,7 +36,7 @@ def decode_service(service: raw.RawService, checker: Checker) -> Service:
         type=shared(kind),
         cluster_ips=cluster_ips,
         external_ips=_external_ips(spec, checker),
-        load_balancer_ips=_load_balancer_ips(service.status, checker),
+        load_balancer_ips=load_balancer_ips,
         ports=_service_ports(spec.ports or [], checker),
         affinity_timeout=_affinity_timeout(spec, checker),
         created=checker.timestamp("metadata.creationTimestamp", metadata.creation_timestamp),
@@ -47,6 +48,7 @@ def decode_service(service: raw.RawService, checker: Checker) -> Service:
         close_removed=settings.close_removed,
         udp_timeout=settings.udp_timeout,
         bad_annotations=settings.complaints,
+        balancer_ips=balancer_ips,
     )
 
 
@@ -83,18 +85,21 @@ def _external_ips(spec: raw.RawServiceSpec, checker: Checker) -> tuple[str, ...]
     return tuple(dict.fromkeys(addresses))
 
 
-def _load_balancer_ips(status: raw.RawServiceStatus | None, checker: Checker) -> tuple[str, ...]:
-    """Ingress addresses to be treated as virtual IPs: mode VIP or none at all (KEP-1860). A bad one is left out."""
+def _ingress_ips(status: raw.RawServiceStatus | None, checker: Checker) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Ingress addresses to be treated as virtual IPs: mode VIP or none at all (KEP-1860); and those of mode Proxy.
+
+    A bad one is left out.
+    """
     balancer = status.load_balancer if status else None
-    addresses = []
+    found: dict[str, dict[str, None]] = {"VIP": {}, "Proxy": {}}
     for index, ingress in enumerate(balancer.ingress or () if balancer else ()):
         path = f"status.loadBalancer.ingress[{index}]"
-        mode = checker.salvage(checker.choice, f"{path}.ipMode", ingress.ip_mode or "VIP", ("VIP", "Proxy"))
-        if ingress.ip and mode == "VIP":
+        mode = checker.salvage(checker.choice, f"{path}.ipMode", ingress.ip_mode or "VIP", tuple(found))
+        if ingress.ip and mode:
             address = checker.salvage(checker.destination, f"{path}.ip", ingress.ip)
             if address:
-                addresses.append(address)
-    return tuple(dict.fromkeys(addresses))
+                found[mode][address] = None
+    return tuple(found["VIP"]), tuple(found["Proxy"])
 
 
 def _is_local(path: str, policy: str | None, checker: Checker) -> bool:

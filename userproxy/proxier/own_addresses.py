@@ -6,6 +6,8 @@ these portals: a program can always start; and where one listens, or is to liste
 
 from collections.abc import Collection, Container, Iterator
 
+from msgspec import structs
+
 from userproxy.model import Portal, PortalKind, Problem, ProblemKind, Protocol, ServicePortName
 from userproxy.proxier.plan import Granted
 from userproxy.routing.reserved_ports import ReservedPorts
@@ -42,7 +44,7 @@ def withhold(
         for name, found in granted.portals.items()
     }
     problems = (Problem(name.service, ProblemKind.PORT_CONFLICT, text) for (name, _), text in refused.items())
-    return Granted(portals, (*granted.conflicts, *problems), granted.owners)
+    return structs.replace(granted, portals=portals, conflicts=(*granted.conflicts, *problems))
 
 
 def _refused(

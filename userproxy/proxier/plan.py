@@ -1,6 +1,6 @@
 """Wanted against actual: which actions, in which order. Pure."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from msgspec import Struct, field, structs
 
@@ -86,11 +86,12 @@ class Actual(Struct):
 
 
 class Granted(Struct, frozen=True):
-    """Who has which portals, and the claims that lost."""
+    """Who has which portals, and the claims that lost. ``ways`` are the owners, and to whom load balancers lead."""
 
     portals: Mapping[ServicePortName, tuple[Portal, ...]]
     conflicts: tuple[Problem, ...]
     owners: Owners = field(default_factory=dict)
+    ways: Owners = field(default_factory=dict)
 
 
 def grant_portals(wanted: Iterable[ServicePort]) -> Granted:
@@ -102,6 +103,7 @@ def grant_portals(wanted: Iterable[ServicePort]) -> Granted:
     owners: dict[tuple[str, int, Protocol], ServicePortName] = {}
     portals: dict[ServicePortName, tuple[Portal, ...]] = {}
     conflicts: list[Problem] = []
+    balanced: dict[tuple[str, int, Protocol], ServicePortName] = {}
     for service_port in sorted(wanted, key=lambda each: (not each.created, each.created, each.name)):
         name = service_port.name
         granted = []
@@ -115,7 +117,9 @@ def grant_portals(wanted: Iterable[ServicePort]) -> Granted:
                 text = f"{name}: {portal} ({name.protocol}) is not served, because {owner} has it"
                 conflicts.append(Problem(name.service, ProblemKind.PORT_CONFLICT, text))
         portals[name] = tuple(granted)
-    return Granted(portals, tuple(conflicts), owners)
+        for ip, port in ((each.ip, each.port) for each in service_port.balancers):
+            balanced.setdefault((ip, port, name.protocol), name)
+    return Granted(portals, tuple(conflicts), owners, {**balanced, **owners} if balanced else owners)
 
 
 def place_node_ports(granted: Granted, ips: Sequence[str] | None) -> Granted:
@@ -134,7 +138,7 @@ def place_node_ports(granted: Granted, ips: Sequence[str] | None) -> Granted:
         )
         for name, portals in granted.portals.items()
     }
-    return Granted(placed, granted.conflicts, granted.owners)
+    return structs.replace(granted, portals=placed)
 
 
 def plan_routes(
@@ -142,13 +146,13 @@ def plan_routes(
     granted: Granted,
     changed: Iterable[ServicePortName],
     actual: Actual,
-    local_addresses: Collection[str] = (),
+    node_addresses: Container[str] = (),
 ) -> tuple[UpdateRoute, ...]:
     """The actions where only the endpoints or the affinity of `changed` service ports are others than before.
 
     What :func:`plan` would say of everything, at the cost of what changed.
     """
-    circles = Circles(wanted, granted.owners, local_addresses)
+    circles = Circles(wanted, granted.ways, node_addresses)
     return tuple(
         update
         for name in changed
@@ -162,7 +166,7 @@ def plan(
     granted: Granted,
     actual: Actual,
     preferred_ports: Mapping[ServicePortName, Sequence[int]],
-    local_addresses: Collection[str] = (),
+    node_addresses: Container[str] = (),
     *,
     verify: bool,
 ) -> tuple[Action, ...]:
@@ -170,8 +174,8 @@ def plan(
 
     First what new rules will lead to, then the rules, then the removal of what old rules led to: if the
     rules cannot be written, everything that the old ones need is still there. `preferred_ports` are those that an
-    earlier process had, in the order of its listeners. `local_addresses` are those of our interfaces. `verify` has the
-    portals synced even if nothing changed.
+    earlier process had, in the order of its listeners. `node_addresses` are where node ports are served, here and
+    elsewhere. `verify` has the portals synced even if nothing changed.
     """
     listeners = {name: port for port in wanted.values() for name in port.listeners}
     opened = [
@@ -189,7 +193,7 @@ def plan(
     claimed = [ClaimPort(claim, *why) for claim, why in needed.items() if claim not in actual.claims]
     changed = bool(opened or claimed) or bindings(wanted, granted, actual) != actual.programmed
     synced = [SyncPortals()] if changed or verify else []
-    routed = plan_routes(wanted, granted, wanted, actual, local_addresses)
+    routed = plan_routes(wanted, granted, wanted, actual, node_addresses)
     closed = [CloseListener(name) for name in actual.local_ports if name not in listeners]
     released = [ReleasePort(claim) for claim in sorted(actual.claims - needed.keys())]
     return (*opened, *claimed, *routed, *synced, *closed, *released)
@@ -246,7 +250,7 @@ def snapshots_of(service_port: ServicePort) -> tuple[Snapshot, ...]:
 
 
 def shape(service_port: ServicePort) -> tuple[object, ...]:
-    """What rules, claims and listeners depend on: all but endpoints and affinity."""
+    """What rules, claims and listeners depend on, and who leads to whom: all but endpoints and affinity."""
     return (
         service_port.name,
         service_port.portals,
@@ -256,6 +260,7 @@ def shape(service_port: ServicePort) -> tuple[object, ...]:
         service_port.on_node,
         service_port.source_ranges,
         service_port.health_check_port,
+        service_port.balancers,
     )
 
 

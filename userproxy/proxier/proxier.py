@@ -10,6 +10,7 @@ from userproxy.model import (
     Endpoint,
     HealthCheck,
     IPFamily,
+    ListenerName,
     LocalTraffic,
     PortalBinding,
     PortalKind,
@@ -20,6 +21,7 @@ from userproxy.model import (
     ServicePortName,
     ServiceState,
 )
+from userproxy.proxier.circles import Reachable
 from userproxy.proxier.flows import StaleFlows
 from userproxy.proxier.own_addresses import contested, withhold
 from userproxy.proxier.plan import (
@@ -39,7 +41,7 @@ from userproxy.proxier.plan import (
     plan_routes,
     shape,
 )
-from userproxy.proxier.seams import Claims, Forwarding, PortalDriver, Source
+from userproxy.proxier.seams import Claims, Forwarding, Nodes, PortalDriver, Source
 from userproxy.routing.node_ports import node_port_ips
 from userproxy.routing.reserved_ports import NODE_SERVICES, ReservedPorts
 from userproxy.routing.services import NoLocalEndpoints, Routed, Scope, service_ports
@@ -77,15 +79,23 @@ class _Known(Struct, frozen=True):
     left_out: tuple[Problem, ...] = ()
 
 
+class _NoNodes(frozenset[str]):
+    """Nothing is known of other nodes."""
+
+    version = 0
+    presuming = False
+
+
 _NOTHING = _Known()
 _EVERYWHERE = NodePortAddresses()
+_MOST_LISTED = 5
 
 
 class Proxier:
     """Keeps listeners, balancers and portals of one address family as the source wants them.
 
     It acts in :meth:`sync` alone. `scope` is how we look at Services: the family, where our node is, which of them
-    are ours. `flows` is None where no packet is translated.
+    are ours. `flows` is None where no packet is translated, `nodes` where nothing is known of other nodes.
     """
 
     def __init__(
@@ -97,6 +107,7 @@ class Proxier:
         scope: Scope,
         node_ports: NodePortAddresses = _EVERYWHERE,
         flows: StaleFlows | None = None,
+        nodes: Nodes | None = None,
     ) -> None:
         self._source = source
         self._forwarding = forwarding
@@ -106,6 +117,10 @@ class Proxier:
         self._scope_taken = scope
         self._node_ports = node_ports
         self._flows = flows
+        self._nodes: Nodes = _NoNodes() if nodes is None else nodes
+        self._nodes_version = self._nodes.version
+        self._left_out: dict[ListenerName, tuple[Endpoint, ...]] = {}
+        """Endpoints that are not used because they lead back, by listener, as they were told last."""
         self._known: dict[ServiceName, _Known] = {}
         self._health_checks: dict[ServiceName, HealthCheck] = {}
         self._no_local: dict[ServiceName, NoLocalEndpoints] = {}
@@ -160,10 +175,12 @@ class Proxier:
         changed, reshaped = self._take_changes()
         said = self._node_said
         verify = verify or said != self._node_synced  # rules may differ though the bindings are the same
+        if self._nodes_version != self._nodes.version:
+            self._nodes_version = self._nodes.version
+            self._settled = False  # any endpoint at a node port's number may lead back now, or no longer
         if self._settled and not reshaped and not verify:
-            actions: tuple[Action, ...] = plan_routes(
-                self._wanted, self._granted, changed, self._actual, self._local_addresses
-            )
+            reachable = Reachable(self._local_addresses, self._nodes)
+            actions: tuple[Action, ...] = plan_routes(self._wanted, self._granted, changed, self._actual, reachable)
             for action in actions:
                 await self._perform(action)
         else:
@@ -235,7 +252,8 @@ class Proxier:
             self._preferred = await self._portals.local_ports()
         self._local_addresses = await self._portals.local_addresses()
         self._placed = await self._give_way(place_node_ports(self._granted, self.node_port_ips))
-        actions = plan(self._wanted, self._placed, self._actual, self._preferred, self._local_addresses, verify=verify)
+        reachable = Reachable(self._local_addresses, self._nodes)
+        actions = plan(self._wanted, self._placed, self._actual, self._preferred, reachable, verify=verify)
         self._refused = ()
         for action in actions:
             try:
@@ -277,10 +295,7 @@ class Proxier:
                 actual.claims.add(claim)
             case UpdateRoute(snapshot, circular):
                 if snapshot.listener in actual.local_ports:
-                    for endpoint in circular:
-                        log.warning(
-                            f"{snapshot.listener}: endpoint {endpoint} is not used: it is a portal, and leads back here"
-                        )
+                    self._tell_left_out(snapshot.listener, circular)
                     self._forwarding.update(snapshot)
                     actual.snapshots[snapshot.listener] = snapshot
                     log.debug(
@@ -299,10 +314,20 @@ class Proxier:
                 self._forwarding.close(name)
                 del actual.local_ports[name]
                 actual.snapshots.pop(name, None)
+                self._left_out.pop(name, None)
                 log.debug("Listener closed", v=1, service_port=str(name))
             case ReleasePort(claim):
                 self._claims.release(claim.ip, claim.protocol, claim.port)
                 actual.claims.discard(claim)
+
+    def _tell_left_out(self, listener: ListenerName, endpoints: tuple[Endpoint, ...]) -> None:
+        if endpoints != self._left_out.pop(listener, ()) and endpoints:
+            listed = ", ".join(map(str, endpoints[:_MOST_LISTED]))
+            more = f" and {len(endpoints) - _MOST_LISTED} more" if len(endpoints) > _MOST_LISTED else ""
+            may_be = ", or may be one until Nodes are looked up" if self._nodes.presuming else ""
+            log.warning(f"{listener}: not used as an endpoint: {listed}{more}; a portal{may_be}, it leads back here")
+        if endpoints:
+            self._left_out[listener] = endpoints
 
     def _unpin_flows(self, before: tuple[PortalBinding, ...], *, differed: bool) -> None:
         """Have the kernel forget where clients were led, if rules lead them elsewhere or were not there."""

@@ -26,6 +26,24 @@ class Source(typing.Protocol):
         """All Services as they are now, which counts as taking their changes."""
 
 
+class Nodes(typing.Protocol):
+    """The addresses of all Nodes, as far as they are known: those of this one's interfaces need not be among them.
+
+    What is not known is looked up once it is asked for.
+    """
+
+    @property
+    def version(self) -> int:
+        """Another number once an answer may be another one."""
+
+    @property
+    def presuming(self) -> bool:
+        """Whether an address that is not known counts as a Node's for now."""
+
+    def __contains__(self, address: object) -> bool:
+        """Whether `address` counts as a Node's."""
+
+
 class Forwarding(typing.Protocol):
     """The data plane."""
 

@@ -1,7 +1,7 @@
 """From a Service and its slices to service ports (kube-proxy's ``serviceport.go`` rules, KEP-752 for slices)."""
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -123,6 +123,8 @@ def service_ports(state: ServiceState, scope: Scope) -> Routed:
                 known=tuple(sorted(found)) if service.close_removed else None,
                 udp_timeout=service.udp_timeout,
                 health_check_port=0 if ports else health_check_port,
+                unused=_unused(found, routes),
+                balancers=_balancers(service, spec, scope),
             )
         )
     return Routed(
@@ -206,6 +208,22 @@ def _route(traffic: TrafficClass, endpoints: Sequence[Endpoint] | None, selectio
     if endpoints:
         return Route(traffic, Verdict.SERVE, tuple(endpoints))
     return Route(traffic, Verdict.DROP if selection.has_any else Verdict.REJECT)
+
+
+def _unused(found: Collection[Endpoint], routes: Sequence[Route]) -> tuple[Endpoint, ...]:
+    """The endpoints that no route has, sorted."""
+    if len(routes[0].endpoints) == len(found):
+        return ()
+    used = {endpoint for route in routes for endpoint in route.endpoints}
+    return tuple(sorted(endpoint for endpoint in found if endpoint not in used))
+
+
+def _balancers(service: Service, spec: PortSpec, scope: Scope) -> tuple[Endpoint, ...]:
+    """Where load balancers of mode Proxy, which are no portals of ours, send on to the service port."""
+    if not service.balancer_ips:
+        return ()
+    ips = of_family(service.balancer_ips, scope.family)
+    return tuple(Endpoint(ip, port) for ip in ips for port in (spec.port, spec.node_port) if port)
 
 
 def _problems(service: Service) -> tuple[Problem, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from userproxy.cluster.node_addresses import NodeAddresses
 from userproxy.cluster.store import Changes
 from userproxy.config import Settings
 from userproxy.forwarding.forwarder import Forwarder
@@ -22,7 +23,10 @@ from userproxy.wiring.monitor import FamilyMonitor
 
 
 class FamilyProxy:
-    """Serves the Services of one family. `report` is called when what is wrong may have changed."""
+    """Serves the Services of one family. `report` is called when what is wrong may have changed.
+
+    `nodes` is asked which addresses are those of Nodes.
+    """
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class FamilyProxy:
         driver: PortalDriver,
         monitor: FamilyMonitor,
         report: Callable[[], None],
+        nodes: NodeAddresses,
     ) -> None:
         self.family = monitor.family
         self.driver = driver
@@ -40,6 +45,8 @@ class FamilyProxy:
         self._changes = changes
         self._monitor = monitor
         self._report = report
+        self._nodes = nodes
+        self._nodes_version = nodes.version
         self._claims = PortClaims(self.family)
         self._node = node
         self._node_view = self._seen_from(node)
@@ -56,6 +63,7 @@ class FamilyProxy:
             self._node_view[0],
             NodePortAddresses(settings.node_port_addresses, settings.localhost_node_ports, _reserved(settings)),
             self._flows,
+            nodes,
         )
         self._syncs = SyncRunner(settings.min_sync_period, settings.sync_period)
         self._health_checks: HealthCheckServers | None = None
@@ -73,7 +81,8 @@ class FamilyProxy:
 
         The first news ask for a sync in any case, later ones only if they concern this family.
         """
-        concerned = not self._asked or bool(self._changes.waiting)
+        concerned = not self._asked or bool(self._changes.waiting) or self._nodes.version != self._nodes_version
+        self._nodes_version = self._nodes.version
         if node is not None and node != self._node:
             self._node = node
             view = self._seen_from(node)

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from userproxy.cluster.node import own_node_name
+from userproxy.cluster.node_addresses import NodeAddresses
 from userproxy.cluster.store import Store
 from userproxy.config import EventLoop, PortalMode, Settings
 from userproxy.errors import UsageError, UserproxyError
@@ -80,6 +81,7 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> int:
         loop.add_signal_handler(number, os._exit, 0)
     node_name = own_node_name(settings.hostname_override or "", socket.gethostname())
     store = Store(time.time())
+    nodes = NodeAddresses(store, looks_up=not settings.manifests)
     proxies: list[FamilyProxy] = []
     drivers, bind_addresses = await choose_portals(settings)
     translating = not any(driver.name == PortalMode.NONE for driver in drivers.values())
@@ -121,12 +123,12 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> int:
 
     proxies += [
         FamilyProxy(
-            settings, Node(node_name), store.subscribe(family), forwarder, driver, monitor.family(family), report
+            settings, Node(node_name), store.subscribe(family), forwarder, driver, monitor.family(family), report, nodes
         )
         for family, driver in drivers.items()
     ]
     try:
-        truth = await open_truth(settings, store, node_name, changed)
+        truth = await open_truth(settings, store, nodes, node_name, changed)
         monitor.ask_for_nodes(truth.nodes_listed)
         if settings.manifests and node_name not in store.nodes:
             monitor.node_seen(Node(node_name))  # manifests need not have one, and then nobody is about to remove it

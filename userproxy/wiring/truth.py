@@ -10,6 +10,8 @@ from userproxy.cluster.client import ApiClient, open_client
 from userproxy.cluster.credentials import ApiAccess
 from userproxy.cluster.manifests import ManifestSource
 from userproxy.cluster.node import wait_for_addresses
+from userproxy.cluster.node_addresses import NodeAddresses
+from userproxy.cluster.node_lookup import NodeLookup
 from userproxy.cluster.store import Store
 from userproxy.config import Settings
 from userproxy.model import Problem, ProblemKind
@@ -46,8 +48,10 @@ class Truth(Protocol):
         """Let go of connections."""
 
 
-async def open_truth(settings: Settings, store: Store, node_name: str, changed: Callable[[], None]) -> Truth:
-    """The source that `settings` ask for, which feeds `store` and calls `changed` when it has news.
+async def open_truth(
+    settings: Settings, store: Store, nodes: NodeAddresses, node_name: str, changed: Callable[[], None]
+) -> Truth:
+    """The source that `settings` ask for, which feeds `store`, answers `nodes` and calls `changed` when it has news.
 
     Raises UsageError where it cannot be used at all.
     """
@@ -61,7 +65,8 @@ async def open_truth(settings: Settings, store: Store, node_name: str, changed: 
     source = ApiSource(client, store, changed, node_name, settings.proxy_name)
     recorder = Recorder(client, node_name, socket.gethostname(), now, Random())  # noqa: S311 -- spreads load only
     recorder.about_node(Reason.STARTING)
-    return _Api(store, client, source, recorder, node_name)
+    lookup = NodeLookup(client, nodes, changed, Random())  # noqa: S311 -- spreads load only
+    return _Api(store, client, source, lookup, recorder, node_name)
 
 
 class _Manifests:
@@ -85,11 +90,20 @@ class _Manifests:
 
 
 class _Api:
-    def __init__(self, store: Store, client: ApiClient, source: ApiSource, recorder: Recorder, node_name: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        client: ApiClient,
+        source: ApiSource,
+        lookup: NodeLookup,
+        recorder: Recorder,
+        node_name: str,
+    ) -> None:
         self._store = store
         self._node_name = node_name
         self._client = client
         self._source = source
+        self._lookup = lookup
         self._recorder = recorder
         self._told: frozenset[Problem] = frozenset()
 
@@ -97,6 +111,7 @@ class _Api:
         return {
             "follow the API": self._source.run(),
             "send events": self._recorder.run(),
+            "look up Nodes": self._lookup.run(),
             "wait for our Node": self._wait_for_node(),
         }
 
