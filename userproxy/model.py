@@ -323,11 +323,15 @@ class ProblemKind(StrEnum):
 
 
 class Problem(Struct, frozen=True):
-    """Something of a Service that is wanted and not served. `text` is one sentence for whoever owns it."""
+    """Something of a Service that is wanted and not served. `text` is one sentence for whoever owns it.
+
+    `here` means that it is so on this node, and need not be on others.
+    """
 
     service: ServiceName
     kind: ProblemKind
     text: str
+    here: bool = False
 
 
 class Lead(Struct, frozen=True, gc=False):

@@ -2,18 +2,20 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.telemetry.moments import Clock
 from tests.telemetry.waiting import eventually
 from userproxy.errors import UserproxyError
 from userproxy.model import ServiceName
-from userproxy.telemetry.events import Reason, Recorder, RetryPolicy
+from userproxy.telemetry.events import Pace, Reason, Recorder
 
 WEB = ServiceName("shop", "web")
 
@@ -26,6 +28,8 @@ class Api:
         self.writes: list[str] = []
         self.failures: list[int | None] = []
         self.refuse: int | None = None
+        self.at_once = 0
+        self.most_at_once = 0
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -40,7 +44,14 @@ class Api:
         return await self._write("PATCH", path, {**self.events[path], **json.loads(body)})
 
     async def _write(self, verb: str, path: str, event: dict[str, Any]) -> int:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(0)
         await self.gate.wait()
+        self.at_once -= 1
+        if verb == "POST" and path in self.events:
+            self.writes.append("POST 409")
+            return 409
         status = self.failures.pop(0) if self.failures else self.refuse or 201
         self.writes.append(f"{verb} {status}")
         if status is None:
@@ -55,15 +66,21 @@ class Api:
         return event
 
 
+UNPACED = Pace(tries=12, apart=0.001, burst=1_000_000, spread=0)
+
+
 class Bench:
-    def __init__(self) -> None:
-        self.api = Api()
+    def __init__(self, api: Api | None = None, number: int = 1, pace: Pace = UNPACED) -> None:
+        self.api = Api() if api is None else api
         self.clock = Clock()
-        policy = RetryPolicy(tries=12, apart=0.001)
-        self.recorder = Recorder(self.api, "worker-1", "Worker-1.example", self.clock, Random(1), policy)
+        host = f"Worker-{number}.example"
+        self.recorder = Recorder(self.api, f"worker-{number}", host, self.clock, Random(number), pace)
+
+    def bad_annotation(self, note: str = "bad", service: ServiceName = WEB) -> None:
+        self.recorder.about_service(service, Reason.BAD_ANNOTATION, note, here=False)
 
     def conflict(self, note: str = "port 80 is taken") -> None:
-        self.recorder.about_service(WEB, Reason.PORT_CONFLICT, note)
+        self.recorder.about_service(WEB, Reason.PORT_CONFLICT, note, here=True)
 
     async def written(self, *writes: str) -> None:
         await eventually(lambda: len(self.api.writes) >= len(writes))
@@ -71,12 +88,19 @@ class Bench:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Bench]:
-    bench = Bench()
+async def running(*benches: Bench) -> AsyncIterator[Bench]:
+    benches = benches or (Bench(),)
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(bench.recorder.run(), name="events")
-        yield bench
-        task.cancel()
+        tasks = [group.create_task(bench.recorder.run(), name="events") for bench in benches]
+        yield benches[0]
+        for task in tasks:
+            task.cancel()
+
+
+async def a_moment() -> None:
+    """Let recorders have their turns, of which they make no use."""
+    for _ in range(50):
+        await asyncio.sleep(0)
 
 
 async def test_starting_is_about_the_node_in_default() -> None:
@@ -108,12 +132,16 @@ async def test_a_conflict_is_about_the_service_in_its_namespace() -> None:
         event = bench.api.only
         assert event["metadata"]["namespace"] == "shop"
         assert event["regarding"] == {"apiVersion": "v1", "kind": "Service", "namespace": "shop", "name": "web"}
-        assert (event["reason"], event["type"], event["note"]) == ("PortConflict", "Warning", "port 80 is taken")
+        assert (event["reason"], event["type"], event["note"]) == (
+            "PortConflict",
+            "Warning",
+            "Node worker-1: port 80 is taken",
+        )
 
 
 async def test_a_health_check_that_failed_is_kube_proxys_event() -> None:
     async with running() as bench:
-        bench.recorder.about_service(WEB, Reason.HEALTH_CHECK_FAILED, "node worker-1: taken")
+        bench.recorder.about_service(WEB, Reason.HEALTH_CHECK_FAILED, "taken", here=True)
         await bench.written("POST 201")
         event = bench.api.only
         assert (event["reason"], event["type"]) == ("FailedToStartServiceHealthcheck", "Warning")
@@ -183,9 +211,11 @@ async def test_a_quiet_series_is_over(change: Callable[[Bench], None], events: i
 async def test_another_note_or_service_is_another_event() -> None:
     async with running() as bench:
         bench.conflict("port 80 is taken")
+        bench.clock.seconds = 1
         bench.conflict("port 81 is taken")
-        bench.recorder.about_service(ServiceName("shop", "api"), Reason.PORT_CONFLICT, "port 80 is taken")
-        bench.recorder.about_service(WEB, Reason.BAD_ANNOTATION, "port 80 is taken")
+        bench.clock.seconds = 2
+        bench.recorder.about_service(ServiceName("shop", "api"), Reason.PORT_CONFLICT, "port 80 is taken", here=True)
+        bench.recorder.about_service(WEB, Reason.BAD_ANNOTATION, "port 80 is taken", here=True)
         await bench.written(*["POST 201"] * 4)
 
 
@@ -227,7 +257,8 @@ async def test_an_event_that_expired_is_created_anew_with_its_series() -> None:
 async def test_at_most_a_thousand_wait() -> None:
     bench = Bench()
     for number in range(1500):
-        bench.conflict(f"port {number} is taken")
+        service = ServiceName("shop", f"web-{number}")
+        bench.recorder.about_service(service, Reason.PORT_CONFLICT, "port 80 is taken", here=True)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(bench.recorder.run(), name="events")
         await eventually(lambda: len(bench.api.writes) == 1000)
@@ -248,3 +279,158 @@ async def test_names_and_notes_fit_what_the_api_allows() -> None:
     assert len(event["metadata"]["name"]) <= 253
     assert len(event["reportingInstance"]) == 128
     assert event["note"] == "é" * 512
+
+
+async def test_what_is_so_on_every_node_is_told_by_one() -> None:
+    api = Api()
+    nodes = [Bench(api, number) for number in range(20)]
+    async with running(*nodes):
+        for node in nodes:
+            node.bad_annotation()
+        await eventually(lambda: len(api.writes) == 20)
+        await a_moment()
+    assert api.only["regarding"]["name"] == "web"
+    assert sorted(api.writes) == ["POST 201", *["POST 409"] * 19]
+    assert api.only["note"] == "bad"
+
+
+async def test_what_is_so_on_one_node_is_told_with_its_name() -> None:
+    api = Api()
+    nodes = [Bench(api, number) for number in range(3)]
+    async with running(*nodes):
+        for number, node in enumerate(nodes):
+            node.clock.seconds = number
+            node.conflict()
+        await eventually(lambda: len(api.writes) == 3)
+    assert {event["note"] for event in api.events.values()} == {
+        f"Node worker-{number}: port 80 is taken" for number in range(3)
+    }
+
+
+async def test_many_problems_on_many_nodes_cost_few_requests_and_all_are_told() -> None:
+    api = Api()
+    nodes = [Bench(api, number) for number in range(20)]
+    async with running(*nodes):
+        for node in nodes:
+            for number in range(100):
+                node.bad_annotation(service=ServiceName("shop", f"web-{number:03}"))
+        await eventually(lambda: len(api.events) == 100)
+        await a_moment()
+    assert len(api.writes) <= 100 + 20 * 6
+
+
+async def test_a_shared_event_begins_at_a_random_time_on_each_node() -> None:
+    api, pace = Api(), msgspec.structs.replace(UNPACED, spread=0.5)
+    nodes = [Bench(api, number, pace) for number in range(10)]
+    async with running(*nodes):
+        began = time.monotonic()
+        for node in nodes:
+            node.bad_annotation()
+        await eventually(lambda: bool(api.writes))
+        first = time.monotonic() - began
+        await eventually(lambda: len(api.writes) == 10)
+        assert time.monotonic() - began - first > 0.1
+
+
+async def test_the_node_that_told_it_counts_its_repeats_and_others_do_not() -> None:
+    api = Api()
+    first, second = nodes = [Bench(api, number) for number in range(2)]
+    async with running(*nodes):
+        for _ in range(2):
+            first.bad_annotation()
+            await a_moment()
+        second.bad_annotation()
+        await eventually(lambda: len(api.writes) == 3)
+        first.clock.seconds = second.clock.seconds = 400
+        second.bad_annotation()
+        first.bad_annotation()
+        first.bad_annotation()
+        await eventually(lambda: len(api.writes) == 5)
+    assert sorted(api.writes) == ["PATCH 201", "PATCH 201", "POST 201", "POST 409", "POST 409"]
+    assert api.only["series"]["count"] == 4
+    assert api.only["reportingInstance"] == "kube-proxy-Worker-0.example"
+
+
+async def test_another_problem_of_the_same_service_is_another_shared_event() -> None:
+    async with running() as bench:
+        bench.bad_annotation("bad")
+        bench.bad_annotation("worse")
+        bench.bad_annotation("bad", ServiceName("shop", "api"))
+        bench.bad_annotation("bad", ServiceName("office", "web"))
+        bench.recorder.about_service(WEB, Reason.UNSUPPORTED_PROTOCOL, "bad", here=False)
+        await bench.written(*["POST 201"] * 5)
+
+
+async def test_an_api_that_is_away_is_not_another_node() -> None:
+    async with running() as bench:
+        bench.api.failures += [None] * 12 * 6
+        for number in range(8):
+            bench.bad_annotation(service=ServiceName("shop", f"web-{number}"))
+        await eventually(lambda: len(bench.api.events) == 2)
+
+
+async def test_more_than_ten_similar_events_become_one() -> None:
+    async with running() as bench:
+        for number in range(30):
+            bench.clock.seconds = number
+            bench.conflict(f"port {number} is taken")
+        await eventually(lambda: len(bench.api.events) == 11)
+        await a_moment()
+        *_, combined = sorted(bench.api.events.values(), key=lambda event: event["eventTime"])
+        assert combined["note"] == "(combined from similar events): Node worker-1: port 10 is taken"
+        assert combined["series"]["count"] >= 16
+        assert len(bench.api.events) == 11
+        bench.clock.seconds = 700
+        bench.conflict("port 31 is taken")
+        await eventually(lambda: len(bench.api.events) == 12)
+
+
+async def test_combined_shared_events_are_one_on_all_nodes() -> None:
+    api = Api()
+    first, second = nodes = [Bench(api, number) for number in range(2)]
+    async with running(*nodes):
+        for number in range(12):
+            first.bad_annotation(f"bad {number}")
+        await eventually(lambda: len(api.events) == 11)
+        for number in reversed(range(12)):
+            second.bad_annotation(f"bad {number}")
+        await eventually(lambda: len(api.writes) >= 16)
+        await a_moment()
+    assert len([each for each in api.events.values() if each["note"].startswith("(combined")]) == 1
+
+
+async def test_an_object_has_25_writes_and_one_more_every_five_minutes() -> None:
+    async with running() as bench:
+        for second in range(40):
+            for reason in Reason:
+                bench.clock.seconds = second * 400 / 1000
+                bench.recorder.about_service(WEB, reason, f"note {second}", here=True)
+                await a_moment()
+        assert len(bench.api.writes) == 25
+        bench.recorder.about_service(ServiceName("shop", "api"), Reason.BAD_ANNOTATION, "another", here=True)
+        await eventually(lambda: len(bench.api.writes) == 26)
+        bench.clock.seconds = 320
+        bench.recorder.about_service(WEB, Reason.BAD_ANNOTATION, "one more", here=True)
+        await eventually(lambda: len(bench.api.writes) == 27)
+
+
+async def test_requests_come_one_by_one_and_at_a_pace() -> None:
+    bench = Bench(pace=msgspec.structs.replace(UNPACED, burst=5, per_second=50.0))
+    began = time.monotonic()
+    async with running(bench):
+        for number in range(20):
+            service = ServiceName("shop", f"web-{number}")
+            bench.recorder.about_service(service, Reason.PORT_CONFLICT, "taken", here=bool(number % 2))
+        await eventually(lambda: len(bench.api.writes) == 20)
+    assert time.monotonic() - began > 15 / 50 * 0.9
+    assert bench.api.most_at_once == 1
+
+
+async def test_five_hundred_bad_services_are_told_slowly() -> None:
+    """522 Events went out in 3.3 s once."""
+    bench = Bench(pace=msgspec.structs.replace(Pace(), spread=0))
+    async with running(bench):
+        for number in range(500):
+            bench.bad_annotation(service=ServiceName("shop", f"web-{number}"))
+        await asyncio.sleep(1.0)
+        assert 10 <= len(bench.api.writes) <= 10 + 5 * 2

@@ -43,7 +43,9 @@ def withhold(
         name: tuple(portal for portal in found if (name, portal) not in refused) if name in concerned else found
         for name, found in granted.portals.items()
     }
-    problems = (Problem(name.service, ProblemKind.PORT_CONFLICT, text) for (name, _), text in refused.items())
+    problems = (
+        Problem(name.service, ProblemKind.PORT_CONFLICT, text, here=True) for (name, _), text in refused.items()
+    )
     return structs.replace(granted, portals=portals, conflicts=(*granted.conflicts, *problems))
 
 

@@ -362,9 +362,9 @@ def _refusal(action: Action, error: PortUnavailableError, family: IPFamily) -> t
     match action:
         case ClaimPort(claim, portal, name):
             text = f"{name}: {portal} ({claim.protocol}) is not served over {family}: {error}"
-            return (Problem(name.service, ProblemKind.PORT_CONFLICT, text),)
+            return (Problem(name.service, ProblemKind.PORT_CONFLICT, text, here=True),)
         case OpenListener(listener):
             text = f"{listener}: not served: {error}"
-            return (Problem(listener.service_port.service, ProblemKind.PORT_CONFLICT, text),)
+            return (Problem(listener.service_port.service, ProblemKind.PORT_CONFLICT, text, here=True),)
         case _:
             raise error

@@ -139,7 +139,7 @@ class FamilyProxy:
         self._failed_health_checks = tuple(self._failing_health_checks)
 
     def _health_check_failed(self, service: ServiceName, text: str) -> None:
-        self._failing_health_checks.append(Problem(service, ProblemKind.HEALTH_CHECK, text))
+        self._failing_health_checks.append(Problem(service, ProblemKind.HEALTH_CHECK, text, here=True))
 
     def _seen_from(self, node: Node) -> tuple[Scope, LocalTraffic]:
         settings = self._settings

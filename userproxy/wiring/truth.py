@@ -124,7 +124,7 @@ class _Api:
     def report(self, problems: Iterable[Problem]) -> None:
         current = frozenset(problems)
         for problem in sorted(current - self._told, key=lambda each: each.text):
-            self._recorder.about_service(problem.service, _REASONS[problem.kind], problem.text)
+            self._recorder.about_service(problem.service, _REASONS[problem.kind], problem.text, here=problem.here)
         self._told = current
 
     def server_failed(self, name: str, text: str) -> None:
