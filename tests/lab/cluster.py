@@ -54,8 +54,11 @@ class LabNode(Node):
         super().__init__(name)
 
     def own(self, *addresses: str) -> None:
-        """Give the node addresses on ``lo``: those of an interface would become the source of its IPv6 traffic."""
-        self.ip_batch([f"addr add {address} dev lo" for address in addresses])
+        """Give the node addresses on ``lo``: those of an interface would become the source of its IPv6 traffic.
+
+        They can be bound at once: even there the kernel takes its time to find an IPv6 address no duplicate.
+        """
+        self.ip_batch([f"addr add {address} dev lo{' nodad' if ':' in address else ''}" for address in addresses])
 
     def start_userproxy(
         self, *flags: str, most_files: int | None = None, env: Mapping[str, str] | None = None
