@@ -48,7 +48,8 @@ class IptablesDriver:
         self._family = family
         self._local_traffic = local_traffic
         self._host = HostAddress(bind_address, family)
-        self._ownership = Ownership(family)
+        self.ownership = Ownership(family)
+        """Taken by a sync that finds it free, and given back by :meth:`close`."""
         self._shared = shared
         self._others = None if shared else OtherProxies(family)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="portals")
@@ -100,7 +101,7 @@ class IptablesDriver:
     async def close(self) -> None:
         """Ends the thread once it has finished what it does. Rules stay as they are."""
         await asyncio.to_thread(self._executor.shutdown)
-        self._ownership.release()
+        self.ownership.release()
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
@@ -113,7 +114,7 @@ class IptablesDriver:
         return self._tables
 
     def _sync(self, bindings: tuple[PortalBinding, ...], local_traffic: LocalTraffic, *, verify: bool) -> bool:
-        self._ownership.take()
+        self.ownership.take()
         # A node that is not in a cluster of this family has nothing to serve, and may have no address.
         host_ip = self._host.lookup() if bindings else ""
         rendered = {}
@@ -129,7 +130,7 @@ class IptablesDriver:
 
     def _remove(self) -> list[str]:
         try:
-            self._ownership.take()
+            self.ownership.take()
         except KernelToolError as error:
             return [f"nothing, because {error}"]
         return self._opened().remove()

@@ -13,6 +13,8 @@ class NoPortals:
     """For a laptop without privileges, and for measuring the data plane alone."""
 
     name = "none"
+    ownership = None
+    """There is nothing that only one could have."""
 
     def __init__(self, bind_address: str) -> None:
         self._host = f"[{bind_address}]" if ":" in bind_address else bind_address

@@ -136,6 +136,7 @@ class Proxier:
         self._node_said = 0
         """Counts what was said of the node; a sync that runs meanwhile is behind, and says so in `_node_synced`."""
         self._node_synced = 0
+        self._retired = False
 
     @property
     def problems(self) -> frozenset[Problem]:
@@ -166,6 +167,10 @@ class Proxier:
         self._portals.set_local_traffic(local_traffic)
         self._node_said += 1
 
+    def retire(self) -> None:
+        """Only hand out routes from now on: portals, claims and new listeners are a successor's."""
+        self._retired = True
+
     async def sync(self, *, verify: bool) -> bool:
         """Bring what there is in line with the source; `verify` reads the portals back even if nothing changed.
 
@@ -175,10 +180,12 @@ class Proxier:
         changed, reshaped = self._take_changes()
         said = self._node_said
         verify = verify or said != self._node_synced  # rules may differ though the bindings are the same
+        if self._retired and reshaped:
+            self._granted = grant_portals(self._wanted.values())
         if self._nodes_version != self._nodes.version:
             self._nodes_version = self._nodes.version
             self._settled = False  # any endpoint at a node port's number may lead back now, or no longer
-        if self._settled and not reshaped and not verify:
+        if self._retired or (self._settled and not reshaped and not verify):
             reachable = Reachable(self._local_addresses, self._nodes)
             actions: tuple[Action, ...] = plan_routes(self._wanted, self._granted, changed, self._actual, reachable)
             for action in actions:
@@ -280,7 +287,7 @@ class Proxier:
             self._node_ports.cidrs,
             self._local_addresses,
             self._scope.family,
-            node_ips=self._scope.node_ips,
+            node_ips=self._scope.node_ips if self._scope.node_known else None,
             localhost=self._node_ports.localhost,
         )
 
