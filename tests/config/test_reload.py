@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from tests.config.strategies import configurations
 from userproxy.config import OwnSettings, Settings, load, reload
 from userproxy.config.kubeproxy import KubeProxyConfiguration
+from userproxy.config.reload import changed_in_vain
 from userproxy.config.settings import settings_from
 
 
@@ -29,6 +30,24 @@ def test_safe_changes_are_taken_and_others_named(tmp_path: Path) -> None:
     assert (merged.bind_address, merged.oom_score_adj) == ("10.0.0.1", -999)
     assert merged.configuration.ipvs.scheduler == "rr"
     assert merged.configuration.bind_address == "10.0.0.1"
+
+
+def test_what_changes_in_vain_is_named(tmp_path: Path) -> None:
+    """Among it how fast the API is asked: an admin who changes that is to know that nothing follows."""
+    old = from_text(tmp_path, "oomScoreAdj: 1\n")
+    text = "oomScoreAdj: 2\nclientConnection: {qps: 50, burst: 100}\nipvs: {scheduler: rr}\n"
+    assert changed_in_vain(old, from_text(tmp_path, text)) == (
+        "clientConnection.qps",
+        "clientConnection.burst",
+        "ipvs.scheduler",
+    )
+    assert changed_in_vain(old, old) == ()
+
+
+def test_other_credentials_need_a_restart(tmp_path: Path) -> None:
+    old, new = (from_text(tmp_path, f"clientConnection: {{kubeconfig: /{name}}}\n") for name in ("a", "b"))
+    assert reload(old, new)[1] == ("clientConnection.kubeconfig",)
+    assert changed_in_vain(old, new) == ()
 
 
 def test_a_mode_brings_its_periods(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def reload(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...]]:
 
     Logging, sync periods and what is asked of conntrack change at once; whatever decides how packets reach listeners,
     or which addresses and families there are, needs a restart, and so does what only flags say. The names are paths of
-    the file and flags; what has no effect, before or after, takes its new value silently.
+    the file and flags; what has no effect, before or after, takes its new value: see `changed_in_vain`.
     """
     before = dict(leaves(old.configuration))
     changed = {path: value for path, value in leaves(new.configuration) if value != before[path]}
@@ -25,6 +25,14 @@ def reload(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...]]:
     own = {item.name: getattr(old, item.name) for item in structs.fields(OwnSettings)}
     restart += [flag_of_field(name) for name, value in own.items() if value != getattr(new, name)]
     return settings_from(replaced(old.configuration, safe), OwnSettings(**own)), tuple(restart)
+
+
+def changed_in_vain(old: Settings, new: Settings) -> tuple[str, ...]:
+    """The paths of values that differ and mean nothing to userproxy, before or after."""
+    before = dict(leaves(old.configuration))
+    changed = [path for path, value in leaves(new.configuration) if value != before[path]]
+    configurations = (old.configuration, new.configuration)
+    return tuple(path for path in changed if not any(has_effect(path, each) for each in configurations))
 
 
 def _needs_restart(path: str, old: KubeProxyConfiguration, new: KubeProxyConfiguration) -> bool:

@@ -1,20 +1,23 @@
 """Following the configuration file while the proxy runs."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import structlog
 from watchfiles import awatch
 
 from userproxy.config import Settings
-from userproxy.config.reload import reload
+from userproxy.config.reload import changed_in_vain, reload
 from userproxy.errors import UsageError
 
 log = structlog.get_logger()
 
 _STEP_MS = 500
-_LOOK_MS = 10_000
-"""How often to look in any case: a ConfigMap's mount changes a link that the kernel reports, others may not."""
+_LOOK = 10.0
+"""How often to look in any case, in seconds: a ConfigMap's mount changes a link that the kernel reports, others may
+not, and inotify instances may be exhausted."""
 
 
 async def follow_configuration(
@@ -25,22 +28,52 @@ async def follow_configuration(
     What needs a restart is named in the log and stays as it was; so does everything while the file is wrong.
     """
     content = _read(file)
-    async for _ in awatch(
-        file.parent, watch_filter=None, recursive=False, step=_STEP_MS, rust_timeout=_LOOK_MS, yield_on_timeout=True
-    ):
-        latest = _read(file)
-        if latest in {content, None}:
-            continue
-        content = latest
+    async with aclosing(_moments(file.parent)) as moments:
+        async for _ in moments:
+            latest = _read(file)
+            if latest in {content, None}:
+                continue
+            content = latest
+            try:
+                wanted = read_again()
+            except UsageError as error:
+                log.error("The configuration file is wrong, and the old one stays in force", reason=str(error))
+                continue
+            in_vain = changed_in_vain(settings, wanted)
+            settings, needs_restart = reload(settings, wanted)
+            apply(settings)
+            log.info("Configuration read again", file=str(file))
+            if needs_restart:
+                log.warning("Only a restart changes these", fields=list(needs_restart))
+            if in_vain:
+                log.warning("Settings without effect in userproxy", settings=list(in_vain))
+
+
+async def _moments(folder: Path) -> AsyncGenerator[None]:
+    """The moments to look at a file: whenever something happens in its folder, and every ten seconds in any case."""
+    told = False
+    while True:
+        changes = awatch(
+            folder,
+            watch_filter=None,
+            recursive=False,
+            step=_STEP_MS,
+            rust_timeout=round(1000 * _LOOK),
+            yield_on_timeout=True,
+        )
         try:
-            settings, needs_restart = reload(settings, read_again())
-        except UsageError as error:
-            log.error("The configuration file is wrong, and the old one stays in force", reason=str(error))
-            continue
-        apply(settings)
-        log.info("Configuration read again", file=str(file))
-        if needs_restart:
-            log.warning("Only a restart changes these", fields=list(needs_restart))
+            async with aclosing(changes):
+                async for _ in changes:
+                    told = False
+                    yield
+        except (OSError, RuntimeError) as error:  # no inotify instance left, or the folder is gone
+            if not told:
+                log.warning(
+                    "The configuration file cannot be watched, and is read every ten seconds", reason=str(error)
+                )
+            told = True
+        await asyncio.sleep(_LOOK)
+        yield
 
 
 def _read(file: Path) -> bytes | None:
