@@ -27,6 +27,8 @@ class MinimalApi:
         self.url = ""
         self.requests: list[tuple[str, dict[str, str], str]] = []
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.headers: list[tuple[str, str]] = []
+        """Those of the latest request."""
         self.token = ""
         self.cut_every = 0
         self.repeat = False
@@ -120,6 +122,7 @@ class MinimalApi:
         path, query = request.path, dict(request.query)
         if "sendInitialEvents" in query:
             return _failure(422) if self.streamed is None else await self._stream(request, self.streamed)
+        self.headers = list(request.headers.items())
         verb = "watch" if "watch" in query else "confirm" if query.get("limit") == "1" else "list"
         self.requests.append((path, query, request.headers.get("Authorization", "")))
         self.counts[verb, path] += 1

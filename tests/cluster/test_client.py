@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import json
+import os
 import re
+import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator
@@ -18,6 +20,7 @@ import yaml
 from structlog.testing import capture_logs
 
 from tests.cluster.minimal_api import MinimalApi, minimal_api
+from userproxy.cluster import client as client_module
 from userproxy.cluster.client import ApiClient, open_client
 from userproxy.cluster.credentials import ApiAccess
 from userproxy.cluster.failures import RefusedError, UnreachableError
@@ -71,7 +74,7 @@ def kubeconfig(folder: Path, server: str, user: dict[str, Any], **cluster: objec
 
 
 async def ask(client: ApiClient) -> None:
-    async with client.get(services(None), "list", {"limit": "1"}, 5.0) as chunks:
+    async with client.get(services(None), "list", {"limit": "1"}, 30.0) as chunks:
         async for _ in chunks:
             pass
 
@@ -161,6 +164,112 @@ async def test_unknown_credentials_are_loaded_again_once(server: MinimalApi, tmp
     await client.close()
 
 
+async def test_somebody_else_is_impersonated(server: MinimalApi, tmp_path: Path) -> None:
+    """As kubectl and client-go do it: a kubeconfig of an admin may lower itself to what a proxy may do."""
+    user = {
+        "token": "secret",
+        "as": "system:kube-proxy",
+        "as-uid": "4711",
+        "as-groups": ["system:node-proxier", "größer"],
+        "as-user-extra": {"example.com/scopes": ["a", "b"]},
+    }
+    await ask_once(kubeconfig=kubeconfig(tmp_path, server.url, user))
+    asked = [(name, text) for name, text in server.headers if name.startswith("Impersonate-")]
+    assert asked == [
+        ("Impersonate-User", "system:kube-proxy"),
+        ("Impersonate-Uid", "4711"),
+        ("Impersonate-Group", "system:node-proxier"),
+        ("Impersonate-Group", "größer"),
+        ("Impersonate-Extra-example.com%2Fscopes", "a"),
+        ("Impersonate-Extra-example.com%2Fscopes", "b"),
+    ]
+
+
+async def test_certificates_are_replaced_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server gets certificates of another authority, and the files that we were given say so in their time."""
+    monkeypatch.setattr("userproxy.cluster.client._LOOK_AGAIN", 0.0)
+    first, second = trustme.CA(), trustme.CA()
+    user = {"client-certificate": "./client.crt", "client-key": "./client.key"}
+    write_pki(tmp_path, first)
+    async with minimal_api(server_context(first)) as server:
+        path = kubeconfig(tmp_path, server.url, user, **{"certificate-authority": "./ca.crt"})
+        client = await open_client(ApiAccess(kubeconfig=path))
+        await ask(client)
+        await server.stop()
+        await server.start(server_context(second))
+        with pytest.raises(UnreachableError, match="TLS fails"):
+            await ask(client)
+        (tmp_path / "ca.crt").write_text("half-written")
+        with capture_logs() as lines, pytest.raises(UnreachableError, match="TLS fails"):
+            await ask(client)
+        assert "cannot be used: the old ones stay" in lines[0]["event"]
+        write_pki(tmp_path, second)
+        await ask(client)
+        await client.close()
+
+
+async def test_what_a_replaced_kubeconfig_says_counts(
+    server: MinimalApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("userproxy.cluster.client._LOOK_AGAIN", 0.0)
+    client = await open_client(ApiAccess(kubeconfig=kubeconfig(tmp_path, "http://127.0.0.1:1", {"token": "a"})))
+    with pytest.raises(UnreachableError):
+        await ask(client)
+    kubeconfig(tmp_path, server.url, {"token": "b"})
+    await ask(client)
+    await client.close()
+    assert [header for _, _, header in server.requests] == ["Bearer b"]
+
+
+def server_context(authority: trustme.CA) -> ssl.SSLContext:
+    """For a server that takes nobody without a certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def write_pki(folder: Path, authority: trustme.CA) -> None:
+    mine = authority.issue_cert("me@example.com")
+    authority.cert_pem.write_to_path(folder / "ca.crt")
+    mine.cert_chain_pems[0].write_to_path(folder / "client.crt")
+    mine.private_key_pem.write_to_path(folder / "client.key")
+
+
+TCP_REPAIR = 19
+"""linux/tcp.h: a socket that is closed in repair mode tells nobody."""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="repair mode needs CAP_NET_ADMIN")
+async def test_a_server_whose_machine_is_gone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither FIN nor RST came; in a watch nobody has anything to send. Only TCP's own questions find out."""
+    quick = [(level, option, 1) for level, option, _ in client_module._KEEP_ALIVE[:4]]
+    monkeypatch.setattr("userproxy.cluster.client._KEEP_ALIVE", quick)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = await open_client(ApiAccess(master=f"http://127.0.0.1:{listening.getsockname()[1]}"))
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n")
+            connection.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+            connection.close()
+
+        gone = asyncio.to_thread(serve)
+        with pytest.raises(UnreachableError, match="the connection broke"):
+            async with asyncio.timeout(10.0):
+                await asyncio.gather(ask(client), gone)
+        await client.close()
+
+
+def test_the_figures_of_keep_alive_notice_within_45_seconds() -> None:
+    figures = {option: value for _, option, value in client_module._KEEP_ALIVE}
+    idle, pause, count = (figures[o] for o in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT))
+    assert idle + pause * count <= 45
+    assert figures[socket.TCP_USER_TIMEOUT] <= 45_000
+
+
 async def test_a_server_asks_for_time(server: MinimalApi) -> None:
     server.refuse("/api/v1/services", 429, Retry_After="7")
     with pytest.raises(RefusedError, match=r"too much to do \(429\)") as caught:
@@ -206,11 +315,13 @@ def _cluster(**cluster: object) -> dict[str, Any]:
         ({"users": []}, r'contexts\[c\].context.user: "u" is not among the users'),
         (_cluster(), r"clusters\[k\].cluster.server: missing"),
         (_cluster(server="h:6443"), r'clusters\[k\].cluster.server: "h:6443" is not a URL'),
-        (_cluster(server="https://h", certificate_authority="no"), "certificate-authority: no: no such file"),
+        (_cluster(server="https://h", certificate_authority="./no"), r"certificate-authority: \./no: no such file"),
         (_cluster(server="https://h", certificate_authority_data="?"), "certificate-authority-data: not base64"),
         (_cluster(server="https://h", certificate_authority_data="eHg="), "certificate-authority: not a certificate"),
+        (_user(as_groups=["x"]), r"users\[u\].user.as: missing, and as-uid, as-groups"),
+        (_user(**{"as": "a\nb"}), r"users\[u\].user.as: what stands in a header"),
         (_user(token=["x"]), r"users\[0\].user.token: Expected `str"),
-        (_user(tokenFile="no"), r"users\[u\].user.tokenFile: no: no such file"),
+        (_user(tokenFile="no.token"), r"users\[u\].user.tokenFile: no.token: no such file"),
         (_user(client_certificate_data="eHg="), r"users\[u\].user.client-key: missing"),
         (_user(exec={"command": "/no/plugin", "apiVersion": "v1"}), "user.exec.command: /no/plugin: no such file"),
         (_user(exec={"command": "false", "apiVersion": "v1"}), "exec: process returned 1"),

@@ -45,6 +45,15 @@ def show(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
+def nature(value: object) -> str:
+    """What kind of value it is, without any of it: for what stands where nobody can tell what it is, maybe a secret."""
+    if isinstance(value, dict | list):
+        return show(value)
+    if value is None or isinstance(value, bool):
+        return show(value)
+    return "text" if isinstance(value, str) else "a number"
+
+
 def parse_ip(text: str) -> IPv4Address | IPv6Address:
     """An IP address as Go reads it, since kube-proxy does.
 

@@ -7,8 +7,10 @@ neither re-lists nor notices a connection that fell silent.
 import asyncio
 import os
 import re
+import socket
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -19,8 +21,11 @@ from msgspec import Struct
 from userproxy import __version__
 from userproxy.cluster.credentials import (
     ApiAccess,
+    Credentials,
     authorization,
     check_certificates,
+    contents,
+    files_of,
     load,
     transport_fingerprint,
 )
@@ -41,6 +46,15 @@ log = structlog.get_logger()
 
 _CONNECT = 10.0
 _WRITE_SECONDS = 10.0
+_LOOK_AGAIN = 60.0
+"""How often to look whether the files of our credentials have changed, in seconds."""
+_KEEP_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 5),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 45_000),
+)
 _LONGEST_COMPLAINT = 64 * 1024
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
@@ -62,18 +76,22 @@ class _Status(Struct, rename="camel"):
 class ApiClient:
     """A client of one API server. Made by `open_client`; `close` it."""
 
-    def __init__(self, access: ApiAccess, configuration: Any) -> None:
+    def __init__(self, access: ApiAccess, credentials: Credentials) -> None:
         self._access = access
-        self._configuration = configuration
-        self._fingerprint = transport_fingerprint(configuration)
-        self._transport = _transport(configuration)
+        self._credentials = credentials
+        self._contents = contents(files_of(access, credentials))
+        self._look_at = time.monotonic() + _LOOK_AGAIN
+        self._fingerprint = transport_fingerprint(credentials.configuration)
+        self._transport = _transport(credentials.configuration)
+        self._retired: Any = None
+        """The transport before: what it carries may go on until the next one takes its place."""
         self._renewing = asyncio.Lock()
         self._generation = 0
 
     @property
     def server(self) -> str:
         """The server's URL."""
-        return str(self._configuration.host)
+        return str(self._credentials.configuration.host)
 
     @property
     def shown(self) -> str:
@@ -81,7 +99,8 @@ class ApiClient:
         return without_password(self.server)
 
     async def close(self) -> None:
-        await self._transport.close()
+        for transport in filter(None, (self._transport, self._retired)):
+            await transport.close()
         await asyncio.sleep(0)  # a closed transport lets go of its socket in the loop's next turn
 
     @asynccontextmanager
@@ -142,12 +161,11 @@ class ApiClient:
         return response
 
     async def _send(self, method: str, path: str, silence: float, **request: Any) -> aiohttp.ClientResponse:
-        headers = {
-            "Accept": "application/json",
-            "User-Agent": f"userproxy/{__version__}",
-            **await authorization(self._configuration),
-            **request.pop("headers", {}),
-        }
+        await self._look_again()
+        headers = await authorization(self._credentials)
+        headers["Accept"] = "application/json"
+        headers["User-Agent"] = f"userproxy/{__version__}"
+        headers.update(request.pop("headers", {}))
         limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=silence)
         try:
             response: aiohttp.ClientResponse = await self._transport.request(
@@ -159,7 +177,9 @@ class ApiClient:
                 _request_timeout=limits,
             )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            self._look_at = 0.0  # maybe it is our certificates that are out of date
             raise self._unreachable(error) from error
+        _keep_alive(response)
         return response
 
     async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
@@ -223,17 +243,40 @@ class ApiClient:
             self._generation += 1
             log.debug("The API server does not know us; loading the credentials again", v=1)
             try:
-                configuration = await load(self._access)
-                fingerprint = transport_fingerprint(configuration)
-                old = self._transport
-                if fingerprint != self._fingerprint:
-                    check_certificates(configuration, self._access)
-                    self._transport = _transport(configuration)
-                    self._fingerprint = fingerprint
-                    await old.close()
+                await self._load()
             except UsageError as error:
                 raise RefusedError(401, f"The API server does not know us (401), and {error}") from error
-            self._configuration = configuration
+
+    async def _look_again(self) -> None:
+        """Follow a kubeconfig or certificates that were replaced, without a restart."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _LOOK_AGAIN
+        latest = await asyncio.to_thread(contents, files_of(self._access, self._credentials))
+        if latest in {None, self._contents}:
+            return
+        async with self._renewing:
+            self._contents = latest
+            try:
+                await self._load()
+            except UsageError as error:
+                log.warning("Credentials have changed and cannot be used: the old ones stay", reason=str(error))
+            else:
+                log.info("Credentials have changed and were read again")
+
+    async def _load(self) -> None:
+        """Take over what the files say now. Raises UsageError, and then everything stays."""
+        credentials = await load(self._access)
+        fingerprint = transport_fingerprint(credentials.configuration)
+        if fingerprint != self._fingerprint:
+            check_certificates(credentials.configuration, self._access)
+            if self._retired is not None:
+                await self._retired.close()
+            self._retired, self._transport = self._transport, _transport(credentials.configuration)
+            self._fingerprint = fingerprint
+            if credentials.configuration.host != self._credentials.configuration.host:
+                await self._retired.close()
+        self._credentials = credentials
 
 
 async def open_client(access: ApiAccess) -> ApiClient:
@@ -241,15 +284,28 @@ async def open_client(access: ApiAccess) -> ApiClient:
 
     Raises UsageError with one sentence where configuration, credentials or certificates cannot be used.
     """
-    configuration = await load(access)
-    check_certificates(configuration, access)
-    return ApiClient(access, configuration)
+    credentials = await load(access)
+    check_certificates(credentials.configuration, access)
+    return ApiClient(access, credentials)
 
 
 def _transport(configuration: Any) -> Any:
     from kubernetes_asyncio.client.rest import RESTClientObject
 
     return RESTClientObject(configuration)
+
+
+def _keep_alive(response: aiohttp.ClientResponse) -> None:
+    """Have the kernel notice within 45 s that the server's machine is gone, as client-go does by HTTP/2 pings.
+
+    A watch has nothing to send, so without this nobody asks. TCP_USER_TIMEOUT is for what we have sent (RFC 5482).
+    """
+    transport = response.connection.transport if response.connection else None
+    sock = transport.get_extra_info("socket") if transport else None
+    if sock is not None:
+        with suppress(OSError):  # it has broken already
+            for level, option, value in _KEEP_ALIVE:
+                sock.setsockopt(level, option, value)
 
 
 def _is_unknown_version(response: aiohttp.ClientResponse, status: _Status) -> bool:

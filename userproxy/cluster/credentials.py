@@ -5,15 +5,17 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from multidict import CIMultiDict
 
 from userproxy.cluster.kubeconfig import read_kubeconfig
 from userproxy.cluster.library import import_client
+from userproxy.cluster.secrets import shown_path, without_keys, without_password
 from userproxy.errors import UsageError
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -36,28 +38,39 @@ class ApiAccess(Struct, frozen=True, kw_only=True):
     service_account: Path = _SERVICE_ACCOUNT
 
 
-async def load(access: ApiAccess) -> Any:
-    """A Configuration of kubernetes_asyncio. Raises UsageError with one sentence."""
+class Credentials(Struct, frozen=True):
+    """A Configuration of kubernetes_asyncio, and what the library leaves out: headers that go with each request."""
+
+    configuration: Any
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+async def load(access: ApiAccess) -> Credentials:
+    """Who we are and whom we trust. Raises UsageError with one sentence, which never holds what was read."""
     import_client()  # only now: who serves manifests need not pay for it
     from kubernetes_asyncio.client import Configuration
     from kubernetes_asyncio.config.config_exception import ConfigException
 
-    # What the library logs it also raises, and then it is said once and by us.
-    logging.getLogger("kubernetes_asyncio").addHandler(logging.NullHandler())
+    # What the library logs it also raises, and then it is said once and by us, without what a plugin has printed.
+    library = logging.getLogger("kubernetes_asyncio")
+    library.propagate = False
+    if not library.handlers:
+        library.addHandler(logging.NullHandler())
     configuration = Configuration()
     # Clusters' own CAs often lack what X.509 wants by the letter, Go does not ask for it, and Python 3.13 does.
     configuration.disable_strict_ssl_verification = True
     try:
         if access.kubeconfig is not None:
-            await _load_kubeconfig(access.kubeconfig, access, configuration)
-        else:
-            _load_service_account(access, configuration)
-    except ConfigException as error:
-        raise UsageError(f"{access.kubeconfig or 'In-cluster configuration'}: {error}") from error
-    return configuration
+            headers = await _load_kubeconfig(access.kubeconfig, access, configuration)
+            return Credentials(configuration, headers)
+        _load_service_account(access, configuration)
+    except ConfigException as error:  # it may hold what a plugin has printed
+        where = access.kubeconfig or "In-cluster configuration"
+        raise UsageError(f"{where}: {without_keys(str(error))}") from None
+    return Credentials(configuration)
 
 
-async def _load_kubeconfig(path: Path, access: ApiAccess, configuration: Any) -> None:
+async def _load_kubeconfig(path: Path, access: ApiAccess, configuration: Any) -> tuple[tuple[str, str], ...]:
     from kubernetes_asyncio.config.kube_config import KubeConfigLoader
 
     checked = await asyncio.to_thread(read_kubeconfig, path, access.context, access.master)
@@ -70,13 +83,19 @@ async def _load_kubeconfig(path: Path, access: ApiAccess, configuration: Any) ->
     except TimeoutError:
         raise UsageError(f"{path}: user.exec: no answer within {_EXEC_LIMIT:.0f} s") from None
     except OSError as error:
-        what = f"user.exec.command: {checked.plugin}" if checked.plugin else f"user of context {checked.context}"
-        raise UsageError(f"{path}: {what}: {(error.strerror or str(error)).lower()}") from error
-    except (LookupError, TypeError, ValueError) as error:
-        # Their fields are checked, so what is left to fail is a plugin or an auth-provider.
-        raise UsageError(f"{path}: user of context {checked.context}: {error}") from error
+        what = (
+            f"user.exec.command: {shown_path(checked.plugin)}"
+            if checked.plugin
+            else f"user of context {checked.context}"
+        )
+        raise UsageError(f"{path}: {what}: {(error.strerror or 'not readable').lower()}") from None
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        # Fields are checked, so what is left to fail is what a plugin or an auth-provider answers: credentials.
+        what = "user.exec: what the plugin answers" if checked.plugin else f"user of context {checked.context}: it"
+        raise UsageError(f"{path}: {what} cannot be used ({type(error).__name__})") from None
     if checked.token_file is not None:
         configuration.refresh_api_key_hook = _token_reader(checked.token_file)
+    return checked.impersonation
 
 
 def _load_service_account(access: ApiAccess, configuration: Any) -> None:
@@ -91,7 +110,9 @@ def _load_service_account(access: ApiAccess, configuration: Any) -> None:
         raise UsageError("No API server is known: give --kubeconfig or --master, or run in a Pod")
     if access.master is not None:
         if not access.master.startswith(("http://", "https://")):
-            raise UsageError(f'--master: "{access.master}" is not a URL such as https://10.0.0.1:6443')
+            raise UsageError(
+                f'--master: "{without_password(access.master)}" is not a URL such as https://10.0.0.1:6443'
+            )
         configuration.host = access.master.rstrip("/")
 
 
@@ -114,11 +135,35 @@ def _token_reader(path: Path) -> Callable[[Any], None]:
     return read_again
 
 
-async def authorization(configuration: Any) -> dict[str, str]:
-    """The header that says who we are; empty for one who says it by certificate, or not at all."""
-    token = await configuration.get_api_key_with_prefix("BearerToken")
-    # The library keeps the line feed at the end of a token file, which no header may have.
-    return {"Authorization": token.strip()} if token else {}
+async def authorization(credentials: Credentials) -> CIMultiDict[str]:
+    """The headers that say who we are, and whom we ask to be taken for; without the former for one who says it by
+    certificate, or not at all.
+    """
+    headers = CIMultiDict(credentials.headers)
+    token = await credentials.configuration.get_api_key_with_prefix("BearerToken")
+    if token:
+        # The library keeps the line feed at the end of a token file, which no header may have.
+        headers["Authorization"] = token.strip()
+    return headers
+
+
+def files_of(access: ApiAccess, credentials: Credentials) -> tuple[Path, ...]:
+    """The files that say who we are and whom we trust, without those of tokens, which are read anew by themselves."""
+    configuration = credentials.configuration
+    certificates = (configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file)
+    names = (access.kubeconfig, *certificates)
+    return tuple(Path(name) for name in names if name is not None)
+
+
+def contents(files: Iterable[Path]) -> bytes | None:
+    """The same as long as no content of these files has changed; None while one of them cannot be read. Blocks."""
+    digest = sha256()
+    try:
+        for file in files:
+            digest.update(sha256(file.read_bytes()).digest())
+    except OSError:
+        return None
+    return digest.digest()
 
 
 def transport_fingerprint(configuration: Any) -> bytes:

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from userproxy.cluster import raw
 from userproxy.cluster.backends import decode_endpoints, decode_node, decode_slice
-from userproxy.cluster.checks import Checker, show
+from userproxy.cluster.checks import Checker, nature, show
 from userproxy.cluster.service import decode_service
 from userproxy.cluster.store import ClusterObject, ObjectKey
 from userproxy.errors import ObjectError
@@ -59,7 +59,7 @@ def expand(document: object, where: str) -> Iterator[tuple[object, str]]:
         return
     items = document.get("items")
     if items is not None and not isinstance(items, list):
-        raise ObjectError(f"{where} ({kind}): items: {show(items)} is not a list")
+        raise ObjectError(f"{where} ({kind}): items: {nature(items)} is not a list")
     typed = {} if kind == "List" else {"kind": kind[:-4], "apiVersion": document.get("apiVersion")}
     for number, item in enumerate(items or (), 1):
         yield {**typed, **item} if isinstance(item, dict) else item, f"{where} item {number}"
@@ -84,7 +84,7 @@ def decode(document: object, where: str, *, by_hand: bool = True) -> Decoded:
     ObjectError, naming the field and its value, where the object cannot be used at all.
     """
     if not isinstance(document, dict):
-        raise ObjectError(f"{where}: {show(document)} is not a Kubernetes object")
+        raise ObjectError(f"{where}: {nature(document)} is not a Kubernetes object")
     kind = document.get("kind")
     if not isinstance(kind, str) or not kind:
         raise ObjectError(f"{where}: kind: {'missing' if kind is None else f'{show(kind)} is not a kind'}")

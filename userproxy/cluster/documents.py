@@ -24,6 +24,14 @@ _DEEPEST = 100
 _BOOLEANS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 
 
+class MalformedTextError(ObjectError):
+    """Text that is no YAML or JSON. `place` is its line and column, and holds nothing of the text itself."""
+
+    def __init__(self, file: str, place: str, reason: str) -> None:
+        super().__init__(f"{file}: {place}: {reason}" if place else f"{file}: {reason}")
+        self.place = place
+
+
 class _Composer(yaml.CSafeLoader):
     """libyaml's composer with our own idea of numbers, and a limit to nesting.
 
@@ -106,13 +114,13 @@ class _Unfinished:
 def parse(data: bytes, file: str) -> Iterator[object]:
     """The documents in a manifest, JSON where `file` ends in .json and YAML otherwise.
 
-    Raises ObjectError naming `file` and the line where the text is malformed. Then no part of it can be trusted, not
-    even what was delivered before.
+    Raises MalformedTextError naming `file` and the line where the text is malformed. Then no part of it can be trusted,
+    not even what was delivered before.
     """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ObjectError(f"{file}: line {_line(data, error.start)}: the text is not UTF-8") from None
+        raise MalformedTextError(file, f"line {_line(data, error.start)}", "the text is not UTF-8") from None
     if file.endswith(".json"):
         yield _parse_json(text, file)
         return
@@ -123,12 +131,12 @@ def parse(data: bytes, file: str) -> Iterator[object]:
             yield None if document is None else _Builder().build(document)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         reason = ", ".join(part for part in (error.context, error.problem) if part)
-        raise ObjectError(f"{file}: {place}{reason}") from None
+        raise MalformedTextError(file, place, reason) from None
     except yaml.reader.ReaderError as error:
         place = f"line {_line(text.encode(), error.position)}"
-        raise ObjectError(f"{file}: {place}: {error.reason}") from None
+        raise MalformedTextError(file, place, error.reason) from None
 
 
 def _parse_json(text: str, file: str) -> object:
@@ -137,15 +145,17 @@ def _parse_json(text: str, file: str) -> object:
         if len(mapping) < len(pairs):
             keys = [key for key, _ in pairs]
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise ObjectError(f"{file}: the key {twice} is given twice")
+            raise MalformedTextError(file, "", f"the key {twice} is given twice")
         return mapping
 
     try:
         return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
-        raise ObjectError(f"{file}: line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except (ValueError, RecursionError) as error:
-        raise ObjectError(f"{file}: {error}") from None
+        raise MalformedTextError(file, f"line {error.lineno}, column {error.colno}", error.msg) from None
+    except RecursionError:
+        raise MalformedTextError(file, "", "nested too deeply") from None
+    except ValueError as error:
+        raise MalformedTextError(file, "", str(error)) from None
 
 
 def _scalar(node: ScalarNode) -> object:
@@ -165,7 +175,7 @@ def _scalar(node: ScalarNode) -> object:
             case _:
                 return text
     except (ValueError, KeyError):
-        raise _mistake(node, f"{text[:40]} is not of the type {node.tag.removeprefix(_TAG)}") from None
+        raise _mistake(node, f"the value is not of the type {node.tag.removeprefix(_TAG)}") from None
 
 
 def _mistake(node: Node, problem: str) -> yaml.MarkedYAMLError:

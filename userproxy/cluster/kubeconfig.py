@@ -5,14 +5,16 @@ kubernetes_asyncio reads the file for good; its complaints name neither the file
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import msgspec
-import yaml
 from msgspec import Struct, field
 
+from userproxy.cluster.documents import MalformedTextError, parse
+from userproxy.cluster.secrets import shown_path, without_keys, without_password
 from userproxy.errors import UsageError
 
 
@@ -39,6 +41,10 @@ class _User(Struct, rename="kebab"):
     client_key: str | None = None
     client_key_data: str | None = None
     exec: _Exec | None = None
+    as_user: str | None = field(name="as", default=None)
+    as_uid: str | None = None
+    as_groups: list[str] | None = None
+    as_user_extra: dict[str, list[str]] | None = None
 
 
 class _Context(Struct):
@@ -75,13 +81,14 @@ class Kubeconfig(Struct, frozen=True):
     """A file that can be used: its content, the context to use, and where its token is if that is a file.
 
     `document` has the shape of the file, with the server replaced where another one was asked for. `plugin` is the
-    command that gives the credentials, or empty.
+    command that gives the credentials, or empty. `impersonation` are the headers that ask to be taken for another user.
     """
 
     document: dict[str, Any]
     context: str
     token_file: Path | None
     plugin: str
+    impersonation: tuple[tuple[str, str], ...] = ()
 
 
 def read_kubeconfig(path: Path, context: str | None, master: str | None) -> Kubeconfig:
@@ -114,17 +121,34 @@ def read_kubeconfig(path: Path, context: str | None, master: str | None) -> Kube
     held = user.user or _User()
     use_file = held.exec is None and not held.token
     token_file = path.parent / held.token_file if use_file and held.token_file else None
-    return Kubeconfig(document, chosen, token_file, held.exec.command if held.exec else "")
+    plugin = held.exec.command if held.exec else ""
+    return Kubeconfig(document, chosen, token_file, plugin, tuple(_impersonation(held)))
+
+
+def _impersonation(user: _User) -> Iterator[tuple[str, str]]:
+    """See "User impersonation" in Kubernetes' reference of authentication."""
+    if not user.as_user:
+        return
+    yield "Impersonate-User", user.as_user
+    if user.as_uid:
+        yield "Impersonate-Uid", user.as_uid
+    for group in user.as_groups or ():
+        yield "Impersonate-Group", group
+    for key, values in (user.as_user_extra or {}).items():
+        for value in values:
+            yield f"Impersonate-Extra-{quote(key, safe='')}", value
 
 
 def _parse(path: Path) -> dict[str, Any]:
+    """The file's one document. What is wrong with its text is told by line and column: the text holds credentials."""
     try:
-        document = yaml.safe_load(path.read_bytes())
+        documents = list(parse(path.read_bytes(), path.name))
     except OSError as error:
         raise UsageError(f"--kubeconfig: {path}: {(error.strerror or str(error)).lower()}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"--kubeconfig: {path}: not YAML: {reason}") from error
+    except MalformedTextError as error:
+        place = f" at {error.place}" if error.place else ""
+        raise UsageError(f"--kubeconfig: {path}: not YAML{place}") from None
+    document = documents[0] if len(documents) == 1 else None
     if not isinstance(document, dict):
         raise UsageError(f"--kubeconfig: {path}: not a kubeconfig, which is a mapping with clusters and contexts")
     return document
@@ -161,7 +185,9 @@ class _Checker:
             raise self._error(f"{where}.server", "missing")
         if not server.startswith(("http://", "https://")):
             source = "--master" if master else f"{where}.server"
-            raise self._error(source, f'"{server}" is not a URL such as https://10.0.0.1:6443')
+            raise self._error(
+                source, f'"{without_keys(without_password(server))}" is not a URL such as https://10.0.0.1:6443'
+            )
         self._check_file(f"{where}.certificate-authority", named.cluster.certificate_authority)
         self._check_data(f"{where}.certificate-authority-data", named.cluster.certificate_authority_data)
 
@@ -172,6 +198,10 @@ class _Checker:
         self._check_file(f"{where}.client-key", user.client_key)
         self._check_data(f"{where}.client-certificate-data", user.client_certificate_data)
         self._check_data(f"{where}.client-key-data", user.client_key_data)
+        if not user.as_user and (user.as_uid or user.as_groups or user.as_user_extra):
+            raise self._error(f"{where}.as", "missing, and as-uid, as-groups and as-user-extra are nothing without it")
+        if any(not value.isprintable() for _, value in _impersonation(user)):
+            raise self._error(f"{where}.as", "what stands in a header cannot have line feeds and the like")
         certificate = user.client_certificate or user.client_certificate_data
         key = user.client_key or user.client_key_data
         if certificate and not key:
@@ -184,8 +214,9 @@ class _Checker:
             return
         try:
             (self._path.parent / name).read_bytes()
-        except OSError as error:
-            raise self._error(place, f"{name}: {(error.strerror or str(error)).lower()}") from error
+        except (OSError, ValueError) as error:  # ValueError: a null byte in it
+            why = error.strerror if isinstance(error, OSError) else None
+            raise self._error(place, f"{shown_path(name)}: {(why or 'not the name of a file').lower()}") from None
 
     def _check_data(self, place: str, text: str | None) -> None:
         try:

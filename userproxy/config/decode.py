@@ -31,6 +31,7 @@ LARGEST_INT = 2**31 - 1
 _LONGEST = (2**63 - 1) / 1e9
 """Limits of Go's int32, and of its durations in seconds."""
 _DEEPEST = 100
+_WRONG = "a value has the wrong form"
 
 _NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _COLLECTIONS = {"featureGates": "a mapping from names to true or false", "logging.vmodule": "a list of patterns"}
@@ -152,11 +153,13 @@ def _parse(data: bytes) -> tuple[dict[object, object], tuple[str, ...]]:
         value = loader.construct_document(node) if node is not None else None
     except yaml.MarkedYAMLError as error:
         place = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ValueError(f"{place}{error.problem or error.context}") from None
+        # A constructor's text holds the value, or what somebody took for a tag, and this may be another file of theirs.
+        is_wrong = isinstance(error, yaml.constructor.ConstructorError)
+        raise ValueError(f"{place}{_WRONG if is_wrong else error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
-    except ValueError as error:
-        raise ValueError(f"a value has the wrong form: {error}") from None
+    except ValueError:
+        raise ValueError(_WRONG) from None
     if not isinstance(value, dict):
         raise ValueError(f"is not a mapping with apiVersion {API_VERSION} and kind {KIND}")
     return value, tuple(_duplicates(node))

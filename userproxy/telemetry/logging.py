@@ -42,7 +42,9 @@ def _drop_above(verbosity: int) -> Processor:
 
 
 def _text_processors(out: TextIO) -> list[Processor]:
-    return [structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=0)]
+    # Without rich's tracebacks, which show local variables: one may be a token.
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=0, exception_formatter=plain)]
 
 
 def _json_processors() -> list[Processor]:
