@@ -10,16 +10,20 @@ NETWORK_PACKAGES := iptables nftables iproute2 procps util-linux
 TEST_PACKAGES := bind9-dnsutils dnsmasq-base iperf3
 BENCH_PACKAGES := haproxy nginx-light libnginx-mod-stream
 
-.PHONY: help test demo bench format clean build-packages network-packages test-packages bench-packages
+.PHONY: help test mutants demo bench format clean build-packages network-packages test-packages bench-packages
 
 help:
 	@echo "make test    tests, lint, types and import contracts (as root: also in network namespaces)"
+	@echo "make mutants break the code in thousands of small ways and count what the tests notice (hours; see docs/testing.md)"
 	@echo "make demo    watch userproxy balance real traffic in a private network; changes nothing here"
 	@echo "make bench   measure userproxy beside HAProxy, nginx and a Go proxy"
 	@echo "make format  format the code"
 
 test: build-packages network-packages test-packages $(BIN)/tox
 	$(BIN)/tox run
+
+mutants: build-packages network-packages test-packages $(BIN)/tox
+	$(BIN)/tox run -e mutants -- $(or $(MUTANTS),routing proxier portals forwarding)
 
 demo: build-packages network-packages $(BIN)/userproxy
 	$(BIN)/userproxy demo

@@ -1,0 +1,41 @@
+"""``python -m tests.mutants``: break the code in many small ways, and count the breaks that the tests notice."""
+
+import argparse
+import sys
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+
+from tests.mutants.run import AREAS, Mutants, commit, modules_of
+from tests.mutants.score import Score
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("targets", nargs="*", metavar="AREA[/MODULE]", help=f"of {', '.join(AREAS)}; all by default")
+    parser.add_argument("--modules", type=int, metavar="N", help="take only N of the modules, by the seed")
+    parser.add_argument("--sample", type=int, metavar="N", help="take only N mutants of each area, by the seed")
+    parser.add_argument("--seed", default=commit(), help="what decides on samples; the commit by default")
+    parser.add_argument(
+        "--least", type=float, default=0.0, metavar="PERCENT", help="fail below this share of killed ones"
+    )
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="mutants that are tried at the same time")
+    arguments = parser.parse_args()
+    random = Random(arguments.seed)
+    modules = modules_of(arguments.targets or AREAS)
+    if arguments.modules:
+        modules = sorted(random.sample(modules, min(arguments.modules, len(modules))))
+    total = Score()
+    for area in AREAS:
+        if chosen := [module for module in modules if module.parts[1] == area]:
+            with TemporaryDirectory(prefix="mutants-") as directory:
+                mutants = Mutants(Path(directory), area, chosen, arguments.jobs)
+                score = mutants.test(mutants.names(arguments.sample, random))
+            print(f"{area} ({', '.join(module.stem for module in chosen)}): {score}", flush=True)
+            total += score
+    print(f"seed {arguments.seed}: {total}")
+    return 0 if total.percent >= arguments.least else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

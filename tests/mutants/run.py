@@ -1,0 +1,108 @@
+"""mutmut in a copy of the checkout, which it fills with mutants: the checkout itself stays as it is."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import msgspec
+
+from tests.mutants.score import Score, read_score
+
+AREAS: Final = ("routing", "proxier", "portals", "forwarding")
+"""Packages of userproxy whose tests are in the package of that name in tests."""
+
+_ROOT: Final = Path(__file__).parents[2]
+
+_CONFIGURATION: Final = """
+[tool.mutmut]
+source_paths = ["userproxy"]
+only_mutate = {modules}
+pytest_add_cli_args_test_selection = ["tests/{area}"]
+pytest_add_cli_args = ["-p", "no:cacheprovider", "--timeout=30"]
+also_copy = ["tests", "examples"]
+process_isolation = "forkserver"
+timeout_multiplier = 4
+timeout_constant = 5
+do_not_mutate_patterns = ['log\\.(debug|info|warning|error)\\(']
+"""
+"""What is said in a log line is no behaviour; a mutant that waits for ever is ended after four times the usual time."""
+
+
+def modules_of(targets: Iterable[str]) -> list[Path]:
+    """What ``AREA`` or ``AREA/MODULE`` name, as paths in the checkout. Raises SystemExit with a sentence."""
+    found: list[Path] = []
+    for target in targets:
+        area, _, module = target.partition("/")
+        paths = sorted((_ROOT / "userproxy" / area).glob(f"{module or '*'}.py")) if area in AREAS else []
+        if not paths:
+            raise SystemExit(f"{target}: there is no such area or module; areas are {', '.join(AREAS)}")
+        found += [path.relative_to(_ROOT) for path in paths if path.name != "__init__.py"]
+    return found
+
+
+class Mutants:
+    """The mutants of some modules of one area, in an empty `directory`."""
+
+    def __init__(self, directory: Path, area: str, modules: Sequence[Path], jobs: int) -> None:
+        self._directory = directory
+        self._jobs = jobs
+        for name in _git_files():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(_ROOT / name, directory / name)
+        configuration = _CONFIGURATION.format(modules=[str(module) for module in modules], area=area)
+        with (directory / "pyproject.toml").open("a") as file:
+            file.write(configuration)
+
+    def names(self, most: int | None, random: Random) -> list[str]:
+        """The names of all mutants, or of at most so many, drawn at random."""
+        self._mutmut("run", "none-is-called-so", check=False)  # makes them, and learns which test runs which function
+        made = [
+            name
+            for path in sorted((self._directory / "mutants").rglob("*.meta"))
+            for name in msgspec.json.decode(path.read_bytes())["exit_code_by_key"]
+        ]
+        return made if most is None or most >= len(made) else sorted(random.sample(made, most))
+
+    def test(self, names: Sequence[str]) -> Score:
+        """Run the tests against each of these mutants, and print those that survive as a diff."""
+        if not names:
+            return Score()
+        self._mutmut("run", "--max-children", str(self._jobs), *names)
+        score = read_score(self._mutmut("results", "--all", "true").splitlines(), names)
+        for survivor in score.survivors:
+            name, _, outcome = survivor.partition(": ")
+            print(f"# {outcome}\n{self._mutmut('show', name, check=False)}", flush=True)
+        return score
+
+    def _mutmut(self, *arguments: str, check: bool = True) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "mutmut", *arguments],
+            cwd=self._directory,
+            env={**os.environ, "PYTHONPATH": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode:
+            raise SystemExit(f"mutmut {arguments[0]} failed:\n{done.stdout[-3000:]}")
+        return done.stdout
+
+
+def commit() -> str:
+    """The id of the commit that is checked out."""
+    return _git("rev-parse", "--short", "HEAD").strip()
+
+
+def _git_files() -> list[str]:
+    listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    return [name for name in listed.split("\0") if name and (_ROOT / name).is_file()]
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True).stdout
