@@ -30,9 +30,8 @@ from userproxy.model import (
 )
 from userproxy.portals.conntrack import ConntrackEntry
 from userproxy.proxier.flows import StaleFlows
-from userproxy.proxier.proxier import Proxier
+from userproxy.proxier.proxier import NodePortAddresses, Proxier
 from userproxy.proxier.stale import FlowEntry
-from userproxy.proxier.surroundings import NodePortAddresses
 from userproxy.routing.selection import Locality
 from userproxy.routing.services import NoLocalEndpoints, Scope
 
@@ -54,8 +53,6 @@ class World:
         self.taken_by_others: set[int] = set()
         self.listening: set[tuple[str, Protocol, int]] = set()
         self.kernel_refuses = False
-        self.may_write = asyncio.Event()
-        self.may_write.set()
         self.differs = False
         self.left_behind: dict[ServicePortName, tuple[int, ...]] = {}
         self.addresses: frozenset[str] = frozenset()
@@ -117,20 +114,14 @@ class Portals:
     def __init__(self, world: World) -> None:
         self._world = world
         self.rule_counts: dict[str, int] = {}
-        self._wanted: dict[ServicePortName, PortalBinding] = {}
 
-    async def sync(
-        self, bindings: Sequence[PortalBinding], gone: Collection[ServicePortName] = (), *, verify: bool = True
-    ) -> bool:
+    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> bool:
         self._world.syncs += 1
-        self._wanted = {name: each for name, each in self._wanted.items() if name not in gone}
-        self._wanted |= {each.name: each for each in bindings}
-        await self._world.may_write.wait()
         if self._world.kernel_refuses:
             raise KernelToolError("iptables-restore ended with 4")
         if self._world.during_sync:
             self._world.during_sync.pop()()
-        self._world.bindings = list(self._wanted.values())
+        self._world.bindings = list(bindings)
         return verify and self._world.differs
 
     async def local_ports(self) -> Mapping[ServicePortName, Sequence[int]]:
@@ -184,7 +175,7 @@ async def test_a_service_comes_and_goes(world: World, proxier: Proxier) -> None:
     assert [str(endpoint) for endpoint in world.routes[WEB_LISTENER].endpoints] == ["10.0.0.1:8080"]
     assert world.held == {("", 30080)}
     assert [binding.name for binding in world.bindings or ()] == [WEB]
-    assert list(proxier.programmed.values()) == world.bindings
+    assert proxier.programmed == tuple(world.bindings or ())
     world.drop("web")
     assert await proxier.sync(verify=False)
     assert (world.open_ports, world.held, world.bindings) == ({}, set(), [])
@@ -514,7 +505,7 @@ def served(world: World) -> set[str]:
 async def test_a_name_that_no_rule_can_bear_does_not_end_the_proxier(
     world: World, proxier: Proxier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refuse(_self: Portals, *_bindings: Sequence[PortalBinding], **_options: bool) -> bool:
+    async def refuse(_self: Portals, _bindings: Sequence[PortalBinding], **_options: bool) -> bool:
         raise ObjectError("service port 'a b': its name cannot be the comment of an iptables rule")
 
     world.put(a_service("web", "10.96.0.1"))

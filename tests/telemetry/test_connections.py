@@ -294,6 +294,15 @@ async def test_a_request_behind_another_is_not_answered() -> None:
         assert answer.count(b"HTTP/1.1 200 ") == 1
 
 
+async def test_nobody_is_answered_as_fast_as_he_can_ask() -> None:
+    async with opened() as bench:
+        client = await bench.connect()
+        began = time.monotonic()
+        for _ in range(4):
+            assert await client.ask()
+        assert 0.25 < time.monotonic() - began < 2
+
+
 async def test_a_port_has_a_share_of_what_all_of_them_have() -> None:
     async with opened(8, most_of_one=3) as bench:
         others = [HttpPort(ok, bench.budget, 3) for _ in range(4)]

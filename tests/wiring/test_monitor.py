@@ -1,8 +1,12 @@
 """What a running proxy answers about itself, with both families in it."""
 
+import asyncio
+
 from userproxy.cluster.store import Changes, Store
 from userproxy.config import Settings
-from userproxy.model import EndpointSlice, IPFamily, Service
+from userproxy.model import EndpointSlice, IPFamily, Node, Service
+from userproxy.telemetry.health import Answer
+from userproxy.telemetry.moments import now
 from userproxy.wiring.monitor import Monitor
 
 WEB = Service("shop", "web", cluster_ips=("10.96.0.10", "fd00::10"))
@@ -11,17 +15,22 @@ WEB = Service("shop", "web", cluster_ips=("10.96.0.10", "fd00::10"))
 class Bench:
     """A Monitor of both families beside a Store of which neither has taken anything."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
         self.store = Store()
         self.changes: dict[IPFamily, Changes] = {family: self.store.subscribe(family) for family in IPFamily}
-        self.monitor = Monitor(Settings(), IPFamily)
+        self.monitor = Monitor(settings or Settings(), IPFamily)
         for family, changes in self.changes.items():
             self.monitor.family(family).count_pending(lambda changes=changes: changes.pending)  # type: ignore[misc]
 
-    def sync(self, family: IPFamily) -> None:
+    def asked(self, path: str) -> int:
+        """The status of an answer of the health port."""
+        answer: Answer = getattr(self.monitor._health, path)(now())
+        return answer.status
+
+    def sync(self, family: IPFamily, *, ok: bool = True) -> None:
         with self.monitor.family(family).syncing(()) as outcome:
             self.changes[family].take_changes()
-            outcome.ok = True
+            outcome.ok = ok
 
     async def waiting(self) -> list[float]:
         text = (await self.monitor._metrics.render()).decode().splitlines()
@@ -40,3 +49,23 @@ async def test_a_family_that_syncs_takes_nothing_from_what_waits_for_the_other()
     assert await bench.waiting() == [1, 3]
     bench.sync(IPFamily.IPV6)
     assert await bench.waiting() == [0, 0]
+
+
+async def test_rules_that_cannot_be_written_make_the_node_unhealthy_and_not_the_process() -> None:
+    bench = Bench(Settings(sync_period=0.02))
+    bench.monitor.node_seen(Node("worker-1"))
+    for family in IPFamily:
+        bench.monitor.family(family).reporter.queued()
+    assert [bench.asked("healthz"), bench.asked("livez")] == [200, 200]
+    for _ in range(8):
+        bench.sync(IPFamily.IPV4)
+        bench.sync(IPFamily.IPV6, ok=False)
+        await asyncio.sleep(0.01)
+    assert [bench.asked("healthz"), bench.asked("livez")] == [503, 200]
+    bench.sync(IPFamily.IPV6)
+    assert [bench.asked("healthz"), bench.asked("livez")] == [200, 200]
+
+
+async def test_a_small_limit_of_open_files_leaves_small_budgets() -> None:
+    for limit, most in ((1_048_576, 144), (1024, 144), (512, 72), (64, 12)):
+        assert Monitor(Settings(), IPFamily, limit).most_connections == most

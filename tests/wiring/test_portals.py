@@ -38,7 +38,7 @@ async def removal(driver: Removable) -> tuple[bool, Removable, Sequence[str]]:
     """What became of IPv6 beside an IPv4 driver, and the reasons that were logged as errors."""
     other = Removable(IPFamily.IPV6)
     with capture_logs() as logs:
-        done = await remove_portals({IPFamily.IPV4: driver, IPFamily.IPV6: other}, seconds=0.01)
+        done = await remove_portals([(IPFamily.IPV4, driver), (IPFamily.IPV6, other)], seconds=0.01)
     return done, other, [f"{entry['family']}: {entry['reason']}" for entry in logs if entry["log_level"] == "error"]
 
 

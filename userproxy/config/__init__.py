@@ -16,9 +16,10 @@ What does not belong here: opening a kubeconfig, a socket, a manifest. Nothing h
 
 from userproxy.config.load import Loaded, Notice, load, require_source
 from userproxy.config.reload import reload
-from userproxy.config.settings import EventLoop, OwnSettings, PortalMode, Settings, configz
+from userproxy.config.settings import AtStop, EventLoop, OwnSettings, PortalMode, Settings, configz
 
 __all__ = [
+    "AtStop",
     "EventLoop",
     "Loaded",
     "Notice",

@@ -29,7 +29,7 @@ from userproxy.config.kinds import (
     seconds,
 )
 from userproxy.config.kubeproxy import KubeProxyConfiguration, leaves
-from userproxy.config.settings import EventLoop, OwnSettings, PortalMode
+from userproxy.config.settings import AtStop, EventLoop, OwnSettings, PortalMode
 from userproxy.durations import format_duration
 
 
@@ -70,7 +70,17 @@ FLAGS: tuple[Flag, ...] = (
         " Repeatable. Without it the source is the API server.",
     ),
     _own("portals", choice(PortalMode), "What brings packets to the listeners; auto takes the first that works here."),
-    _own("drain-timeout", seconds(zero=True), "How long a stop waits for connections to end."),
+    _own(
+        "at-stop",
+        choice(AtStop),
+        "What a stop does with the rules. If they are left, clients are refused until the next start.",
+    ),
+    _own(
+        "drain-delay",
+        seconds(zero=True),
+        "How long a stop goes on as before while health checks already say 503.",
+    ),
+    _own("drain-timeout", seconds(zero=True), "How long a stop then waits for connections to end."),
     _own(
         "half-open-timeout",
         seconds(zero=False),

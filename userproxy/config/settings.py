@@ -30,6 +30,13 @@ class PortalMode(StrEnum):
     NONE = "none"
 
 
+class AtStop(StrEnum):
+    """Values of ``--at-stop``."""
+
+    REMOVE = "remove"
+    LEAVE = "leave"
+
+
 class EventLoop(StrEnum):
     """Values of ``--event-loop``."""
 
@@ -51,6 +58,8 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     master: str | None = None
     context: str | None = None
     portals: PortalMode = PortalMode.AUTO
+    at_stop: AtStop = AtStop.REMOVE
+    drain_delay: float = 0.0
     drain_timeout: float = 30.0
     half_open_timeout: float = 600.0
     proxy_name: str | None = None

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -48,14 +48,13 @@ class IptablesDriver:
         self._family = family
         self._local_traffic = local_traffic
         self._host = HostAddress(bind_address, family)
-        self._ownership = Ownership(family)
+        self.ownership = Ownership(family)
+        """Taken by a sync that finds it free, and given back by :meth:`close`."""
         self._shared = shared
         self._others = None if shared else OtherProxies(family)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="portals")
         self._tables: Tables | None = None
-        self._bindings: dict[ServicePortName, PortalBinding] = {}
-        self._rendered: dict[ServicePortName, tuple[Rule, ...]] = {}
-        self._rendered_for: tuple[str, LocalTraffic] | None = None
+        self._rendered: dict[tuple[PortalBinding, str, LocalTraffic], tuple[Rule, ...]] = {}
         self._rule_counts: Counter[str] = Counter()
 
     @property
@@ -67,21 +66,19 @@ class IptablesDriver:
         """How this node's Pods are recognised from the next sync on."""
         self._local_traffic = local_traffic
 
-    async def sync(
-        self, bindings: Sequence[PortalBinding], gone: Collection[ServicePortName] = (), *, verify: bool = True
-    ) -> bool:
-        """Makes the rules of `bindings` stand in place of those of the same names, and those that are `gone` no more.
+    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> bool:
+        """Makes the rules those of `bindings`, and reads them back where it had to write.
 
-        What is not named stays wanted. Rules are read back where they had to be written.
-        True if it read the tables and they were not so: because something is new, or because somebody changed them.
+        True if it read the tables and they were not so: because `bindings` are new, or because somebody changed them.
 
         Without `verify` a small change is written against what the last sync left, unread: what others did to our
         chains since then stays until a sync with it, unless it is in the way.
         Raises KernelToolError, also where another userproxy keeps the chains, and ObjectError where a name cannot
         stand in a rule.
         """
+        wanted = tuple(bindings)
         local_traffic = self._local_traffic
-        return await self._run(lambda: self._sync(bindings, gone, local_traffic, verify=verify))
+        return await self._run(lambda: self._sync(wanted, local_traffic, verify=verify))
 
     async def local_ports(self) -> Mapping[ServicePortName, tuple[int, ...]]:
         """The local ports that rules of an earlier process lead each service port to, that of its cluster IP first.
@@ -104,7 +101,7 @@ class IptablesDriver:
     async def close(self) -> None:
         """Ends the thread once it has finished what it does. Rules stay as they are."""
         await asyncio.to_thread(self._executor.shutdown)
-        self._ownership.release()
+        self.ownership.release()
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
@@ -116,43 +113,24 @@ class IptablesDriver:
             self._tables = Tables(tools, shared=self._shared)
         return self._tables
 
-    def _sync(
-        self,
-        bindings: Sequence[PortalBinding],
-        gone: Collection[ServicePortName],
-        local_traffic: LocalTraffic,
-        *,
-        verify: bool,
-    ) -> bool:
-        for name in gone:
-            self._bindings.pop(name, None)
-            self._replace(name, ())
-        for binding in bindings:
-            self._bindings[binding.name] = binding
-        self._ownership.take()
+    def _sync(self, bindings: tuple[PortalBinding, ...], local_traffic: LocalTraffic, *, verify: bool) -> bool:
+        self.ownership.take()
         # A node that is not in a cluster of this family has nothing to serve, and may have no address.
-        host_ip = self._host.lookup() if self._bindings else ""
-        everything = self._rendered_for != (host_ip, local_traffic)
-        self._rendered_for = None
-        for binding in self._bindings.values() if everything else bindings:
-            self._replace(binding.name, portal_rules(binding, self._bind_address, host_ip, local_traffic))
-        self._rendered_for = host_ip, local_traffic
-        differed = self._opened().converge(tuple(self._rendered.values()), verify=verify)
+        host_ip = self._host.lookup() if bindings else ""
+        rendered = {}
+        for binding in bindings:
+            key = (binding, host_ip, local_traffic)
+            rendered[key] = self._rendered.get(key) or portal_rules(binding, self._bind_address, host_ip, local_traffic)
+        self._rendered = rendered
+        differed = self._opened().converge(tuple(rendered.values()), verify=verify)
         if self._others is not None:
             self._others.look(again=verify)
+        self._rule_counts = Counter(rule.table for rules in rendered.values() for rule in rules)
         return differed
-
-    def _replace(self, name: ServicePortName, rules: tuple[Rule, ...]) -> None:
-        for rule in self._rendered.pop(name, ()):
-            self._rule_counts[rule.table] -= 1
-        for rule in rules:
-            self._rule_counts[rule.table] += 1
-        if rules:
-            self._rendered[name] = rules
 
     def _remove(self) -> list[str]:
         try:
-            self._ownership.take()
+            self.ownership.take()
         except KernelToolError as error:
             return [f"nothing, because {error}"]
         return self._opened().remove()

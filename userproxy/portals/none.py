@@ -1,6 +1,6 @@
 """The driver that programs nothing: every listener is dialled by its local port, which is logged."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -13,6 +13,8 @@ class NoPortals:
     """For a laptop without privileges, and for measuring the data plane alone."""
 
     name = "none"
+    ownership = None
+    """There is nothing that only one could have."""
 
     def __init__(self, bind_address: str) -> None:
         self._host = f"[{bind_address}]" if ":" in bind_address else bind_address
@@ -26,28 +28,23 @@ class NoPortals:
     def set_local_traffic(self, local_traffic: LocalTraffic) -> None:
         """Nothing tells this node's Pods apart: whoever dials a local port has chosen the traffic's class."""
 
-    async def sync(
-        self,
-        bindings: Sequence[PortalBinding],
-        gone: Collection[ServicePortName] = (),
-        *,
-        verify: bool = True,  # noqa: ARG002 - a driver's signature
-    ) -> bool:
+    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> bool:  # noqa: ARG002 - a driver's signature
         """Log where each service port that is new, or has moved, can be dialled, and instead of what. Never True."""
-        for name in gone:
-            self._known.pop(name, None)
-        for binding in bindings:
-            before = self._known.get(binding.name)
-            self._known[binding.name] = binding
+        current = {binding.name: binding for binding in bindings}
+        for name, binding in current.items():
+            before = self._known.get(name)
+            if binding == before:
+                continue
             ports = _reachable(binding)
             if before is None or _reachable(before) != ports:
                 for port, portals in ports.items():
                     log.info(
                         "Service port reachable",
-                        service_port=str(binding.name),
+                        service_port=str(name),
                         address=f"{self._host}:{port}",
                         instead_of=portals,
                     )
+        self._known = current
         return False
 
     async def local_ports(self) -> Mapping[ServicePortName, tuple[int, ...]]:

@@ -74,15 +74,12 @@ class PortalDriver(typing.Protocol):
     def rule_counts(self) -> Mapping[str, int]:
         """How many rules of ours each table has, as of the last sync."""
 
-    async def sync(
-        self, bindings: Sequence[PortalBinding], gone: Collection[ServicePortName] = (), *, verify: bool = True
-    ) -> bool:
-        """Make these bindings stand in place of those of the same names, and those that are `gone` no more.
+    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> bool:
+        """Make these bindings, and no others of ours, stand. Raises KernelToolError and ObjectError.
 
-        What is not named is wanted as before, whether or not the last sync was able to make it stand.
         True if what stood was looked at and was something else: packets may have gone elsewhere until now, even if
-        no binding is new. Without `verify` what is believed to stand need not be looked at.
-        Raises KernelToolError and ObjectError.
+        the bindings are those of the last sync. Without `verify` what is believed to stand since then need not be
+        looked at.
         """
 
     async def local_ports(self) -> Mapping[ServicePortName, Sequence[int]]:

@@ -16,17 +16,20 @@ def node_port_ips(
     addresses: Collection[str],
     family: IPFamily,
     *,
-    node_ips: Sequence[str] = (),
+    node_ips: Sequence[str] | None = (),
     localhost: bool,
 ) -> tuple[str, ...] | None:
     """Those of the node's `addresses` of `family` on which node ports are served, sorted; None if on all.
 
     `cidrs` are kube-proxy's ``nodePortAddresses``: networks of either family, or the word ``primary`` alone for
-    `node_ips`. A family of which they name nothing is not restricted. Without `localhost` (kube-proxy's
+    `node_ips`, None as long as nobody has told them: then there is none. A family of which they name nothing is not
+    restricted. Without `localhost` (kube-proxy's
     ``iptables.localhostNodePorts``) no IPv4 loopback address is among them; an IPv6 one never is where networks are
     named, as in kube-proxy. Raises ValueError where a network or an address is none.
     """
     if tuple(cidrs) == (PRIMARY,):
+        if node_ips is None:
+            return ()
         cidrs = [ip for ip in node_ips if not ipaddress.ip_address(ip).is_loopback]
     networks = [ipaddress.ip_network(cidr, strict=False) for cidr in of_family(cidrs, family)]
     unrestricted = not networks or any(network.prefixlen == 0 for network in networks)

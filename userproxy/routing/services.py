@@ -45,7 +45,7 @@ class Scope(Struct, frozen=True):
 
     ``proxy_name`` is our own ``--service-proxy-name``: with it only the Services labelled for it are ours, without it
     only the unlabelled ones. ``external_ips_allowed`` is the feature gate ``AllowServiceExternalIPs``. ``node_ips``
-    are the node's own addresses, of either family.
+    are the node's own addresses, of either family; ``node_known`` is whether anybody has told them.
     """
 
     family: IPFamily = IPFamily.IPV4
@@ -53,6 +53,7 @@ class Scope(Struct, frozen=True):
     proxy_name: str | None = None
     external_ips_allowed: bool = True
     node_ips: tuple[str, ...] = ()
+    node_known: bool = True
 
 
 class NoLocalEndpoints(Struct, frozen=True):

@@ -29,6 +29,10 @@ _PAUSE_SECONDS: Final = 0.008
 0.1 ms of CPU each. Somebody who opens them as fast as he can leaves most of the loop to its work, and whoever comes
 behind a full queue of 1,024 waits for half a second."""
 
+_REST_SECONDS: Final = 0.1
+"""How long a connection is not read after an answer: ten requests a second are more than any probe makes, and somebody
+who asks as fast as he can, on all connections that he may have, costs a tenth of the loop's time."""
+
 _NO_DESCRIPTOR_SECONDS: Final = 0.1
 _LOGGER: Final = http_logger()
 
@@ -187,7 +191,7 @@ class HttpPort:
 class _Connection(web.RequestHandler):
     """One client. aiohttp gets whole heads of requests, one at a time, and nothing else."""
 
-    __slots__ = ("_answering", "_head", "_timer", "connected_to", "port", "since", "source")
+    __slots__ = ("_answering", "_head", "_rest", "_timer", "connected_to", "port", "since", "source")
 
     def __init__(self, port: HttpPort, source: str, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
         idle = 2 * port.limits.idle + 1  # ours comes first
@@ -209,6 +213,7 @@ class _Connection(web.RequestHandler):
         self._answering = False
         self._head = bytearray()
         self._timer: asyncio.TimerHandle | None = None
+        self._rest: asyncio.TimerHandle | None = None
 
     @property
     def idle(self) -> bool:
@@ -221,8 +226,9 @@ class _Connection(web.RequestHandler):
         self._within(self.port.limits.head)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._rest):
+            if timer is not None:
+                timer.cancel()
         self.connected_to = None
         self.port.budget.give(self)
         super().connection_lost(exc)
@@ -265,6 +271,13 @@ class _Connection(web.RequestHandler):
         self._answering = False
         self.since = time.monotonic()
         self._within(self.port.limits.idle)
+        if self.connected_to is not None and not self.connected_to.is_closing():
+            self.connected_to.pause_reading()
+            self._rest = self._loop.call_later(_REST_SECONDS, self._read_again)
+
+    def _read_again(self) -> None:
+        if self.connected_to is not None and not self.connected_to.is_closing():
+            self.connected_to.resume_reading()
 
     def _refuse(self, status: int) -> None:
         if self.transport is not None:

@@ -90,6 +90,7 @@ class Health:
         self._families = {family: FamilyHealth(sync_period) for family in families}
         self._node: Node | None = None
         self._nodes_listed: Callable[[], bool] = lambda: False
+        self._leaving = False
 
     def family(self, family: IPFamily) -> FamilyHealth:
         """The part of one family; KeyError for one that is not served."""
@@ -103,6 +104,10 @@ class Health:
     def node_seen(self, node: Node) -> None:
         """Take notice of our own Node. Once it is gone, its last version keeps deciding."""
         self._node = node
+
+    def leave(self) -> None:
+        """Have load balancers send elsewhere from now on: the process is being stopped."""
+        self._leaving = True
 
     def ask_for_nodes(self, listed: Callable[[], bool]) -> None:
         """Have `listed` asked whether the API has told of Nodes at all: one that it did not name is missing."""
@@ -126,6 +131,8 @@ class Health:
         return self._against_proxy(now) is None
 
     def _against_proxy(self, now: Moment) -> str | None:
+        if self._leaving:
+            return "userproxy is being stopped"
         if not any(family.told for family in self._families.values()):
             return "what to serve has not been read yet"
         failing = [name for name, family in sorted(self._families.items()) if not family.healthy(now)]

@@ -47,13 +47,16 @@ class HealthCheckServers:
         self._addresses = _EVERYWHERE[family] if addresses is None else tuple(addresses)
         self._servers: dict[ServiceName, _Server] = {}
         self._failures: dict[ServiceName, str] = {}
+        self._patient = False
 
-    async def sync(self, checks: Iterable[HealthCheck]) -> None:
+    async def sync(self, checks: Iterable[HealthCheck], *, patient: bool = False) -> None:
         """Serve `checks`, and no others; one with port 0 has no server.
 
         A server that stays answers with its new count from now on. Whatever cannot be opened is tried again each
-        time. Of two Services with one port the one that is served already keeps it, else the first has it.
+        time; while `patient` the log does not have it. Of two Services with one port the one that is served already
+        keeps it, else the first has it.
         """
+        self._patient = patient
         wanted = {check.service: check for check in checks if check.port}
         for service, server in tuple(self._servers.items()):
             if service not in wanted or server.check.port != wanted[service].port:
@@ -80,7 +83,7 @@ class HealthCheckServers:
 
     def _fail(self, check: HealthCheck, reason: str) -> None:
         text = f"{check.service}: health check node port {check.port} is not served: {reason}"
-        if self._failures.get(check.service) != text:
+        if self._failures.get(check.service) != text and not self._patient:
             self._failures[check.service] = text
             log.warning(text)
         self._on_failure(check.service, text)

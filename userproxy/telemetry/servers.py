@@ -24,14 +24,19 @@ _TEXT: Final = {"Content-Type": "text/plain; charset=utf-8", **NO_SNIFFING}
 _PROMETHEUS: Final = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
 
 
+_PREDECESSOR_EVERY: Final = 0.1
+
+
 class BindPolicy(Struct, frozen=True):
     """What happens where a server cannot have its address: the end of the process, or a new try every so many seconds.
 
-    The defaults are kube-proxy's.
+    As long as a process may have it whose place this one takes, it is tried again soon, without a word. The defaults
+    are kube-proxy's.
     """
 
     hard_fail: bool = False
     retry_every: float = 5.0
+    may_have_predecessor: Callable[[], bool] = lambda: False
 
 
 class HttpServer:
@@ -80,6 +85,9 @@ class HttpServer:
                 return listening_socket(self._address)
             except PortUnavailableError as error:
                 text = f"{self._name}: {error}"
+                if self._policy.may_have_predecessor():
+                    await asyncio.sleep(_PREDECESSOR_EVERY)
+                    continue
                 if self._policy.hard_fail:
                     self._fail_hard(text, error)
             if not complained:

@@ -1,8 +1,11 @@
 """One address family of a running proxy: its proxier, when that syncs, and the health-check ports of its Services."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
+
+import structlog
 
 from userproxy.cluster.node_addresses import NodeAddresses
 from userproxy.cluster.store import Changes
@@ -12,16 +15,25 @@ from userproxy.model import IPFamily, LocalTraffic, Node, Problem, ProblemKind, 
 from userproxy.portals.claims import PortClaims
 from userproxy.portals.conntrack import Conntrack
 from userproxy.proxier.flows import StaleFlows
-from userproxy.proxier.proxier import Proxier
+from userproxy.proxier.proxier import NodePortAddresses, Proxier
 from userproxy.proxier.runner import SyncRunner
-from userproxy.proxier.seams import PortalDriver
-from userproxy.proxier.surroundings import NodePortAddresses
 from userproxy.routing.local_traffic import local_traffic
 from userproxy.routing.reserved_ports import ReservedPorts
 from userproxy.routing.selection import Locality
 from userproxy.routing.services import Scope
 from userproxy.telemetry.health_checks import HealthCheckServers
 from userproxy.wiring.monitor import FamilyMonitor
+from userproxy.wiring.portals import Driver, until_usable
+
+log = structlog.get_logger()
+
+_GIVE_UP_SECONDS: Final = 5.0
+"""How long a stop waits for a sync that is writing rules. One that hangs keeps the successor waiting no longer."""
+
+_PREDECESSOR_SECONDS: Final = 5.0
+"""For so long after the rules have become ours the process that had them may still hold ports."""
+
+_TRY_PORTS_EVERY: Final = 0.1
 
 
 class FamilyProxy:
@@ -36,12 +48,14 @@ class FamilyProxy:
         node: Node,
         changes: Changes,
         forwarder: Forwarder,
-        driver: PortalDriver,
+        driver: Driver,
         monitor: FamilyMonitor,
         report: Callable[[], None],
         nodes: NodeAddresses,
     ) -> None:
         self.family = monitor.family
+        self._sync_name = f"sync {self.family}"
+        self._flows_name = f"stale conntrack entries {self.family}"
         self.driver = driver
         self._settings = settings
         self._changes = changes
@@ -53,6 +67,11 @@ class FamilyProxy:
         self._node = node
         self._node_view = self._seen_from(node)
         self._asked = False
+        self._usable = False
+        self._retired = False
+        self._served_since: float | None = None
+        self._turn = asyncio.Lock()
+        """Held by a sync: a stop gives the rules up between two."""
         self._reported: tuple[frozenset[Problem], tuple[Problem, ...]] = (frozenset(), ())
         monitor.count_pending(lambda: changes.pending)
         driver.set_local_traffic(self._node_view[1])
@@ -69,7 +88,7 @@ class FamilyProxy:
         )
         self._syncs = SyncRunner(settings.min_sync_period, settings.sync_period)
         self._health_checks: HealthCheckServers | None = None
-        self._serving = asyncio.Lock()
+        self._health_check_ips: tuple[str, ...] | None = None
         self._failing_health_checks: list[Problem] = []
         self._failed_health_checks: tuple[Problem, ...] = ()
         """Those of the last sync that has ended: while one is under way, the other family may report."""
@@ -78,6 +97,23 @@ class FamilyProxy:
     def problems(self) -> frozenset[Problem]:
         """What is wanted and not served."""
         return self._proxier.problems.union(self._failed_health_checks)
+
+    @property
+    def serves(self) -> bool:
+        """Whether rules have been ours to write, and have not been given up."""
+        return self._served_since is not None and not self._retired
+
+    @property
+    def contended(self) -> bool:
+        """Whether another userproxy is ready to serve this family and waits for us."""
+        return self.driver.ownership is not None and self.driver.ownership.contended
+
+    @property
+    def may_have_predecessor(self) -> bool:
+        """Whether ports may still be held by the process whose place we take."""
+        if self.driver.ownership is None:
+            return False
+        return self._served_since is None or time.monotonic() - self._served_since < _PREDECESSOR_SECONDS
 
     def changed(self, node: Node | None) -> None:
         """The source has news; `node` is our own as it is now, or None where there is none yet.
@@ -95,7 +131,8 @@ class FamilyProxy:
                 concerned = True
         if concerned:
             self._asked = True
-            self._monitor.reporter.queued()
+            if self._usable or self.family is IPFamily.IPV4:  # a node without IPv6 tables is none the worse for it
+                self._monitor.reporter.queued()
             self._syncs.request()
 
     def apply(self, settings: Settings) -> None:
@@ -104,54 +141,91 @@ class FamilyProxy:
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """What has to run until the stop."""
-        tasks = {f"sync {self.family}": self._syncs.run(self._sync, self._follow)}
+        tasks = {self._sync_name: self._run()}
         if self._flows is not None:
-            tasks[f"stale conntrack entries {self.family}"] = self._flows.run()
+            tasks[self._flows_name] = self._flows.run()
         return tasks
+
+    @property
+    def names_of_writers(self) -> tuple[str, ...]:
+        """The tasks that a stop ends first: those that change what a successor has, or wait to do so."""
+        return (self._flows_name,) if self.serves else (self._flows_name, self._sync_name)
+
+    async def give_up(self) -> None:
+        """Let another process write the rules, now or later. Clients that rules still lead to us are served on."""
+        try:
+            async with asyncio.timeout(_GIVE_UP_SECONDS), self._turn:
+                self._retire()
+        except TimeoutError:
+            log.warning("Rules are still being written while they are given up", family=self.family)
+            self._retire()
+
+    def _retire(self) -> None:
+        self._retired = True
+        self._proxier.retire()
+        self._claims.close()  # the successor needs them, and rules lead to us all the same
+        if self.driver.ownership is not None:
+            self.driver.ownership.release()
+
+    async def close_health_checks(self) -> None:
+        """Let a successor have the health-check node ports."""
+        if self._health_checks is not None:
+            await self._health_checks.close()
 
     async def close(self) -> None:
         """Let go of ports and threads. Portals stay as they are."""
-        if self._health_checks is not None:
-            await self._health_checks.close()
+        await self.close_health_checks()
         self._claims.close()
         await self.driver.close()
 
-    async def _follow(self) -> bool:
-        with self._monitor.following(self._changes.take_triggers) as outcome:
-            outcome.ok = await self._proxier.follow()
-        if outcome.ok:
-            await self._stands()
-        return outcome.ok
+    async def _run(self) -> None:
+        await until_usable(self.family, self.driver)
+        self._usable = True
+        if self._asked:
+            self._monitor.reporter.queued()
+        await self._syncs.run(self._sync)
 
     async def _sync(self, verify: bool) -> bool:  # noqa: FBT001 -- as the runner calls it
+        if self._served_since is None:
+            if self.driver.ownership is not None:
+                await self.driver.ownership.acquire()
+            self._served_since = time.monotonic()
+        async with self._turn:
+            return await self._sync_now(verify=verify)
+
+    async def _sync_now(self, *, verify: bool) -> bool:
         with self._monitor.syncing(self._changes.take_triggers()) as outcome:
             outcome.ok = await self._proxier.sync(verify=verify)
-        await self._stands(served=outcome.ok)
-        return outcome.ok
-
-    async def _stands(self, *, served: bool = True) -> None:
-        """Tell what there is now."""
         self._monitor.stands(self.driver.rule_counts, self._proxier.no_local)
-        if served:
-            async with self._serving:
-                await self._serve_health_checks()
+        if outcome.ok and not self._retired:
+            if self.driver.ownership is not None:
+                self.driver.ownership.announce()
+            await self._serve_health_checks()
         problems = (self._proxier.problems, self._failed_health_checks)
         if problems != self._reported:
             self._reported = problems
             self._report()
+        return outcome.ok
 
     async def _serve_health_checks(self) -> None:
-        if self._health_checks is None:  # kube-proxy, too, looks at nodePortAddresses but once for these
+        ips = self._proxier.node_port_ips
+        if self._health_checks is None or ips != self._health_check_ips:
+            await self.close_health_checks()
             self._health_checks = HealthCheckServers(
                 self.family,
                 self._monitor.healthy,
                 self._health_check_failed,
                 self._monitor.health_check_connections,
-                self._proxier.node_port_ips,
+                ips,
             )
+            self._health_check_ips = ips
+        patient = self.may_have_predecessor
         self._failing_health_checks.clear()
-        await self._health_checks.sync(self._proxier.health_checks)
-        self._failed_health_checks = tuple(self._failing_health_checks)
+        await self._health_checks.sync(self._proxier.health_checks, patient=patient)
+        if patient and self._failing_health_checks:
+            asyncio.get_running_loop().call_later(_TRY_PORTS_EVERY, self._syncs.request)
+        else:
+            self._failed_health_checks = tuple(self._failing_health_checks)
 
     def _health_check_failed(self, service: ServiceName, text: str) -> None:
         self._failing_health_checks.append(Problem(service, ProblemKind.HEALTH_CHECK, text, here=True))
@@ -165,6 +239,7 @@ class FamilyProxy:
             proxy_name=settings.proxy_name,
             external_ips_allowed=settings.external_ips_allowed,
             node_ips=tuple(ip for ip in node.addresses if (":" in ip) == ipv6),
+            node_known=bool(node.addresses),
         )
         traffic = local_traffic(
             settings.detect_local_mode,

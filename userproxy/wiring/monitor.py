@@ -60,18 +60,6 @@ class FamilyMonitor:
         self._metrics.no_local_endpoints(internal=no_local.internal, external=no_local.external)
 
     @contextmanager
-    def following(self, take_triggers: Callable[[], Iterable[float]]) -> Iterator[Outcome]:
-        """Around taking over changes, which counts as a sync if there is nothing left for one to do.
-
-        `take_triggers` gives the Unix times of what led to it.
-        """
-        outcome = Outcome()
-        began = now()
-        yield outcome
-        if outcome.ok:
-            self.reporter.followed(began, take_triggers())
-
-    @contextmanager
     def syncing(self, triggers: Iterable[float]) -> Iterator[Outcome]:
         """Around a sync, which reports its outcome; `triggers` are the Unix times of what led to it."""
         outcome = Outcome()
@@ -110,6 +98,10 @@ class Monitor:
         """The part of one family; KeyError for one that is not served."""
         return self._families[family]
 
+    def leave(self) -> None:
+        """Have load balancers send elsewhere: ``/healthz`` and health checks say 503 from now on."""
+        self._health.leave()
+
     def node_seen(self, node: Node) -> None:
         """Our own Node as it is now: it decides whether load balancers may send here."""
         self._health.node_seen(node)
@@ -130,15 +122,17 @@ class Monitor:
         self._settings = settings
         self._health.set_sync_period(settings.sync_period)
 
-    def tasks(self, on_hard_failure: Callable[[str, str], None]) -> dict[str, Coroutine[Any, Any, None]]:
+    def tasks(
+        self, on_hard_failure: Callable[[str, str], None], may_have_predecessor: Callable[[], bool]
+    ) -> dict[str, Coroutine[Any, Any, None]]:
         """The servers that are switched on, to be run until the stop.
 
         `on_hard_failure` gets the name of one that cannot have its address, and a sentence, before that ends the
-        process.
+        process. `may_have_predecessor` is asked whether a process may still hold them whose place we take.
         """
         for family in self._families.values():
             family.reporter.loop_started()
-        policy = BindPolicy(hard_fail=self._settings.bind_address_hard_fail)
+        policy = BindPolicy(self._settings.bind_address_hard_fail, may_have_predecessor=may_have_predecessor)
         metrics = metrics_app(self._metrics, lambda: configz(self._settings))
         servers = {"metrics": (self._settings.metrics_bind_address, metrics, self._metrics_connections)}
         if self._settings.healthz_bind_address is not None:

@@ -1,7 +1,9 @@
 """Which portal driver serves each address family on this node, and the removal of what they leave."""
 
 import asyncio
-from collections.abc import Mapping
+import os
+import typing
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import structlog
@@ -12,6 +14,9 @@ from userproxy.model import IPFamily
 from userproxy.portals.host import ipv6_usable
 from userproxy.portals.iptables import IptablesDriver
 from userproxy.portals.none import NoPortals
+from userproxy.portals.ownership import Ownership
+from userproxy.portals.privileges import may_write_rules
+from userproxy.portals.variant import installed
 from userproxy.proxier.seams import PortalDriver
 
 log = structlog.get_logger()
@@ -22,50 +27,85 @@ REMOVAL_SECONDS: Final = 10.0
 
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
 
+_FIRST_RETRY_SECONDS: Final = 0.5
+_LONGEST_RETRY_SECONDS: Final = 30.0
 
-async def choose_portals(settings: Settings) -> tuple[Mapping[IPFamily, PortalDriver], Mapping[IPFamily, str]]:
-    """The driver of each family that can be served, and the address that listeners of each bind to.
 
-    IPv4 always can. One mode holds for both: a node without IPv6 tables has no IPv6, rather than IPv6 without portals.
+class Driver(PortalDriver, typing.Protocol):
+    """A portal driver, and the right to use it where only one process of a node can."""
+
+    @property
+    def ownership(self) -> Ownership | None:
+        """None where any number can."""
+
+
+def choose_portals(settings: Settings) -> tuple[Mapping[IPFamily, Driver], Mapping[IPFamily, str]]:
+    """The driver of each family that this node has, and the address that listeners of each bind to.
+
+    One mode holds for both families. Whether the tools of a driver work shows later (:func:`until_usable`). Raises
+    KernelToolError where rules are wanted and this process may not write any: no later try would change that.
     """
     addresses = {family: _bind_address(settings, family) for family in IPFamily}
-    shared = settings.proxy_name is not None
-    drivers: dict[IPFamily, PortalDriver] = {}
-    if settings.portals is not PortalMode.NONE:
-        driver = IptablesDriver(addresses[IPFamily.IPV4], IPFamily.IPV4, shared=shared)
-        refusal = await _refusal(driver)
-        if refusal is None:
-            log.info("Portals: iptables", bind_address=addresses[IPFamily.IPV4])
-            drivers[IPFamily.IPV4] = driver
-        elif settings.portals is PortalMode.IPTABLES:
-            log.error("iptables does not work yet, and will be tried again", reason=str(refusal))
-            drivers[IPFamily.IPV4] = driver
-        else:
-            await driver.close()
-            log.warning("Portals: none, because iptables does not work here", reason=str(refusal))
-    without = not drivers
-    if without:
-        for family, address in addresses.items():
-            addresses[family] = _LOOPBACK[family] if address == _UNSPECIFIED[family] else address
-        drivers[IPFamily.IPV4] = NoPortals(addresses[IPFamily.IPV4])
-    if not ipv6_usable():
+    families = [family for family in IPFamily if family is IPFamily.IPV4 or ipv6_usable()]
+    if IPFamily.IPV6 not in families:
         log.info("IPv6 is not served: it is switched off in this kernel")
-    elif without:
-        drivers[IPFamily.IPV6] = NoPortals(addresses[IPFamily.IPV6])
-    else:
-        driver = IptablesDriver(addresses[IPFamily.IPV6], IPFamily.IPV6, shared=shared)
-        refusal = await _refusal(driver)
-        if refusal is None:
-            drivers[IPFamily.IPV6] = driver
-        else:
-            await driver.close()
-            log.warning("IPv6 is not served, because ip6tables does not work here", reason=str(refusal))
-    return drivers, addresses
+    if _with_rules(settings):
+        log.info("Portals: iptables", bind_address=addresses[IPFamily.IPV4])
+        shared = settings.proxy_name is not None
+        return {family: IptablesDriver(addresses[family], family, shared=shared) for family in families}, addresses
+    for family, address in addresses.items():
+        addresses[family] = _LOOPBACK[family] if address == _UNSPECIFIED[family] else address
+    return {family: NoPortals(addresses[family]) for family in families}, addresses
 
 
-async def remove_portals(drivers: Mapping[IPFamily, PortalDriver], seconds: float = REMOVAL_SECONDS) -> bool:
+def _with_rules(settings: Settings) -> bool:
+    """Whether there are to be rules. ``auto`` means none only for manifests, on a machine where nobody expects any."""
+    if settings.portals is PortalMode.NONE:
+        return False
+    unusable = _unusable()
+    if unusable is None:
+        return True
+    if settings.portals is PortalMode.AUTO and settings.manifests:
+        log.warning("Portals: none, because iptables does not work here", reason=unusable)
+        return False
+    if may_write_rules():
+        return True
+    raise KernelToolError(f"--portals {settings.portals}: {unusable}. Without rules only `--portals none` serves")
+
+
+def _unusable() -> str | None:
+    """Why rules cannot be written whatever is tried, if so."""
+    if not may_write_rules():
+        return (
+            f"writing rules takes the capability CAP_NET_ADMIN, which this process, of user {os.geteuid()}, does not"
+            " have (a container has added capabilities as user 0 only)"
+        )
+    try:
+        installed(IPFamily.IPV4)
+    except KernelToolError as error:
+        return str(error)
+    return None
+
+
+async def until_usable(family: IPFamily, driver: PortalDriver) -> None:
+    """Return once the tools of `driver` work. Every new reason why they do not is logged once."""
+    told = ""
+    pause = _FIRST_RETRY_SECONDS
+    while (refusal := await _refusal(driver)) is not None:
+        if refusal != told:
+            log.warning(
+                f"{family} is not served yet: its rules cannot be read, and that is tried again", reason=refusal
+            )
+            told = refusal
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
+    if told:
+        log.info(f"{family}: the rules can be read now")
+
+
+async def remove_portals(drivers: Iterable[tuple[IPFamily, PortalDriver]], seconds: float = REMOVAL_SECONDS) -> bool:
     """Remove everything of ours, of all families at the same time. False if some of it stays, which is logged."""
-    outcomes = await asyncio.gather(*(_removed(family, driver, seconds) for family, driver in drivers.items()))
+    outcomes = await asyncio.gather(*(_removed(family, driver, seconds) for family, driver in drivers))
     return all(outcomes)
 
 
@@ -85,12 +125,12 @@ async def _removed(family: IPFamily, driver: PortalDriver, seconds: float) -> bo
     return False
 
 
-async def _refusal(driver: IptablesDriver) -> KernelToolError | None:
+async def _refusal(driver: PortalDriver) -> str | None:
     """Why the driver does not work, or None if it does."""
     try:
         await driver.local_ports()
     except KernelToolError as error:
-        return error
+        return str(error)
     return None
 
 

@@ -6,13 +6,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import structlog
 
+from userproxy import __version__
 from userproxy.cluster.node import own_node_name
 from userproxy.cluster.node_addresses import NodeAddresses
 from userproxy.cluster.store import Store
@@ -23,14 +24,15 @@ from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.listener_ports import NODE_PORTS
 from userproxy.forwarding.ports import PortRange
 from userproxy.model import IPFamily, Node, Problem
-from userproxy.proxier.seams import PortalDriver
 from userproxy.telemetry.logging import configure
 from userproxy.wiring.conntrack import ConntrackTask
 from userproxy.wiring.family import FamilyProxy
 from userproxy.wiring.monitor import Monitor
-from userproxy.wiring.portals import choose_portals, remove_portals
+from userproxy.wiring.news import News, depends_on_node
+from userproxy.wiring.portals import choose_portals
 from userproxy.wiring.reload import follow_configuration
-from userproxy.wiring.truth import open_truth
+from userproxy.wiring.stopping import Stop
+from userproxy.wiring.truth import Truth, open_truth
 
 log = structlog.get_logger()
 
@@ -79,76 +81,124 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> int:
     loop = asyncio.get_running_loop()
     for number in _STOP_SIGNALS:  # there is nothing to take back yet, and a container's first process must do it itself
         loop.add_signal_handler(number, os._exit, 0)
-    node_name = own_node_name(settings.hostname_override or "", socket.gethostname())
-    store = Store(time.time())
-    nodes = NodeAddresses(store, looks_up=not settings.manifests)
-    proxies: list[FamilyProxy] = []
-    drivers, bind_addresses = await choose_portals(settings)
-    translating = not any(driver.name == PortalMode.NONE for driver in drivers.values())
-    conntrack = ConntrackTask(settings, translating=translating)
-    descriptor_limit = raise_limit()
-    monitor = Monitor(settings, drivers, descriptor_limit)
-    forwarder = Forwarder(
-        loop,
-        ForwardingOptions(
-            bind_addresses=bind_addresses,
-            port_range=settings.port_range,
-            portals_only=translating,
-            half_open_timeout=settings.half_open_timeout,
-            udp_timeout=settings.udp_timeout,
-            descriptor_limit=descriptor_limit,
-            kept_ports=_kept_ports(settings),
-            kept_descriptors=monitor.most_connections,
-        ),
-        Random(),  # noqa: S311 -- spreads load, keeps no secret
-    )
-
-    def changed() -> None:
-        node = store.nodes.get(node_name)
-        if node is not None:
-            monitor.node_seen(node)
-        monitor.queued(store.events)
-        for proxy in proxies:
-            proxy.changed(node)
-
-    def report() -> None:
-        truth.report(frozenset[Problem]().union(*(proxy.problems for proxy in proxies)))
-
-    def apply(latest: Settings) -> None:
-        configure(latest.verbosity, latest.log_format)
-        monitor.apply(latest)
-        conntrack.apply(latest)
-        for proxy in proxies:
-            proxy.apply(latest)
-
-    proxies += [
-        FamilyProxy(
-            settings, Node(node_name), store.subscribe(family), forwarder, driver, monitor.family(family), report, nodes
-        )
-        for family, driver in drivers.items()
-    ]
+    proxy = _Proxy(settings, own_node_name(settings.hostname_override or "", socket.gethostname()))
     try:
-        truth = await open_truth(settings, store, nodes, node_name, changed)
-        monitor.ask_for_nodes(truth.nodes_listed)
-        if settings.manifests and node_name not in store.nodes:
-            monitor.node_seen(Node(node_name))  # manifests need not have one, and then nobody is about to remove it
-        try:
-            stop = _stop_on_signals(loop)
-            tasks = {**truth.tasks(), **monitor.tasks(truth.server_failed), **conntrack.tasks()}
-            for proxy in proxies:
-                tasks |= proxy.tasks()
-            if settings.config_file is not None:
-                tasks["configuration"] = follow_configuration(settings, settings.config_file, read_again, apply)
-            gc.freeze()
-            await _until(stop, tasks)
-            clean = await _leave(forwarder, drivers, settings.drain_timeout)
-        finally:
-            await truth.close()
+        clean = await proxy.run(read_again)
     finally:
-        forwarder.shut_down()
-        for proxy in proxies:
-            await proxy.close()
+        await proxy.close()
     return 0 if clean else 1
+
+
+class _Proxy:
+    """The parts of one proxy, and what they tell each other. Raises KernelToolError where it could never serve."""
+
+    def __init__(self, settings: Settings, node_name: str) -> None:
+        self._settings = settings
+        self._node_name = node_name
+        drivers, bind_addresses = choose_portals(settings)
+        log.info(
+            "userproxy starts",
+            version=__version__,
+            node=node_name,
+            source=_source(settings),
+            portals=drivers[IPFamily.IPV4].name,
+            families=list(drivers),
+        )
+        self._store = Store(time.time())
+        self._nodes = NodeAddresses(self._store, looks_up=not settings.manifests)
+        translating = not any(driver.name == PortalMode.NONE for driver in drivers.values())
+        self._conntrack = ConntrackTask(settings, translating=translating)
+        descriptor_limit = raise_limit()
+        self._monitor = Monitor(settings, drivers, descriptor_limit)
+        self._forwarder = Forwarder(
+            asyncio.get_running_loop(),
+            ForwardingOptions(
+                bind_addresses=bind_addresses,
+                port_range=settings.port_range,
+                portals_only=translating,
+                half_open_timeout=settings.half_open_timeout,
+                udp_timeout=settings.udp_timeout,
+                descriptor_limit=descriptor_limit,
+                kept_ports=_kept_ports(settings),
+                kept_descriptors=self._monitor.most_connections,
+            ),
+            Random(),  # noqa: S311 -- spreads load, keeps no secret
+        )
+        self._truth: Truth | None = None
+        self._families = [
+            FamilyProxy(
+                settings,
+                Node(node_name),
+                self._store.subscribe(family),
+                self._forwarder,
+                driver,
+                self._monitor.family(family),
+                self._report,
+                self._nodes,
+            )
+            for family, driver in drivers.items()
+        ]
+
+    async def run(self, read_again: Callable[[], Settings]) -> bool:
+        """Serve until the stop has ended; False if rules stay that should have gone."""
+        settings, monitor = self._settings, self._monitor
+        news = News(self._knows_enough, self._changed)
+        truth = await open_truth(settings, self._store, self._nodes, self._node_name, news.came, news.wait_no_longer)
+        self._truth = truth
+        monitor.ask_for_nodes(truth.nodes_listed)
+        if settings.manifests and self._node is None:
+            monitor.node_seen(Node(self._node_name))  # they need not have one, and then nobody is about to remove it
+        stop = _stop_on_signals(asyncio.get_running_loop())
+        tasks = {**truth.tasks(), **monitor.tasks(truth.server_failed, self._may_have_predecessor)}
+        tasks |= self._conntrack.tasks()
+        for family in self._families:
+            tasks |= family.tasks()
+        if settings.config_file is not None:
+            tasks["configuration"] = follow_configuration(settings, settings.config_file, read_again, self._apply)
+        gc.freeze()
+        return await _run_until(stop, tasks, self._leave)
+
+    async def close(self) -> None:
+        """Let go of everything. Rules stay as they are."""
+        if self._truth is not None:
+            await self._truth.close()
+        self._forwarder.shut_down()
+        for family in self._families:
+            await family.close()
+
+    @property
+    def _node(self) -> Node | None:
+        return self._store.nodes.get(self._node_name)
+
+    def _knows_enough(self) -> bool:
+        """Whether our Node is known, or nothing depends on it. Looks at everything until then."""
+        known = self._node is not None and bool(self._node.addresses)
+        return known or bool(self._settings.manifests) or not depends_on_node(self._settings, self._store)
+
+    def _changed(self) -> None:
+        node = self._node
+        if node is not None:
+            self._monitor.node_seen(node)
+        self._monitor.queued(self._store.events)
+        for family in self._families:
+            family.changed(node)
+
+    def _report(self) -> None:
+        if self._truth is not None:
+            self._truth.report(frozenset[Problem]().union(*(family.problems for family in self._families)))
+
+    def _may_have_predecessor(self) -> bool:
+        return any(family.may_have_predecessor for family in self._families)
+
+    def _apply(self, latest: Settings) -> None:
+        configure(latest.verbosity, latest.log_format)
+        self._monitor.apply(latest)
+        self._conntrack.apply(latest)
+        for family in self._families:
+            family.apply(latest)
+
+    async def _leave(self, tasks: Mapping[str, asyncio.Task[None]]) -> bool:
+        return await Stop(self._settings, self._forwarder, self._families, self._monitor, tasks).leave()
 
 
 def _kept_ports(settings: Settings) -> tuple[PortRange, ...]:
@@ -157,16 +207,29 @@ def _kept_ports(settings: Settings) -> tuple[PortRange, ...]:
     return (NODE_PORTS, *(PortRange(each.port, each.port) for each in servers if each is not None))
 
 
-async def _until(stop: asyncio.Event, eternal: Mapping[str, Coroutine[Any, Any, None]]) -> None:
-    """Run coroutines that never end, each as a task of its name, until `stop` is set."""
+async def _run_until(
+    stop: asyncio.Event,
+    eternal: Mapping[str, Coroutine[Any, Any, None]],
+    leave: Callable[[Mapping[str, asyncio.Task[None]]], Awaitable[bool]],
+) -> bool:
+    """Run coroutines that never end, each as a task of its name, until `stop` is set; then what `leave` makes of it."""
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine, name=name) for name, coroutine in eternal.items()]
+            tasks = {name: group.create_task(coroutine, name=name) for name, coroutine in eternal.items()}
             await stop.wait()
-            for task in tasks:
+            clean = await leave(tasks)
+            for task in tasks.values():
                 task.cancel()
     except ExceptionGroup as errors:
         raise _sentence(errors) or errors from None
+    return clean
+
+
+def _source(settings: Settings) -> str:
+    """What is served, as the first line of the log has it."""
+    if settings.manifests:
+        return ", ".join(map(str, settings.manifests))
+    return "API server " + (settings.master or str(settings.kubeconfig or "of this cluster"))
 
 
 def _sentence(error: Exception) -> UserproxyError | None:
@@ -175,22 +238,6 @@ def _sentence(error: Exception) -> UserproxyError | None:
         return error
     inner = error.exceptions if isinstance(error, ExceptionGroup) else ()
     return next((found for found in map(_sentence, inner) if found), None)
-
-
-async def _leave(forwarder: Forwarder, drivers: Mapping[IPFamily, PortalDriver], drain_timeout: float) -> bool:
-    """Drain, and take the portals away; whether they are gone."""
-    log.info(
-        "Stopping: no new connections, waiting for those under way",
-        connections=forwarder.active,
-        udp_flows=forwarder.flows,
-    )
-    reset = await forwarder.drain(drain_timeout)
-    if reset:
-        log.warning("Connections were reset, because they outlasted --drain-timeout", connections=reset)
-    removed = await remove_portals(drivers)
-    if removed:
-        log.info("Stopped: drained, portals removed")
-    return removed
 
 
 def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:

@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Callable, Coroutine, Iterable
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from userproxy.cluster.api import ApiSource
 from userproxy.cluster.client import ApiClient, open_client
@@ -29,6 +29,10 @@ _REASONS = {
 _SERVER_REASONS = {"healthz": Reason.HEALTH_SERVER_FAILED, "metrics": Reason.METRICS_SERVER_FAILED}
 
 
+_NODE_SECONDS: Final = 10.0
+"""How long nothing is served for want of our Node. kube-proxy waits for 30 s."""
+
+
 class Truth(Protocol):
     """A source that keeps a Store up to date."""
 
@@ -49,9 +53,16 @@ class Truth(Protocol):
 
 
 async def open_truth(
-    settings: Settings, store: Store, nodes: NodeAddresses, node_name: str, changed: Callable[[], None]
+    settings: Settings,
+    store: Store,
+    nodes: NodeAddresses,
+    node_name: str,
+    changed: Callable[[], None],
+    node_settled: Callable[[], None],
 ) -> Truth:
     """The source that `settings` ask for, which feeds `store`, answers `nodes` and calls `changed` when it has news.
+
+    It calls `node_settled` once our Node has its addresses or has been waited for in vain.
 
     Raises UsageError where it cannot be used at all.
     """
@@ -66,7 +77,7 @@ async def open_truth(
     recorder = Recorder(client, node_name, socket.gethostname(), now, Random())  # noqa: S311 -- spreads load only
     recorder.about_node(Reason.STARTING)
     lookup = NodeLookup(client, nodes, changed, Random())  # noqa: S311 -- spreads load only
-    return _Api(store, client, source, lookup, recorder, node_name)
+    return _Api(store, client, source, lookup, recorder, node_name, node_settled)
 
 
 class _Manifests:
@@ -98,8 +109,10 @@ class _Api:
         lookup: NodeLookup,
         recorder: Recorder,
         node_name: str,
+        node_settled: Callable[[], None],
     ) -> None:
         self._store = store
+        self._node_settled = node_settled
         self._node_name = node_name
         self._client = client
         self._source = source
@@ -116,7 +129,10 @@ class _Api:
         }
 
     async def _wait_for_node(self) -> None:
-        await wait_for_addresses(self._store, self._node_name, self.nodes_listed)  # which says it, if none comes
+        await wait_for_addresses(
+            self._store, self._node_name, self.nodes_listed, _NODE_SECONDS
+        )  # which says it, if none comes
+        self._node_settled()
 
     def nodes_listed(self) -> bool:
         return self._source.node_listed

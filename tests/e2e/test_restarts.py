@@ -1,0 +1,133 @@
+"""What clients notice of a restart: with a successor that waits, without any, and after a kill."""
+
+import signal
+import time
+
+import pytest
+
+from tests.lab.cluster import QUICK, Lab, LabNode
+from tests.lab.probes import KeptConnection, get
+from tests.lab.proxy import RunningProxy
+from tests.lab.steady import SteadyClient
+from userproxy.demo.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+WEB = ("10.96.0.10", 80)
+HEALTHZ = ("127.0.0.1", 10256)
+A_START = 8.0
+"""Seconds that a start may take here, beside other tests; alone it is done in less than one."""
+
+
+def serve(lab: Lab, *flags: str) -> RunningProxy:
+    lab.serve_http()
+    lab.manifests.node(lab.node)
+    lab.manifests.service("web", cluster_ip=WEB[0], node_port=30080)
+    lab.manifests.slice("web", lab.pods)
+    proxy = lab.node.start_userproxy(*QUICK, *flags)
+    lab.node.wait_for_rules("default/web")
+    return proxy
+
+
+def wait_until_served(lab: Lab, client: SteadyClient) -> float:
+    """Start userproxy; seconds from its first line to the first request that succeeds."""
+    proxy = lab.node.start_userproxy(*QUICK, "--at-stop", "leave")
+    proxy.wait_log("userproxy starts")
+    started = time.monotonic()
+    client.go_on(50)
+    return min(each.began for each in client.attempts if each.began > started and not each.failure) - started
+
+
+def healthz(node: LabNode) -> int:
+    return get(node, HEALTHZ, "/healthz").status
+
+
+def test_a_successor_that_waits_takes_over_and_nobody_is_refused(lab: Lab) -> None:
+    flags = ("--bind-address-hard-fail", "--drain-timeout", "20s", "--at-stop", "leave")
+    old = serve(lab, *flags)
+    with SteadyClient(lab.client, WEB) as client, KeptConnection(lab.client, WEB) as kept:
+        kept.ask()
+        successor = lab.node.start_userproxy(*QUICK, *flags)
+        successor.wait_log("Another userproxy keeps the portals of this node")
+        client.go_on()
+        asked = time.monotonic()
+        old.signal(signal.SIGTERM)
+        old.wait_log("A successor's rules stand", 10)
+        took = time.monotonic() - asked
+        client.go_on(100)
+        kept.ask()
+        assert old.running, "it carries the kept connection"
+        eventually(lambda: healthz(lab.node) == 200, 5, "the successor answers for the node's health")
+        kept.close()
+        assert old.wait(20) == 0
+        client.go_on()
+    assert client.failures == []
+    assert len(client.attempts) > 100
+    assert took < 3
+    assert successor.terminate() == 0
+    assert lab.node.wait_for_rules("default/web"), "left as they are"
+
+
+def test_a_successor_that_starts_during_the_drain_serves_at_once(lab: Lab) -> None:
+    old = serve(lab, "--drain-timeout", "60s", "--drain-delay", "60s")
+    with SteadyClient(lab.client, WEB) as client, KeptConnection(lab.client, WEB) as kept:
+        kept.ask()
+        old.signal(signal.SIGTERM)
+        eventually(lambda: healthz(lab.node) == 503, 5, "load balancers are told")
+        client.go_on(50)
+        successor = lab.node.start_userproxy(*QUICK, "--bind-address-hard-fail")
+        old.wait_log("A successor's rules stand", 20)
+        eventually(lambda: healthz(lab.node) == 200, 5, "the successor answers for the node's health")
+        client.go_on(50)
+        kept.ask()
+        kept.close()
+        assert old.wait(20) == 0
+        client.go_on(50)
+        assert successor.running
+    assert client.failures == []
+    lab.node.wait_for_rules("default/web")
+
+
+def test_without_a_successor_rules_that_are_left_refuse_until_the_next_start(lab: Lab) -> None:
+    old = serve(lab, "--at-stop", "leave")
+    with SteadyClient(lab.client, WEB, timeout=1) as client:
+        client.go_on()
+        assert old.terminate() == 0
+        assert wait_until_served(lab, client) < A_START
+    kinds = {each.failure.split(":")[0] for each in client.failures}
+    assert kinds == {"ConnectionRefusedError"}, "nobody waits for a time limit"
+
+
+def test_after_a_kill_the_next_start_serves(lab: Lab) -> None:
+    old = serve(lab)
+    with SteadyClient(lab.client, WEB, timeout=1) as client:
+        client.go_on()
+        old.kill()
+        assert wait_until_served(lab, client) < A_START
+    assert client.failures
+
+
+def test_without_a_successor_clients_are_accepted_until_the_last_one_has_gone(lab: Lab) -> None:
+    old = serve(lab)
+    with KeptConnection(lab.client, WEB) as kept:
+        kept.ask()
+        old.signal(signal.SIGTERM)
+        old.wait_log("Stopping")
+        with SteadyClient(lab.client, WEB) as client:
+            client.go_on()
+            kept.ask()
+        assert client.failures == []
+        kept.close()
+        assert old.wait() == 0
+    lab.node.wait_for_no_rules()
+
+
+def test_who_waits_may_be_stopped(lab: Lab) -> None:
+    old = serve(lab)
+    successor = lab.node.start_userproxy(*QUICK)
+    successor.wait_log("Another userproxy keeps the portals of this node")
+    assert successor.terminate(5) == 0
+    assert old.running
+    lab.node.wait_for_rules("default/web")
+    assert old.terminate() == 0
+    lab.node.wait_for_no_rules()

@@ -1,0 +1,124 @@
+"""A stop that costs nobody a connection: a successor takes over, or the last client has gone."""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+
+from userproxy.config import AtStop, Settings
+from userproxy.forwarding.forwarder import Forwarder
+from userproxy.portals.ownership import Succession
+from userproxy.wiring.family import FamilyProxy
+from userproxy.wiring.monitor import Monitor
+from userproxy.wiring.portals import remove_portals
+
+log = structlog.get_logger()
+
+_LOOK_EVERY: Final = 0.05
+_HANDSHAKE_SECONDS: Final = 1.0
+"""So long after a successor's rules stand, clients whom the old rules have led here may still be on their way."""
+
+_TAKE_OVER_SECONDS: Final = 2.0
+"""What a successor that has waited for us may take to be there."""
+
+_LAST_SHARE: Final = 0.1
+"""Of the drain, at its end, for those who came last: nobody is accepted any more."""
+
+
+class Stop:
+    """How one process leaves. `tasks` are those that run meanwhile, by name.
+
+    Rules are given up at once, and clients whom they lead here are accepted all the same: until a successor's rules
+    lead them elsewhere, or, where there is none, until nobody is being served, ``--drain-timeout`` at most.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        forwarder: Forwarder,
+        proxies: Sequence[FamilyProxy],
+        monitor: Monitor,
+        tasks: Mapping[str, asyncio.Task[Any]],
+    ) -> None:
+        self._settings = settings
+        self._forwarder = forwarder
+        self._proxies = proxies
+        self._monitor = monitor
+        self._tasks = tasks
+        self._ports_closed = False
+
+    async def leave(self) -> bool:
+        """See it through; False if rules stay that should have gone."""
+        clock = asyncio.get_running_loop().time
+        serving = [proxy for proxy in self._proxies if proxy.serves]
+        log.info("Stopping", connections=self._forwarder.active, udp_flows=self._forwarder.flows)
+        self._monitor.leave()
+        self._cancel(*(name for proxy in self._proxies for name in proxy.names_of_writers))
+        hold = clock() + self._settings.drain_delay
+        if any(proxy.contended for proxy in serving):
+            hold = clock() + _TAKE_OVER_SECONDS
+            await self._close_ports()
+        await asyncio.gather(*(proxy.give_up() for proxy in serving))
+        end = hold + self._settings.drain_timeout
+        left = await self._serve_on(serving, hold, end)
+        # The last rule with it takes connection tracking away, and from those who are still served their addresses.
+        reset = await self._forwarder.drain(max(0.0, end - clock()))
+        if reset:
+            log.warning("Connections were reset, because they outlasted --drain-timeout", connections=reset)
+        removed = await self._remove(left)
+        log.info("Stopped: drained", rules=self._fate(len(serving), len(left)) if removed else "not removed")
+        return removed
+
+    async def _serve_on(self, serving: Sequence[FamilyProxy], hold: float, end: float) -> list[FamilyProxy]:
+        """Go on accepting as long as that is of use; those whose place nobody has taken."""
+        if any(proxy.driver.ownership is None for proxy in serving):
+            await asyncio.sleep(self._settings.drain_delay)
+            return list(serving)
+        successions = {proxy: Succession(proxy.family) for proxy in serving}
+        async with asyncio.TaskGroup() as group:
+            watching = [
+                group.create_task(succession.watch(), name=f"successor {proxy.family}")
+                for proxy, succession in successions.items()
+            ]
+            await self._until_of_no_use(successions.values(), hold, end)
+            left = [proxy for proxy, succession in successions.items() if not succession.taken]
+            for task in watching:
+                task.cancel()
+        return left
+
+    async def _until_of_no_use(self, successions: Collection[Succession], hold: float, end: float) -> None:
+        clock = asyncio.get_running_loop().time
+        last = end - _LAST_SHARE * self._settings.drain_timeout
+        while clock() < last:
+            if any(succession.taken for succession in successions):
+                await self._close_ports()
+            nobody = clock() >= hold and not self._forwarder.active
+            if all(succession.stands or (nobody and not succession.taken) for succession in successions):
+                break
+            await asyncio.sleep(_LOOK_EVERY)
+        if any(succession.stands for succession in successions):
+            log.info("A successor's rules stand", connections=self._forwarder.active)
+            await asyncio.sleep(min(_HANDSHAKE_SECONDS, max(0.0, last - clock())))
+
+    async def _close_ports(self) -> None:
+        """Let a successor have the ports of health, metrics and health checks."""
+        if not self._ports_closed:
+            self._ports_closed = True
+            self._cancel("healthz", "metrics")
+            await asyncio.gather(*(proxy.close_health_checks() for proxy in self._proxies))
+
+    async def _remove(self, left: Sequence[FamilyProxy]) -> bool:
+        if self._settings.at_stop is AtStop.LEAVE:
+            return True
+        return await remove_portals((proxy.family, proxy.driver) for proxy in left)
+
+    def _fate(self, families: int, left: int) -> str:
+        if left < families:
+            return "a successor's"
+        return "left as they are" if self._settings.at_stop is AtStop.LEAVE else "removed"
+
+    def _cancel(self, *names: str) -> None:
+        for name in names:
+            if name in self._tasks:
+                self._tasks[name].cancel()
