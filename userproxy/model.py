@@ -6,7 +6,7 @@ has validated it. Those that there are most of hold nothing but text and numbers
 not know them (``gc=False``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 
 from msgspec import Struct
@@ -320,6 +320,7 @@ class ProblemKind(StrEnum):
     UNSUPPORTED_PROTOCOL = "unsupported protocol"
     BAD_ANNOTATION = "bad annotation"
     HEALTH_CHECK = "health check"
+    PORTALS_REFUSED = "portals refused"
 
 
 class Problem(Struct, frozen=True):
@@ -356,6 +357,17 @@ class PortalBinding(Struct, frozen=True):
     on_node: Lead
     source_ranges: tuple[str, ...] = ()
     health_check_port: int = 0
+
+
+class PortalSync(Struct, frozen=True):
+    """What a sync of the portals has come to.
+
+    `differed` is whether what stood was looked at and was something else. `refused` are all service ports whose rules
+    do not stand, because the node's tools take those of others and not theirs, and what was said of them.
+    """
+
+    differed: bool = False
+    refused: Mapping[ServicePortName, str] = {}
 
 
 class LocalTraffic(Struct, frozen=True):

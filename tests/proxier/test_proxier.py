@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 from structlog.testing import capture_logs
 
-from userproxy.errors import KernelToolError, ObjectError, PortUnavailableError
+from userproxy.errors import KernelToolError, PortUnavailableError
 from userproxy.model import (
     EndpointSlice,
     HealthCheck,
@@ -16,7 +16,9 @@ from userproxy.model import (
     ListenerName,
     LocalTraffic,
     PortalBinding,
+    PortalSync,
     PortSpec,
+    ProblemKind,
     Protocol,
     Service,
     ServiceName,
@@ -54,6 +56,7 @@ class World:
         self.listening: set[tuple[str, Protocol, int]] = set()
         self.kernel_refuses = False
         self.differs = False
+        self.refused: dict[ServicePortName, str] = {}
         self.left_behind: dict[ServicePortName, tuple[int, ...]] = {}
         self.addresses: frozenset[str] = frozenset()
         self.local_traffic = LocalTraffic()
@@ -115,14 +118,14 @@ class Portals:
         self._world = world
         self.rule_counts: dict[str, int] = {}
 
-    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> bool:
+    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> PortalSync:
         self._world.syncs += 1
         if self._world.kernel_refuses:
             raise KernelToolError("iptables-restore ended with 4")
         if self._world.during_sync:
             self._world.during_sync.pop()()
         self._world.bindings = list(bindings)
-        return verify and self._world.differs
+        return PortalSync(verify and self._world.differs, self._world.refused)
 
     async def local_ports(self) -> Mapping[ServicePortName, Sequence[int]]:
         if self._world.kernel_refuses:
@@ -502,15 +505,21 @@ def served(world: World) -> set[str]:
     return {f"{portal.ip}:{portal.port}" for binding in world.bindings or () for portal in binding.portals}
 
 
-async def test_a_name_that_no_rule_can_bear_does_not_end_the_proxier(
-    world: World, proxier: Proxier, monkeypatch: pytest.MonkeyPatch
+async def test_a_service_whose_rules_are_refused_is_named_and_no_other_is_the_worse_for_it(
+    world: World, proxier: Proxier
 ) -> None:
-    async def refuse(_self: Portals, _bindings: Sequence[PortalBinding], **_options: bool) -> bool:
-        raise ObjectError("service port 'a b': its name cannot be the comment of an iptables rule")
-
-    world.put(a_service("web", "10.96.0.1"))
-    with monkeypatch.context() as patch:
-        patch.setattr(Portals, "sync", refuse)
-        assert not await proxier.sync(verify=False)
+    world.put(a_service("web", "10.96.0.1"), a_service("cursed", "10.96.0.2"))
+    cursed = ServicePortName("default", "cursed", "http", Protocol.TCP)
+    world.refused = {cursed: "line 5 failed"}
+    assert await proxier.sync(verify=False), "it is no fault of the proxy's"
+    assert [binding.name.name for binding in proxier.programmed] == ["web"]
+    assert len(world.open_ports) == 2, "its listener waits for it"
+    (problem,) = proxier.problems
+    assert (problem.service.name, problem.kind) == ("cursed", ProblemKind.PORTALS_REFUSED)
+    assert problem.text == (
+        "default/cursed:http: its portals are not served over IPv4, because their rules are refused: line 5 failed"
+    )
+    world.refused = {}
     assert await proxier.sync(verify=True)
-    assert list(world.open_ports) == [WEB_LISTENER]
+    assert proxier.problems == frozenset()
+    assert len(proxier.programmed) == 2

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from userproxy.portals.rules import CHAINS, FILTER, NAT, JumpRule, Rule, jump_rules
+from userproxy.portals.rules import CHAINS, FILTER, NAT, PROBE, JumpRule, Rule, jump_rules
 from userproxy.portals.tables import Chains, canonical, parse_rule
 
 REWRITE_ABOVE = 30
@@ -76,24 +76,30 @@ class _ChainPlan(Struct):
         return len(self.delete) > REWRITE_ABOVE
 
 
-def difference(present: Present, groups: Iterable[Group], *, shared: bool = False) -> Change:
+def difference(
+    present: Present, groups: Iterable[Group], *, jumps: Sequence[JumpRule] | None = None, shared: bool = False
+) -> Change:
     """The change after which our chains hold exactly the rules of `groups`, and each jump stands once.
 
     Unless the node is `shared` with a kube-proxy that serves other Services, all jumps of nat come before kube-proxy's:
-    its rules for node ports would win for as long as they stand, whoever left them behind.
+    its rules for node ports would win for as long as they stand, whoever left them behind. `jumps` are all, or those
+    that the kernel takes.
     """
+    jumps = jump_rules() if jumps is None else jumps
     wanted = _by_chain(groups)
     nat = _plans(NAT, present, wanted)
     filters = _plans(FILTER, present, wanted)
     changes = (
-        TableChange(FILTER, _missing(filters), (*_additions(filters), *_jump_edits(FILTER, present, shared=True))),
+        TableChange(
+            FILTER, _missing(filters), (*_additions(filters), *_jump_edits(FILTER, present, jumps, shared=True))
+        ),
         TableChange(
             NAT,
             (*_missing(nat), *_rewritten(nat)),
             (
                 *_reductions(nat),
                 *_additions(p for p in nat if not p.rewrite),
-                *_jump_edits(NAT, present, shared=shared),
+                *_jump_edits(NAT, present, jumps, shared=shared),
             ),
         ),
         TableChange(FILTER, _rewritten(filters), _reductions(filters)),
@@ -206,8 +212,8 @@ def _reductions(plans: Iterable[_ChainPlan]) -> tuple[Edit, ...]:
     )
 
 
-def _jump_edits(table: str, present: Present, *, shared: bool) -> tuple[Edit, ...]:
-    jumps = [jump for jump in jump_rules() if jump.rule.table == table]
+def _jump_edits(table: str, present: Present, jumps: Sequence[JumpRule], *, shared: bool) -> tuple[Edit, ...]:
+    jumps = [jump for jump in jumps if jump.rule.table == table]
     edits: list[Edit] = []
     for chain in dict.fromkeys(jump.rule.chain for jump in jumps):
         rules = present.get(table, {}).get(chain, [])
@@ -267,7 +273,7 @@ def _table_removal(table: str, chains: Chains) -> tuple[TableChange, list[str]]:
             found = [rules[place] for place in _places(rules, jump)]
             edits += [Edit("-D", jump.rule.chain, line) for line in found]
             sentences += [f"removed the jump from {jump.rule.chain} to {jump.target}"] if found else []
-    ours = [chain for chain in CHAINS[table] if chain in chains]
+    ours = [chain for chain in (*CHAINS[table], PROBE) if chain in chains]
     holders = {chain: _holder(chain, chains, edits) for chain in ours}
     held = {chain for chain, holder in holders.items() if holder}
     for chain in ours:

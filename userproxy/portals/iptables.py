@@ -1,22 +1,26 @@
 """The ``iptables`` driver: the classic mode's rules, kept in the kernel as they should be."""
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import structlog
 
-from userproxy.errors import KernelToolError
-from userproxy.model import IPFamily, LocalTraffic, PortalBinding, ServicePortName
-from userproxy.portals.changes import Change, Present, appended_and_deleted, difference, removal
+from userproxy.errors import KernelToolError, ObjectError
+from userproxy.model import IPFamily, LocalTraffic, PortalBinding, PortalSync, ServicePortName
+from userproxy.portals.changes import Change, Group, Present, appended_and_deleted, difference, removal
+from userproxy.portals.features import adapted, adapted_jumps
 from userproxy.portals.host import HostAddress
+from userproxy.portals.isolation import Groups, Refusals, Search, standing
 from userproxy.portals.others import OtherProxies
 from userproxy.portals.ownership import Ownership
+from userproxy.portals.probe import Probe
 from userproxy.portals.programs import save
 from userproxy.portals.restore import RestoreWriter
-from userproxy.portals.rules import CHAINS, NAT, Rule, portal_rules
+from userproxy.portals.rules import CHAINS, NAT, Rule, jump_rules, portal_rules
 from userproxy.portals.tables import local_ports, parse_save
 from userproxy.portals.variant import Tools, Variant, detect
 from userproxy.portals.writer import ConflictError, Writer, is_small
@@ -56,6 +60,7 @@ class IptablesDriver:
         self._tables: Tables | None = None
         self._rendered: dict[tuple[PortalBinding, str, LocalTraffic], tuple[Rule, ...]] = {}
         self._rule_counts: Counter[str] = Counter()
+        self._refusals = Refusals()
 
     @property
     def rule_counts(self) -> Counter[str]:
@@ -66,15 +71,16 @@ class IptablesDriver:
         """How this node's Pods are recognised from the next sync on."""
         self._local_traffic = local_traffic
 
-    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> bool:
+    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> PortalSync:
         """Makes the rules those of `bindings`, and reads them back where it had to write.
 
-        True if it read the tables and they were not so: because `bindings` are new, or because somebody changed them.
+        It differed if it read the tables and they were not so: because `bindings` are new, or because somebody changed
+        them. Bindings whose rules the tables refuse are left out, named, and tried again when they are others, or at a
+        later verification.
 
         Without `verify` a small change is written against what the last sync left, unread: what others did to our
         chains since then stays until a sync with it, unless it is in the way.
-        Raises KernelToolError, also where another userproxy keeps the chains, and ObjectError where a name cannot
-        stand in a rule.
+        Raises KernelToolError where nothing can be written, or another userproxy keeps the chains.
         """
         wanted = tuple(bindings)
         local_traffic = self._local_traffic
@@ -113,20 +119,59 @@ class IptablesDriver:
             self._tables = Tables(tools, shared=self._shared)
         return self._tables
 
-    def _sync(self, bindings: tuple[PortalBinding, ...], local_traffic: LocalTraffic, *, verify: bool) -> bool:
+    def _sync(self, bindings: tuple[PortalBinding, ...], local_traffic: LocalTraffic, *, verify: bool) -> PortalSync:
         self.ownership.take()
         # A node that is not in a cluster of this family has nothing to serve, and may have no address.
         host_ip = self._host.lookup() if bindings else ""
         rendered = {}
         for binding in bindings:
             key = (binding, host_ip, local_traffic)
-            rendered[key] = self._rendered.get(key) or portal_rules(binding, self._bind_address, host_ip, local_traffic)
+            rendered[key] = self._rendered.get(key) or self._rules(binding, host_ip, local_traffic)
         self._rendered = rendered
-        differed = self._opened().converge(tuple(rendered.values()), verify=verify)
+        groups = {binding.name: rules for (binding, _, _), rules in rendered.items()}
+        differed = self._converge(groups, verify=verify)
         if self._others is not None:
             self._others.look(again=verify)
         self._rule_counts = Counter(rule.table for rules in rendered.values() for rule in rules)
+        return PortalSync(differed, self._refusals.reasons)
+
+    def _rules(self, binding: PortalBinding, host_ip: str, local_traffic: LocalTraffic) -> tuple[Rule, ...]:
+        """The rules of `binding`, none where its name cannot stand in one."""
+        try:
+            return portal_rules(binding, self._bind_address, host_ip, local_traffic)
+        except ObjectError as error:
+            self._refusals.refuse(binding.name, (), str(error))
+            return ()
+
+    def _converge(self, groups: Groups, *, verify: bool) -> bool:
+        """Writes all of `groups` that the tables take."""
+        tables = self._opened()
+        if verify and tables.probe.due:
+            tables.probe.look()
+        admitted = self._refusals.admitted(groups, verify=verify)
+        try:
+            differed = tables.converge(admitted.values(), verify=verify)
+        except ConflictError as error:
+            log.info("iptables refuses rules: looking for those to leave out", reason=str(error))
+            admitted, differed = self._isolate(tables, admitted, error), True
+        self._refusals.accepted(admitted)
         return differed
+
+    def _isolate(self, tables: "Tables", groups: Groups, error: ConflictError) -> Groups:
+        """Writes those of `groups` that are not refused, and returns them."""
+        if tables.probe.look():
+            try:
+                tables.converge(groups.values(), verify=True)
+            except ConflictError as again:
+                error = again
+            else:
+                return groups
+        search = Search(tables.write, self._refusals.refuse, time.monotonic)
+        accepted = search.run(groups, standing(tables.read(), groups))
+        if not any(accepted.values()):
+            raise error
+        tables.converge(accepted.values(), verify=True)
+        return accepted
 
     def _remove(self) -> list[str]:
         try:
@@ -143,6 +188,7 @@ class Tables:
         self._tools = tools
         self._shared = shared
         self._bulk = RestoreWriter(tools)
+        self.probe = Probe(self._bulk, tools.label)
         self._small = _SmallChanges(tools)
         self._standing: Present | None = None
 
@@ -152,13 +198,20 @@ class Tables:
             present.update(parse_save(save(self._tools.save, table)))
         return present
 
-    def converge(self, groups: Sequence[Sequence[Rule]], *, verify: bool) -> bool:
+    def write(self, groups: Groups) -> None:
+        """Makes the rules those of `groups`, by iptables-restore. Raises ConflictError where they are refused."""
+        self._standing = None
+        if change := self._difference(self.read(), self._adapted(groups.values())):
+            self._bulk.apply(change)
+
+    def converge(self, groups: Collection[Group], *, verify: bool) -> bool:
         """Writes what differs until nothing does. One conflict with another program is forgiven.
 
         True if the tables were read, and differed.
 
         Without `verify` the tables are taken for what they were when this last ended, where that is enough.
         """
+        groups = self._adapted(groups)
         standing, self._standing = self._standing, None
         if not verify and standing is not None:
             self._standing = self._converged(standing, groups)
@@ -167,9 +220,18 @@ class Tables:
         self._standing, differed = self._read_back(groups)
         return differed
 
-    def _converged(self, standing: Present, groups: Sequence[Sequence[Rule]]) -> Present | None:
+    def _adapted(self, groups: Collection[Group]) -> Collection[Group]:
+        """The rules that this kernel takes."""
+        missing = self.probe.missing
+        return [adapted(group, missing) for group in groups] if missing else groups
+
+    def _difference(self, present: Present, groups: Collection[Group]) -> Change:
+        jumps = adapted_jumps(jump_rules(), self.probe.missing)
+        return difference(present, groups, jumps=jumps, shared=self._shared)
+
+    def _converged(self, standing: Present, groups: Collection[Group]) -> Present | None:
         """What stands after a small change to `standing`; None if the change is not small, or is refused."""
-        change = difference(standing, groups, shared=self._shared)
+        change = self._difference(standing, groups)
         if not change:
             return standing
         after = appended_and_deleted(standing, change)
@@ -177,16 +239,16 @@ class Tables:
             return None
         return after if self._write(change, tries_left=1) else None
 
-    def _read_back(self, groups: Sequence[Sequence[Rule]]) -> tuple[Present, bool]:
+    def _read_back(self, groups: Collection[Group]) -> tuple[Present, bool]:
         """What stands in the end, and whether anything had to be written for that."""
         for tries_left in (1, 0):
             present = self.read()
-            change = difference(present, groups, shared=self._shared)
+            change = self._difference(present, groups)
             if not change:
                 return present, not tries_left
             self._write(change, tries_left)
         present = self.read()
-        if change := difference(present, groups, shared=self._shared):
+        if change := self._difference(present, groups):
             block = change[0]
             where = f"table {block.table} of {self._tools.label}"
             raise KernelToolError(f"{where} is not as it was written twice: another program changes our chains")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
-from userproxy.model import LocalTraffic, PortalBinding, PortalKind, ServicePortName, Verdict
+from userproxy.model import LocalTraffic, PortalBinding, PortalKind, PortalSync, ServicePortName, Verdict
 
 log = structlog.get_logger()
 
@@ -28,8 +28,8 @@ class NoPortals:
     def set_local_traffic(self, local_traffic: LocalTraffic) -> None:
         """Nothing tells this node's Pods apart: whoever dials a local port has chosen the traffic's class."""
 
-    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> bool:  # noqa: ARG002 - a driver's signature
-        """Log where each service port that is new, or has moved, can be dialled, and instead of what. Never True."""
+    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> PortalSync:  # noqa: ARG002 - a driver's signature
+        """Log where each service port that is new, or has moved, can be dialled, and instead of what."""
         current = {binding.name: binding for binding in bindings}
         for name, binding in current.items():
             before = self._known.get(name)
@@ -45,7 +45,7 @@ class NoPortals:
                         instead_of=portals,
                     )
         self._known = current
-        return False
+        return PortalSync()
 
     async def local_ports(self) -> Mapping[ServicePortName, tuple[int, ...]]:
         """Nothing is left behind by an earlier process."""

@@ -29,6 +29,8 @@ NODEPORT_HOST = "KUBE-NODEPORT-HOST"
 NODEPORT_NON_LOCAL = "KUBE-NODEPORT-NON-LOCAL"
 PORTALS_FILTER = "KUBE-PORTALS-FILTER"
 PORTALS_FILTER_HOST = "KUBE-PORTALS-FILTER-HOST"
+PROBE = "KUBE-PORTALS-PROBE"
+"""A chain of the filter table in which a rule is tried. It stands for no longer than that takes."""
 
 CHAINS = MappingProxyType(
     {

@@ -1,5 +1,6 @@
 """What the two writers have in common: their interface, how they fail, and which changes are whose."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from userproxy.errors import KernelToolError
@@ -24,7 +25,14 @@ _TARGETS = frozenset({"REDIRECT", "DNAT", "ACCEPT"})
 
 
 class ConflictError(KernelToolError):
-    """The change was refused; if another program changed the tables meanwhile, a new one may be taken."""
+    """The change was refused; if another program changed the tables meanwhile, a new one may be taken.
+
+    `culprits` are the edits that the program complained of, as far as it said so.
+    """
+
+    def __init__(self, text: str, culprits: Sequence[Edit] = ()) -> None:
+        super().__init__(text)
+        self.culprits = tuple(culprits)
 
 
 class Writer(Protocol):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import structlog
 from msgspec import Struct
 
-from userproxy.errors import KernelToolError, ObjectError, PortUnavailableError
+from userproxy.errors import KernelToolError, PortUnavailableError
 from userproxy.model import (
     Endpoint,
     HealthCheck,
@@ -196,7 +196,7 @@ class Proxier:
             self._settled = False
             try:
                 actions = await self._converge(verify=verify)
-            except (KernelToolError, ObjectError) as error:
+            except KernelToolError as error:
                 text = "Portals could not be synced; the last good ones stand"
                 log.error(text, portals=self._portals.name, family=self._scope.family, reason=str(error))
                 return False
@@ -254,7 +254,7 @@ class Proxier:
         return before != [shape(port) for port in routed.ports] or known.left_out != routed.left_out
 
     async def _converge(self, *, verify: bool) -> tuple[Action, ...]:
-        """Compare everything with everything, and act. Raises KernelToolError and ObjectError."""
+        """Compare everything with everything, and act. Raises KernelToolError."""
         if self._preferred is None:
             self._preferred = await self._portals.local_ports()
         self._local_addresses = await self._portals.local_addresses()
@@ -314,9 +314,11 @@ class Proxier:
                     )
             case SyncPortals():
                 wanted = bindings(self._wanted, self._placed, actual)
-                differed = await self._portals.sync(wanted, verify=verify)
-                before, actual.programmed = actual.programmed or (), wanted
-                self._unpin_flows(before, differed=differed)
+                done = await self._portals.sync(wanted, verify=verify)
+                standing = tuple(binding for binding in wanted if binding.name not in done.refused)
+                before, actual.programmed = actual.programmed or (), standing
+                self._refused += tuple(_unwritten(*each, self._scope.family) for each in done.refused.items())
+                self._unpin_flows(before, differed=done.differed)
             case CloseListener(name):
                 self._forwarding.close(name)
                 del actual.local_ports[name]
@@ -363,6 +365,11 @@ def _node_ports(routed: Routed) -> Iterator[int]:
         yield from (portal.port for portal in service_port.portals if portal.kind is PortalKind.NODE_PORT)
     if routed.health_check is not None:
         yield routed.health_check.port
+
+
+def _unwritten(name: ServicePortName, reason: str, family: IPFamily) -> Problem:
+    text = f"{name}: its portals are not served over {family}, because their rules are refused: {reason}"
+    return Problem(name.service, ProblemKind.PORTALS_REFUSED, text)
 
 
 def _refusal(action: Action, error: PortUnavailableError, family: IPFamily) -> tuple[Problem, ...]:

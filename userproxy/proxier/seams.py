@@ -7,6 +7,7 @@ from userproxy.model import (
     ListenerName,
     LocalTraffic,
     PortalBinding,
+    PortalSync,
     Protocol,
     ServiceName,
     ServicePortName,
@@ -74,12 +75,12 @@ class PortalDriver(typing.Protocol):
     def rule_counts(self) -> Mapping[str, int]:
         """How many rules of ours each table has, as of the last sync."""
 
-    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> bool:
-        """Make these bindings, and no others of ours, stand. Raises KernelToolError and ObjectError.
+    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> PortalSync:
+        """Make these bindings, and no others of ours, stand. Raises KernelToolError where none can be made to.
 
-        True if what stood was looked at and was something else: packets may have gone elsewhere until now, even if
-        the bindings are those of the last sync. Without `verify` what is believed to stand since then need not be
-        looked at.
+        If what stood differed, packets may have gone elsewhere until now, even if the bindings are those of the last
+        sync. Without `verify` what is believed to stand since then need not be looked at. Those that are refused are
+        tried again by later syncs, when the driver sees fit.
         """
 
     async def local_ports(self) -> Mapping[ServicePortName, Sequence[int]]:

@@ -80,6 +80,7 @@ class Reason(Enum):
     HEALTH_CHECK_FAILED = ("FailedToStartServiceHealthcheck", "Warning", "Listen")
     PORT_CONFLICT = ("PortConflict", "Warning", "Listen")
     UNSUPPORTED_PROTOCOL = ("UnsupportedProtocol", "Warning", "Listen")
+    PORTALS_REFUSED = ("PortalsRefused", "Warning", "WriteRules")
     BAD_ANNOTATION = ("BadAnnotation", "Warning", "ReadAnnotations")
 
 
