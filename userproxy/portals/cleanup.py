@@ -11,13 +11,11 @@ from userproxy.model import IPFamily
 from userproxy.portals.iptables import Tables
 from userproxy.portals.ownership import Ownership
 from userproxy.portals.privileges import may_write_rules
+from userproxy.portals.programs import kernel_lacks_it
 from userproxy.portals.rules import CHAINS
 from userproxy.portals.variant import Tools, Variant, installed, legacy_tables
 
 log = structlog.get_logger()
-
-_KERNEL_LACKS_IT = "not supported"
-"""What EPROTONOSUPPORT and EAFNOSUPPORT are called: where the kernel has no such tables nothing can be left in them."""
 
 
 class Cleaned(Struct, frozen=True):
@@ -78,7 +76,7 @@ def _clean(tools: Tools) -> Cleaned:
         tables.read()
     except KernelToolError as error:
         text = f"{tools.label}: left as it is, because it cannot be read: {error}"
-        if _KERNEL_LACKS_IT not in str(error):
+        if not kernel_lacks_it(error):
             return Cleaned(failed=(text,))
         return Cleaned() if tools.family is IPFamily.IPV6 else Cleaned((text,))
     try:

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 from userproxy.errors import KernelToolError
 
+_LACKING = ("not supported", "Could not fetch rule set generation id: Invalid argument")
+"""What programs say where the kernel has no such tables, or no such family; the latter is iptables-nft's."""
+
 TIME_LIMIT = 20.0
 """Seconds until a program counts as hung; a full load of 20,000 rules takes a third of one."""
 
@@ -43,3 +46,8 @@ def save(program: str, table: str = "") -> str:
     if done.returncode != 0:
         raise KernelToolError(complaint(done))
     return done.stdout
+
+
+def kernel_lacks_it(error: KernelToolError) -> bool:
+    """Whether a program failed because the kernel has no such tables at all: trying again would change nothing."""
+    return any(text in str(error) for text in _LACKING)

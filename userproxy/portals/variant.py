@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
-from userproxy.portals.programs import run_program, save
+from userproxy.portals.programs import kernel_lacks_it, run_program, save
 from userproxy.portals.tables import parse_save
 
 log = structlog.get_logger()
@@ -57,7 +57,8 @@ class _Trace(Struct):
 def detect(family: IPFamily) -> Tools:
     """The variant in use, judged by what is in the kernel, with the reason as half a sentence.
 
-    Looking creates no table. Raises KernelToolError where iptables is not installed or does not run.
+    Looking creates no table. Raises KernelToolError where iptables is not installed, or a variant cannot be read that
+    may be the one in use.
     """
     found = installed(family)
     traces = {tools: trace for tools in found if (trace := _trace(tools)) is not None}
@@ -124,6 +125,8 @@ def _trace(tools: Tools) -> _Trace | None:
             raise KernelToolError(
                 f"{error}; reading legacy tables takes CAP_NET_RAW as well as CAP_NET_ADMIN"
             ) from error
+        if not kernel_lacks_it(error):
+            raise  # it may be in use, and work again in a moment
         log.debug("One variant of iptables does not work here", v=2, variant=tools.label, err=str(error))
         return None
     hints = sorted(_HINTS & tables.get("mangle", {}).keys())
