@@ -6,9 +6,13 @@ from tests.forwarding.conftest import eventually
 from userproxy.forwarding.deadlines import DeadlineQueue
 
 
+def fail(item: object, error: Exception) -> None:
+    raise AssertionError(item) from error
+
+
 async def test_what_stays_expires_in_order_and_what_is_discarded_does_not() -> None:
     expired: list[int] = []
-    queue = DeadlineQueue[int](asyncio.get_running_loop(), 0.02, expired.append)
+    queue = DeadlineQueue[int](asyncio.get_running_loop(), 0.02, expired.append, fail)
     for n in range(10):
         queue.add(n)
     for n in (0, 3, 9):
@@ -26,14 +30,14 @@ async def test_an_expired_item_may_come_back() -> None:
         if len(expired) < 3:
             queue.add(item)
 
-    queue = DeadlineQueue[str](asyncio.get_running_loop(), 0.01, once_more)
+    queue = DeadlineQueue[str](asyncio.get_running_loop(), 0.01, once_more, fail)
     queue.add("a")
     await eventually(lambda: len(expired) == 3)
     assert len(queue) == 0
 
 
 async def test_an_empty_queue_lets_its_timer_run_out() -> None:
-    queue = DeadlineQueue[str](asyncio.get_running_loop(), 0.01, lambda _item: None)
+    queue = DeadlineQueue[str](asyncio.get_running_loop(), 0.01, lambda _item: None, fail)
     queue.add("a")
     queue.discard("a")
     await eventually(lambda: queue._timer is None)
@@ -41,10 +45,27 @@ async def test_an_empty_queue_lets_its_timer_run_out() -> None:
 
 async def test_cancelling_forgets_everything() -> None:
     expired: list[str] = []
-    queue = DeadlineQueue[str](asyncio.get_running_loop(), 0.01, expired.append)
+    queue = DeadlineQueue[str](asyncio.get_running_loop(), 0.01, expired.append, fail)
     queue.add("a")
     queue.cancel()
-    other = DeadlineQueue[str](asyncio.get_running_loop(), 0.03, expired.append)
+    other = DeadlineQueue[str](asyncio.get_running_loop(), 0.03, expired.append, fail)
     other.add("later")
     await eventually(lambda: bool(expired))
     assert expired == ["later"]
+
+
+async def test_an_item_that_fails_costs_the_others_nothing() -> None:
+    expired: list[int] = []
+    failed: list[tuple[int, str]] = []
+
+    def expire(item: int) -> None:
+        expired.append(1000 // item)
+
+    def note(item: int, error: Exception) -> None:
+        failed.append((item, type(error).__name__))
+
+    queue = DeadlineQueue[int](asyncio.get_running_loop(), 0.01, expire, note)
+    for number in (1, 0, 2):
+        queue.add(number)
+    await eventually(lambda: len(expired) == 2)
+    assert (expired, failed) == ([1000, 500], [(0, "ZeroDivisionError")])

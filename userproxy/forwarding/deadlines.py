@@ -12,13 +12,21 @@ class DeadlineQueue(Generic[Item]):
     """Calls `on_expired(item)` for items that stay in it for `seconds`.
 
     All items wait equally long, so the first in is the first to expire: one timer serves them all, and
-    adding and discarding are O(1). While it is empty no timer is armed beyond the last one.
+    adding and discarding are O(1). While it is empty no timer is armed beyond the last one. An exception of
+    `on_expired` goes to `on_failed(item, exception)`, and the other items have their turn.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, on_expired: Callable[[Item], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        seconds: float,
+        on_expired: Callable[[Item], None],
+        on_failed: Callable[[Item, Exception], None],
+    ) -> None:
         self._loop = loop
         self._seconds = seconds
         self._on_expired = on_expired
+        self._on_failed = on_failed
         self._deadlines: OrderedDict[Item, float] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -54,4 +62,7 @@ class DeadlineQueue(Generic[Item]):
         for item in expired:
             del self._deadlines[item]
         for item in expired:
-            self._on_expired(item)
+            try:
+                self._on_expired(item)
+            except Exception as error:  # noqa: BLE001 -- the others' time is over, too
+                self._on_failed(item, error)

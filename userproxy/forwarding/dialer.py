@@ -52,7 +52,7 @@ class Dialer:
         self._own = own
         self._ports = ports
         self._last_shortage = float("-inf")
-        self.limits = tuple(DeadlineQueue[Dial](loop, seconds, Dial.time_out) for seconds in TIME_LIMITS)
+        self.limits = tuple(DeadlineQueue[Dial](loop, seconds, Dial.time_out, poller.failed) for seconds in TIME_LIMITS)
 
     def connect(self, endpoint: Endpoint) -> tuple[SocketType | None, int]:
         """A socket that connects to `endpoint`, and errno as of `connect_ex`; ELOOP and no socket if that is ourselves.
@@ -157,7 +157,13 @@ class Dial:
         return self._tried[-1] if self._tried else None
 
     def start(self) -> None:
-        """Try endpoints until one answers or is under way."""
+        """Try endpoints until one answers or is under way. What goes wrong ends this dial alone."""
+        try:
+            self._try_endpoints()
+        except Exception as error:  # noqa: BLE001 -- whoever called has other clients to care for
+            self._dialer.poller.failed(self, error)
+
+    def _try_endpoints(self) -> None:
         dialer = self._dialer
         while not self.closed and self._attempt + 1 < len(TIME_LIMITS):
             endpoint = self._balancer.pick(self._address, dialer.loop.time(), self._tried)
@@ -217,9 +223,9 @@ class Dial:
             self._give_up_backend(os.strerror(error))
             self.start()
             return
-        self.closed = True
-        self._backend = None
         self._on_connected(self, backend, events)
+        self._backend = None
+        self.closed = True
 
     def _give_up_backend(self, reason: str) -> None:
         self.failures += 1
@@ -244,5 +250,5 @@ class Dial:
     def _fail(self) -> None:
         if not self.closed:
             self.closed = True
-            self._balancer.forget(self._address)
             self._on_failed(self)
+            self._balancer.forget(self._address)

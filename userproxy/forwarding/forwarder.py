@@ -110,13 +110,16 @@ class _Service:
         self.connections: set[Dial | Relay] = set()
         self.listener: ProtocolListener | None = None
 
-    def end_unknown(self, known: frozenset[Endpoint]) -> None:
+    def end_unknown(self, known: frozenset[Endpoint], failed: Callable[[Dial | Relay, Exception], None]) -> None:
         """Reset the connections to endpoints that are not known; who is still being dialled for gets another one."""
         for connection in [each for each in self.connections if each.endpoint not in known]:
-            if isinstance(connection, Relay):
-                connection.abort()
-            else:
-                connection.turn_away("the endpoint is gone")
+            try:
+                if isinstance(connection, Relay):
+                    connection.abort()
+                else:
+                    connection.turn_away("the endpoint is gone")
+            except Exception as error:  # noqa: BLE001 -- the snapshot counts for the others, too
+                failed(connection, error)
 
 
 class Forwarder:
@@ -130,7 +133,7 @@ class Forwarder:
         self._poller = Poller(loop)
         self._budget = DescriptorBudget(loop, options.descriptor_limit, options.kept_descriptors)
         self._pipes = PipePool(self._budget)
-        self._half_open = DeadlineQueue[Relay](loop, options.half_open_timeout, Relay.expire)
+        self._half_open = DeadlineQueue[Relay](loop, options.half_open_timeout, Relay.expire, self._poller.failed)
         source_ports = SourcePorts(loop.time)
         self._relays = RelayContext(self._poller, self._pipes, self._half_open, source_ports)
         self._own = OwnAddresses()
@@ -155,6 +158,11 @@ class Forwarder:
     def active(self) -> int:
         """Connections now, those still being dialled included."""
         return self._active
+
+    @property
+    def handler_failures(self) -> Mapping[Protocol, int]:
+        """Clients and datagrams given up because of a bug, by protocol. May be read in any thread."""
+        return {Protocol.TCP: self._poller.failures.count, Protocol.UDP: self._udp.poller.failures.count}
 
     @property
     def flows(self) -> int:
@@ -201,9 +209,9 @@ class Forwarder:
         if snapshot.known is not None:
             known = frozenset(snapshot.known)
             key = (snapshot.listener.service_port, snapshot.listener.family)
-            service.end_unknown(known)
+            service.end_unknown(known, self._poller.failed)
             for closed in [each for each in self._closed if (each.name.service_port, each.name.family) == key]:
-                closed.end_unknown(known)
+                closed.end_unknown(known, self._poller.failed)
 
     def close(self, listener: ListenerName) -> None:
         """Stop listening; established connections go on."""
@@ -267,16 +275,21 @@ class Forwarder:
 
     def _listen_tcp(self, service: _Service, preferred_port: int | None) -> ProtocolListener:
         sock = self._bind(ListeningSocket, service.name.family, preferred_port)
+        try:
+            listener = Listener(
+                self._loop,
+                self._poller,
+                self._budget,
+                service.name,
+                sock,
+                partial(self._accepted, service),
+                portals_only=self._options.portals_only,
+            )
+        except OSError as error:
+            sock.close()
+            raise PortUnavailableError(f"its listener cannot be watched: {error.strerror}") from error
         self._own.add(service.name.family, sock.getsockname()[0], sock.port)
-        return Listener(
-            self._loop,
-            self._poller,
-            self._budget,
-            service.name,
-            sock,
-            partial(self._accepted, service),
-            portals_only=self._options.portals_only,
-        )
+        return listener
 
     def _listen_udp(self, service: _Service, preferred_port: int | None) -> ProtocolListener:
         service.statistics = statistics = UdpStatistics()
@@ -302,8 +315,6 @@ class Forwarder:
         raise PortUnavailableError(f"no free port was found on {host} among {self._ports.source}")
 
     def _accepted(self, service: _Service, client: SocketType, address: str) -> None:
-        service.statistics.accepted += 1
-        service.statistics.active += 1
         dial = Dial(
             self._dialer,
             service.name,
@@ -313,17 +324,22 @@ class Forwarder:
             partial(self._connected, service),
             partial(self._unserved, service),
         )
+        service.statistics.accepted += 1
+        service.statistics.active += 1
         service.connections.add(dial)
         self._active += 1
         self._idle.clear()
         dial.start()
 
     def _connected(self, service: _Service, dial: Dial, backend: SocketType, events: int) -> None:
-        service.statistics.dial_failures += dial.failures
         relay = Relay(self._relays, dial.client, backend, dial.endpoint, partial(self._relayed, service))
+        service.statistics.dial_failures += dial.failures
         service.connections.add(relay)
         service.connections.discard(dial)
-        relay.start(events)
+        try:
+            relay.start(events)
+        except Exception as error:  # noqa: BLE001 -- the dial has ended well, so this is not for whoever called it
+            self._poller.failed(relay, error)
 
     def _unserved(self, service: _Service, dial: Dial) -> None:
         service.statistics.dial_failures += dial.failures

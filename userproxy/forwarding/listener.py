@@ -16,14 +16,15 @@ log = structlog.get_logger()
 
 _ACCEPTS_PER_TURN: Final = 64
 _RETRY_SECONDS: Final = 1.0
-"""Pause after an accept(2) error that is neither the client's nor a shortage; the original loops without one."""
+"""Pause after an error of accept(2), or of ours, that is neither a client's nor a shortage; the original has none."""
 
 
 class Listener:
     """Accepts clients while descriptors last and hands them to `on_client(socket, address)`.
 
     Each accepted client has two descriptors taken from the budget, its own and its backend's; whoever
-    ends the connection gives them back. With `portals_only` a client that dialled the listener itself,
+    ends the connection gives them back. A client that `on_client` raises an exception for is reset and accounted for
+    here, and the next one is served. With `portals_only` a client that dialled the listener itself,
     rather than a portal that leads to it, is reset: the random port is no way around portal rules.
 
     Until a snapshot says SERVE it refuses clients as a closed port does.
@@ -77,15 +78,15 @@ class Listener:
         """Serve the clients that the kernel has already accepted for us, then refuse new ones."""
         if not self._closed:
             self._accept_all()
-            self.abort()
-
-    def abort(self) -> None:
-        """Refuse new clients at once."""
-        if not self._closed:
             self._closed = True
             self._accepting = False
             self._budget.give(1)
             self._poller.close(self._socket)
+
+    def abort(self) -> None:
+        """Accepting has failed: go on after a pause. For the poller."""
+        if not self._closed:
+            self._loop.call_later(_RETRY_SECONDS, self._resume)
 
     def _set_verdict(self) -> None:
         if self._closed:
@@ -109,11 +110,17 @@ class Listener:
         self._poller.again(self._on_event, self)
 
     def _accept_all(self) -> None:
-        while self._accept_one():
-            pass
+        try:
+            while self._accept_one():
+                pass
+        except Exception as error:  # noqa: BLE001 -- it is to close all the same
+            self._poller.failures.note(error)
 
     def _resume(self) -> None:
-        self._on_event(0)
+        try:
+            self._on_event(0)
+        except Exception as error:  # noqa: BLE001 -- whoever calls has other listeners to care for
+            self._poller.failed(self, error)
 
     def _accept_one(self) -> bool:
         """Whether to go on: False once nobody waits, or nobody can be served now."""
@@ -127,14 +134,24 @@ class Listener:
         except OSError as error:
             self._budget.give(PER_CONNECTION)
             return self._survive(error)
-        if self._portals_only and is_direct(client, self.port):
-            reset_on_close(client)
-            client.close()
-            self._budget.give(PER_CONNECTION)
-            log.debug("Client refused: it dialled the local port, not a portal", v=2, service_port=str(self.name))
-            return True
-        self._on_client(client, address)
+        try:
+            self._hand_over(client, address)
+        except Exception as error:  # noqa: BLE001 -- one client's bug must not cost the others
+            self._poller.failures.note(error)
+            self._refuse(client)
         return True
+
+    def _hand_over(self, client: SocketType, address: str) -> None:
+        if self._portals_only and is_direct(client, self.port):
+            log.debug("Client refused: it dialled the local port, not a portal", v=2, service_port=str(self.name))
+            self._refuse(client)
+        else:
+            self._on_client(client, address)
+
+    def _refuse(self, client: SocketType) -> None:
+        reset_on_close(client)
+        client.close()
+        self._budget.give(PER_CONNECTION)
 
     def _survive(self, error: OSError) -> bool:
         if isinstance(error, BlockingIOError):

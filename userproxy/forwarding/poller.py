@@ -6,9 +6,7 @@ from collections.abc import Callable
 from socket import SocketType
 from typing import Protocol
 
-import structlog
-
-log = structlog.get_logger()
+from userproxy.forwarding.failures import HandlerFailures
 
 READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 WRITABLE = select.EPOLLOUT
@@ -29,9 +27,10 @@ Handler = Callable[[int], None]
 
 
 class Owner(Protocol):
-    """Whoever has sockets at the poller: told to let go of them if a handler of its own fails."""
+    """Whoever has sockets at the poller."""
 
-    def abort(self) -> None: ...
+    def abort(self) -> None:
+        """A handler of its own has failed: end what it was about."""
 
 
 class Poller:
@@ -50,15 +49,20 @@ class Poller:
         self._handlers: dict[int, tuple[Handler, Owner]] = {}
         self._closing: list[SocketType] = []
         self._again: dict[Handler, Owner] = {}
+        self.failures = HandlerFailures(loop.time)
+        """What handlers have failed to handle."""
         loop.add_reader(self._epoll.fileno(), self._drain)
 
     def __len__(self) -> int:
         return len(self._handlers)
 
     def add(self, descriptor: int, handler: Handler, owner: Owner) -> None:
-        """Watch a socket; its present state is reported at once, as a first event."""
-        self._handlers[descriptor] = (handler, owner)
+        """Watch a socket; its present state is reported at once, as a first event.
+
+        Raises OSError where the kernel can watch no more (epoll_ctl(2), ENOSPC and ENOMEM).
+        """
         self._epoll.register(descriptor, _EVERYTHING)
+        self._handlers[descriptor] = (handler, owner)
 
     def replace(self, descriptor: int, handler: Handler, owner: Owner) -> None:
         """Give a watched socket another handler; nothing is reported anew."""
@@ -89,6 +93,14 @@ class Poller:
             self._loop.call_soon(self._run_again)
         self._again[handler] = owner
 
+    def failed(self, owner: Owner, error: Exception) -> None:
+        """Count a handler's failure, and have `owner` end what it was about: nobody else is to notice."""
+        self.failures.note(error)
+        try:
+            owner.abort()
+        except Exception as again:  # noqa: BLE001 -- the same bug, perhaps
+            self.failures.note(again)
+
     def shut_down(self) -> None:
         """Stop watching altogether. Sockets still watched stay open: they are their owners'."""
         self.close_now()
@@ -111,7 +123,7 @@ class Poller:
                 try:
                     entry[0](events)
                 except Exception as error:  # noqa: BLE001 -- one connection's bug must not lose the others' edges
-                    self._failed(entry[1], error)
+                    self.failed(entry[1], error)
         if self._closing:
             self.close_now()
 
@@ -121,8 +133,4 @@ class Poller:
             try:
                 handler(ANOTHER_TURN)
             except Exception as error:  # noqa: BLE001 -- as above
-                self._failed(owner, error)
-
-    def _failed(self, owner: Owner, error: Exception) -> None:
-        log.error("A connection is given up: its handler failed, which is a bug in userproxy", exc_info=error)
-        owner.abort()
+                self.failed(owner, error)

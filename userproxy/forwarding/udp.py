@@ -151,8 +151,8 @@ class DatagramPoller(Poller):
 
     def add(self, descriptor: int, handler: Handler, owner: Owner) -> None:
         """Watch a socket for datagrams and errors; its present state is reported at once."""
-        self._handlers[descriptor] = (handler, owner)
         self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLET)
+        self._handlers[descriptor] = (handler, owner)
 
     def close(self, sock: SocketType) -> None:
         """Stop watching a socket and close it at once, so that the next flow may have its descriptor.
@@ -168,8 +168,8 @@ class DatagramPoller(Poller):
 
         To be told once more costs less than a read that finds nothing.
         """
-        self._handlers[descriptor] = (handler, owner)
         self._epoll.register(descriptor, select.EPOLLIN)
+        self._handlers[descriptor] = (handler, owner)
 
     def _handle(self, batch: list[tuple[int, int]]) -> None:
         super()._handle(batch)
@@ -363,8 +363,10 @@ class UdpFlow(Flow):
         """End the flow. What its endpoint still answers is lost."""
         if not self._closed:
             self._closed = True
-            self._release_socket()
-            self.listener.closed(self)
+            try:
+                self._release_socket()
+            finally:
+                self.listener.closed(self)
 
     abort = close
 
@@ -430,6 +432,7 @@ class UdpListener:
         self._verdict: Verdict | None = None
         self._wanted = Verdict.REJECT
         self._retry: asyncio.TimerHandle | None = None
+        self._watched = False
         self._lagging = False
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -485,7 +488,10 @@ class UdpListener:
             self.plane.budget.give(1)
             self.plane.poller.close(self._socket)
 
-    abort = close
+    def abort(self) -> None:
+        """Receiving has failed: go on after a pause. For the poller."""
+        if not self._closed:
+            self.plane.loop.call_later(_RETRY_SECONDS, self._resume)
 
     def closed(self, flow: UdpFlow) -> None:
         """Account for a flow that has ended. For flows."""
@@ -533,28 +539,41 @@ class UdpListener:
         now = self.now()
         sent = size_sent = 0
         for size, client, start in zip(inbox.sizes[:count].tolist(), inbox.clients, inbox.starts, strict=False):
-            flow = flows.get(memory[client])
-            if flow is None or now >= flow.due:
-                flow = self._review(flow, memory[client], start, now)
-                if flow is None:
-                    self.statistics.unserved += 1
-                    continue
-            payload: bytes | memoryview
-            if size <= KEPT_BYTES:
-                payload = kept = memory[start : start + size]
-            else:
-                payload, kept = inbox.view[start : start + size], _LARGE
             try:
-                flow.send(payload)
-            except OSError as error:
-                if not self._send_elsewhere(flow, payload, error, now):
-                    self.statistics.unsent += 1
-                    continue
+                flow = flows.get(memory[client])
+                if flow is None or now >= flow.due:
+                    flow = self._review(flow, memory[client], start, now)
+                    if flow is None:
+                        self.statistics.unserved += 1
+                        continue
+                payload: bytes | memoryview
+                if size <= KEPT_BYTES:
+                    payload = kept = memory[start : start + size]
+                else:
+                    payload, kept = inbox.view[start : start + size], _LARGE
+                try:
+                    flow.send(payload)
+                except OSError as error:
+                    if not self._send_elsewhere(flow, payload, error, now):
+                        self.statistics.unsent += 1
+                        continue
+            except Exception as error:  # noqa: BLE001 -- one client's bug must not cost the others their datagrams
+                self._give_up(memory[client], error)
+                continue
             flow.unanswered = kept
             sent += 1
             size_sent += size
         self.statistics.datagrams_up += sent
         self.statistics.bytes_up += size_sent
+
+    def _give_up(self, client: bytes, error: Exception) -> None:
+        """Drop a client's datagram, and its flow, which a new one may replace."""
+        self.statistics.unserved += 1
+        flow = self.flows.by_client.get(client)
+        if flow is None:
+            self.plane.poller.failures.note(error)
+        else:
+            self.plane.poller.failed(flow, error)
 
     def _review(self, flow: UdpFlow | None, client: bytes, start: int, now: float) -> UdpFlow | None:
         """A client's first datagram, or the first for some time: its flow, or None if nobody can serve it."""
@@ -575,9 +594,13 @@ class UdpListener:
     def _open(self, client: bytes, place: int, now: float) -> UdpFlow | None:
         if not self.plane.make_room(self):
             return None
-        flow = UdpFlow(self, client, self._inbox.address(place), self._inbox.addressee(place), now)
-        if not flow.dial(now):
-            self.plane.budget.give(1)
+        flow = None
+        try:
+            flow = self._dialled(client, place, now)
+        finally:
+            if flow is None:
+                self.plane.budget.give(1)
+        if flow is None:
             return None
         self.flows.add(flow, now)
         self.plane.quota.add(self.flows)
@@ -585,6 +608,14 @@ class UdpListener:
         self.statistics.active += 1
         self._arm()
         return flow
+
+    def _dialled(self, client: bytes, place: int, now: float) -> UdpFlow | None:
+        flow = UdpFlow(self, client, self._inbox.address(place), self._inbox.addressee(place), now)
+        try:
+            return flow if flow.dial(now) else None
+        except BaseException:
+            flow.close()
+            raise
 
     def _send_elsewhere(self, flow: UdpFlow, payload: bytes | memoryview, error: OSError, now: float) -> bool:
         """Whether a datagram that send(2) refused has been sent after all. The error may be an earlier one's."""
@@ -611,9 +642,10 @@ class UdpListener:
         if self._wanted is self._verdict:
             return
         before, verdict = self._verdict, self._wanted
-        if before is None:
-            self.plane.poller.add(self.descriptor, self._on_event, self)
         try:
+            if not self._watched:
+                self.plane.poller.add(self.descriptor, self._on_event, self)
+                self._watched = True
             if verdict is Verdict.REJECT:
                 self._socket.refuse()
             elif before is Verdict.REJECT:
@@ -651,10 +683,17 @@ class UdpListener:
     def _expire(self) -> None:
         self._timer = None
         for flow in self.flows.expired(self.now()):
-            flow.close()
+            try:
+                flow.close()
+            except Exception as error:  # noqa: BLE001 -- the others' time is over, too
+                self.plane.poller.failures.note(error)
         self._arm()
 
     def _survive(self, number: int) -> None:
         if number != errno.EAGAIN:
             log.error("Receiving pauses", service_port=str(self.name), reason=OSError(number).strerror)
-            self.plane.loop.call_later(_RETRY_SECONDS, self._on_event, READABLE)
+            self.plane.loop.call_later(_RETRY_SECONDS, self._resume)
+
+    def _resume(self) -> None:
+        if not self._closed:
+            self.plane.poller.again(self._on_event, self)

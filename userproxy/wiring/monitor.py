@@ -10,6 +10,7 @@ from userproxy.config import Settings, configz
 from userproxy.model import IPFamily, Node
 from userproxy.routing.services import NoLocalEndpoints
 from userproxy.telemetry.connections import ConnectionBudget
+from userproxy.telemetry.data_plane import DataPlane, DataPlaneCollector
 from userproxy.telemetry.health import Health
 from userproxy.telemetry.metrics import Metrics
 from userproxy.telemetry.moments import now
@@ -105,6 +106,10 @@ class Monitor:
     def node_seen(self, node: Node) -> None:
         """Our own Node as it is now: it decides whether load balancers may send here."""
         self._health.node_seen(node)
+
+    def watch(self, data_plane: DataPlane) -> None:
+        """Show the figures of the data plane among the metrics."""
+        self._metrics.registry.register(DataPlaneCollector(data_plane))
 
     def ask_for_nodes(self, listed: Callable[[], bool]) -> None:
         """Have `listed` asked whether the source has told of Nodes at all."""

@@ -124,6 +124,7 @@ class _Proxy:
             ),
             Random(),  # noqa: S311 -- spreads load, keeps no secret
         )
+        self._monitor.watch(self._forwarder)
         self._truth: Truth | None = None
         self._families = [
             FamilyProxy(
