@@ -17,7 +17,7 @@ SLICE = (
 BROKEN = {
     "syntax": ("apiVersion: v1\nkind: [", ["line 3"]),
     "tab": ("a:\n\tb: 1\n", ["line 2"]),
-    "scalar": ("just words", ["just words"]),
+    "scalar": ("just words", ["text is not a Kubernetes object"]),
     "no-kind": ("apiVersion: v1\nmetadata: {name: bad}\n", ["kind", "missing"]),
     "twice": ("kind: Service\nkind: Service\n", ["kind", "twice"]),
     "port-range": (f"{SERVICE}, ports: [{{port: 70000}}]}}\n", ["spec.ports[0].port", "70000", "1..65535"]),
@@ -63,7 +63,7 @@ BROKEN = {
         ["endpoints[0].addresses[0]", '"10.0.0.300"'],
     ),
     "slice-family": (
-        f"{SLICE}addressType: IPv6\nendpoints: [{{addresses: [10.0.0.3]}}]\n",
+        f"{SLICE.replace('bad-1', 'bad-2')}addressType: IPv6\nendpoints: [{{addresses: [10.0.0.3]}}]\n",
         ["endpoints[0].addresses[0]", '"10.0.0.3"', "IPv6"],
     ),
     "slice-type": (f"{SLICE}addressType: IP\n", ["addressType", '"IP"']),
