@@ -540,10 +540,13 @@ class TestProblems:
             Problem(name, ProblemKind.BAD_ANNOTATION, "second"),
         }
 
-    def test_only_the_family_of_the_first_cluster_ip_tells(self) -> None:
-        second = routed(self.SERVICE, scope=IPV6)
-        assert [port.name.port for port in second.ports] == ["http"]
-        assert second.left_out == ()
-        turned = replace(self.SERVICE, cluster_ips=("fd00::10", "10.96.0.10"))
-        assert routed(turned).left_out == ()
-        assert len(routed(turned, scope=IPV6).left_out) == 3
+    def test_one_family_tells_and_it_is_one_that_the_node_serves(self) -> None:
+        """A node may have no IPv6, and nobody would hear of it where the Service's first cluster IP decided."""
+        for ips in (("10.96.0.10", "fd00::10"), ("fd00::10", "10.96.0.10")):
+            service = replace(self.SERVICE, cluster_ips=ips)
+            assert len(routed(service).left_out) == 3
+            second = routed(service, scope=IPV6)
+            assert [port.name.port for port in second.ports] == ["http"]
+            assert second.left_out == ()
+        alone = replace(self.SERVICE, cluster_ips=("fd00::10",))
+        assert len(routed(alone, scope=IPV6).left_out) == 3

@@ -130,7 +130,7 @@ def service_ports(state: ServiceState, scope: Scope) -> Routed:
         )
     return Routed(
         tuple(ports),
-        _problems(service) if of_family(service.cluster_ips[:1], scope.family) else (),
+        _problems(service) if _tells(scope.family, service) else (),
         health_check=(
             HealthCheck(service.key, health_check_port, _local_ready(state, scope))
             if ports and health_check_port
@@ -225,6 +225,11 @@ def _balancers(service: Service, spec: PortSpec, scope: Scope) -> tuple[Endpoint
         return ()
     ips = of_family(service.balancer_ips, scope.family)
     return tuple(Endpoint(ip, port) for ip in ips for port in (spec.port, spec.node_port) if port)
+
+
+def _tells(family: IPFamily, service: Service) -> bool:
+    """Whether this family tells what no family serves: IPv4, which every node has, where the Service has it."""
+    return family is IPFamily.IPV4 or not of_family(service.cluster_ips, IPFamily.IPV4)
 
 
 def _problems(service: Service) -> tuple[Problem, ...]:
