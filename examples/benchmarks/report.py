@@ -30,6 +30,8 @@ METRICS = (
     Metric("bulk_cpu_s_per_gb", "CPU/GB", "s", 3),
     Metric("latency_p50_us", "latency p50", "us", 1),
     Metric("latency_p99_us", "latency p99", "us", 1),
+    Metric("beside_p50_us", "beside bulk p50", "us", 0),
+    Metric("beside_p99_us", "beside bulk p99", "us", 0, {"haproxy": 1.5}),
     Metric("udp_cpu_us", "CPU/UDP round trip", "us", 2, {"nginx": 1.1, "go": 0.85}),
 )
 _KEYS = tuple(metric.key for metric in METRICS)

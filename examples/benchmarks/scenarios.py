@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 from msgspec import Struct
 
-from examples.benchmarks.measure import MeasureError, settled_cpu_seconds
+from examples.benchmarks.measure import MeasureError, cpu_seconds, settled_cpu_seconds
 from examples.benchmarks.peers import Network, Peer, Way
 from examples.benchmarks.processes import (
     StartError,
@@ -23,6 +23,9 @@ from examples.benchmarks.processes import (
 
 BACKENDS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 _START_LIMIT = 20.0
+_BULK = 32 << 20
+"""Bytes of a large reply."""
+
 _SERVER = {Network.TCP: "backend", Network.UDP: "echo"}
 _ANSWERS: dict[Network, Callable[[tuple[str, int]], bool]] = {
     Network.TCP: serves_requests,
@@ -38,6 +41,7 @@ class Scenario(Struct, frozen=True):
     """One kind of load: requests of 100 bytes for replies of `size` bytes, over so many connections.
 
     Over UDP, datagrams of `size` bytes that come back, from so many sockets with one under way each.
+    Meanwhile `bulk_beside` other connections load one large reply after the other, as fast as they get them.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Scenario(Struct, frozen=True):
     reconnect: bool = False
     limit: float = 60.0
     network: Network = Network.TCP
+    bulk_beside: int = 0
 
 
 class LoadResult(Struct, frozen=True):
@@ -83,23 +88,26 @@ def scenarios(*, quick: bool) -> tuple[Scenario, ...]:
     return (
         Scenario("keepalive", 64, count=100_000 // part, warm_up=20_000 // part),
         Scenario("connection", 16, count=5_000 // part, warm_up=1_000 // part, reconnect=True),
-        Scenario("bulk", 4, count=64 // part, warm_up=8, size=32 << 20),
+        Scenario("bulk", 4, count=64 // part, warm_up=8, size=_BULK),
         Scenario("latency", 1, count=10_000 // part, warm_up=2_000 // part),
+        Scenario("beside", 1, count=500 // part, warm_up=50 // part, bulk_beside=16),
         Scenario("udp", 32, count=200_000 // part, warm_up=20_000 // part, size=64, network=Network.UDP),
     )
 
 
-def metrics_of(scenario: str, load: LoadResult, cpu_seconds: float) -> dict[str, float]:
+def metrics_of(scenario: str, load: LoadResult, cpu: float) -> dict[str, float]:
     """The metrics of one finished load, by the keys of report.METRICS."""
     match scenario:
         case "keepalive":
-            return {"keepalive_cpu_us": cpu_seconds / load.requests * 1e6}
+            return {"keepalive_cpu_us": cpu / load.requests * 1e6}
         case "connection":
-            return {"connection_cpu_us": cpu_seconds / load.requests * 1e6}
+            return {"connection_cpu_us": cpu / load.requests * 1e6}
         case "bulk":
-            return {"bulk_cpu_s_per_gb": cpu_seconds / (load.bytes / 1e9)}
+            return {"bulk_cpu_s_per_gb": cpu / (load.bytes / 1e9)}
         case "udp":
-            return {"udp_cpu_us": cpu_seconds / load.requests * 1e6}
+            return {"udp_cpu_us": cpu / load.requests * 1e6}
+        case "beside":
+            return {"beside_p50_us": load.p50_us, "beside_p99_us": load.p99_us}
         case _:
             return {"latency_p50_us": load.p50_us, "latency_p99_us": load.p99_us}
 
@@ -159,16 +167,31 @@ def _measure_all(peer: Peer, program: str, bench: Bench, wanted: Sequence[Scenar
 def _measure(scenario: Scenario, proxy: int, bench: Bench) -> dict[str, float]:
     """The load says when it is warm and when it is done, and keeps its connections open at both moments."""
     log = bench.directory / "load.log"
-    with running(_client_command(scenario, bench), log, piped=True) as client:
+    clock = cpu_seconds if scenario.bulk_beside else settled_cpu_seconds
+    with _bulk_beside(scenario, bench), running(_client_command(scenario, bench), log, piped=True) as client:
         _line(client, log)
-        before = settled_cpu_seconds(proxy)
+        before = clock(proxy)
         _say(client, "go\n")
         result = msgspec.json.decode(_line(client, log), type=LoadResult)
-        used = settled_cpu_seconds(proxy) - before
+        used = clock(proxy) - before
     if result.failed:
         total = result.requests + result.failed
         raise LoadError(f"{result.failed} of {total} requests failed: {result.first_error}")
     return metrics_of(scenario.name, result, used)
+
+
+@contextmanager
+def _bulk_beside(scenario: Scenario, bench: Bench) -> Iterator[None]:
+    """The connections that load large replies meanwhile, without end."""
+    if not scenario.bulk_beside:
+        yield
+        return
+    endless = Scenario("bulk", scenario.bulk_beside, 1_000_000, scenario.bulk_beside, size=_BULK, limit=scenario.limit)
+    log = bench.directory / "beside.log"
+    with running(_client_command(endless, bench), log, piped=True) as client:
+        _line(client, log)
+        _say(client, "go\n")
+        yield
 
 
 def _client_command(scenario: Scenario, bench: Bench) -> tuple[str, ...]:

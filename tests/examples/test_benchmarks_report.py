@@ -80,6 +80,7 @@ def test_every_scenario_yields_known_metrics(scenario: str) -> None:
         "bulk": {"bulk_cpu_s_per_gb": 0.25},
         "udp": {"udp_cpu_us": 500.0},
         "latency": {"latency_p50_us": 40.0, "latency_p99_us": 90.0},
+        "beside": {"beside_p50_us": 40.0, "beside_p99_us": 90.0},
     }
     found = metrics_of(scenario, load, 0.5)
     assert found == expected[scenario]

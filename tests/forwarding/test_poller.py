@@ -4,7 +4,9 @@ import asyncio
 import fcntl
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
@@ -101,6 +103,48 @@ async def test_another_turn_comes_after_the_others(poller: Poller, owner: Owner)
     assert turns == []
     await eventually(lambda: bool(turns))
     assert turns == [ANOTHER_TURN]
+
+
+async def test_events_come_between_turns(poller: Poller, owner: Owner, pairs: Pairs) -> None:
+    (near, far), *_ = pairs
+    turns: list[int] = []
+    seen: list[int] = []
+
+    def take_a_millisecond(_events: int) -> None:
+        end = time.monotonic() + 0.001
+        while time.monotonic() < end:
+            pass
+        if not turns:
+            far.send(b"x")
+        turns.append(1)
+
+    handlers = [partial(take_a_millisecond) for _ in range(20)]
+    poller.add(near.fileno(), lambda events: seen.append(len(turns)) if events & READABLE else None, owner)
+    for handler in handlers:
+        poller.again(handler, owner)
+    await eventually(lambda: len(turns) == len(handlers))
+    assert seen
+    assert seen[0] < 5
+
+
+async def test_who_asks_for_turn_after_turn_has_them_in_turn_with_others(poller: Poller, owner: Owner) -> None:
+    turns: list[str] = []
+
+    def ask(name: str, handler: Callable[[int], None]) -> None:
+        turns.append(name)
+        if turns.count(name) < 3:
+            poller.again(handler, owner)
+
+    def one(_events: int) -> None:
+        ask("one", one)
+
+    def two(_events: int) -> None:
+        ask("two", two)
+
+    poller.again(one, owner)
+    poller.again(two, owner)
+    await eventually(lambda: len(turns) == 6)
+    assert turns == ["one", "two"] * 3
 
 
 async def test_a_failing_turn_costs_its_owner_alone(poller: Poller, owner: Owner) -> None:

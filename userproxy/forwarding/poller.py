@@ -2,6 +2,7 @@
 
 import asyncio
 import select
+import time
 from collections.abc import Callable
 from socket import SocketType
 from typing import Protocol
@@ -22,6 +23,9 @@ _EVERYTHING = select.EPOLLIN | select.EPOLLPRI | select.EPOLLOUT | select.EPOLLR
 _BATCH = 512
 _BATCHES_PER_TURN = 4
 """While one batch is dealt with the next arrives; asking again at once saves a turn of the loop, 4 % of a request."""
+
+_TURNS_SECONDS = 0.0005
+"""How long turns may keep events waiting, beyond the one that is being taken."""
 
 Handler = Callable[[int], None]
 
@@ -49,6 +53,7 @@ class Poller:
         self._handlers: dict[int, tuple[Handler, Owner]] = {}
         self._closing: list[SocketType] = []
         self._again: dict[Handler, Owner] = {}
+        self._turns_are_due = False
         self.failures = HandlerFailures(loop.time)
         """What handlers have failed to handle."""
         loop.add_reader(self._epoll.fileno(), self._drain)
@@ -88,10 +93,12 @@ class Poller:
             sock.close()
 
     def again(self, handler: Handler, owner: Owner) -> None:
-        """Call `handler` with ANOTHER_TURN after the others had their turn; once, however often it asks."""
-        if not self._again:
-            self._loop.call_soon(self._run_again)
+        """Call `handler` with ANOTHER_TURN after the others had their turn; once, however often it asks.
+
+        Turns are for what may take long. Between some of them events are looked at, so that what is short goes first.
+        """
         self._again[handler] = owner
+        self._run_again_soon()
 
     def failed(self, owner: Owner, error: Exception) -> None:
         """Count a handler's failure, and have `owner` end what it was about: nobody else is to notice."""
@@ -127,10 +134,21 @@ class Poller:
         if self._closing:
             self.close_now()
 
+    def _run_again_soon(self) -> None:
+        if self._again and not self._turns_are_due:
+            self._turns_are_due = True
+            self._loop.call_soon(self._run_again)
+
     def _run_again(self) -> None:
-        turns, self._again = self._again, {}
-        for handler, owner in turns.items():
+        self._turns_are_due = False
+        end = time.monotonic() + _TURNS_SECONDS
+        for _ in range(len(self._again)):
+            handler = next(iter(self._again))
+            owner = self._again.pop(handler)
             try:
                 handler(ANOTHER_TURN)
             except Exception as error:  # noqa: BLE001 -- as above
                 self.failed(owner, error)
+            if time.monotonic() >= end:
+                break
+        self._run_again_soon()

@@ -22,13 +22,13 @@ from typing import Final
 
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.pipes import PIPE_BYTES, Pipe, PipePool
-from userproxy.forwarding.poller import FAILED, HANGUP, READABLE, UNFINISHED, WRITABLE, Poller
+from userproxy.forwarding.poller import ANOTHER_TURN, FAILED, HANGUP, READABLE, UNFINISHED, WRITABLE, Poller
 from userproxy.forwarding.sockets import reset_on_close, unacknowledged
 from userproxy.forwarding.source_ports import SourcePorts
 from userproxy.model import Endpoint
 
 BUFFER_BYTES: Final = 64 * 1024
-_TURN_BYTES: Final = 4 * PIPE_BYTES
+_TURN_BYTES: Final = PIPE_BYTES
 """What one direction may move before the other connections get their turn."""
 
 _A_MESSAGE: Final = select.EPOLLIN | select.EPOLLOUT
@@ -117,8 +117,16 @@ class Relay:
     def on_events(self, source: "_Direction", events: int, size: int = _NOT_READ, sent: int = 0) -> None:
         """Whatever a socket has to say. `source` is the direction that reads from it.
 
-        `size` and `sent` are what `source` has read and sent of it already, if it has.
+        `size` and `sent` are what `source` has read and sent of it already, if it has. In a connection that moves much
+        at once it has not, and its turn comes when others have had theirs.
         """
+        if not self.closed and (self._upward.bulk or self._downward.bulk):
+            source.put_off(events)
+        else:
+            self.work(source, events, size, sent)
+
+    def work(self, source: "_Direction", events: int, size: int = _NOT_READ, sent: int = 0) -> None:
+        """Do what there is to do; arguments as for `on_events`."""
         if self.closed:
             return
         sink = self._downward if source is self._upward else self._upward
@@ -143,7 +151,7 @@ class Relay:
         self, direction: "_Direction", opposite: "_Direction", events: int, size: int = _NOT_READ, sent: int = 0
     ) -> None:
         if direction.pump(events, size, sent):
-            self._context.poller.again(direction.on_events, self)
+            direction.put_off(ANOTHER_TURN)
         elif direction.ended and opposite.ended:
             if direction is self._downward and self.endpoint is not None:
                 # The backend got its FIN first, so it is our side that has gone to TIME_WAIT.
@@ -174,6 +182,7 @@ class _Direction:
 
     __slots__ = (
         "_context",
+        "_due",
         "_pending",
         "_pipe",
         "_recv_into",
@@ -181,8 +190,10 @@ class _Direction:
         "_send",
         "_sink",
         "_source",
+        "_streak",
         "_view",
         "blocked",
+        "bulk",
         "count",
         "ended",
         "usual",
@@ -198,18 +209,24 @@ class _Direction:
         self._view = context.view
         self._pending: memoryview | None = None
         self._pipe: Pipe | None = None
+        self._streak = 0
+        """Bytes read by `pump` since the source was last found empty."""
+        self._due = 0
+        """Events that have been put off."""
         self.blocked = False
         """The sink took less than it was given; the rest waits here and nothing more is read."""
         self.ended = False
         """The source's FIN has arrived."""
+        self.bulk = False
+        """The source had more than a buffer could take, and has not slackened since."""
         self.usual = True
         """Whether `is_usual` held for both directions after the last event that was not a mere message."""
         self.count = 0
 
     @property
     def is_usual(self) -> bool:
-        """Nothing waits, nothing has ended, and bytes are copied."""
-        return not self.blocked and not self.ended and self._pipe is None
+        """Nothing waits, nothing has ended, and what comes is small."""
+        return not self.blocked and not self.ended and not self.bulk
 
     @property
     def delivered(self) -> int:
@@ -242,6 +259,15 @@ class _Direction:
             return
         self._relay.on_events(self, events, size, sent)
 
+    def put_off(self, events: int) -> None:
+        """Deal with events when those have been dealt with that take less time."""
+        self._due |= events
+        self._context.poller.again(self._take_turn, self._relay)
+
+    def _take_turn(self, _another: int) -> None:
+        events, self._due = self._due, 0
+        self._relay.work(self, events)
+
     def pump(self, events: int, size: int, sent: int) -> bool:
         """Move what there is. True if there may be more, because the turn was over.
 
@@ -259,12 +285,15 @@ class _Direction:
                 try:
                     size = self._recv_into(view)
                 except BlockingIOError:
+                    self._slacken()
                     return False
             if not size:
                 self.release_pipe()
                 self.ended = True
+                self.bulk = False
                 return False
             self.count += size
+            self._streak += size
             with contextlib.suppress(BlockingIOError):
                 sent += self._send(view[sent:size])
             if sent < size:
@@ -272,12 +301,14 @@ class _Direction:
                 self._pending = memoryview(bytes(view[sent:size]))
                 return False
             if size == BUFFER_BYTES:
+                self.bulk = True
                 moved += size
                 if moved >= _TURN_BYTES:
                     return True
                 if self._pipe is None:
                     self._pipe = self._context.pipes.borrow()
             elif not events & UNFINISHED:
+                self._slacken()
                 return False
             size, sent = _NOT_READ, 0
 
@@ -309,6 +340,13 @@ class _Direction:
             self._context.pipes.give_back(self._pipe)
             self._pipe = None
 
+    def _slacken(self) -> None:
+        """The source is empty: if that came soon, the next that comes is likely to be small, too."""
+        if self._streak < BUFFER_BYTES:
+            self.bulk = False
+            self.release_pipe()
+        self._streak = 0
+
     def _send_pending(self, data: memoryview) -> None:
         try:
             sent = self._send(data)
@@ -325,14 +363,13 @@ class _Direction:
         moved = 0
         while moved < _TURN_BYTES:
             try:
-                size = os.splice(self._source.fileno(), pipe.write_end, PIPE_BYTES, flags=_SPLICE_FLAGS)
+                size = os.splice(self._source.fileno(), pipe.write_end, _TURN_BYTES, flags=_SPLICE_FLAGS)
             except BlockingIOError:
                 size = 0
             if not size:
-                if moved < BUFFER_BYTES:
-                    self.release_pipe()
                 return False
             self.count += size
+            self._streak += size
             moved += size
             pipe.fill += size
             self._drain_pipe(pipe)
