@@ -199,10 +199,15 @@ class Tables:
         return present
 
     def write(self, groups: Groups) -> None:
-        """Makes the rules those of `groups`, by iptables-restore. Raises ConflictError where they are refused."""
-        self._standing = None
-        if change := self._difference(self.read(), self._adapted(groups.values())):
+        """Makes the rules those of `groups`, by iptables-restore. Raises ConflictError where they are refused.
+
+        The tables are read unless the last write of this kind told what they are.
+        """
+        present, self._standing = self._standing or self.read(), None
+        change = self._difference(present, self._adapted(groups.values()))
+        if change:
             self._bulk.apply(change)
+        self._standing = appended_and_deleted(present, change)
 
     def converge(self, groups: Collection[Group], *, verify: bool) -> bool:
         """Writes what differs until nothing does. One conflict with another program is forgiven.
