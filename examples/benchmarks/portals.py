@@ -64,22 +64,23 @@ async def measure(variant: str, count: int, rounds: int) -> list[Cost]:
     added = _binding(count)
     refused = Lead(Verdict.REJECT)
     without = structs.replace(bindings[count // 2], internal=refused, external=refused, on_node=refused)
-    flipped = [*bindings[: count // 2], without, *bindings[count // 2 + 1 :]]
     driver = IptablesDriver("127.0.0.1", IPFamily.IPV4)
     found: dict[str, list[tuple[float, float]]] = {}
 
-    async def step(name: str, wanted: Sequence[PortalBinding], *, verify: bool = False) -> None:
-        found.setdefault(name, []).append(await _timed(driver.sync(wanted, verify=verify)))
+    async def step(
+        name: str, changed: Sequence[PortalBinding], gone: Sequence[ServicePortName] = (), *, verify: bool = False
+    ) -> None:
+        found.setdefault(name, []).append(await _timed(driver.sync(changed, gone, verify=verify)))
 
     try:
         await step("first sync", bindings, verify=True)
         for _ in range(max(rounds // 5, 1)):
-            await step("nothing new, verified", bindings, verify=True)
+            await step("nothing new, verified", [], verify=True)
         for _ in range(rounds):
-            await step("one added", [*bindings[: count // 3], added, *bindings[count // 3 :]])  # names are sorted
-            await step("one removed", bindings)
-            await step("one loses its endpoints", flipped)
-            await step("one has endpoints again", bindings)
+            await step("one added", [added])
+            await step("one removed", [], [added.name])
+            await step("one loses its endpoints", [without])
+            await step("one has endpoints again", [bindings[count // 2]])
     finally:
         await driver.close()
     return [

@@ -3,7 +3,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -27,7 +27,7 @@ from tests.portals.examples import (
 )
 from tests.portals.strategies import binding_lists, local_traffics
 from userproxy.errors import KernelToolError
-from userproxy.model import IPFamily, Portal, PortalBinding, PortalKind
+from userproxy.model import IPFamily, Portal, PortalBinding, PortalKind, ServicePortName
 from userproxy.portals import iptables
 from userproxy.portals.iptables import MOST_UNREAD, IptablesDriver
 from userproxy.portals.programs import save
@@ -74,10 +74,21 @@ def with_driver(
     return node.run_loop(scenario)
 
 
+def with_gone(
+    steps: Iterable[Sequence[PortalBinding]],
+) -> Iterator[tuple[Sequence[PortalBinding], set[ServicePortName]]]:
+    """Lists of all bindings that there are to be as a driver is told of them: each with what is there no longer."""
+    before: set[ServicePortName] = set()
+    for bindings in steps:
+        names = {binding.name for binding in bindings}
+        yield bindings, before - names
+        before = names
+
+
 def sync(node: Network, tools: Tools, *steps: Sequence[PortalBinding]) -> None:
     async def work(driver: IptablesDriver) -> None:
-        for bindings in steps:
-            await driver.sync(bindings)
+        for bindings, gone in with_gone(steps):
+            await driver.sync(bindings, gone)
 
     with_driver(node, tools, work)
 
@@ -211,8 +222,9 @@ def test_whatever_is_wanted_stands_afterwards(node: Network, tools: Tools, data:
 
     async def work(driver: IptablesDriver) -> None:
         driver.set_local_traffic(local_traffic)
-        for bindings, verify in steps:
-            await driver.sync(bindings, verify=verify)
+        verified = (verify for _, verify in steps)
+        for (bindings, gone), verify in zip(with_gone(each for each, _ in steps), verified, strict=True):
+            await driver.sync(bindings, gone, verify=verify)
 
     with_driver(node, tools, work)
     standing = kernel(node, tools)
@@ -244,8 +256,8 @@ def test_a_small_change_is_written_unread_and_verified_later(
         assert reads
         monkeypatch.setattr(iptables, "save", counted)
         reads.clear()
-        for bindings in ([one, other], [other], [one], [one]):
-            await driver.sync(bindings, verify=False)
+        for bindings, gone in with_gone([[one], [one, other], [other], [one], [one]]):
+            await driver.sync(bindings, gone, verify=False)
         assert reads == []
         await driver.sync([one])
         assert reads
@@ -291,7 +303,7 @@ def test_damage_is_repaired_where_it_is_in_the_way_or_at_the_next_verified_sync(
         assert (await driver.sync([one, other])).differed
         assert not (await driver.sync([one, other])).differed
         shell(tools.restore, "--noflush", text=damage)
-        assert (await driver.sync([one], verify=False)).differed is seen
+        assert (await driver.sync([], [other.name], verify=False)).differed is seen
 
         def ours() -> bool:
             standing = parse_save(shell(tools.save))
@@ -302,7 +314,7 @@ def test_damage_is_repaired_where_it_is_in_the_way_or_at_the_next_verified_sync(
             )
 
         assert ours() is seen
-        assert (await driver.sync([one])).differed is not seen, "whoever repairs says so"
+        assert (await driver.sync([])).differed is not seen, "whoever repairs says so"
         assert ours()
 
     with_driver(node, tools, work)

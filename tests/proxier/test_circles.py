@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from tests.proxier.oracle import grant_portals, wanted_of
 from tests.proxier.test_plan import a_port
 from userproxy.model import Endpoint, Portal, PortalKind, Protocol, Route, ServicePort, ServicePortName, Verdict
 from userproxy.proxier.circles import Circles
-from userproxy.proxier.plan import Actual, grant_portals, plan_routes
+from userproxy.proxier.plan import Actual, plan_routes
 
 NAMES = ("a", "b", "c", "d")
 POD = Endpoint("10.0.0.1", 80)
@@ -183,11 +184,12 @@ targets = st.lists(st.sampled_from(NAMES), max_size=3).map(lambda names: tuple(m
 @given(st.lists(st.tuples(st.sampled_from(NAMES), targets), max_size=12))
 def test_no_history_of_changes_closes_a_circle(history: list[tuple[str, tuple[Endpoint, ...]]]) -> None:
     wanted = {port.name: port for port in map(with_endpoints, NAMES)}
-    actual = Actual()
+    actual = Actual(local_ports={listener: 1 for port in wanted.values() for listener in port.listeners})
     for name, endpoints in history:
         changed = with_endpoints(name, *endpoints)
         wanted[changed.name] = changed
-        for update in plan_routes(wanted, grant_portals(wanted.values()), [changed.name], actual):
+        edited = wanted_of(wanted.values())
+        for update in plan_routes([changed.name], edited, actual, Circles(edited.ports, edited.ways, ())):
             actual.snapshots[update.snapshot.listener] = update.snapshot
             assert {*update.snapshot.endpoints, *update.circular} == set(endpoints)
         leads = {each.service_port.name: set(found.endpoints) for each, found in actual.snapshots.items()}

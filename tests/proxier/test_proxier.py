@@ -32,8 +32,9 @@ from userproxy.model import (
 )
 from userproxy.portals.conntrack import ConntrackEntry
 from userproxy.proxier.flows import StaleFlows
-from userproxy.proxier.proxier import NodePortAddresses, Proxier
+from userproxy.proxier.proxier import Proxier
 from userproxy.proxier.stale import FlowEntry
+from userproxy.proxier.surroundings import NodePortAddresses
 from userproxy.routing.selection import Locality
 from userproxy.routing.services import NoLocalEndpoints, Scope
 
@@ -55,6 +56,8 @@ class World:
         self.taken_by_others: set[int] = set()
         self.listening: set[tuple[str, Protocol, int]] = set()
         self.kernel_refuses = False
+        self.may_write = asyncio.Event()
+        self.may_write.set()
         self.differs = False
         self.refused: dict[ServicePortName, str] = {}
         self.left_behind: dict[ServicePortName, tuple[int, ...]] = {}
@@ -117,15 +120,22 @@ class Portals:
     def __init__(self, world: World) -> None:
         self._world = world
         self.rule_counts: dict[str, int] = {}
+        self._wanted: dict[ServicePortName, PortalBinding] = {}
 
-    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> PortalSync:
+    async def sync(
+        self, bindings: Sequence[PortalBinding], gone: Collection[ServicePortName] = (), *, verify: bool = True
+    ) -> PortalSync:
         self._world.syncs += 1
+        self._wanted = {name: each for name, each in self._wanted.items() if name not in gone}
+        self._wanted |= {each.name: each for each in bindings}
+        await self._world.may_write.wait()
         if self._world.kernel_refuses:
             raise KernelToolError("iptables-restore ended with 4")
         if self._world.during_sync:
             self._world.during_sync.pop()()
-        self._world.bindings = list(bindings)
-        return PortalSync(verify and self._world.differs, self._world.refused)
+        self._world.bindings = list(self._wanted.values())
+        refused = {name: reason for name, reason in self._world.refused.items() if name in self._wanted}
+        return PortalSync(verify and self._world.differs, refused)
 
     async def local_ports(self) -> Mapping[ServicePortName, Sequence[int]]:
         if self._world.kernel_refuses:
@@ -178,7 +188,7 @@ async def test_a_service_comes_and_goes(world: World, proxier: Proxier) -> None:
     assert [str(endpoint) for endpoint in world.routes[WEB_LISTENER].endpoints] == ["10.0.0.1:8080"]
     assert world.held == {("", 30080)}
     assert [binding.name for binding in world.bindings or ()] == [WEB]
-    assert proxier.programmed == tuple(world.bindings or ())
+    assert list(proxier.programmed.values()) == world.bindings
     world.drop("web")
     assert await proxier.sync(verify=False)
     assert (world.open_ports, world.held, world.bindings) == ({}, set(), [])
@@ -512,7 +522,7 @@ async def test_a_service_whose_rules_are_refused_is_named_and_no_other_is_the_wo
     cursed = ServicePortName("default", "cursed", "http", Protocol.TCP)
     world.refused = {cursed: "line 5 failed"}
     assert await proxier.sync(verify=False), "it is no fault of the proxy's"
-    assert [binding.name.name for binding in proxier.programmed] == ["web"]
+    assert [name.name for name in proxier.programmed] == ["web"]
     assert len(world.open_ports) == 2, "its listener waits for it"
     (problem,) = proxier.problems
     assert (problem.service.name, problem.kind) == ("cursed", ProblemKind.PORTALS_REFUSED)

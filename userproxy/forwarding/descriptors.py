@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -45,8 +46,13 @@ def raise_limit() -> int:
 
 
 def open_descriptors() -> int:
-    """How many descriptors this process has open (proc(5))."""
-    return len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 -- a quarter of pathlib's time; 15 ms at 20,000
+    """How many descriptors this process has open (proc(5)). Takes 15 ms for 20,000."""
+    return len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 -- a quarter of pathlib's time
+
+
+def descriptors_counted_by_kernel() -> int | None:
+    """The same at no cost; None before Linux 6.2, which does not say it."""
+    return os.stat("/proc/self/fd").st_size or None  # noqa: PTH116 -- a quarter of pathlib's time
 
 
 class DescriptorBudget:
@@ -69,14 +75,33 @@ class DescriptorBudget:
         self._wake: asyncio.Handle | None = None
         self._retry: asyncio.Handle | None = None
         self._last_shortage = float("-inf")
-        self.recount()
+        self._counting: asyncio.Future[int] | None = None
+        self._counted(open_descriptors(), 0)
 
     def recount(self) -> None:
-        """Count the descriptors that others in this process hold."""
+        """Count the descriptors that others in this process hold: at once, or soon where counting takes its time."""
         try:
-            self._free = self._limit - self._reserve - open_descriptors()
-        except OSError:  # none is left to count them with
+            count = descriptors_counted_by_kernel()
+        except OSError:
+            count = None
+        if count is not None:
+            self._counted(count, self._mine)
+        elif self._counting is None:
+            self._counting = self._loop.run_in_executor(None, open_descriptors)
+            self._counting.add_done_callback(partial(self._count_ended, self._mine))
+
+    def _count_ended(self, mine: int, counting: asyncio.Future[int]) -> None:
+        self._counting = None
+        if counting.cancelled():
+            return
+        if counting.exception() is None:
+            self._counted(counting.result(), mine)
+        else:  # none is left to count them with
             self._free = min(self._free, 0)
+
+    def _counted(self, count: int, mine: int) -> None:
+        """`count` are open, among them the `mine` that the data plane had then."""
+        self._free = self._limit - self._reserve - count - (self._mine - mine)
         self._wake_soon()
 
     def take(self, count: int) -> bool:

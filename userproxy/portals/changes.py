@@ -225,8 +225,9 @@ def _jump_edits(table: str, present: Present, jumps: Sequence[JumpRule], *, shar
 
 def _jumps_before(rules: list[str], jumps: Sequence[JumpRule], other: int) -> list[Edit]:
     """All of `jumps` in their order before the rule at place `other`. One can be inserted at the top alone."""
-    places = [place for jump in jumps for place in _places(rules, jump)]
-    if len(places) == len(jumps) and places == sorted(places) and places[-1] < other:
+    each = [_places(rules, jump) for jump in jumps]
+    places = [place for found in each for place in found]
+    if all(len(found) == 1 for found in each) and places == sorted(places) and places[-1] < other:
         return []
     chain = jumps[0].rule.chain
     deleted = [Edit("-D", chain, rules[place]) for place in places]

@@ -58,7 +58,9 @@ class IptablesDriver:
         self._others = None if shared else OtherProxies(family)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="portals")
         self._tables: Tables | None = None
-        self._rendered: dict[tuple[PortalBinding, str, LocalTraffic], tuple[Rule, ...]] = {}
+        self._bindings: dict[ServicePortName, PortalBinding] = {}
+        self._rendered: dict[ServicePortName, tuple[Rule, ...]] = {}
+        self._rendered_for: tuple[str, LocalTraffic] | None = None
         self._rule_counts: Counter[str] = Counter()
         self._refusals = Refusals()
 
@@ -71,10 +73,13 @@ class IptablesDriver:
         """How this node's Pods are recognised from the next sync on."""
         self._local_traffic = local_traffic
 
-    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> PortalSync:
-        """Makes the rules those of `bindings`, and reads them back where it had to write.
+    async def sync(
+        self, bindings: Sequence[PortalBinding], gone: Collection[ServicePortName] = (), *, verify: bool = True
+    ) -> PortalSync:
+        """Makes the rules of `bindings` stand in place of those of the same names, and those that are `gone` no more.
 
-        It differed if it read the tables and they were not so: because `bindings` are new, or because somebody changed
+        What is not named stays wanted. Rules are read back where they had to be written.
+        It differed if it read the tables and they were not so: because something is new, or because somebody changed
         them. Bindings whose rules the tables refuse are left out, named, and tried again when they are others, or at a
         later verification.
 
@@ -82,9 +87,8 @@ class IptablesDriver:
         chains since then stays until a sync with it, unless it is in the way.
         Raises KernelToolError where nothing can be written, or another userproxy keeps the chains.
         """
-        wanted = tuple(bindings)
         local_traffic = self._local_traffic
-        return await self._run(lambda: self._sync(wanted, local_traffic, verify=verify))
+        return await self._run(lambda: self._sync(bindings, gone, local_traffic, verify=verify))
 
     async def local_ports(self) -> Mapping[ServicePortName, tuple[int, ...]]:
         """The local ports that rules of an earlier process lead each service port to, that of its cluster IP first.
@@ -119,21 +123,37 @@ class IptablesDriver:
             self._tables = Tables(tools, shared=self._shared)
         return self._tables
 
-    def _sync(self, bindings: tuple[PortalBinding, ...], local_traffic: LocalTraffic, *, verify: bool) -> PortalSync:
+    def _sync(
+        self,
+        bindings: Sequence[PortalBinding],
+        gone: Collection[ServicePortName],
+        local_traffic: LocalTraffic,
+        *,
+        verify: bool,
+    ) -> PortalSync:
+        for name in gone:
+            self._bindings.pop(name, None)
+            self._replace(name, None)
+        for binding in bindings:
+            self._bindings[binding.name] = binding
         self.ownership.take()
         # A node that is not in a cluster of this family has nothing to serve, and may have no address.
-        host_ip = self._host.lookup() if bindings else ""
-        rendered = {}
-        for binding in bindings:
-            key = (binding, host_ip, local_traffic)
-            rendered[key] = self._rendered.get(key) or self._rules(binding, host_ip, local_traffic)
-        self._rendered = rendered
-        groups = {binding.name: rules for (binding, _, _), rules in rendered.items()}
-        differed = self._converge(groups, verify=verify)
+        host_ip = self._host.lookup() if self._bindings else ""
+        everything = self._rendered_for != (host_ip, local_traffic)
+        self._rendered_for = host_ip, local_traffic
+        for binding in self._bindings.values() if everything else bindings:
+            self._replace(binding.name, self._rules(binding, host_ip, local_traffic))
+        differed = self._converge(self._rendered, verify=verify)
         if self._others is not None:
             self._others.look(again=verify)
-        self._rule_counts = Counter(rule.table for rules in rendered.values() for rule in rules)
         return PortalSync(differed, self._refusals.reasons)
+
+    def _replace(self, name: ServicePortName, rules: tuple[Rule, ...] | None) -> None:
+        for rule in self._rendered.pop(name, ()):
+            self._rule_counts[rule.table] -= 1
+        if rules is not None:
+            self._rendered[name] = rules
+            self._rule_counts.update(rule.table for rule in rules)
 
     def _rules(self, binding: PortalBinding, host_ip: str, local_traffic: LocalTraffic) -> tuple[Rule, ...]:
         """The rules of `binding`, none where its name cannot stand in one."""

@@ -1,6 +1,6 @@
 """The driver that programs nothing: every listener is dialled by its local port, which is logged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import structlog
 
@@ -28,23 +28,28 @@ class NoPortals:
     def set_local_traffic(self, local_traffic: LocalTraffic) -> None:
         """Nothing tells this node's Pods apart: whoever dials a local port has chosen the traffic's class."""
 
-    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> PortalSync:  # noqa: ARG002 - a driver's signature
+    async def sync(
+        self,
+        bindings: Sequence[PortalBinding],
+        gone: Collection[ServicePortName] = (),
+        *,
+        verify: bool = True,  # noqa: ARG002 - a driver's signature
+    ) -> PortalSync:
         """Log where each service port that is new, or has moved, can be dialled, and instead of what."""
-        current = {binding.name: binding for binding in bindings}
-        for name, binding in current.items():
-            before = self._known.get(name)
-            if binding == before:
-                continue
+        for name in gone:
+            self._known.pop(name, None)
+        for binding in bindings:
+            before = self._known.get(binding.name)
+            self._known[binding.name] = binding
             ports = _reachable(binding)
             if before is None or _reachable(before) != ports:
                 for port, portals in ports.items():
                     log.info(
                         "Service port reachable",
-                        service_port=str(name),
+                        service_port=str(binding.name),
                         address=f"{self._host}:{port}",
                         instead_of=portals,
                     )
-        self._known = current
         return PortalSync()
 
     async def local_ports(self) -> Mapping[ServicePortName, tuple[int, ...]]:

@@ -4,72 +4,70 @@ Whoever may create a Service may name such an address as an external IP, and any
 these portals: a program can always start; and where one listens, or is to listen, the portal gives way.
 """
 
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Iterable, Mapping
 
-from msgspec import structs
+from msgspec import Struct
 
 from userproxy.model import Portal, PortalKind, Problem, ProblemKind, Protocol, ServicePortName
-from userproxy.proxier.plan import Granted
+from userproxy.proxier.wanted import PortalKey
 from userproxy.routing.reserved_ports import ReservedPorts
 
 Place = tuple[str, Protocol, int]
 """Address, protocol, port."""
 
 
-def contested(granted: Granted, local_addresses: Collection[str]) -> tuple[Place, ...]:
-    """Where programs of this node and portals other than node ports may want the same."""
-    return tuple((ip, protocol, port) for ip, port, protocol in granted.owners if ip in local_addresses)
+class OwnAddresses(Struct, frozen=True):
+    """The node's addresses, as far as portals depend on them.
 
-
-def withhold(
-    granted: Granted,
-    places: Collection[Place],
-    *,
-    taken: Container[Place],
-    reserved: ReservedPorts,
-    node_ips: Collection[str] = (),
-) -> Granted:
-    """The same without portals at `places` that belong to programs of this node or to node ports; each is a problem.
-
-    `taken` are places where a program listens; `reserved` are ports of the node's services. `node_ips` are what its
-    Node calls its addresses: a load-balancer IP on an interface that is none of them is there for its Service, and
-    only what listens there now counts. Without any, every address may be the node's.
+    `local` are those of its interfaces. `node_ports` are those of them on which node ports are served; None is all.
+    `node_ips` are what its Node calls its addresses: a load-balancer IP on an interface that is none of them is there
+    for its Service, and only what listens there now counts. Without any, every address may be the node's.
+    `taken` are places where a program listens; `reserved` are ports of the node's services.
     """
-    refused = dict(_refused(granted, places, taken, reserved, node_ips))
-    if not refused:
-        return granted
-    concerned = {name for name, _ in refused}
-    portals = {
-        name: tuple(portal for portal in found if (name, portal) not in refused) if name in concerned else found
-        for name, found in granted.portals.items()
-    }
-    problems = (
-        Problem(name.service, ProblemKind.PORT_CONFLICT, text, here=True) for (name, _), text in refused.items()
-    )
-    return structs.replace(granted, portals=portals, conflicts=(*granted.conflicts, *problems))
 
+    local: frozenset[str] = frozenset()
+    node_ports: tuple[str, ...] | None = None
+    node_ips: tuple[str, ...] = ()
+    taken: frozenset[Place] = frozenset()
+    reserved: ReservedPorts = ReservedPorts()
 
-def _refused(
-    granted: Granted,
-    places: Collection[Place],
-    taken: Container[Place],
-    reserved: ReservedPorts,
-    node_ips: Collection[str],
-) -> Iterator[tuple[tuple[ServicePortName, Portal], str]]:
-    for ip, protocol, port in places:
-        name = granted.owners[ip, port, protocol]
-        for portal in granted.portals[name]:
-            if (portal.ip, portal.port) == (ip, port) and portal.kind is not PortalKind.NODE_PORT:
-                reason = ""
-                if port in reserved and _is_the_nodes(portal, node_ips):
-                    reason = f"port {port} of this node is kept for its own services (--reserved-node-ports)"
-                elif (ip, protocol, port) in taken:
-                    reason = "a program of this node listens there"
-                elif (other := granted.owners.get(("", port, protocol), name)) != name:
-                    reason = f"it is the node port of {other}"
+    def placed(self, portals: tuple[Portal, ...]) -> tuple[Portal, ...]:
+        """`portals` with node ports on these addresses alone."""
+        ips = self.node_ports
+        if ips is None:
+            return portals
+        return tuple(
+            place
+            for portal in portals
+            for place in (
+                (Portal(portal.kind, ip, portal.port) for ip in ips)
+                if portal.kind is PortalKind.NODE_PORT
+                else (portal,)
+            )
+        )
+
+    def withheld(
+        self, name: ServicePortName, portals: Iterable[Portal], owners: Mapping[PortalKey, ServicePortName]
+    ) -> dict[Portal, Problem]:
+        """Those of a service port's `portals` that belong to programs of this node or to node ports, and why."""
+        found: dict[Portal, Problem] = {}
+        for portal in portals:
+            if portal.ip in self.local and portal.kind is not PortalKind.NODE_PORT:
+                reason = self._reason(name, portal, owners)
                 if reason:
-                    yield (name, portal), f"{name}: {portal} ({protocol}) is not served: {reason}"
+                    text = f"{name}: {portal} ({name.protocol}) is not served: {reason}"
+                    found[portal] = Problem(name.service, ProblemKind.PORT_CONFLICT, text, here=True)
+        return found
 
+    def _reason(self, name: ServicePortName, portal: Portal, owners: Mapping[PortalKey, ServicePortName]) -> str:
+        port = portal.port
+        if port in self.reserved and self._is_the_nodes(portal):
+            return f"port {port} of this node is kept for its own services (--reserved-node-ports)"
+        if (portal.ip, name.protocol, port) in self.taken:
+            return "a program of this node listens there"
+        if (other := owners.get(("", port, name.protocol), name)) != name:
+            return f"it is the node port of {other}"
+        return ""
 
-def _is_the_nodes(portal: Portal, node_ips: Collection[str]) -> bool:
-    return portal.kind is not PortalKind.LOAD_BALANCER_IP or not node_ips or portal.ip in node_ips
+    def _is_the_nodes(self, portal: Portal) -> bool:
+        return portal.kind is not PortalKind.LOAD_BALANCER_IP or not self.node_ips or portal.ip in self.node_ips

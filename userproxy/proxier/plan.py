@@ -1,18 +1,18 @@
-"""Wanted against actual: which actions, in which order. Pure."""
+"""Wanted against actual, for one service port after the other: which actions, and which of them are safe when. Pure."""
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct, field, structs
 
 from userproxy.model import (
     Endpoint,
+    IPFamily,
     Lead,
     ListenerName,
     Portal,
     PortalBinding,
     PortalKind,
-    Problem,
-    ProblemKind,
     Protocol,
     ServicePort,
     ServicePortName,
@@ -20,7 +20,9 @@ from userproxy.model import (
     TrafficClass,
     Verdict,
 )
-from userproxy.proxier.circles import Circles, Owners
+from userproxy.proxier.circles import Circles
+from userproxy.proxier.own_addresses import OwnAddresses
+from userproxy.proxier.wanted import Wanted
 
 
 class Claim(Struct, frozen=True, order=True, gc=False):
@@ -53,10 +55,6 @@ class UpdateRoute(Struct, frozen=True):
     circular: tuple[Endpoint, ...] = ()
 
 
-class SyncPortals(Struct, frozen=True):
-    """Make the portals of all open listeners stand. What follows it takes away what no rule needs any more."""
-
-
 class CloseListener(Struct, frozen=True):
     """Close a listener that nothing leads to any more."""
 
@@ -64,167 +62,122 @@ class CloseListener(Struct, frozen=True):
 
 
 class ReleasePort(Struct, frozen=True):
-    """Let go of a local port that no portal needs any more."""
+    """Let go of a local port that no portal of `owner` needs any more, unless another service port does."""
 
     claim: Claim
+    owner: ServicePortName
 
 
-Action = OpenListener | ClaimPort | UpdateRoute | SyncPortals | CloseListener | ReleasePort
+Action = OpenListener | ClaimPort | UpdateRoute | CloseListener | ReleasePort
+
+
+class Step(Struct, frozen=True):
+    """What to do for one service port.
+
+    `before` is what new rules will lead to. `after` takes away what old rules led to: if the rules cannot be
+    written, everything that the old ones need is still there.
+    """
+
+    before: tuple[OpenListener | ClaimPort | UpdateRoute, ...] = ()
+    after: tuple[CloseListener | ReleasePort, ...] = ()
 
 
 class Actual(Struct):
-    """What there is. The executor keeps it true, action by action.
+    """What there is in one address family. The executor keeps it true, action by action.
 
-    `programmed` are the bindings that the portal driver last confirmed, or None if it has confirmed
-    none yet.
+    `claims` are by the service ports whose portals need them, and `holders` is how many those are. `programmed` are
+    the bindings that the portal driver has confirmed.
     """
 
+    family: IPFamily = IPFamily.IPV4
     local_ports: dict[ListenerName, int] = field(default_factory=dict)
     snapshots: dict[ListenerName, Snapshot] = field(default_factory=dict)
-    claims: set[Claim] = field(default_factory=set)
-    programmed: tuple[PortalBinding, ...] | None = None
+    claims: dict[ServicePortName, set[Claim]] = field(default_factory=dict)
+    holders: Counter[Claim] = field(default_factory=Counter)
+    programmed: dict[ServicePortName, PortalBinding] = field(default_factory=dict)
+
+    def account(self, claim: Claim, owner: ServicePortName) -> None:
+        """Note that `owner` needs a claim that is held."""
+        self.claims.setdefault(owner, set()).add(claim)
+        self.holders[claim] += 1
+
+    def discharge(self, claim: Claim, owner: ServicePortName) -> bool:
+        """Note that `owner` needs a claim no longer. True if nobody else does."""
+        self.claims[owner].remove(claim)
+        if not self.claims[owner]:
+            del self.claims[owner]
+        self.holders[claim] -= 1
+        if not self.holders[claim]:
+            del self.holders[claim]
+            return True
+        return False
 
 
-class Granted(Struct, frozen=True):
-    """Who has which portals, and the claims that lost. ``ways`` are the owners, and to whom load balancers lead."""
-
-    portals: Mapping[ServicePortName, tuple[Portal, ...]]
-    conflicts: tuple[Problem, ...]
-    owners: Owners = field(default_factory=dict)
-    ways: Owners = field(default_factory=dict)
+_NO_CLAIMS: frozenset[Claim] = frozenset()
 
 
-def grant_portals(wanted: Iterable[ServicePort]) -> Granted:
-    """Give every portal to one service port: where several claim it, to that of the oldest Service.
+def plan(
+    name: ServicePortName,
+    wanted: Wanted,
+    actual: Actual,
+    own: OwnAddresses,
+    circles: Circles,
+    preferred_ports: Sequence[int] = (),
+) -> Step:
+    """The actions that turn what there is of a service port into what is wanted, which may be nothing of it.
 
-    Services without a creation time are the youngest, and names decide between equals, so the outcome
-    never depends on the order in which they were read.
+    `preferred_ports` are those that an earlier process had, in the order of its listeners.
     """
-    owners: dict[tuple[str, int, Protocol], ServicePortName] = {}
-    portals: dict[ServicePortName, tuple[Portal, ...]] = {}
-    conflicts: list[Problem] = []
-    balanced: dict[tuple[str, int, Protocol], ServicePortName] = {}
-    for service_port in sorted(wanted, key=lambda each: (not each.created, each.created, each.name)):
-        name = service_port.name
-        granted = []
-        for portal in service_port.portals:
-            key = (portal.ip, portal.port, name.protocol)
-            owner = owners.get(key)
-            if owner is None:
-                owners[key] = name
-                granted.append(portal)
-            elif owner != name:
-                text = f"{name}: {portal} ({name.protocol}) is not served, because {owner} has it"
-                conflicts.append(Problem(name.service, ProblemKind.PORT_CONFLICT, text))
-        portals[name] = tuple(granted)
-        for ip, port in ((each.ip, each.port) for each in service_port.balancers):
-            balanced.setdefault((ip, port, name.protocol), name)
-    return Granted(portals, tuple(conflicts), owners, {**balanced, **owners} if balanced else owners)
-
-
-def place_node_ports(granted: Granted, ips: Sequence[str] | None) -> Granted:
-    """Node ports on these local addresses alone; None is all of them."""
-    if ips is None:
-        return granted
-    placed = {
-        name: tuple(
-            place
-            for portal in portals
-            for place in (
-                (Portal(portal.kind, ip, portal.port) for ip in ips)
-                if portal.kind is PortalKind.NODE_PORT
-                else (portal,)
-            )
-        )
-        for name, portals in granted.portals.items()
-    }
-    return structs.replace(granted, portals=placed)
+    port = wanted.ports.get(name)
+    listeners = () if port is None else port.listeners
+    needed = _claims(name, wanted, own)
+    held = actual.claims.get(name, _NO_CLAIMS)
+    before: tuple[OpenListener | ClaimPort | UpdateRoute, ...] = (
+        *(
+            OpenListener(listener, _preferred(position, preferred_ports))
+            for position, listener in enumerate(listeners)
+            if listener not in actual.local_ports
+        ),
+        *(ClaimPort(claim, portal, name) for claim, portal in needed.items() if claim not in held),
+        *(plan_routes([name], wanted, actual, circles) if port is not None else ()),
+    )
+    after: tuple[CloseListener | ReleasePort, ...] = (
+        *(CloseListener(listener) for listener in _open(name, actual) if listener not in listeners),
+        *(ReleasePort(claim, name) for claim in sorted(held - needed.keys())),
+    )
+    return Step(before, after)
 
 
 def plan_routes(
-    wanted: Mapping[ServicePortName, ServicePort],
-    granted: Granted,
-    changed: Iterable[ServicePortName],
-    actual: Actual,
-    node_addresses: Container[str] = (),
+    names: Iterable[ServicePortName], wanted: Wanted, actual: Actual, circles: Circles
 ) -> tuple[UpdateRoute, ...]:
-    """The actions where only the endpoints or the affinity of `changed` service ports are others than before.
-
-    What :func:`plan` would say of everything, at the cost of what changed.
-    """
-    circles = Circles(wanted, granted.ways, node_addresses)
+    """The part of a plan that may be acted on by itself at any time, since it needs no other rules."""
     return tuple(
         update
-        for name in changed
-        for each in snapshots_of(wanted[name])
+        for name in names
+        for each in snapshots_of(wanted.ports[name])
         if actual.snapshots.get(each.listener) != (update := _update(each, circles)).snapshot
     )
 
 
-def plan(
-    wanted: Mapping[ServicePortName, ServicePort],
-    granted: Granted,
-    actual: Actual,
-    preferred_ports: Mapping[ServicePortName, Sequence[int]],
-    node_addresses: Container[str] = (),
-    *,
-    verify: bool,
-) -> tuple[Action, ...]:
-    """The actions that turn `actual` into `wanted`, in the order in which they are safe.
+def binding(name: ServicePortName, wanted: Wanted, actual: Actual, own: OwnAddresses) -> PortalBinding | None:
+    """What the portal driver should program: the portals that need no claim or have it, and are not withheld.
 
-    First what new rules will lead to, then the rules, then the removal of what old rules led to: if the
-    rules cannot be written, everything that the old ones need is still there. `preferred_ports` are those that an
-    earlier process had, in the order of its listeners. `node_addresses` are where node ports are served, here and
-    elsewhere. `verify` has the portals synced even if nothing changed.
+    None without an open INTERNAL listener.
     """
-    listeners = {name: port for port in wanted.values() for name in port.listeners}
-    opened = [
-        OpenListener(name, _preferred(position, preferred_ports.get(port.name, ())))
-        for port in wanted.values()
-        for position, name in enumerate(port.listeners)
-        if name not in actual.local_ports
-    ]
-    needed = {
-        claim: (portal, name)
-        for name, portals in granted.portals.items()
-        for portal in portals
-        if (claim := claim_of(name, portal)) is not None
-    }
-    claimed = [ClaimPort(claim, *why) for claim, why in needed.items() if claim not in actual.claims]
-    changed = bool(opened or claimed) or bindings(wanted, granted, actual) != actual.programmed
-    synced = [SyncPortals()] if changed or verify else []
-    routed = plan_routes(wanted, granted, wanted, actual, node_addresses)
-    closed = [CloseListener(name) for name in actual.local_ports if name not in listeners]
-    released = [ReleasePort(claim) for claim in sorted(actual.claims - needed.keys())]
-    return (*opened, *claimed, *routed, *synced, *closed, *released)
-
-
-def bindings(
-    wanted: Mapping[ServicePortName, ServicePort], granted: Granted, actual: Actual
-) -> tuple[PortalBinding, ...]:
-    """What the portal driver should program: of open listeners, the portals that need no claim or have it.
-
-    A service port without an INTERNAL listener is left out.
-    """
-    found = []
-    for name, portals in sorted(granted.portals.items()):
-        service_port = wanted[name]
-        leads = {
-            route.traffic: _lead(service_port, route.traffic, route.verdict, actual) for route in service_port.routes
-        }
-        if service_port.listeners[0] in actual.local_ports:
-            found.append(
-                PortalBinding(
-                    name,
-                    tuple(portal for portal in portals if _is_held(name, portal, actual)),
-                    internal=leads[TrafficClass.INTERNAL],
-                    external=leads[service_port.external],
-                    on_node=leads[service_port.on_node],
-                    source_ranges=service_port.source_ranges,
-                    health_check_port=service_port.health_check_port,
-                )
-            )
-    return tuple(found)
+    port = wanted.ports.get(name)
+    if port is None or port.listeners[0] not in actual.local_ports:
+        return None
+    leads = {route.traffic: _lead(port, route.traffic, route.verdict, actual) for route in port.routes}
+    return PortalBinding(
+        name,
+        _held(name, _portals(name, wanted, own), actual),
+        internal=leads[TrafficClass.INTERNAL],
+        external=leads[port.external],
+        on_node=leads[port.on_node],
+        source_ranges=port.source_ranges,
+        health_check_port=port.health_check_port,
+    )
 
 
 def claim_of(name: ServicePortName, portal: Portal) -> Claim | None:
@@ -250,7 +203,7 @@ def snapshots_of(service_port: ServicePort) -> tuple[Snapshot, ...]:
 
 
 def shape(service_port: ServicePort) -> tuple[object, ...]:
-    """What rules, claims and listeners depend on, and who leads to whom: all but endpoints and affinity."""
+    """What rules, claims and listeners depend on: all but endpoints and affinity."""
     return (
         service_port.name,
         service_port.portals,
@@ -260,7 +213,6 @@ def shape(service_port: ServicePort) -> tuple[object, ...]:
         service_port.on_node,
         service_port.source_ranges,
         service_port.health_check_port,
-        service_port.balancers,
     )
 
 
@@ -283,6 +235,25 @@ def _preferred(position: int, ports: Sequence[int]) -> int | None:
     return ports[position] if position < len(ports) else None
 
 
-def _is_held(name: ServicePortName, portal: Portal, actual: Actual) -> bool:
-    claim = claim_of(name, portal)
-    return claim is None or claim in actual.claims
+def _claims(name: ServicePortName, wanted: Wanted, own: OwnAddresses) -> dict[Claim, Portal]:
+    """What must be held for the portals of a service port, each with the portal that needs it."""
+    portals = own.placed(wanted.portals(name))
+    return {claim: portal for portal in portals if (claim := claim_of(name, portal)) is not None}
+
+
+def _portals(name: ServicePortName, wanted: Wanted, own: OwnAddresses) -> tuple[Portal, ...]:
+    portals = wanted.portals(name)
+    withheld = own.withheld(name, portals, wanted.owners)
+    return own.placed(tuple(portal for portal in portals if portal not in withheld) if withheld else portals)
+
+
+def _held(name: ServicePortName, portals: tuple[Portal, ...], actual: Actual) -> tuple[Portal, ...]:
+    """Those of `portals` that need no claim or have it."""
+    claims = actual.claims.get(name, _NO_CLAIMS)
+    held = tuple(portal for portal in portals if (claim := claim_of(name, portal)) is None or claim in claims)
+    return portals if len(held) == len(portals) else held
+
+
+def _open(name: ServicePortName, actual: Actual) -> tuple[ListenerName, ...]:
+    listeners = (ListenerName(name, actual.family, traffic) for traffic in TrafficClass)
+    return tuple(listener for listener in listeners if listener in actual.local_ports)

@@ -7,14 +7,19 @@ from typing import Final
 _FIRST_RETRY_SECONDS: Final = 0.5
 
 
+async def _nothing() -> bool:
+    return False
+
+
 class SyncRunner:
     """Says when to sync, as kube-proxy's bounded-frequency runner does; periods are seconds.
 
     - Nothing runs before the first request: only then does the source know what is wanted.
-    - A request is served at once, but at least `min_period` after the end of the run before; requests
-      in between make one run.
-    - Every `period` there is a run in any case, with `verify` True: it repairs what others have broken.
-    - A run that returns False is tried again, first after half a second, then ever more slowly up to
+    - What a request needs no sync for is done at once, even while one is under way.
+    - Else there is a sync at once, but at least `min_period` after the end of the one before; requests
+      in between make one sync.
+    - Every `period` there is a sync in any case, with `verify` True: it repairs what others have broken.
+    - A sync that returns False is tried again, first after half a second, then ever more slowly up to
       `period` (kube-proxy waits the whole period each time).
     """
 
@@ -22,26 +27,44 @@ class SyncRunner:
         self._min_period = min_period
         self._period = period
         self._requested = asyncio.Event()
+        self._needed = asyncio.Event()
 
     def set_periods(self, min_period: float, period: float) -> None:
-        """Use other periods from the next run on."""
+        """Use other periods from the next sync on."""
         self._min_period = min_period
         self._period = period
 
     def request(self) -> None:
-        """Ask for a run. Called on the loop's thread."""
+        """Say that something has changed. Called on the loop's thread."""
         self._requested.set()
 
-    async def run(self, sync: Callable[[bool], Awaitable[bool]]) -> None:
-        """Call `sync(verify)` when it is time, until cancelled. Requests do not interrupt a run under way."""
+    async def run(
+        self, sync: Callable[[bool], Awaitable[bool]], follow: Callable[[], Awaitable[bool]] = _nothing
+    ) -> None:
+        """Call `follow()` after each request, and `sync(verify)` when it is time, until cancelled.
+
+        `follow` does what needs no sync, and returns whether that was all; it may overlap a sync.
+        """
+        await self._requested.wait()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow(follow), name="follow changes")
+            group.create_task(self._sync(sync), name="sync")
+
+    async def _follow(self, follow: Callable[[], Awaitable[bool]]) -> None:
+        while True:
+            await self._requested.wait()
+            self._requested.clear()
+            if not await follow():
+                self._needed.set()
+
+    async def _sync(self, sync: Callable[[bool], Awaitable[bool]]) -> None:
         clock = asyncio.get_running_loop().time
         retry = _FIRST_RETRY_SECONDS
-        await self._requested.wait()
         due = clock() + self._period  # requests do not put it off
         while True:
-            requested = await self._wait_for_request(due)
-            self._requested.clear()
-            verify = not requested or clock() >= due
+            needed = await self._wait_for_need(due)
+            self._needed.clear()
+            verify = not needed or clock() >= due
             if not await sync(verify):
                 due = clock() + min(retry, self._period)
                 retry *= 2
@@ -50,10 +73,10 @@ class SyncRunner:
                 retry = _FIRST_RETRY_SECONDS
             await asyncio.sleep(self._min_period)
 
-    async def _wait_for_request(self, until: float) -> bool:
+    async def _wait_for_need(self, until: float) -> bool:
         try:
             async with asyncio.timeout_at(until):
-                await self._requested.wait()
+                await self._needed.wait()
         except TimeoutError:
             return False
         return True

@@ -75,12 +75,17 @@ class PortalDriver(typing.Protocol):
     def rule_counts(self) -> Mapping[str, int]:
         """How many rules of ours each table has, as of the last sync."""
 
-    async def sync(self, bindings: Sequence[PortalBinding], *, verify: bool = True) -> PortalSync:
-        """Make these bindings, and no others of ours, stand. Raises KernelToolError where none can be made to.
+    async def sync(
+        self, bindings: Sequence[PortalBinding], gone: Collection[ServicePortName] = (), *, verify: bool = True
+    ) -> PortalSync:
+        """Make these bindings stand in place of those of the same names, and those that are `gone` no more.
 
-        If what stood differed, packets may have gone elsewhere until now, even if the bindings are those of the last
-        sync. Without `verify` what is believed to stand since then need not be looked at. Those that are refused are
-        tried again by later syncs, when the driver sees fit.
+        What is not named is wanted as before, whether or not the last sync was able to make it stand.
+        Raises KernelToolError where nothing can be made to.
+
+        If what stood differed, packets may have gone elsewhere until now, even if no binding is new. Without `verify`
+        what is believed to stand need not be looked at. Those that are refused are tried again by later syncs, when
+        the driver sees fit.
         """
 
     async def local_ports(self) -> Mapping[ServicePortName, Sequence[int]]:

@@ -48,9 +48,16 @@ class SyncReporter:
         """
         now = self._clock()
         self._health.turned(now)
-        began = self._began or now
-        self._metrics.sync_ended(now.monotonic - began.monotonic)
         self._triggers.extend(triggers)
+        self._ended(now, self._began or now, ok=ok)
+
+    def followed(self, began: Moment, triggers: Iterable[float] = ()) -> None:
+        """All changes queued until it `began` are taken over without a sync, and everything stands as it should."""
+        self._triggers.extend(triggers)
+        self._ended(self._clock(), began, ok=True)
+
+    def _ended(self, now: Moment, began: Moment, *, ok: bool) -> None:
+        self._metrics.sync_ended(now.monotonic - began.monotonic)
         if ok:
             self._health.updated(now, began)
             unix_time = _unix_time(now)

@@ -15,8 +15,9 @@ from userproxy.model import IPFamily, LocalTraffic, Node, Problem, ProblemKind, 
 from userproxy.portals.claims import PortClaims
 from userproxy.portals.conntrack import Conntrack
 from userproxy.proxier.flows import StaleFlows
-from userproxy.proxier.proxier import NodePortAddresses, Proxier
+from userproxy.proxier.proxier import Proxier
 from userproxy.proxier.runner import SyncRunner
+from userproxy.proxier.surroundings import NodePortAddresses
 from userproxy.routing.local_traffic import local_traffic
 from userproxy.routing.reserved_ports import ReservedPorts
 from userproxy.routing.selection import Locality
@@ -89,6 +90,7 @@ class FamilyProxy:
         self._syncs = SyncRunner(settings.min_sync_period, settings.sync_period)
         self._health_checks: HealthCheckServers | None = None
         self._health_check_ips: tuple[str, ...] | None = None
+        self._serving = asyncio.Lock()
         self._failing_health_checks: list[Problem] = []
         self._failed_health_checks: tuple[Problem, ...] = ()
         """Those of the last sync that has ended: while one is under way, the other family may report."""
@@ -183,7 +185,14 @@ class FamilyProxy:
         self._usable = True
         if self._asked:
             self._monitor.reporter.queued()
-        await self._syncs.run(self._sync)
+        await self._syncs.run(self._sync, self._follow)
+
+    async def _follow(self) -> bool:
+        with self._monitor.following(self._changes.take_triggers) as outcome:
+            outcome.ok = await self._proxier.follow()
+        if outcome.ok:
+            await self._stands()
+        return outcome.ok
 
     async def _sync(self, verify: bool) -> bool:  # noqa: FBT001 -- as the runner calls it
         if self._served_since is None:
@@ -196,16 +205,21 @@ class FamilyProxy:
     async def _sync_now(self, *, verify: bool) -> bool:
         with self._monitor.syncing(self._changes.take_triggers()) as outcome:
             outcome.ok = await self._proxier.sync(verify=verify)
+        if outcome.ok and not self._retired and self.driver.ownership is not None:
+            self.driver.ownership.announce()
+        await self._stands(served=outcome.ok)
+        return outcome.ok
+
+    async def _stands(self, *, served: bool = True) -> None:
+        """Tell what there is now."""
         self._monitor.stands(self.driver.rule_counts, self._proxier.no_local)
-        if outcome.ok and not self._retired:
-            if self.driver.ownership is not None:
-                self.driver.ownership.announce()
-            await self._serve_health_checks()
+        if served and not self._retired:
+            async with self._serving:
+                await self._serve_health_checks()
         problems = (self._proxier.problems, self._failed_health_checks)
         if problems != self._reported:
             self._reported = problems
             self._report()
-        return outcome.ok
 
     async def _serve_health_checks(self) -> None:
         ips = self._proxier.node_port_ips

@@ -61,6 +61,18 @@ class FamilyMonitor:
         self._metrics.no_local_endpoints(internal=no_local.internal, external=no_local.external)
 
     @contextmanager
+    def following(self, take_triggers: Callable[[], Iterable[float]]) -> Iterator[Outcome]:
+        """Around taking over changes, which counts as a sync if there is nothing left for one to do.
+
+        `take_triggers` gives the Unix times of what led to it.
+        """
+        outcome = Outcome()
+        began = now()
+        yield outcome
+        if outcome.ok:
+            self.reporter.followed(began, take_triggers())
+
+    @contextmanager
     def syncing(self, triggers: Iterable[float]) -> Iterator[Outcome]:
         """Around a sync, which reports its outcome; `triggers` are the Unix times of what led to it."""
         outcome = Outcome()

@@ -1,0 +1,23 @@
+"""Work that grows with the cluster, in slices between which the loop serves traffic."""
+
+import asyncio
+import time
+from typing import Final
+
+SLICE_SECONDS: Final = 0.002
+"""How long traffic waits for a slice. A client's round trip meets two: one on its way there and one back."""
+
+
+class Pace:
+    """Says when it is the turn of others. One for each piece of work, made when that begins."""
+
+    __slots__ = ("_over",)
+
+    def __init__(self) -> None:
+        self._over = time.perf_counter() + SLICE_SECONDS
+
+    async def keep(self) -> None:
+        """Go on at once, or after one turn of the loop where this slice is over."""
+        if time.perf_counter() >= self._over:
+            await asyncio.sleep(0)
+            self._over = time.perf_counter() + SLICE_SECONDS

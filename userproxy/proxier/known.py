@@ -1,0 +1,92 @@
+"""The Services that there are, as one address family on this node sees them."""
+
+from collections.abc import Collection, KeysView
+
+import structlog
+from msgspec import Struct
+
+from userproxy.model import HealthCheck, PortalKind, Problem, ServiceName, ServicePort, ServicePortName, ServiceState
+from userproxy.proxier.plan import shape
+from userproxy.proxier.wanted import Moved, Wanted
+from userproxy.routing.services import NoLocalEndpoints, Routed, Scope, service_ports
+
+log = structlog.get_logger()
+
+_GONE = Routed()
+_NONE = NoLocalEndpoints()
+
+
+class Taken(Struct, frozen=True):
+    """What a changed Service means: its service ports, of now and of before; those of them of which more than endpoints
+    and affinity are others; the portals that changed hands; what of the Service is not served; and what the API
+    server gave it of its range of node ports.
+    """
+
+    names: Collection[ServicePortName]
+    reshaped: Collection[ServicePortName]
+    moved: Moved
+    left_out: tuple[Problem, ...]
+    node_ports: Collection[int]
+
+
+class KnownServices:
+    """Services by name, each with what the last look at it found."""
+
+    def __init__(self) -> None:
+        self.wanted = Wanted()
+        self._names: dict[ServiceName, tuple[ServicePortName, ...]] = {}
+        """The service ports of each Service that has any, or should have."""
+        self._health_checks: dict[ServiceName, HealthCheck] = {}
+        self._no_local: dict[ServiceName, NoLocalEndpoints] = {}
+        self.no_local = NoLocalEndpoints()
+        """How many service ports have endpoints, but under a ``Local`` policy none that may serve."""
+
+    @property
+    def names(self) -> KeysView[ServiceName]:
+        """The Services that concern us: a live view."""
+        return self._names.keys()
+
+    @property
+    def health_checks(self) -> tuple[HealthCheck, ...]:
+        """The health-check node ports that they ask for."""
+        return tuple(self._health_checks.values())
+
+    def take(self, service: ServiceName, state: ServiceState | None, scope: Scope) -> Taken:
+        """Take over a Service as it is now; None if it is gone."""
+        routed = _GONE if state is None else service_ports(state, scope)
+        if routed.skipped is not None:
+            log.debug("Service skipped", v=3, service=str(service), family=scope.family, reason=routed.skipped)
+        self._note(service, routed)
+        names = tuple(port.name for port in routed.ports)
+        gone = [name for name in self._names.pop(service, ()) if name not in names]
+        if names or routed.left_out:
+            self._names[service] = names
+        reshaped = [*gone, *(port.name for port in routed.ports if self._is_reshaped(port))]
+        moved = Moved()
+        for port in routed.ports:
+            moved |= self.wanted.put(port)
+        for name in gone:
+            moved |= self.wanted.drop(name)
+        return Taken((*names, *gone), reshaped, moved, routed.left_out, _node_ports(routed))
+
+    def _is_reshaped(self, port: ServicePort) -> bool:
+        before = self.wanted.ports.get(port.name)
+        return before is None or shape(before) != shape(port)
+
+    def _note(self, service: ServiceName, routed: Routed) -> None:
+        """Keep what is known of a Service beside its service ports."""
+        if routed.health_check is not None:
+            self._health_checks[service] = routed.health_check
+        else:
+            self._health_checks.pop(service, None)
+        before, now = self._no_local.pop(service, _NONE), routed.no_local
+        if now != _NONE:
+            self._no_local[service] = now
+        if now != before:
+            internal = self.no_local.internal + now.internal - before.internal
+            self.no_local = NoLocalEndpoints(internal, self.no_local.external + now.external - before.external)
+
+
+def _node_ports(routed: Routed) -> list[int]:
+    ports = [portal.port for port in routed.ports for portal in port.portals if portal.kind is PortalKind.NODE_PORT]
+    return ports if routed.health_check is None else [*ports, routed.health_check.port]

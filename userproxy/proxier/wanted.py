@@ -1,0 +1,229 @@
+"""Which service ports are wanted, which of them has which portal, and who leads to whom. Pure.
+
+Edited change by change: an edit costs what it concerns, not what there is.
+"""
+
+from collections import ChainMap
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from msgspec import Struct
+
+from userproxy.model import Endpoint, Portal, Problem, ProblemKind, Protocol, ServicePort, ServicePortName
+
+PortalKey: TypeAlias = tuple[str, int, Protocol]
+"""A portal's address, which is empty for a node port; its port; its protocol."""
+
+
+class Moved(Struct, frozen=True):
+    """What another one has since an edit, or nobody: portals; and ways, those among them that an endpoint may name."""
+
+    portals: frozenset[PortalKey] = frozenset()
+    ways: frozenset[PortalKey] = frozenset()
+
+    def __or__(self, other: "Moved") -> "Moved":
+        return Moved(self.portals | other.portals, self.ways | other.ways)
+
+
+_NOTHING = Moved()
+
+
+class Wanted:
+    """Service ports by name. Every portal is given to one: where several claim it, to that of the oldest Service.
+
+    Services without a creation time are the youngest, and names decide between equals, so the outcome never depends
+    on the order in which they came.
+    """
+
+    def __init__(self) -> None:
+        self._ports: dict[ServicePortName, ServicePort] = {}
+        self._portals = _Contest(self._age)
+        self._balancers = _Contest(self._age)
+        self._users = _Users()
+
+    @property
+    def ports(self) -> Mapping[ServicePortName, ServicePort]:
+        """All service ports: a live view."""
+        return self._ports
+
+    @property
+    def owners(self) -> Mapping[PortalKey, ServicePortName]:
+        """Who has each portal: a live view."""
+        return self._portals.owners
+
+    @property
+    def ways(self) -> Mapping[PortalKey, ServicePortName]:
+        """To whom an address and port lead, also where only a load balancer elsewhere has them: a live view."""
+        balancers = self._balancers.owners
+        # Almost nobody has such a load balancer, and to look into one mapping is much faster.
+        return ChainMap(self._portals.owners, balancers) if balancers else self._portals.owners
+
+    def put(self, port: ServicePort) -> Moved:
+        """Take over a service port that is new or has changed."""
+        old = self._ports.get(port.name)
+        if old is None:
+            self._ports[port.name] = port
+            self._users.add(port.name, set(port.endpoints))
+            return self._enter(port.name, _keys(port).keys(), _balancer_keys(port))
+        self._users.change(port.name, set(old.endpoints), set(port.endpoints))
+        if (old.created, old.portals, old.balancers) == (port.created, port.portals, port.balancers):
+            self._ports[port.name] = port
+            return _NOTHING
+        before, after = (_keys(old).keys(), _balancer_keys(old)), (_keys(port).keys(), _balancer_keys(port))
+        if old.created != port.created:
+            moved = self._withdraw(port.name, *before)
+            self._ports[port.name] = port
+            return moved | self._enter(port.name, *after)
+        self._ports[port.name] = port
+        return self._withdraw(port.name, before[0] - after[0], before[1] - after[1]) | self._enter(
+            port.name, after[0] - before[0], after[1] - before[1]
+        )
+
+    def drop(self, name: ServicePortName) -> Moved:
+        """Forget a service port. Raises KeyError if it is not there."""
+        old = self._ports[name]
+        self._users.remove(name, set(old.endpoints))
+        moved = self._withdraw(name, _keys(old).keys(), _balancer_keys(old))
+        del self._ports[name]
+        return moved
+
+    def portals(self, name: ServicePortName) -> tuple[Portal, ...]:
+        """Those of a service port's portals that no older Service claims; none if it is not there."""
+        port = self._ports.get(name)
+        if port is None:
+            return ()
+        kept = {key: portal for key, portal in _keys(port).items() if self.owners[key] == name}
+        return port.portals if len(kept) == len(port.portals) else tuple(kept.values())
+
+    def conflicts(self, name: ServicePortName) -> tuple[Problem, ...]:
+        """The claims of a service port that lost."""
+        port = self._ports.get(name)
+        if port is None:
+            return ()
+        found = []
+        for portal in port.portals:
+            if (owner := self.owners[portal.ip, portal.port, name.protocol]) != name:
+                text = f"{name}: {portal} ({name.protocol}) is not served, because {owner} has it"
+                found.append(Problem(name.service, ProblemKind.PORT_CONFLICT, text))
+        return tuple(found)
+
+    def contenders(self, portals: Iterable[PortalKey]) -> set[ServicePortName]:
+        """Who claims any of these portals."""
+        return {name for key in portals for name in self._portals.contenders(key)}
+
+    def leading_to(self, ways: Iterable[PortalKey]) -> set[ServicePortName]:
+        """Who has an endpoint that may be one of these. For node ports that is every endpoint at their number."""
+        return {name for key in ways for name in self._users.of(key) if name.protocol is key[2]}
+
+    def ways_to(self, name: ServicePortName) -> Collection[PortalKey]:
+        """All that a service port claims, and its load balancers; nothing if it is not there."""
+        port = self._ports.get(name)
+        return () if port is None else _keys(port).keys() | _balancer_keys(port)
+
+    def _enter(self, name: ServicePortName, portals: Iterable[PortalKey], balancers: Iterable[PortalKey]) -> Moved:
+        moved = frozenset(self._portals.enter(name, portals))
+        return Moved(moved, moved.union(self._balancers.enter(name, balancers)))
+
+    def _withdraw(self, name: ServicePortName, portals: Iterable[PortalKey], balancers: Iterable[PortalKey]) -> Moved:
+        moved = frozenset(self._portals.withdraw(name, portals))
+        return Moved(moved, moved.union(self._balancers.withdraw(name, balancers)))
+
+    def _age(self, name: ServicePortName) -> tuple[bool, str, ServicePortName]:
+        created = self._ports[name].created
+        return not created, created, name
+
+
+class _Contest:
+    """Who has what several may claim: whoever comes first in the order of `age`."""
+
+    def __init__(self, age: Callable[[ServicePortName], Any]) -> None:
+        self.owners: dict[PortalKey, ServicePortName] = {}
+        self._losers: dict[PortalKey, tuple[ServicePortName, ...]] = {}
+        """Who else claims it, in order. There is no entry where nobody does."""
+        self._age = age
+
+    def contenders(self, key: PortalKey) -> tuple[ServicePortName, ...]:
+        owner = self.owners.get(key)
+        return () if owner is None else (owner, *self._losers.get(key, ()))
+
+    def enter(self, name: ServicePortName, keys: Iterable[PortalKey]) -> list[PortalKey]:
+        """Have `name` claim `keys`; those that it has now."""
+        moved = []
+        for key in keys:
+            owner = self.owners.get(key)
+            if owner is None:
+                self.owners[key] = name
+                moved.append(key)
+            else:
+                first, *others = sorted((*self.contenders(key), name), key=self._age)
+                self.owners[key], self._losers[key] = first, tuple(others)
+                if first == name:
+                    moved.append(key)
+        return moved
+
+    def withdraw(self, name: ServicePortName, keys: Iterable[PortalKey]) -> list[PortalKey]:
+        """Have `name` claim `keys` no longer; those that it had until now."""
+        moved = []
+        for key in keys:
+            if self.owners[key] == name:
+                moved.append(key)
+            rest = [each for each in self.contenders(key) if each != name]
+            self._losers.pop(key, None)
+            if rest:
+                self.owners[key] = rest[0]
+            else:
+                del self.owners[key]
+            if len(rest) > 1:
+                self._losers[key] = tuple(rest[1:])
+        return moved
+
+
+class _Users:
+    """Who has which endpoints."""
+
+    def __init__(self) -> None:
+        self._at: dict[Endpoint, tuple[ServicePortName, ...]] = {}
+        """Those of a service port that are nobody else's share one tuple."""
+        self._at_port: dict[int, set[ServicePortName]] = {}
+
+    def of(self, key: PortalKey) -> Iterable[ServicePortName]:
+        ip, port, _ = key
+        return self._at.get(Endpoint(ip, port), ()) if ip else self._at_port.get(port, ())
+
+    def change(self, name: ServicePortName, before: set[Endpoint], after: set[Endpoint]) -> None:
+        if before != after:
+            self.add(name, after - before)
+            self.remove(name, before - after, {endpoint.port for endpoint in after})
+
+    def add(self, name: ServicePortName, endpoints: Iterable[Endpoint]) -> None:
+        alone = (name,)
+        for endpoint in endpoints:
+            users = self._at.get(endpoint)
+            self._at[endpoint] = alone if users is None else (*users, name)
+            self._at_port.setdefault(endpoint.port, set()).add(name)
+
+    def remove(self, name: ServicePortName, endpoints: Iterable[Endpoint], kept_ports: Collection[int] = ()) -> None:
+        for endpoint in endpoints:
+            rest = tuple(each for each in self._at[endpoint] if each != name)
+            if rest:
+                self._at[endpoint] = rest
+            else:
+                del self._at[endpoint]
+            if endpoint.port not in kept_ports and (names := self._at_port.get(endpoint.port)):
+                names.discard(name)
+                if not names:
+                    del self._at_port[endpoint.port]
+
+
+def _keys(port: ServicePort) -> dict[PortalKey, Portal]:
+    """The portals that a service port claims, each once: the first of those with one address and port."""
+    keys: dict[PortalKey, Portal] = {}
+    for portal in port.portals:
+        keys.setdefault((portal.ip, portal.port, port.name.protocol), portal)
+    return keys
+
+
+def _balancer_keys(port: ServicePort) -> frozenset[PortalKey]:
+    if not port.balancers:
+        return frozenset()
+    return frozenset((each.ip, each.port, port.name.protocol) for each in port.balancers)
