@@ -200,7 +200,8 @@ class Node(Struct, frozen=True):
     """The fields of a core/v1 Node that a proxy reads.
 
     ``deleting`` is whether its deletion has been asked for; ``taints`` are the keys alone, since no proxy
-    looks at value or effect.
+    looks at value or effect. ``labelled`` is whether it has the label ``userproxy.io/node``, by which the example
+    DaemonSet chooses nodes.
     """
 
     name: str
@@ -209,6 +210,7 @@ class Node(Struct, frozen=True):
     pod_cidrs: tuple[str, ...] = ()
     deleting: bool = False
     taints: tuple[str, ...] = ()
+    labelled: bool = False
 
 
 class ServiceState(Struct, frozen=True):

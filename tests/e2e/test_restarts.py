@@ -4,6 +4,7 @@ import signal
 import time
 
 import pytest
+import yaml
 
 from tests.lab.cluster import QUICK, Lab, LabNode
 from tests.lab.probes import KeptConnection, get
@@ -19,9 +20,10 @@ A_START = 8.0
 """Seconds that a start may take here, beside other tests; alone it is done in less than one."""
 
 
-def serve(lab: Lab, *flags: str) -> RunningProxy:
+def serve(lab: Lab, *flags: str, node: bool = True) -> RunningProxy:
     lab.serve_http()
-    lab.manifests.node(lab.node)
+    if node:
+        lab.manifests.node(lab.node)
     lab.manifests.service("web", cluster_ip=WEB[0], node_port=30080)
     lab.manifests.slice("web", lab.pods)
     proxy = lab.node.start_userproxy(*QUICK, *flags)
@@ -131,3 +133,35 @@ def test_who_waits_may_be_stopped(lab: Lab) -> None:
     lab.node.wait_for_rules("default/web")
     assert old.terminate() == 0
     lab.node.wait_for_no_rules()
+
+
+def label(lab: Lab, labels: dict[str, str]) -> None:
+    """Our Node with these labels, as `kubectl label node` leaves it."""
+    text = (lab.manifests.directory / "node-node-1.yaml").read_text()
+    node = yaml.safe_load(text)
+    node["metadata"]["labels"] = labels
+    lab.manifests.write("node-node-1.yaml", node)
+
+
+def test_when_the_node_loses_its_label_the_other_proxy_has_time_to_come(lab: Lab) -> None:
+    lab.manifests.node(lab.node)
+    label(lab, {"userproxy.io/node": "true"})
+    proxy = serve(lab, "--at-stop", "leave", "--linger", "3s", "-v", "2", node=False)
+    direct = {pod.name: f"{pod.address}:8080" for pod in lab.pods}
+    with SteadyClient(lab.client, WEB) as client, KeptConnection(lab.client, WEB) as kept:
+        client.go_on()
+        kept.ask()
+        label(lab, {})
+        lab.settle()
+        proxy.signal(signal.SIGTERM)
+        proxy.wait_log("Our Node has lost its label")
+        for chain in ("PREROUTING", "OUTPUT"):  # another proxy's rule, behind ours
+            jump = ["-p", "tcp", "-d", WEB[0], "--dport", "80", "-j", "DNAT", "--to", direct["web-1"]]
+            lab.node.run(["iptables", "-t", "nat", "-A", chain, *jump])
+        lab.node.wait_for_no_rules()
+        client.go_on(100)
+        kept.ask()
+        kept.close()
+        assert proxy.wait() == 0
+        client.go_on()
+    assert client.failures == []

@@ -165,4 +165,5 @@ def decode_node(item: raw.RawNode, checker: Checker) -> Node:
         pod_cidrs=tuple(network for network in networks if network),
         deleting=bool(metadata.deletion_timestamp),
         taints=tuple(taint.key for taint in spec.taints or () if taint.key),
+        labelled=labels.userproxy is not None,
     )

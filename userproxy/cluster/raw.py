@@ -19,6 +19,7 @@ class RawLabels(Struct, frozen=True):
     service_name: str | None = field(name="kubernetes.io/service-name", default=None)
     service_proxy_name: str | None = field(name="service.kubernetes.io/service-proxy-name", default=None)
     zone: str | None = field(name="topology.kubernetes.io/zone", default=None)
+    userproxy: str | None = field(name="userproxy.io/node", default=None)
 
 
 class RawMetadata(Struct, frozen=True, rename="camel"):

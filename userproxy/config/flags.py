@@ -82,6 +82,12 @@ FLAGS: tuple[Flag, ...] = (
     ),
     _own("drain-timeout", seconds(zero=True), "How long a stop then waits for connections to end."),
     _own(
+        "linger",
+        seconds(zero=True),
+        "How long a stop goes on serving, before it removes the rules, where our Node has lost the label"
+        " userproxy.io/node: another proxy is about to serve it.",
+    ),
+    _own(
         "half-open-timeout",
         seconds(zero=False),
         "A connection closed by one side only is reset after this time without a byte.",

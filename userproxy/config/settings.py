@@ -61,6 +61,7 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     at_stop: AtStop = AtStop.REMOVE
     drain_delay: float = 0.0
     drain_timeout: float = 30.0
+    linger: float = 20.0
     half_open_timeout: float = 600.0
     proxy_name: str | None = None
     event_loop: EventLoop = EventLoop.AUTO

@@ -126,6 +126,7 @@ class _Proxy:
         )
         self._monitor.watch(self._forwarder)
         self._truth: Truth | None = None
+        self._was_labelled = False
         self._families = [
             FamilyProxy(
                 settings,
@@ -180,6 +181,7 @@ class _Proxy:
         node = self._node
         if node is not None:
             self._monitor.node_seen(node)
+            self._was_labelled |= node.labelled
         self._monitor.queued(self._store.events)
         for family in self._families:
             family.changed(node)
@@ -199,7 +201,9 @@ class _Proxy:
             family.apply(latest)
 
     async def _leave(self, tasks: Mapping[str, asyncio.Task[None]]) -> bool:
-        return await Stop(self._settings, self._forwarder, self._families, self._monitor, tasks).leave()
+        moving_out = self._was_labelled and self._node is not None and not self._node.labelled
+        stop = Stop(self._settings, self._forwarder, self._families, self._monitor, tasks, moving_out=moving_out)
+        return await stop.leave()
 
 
 def _kept_ports(settings: Settings) -> tuple[PortRange, ...]:

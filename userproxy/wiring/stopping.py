@@ -29,6 +29,8 @@ _LAST_SHARE: Final = 0.1
 class Stop:
     """How one process leaves. `tasks` are those that run meanwhile, by name.
 
+    `moving_out` is whether the node is to be another proxy's: its rules take time, and ours must not stay then.
+
     Rules are given up at once, and clients whom they lead here are accepted all the same: until a successor's rules
     lead them elsewhere, or, where there is none, until nobody is being served, ``--drain-timeout`` at most.
     """
@@ -40,12 +42,15 @@ class Stop:
         proxies: Sequence[FamilyProxy],
         monitor: Monitor,
         tasks: Mapping[str, asyncio.Task[Any]],
+        *,
+        moving_out: bool = False,
     ) -> None:
         self._settings = settings
         self._forwarder = forwarder
         self._proxies = proxies
         self._monitor = monitor
         self._tasks = tasks
+        self._moving_out = moving_out
         self._ports_closed = False
 
     async def leave(self) -> bool:
@@ -55,20 +60,35 @@ class Stop:
         log.info("Stopping", connections=self._forwarder.active, udp_flows=self._forwarder.flows)
         self._monitor.leave()
         self._cancel(*(name for proxy in self._proxies for name in proxy.names_of_writers))
-        hold = clock() + self._settings.drain_delay
-        if any(proxy.contended for proxy in serving):
-            hold = clock() + _TAKE_OVER_SECONDS
+        contended = any(proxy.contended for proxy in serving)
+        if contended or self._moving_out:
             await self._close_ports()
         await asyncio.gather(*(proxy.give_up() for proxy in serving))
+        if self._moving_out:
+            return await self._make_way(serving)
+        hold = clock() + (_TAKE_OVER_SECONDS if contended else self._settings.drain_delay)
         end = hold + self._settings.drain_timeout
         left = await self._serve_on(serving, hold, end)
-        # The last rule with it takes connection tracking away, and from those who are still served their addresses.
-        reset = await self._forwarder.drain(max(0.0, end - clock()))
-        if reset:
-            log.warning("Connections were reset, because they outlasted --drain-timeout", connections=reset)
+        # The last rule takes connection tracking with it, and so their addresses from those who are still served.
+        await self._drain(max(0.0, end - clock()))
         removed = await self._remove(left)
         log.info("Stopped: drained", rules=self._fate(len(serving), len(left)) if removed else "not removed")
         return removed
+
+    async def _make_way(self, serving: Sequence[FamilyProxy]) -> bool:
+        """Stay until another proxy's rules must stand behind ours, and take these away first."""
+        log.info("Our Node has lost its label: another proxy is to serve it", linger_seconds=self._settings.linger)
+        await asyncio.sleep(self._settings.linger)
+        removed = await remove_portals((proxy.family, proxy.driver) for proxy in serving)
+        await asyncio.sleep(_HANDSHAKE_SECONDS)
+        await self._drain(self._settings.drain_timeout)
+        log.info("Stopped: drained", rules="removed" if removed else "not removed")
+        return removed
+
+    async def _drain(self, seconds: float) -> None:
+        reset = await self._forwarder.drain(seconds)
+        if reset:
+            log.warning("Connections were reset, because they outlasted --drain-timeout", connections=reset)
 
     async def _serve_on(self, serving: Sequence[FamilyProxy], hold: float, end: float) -> list[FamilyProxy]:
         """Go on accepting as long as that is of use; those whose place nobody has taken."""
