@@ -204,6 +204,11 @@ def test_a_node() -> None:
     ("path", "value", "expected"),
     [
         (("metadata", "labels"), None, Node("worker-1", ("192.168.0.1",), None, ("10.244.1.0/24",))),
+        (
+            ("metadata", "labels"),
+            {"userproxy.io/node": "true"},
+            Node("worker-1", ("192.168.0.1",), None, ("10.244.1.0/24",), labelled=True),
+        ),
         (("spec",), None, Node("worker-1", ("192.168.0.1",), "a")),
         (("spec", "podCIDRs"), None, Node("worker-1", ("192.168.0.1",), "a", ("10.244.1.0/24",))),
         (
