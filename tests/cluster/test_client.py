@@ -266,8 +266,8 @@ async def test_a_server_whose_machine_is_gone_is_noticed(monkeypatch: pytest.Mon
 def test_the_figures_of_keep_alive_notice_within_45_seconds() -> None:
     figures = {option: value for _, option, value in client_module._KEEP_ALIVE}
     idle, pause, count = (figures[o] for o in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT))
-    assert idle + pause * count <= 45
-    assert figures[socket.TCP_USER_TIMEOUT] <= 45_000
+    assert idle + pause * count <= 40  # and a moment for the kernel
+    assert figures[socket.TCP_USER_TIMEOUT] <= 40_000
 
 
 async def test_a_server_asks_for_time(server: MinimalApi) -> None:
