@@ -1,15 +1,16 @@
 # docker build --tag userproxy:0.1.0 .
 #
-# The image's user is nobody in particular: that is enough for `run --portals none`. The iptables driver writes rules, so
-# it needs CAP_NET_ADMIN, for the legacy variant CAP_NET_RAW too, and for node ports below 1024 CAP_NET_BIND_SERVICE.
-# The kernel gives added capabilities to root only, unless they are ambient, which neither Kubernetes nor
-# `docker run --cap-add` makes them. So that driver runs as user 0 without any other capability and without privileges:
+# The image's user is root, as that of kube-proxy's image: kube-proxy's manifests name none, and must work with this image,
+# too. The iptables driver writes rules, so it needs CAP_NET_ADMIN, for the legacy variant CAP_NET_RAW too, and for node
+# ports below 1024 CAP_NET_BIND_SERVICE. The kernel gives added capabilities to root only, unless they are ambient, which
+# neither Kubernetes nor `docker run --cap-add` makes them. It needs no other capability and no privileges:
 #
-#   docker run --user 0 --network host --cap-drop ALL --cap-add NET_ADMIN --cap-add NET_RAW --read-only \
+#   docker run --network host --cap-drop ALL --cap-add NET_ADMIN --cap-add NET_RAW --read-only \
 #     --security-opt no-new-privileges --volume /run/xtables.lock:/run/xtables.lock \
 #     --volume /etc/services.d:/manifests:ro userproxy:0.1.0 run --manifests /manifests --portals iptables
 #
-# (examples/kubernetes does the same.) Nothing secret is built in: credentials are mounted when it runs.
+# (examples/kubernetes does the same.) `run --portals none` needs none of it: add `--user 65532`. Nothing secret is built
+# in: credentials are mounted when it runs.
 
 FROM python:3.13-slim AS wheels
 RUN apt-get update \
@@ -27,6 +28,5 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-index --find-links=/wheels userproxy
-USER 65532:65532
 ENTRYPOINT ["userproxy"]
 CMD ["--help"]

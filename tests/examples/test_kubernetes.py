@@ -27,6 +27,7 @@ KUBERNETES = PROJECT / "examples" / "kubernetes"
 BASE = KUBERNETES / "base"
 OVERLAY = KUBERNETES / "one-service"
 KUSTOMIZATION = "kustomization.yaml"
+TIMES_OF_A_STOP = ("--drain-delay", "--drain-timeout", "--linger")
 TOKENS = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 Object = dict[str, Any]
@@ -61,6 +62,20 @@ def merged(value: Any, patch: Any) -> Any:
     for item in patch:
         items[item[key]] = None if "$patch" in item else merged(items.get(item[key]), item)
     return [item for item in items.values() if item is not None]
+
+
+def renamed(daemonset: Object) -> Object:
+    """What the overlay's suffix and labels make of it."""
+    name = f"userproxy{yaml.safe_load((OVERLAY / KUSTOMIZATION).read_text())['nameSuffix']}"
+    labels = {"app.kubernetes.io/name": name}
+    template = daemonset["spec"]["template"]
+    pod = template["spec"] | {"serviceAccountName": name}
+    pod["volumes"] = [
+        volume | ({"configMap": {"name": name}} if "configMap" in volume else {}) for volume in pod["volumes"]
+    ]
+    spec = daemonset["spec"] | {"selector": {"matchLabels": labels}}
+    spec["template"] = {"metadata": {"labels": labels}, "spec": pod}
+    return {**daemonset, "spec": spec}
 
 
 def container(daemonset: Object) -> Object:
@@ -108,7 +123,7 @@ def variant(request: pytest.FixtureRequest) -> Variant:
     if request.param == BASE:
         return Variant(daemonset, configmap, HEALTHZ_PORT)
     patches = (of_kind(OVERLAY / f"{kind.lower()}.yaml", kind) for kind in ("DaemonSet", "ConfigMap"))
-    return Variant(merged(daemonset, next(patches)), merged(configmap, next(patches)), HEALTHZ_PORT + 100)
+    return Variant(renamed(merged(daemonset, next(patches))), merged(configmap, next(patches)), HEALTHZ_PORT + 100)
 
 
 @pytest.mark.parametrize("path", sorted(KUBERNETES.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -140,6 +155,10 @@ def test_kubectl_makes_of_it_what_these_tests_look_at(variant: Variant) -> None:
     built = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     objects = {item["kind"]: item for item in yaml.safe_load_all(built)}
     assert len(objects) == 5
+    own = variant.daemonset["spec"]["template"]["spec"]["serviceAccountName"]
+    assert {item["metadata"]["name"] for item in objects.values()} == {own}, "the two installations share nothing"
+    assert objects["ClusterRoleBinding"]["subjects"][0]["name"] == own
+    assert objects["ClusterRoleBinding"]["roleRef"]["name"] == own
     assert container(objects["DaemonSet"])["image"] == "userproxy:0.1.0"
     container(objects["DaemonSet"])["image"] = "userproxy"
     assert objects["DaemonSet"]["spec"] == variant.daemonset["spec"]
@@ -166,7 +185,9 @@ def test_a_node_keeps_its_proxy_whatever_happens_to_it(daemonset: Object, pod: O
     assert pod["dnsPolicy"] == "Default"
     assert pod["priorityClassName"] == "system-node-critical"
     assert pod["tolerations"] == [{"operator": "Exists"}]
-    assert daemonset["spec"]["updateStrategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"}}
+    rolling = {"maxSurge": 1, "maxUnavailable": 0}
+    assert daemonset["spec"]["updateStrategy"] == {"type": "RollingUpdate", "rollingUpdate": rolling}
+    assert daemonset["spec"]["minReadySeconds"] > 0
     assert {"requests", "limits"} <= container(daemonset)["resources"].keys()
 
 
@@ -201,16 +222,18 @@ def test_the_node_is_named_by_the_downward_api(variant: Variant) -> None:
 
 def test_there_is_time_to_drain_and_remove_the_rules(variant: Variant) -> None:
     grace = variant.daemonset["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert grace >= parse_duration(flags(variant.daemonset)["--drain-timeout"]) + 10
+    times = {name: parse_duration(flags(variant.daemonset)[name]) for name in TIMES_OF_A_STOP}
+    assert grace >= times["--drain-timeout"] + max(times["--drain-delay"], times["--linger"]) + 10
+    assert flags(variant.daemonset)["--at-stop"] == "leave"
 
 
 def test_the_probes_ask_where_health_is_served(variant: Variant) -> None:
     main_container = container(variant.daemonset)
     given = decode(variant.configmap["data"]["config.yaml"].encode()).given
-    assert main_container["ports"] == [{"name": "healthz", "containerPort": variant.health_port}]
+    assert "ports" not in main_container, "they would be host ports, and a node has each once"
     assert given["healthzBindAddress"] == f"0.0.0.0:{variant.health_port}"
     for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/healthz")):
-        assert main_container[probe]["httpGet"] == {"path": path, "port": "healthz"}
+        assert main_container[probe]["httpGet"] == {"path": path, "port": variant.health_port}
 
 
 def test_one_service_leaves_kube_proxy_its_ports_and_its_nodes() -> None:
@@ -229,6 +252,11 @@ def test_a_label_selects_the_nodes_to_replace_and_beside_kube_proxy_there_is_non
     selector = variant.daemonset["spec"]["template"]["spec"]["nodeSelector"]
     beside = "--service-proxy-name" in flags(variant.daemonset)
     assert selector == {"kubernetes.io/os": "linux"} | ({} if beside else {"userproxy.io/node": "true"})
+    terms = [{"matchExpressions": [{"key": "userproxy.io/node", "operator": "DoesNotExist"}]}]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    assert variant.daemonset["spec"]["template"]["spec"].get("affinity") == (
+        {"nodeAffinity": required} if beside else None
+    )
 
 
 def test_the_command_and_its_configuration_are_valid_and_all_of_it_counts(variant: Variant, tmp_path: Path) -> None:
@@ -257,6 +285,15 @@ def test_the_kubeconfig_has_the_accounts_token_and_no_secret(variant: Variant) -
     assert user["user"] == {"tokenFile": f"{TOKENS}/token"}
     assert cluster["cluster"]["certificate-authority"] == f"{TOKENS}/ca.crt"
     assert cluster["cluster"]["server"].startswith("https://")
+
+
+def test_pods_of_the_node_are_recognised(variant: Variant) -> None:
+    given = decode(variant.configmap["data"]["config.yaml"].encode()).given
+    assert given["detectLocalMode"] == "NodeCIDR"
+
+
+def test_the_image_works_with_manifests_that_name_no_user_as_kube_proxys_do() -> None:
+    assert "USER" not in re.findall(r"^([A-Z]+) ", (PROJECT / "Dockerfile").read_text(), re.MULTILINE)
 
 
 def test_images_name_no_registry() -> None:
