@@ -1,6 +1,16 @@
-"""asyncio's loop with a clock that the test sets: what is due runs when it is told to."""
+"""Clocks that the test sets, and asyncio's loop with one: what is due runs when it is told to."""
 
 import asyncio
+
+
+class Clock:
+    """Called for the time, as `loop.time` is."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class ClockedLoop(asyncio.SelectorEventLoop):

@@ -1,14 +1,20 @@
-"""Pipes are few, lent empty, and counted."""
+"""Pipes are few, lent empty, counted, and taken away where they are of no use."""
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 
+import pytest
+
+from tests.forwarding.clocked import Clock
+from userproxy.forwarding import pipes as pipes_module
 from userproxy.forwarding.descriptors import RESERVE, DescriptorBudget, open_descriptors
-from userproxy.forwarding.pipes import MOST_PIPES, PIPE_BYTES, PipePool
+from userproxy.forwarding.pipes import MOST_PIPES, PIPE_BYTES, STALL_SECONDS, Pipe, PipePool
 
 
-async def a_pool(free: int = 1000) -> PipePool:
-    return PipePool(DescriptorBudget(asyncio.get_running_loop(), open_descriptors() + RESERVE + free))
+async def a_pool(free: int = 1000, clock: Clock | None = None) -> PipePool:
+    budget = DescriptorBudget(asyncio.get_running_loop(), open_descriptors() + RESERVE + free)
+    return PipePool(budget, clock or Clock())
 
 
 async def test_a_pipe_holds_as_much_as_may_be() -> None:
@@ -62,3 +68,74 @@ async def test_closing_gives_the_descriptors_back() -> None:
     assert open_descriptors() == before + 2
     pool.close()
     assert open_descriptors() == before
+
+
+class Crowd:
+    """A pool whose pipes are all lent. Each holds its own number, `stuck` ones wait for their sink."""
+
+    def __init__(self, pool: PipePool, clock: Clock) -> None:
+        self.pool = pool
+        self.clock = clock
+        self.lent: list[Pipe] = []
+        self.kept: dict[int, bytes] = {}
+        while (pipe := pool.borrow()) is not None:
+            pipe.fill = os.write(pipe.write_end, b"%d" % len(self.lent))
+            self.lent.append(pipe)
+
+    def stuck(self, *numbers: int) -> None:
+        for number in numbers:
+            self.pool.stuck(self.lent[number], lambda data, number=number: self.kept.__setitem__(number, data))  # type: ignore[misc]
+
+
+@pytest.fixture
+async def crowd(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Crowd]:
+    monkeypatch.setattr(pipes_module, "MOST_PIPES", 3)
+    clock = Clock()
+    pool = await a_pool(clock=clock)
+    opened = Crowd(pool, clock)
+    yield opened
+    for pipe in opened.lent:
+        pool.give_back(pipe)
+    pool.close()
+
+
+async def test_the_pipe_that_was_stuck_for_longest_is_taken_away_with_its_content_kept(crowd: Crowd) -> None:
+    crowd.stuck(1)
+    crowd.clock.now += STALL_SECONDS / 2
+    crowd.stuck(0)
+    crowd.clock.now += STALL_SECONDS / 2
+    pipe = crowd.pool.borrow()
+    assert pipe is crowd.lent[1]
+    assert (pipe.fill, crowd.kept) == (0, {1: b"1"})
+    assert crowd.pool.borrow() is None, "the other has not been stuck for long enough"
+    crowd.clock.now += STALL_SECONDS / 2
+    assert crowd.pool.borrow() is crowd.lent[0]
+    assert crowd.pool.borrow() is None, "the third is not stuck"
+
+
+async def test_a_pipe_whose_sink_has_taken_something_is_left_alone(crowd: Crowd) -> None:
+    crowd.stuck(0, 1, 2)
+    crowd.clock.now += STALL_SECONDS
+    crowd.stuck(0)
+    crowd.pool.moves(crowd.lent[1])
+    assert crowd.pool.borrow() is crowd.lent[2]
+    assert crowd.pool.borrow() is None
+
+
+async def test_a_pipe_that_was_given_back_is_not_taken_away(crowd: Crowd) -> None:
+    crowd.stuck(0)
+    crowd.clock.now += STALL_SECONDS
+    crowd.pool.give_back(crowd.lent.pop(0))  # with bytes in it: closed, and a new one takes its place
+    crowd.lent.append(crowd.pool.borrow())  # type: ignore[arg-type]
+    assert crowd.pool.borrow() is None
+    assert not crowd.kept
+
+
+async def test_no_more_is_kept_than_there_is_room_for(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipes_module, "MOST_KEPT", 1)
+    crowd.stuck(0, 1)
+    crowd.clock.now += STALL_SECONDS
+    assert crowd.pool.borrow() is crowd.lent[0]
+    assert crowd.pool.borrow() is None
+    crowd.pool.let_go(1)
+    assert crowd.pool.borrow() is crowd.lent[1]

@@ -12,6 +12,7 @@ from random import Random
 import pytest
 from structlog.testing import capture_logs
 
+from tests.forwarding.clocked import Clock
 from tests.forwarding.conftest import NAME, Handler, echo
 from userproxy.demo.hosts import Host
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
@@ -172,14 +173,6 @@ def test_an_endpoint_that_no_address_reaches_is_a_failure_like_any_other(host: H
     with capture_logs() as logs:
         on(host, scenario)
     assert not [entry for entry in logs if entry["log_level"] == "warning"]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def noted(count: int) -> tuple[SourcePorts, Clock]:

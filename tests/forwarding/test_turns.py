@@ -65,7 +65,7 @@ def _enlarge(sock: socket.socket) -> None:
 async def context() -> AsyncIterator[RelayContext]:
     loop = asyncio.get_running_loop()
     opened = Poller(loop)
-    pipes = PipePool(DescriptorBudget(loop, 10_000))
+    pipes = PipePool(DescriptorBudget(loop, 10_000), loop.time)
     half_open = DeadlineQueue[Relay](loop, 60.0, Relay.expire, opened.failed)
     yield RelayContext(opened, pipes, half_open, SourcePorts(loop.time))
     pipes.close()

@@ -132,7 +132,7 @@ class Forwarder:
         self._ports = ListenerPorts(options.port_range, options.kept_ports)
         self._poller = Poller(loop)
         self._budget = DescriptorBudget(loop, options.descriptor_limit, options.kept_descriptors)
-        self._pipes = PipePool(self._budget)
+        self._pipes = PipePool(self._budget, loop.time)
         self._half_open = DeadlineQueue[Relay](loop, options.half_open_timeout, Relay.expire, self._poller.failed)
         source_ports = SourcePorts(loop.time)
         self._relays = RelayContext(self._poller, self._pipes, self._half_open, source_ports)

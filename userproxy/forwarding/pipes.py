@@ -3,6 +3,8 @@
 import contextlib
 import fcntl
 import os
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from userproxy.forwarding.descriptors import DescriptorBudget
@@ -12,6 +14,12 @@ PIPE_BYTES: Final = 1024 * 1024
 
 MOST_PIPES: Final = 64
 """Directions that splice at once; the others copy. 64 MiB is also the default pipe quota of a user (pipe(7))."""
+
+STALL_SECONDS: Final = 1.0
+"""A sink that has taken nothing for so long gives its pipe up, if another direction wants one."""
+
+MOST_KEPT: Final = MOST_PIPES * PIPE_BYTES
+"""What was in such pipes is kept in memory, of all directions together at most so many bytes."""
 
 
 class Pipe:
@@ -31,17 +39,56 @@ class Pipe:
 
 
 class PipePool:
-    """At most MOST_PIPES pipes, made when first needed and kept until the end."""
+    """At most MOST_PIPES pipes, made when first needed and kept until the end.
 
-    def __init__(self, budget: DescriptorBudget) -> None:
+    Where there are no more, the one is taken away whose sink has been stuck for longest.
+    """
+
+    def __init__(self, budget: DescriptorBudget, now: Callable[[], float]) -> None:
         self._budget = budget
+        self._now = now
         self._idle: list[Pipe] = []
         self._made = 0
+        self._kept = 0
+        # In the order in which their sinks last took something: since when, and who keeps what is in them.
+        self._stuck: OrderedDict[Pipe, tuple[float, Callable[[bytes], None]]] = OrderedDict()
 
     def borrow(self) -> Pipe | None:
         """An empty pipe, or None if there is none to be had: then the caller copies."""
         if self._idle:
             return self._idle.pop()
+        return self._make() or self._take_away()
+
+    def stuck(self, pipe: Pipe, keep: Callable[[bytes], None]) -> None:
+        """Note that a lent pipe's sink takes no more for now.
+
+        If the pipe is wanted elsewhere, `keep` is called with what is in it, and it is no longer the borrower's.
+        """
+        self._stuck[pipe] = (self._now(), keep)
+        self._stuck.move_to_end(pipe)
+
+    def moves(self, pipe: Pipe) -> None:
+        """Note that a lent pipe's sink has taken all that was in it."""
+        self._stuck.pop(pipe, None)
+
+    def let_go(self, count: int) -> None:
+        """Note that so many of the bytes that were to be kept are no longer there."""
+        self._kept -= count
+
+    def give_back(self, pipe: Pipe) -> None:
+        """Return a pipe. One that still holds bytes is closed: they are another connection's."""
+        self._stuck.pop(pipe, None)
+        if pipe.fill:
+            self._discard(pipe)
+        else:
+            self._idle.append(pipe)
+
+    def close(self) -> None:
+        """Close the pipes that nobody has borrowed."""
+        while self._idle:
+            self._discard(self._idle.pop())
+
+    def _make(self) -> Pipe | None:
         if self._made >= MOST_PIPES or not self._budget.take(2):
             return None
         try:
@@ -52,17 +99,17 @@ class PipePool:
         self._made += 1
         return pipe
 
-    def give_back(self, pipe: Pipe) -> None:
-        """Return a pipe. One that still holds bytes is closed: they are another connection's."""
-        if pipe.fill:
-            self._discard(pipe)
-        else:
-            self._idle.append(pipe)
-
-    def close(self) -> None:
-        """Close the pipes that nobody has borrowed."""
-        while self._idle:
-            self._discard(self._idle.pop())
+    def _take_away(self) -> Pipe | None:
+        if not self._stuck:
+            return None
+        pipe, (since, keep) = next(iter(self._stuck.items()))
+        if self._now() - since < STALL_SECONDS or self._kept + pipe.fill > MOST_KEPT:
+            return None
+        del self._stuck[pipe]
+        self._kept += pipe.fill
+        keep(os.read(pipe.read_end, pipe.fill))
+        pipe.fill = 0
+        return pipe
 
     def _discard(self, pipe: Pipe) -> None:
         pipe.close()

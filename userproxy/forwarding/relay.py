@@ -6,7 +6,7 @@ The rules it keeps:
   without moving a byte for the time limit is reset.
 - A RST, or any other failure of a socket, is passed on as a RST.
 - At most one buffer, or one pipe, of unsent bytes per direction: while it is not empty nothing more is
-  read, and TCP's own window slows the sender.
+  read, and TCP's own window slows the sender. A pipe that is stuck may be wanted elsewhere; its bytes are kept.
 
 Small messages are copied: recv, send, and nothing is armed unless the send was short. A read that fills
 the buffer moves its direction to splice(2) through a pipe, and back when it slackens.
@@ -170,7 +170,7 @@ class Relay:
         context = self._context
         context.half_open.discard(self)
         for direction in (self._upward, self._downward):
-            direction.release_pipe()
+            direction.release()
         context.poller.close(self._client)
         context.poller.close(self._backend)
         self._on_end(self)
@@ -183,6 +183,7 @@ class _Direction:
     __slots__ = (
         "_context",
         "_due",
+        "_kept",
         "_pending",
         "_pipe",
         "_recv_into",
@@ -211,6 +212,8 @@ class _Direction:
         self._pipe: Pipe | None = None
         self._streak = 0
         """Bytes read by `pump` since the source was last found empty."""
+        self._kept = 0
+        """Bytes of `_pending` that were in a pipe."""
         self._due = 0
         """Events that have been put off."""
         self.blocked = False
@@ -340,6 +343,11 @@ class _Direction:
             self._context.pipes.give_back(self._pipe)
             self._pipe = None
 
+    def release(self) -> None:
+        """Let go of whatever holds unsent bytes, and of these."""
+        self.release_pipe()
+        self._let_go()
+
     def _slacken(self) -> None:
         """The source is empty: if that came soon, the next that comes is likely to be small, too."""
         if self._streak < BUFFER_BYTES:
@@ -354,6 +362,19 @@ class _Direction:
             return
         self.blocked = sent < len(data)
         self._pending = data[sent:] if self.blocked else None
+        if not self.blocked:
+            self._let_go()
+
+    def _keep(self, data: bytes) -> None:
+        """Hold what was in the pipe, which another direction has now. For the pool."""
+        self._pipe = None
+        self._pending = memoryview(data)
+        self._kept = len(data)
+
+    def _let_go(self) -> None:
+        if self._kept:
+            self._context.pipes.let_go(self._kept)
+            self._kept = 0
 
     def _splice(self, pipe: Pipe) -> bool:
         """Move what splice(2) can: True if the sink is full or the turn over, False if only recv(2) knows more.
@@ -378,10 +399,15 @@ class _Direction:
         return True
 
     def _drain_pipe(self, pipe: Pipe) -> None:
+        was_blocked, before = self.blocked, pipe.fill
         self.blocked = True
         while pipe.fill:
             try:
                 pipe.fill -= os.splice(pipe.read_end, self._sink.fileno(), pipe.fill, flags=_SPLICE_FLAGS)
             except BlockingIOError:
+                if not was_blocked or pipe.fill < before:
+                    self._context.pipes.stuck(pipe, self._keep)
                 return
         self.blocked = False
+        if was_blocked:
+            self._context.pipes.moves(pipe)
