@@ -148,12 +148,16 @@ def test_after_a_kill_a_new_start_converges(lab: Lab, variant: str) -> None:
 @variants
 def test_rules_that_others_break_are_repaired(lab: Lab, variant: str) -> None:
     use(lab.node, variant)
-    serve_example(lab, "--iptables-sync-period", "1s")
+    serve_example(lab, "--iptables-sync-period", "1s", "-v", "1")
     eventually(lambda: saved(lab.node, variant) == EXAMPLE.splitlines(), 30, "the example stands")
     lab.node.run([f"iptables-{variant}", "-t", "nat", "-F", "KUBE-PORTALS-HOST"])
     lab.node.run([f"iptables-{variant}", "-t", "nat", "-D", "PREROUTING", "1"])
     lab.node.run([f"iptables-{variant}", "-t", "nat", "-A", "KUBE-NODEPORT-HOST", "-p", "tcp", "-j", "RETURN"])
     eventually(lambda: sorted(saved(lab.node, variant)) == sorted(EXAMPLE.splitlines()), 30, "repaired")
+    proxy = lab.node.proxies[0]
+    assert proxy.wait_log("Rules repaired, because something else had changed them")["rules"] == 8
+    opened = proxy.wait_log("Listener opened")
+    assert opened["portals"] == "cluster IP 10.96.0.10:80, external IP 203.0.113.5:80, node port 30080"
 
 
 @variants

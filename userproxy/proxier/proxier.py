@@ -1,6 +1,7 @@
 """The executor: performs plans, remembers what there is, and says what is wrong."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
@@ -38,23 +39,12 @@ from userproxy.proxier.plan import (
 )
 from userproxy.proxier.problems import Problems, action_refused, rules_refused
 from userproxy.proxier.seams import Claims, Forwarding, Nodes, PortalDriver, Source
+from userproxy.proxier.story import Listed, RulesStory
 from userproxy.proxier.surroundings import NodePortAddresses, Surroundings
 from userproxy.proxier.wanted import PortalKey
 from userproxy.routing.services import NoLocalEndpoints, Scope
 
 log = structlog.get_logger()
-
-
-class _Listed:
-    """Endpoints as the log shows them, written only if it does."""
-
-    __slots__ = ("_endpoints",)
-
-    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
-        self._endpoints = endpoints
-
-    def __repr__(self) -> str:
-        return " ".join(map(str, self._endpoints))
 
 
 class _NoNodes(frozenset[str]):
@@ -128,6 +118,7 @@ class Proxier:
         """Counts what was said of the node; a sync that runs meanwhile is behind, and says so in `_node_synced`."""
         self._node_synced = 0
         self._retired = False
+        self._story = RulesStory(scope.family)
 
     @property
     def problems(self) -> frozenset[Problem]:
@@ -259,8 +250,16 @@ class Proxier:
                 pending = await self._prepare(names)
             if pending.bindings or pending.gone or verify:
                 self._confirmed = False
+                began = time.monotonic()
                 done = await self._portals.sync(pending.bindings, pending.gone, verify=verify)
                 self._confirmed = True
+                self._story.written(
+                    self._portals.rule_counts,
+                    time.monotonic() - began,
+                    service_ports=len(pending.bindings),
+                    removed=len(pending.gone),
+                    differed=done.differed,
+                )
                 self._note_confirmed(pending, done)
             async with self._state:
                 await self._finish(pending)
@@ -325,7 +324,13 @@ class Proxier:
         match action:
             case OpenListener(name, preferred_port):
                 actual.local_ports[name] = self._forwarding.open(name, preferred_port)
-                log.debug("Listener opened", v=1, service_port=str(name), local_port=actual.local_ports[name])
+                log.debug(
+                    "Listener opened",
+                    v=1,
+                    service_port=str(name),
+                    local_port=actual.local_ports[name],
+                    portals=Listed(self._wanted.portals(name.service_port), ", "),
+                )
             case ClaimPort(claim, _, owner):
                 if claim not in actual.holders:
                     self._claims.claim(claim.ip, claim.protocol, claim.port)
@@ -352,7 +357,7 @@ class Proxier:
             v=3,
             service_port=str(snapshot.listener),
             verdict=snapshot.verdict,
-            endpoints=_Listed(snapshot.endpoints),
+            endpoints=Listed(snapshot.endpoints),
         )
 
     def _tell_left_out(self, listener: ListenerName, endpoints: tuple[Endpoint, ...]) -> None:

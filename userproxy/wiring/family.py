@@ -70,6 +70,7 @@ class FamilyProxy:
         self._asked = False
         self._usable = False
         self._retired = False
+        self._checks_health = True
         self._served_since: float | None = None
         self._turn = asyncio.Lock()
         """Held by a sync: a stop gives the rules up between two."""
@@ -159,7 +160,7 @@ class FamilyProxy:
             async with asyncio.timeout(_GIVE_UP_SECONDS), self._turn:
                 self._retire()
         except TimeoutError:
-            log.warning("Rules are still being written while they are given up", family=self.family)
+            log.info("Rules are still being written while they are given up", family=self.family)
             self._retire()
 
     def _retire(self) -> None:
@@ -170,13 +171,18 @@ class FamilyProxy:
             self.driver.ownership.release()
 
     async def close_health_checks(self) -> None:
-        """Let a successor have the health-check node ports."""
+        """Let a successor have the health-check node ports, for good."""
+        self._checks_health = False
+        async with self._serving:
+            await self._close_health_checks()
+
+    async def _close_health_checks(self) -> None:
         if self._health_checks is not None:
             await self._health_checks.close()
 
     async def close(self) -> None:
         """Let go of ports and threads. Portals stay as they are."""
-        await self.close_health_checks()
+        await self._close_health_checks()
         self._claims.close()
         await self.driver.close()
 
@@ -213,9 +219,10 @@ class FamilyProxy:
     async def _stands(self, *, served: bool = True) -> None:
         """Tell what there is now."""
         self._monitor.stands(self.driver.rule_counts, self._proxier.no_local)
-        if served and not self._retired:
+        if served:
             async with self._serving:
-                await self._serve_health_checks()
+                if self._checks_health:
+                    await self._serve_health_checks()
         problems = (self._proxier.problems, self._failed_health_checks)
         if problems != self._reported:
             self._reported = problems
@@ -224,7 +231,7 @@ class FamilyProxy:
     async def _serve_health_checks(self) -> None:
         ips = self._proxier.node_port_ips
         if self._health_checks is None or ips != self._health_check_ips:
-            await self.close_health_checks()
+            await self._close_health_checks()
             self._health_checks = HealthCheckServers(
                 self.family,
                 self._monitor.healthy,
