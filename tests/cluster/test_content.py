@@ -104,7 +104,7 @@ def test_a_flaw_that_costs_only_itself_is_told_and_the_object_is_there() -> None
 def test_a_list_whose_items_are_none_costs_only_itself() -> None:
     content = read({"kind": "List", "items": 5}, SERVICE)
     assert names(content) == ["Service shop/web"]
-    assert [problem.text for problem in content.problems] == ["a.yaml document 1 (List): items: 5 is not a list"]
+    assert [problem.text for problem in content.problems] == ["a.yaml document 1 (List): items: a number is not a list"]
 
 
 def test_an_unreadable_file_keeps_everything_it_had() -> None:

@@ -49,6 +49,7 @@ def test_what_kubectl_prints() -> None:
             ports=(PortSpec("http", Protocol.TCP, 80, 30080), PortSpec("dns", Protocol.UDP, 53, 30053)),
             affinity_timeout=600,
             created="2026-01-31T12:00:00Z",
+            balancer_ips=("198.51.100.4",),
         ),
         Service(namespace="store", name="peers", created="2026-01-30T12:00:00Z", proxy_name="mesh"),
         EndpointSlice(
@@ -228,8 +229,8 @@ def test_a_malformed_object_costs_only_itself(base: dict[str, Any], path: Path, 
 @pytest.mark.parametrize(
     ("document", "sentence"),
     [
-        ("text", 'here: "text" is not a Kubernetes object'),
-        (5, "here: 5 is not a Kubernetes object"),
+        ("text", "here: text is not a Kubernetes object"),
+        (5, "here: a number is not a Kubernetes object"),
         ([SERVICE], "here: a list is not a Kubernetes object"),
         ({}, "here: kind: missing"),
         ({"kind": ""}, 'here: kind: "" is not a kind'),
@@ -290,7 +291,7 @@ def test_an_empty_list(items: object) -> None:
     assert list(expand({"kind": "List", "items": items}, "a")) == []
 
 
-@pytest.mark.parametrize(("items", "shown"), [({}, "a mapping"), ("x", '"x"'), (0, "0")])
+@pytest.mark.parametrize(("items", "shown"), [({}, "a mapping"), ("x", "text"), (0, "a number")])
 def test_a_list_whose_items_are_none(items: object, shown: str) -> None:
     with pytest.raises(ObjectError, match=rf"^a \(ServiceList\): items: {shown} is not a list$"):
         list(expand({"kind": "ServiceList", "items": items}, "a"))
