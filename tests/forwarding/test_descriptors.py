@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import resource
 import subprocess
 import sys
@@ -49,6 +50,25 @@ async def test_who_waits_is_called_when_something_is_given_back_and_only_once() 
     budget.give(0)
     await asyncio.sleep(0)
     assert calls == ["a", "b"]
+
+
+async def test_who_waits_is_called_once_others_in_the_process_have_closed_their_files() -> None:
+    """They tell nobody, so it shows when they are counted."""
+    budget = a_budget(2)
+    others = [os.open(os.devnull, os.O_RDONLY) for _ in range(2)]
+    budget.recount()
+    assert not budget.take(2)
+    calls: list[str] = []
+    with capture_logs():
+        budget.wait(lambda: calls.append("a"))
+    budget.recount()
+    await asyncio.sleep(0)
+    assert calls == []
+    for each in others:
+        os.close(each)
+    budget.recount()
+    await eventually(lambda: calls == ["a"])
+    assert budget.take(2)
 
 
 async def test_when_the_kernel_refuses_there_is_another_try_without_anything_given_back() -> None:

@@ -2,15 +2,18 @@
 
 import asyncio
 import errno
+import os
 import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, eventually, named, open_bench
 from userproxy.forwarding import dialer
+from userproxy.forwarding.sockets import start_dial
 from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 
 Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
@@ -142,6 +145,27 @@ def _listens(sock: socket.socket, port: int) -> bool:
         return False
     sock.listen()
     return True
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS])
+async def test_a_client_whose_backend_gets_no_socket_in_a_shortage_waits_for_one(
+    bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    failures = iter([code, code])
+
+    def dial(endpoint: Endpoint) -> tuple[socket.SocketType, int]:
+        if (failure := next(failures, None)) is not None:
+            raise OSError(failure, os.strerror(failure))
+        return start_dial(endpoint)
+
+    bench.route_to(await serve(named(b"live")))
+    monkeypatch.setattr(dialer, "start_dial", dial)
+    with capture_logs():
+        assert await ask(bench) == b"live"
+    assert next(failures, None) is None
+    await bench.eventually_idle()
+    statistics = bench.forwarder.statistics(NAME)
+    assert (statistics.dial_failures, statistics.unserved) == (0, 0), "that is no fault of the endpoint's"
 
 
 async def test_a_socket_that_may_not_be_made_costs_one_client_and_not_the_listener(

@@ -69,6 +69,14 @@ def test_other_limits_count_from_now_on() -> None:
     assert clients(table, 16.0 + table.limits.grain) == [b"0"]
 
 
+def test_other_limits_do_not_put_off_what_the_next_datagram_is_to_bring_up() -> None:
+    """Its endpoint is gone: with the next datagram it has to move."""
+    table = filled(1)
+    table.reconsider()
+    table.limit(IdleLimits(1.0, 1.0), 15.0)
+    assert table.by_client[b"0"].due <= 15.0
+
+
 def test_a_flow_is_discarded_once() -> None:
     table = filled(1)
     flow = table.by_client[b"0"]

@@ -6,7 +6,7 @@ import gc
 import random
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from msgspec.structs import replace
@@ -21,6 +21,7 @@ from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.listener_ports import NODE_PORTS, ListenerPorts
 from userproxy.forwarding.ports import PortRange
 from userproxy.forwarding.relay import Relay
+from userproxy.forwarding.udp import UdpStatistics
 from userproxy.model import (
     Endpoint,
     IPFamily,
@@ -154,6 +155,45 @@ async def test_draining_resets_what_outlasts_it(bench: Bench, serve: Serve) -> N
     writer.close()
 
 
+@contextlib.asynccontextmanager
+async def asked(bench: Bench) -> AsyncIterator[tuple[socket.socket, Callable[[bytes], object]]]:
+    """A UDP client, and what sends it the answer that it waits for."""
+    name = ListenerName(ServicePortName("default", "dns", "", Protocol.UDP))
+    with socket.socket(type=socket.SOCK_DGRAM) as backend, socket.socket(type=socket.SOCK_DGRAM) as client:
+        for sock in (backend, client):
+            sock.setblocking(False)
+            sock.bind((LOOPBACK, 0))
+        client.connect((LOOPBACK, bench.forwarder.open(name)))
+        bench.forwarder.update(Snapshot(name, Verdict.SERVE, (Endpoint(*backend.getsockname()),)))
+        client.send(b"question")
+        statistics = bench.forwarder.statistics(name)
+        assert isinstance(statistics, UdpStatistics)
+        await eventually(lambda: statistics.datagrams_up == 1)
+        _, flow = backend.recvfrom(100)
+        yield client, lambda answer: backend.sendto(answer, flow)
+
+
+async def test_draining_waits_for_the_answers_that_udp_clients_have_asked_for(bench: Bench) -> None:
+    """The flow's socket is the only one that can take them."""
+    async with asked(bench) as (client, answer), asyncio.TaskGroup() as group:
+        drained = group.create_task(bench.forwarder.drain(20), name="drain")
+        await asyncio.sleep(0.15)
+        assert not drained.done()
+        answer(b"answer")
+        async with asyncio.timeout(1):
+            assert await asyncio.get_running_loop().sock_recv(client, 100) == b"answer"
+            assert await drained == 0
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.2, 1.5), (20.0, 5.0)])
+async def test_draining_waits_no_longer_than_it_may_or_than_an_answer_takes(
+    bench: Bench, seconds: float, most: float
+) -> None:
+    async with asked(bench):
+        async with asyncio.timeout(most):
+            assert await bench.forwarder.drain(seconds) == 0
+
+
 async def test_clients_in_the_queue_are_served_before_the_listener_closes(bench: Bench, serve: Serve) -> None:
     bench.route_to(await serve(echo))
     clients = [socket.create_connection(bench.address) for _ in range(20)]
@@ -236,6 +276,7 @@ async def test_an_ended_connection_is_freed_without_the_garbage_collector(bench:
         gc.enable()
 
 
+@pytest.mark.load
 async def test_ten_thousand_connections_ended_in_every_way_leave_nothing_behind(serve: Serve) -> None:
     ways = random.Random(3)
     address = await serve(end_somehow)

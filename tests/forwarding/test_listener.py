@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import itertools
+import os
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -109,6 +110,32 @@ async def test_a_verdict_that_the_kernel_denies_is_tried_again(
     await eventually(lambda: bench.forwarder._services[NAME].listener._accepting)  # type: ignore[union-attr]
     await route.found(SERVE)
     assert logs[0]["reason"] == "Cannot allocate memory"
+
+
+@pytest.mark.parametrize("code", [errno.ECONNABORTED, errno.EMFILE, errno.ENOBUFS, errno.EPERM])
+async def test_clients_are_accepted_again_after_accept_has_failed(
+    bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Nobody tells when the cause is over, and no further client need come."""
+    failures = iter([code, code])
+
+    def accept(sock: ListeningSocket) -> tuple[socket.SocketType, str]:
+        if (failure := next(failures, None)) is not None:
+            raise OSError(failure, os.strerror(failure))
+        return accept_client(sock)
+
+    route = Route(bench, await serve(echo))
+    route.say(SERVE)
+    left = bench.forwarder._budget._free
+    accept_client = ListeningSocket.accept_client
+    monkeypatch.setattr(listener, "_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(ListeningSocket, "accept_client", accept)
+    with capture_logs():
+        async with asyncio.timeout(10):
+            assert await route.ask() == b"x"
+    await bench.eventually_idle()
+    assert next(failures, None) is None
+    assert bench.forwarder._budget._free == left
 
 
 @pytest.mark.parametrize("verdict", [REJECT, DROP])

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from tests.mutants.score import Score, read_score
+from tests.mutants.score import Score, by_module, read_score
 
 AREAS: Final = ("routing", "proxier", "portals", "forwarding")
 """Packages of userproxy whose tests are in the package of that name in tests."""
@@ -23,7 +23,7 @@ _CONFIGURATION: Final = """
 source_paths = ["userproxy"]
 only_mutate = {modules}
 pytest_add_cli_args_test_selection = ["tests/{area}"]
-pytest_add_cli_args = ["-p", "no:cacheprovider", "--timeout=30"]
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "tests.mutants.plugin", "--timeout=20"]
 also_copy = ["tests", "examples"]
 process_isolation = "forkserver"
 timeout_multiplier = 4
@@ -31,6 +31,9 @@ timeout_constant = 5
 do_not_mutate_patterns = ['log\\.(debug|info|warning|error)\\(']
 """
 """What is said in a log line is no behaviour; a mutant that waits for ever is ended after four times the usual time."""
+
+_SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+"""What a line of mutmut begins with while something is going on."""
 
 
 def modules_of(targets: Iterable[str]) -> list[Path]:
@@ -73,7 +76,10 @@ class Mutants:
         if not names:
             return Score()
         self._mutmut("run", "--max-children", str(self._jobs), *names)
-        score = read_score(self._mutmut("results", "--all", "true").splitlines(), names)
+        results = self._mutmut("results", "--all", "true").splitlines()
+        for module, of_module in by_module(names).items():
+            print(f"{module}: {read_score(results, of_module)}", flush=True)
+        score = read_score(results, names)
         for survivor in score.survivors:
             name, _, outcome = survivor.partition(": ")
             print(f"# {outcome}\n{self._mutmut('show', name, check=False)}", flush=True)
@@ -90,7 +96,8 @@ class Mutants:
             check=False,
         )
         if check and done.returncode:
-            raise SystemExit(f"mutmut {arguments[0]} failed:\n{done.stdout[-3000:]}")
+            said = "\n".join(line for line in done.stdout.splitlines() if line[:1] not in _SPINNER)
+            raise SystemExit(f"mutmut {arguments[0]} failed:\n{said[-3000:]}")
         return done.stdout
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.mutants.run import modules_of
-from tests.mutants.score import Score, read_score
+from tests.mutants.score import Score, by_module, read_score
 
 PRINTED = """
     userproxy.routing.families.x_of_family__mutmut_1: killed
@@ -36,6 +36,11 @@ def test_others_do_not_count_and_one_without_an_outcome_is_unnoticed() -> None:
 def test_scores_add_up_and_none_is_perfect() -> None:
     assert Score().percent == 100.0
     assert Score(3, ("a: survived",)) + Score(2, ("b: survived",)) == Score(5, ("a: survived", "b: survived"))
+
+
+def test_mutants_are_told_apart_by_their_module() -> None:
+    names = [FAMILIES.format(1), QUEUE.format("discard__mutmut_2"), FAMILIES.format(2)]
+    assert by_module(names) == {"routing/families": [names[0], names[2]], "forwarding/deadlines": [names[1]]}
 
 
 def test_targets_are_areas_or_modules_of_them() -> None:

@@ -274,6 +274,27 @@ def test_an_entry_in_a_zone_of_its_own(network: Network, node4: Node) -> None:
     assert node4.entries() == set()
 
 
+def test_a_later_entry_of_the_same_parties_stays(node4: Node) -> None:
+    """While the kernel lists and we decide, the entry may end and its client be led right."""
+    looked_at: list[ConntrackEntry] = []
+
+    def write_anew(entry: ConntrackEntry) -> bool:
+        looked_at.append(entry)
+        if len(looked_at) > 1:
+            return False
+        assert asyncio.run(Conntrack(IPFamily.IPV4).delete(UDP, lambda _: True)) == 1
+        for port in range(1000, 1100):  # the kernel's number of an entry is made of its place in memory, too
+            own.sendto(b"x", (node4.at.portal, port))
+        own.sendto(b"x", (node4.at.portal, DNS))
+        return True
+
+    with closing(node4.listener()) as own:
+        own.sendto(b"x", (node4.at.portal, DNS))
+        assert node4.delete(write_anew) == 0
+        assert looked_at[0].port == DNS
+        assert [entry.port for entry in node4.entries()].count(DNS) == 1
+
+
 def test_the_other_family_is_not_looked_at(network: Network, node4: Node) -> None:
     with closing(node4.listener()) as listener, closing(node4.client()) as client:
         node4.lead(DNS, port_of(listener))

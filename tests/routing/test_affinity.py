@@ -144,6 +144,42 @@ def test_expired_clients_leave_as_new_ones_come(count: int) -> None:
     assert len(table) == count
 
 
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        [f"{n >> 24}.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}" for n in (1 << bit for bit in range(32))],
+        ["::1", "::2", "fe80::1", "fe80::1%eth0", "fe80::1%eth1", "2001:db8::", "2001:db8::1:0", "2001:db8:1::"],
+    ],
+    ids=["IPv4, a bit each", "IPv6"],
+)
+def test_no_client_is_taken_for_another(addresses: list[str]) -> None:
+    table = a_table(10)
+    for number, address in enumerate(addresses):
+        table.record(address, ENDPOINTS[number % 3], 0.0)
+    found = [table.lookup(address, 1.0, ENDPOINTS) for address in addresses]
+    assert found == [ENDPOINTS[number % 3] for number in range(len(addresses))]
+
+
+def test_an_endpoint_that_is_gone_is_forgotten_by_all_its_clients() -> None:
+    table = a_table(10)
+    for client in ("192.0.2.1", "192.0.2.2"):
+        table.record(client, ENDPOINTS[0], 0.0)
+    table.follow("internal", frozenset(ENDPOINTS[1:]), 10)
+    assert table.lookup("192.0.2.3", 1.0, ENDPOINTS) is None
+    table.follow("internal", frozenset(ENDPOINTS), 10)
+    assert [table.lookup(client, 1.0, ENDPOINTS) for client in ("192.0.2.1", "192.0.2.2")] == [None, None]
+
+
+def test_an_endpoint_that_only_a_leaving_balancer_had_is_forgotten() -> None:
+    table = a_table(10)
+    table.follow("external", frozenset(ENDPOINTS[1:]), 10)
+    table.record("192.0.2.1", ENDPOINTS[0], 0.0)
+    table.leave("internal")
+    assert table.lookup("192.0.2.2", 1.0, ENDPOINTS) is None
+    table.follow("external", frozenset(ENDPOINTS[:2]), 10)
+    assert table.lookup("192.0.2.1", 1.0, ENDPOINTS) is None
+
+
 def test_expired_clients_leave_without_any_use() -> None:
     table = a_table(10)
     table.record("192.0.2.1", ENDPOINTS[0], 0.0)
@@ -191,6 +227,7 @@ FORMS: dict[int, Callable[[int], str]] = {
 }
 
 
+@pytest.mark.load
 @pytest.mark.parametrize("count", FORMS)
 def test_a_hundred_thousand_clients_take_less_than_twenty_megabytes(count: int) -> None:
     addresses = [FORMS[count](n) for n in range(count)]

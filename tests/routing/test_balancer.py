@@ -40,6 +40,12 @@ def test_the_order_is_shuffled() -> None:
     assert len(firsts) > 5
 
 
+@pytest.mark.parametrize("endpoints", [(A, B), (A, B, C)])
+def test_who_has_tried_all_tries_them_in_turn(endpoints: tuple[Endpoint, ...]) -> None:
+    balancer = a_balancer(*endpoints)
+    assert {balancer.pick("c", 0.0, endpoints) for _ in endpoints} == set(endpoints)
+
+
 def test_an_update_with_the_same_endpoints_keeps_the_turn() -> None:
     balancer = a_balancer(A, B, C)
     picked = [balancer.pick("c", 0.0)]
@@ -100,6 +106,23 @@ class TestAffinity:
         balancer = a_balancer(A, B, C, affinity=10)
         first = balancer.pick("c", 0.0)
         assert {balancer.pick("c", now) for now in (1.0, 10.5, 20.0)} == {first}
+
+    def test_it_may_be_switched_on_while_endpoints_stay(self) -> None:
+        balancer = a_balancer(A, B, C)
+        balancer.update(Snapshot(NAME, Verdict.SERVE, (A, B, C), 60))
+        assert len({balancer.pick("c", 0.0) for _ in range(6)}) == 1
+
+    def test_the_table_is_asked_for_by_the_listeners_name(self) -> None:
+        asked_for: list[ListenerName] = []
+
+        def table(listener: ListenerName) -> AffinityTable:
+            asked_for.append(listener)
+            return AffinityTable()
+
+        balancer = Balancer(Random(1), table)
+        for endpoints in ((A,), (A, B)):
+            balancer.update(Snapshot(EXTERNAL, Verdict.SERVE, endpoints, 60))
+        assert asked_for == [EXTERNAL]
 
     def test_clients_are_still_spread(self) -> None:
         balancer = a_balancer(A, B, C, affinity=10)

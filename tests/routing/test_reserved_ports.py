@@ -14,11 +14,17 @@ def test_what_is_written_is_read_again(given_ranges: list[tuple[int, int]]) -> N
     assert parse_reserved_ports(str(reserved)) == reserved
 
 
+def test_a_single_port_is_written_as_one() -> None:
+    assert str(ReservedPorts(((22, 22), (2379, 2381)))) == "22,2379-2381"
+
+
 @pytest.mark.parametrize(
     ("text", "among", "not_among"),
     [
         ("", (), (1, 10250, 65535)),
         ("22", (22,), (21, 23)),
+        ("1,65535", (1, 65535), (2, 65534)),
+        ("65535-65535", (65535,), (65534,)),
         (" 22 , 2379-2381 ", (22, 2379, 2380, 2381), (2378, 2382)),
     ],
 )
@@ -28,7 +34,7 @@ def test_ports_and_ranges(text: str, among: tuple[int, ...], not_among: tuple[in
     assert not any(port in reserved for port in not_among)
 
 
-@pytest.mark.parametrize("text", ["0", "65536", "5-4", "a", "1-", "-1", "1,,2", "1:2", "١", "1-2-3"])
+@pytest.mark.parametrize("text", ["0", "65536", "0-4", "4-65536", "5-4", "a", "1-", "-1", "1,,2", "1:2", "١", "1-2-3"])
 def test_what_is_no_port_is_named(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not|ends before"):
         parse_reserved_ports(text)

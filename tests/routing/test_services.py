@@ -210,6 +210,8 @@ def test_load_balancers_outside_lead_to_port_and_node_port() -> None:
     service = replace(NODE_PORT, balancer_ips=("198.51.100.200", "2001:db8::200"))
     assert the_port(service).balancers == (Endpoint("198.51.100.200", 80), Endpoint("198.51.100.200", 30080))
     assert the_port(replace(WEB, balancer_ips=("198.51.100.200",))).balancers == (Endpoint("198.51.100.200", 80),)
+    both = replace(BOTH_FAMILIES, balancer_ips=service.balancer_ips)
+    assert {each.ip for each in the_port(both, scope=IPV6).balancers} == {"2001:db8::200"}
     assert not any(portal.ip == "198.51.100.200" for portal in the_port(service).portals)
 
 

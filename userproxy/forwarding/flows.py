@@ -120,7 +120,8 @@ class FlowTable(Generic[F]):
         """Apply other limits; they count from now on for flows that are there."""
         self.limits = limits
         for flow in self:
-            flow.seen, flow.due = now, now + limits.grain
+            # Not later: it may have been brought forward to the next datagram.
+            flow.seen, flow.due = now, min(flow.due, now + limits.grain)
 
     @property
     def oldest(self) -> F | None:
