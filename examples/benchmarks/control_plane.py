@@ -4,16 +4,17 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from examples.benchmarks.control_server import ControlServer, Object, serving
 from examples.benchmarks.measure import MeasureError, cpu_seconds, settled_cpu_seconds
+from examples.benchmarks.pauses import NODE, Plan, Step, in_namespaces
 from examples.benchmarks.processes import StartError, free_port, last_words, running
 from examples.benchmarks.toolchain import find_program
 
@@ -21,12 +22,18 @@ ENDPOINTS = 10
 """In each slice, of which each Service has one."""
 
 _START_LIMIT = 120.0
+_COME_AND_GO = 6
+"""Services that are added one after the other, and removed again."""
+
 _PACE = 0.01
 """Seconds between two changed slices: each makes a sync of its own."""
 
 
 class Figures(Struct, frozen=True):
-    """What a cluster of so many Services costs. CPU is user and system time of userproxy alone."""
+    """What a cluster of so many Services costs. CPU is user and system time of userproxy alone.
+
+    `steps` are measured with rules, and CPU there is that of iptables, too.
+    """
 
     services: int
     start_cpu_s: float
@@ -34,6 +41,7 @@ class Figures(Struct, frozen=True):
     resident_mb: float
     change_cpu_ms: float
     idle_cpu_ms: float
+    steps: tuple[Step, ...] = ()
 
 
 _COLUMNS = (
@@ -47,12 +55,18 @@ _COLUMNS = (
 
 
 @click.command()
-@click.option("--services", "sizes", type=int, multiple=True, default=(1_000, 10_000), show_default=True)
+@click.option("--services", "sizes", type=int, multiple=True, default=(1_000, 5_000, 10_000), show_default=True)
 @click.option("--changes", default=200, show_default=True, help="Slices that change, one after the other.")
 @click.option("--idle", default=10.0, show_default=True, help="Seconds without a change.")
+@click.option("--variant", default="nft", show_default=True, help="Variant of iptables where rules are written.")
+@click.option("--rules/--no-rules", default=True, help="Also with rules, and a client that waits; takes root.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Also write JSON here.")
-def main(sizes: tuple[int, ...], changes: int, idle: float, json_file: Path | None) -> None:
-    """CPU and memory of `userproxy run` on an API server that has so many Services, with ten endpoints each."""
+def main(sizes: tuple[int, ...], changes: int, idle: float, variant: str, rules: bool, json_file: Path | None) -> None:
+    """CPU and memory of `userproxy run` on an API server that has so many Services, with ten endpoints each.
+
+    With rules, in a network namespace of its own, also the longest that a client waits while Services come and go,
+    everything is listed again and rules are verified.
+    """
     program = find_program("userproxy")
     if program is None:
         raise click.ClickException("userproxy is not installed (pip install .)")
@@ -60,8 +74,9 @@ def main(sizes: tuple[int, ...], changes: int, idle: float, json_file: Path | No
     for size in sizes:
         click.echo(f"{size} Services", err=True)
         try:
-            figures.append(measure(program, size, changes, idle))
-        except (StartError, MeasureError) as error:
+            found = measure(program, size, changes, idle)
+            figures.append(structs.replace(found, steps=pauses(program, size, variant)) if rules else found)
+        except (StartError, MeasureError, OSError) as error:
             raise click.ClickException(f"{size} Services: {error}") from error
     click.echo(to_text(figures, changes, idle), nl=False)
     if json_file is not None:
@@ -89,6 +104,21 @@ def measure(program: str, services: int, changes: int, idle: float) -> Figures:
     )
 
 
+def pauses(program: str, services: int, variant: str) -> tuple[Step, ...]:
+    """What changes cost and how long a client waits for them. Raises OSError, StartError or MeasureError."""
+    objects = cluster(services)
+    objects["endpointslices"][0]["endpoints"] = [{"addresses": [NODE], "conditions": {"ready": True}}]
+    numbers = range(services, services + _COME_AND_GO)
+    added = [{"services": _service(number), "endpointslices": _slice(number, ENDPOINTS)} for number in numbers]
+    (address,) = objects["services"][0]["spec"]["clusterIPs"]
+
+    def command(directory: Path, url: str, options: Sequence[str]) -> tuple[str, ...]:
+        return (*_command(program, directory, url, "iptables"), *options)
+
+    plan = Plan(command, objects, added, f"{NODE}:8080", f"{address}:80", quiet=5.0, variant=variant)
+    return tuple(in_namespaces(plan))
+
+
 def cluster(services: int) -> dict[str, list[Object]]:
     """Services with a slice each, as an API server holds them, and one Node."""
     numbers = range(services)
@@ -106,10 +136,23 @@ def to_text(figures: list[Figures], changes: int, idle: float) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
     table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     head = f"userproxy --portals none; {ENDPOINTS} endpoints a slice, {changes} slices changed, {idle:g} s idle"
-    return "\n".join([head, *table]) + "\n"
+    return "\n".join([head, *table, *_steps_text(figures)]) + "\n"
 
 
-def _command(program: str, directory: Path, url: str) -> tuple[str, ...]:
+def _steps_text(figures: list[Figures]) -> list[str]:
+    """A block a size: each step beside the longest that a client waited meanwhile."""
+    lines = []
+    for row in figures:
+        if row.steps:
+            lines += [
+                "",
+                f"{row.services} Services, with rules{'CPU each, ms':>22}{'longest wait of a client, ms':>32}",
+            ]
+            lines += [f"  {step.name:<22}{step.cpu_ms:>22.1f}{step.longest_ms:>32.1f}" for step in row.steps]
+    return lines
+
+
+def _command(program: str, directory: Path, url: str, portals: str = "none") -> tuple[str, ...]:
     kubeconfig = directory / "kubeconfig"
     kubeconfig.write_text(
         "apiVersion: v1\nkind: Config\ncurrent-context: bench\n"
@@ -118,7 +161,7 @@ def _command(program: str, directory: Path, url: str) -> tuple[str, ...]:
         "contexts: [{name: bench, context: {cluster: bench, user: bench}}]\n"
     )
     return (
-        *(program, "run", "--kubeconfig", str(kubeconfig), "--portals", "none", "--hostname-override", "node-1"),
+        *(program, "run", "--kubeconfig", str(kubeconfig), "--portals", portals, "--hostname-override", "node-1"),
         *("--iptables-min-sync-period", "0s", "--logging-format", "json"),
         *("--healthz-bind-address", f"127.0.0.1:{free_port()}", "--metrics-bind-address", f"127.0.0.1:{free_port()}"),
     )

@@ -1,6 +1,7 @@
 """As much of an API server as userproxy asks for: lists, streamed or in pages, and watches that tell of changes."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +16,10 @@ Object = dict[str, Any]
 _VERSIONS = {"services": "v1", "nodes": "v1", "endpointslices": "discovery.k8s.io/v1"}
 _KINDS = {"services": "Service", "nodes": "Node", "endpointslices": "EndpointSlice"}
 
+_EXPIRED = (
+    b'{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Expired","code":410}}\n'
+)
+
 
 class ControlServer(ThreadingHTTPServer):
     """Objects by plural of their resource, on a port of 127.0.0.1. Everything is rendered before it is asked for."""
@@ -26,6 +31,7 @@ class ControlServer(ThreadingHTTPServer):
         self._pages = {plural: self._render(plural, items, page) for plural, items in objects.items()}
         self._streams = {plural: self._render_stream(plural, items) for plural, items in objects.items()}
         self._watches: dict[str, list[SimpleQueue[bytes | None]]] = {plural: [] for plural in objects}
+        self._ended = Counter[str]()
         super().__init__(("127.0.0.1", 0), _Handler)
 
     @property
@@ -41,16 +47,35 @@ class ControlServer(ThreadingHTTPServer):
         """A list as the initial events of a watch, up to the bookmark that ends them."""
         return self._streams[plural]
 
+    def add(self, plural: str, item: Object) -> None:
+        """Tell all watches that there is `item`; lists stay what they were."""
+        self._tell("ADDED", plural, item)
+
     def modify(self, plural: str, item: Object) -> None:
         """Tell all watches that `item` is now as given; lists stay what they were."""
-        self._revision += 1
-        line = _event("MODIFIED", plural, _versioned(item, self._revision))
-        for queue in self._watches[plural]:
-            queue.put(line)
+        self._tell("MODIFIED", plural, item)
+
+    def remove(self, plural: str, item: Object) -> None:
+        """Tell all watches that `item` is gone; lists stay what they were."""
+        self._tell("DELETED", plural, item)
+
+    def expire(self, plural: str) -> None:
+        """End all watches with the word that only a new list helps."""
+        queues, self._watches[plural] = self._watches[plural], []
+        self._ended[plural] += len(queues)
+        for queue in queues:
+            queue.put(_EXPIRED)
+            queue.put(None)
 
     def watches(self, plural: str) -> int:
         """How many watches have begun."""
-        return len(self._watches[plural])
+        return self._ended[plural] + len(self._watches[plural])
+
+    def _tell(self, kind: str, plural: str, item: Object) -> None:
+        self._revision += 1
+        line = _event(kind, plural, _versioned(item, self._revision))
+        for queue in self._watches[plural]:
+            queue.put(line)
 
     def subscribe(self, plural: str) -> SimpleQueue[bytes | None]:
         """Lines for one more watch; None ends it."""
