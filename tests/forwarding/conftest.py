@@ -10,6 +10,7 @@ from random import Random
 import pytest
 import uvloop
 
+from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.ports import PortRange
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
@@ -63,6 +64,12 @@ async def open_bench(
         yield Bench(forwarder, forwarder.open(NAME))
     finally:
         forwarder.shut_down()
+
+
+@pytest.fixture
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sockets of clients and backends, which are in this process, too, are not counted as its own."""
+    monkeypatch.setattr(DescriptorBudget, "recount", lambda _budget: None)
 
 
 @pytest.fixture

@@ -10,8 +10,16 @@ import sys
 import pytest
 from structlog.testing import capture_logs
 
+from tests.forwarding.clocked import ClockedLoop
 from tests.forwarding.conftest import eventually
-from userproxy.forwarding.descriptors import RESERVE, DescriptorBudget, is_shortage, open_descriptors
+from userproxy.forwarding import descriptors
+from userproxy.forwarding.descriptors import (
+    RESERVE,
+    DescriptorBudget,
+    descriptors_counted_by_kernel,
+    is_shortage,
+    open_descriptors,
+)
 
 
 def a_budget(free: int) -> DescriptorBudget:
@@ -69,6 +77,86 @@ async def test_who_waits_is_called_once_others_in_the_process_have_closed_their_
     budget.recount()
     await eventually(lambda: calls == ["a"])
     assert budget.take(2)
+
+
+async def test_who_waits_hears_of_what_others_in_the_process_have_closed() -> None:
+    with open(os.devnull) as first, open(os.devnull) as second:
+        budget = a_budget(0)
+        calls: list[float] = []
+        loop = asyncio.get_running_loop()
+        with capture_logs():
+            budget.wait(lambda: calls.append(loop.time()))
+        await asyncio.sleep(0.15)  # one look finds nothing
+        assert calls == []
+        first.close()
+        second.close()
+        closed = loop.time()
+        await eventually(lambda: bool(calls))
+    assert calls[0] - closed < 1.0
+    budget.shut_down()
+
+
+class Counter:
+    """Stands for the kernel's count, and remembers when it was asked."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[float] = []
+        self._loop = loop
+        monkeypatch.setattr(descriptors, "descriptors_counted_by_kernel", self.count)
+
+    def count(self) -> int:
+        self.asked.append(self._loop.time())
+        return 1_000_000
+
+
+def test_while_nobody_waits_nobody_counts_and_for_who_waits_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = ClockedLoop()
+    try:
+        budget = DescriptorBudget(loop, open_descriptors() + RESERVE)
+        counter = Counter(loop, monkeypatch)
+        loop.advance(10)
+        assert counter.asked == []
+        with capture_logs():
+            budget.wait(lambda: None)
+        loop.advance(10)
+        assert 10 <= len(counter.asked) <= 14
+        assert counter.asked[0] <= 1010.11
+        budget.shut_down()
+        loop.advance(10)
+        assert len(counter.asked) <= 14
+    finally:
+        loop.close()
+
+
+async def test_who_cannot_go_on_after_all_waits_behind_the_others() -> None:
+    budget = a_budget(2)
+    assert budget.take(2)
+    calls: list[str] = []
+
+    def greedy() -> None:
+        calls.append("greedy")
+        budget.wait(greedy)
+
+    def modest() -> None:
+        calls.append("modest")
+        assert budget.take(2)
+
+    with capture_logs():
+        budget.wait(greedy)
+        budget.wait(modest)
+        budget.give(2)
+        await eventually(lambda: "modest" in calls)
+        assert calls == ["greedy", "modest"]
+        budget.give(2)
+        await eventually(lambda: len(calls) == 3)
+    budget.shut_down()
+
+
+def test_open_descriptors_are_counted() -> None:
+    counted = open_descriptors()
+    with open(os.devnull), open(os.devnull):
+        assert open_descriptors() == counted + 2
+        assert descriptors_counted_by_kernel() in {counted + 2, None}
 
 
 async def test_when_the_kernel_refuses_there_is_another_try_without_anything_given_back() -> None:

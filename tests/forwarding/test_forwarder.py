@@ -206,6 +206,7 @@ async def test_clients_in_the_queue_are_served_before_the_listener_closes(bench:
     await bench.eventually_idle()
 
 
+@pytest.mark.usefixtures("uncounted")
 async def test_out_of_descriptors_everybody_is_served_in_the_end(serve: Serve) -> None:
     address = await serve(echo)
     with capture_logs() as logs:
@@ -301,6 +302,7 @@ async def test_ten_thousand_connections_ended_in_every_way_leave_nothing_behind(
         assert len(bench.forwarder._poller) == 1  # the listener
 
 
+@pytest.mark.usefixtures("uncounted")
 async def test_in_a_shortage_every_service_port_gets_its_share(serve: Serve) -> None:
     backend, loop = await serve(echo), asyncio.get_running_loop()
     async with open_bench(descriptor_limit=open_descriptors() + 64 + 12) as bench:

@@ -23,8 +23,13 @@ _FOR_LISTENERS = RESERVE // 2
 _RETRY_SECONDS = 0.1
 """How soon to look again after the kernel itself said that there are no more (ENFILE has no wake-up)."""
 
+_LOOK_FIRST, _LOOK_AT_LEAST = 0.1, 1.0
+"""Seconds between two looks at what others in the process have closed, while somebody waits; doubled each time."""
+
 _QUIET_SECONDS = 60.0
 """A shortage within this time of the last one is the same shortage and logged once."""
+
+_OURS = "/proc/self/fd"
 
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -47,24 +52,32 @@ def raise_limit() -> int:
 
 def open_descriptors() -> int:
     """How many descriptors this process has open (proc(5)). Takes 15 ms for 20,000."""
-    return len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 -- a quarter of pathlib's time
+    return len(os.listdir(_OURS)) - 1  # noqa: PTH208 -- a quarter of pathlib's time
 
 
 def descriptors_counted_by_kernel() -> int | None:
     """The same at no cost; None before Linux 6.2, which does not say it."""
-    return os.stat("/proc/self/fd").st_size or None  # noqa: PTH116 -- a quarter of pathlib's time
+    return os.stat(_OURS).st_size or None  # noqa: PTH116 -- a quarter of pathlib's time
 
 
 class DescriptorBudget:
     """How many descriptors the data plane may still open, and who waits for one.
 
-    The data plane counts its own; the others of the process are counted now and then with
-    :meth:`recount`, since they change only when the control plane works. `kept` more than the reserve are never taken:
-    whoever has them may open them at any time.
+    The data plane counts its own; the others of the process are counted with :meth:`recount` when the control plane has
+    worked, and often while somebody waits. `kept` more than the reserve are never taken: whoever has them may open them
+    at any time.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, limit: int, kept: int = 0) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        limit: int,
+        kept: int = 0,
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`settle` closes what is counted as closed already; it is called before all are counted."""
         self._loop = loop
+        self._settle = settle
         self._limit = limit
         self._reserve = RESERVE + kept
         self._mine = 0
@@ -74,12 +87,18 @@ class DescriptorBudget:
         self._refused: dict[Callable[[], None], None] = {}
         self._wake: asyncio.Handle | None = None
         self._retry: asyncio.Handle | None = None
+        self._look: asyncio.Handle | None = None
+        self._look_after = _LOOK_FIRST
         self._last_shortage = float("-inf")
         self._counting: asyncio.Future[int] | None = None
         self._counted(open_descriptors(), 0)
 
     def recount(self) -> None:
-        """Count the descriptors that others in this process hold: at once, or soon where counting takes its time."""
+        """Count the descriptors that others in this process hold: at once, or soon where counting takes its time.
+
+        Not for handlers: `settle` closes sockets.
+        """
+        self._settle()
         try:
             count = descriptors_counted_by_kernel()
         except OSError:
@@ -134,10 +153,20 @@ class DescriptorBudget:
         self._last_shortage = now
         if not refused_by_kernel:
             self._waiting[resume] = None
+            if self._look is None:
+                self._look = self._loop.call_later(self._look_after, self._look_again)
             return
         self._refused[resume] = None
         if self._retry is None:
             self._retry = self._loop.call_later(_RETRY_SECONDS, self._try_again)
+
+    def shut_down(self) -> None:
+        """Forget who waits."""
+        self._waiting.clear()
+        self._refused.clear()
+        for pending in (self._wake, self._retry, self._look, self._counting):
+            if pending is not None:
+                pending.cancel()
 
     def _take(self, count: int, left: int) -> bool:
         if left < count:
@@ -152,10 +181,22 @@ class DescriptorBudget:
 
     def _resume(self) -> None:
         self._wake = None
-        while self._waiting and self._free >= PER_CONNECTION:
-            resume = next(iter(self._waiting))
-            del self._waiting[resume]
+        waiting, self._waiting = list(self._waiting), {}
+        for place, resume in enumerate(waiting):
+            if self._free < PER_CONNECTION:
+                self._waiting = dict.fromkeys(waiting[place:]) | self._waiting
+                break
             resume()
+
+    def _look_again(self) -> None:
+        """Others in this process close files, too, and tell nobody."""
+        self._look = None
+        if not self._waiting:
+            self._look_after = _LOOK_FIRST
+            return
+        self._look_after = min(2 * self._look_after, _LOOK_AT_LEAST)
+        self._look = self._loop.call_later(self._look_after, self._look_again)
+        self.recount()
 
     def _try_again(self) -> None:
         self._retry = None

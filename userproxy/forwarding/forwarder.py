@@ -131,7 +131,9 @@ class Forwarder:
         self._random = random
         self._ports = ListenerPorts(options.port_range, options.kept_ports)
         self._poller = Poller(loop)
-        self._budget = DescriptorBudget(loop, options.descriptor_limit, options.kept_descriptors)
+        self._budget = DescriptorBudget(
+            loop, options.descriptor_limit, options.kept_descriptors, self._poller.close_now
+        )
         self._pipes = PipePool(self._budget, loop.time)
         self._half_open = DeadlineQueue[Relay](loop, options.half_open_timeout, Relay.expire, self._poller.failed)
         source_ports = SourcePorts(loop.time)
@@ -226,7 +228,6 @@ class Forwarder:
 
     def recount_descriptors(self) -> None:
         """Take notice that the rest of the process has opened or closed files."""
-        self._poller.close_now()  # the budget counts these as closed already
         self._budget.recount()
 
     async def drain(self, seconds: float) -> int:
@@ -266,6 +267,7 @@ class Forwarder:
             self.close(listener)
         self.reset_connections()
         self._half_open.cancel()
+        self._budget.shut_down()
         self._dialer.shut_down()
         self._pipes.close()
         self._udp.shut_down()
