@@ -277,7 +277,7 @@ async def test_an_ended_connection_is_freed_without_the_garbage_collector(bench:
         gc.enable()
 
 
-@pytest.mark.load
+@pytest.mark.slow
 async def test_ten_thousand_connections_ended_in_every_way_leave_nothing_behind(serve: Serve) -> None:
     ways = random.Random(3)
     address = await serve(end_somehow)

@@ -441,7 +441,7 @@ async def test_a_burst_of_new_clients_at_the_limit_is_served_whole() -> None:
         assert (statistics.evicted, statistics.unserved, bench.listener.active) == (80, 0, 100)
 
 
-@pytest.mark.load
+@pytest.mark.slow
 async def test_a_flood_of_new_clients_costs_other_listeners_nothing() -> None:
     async with open_bench(UdpOptions(flow_limit=40, flow_limit_per_listener=40)) as bench:
         backend = bench.backend()
@@ -523,7 +523,7 @@ async def test_a_burst_beyond_the_limit_is_served_and_holds_no_more_descriptors(
         assert most == 9, "before the newest flow has its own"
 
 
-@pytest.mark.load
+@pytest.mark.slow
 async def test_ten_thousand_flows_leave_nothing_behind() -> None:
     async with open_bench(UdpOptions(udp_timeout=0.05), descriptor_limit=20_000) as bench:
         backend = bench.backend()

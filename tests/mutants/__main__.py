@@ -14,7 +14,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="AREA[/MODULE]", help=f"of {', '.join(AREAS)}; all by default")
     parser.add_argument("--modules", type=int, metavar="N", help="take only N of the modules, by the seed")
-    parser.add_argument("--sample", type=int, metavar="N", help="take only N mutants of each area, by the seed")
+    parser.add_argument("--sample", type=int, metavar="N", help="take only N mutants of each module, by the seed")
     parser.add_argument("--seed", default=commit(), help="what decides on samples; the commit by default")
     parser.add_argument(
         "--least", type=float, default=0.0, metavar="PERCENT", help="fail below this share of killed ones"
@@ -25,14 +25,18 @@ def main() -> int:
     modules = modules_of(arguments.targets or AREAS)
     if arguments.modules:
         modules = sorted(random.sample(modules, min(arguments.modules, len(modules))))
-    total = Score()
-    for area in AREAS:
-        if chosen := [module for module in modules if module.parts[1] == area]:
-            with TemporaryDirectory(prefix="mutants-") as directory:
-                mutants = Mutants(Path(directory), area, chosen, arguments.jobs)
-                score = mutants.test(mutants.names(arguments.sample, random))
-            print(f"{area} ({', '.join(module.stem for module in chosen)}): {score}", flush=True)
-            total += score
+    scores = {area: Score() for area in AREAS}
+    for module in modules:
+        with TemporaryDirectory(prefix="mutants-") as directory:
+            mutants = Mutants(Path(directory), module, arguments.jobs)
+            score = mutants.test(mutants.names(arguments.sample, random))
+        area = module.parts[1]
+        print(f"{area}/{module.stem}: {score}", flush=True)
+        scores[area] += score
+    for area, score in scores.items():
+        if score.tried:
+            print(f"{area}: {score}")
+    total = sum(scores.values(), Score())
     print(f"seed {arguments.seed}: {total}")
     return 0 if total.percent >= arguments.least else 1
 

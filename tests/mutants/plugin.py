@@ -38,8 +38,8 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what costs seconds or only repeats, and sort by duration."""
-    left_out = [item for item in items if item.get_closest_marker("load") or _repeats(item)]
+    """Leave out what only repeats, and sort by duration."""
+    left_out = [item for item in items if _repeats(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = sorted((item for item in items if item not in left_out), key=_duration())
     for item in items:

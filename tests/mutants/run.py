@@ -1,6 +1,7 @@
 """mutmut in a copy of the checkout, which it fills with mutants: the checkout itself stays as it is."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from tests.mutants.score import Score, by_module, read_score
+from tests.mutants.score import Score, read_score
 
 AREAS: Final = ("routing", "proxier", "portals", "forwarding")
 """Packages of userproxy whose tests are in the package of that name in tests."""
@@ -21,9 +22,9 @@ _ROOT: Final = Path(__file__).parents[2]
 _CONFIGURATION: Final = """
 [tool.mutmut]
 source_paths = ["userproxy"]
-only_mutate = {modules}
-pytest_add_cli_args_test_selection = ["tests/{area}"]
-pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "tests.mutants.plugin", "--timeout=20"]
+only_mutate = ["{module}"]
+pytest_add_cli_args_test_selection = {tests}
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "tests.mutants.plugin", "-m", "not slow", "--timeout=20"]
 also_copy = ["tests", "examples"]
 process_isolation = "forkserver"
 timeout_multiplier = 4
@@ -48,16 +49,29 @@ def modules_of(targets: Iterable[str]) -> list[Path]:
     return found
 
 
-class Mutants:
-    """The mutants of some modules of one area, in an empty `directory`."""
+def tests_of(module: Path) -> list[str]:
+    """The test files of a module: its own, and those of its area that import it; all of the area where none does."""
+    area, name = module.parts[1], module.stem
+    imports = re.compile(rf"^from userproxy\.{area}(\.{name} import| import .*\b{name}\b)", re.MULTILINE)
+    folder = _ROOT / "tests" / area
+    found = [
+        path
+        for path in sorted(folder.glob("test_*.py"))
+        if path.stem == f"test_{name}" or imports.search(path.read_text())
+    ]
+    return [str(path.relative_to(_ROOT)) for path in found or [folder]]
 
-    def __init__(self, directory: Path, area: str, modules: Sequence[Path], jobs: int) -> None:
+
+class Mutants:
+    """The mutants of one module, in an empty `directory`."""
+
+    def __init__(self, directory: Path, module: Path, jobs: int) -> None:
         self._directory = directory
         self._jobs = jobs
         for name in _git_files():
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(_ROOT / name, directory / name)
-        configuration = _CONFIGURATION.format(modules=[str(module) for module in modules], area=area)
+        configuration = _CONFIGURATION.format(module=module, tests=tests_of(module))
         with (directory / "pyproject.toml").open("a") as file:
             file.write(configuration)
 
@@ -76,10 +90,7 @@ class Mutants:
         if not names:
             return Score()
         self._mutmut("run", "--max-children", str(self._jobs), *names)
-        results = self._mutmut("results", "--all", "true").splitlines()
-        for module, of_module in by_module(names).items():
-            print(f"{module}: {read_score(results, of_module)}", flush=True)
-        score = read_score(results, names)
+        score = read_score(self._mutmut("results", "--all", "true").splitlines(), names)
         for survivor in score.survivors:
             name, _, outcome = survivor.partition(": ")
             print(f"# {outcome}\n{self._mutmut('show', name, check=False)}", flush=True)

@@ -7,7 +7,6 @@ from typing import Final, Self
 from msgspec import Struct
 
 _RESULT: Final = re.compile(r"\s*(\S+__mutmut_\d+): (.+?)\s*")
-_MODULE: Final = re.compile(r"(?:userproxy\.)?(.+)\.[^.]+__mutmut_\d+")
 
 NOTICED: Final = frozenset({"killed", "timeout", "segfault"})
 """A mutant that hangs the tests or ends their process is noticed, too."""
@@ -29,15 +28,6 @@ class Score(Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.tried - len(self.survivors)} of {self.tried} mutants noticed ({self.percent:.0f} %)"
-
-
-def by_module(names: Iterable[str]) -> dict[str, list[str]]:
-    """The names of mutants by the module they are of, as ``area/module``."""
-    found: dict[str, list[str]] = {}
-    for name in names:
-        if match := _MODULE.fullmatch(name):
-            found.setdefault(match[1].replace(".", "/"), []).append(name)
-    return found
 
 
 def read_score(lines: Iterable[str], names: Iterable[str]) -> Score:

@@ -1,9 +1,11 @@
 """What mutmut prints is read as it is meant."""
 
+from pathlib import Path
+
 import pytest
 
-from tests.mutants.run import modules_of
-from tests.mutants.score import Score, by_module, read_score
+from tests.mutants.run import modules_of, tests_of
+from tests.mutants.score import Score, read_score
 
 PRINTED = """
     userproxy.routing.families.x_of_family__mutmut_1: killed
@@ -38,13 +40,20 @@ def test_scores_add_up_and_none_is_perfect() -> None:
     assert Score(3, ("a: survived",)) + Score(2, ("b: survived",)) == Score(5, ("a: survived", "b: survived"))
 
 
-def test_mutants_are_told_apart_by_their_module() -> None:
-    names = [FAMILIES.format(1), QUEUE.format("discard__mutmut_2"), FAMILIES.format(2)]
-    assert by_module(names) == {"routing/families": [names[0], names[2]], "forwarding/deadlines": [names[1]]}
-
-
 def test_targets_are_areas_or_modules_of_them() -> None:
     assert [path.stem for path in modules_of(["routing/families"])] == ["families"]
     assert "__init__" not in [path.stem for path in modules_of(["routing"])]
     with pytest.raises(SystemExit, match="nowhere/else: there is no such area"):
         modules_of(["nowhere/else"])
+
+
+@pytest.mark.parametrize(
+    ("module", "tests"),
+    [
+        ("routing/services", ["tests/routing/test_services.py"]),
+        ("routing/affinity", ["tests/routing/test_affinity.py", "tests/routing/test_balancer.py"]),
+        ("proxier/seams", ["tests/proxier"]),
+    ],
+)
+def test_a_module_is_tried_with_its_own_tests_and_with_those_that_import_it(module: str, tests: list[str]) -> None:
+    assert tests_of(Path("userproxy", f"{module}.py")) == tests

@@ -25,6 +25,8 @@ from userproxy.portals.claims import PortClaims
 from userproxy.portals.iptables import IptablesDriver
 from userproxy.portals.variant import Tools
 
+pytestmark = pytest.mark.slow
+
 IPS = {
     IPFamily.IPV4: {
         "cluster IP": "10.96.0.10",

@@ -112,6 +112,7 @@ def held_lock(network: Network, legacy: Tools) -> Iterator[TextIOWrapper]:
         yield lock
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_never_free_is_named(network: Network, legacy: Tools, held_lock: TextIOWrapper) -> None:
     writers: list[Writer] = [RestoreWriter(legacy), libiptc()]
     with ThreadPoolExecutor() as pool:

@@ -227,7 +227,7 @@ FORMS: dict[int, Callable[[int], str]] = {
 }
 
 
-@pytest.mark.load
+@pytest.mark.slow
 @pytest.mark.parametrize("count", FORMS)
 def test_a_hundred_thousand_clients_take_less_than_twenty_megabytes(count: int) -> None:
     addresses = [FORMS[count](n) for n in range(count)]
