@@ -49,29 +49,30 @@ def modules_of(targets: Iterable[str]) -> list[Path]:
     return found
 
 
-def tests_of(module: Path) -> list[str]:
-    """The test files of a module: its own, and those of its area that import it; all of the area where none does."""
+def files_for(module: Path, *, wide: bool = False) -> list[str]:
+    """The test files that a module is tried with: its own; `wide` or without one, those of its area that import it.
+
+    All of the area where none does.
+    """
     area, name = module.parts[1], module.stem
-    imports = re.compile(rf"^from userproxy\.{area}(\.{name} import| import .*\b{name}\b)", re.MULTILINE)
     folder = _ROOT / "tests" / area
-    found = [
-        path
-        for path in sorted(folder.glob("test_*.py"))
-        if path.stem == f"test_{name}" or imports.search(path.read_text())
-    ]
-    return [str(path.relative_to(_ROOT)) for path in found or [folder]]
+    own = folder / f"test_{name}.py"
+    imports = re.compile(rf"^from userproxy\.{area}(\.{name} import| import .*\b{name}\b)", re.MULTILINE)
+    found = [path for path in sorted(folder.glob("test_*.py")) if path == own or imports.search(path.read_text())]
+    chosen = [own] if own in found and not wide else found or [folder]
+    return [str(path.relative_to(_ROOT)) for path in chosen]
 
 
 class Mutants:
-    """The mutants of one module, in an empty `directory`."""
+    """The mutants of one module, in an empty `directory`, and the test files that are to notice them."""
 
-    def __init__(self, directory: Path, module: Path, jobs: int) -> None:
+    def __init__(self, directory: Path, module: Path, tests: Sequence[str], jobs: int) -> None:
         self._directory = directory
         self._jobs = jobs
         for name in _git_files():
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(_ROOT / name, directory / name)
-        configuration = _CONFIGURATION.format(module=module, tests=tests_of(module))
+        configuration = _CONFIGURATION.format(module=module, tests=list(tests))
         with (directory / "pyproject.toml").open("a") as file:
             file.write(configuration)
 
@@ -86,15 +87,15 @@ class Mutants:
         return made if most is None or most >= len(made) else sorted(random.sample(made, most))
 
     def test(self, names: Sequence[str]) -> Score:
-        """Run the tests against each of these mutants, and print those that survive as a diff."""
+        """Run the tests against each of these mutants."""
         if not names:
             return Score()
         self._mutmut("run", "--max-children", str(self._jobs), *names)
-        score = read_score(self._mutmut("results", "--all", "true").splitlines(), names)
-        for survivor in score.survivors:
-            name, _, outcome = survivor.partition(": ")
-            print(f"# {outcome}\n{self._mutmut('show', name, check=False)}", flush=True)
-        return score
+        return read_score(self._mutmut("results", "--all", "true").splitlines(), names)
+
+    def diff(self, name: str) -> str:
+        """What a mutant changes."""
+        return self._mutmut("show", name, check=False)
 
     def _mutmut(self, *arguments: str, check: bool = True) -> str:
         done = subprocess.run(

@@ -19,6 +19,11 @@ class Score(Struct, frozen=True):
     survivors: tuple[str, ...] = ()
 
     @property
+    def names(self) -> list[str]:
+        """Those that no test noticed."""
+        return [survivor.partition(": ")[0] for survivor in self.survivors]
+
+    @property
     def percent(self) -> float:
         """The share of mutants that were noticed; 100 if none was tried."""
         return 100.0 * (self.tried - len(self.survivors)) / self.tried if self.tried else 100.0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.run import modules_of, tests_of
+from tests.mutants.run import files_for, modules_of
 from tests.mutants.score import Score, read_score
 
 PRINTED = """
@@ -48,12 +48,20 @@ def test_targets_are_areas_or_modules_of_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "tests"),
+    ("module", "own", "wide"),
     [
-        ("routing/services", ["tests/routing/test_services.py"]),
-        ("routing/affinity", ["tests/routing/test_affinity.py", "tests/routing/test_balancer.py"]),
-        ("proxier/seams", ["tests/proxier"]),
+        ("routing/services", ["tests/routing/test_services.py"], ["tests/routing/test_services.py"]),
+        (
+            "routing/affinity",
+            ["tests/routing/test_affinity.py"],
+            ["tests/routing/test_affinity.py", "tests/routing/test_balancer.py"],
+        ),
+        ("proxier/surroundings", ["tests/proxier/test_proxier.py"], ["tests/proxier/test_proxier.py"]),
+        ("proxier/seams", ["tests/proxier"], ["tests/proxier"]),
     ],
 )
-def test_a_module_is_tried_with_its_own_tests_and_with_those_that_import_it(module: str, tests: list[str]) -> None:
-    assert tests_of(Path("userproxy", f"{module}.py")) == tests
+def test_a_module_is_tried_with_its_own_tests_or_with_those_that_import_it(
+    module: str, own: list[str], wide: list[str]
+) -> None:
+    path = Path("userproxy", f"{module}.py")
+    assert (files_for(path), files_for(path, wide=True)) == (own, wide)
