@@ -7,14 +7,24 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import closing
+from random import Random
 
 import pytest
 from structlog.testing import capture_logs
 
+from tests.forwarding.clocked import ClockedLoop
 from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, eventually, named, open_bench
 from userproxy.forwarding import dialer
+from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.dialer import Dial, Dialer
+from userproxy.forwarding.own_addresses import OwnAddresses
+from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.sockets import start_dial
+from userproxy.forwarding.source_ports import SourcePorts
 from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
+from userproxy.routing.affinity import AffinityTable
+from userproxy.routing.balancer import Balancer
 
 Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
 Address = tuple[str, int]
@@ -42,7 +52,7 @@ async def test_with_affinity_a_client_stays(bench: Bench, serve: Serve) -> None:
 async def test_a_refusing_endpoint_costs_nobody_a_connection(bench: Bench, serve: Serve, refusing: Address) -> None:
     bench.route_to(refusing, await serve(named(b"live")))
     assert {await ask(bench) for _ in range(20)} == {b"live"}
-    assert bench.forwarder.statistics(NAME).dial_failures > 0
+    assert bench.forwarder.statistics(NAME).dial_failures <= 2, "it is a suspect, and passed over"
 
 
 async def test_a_silent_endpoint_costs_a_quarter_of_a_second(bench: Bench, serve: Serve, black_hole: Address) -> None:
@@ -168,10 +178,70 @@ async def test_a_client_whose_backend_gets_no_socket_in_a_shortage_waits_for_one
     assert (statistics.dial_failures, statistics.unserved) == (0, 0), "that is no fault of the endpoint's"
 
 
+class Clocked:
+    """Dials on a loop whose time the test sets, to addresses that the balancer knows."""
+
+    def __init__(self, *addresses: Address) -> None:
+        self.loop = ClockedLoop()
+        self.poller = Poller(self.loop)
+        self.dialer = Dialer(
+            self.loop,
+            self.poller,
+            DescriptorBudget(self.loop, 10_000),
+            OwnAddresses(),
+            SourcePorts(self.loop.time),
+        )
+        self.affinity = AffinityTable()
+        self.balancer = Balancer(Random(1), lambda _: self.affinity)
+        self.endpoints = tuple(Endpoint(*address) for address in addresses)
+        self.balancer.update(Snapshot(NAME, Verdict.SERVE, self.endpoints, 60))
+        self.failed: list[Dial] = []
+        self.client, self._far = socket.socketpair()
+
+    def dial(self) -> Dial:
+        def connected(*_: object) -> None:
+            pytest.fail("nobody answers")
+
+        dial = Dial(self.dialer, NAME, self.balancer, self.client, "192.0.2.1", connected, self.failed.append)
+        dial.start()
+        return dial
+
+    def sticks(self) -> bool:
+        """Whether the client has an endpoint of its own."""
+        return self.affinity.lookup("192.0.2.1", self.loop.time(), frozenset(self.endpoints)) is not None
+
+    def close(self) -> None:
+        self.dialer.shut_down()
+        self.poller.shut_down()
+        self.client.close()
+        self._far.close()
+        self.loop.close()
+
+
+def test_each_try_has_its_own_time_limit(black_hole: Address) -> None:
+    with closing(Clocked(black_hole)) as clocked:
+        dial = clocked.dial()
+        for number, seconds in enumerate((0.25, 0.5, 1.0, 2.0)):
+            clocked.loop.advance(seconds - 0.01)
+            assert dial.failures == number
+            clocked.loop.advance(0.01)
+            assert dial.failures == number + 1
+        assert clocked.failed == [dial]
+
+
+def test_a_client_that_nobody_serves_sticks_to_nobody(black_hole: Address) -> None:
+    with closing(Clocked(black_hole)) as clocked:
+        clocked.dial()
+        assert clocked.sticks()
+        clocked.loop.advance(4.0)
+        assert clocked.failed
+        assert not clocked.sticks()
+
+
 async def test_a_socket_that_may_not_be_made_costs_one_client_and_not_the_listener(
     bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_endpoint: Endpoint) -> tuple[socket.SocketType, int]:
+    def refuse(_endpoint: Endpoint, _local_port: int = 0) -> tuple[socket.SocketType, int]:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     bench.route_to(await serve(named(b"live")))

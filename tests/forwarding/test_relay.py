@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests.forwarding.conftest import NAME, Bench, Handler, echo, eventually, open_bench
 from userproxy.forwarding import pipes
 from userproxy.forwarding.pipes import MOST_PIPES
+from userproxy.forwarding.relay import Relay
 
 Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
 
@@ -162,6 +164,46 @@ async def test_what_a_backend_said_before_its_reset_arrives(bench: Bench, serve:
     assert await asyncio.wait_for(reader.readexactly(13), 5) == b"413 too large"
     with pytest.raises(ConnectionResetError):
         await asyncio.wait_for(reader.read(), 1)
+    writer.close()
+
+
+async def test_what_a_backend_said_before_its_reset_arrives_while_the_client_goes_on_sending(bench: Bench) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        bench.route_to(server.getsockname())
+        reader, writer = await bench.connect()
+        server.setblocking(False)
+        backend, _ = await asyncio.get_running_loop().sock_accept(server)
+        await eventually(lambda: has_relay(bench))
+        # The relay learns of all this at once, and of the client's part first: its send(2) fails.
+        writer.write(b"more of a large upload")
+        backend.send(b"413 too large")
+        backend.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        backend.close()
+        assert await asyncio.wait_for(reader.readexactly(13), 5) == b"413 too large"
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+
+
+def has_relay(bench: Bench) -> bool:
+    """Whether the connection stands, to its backend, too."""
+    return any(isinstance(each, Relay) for each in bench.forwarder._services[NAME].connections)
+
+
+async def test_bulk_is_spliced_and_messages_are_not(
+    bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = splices(monkeypatch)
+    bench.route_to(await serve(echo))
+    reader, writer = await bench.connect()
+    for _ in range(3):
+        writer.write(bytes(1000))
+        await reader.readexactly(1000)
+    assert not sizes
+    body = bytes(8 * MEBIBYTE)
+    writer.write(body)
+    assert await asyncio.wait_for(reader.readexactly(len(body)), 10) == body
+    assert sum(sizes) > len(body)  # twice what went through a pipe: in and out
     writer.close()
 
 

@@ -14,8 +14,8 @@ import pytest
 from tests.forwarding.conftest import LOOPBACK, LOOPBACK_6
 from userproxy.demo.hosts import Host
 from userproxy.errors import PortUnavailableError
-from userproxy.forwarding.sockets import ListeningSocket, family_of, is_direct
-from userproxy.model import Verdict
+from userproxy.forwarding.sockets import ListeningSocket, family_of, is_direct, start_dial
+from userproxy.model import Endpoint, Verdict
 
 SERVE, REJECT, DROP = Verdict.SERVE, Verdict.REJECT, Verdict.DROP
 both_families = pytest.mark.parametrize("host", [LOOPBACK, LOOPBACK_6])
@@ -173,6 +173,21 @@ def test_a_kernel_without_descriptors_makes_a_port_unavailable() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@both_families
+def test_both_legs_send_at_once_and_notice_a_peer_that_is_gone(host: str) -> None:
+    with listening(host) as sock:
+        backend, error = start_dial(Endpoint(host, sock.port))
+        assert error in {0, errno.EINPROGRESS}
+        client = accept(sock)
+        for leg in (client, backend):
+            assert leg.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert leg.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert leg.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
+            assert leg.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 15
+            assert leg.gettimeout() == 0
+            leg.close()
+
+
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize(
     ("iptables", "everywhere", "loopback", "portal"),
@@ -193,6 +208,22 @@ def test_a_client_of_a_portal_is_told_from_one_of_the_port_itself(
                 client = accept(sock)
                 stack.callback(client.close)
                 assert is_direct(client, sock.port) is direct
+
+
+@pytest.mark.usefixtures("root")
+def test_a_portal_with_the_listeners_own_port_is_none_the_less_a_portal() -> None:
+    with Host("node") as node, ExitStack() as stack:
+        node.ip_batch(["addr add 10.96.0.10 dev lo"])
+        sock = node.inside(ListeningSocket, "0.0.0.0", 0)
+        stack.callback(sock.close)
+        sock.set_verdict(SERVE)
+        port = str(sock.port)
+        to_portal = ["-p", "tcp", "-d", "10.96.0.10", "--dport", port, "-j", "REDIRECT", "--to-ports", port]
+        node.run(["iptables", "-t", "nat", "-A", "OUTPUT", *to_portal])
+        with node.connect(("10.96.0.10", sock.port)):
+            client = accept(sock)
+            stack.callback(client.close)
+            assert not is_direct(client, sock.port)
 
 
 @pytest.mark.usefixtures("root")
