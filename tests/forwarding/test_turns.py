@@ -12,9 +12,10 @@ from tests.forwarding.conftest import LOOPBACK, eventually
 from userproxy.forwarding import poller
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.direction import BUFFER_BYTES
 from userproxy.forwarding.pipes import PIPE_BYTES, PipePool
 from userproxy.forwarding.poller import WRITABLE, Poller
-from userproxy.forwarding.relay import BUFFER_BYTES, Relay, RelayContext
+from userproxy.forwarding.relay import Relay, RelayContext
 from userproxy.forwarding.source_ports import SourcePorts
 
 pytestmark = pytest.mark.usefixtures("root")  # large socket buffers

@@ -1,0 +1,285 @@
+"""One way of a relay: recv(2) and send(2), or splice(2) through a pipe, with flow control."""
+
+import contextlib
+import os
+import select
+import socket
+from socket import SocketType
+from typing import Final, Protocol
+
+from userproxy.forwarding.pipes import PIPE_BYTES, Pipe, PipePool
+from userproxy.forwarding.poller import HANGUP, UNFINISHED, Owner, Poller
+from userproxy.forwarding.sockets import unacknowledged
+
+BUFFER_BYTES: Final = 64 * 1024
+_TURN_BYTES: Final = PIPE_BYTES
+"""What one direction may move before the other connections get their turn."""
+
+_A_MESSAGE: Final = select.EPOLLIN | select.EPOLLOUT
+"""The events of a socket that has something to say, takes more, and has not come to its end."""
+
+NOT_READ: Final = -1
+"""In place of a size: the event has brought nothing yet."""
+
+_SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+
+
+class DirectionContext:
+    """What all directions of a process share: the poller, the pipes, one read buffer."""
+
+    __slots__ = ("buffer", "pipes", "poller", "view")
+
+    def __init__(self, poller: Poller, pipes: PipePool) -> None:
+        self.poller = poller
+        self.pipes = pipes
+        self.buffer = bytearray(BUFFER_BYTES)
+        self.view = memoryview(self.buffer)
+
+
+class Connection(Owner, Protocol):
+    """What a direction needs of the relay that it is one way of."""
+
+    def on_events(self, source: "Direction", events: int, size: int = NOT_READ, sent: int = 0) -> None:
+        """Whatever the socket that `source` reads from has to say, if that is no mere message."""
+
+    def work(self, source: "Direction", events: int, size: int = NOT_READ, sent: int = 0) -> None:
+        """Deal with events whose turn has come."""
+
+    def fail(self) -> None:
+        """A socket failed."""
+
+
+class Direction:
+    """One way of a relay: from `source` to `sink`."""
+
+    __slots__ = (
+        "_context",
+        "_due",
+        "_kept",
+        "_pending",
+        "_pipe",
+        "_recv_into",
+        "_relay",
+        "_send",
+        "_sink",
+        "_source",
+        "_streak",
+        "_view",
+        "blocked",
+        "bulk",
+        "count",
+        "ended",
+        "usual",
+    )
+
+    def __init__(self, relay: Connection, context: DirectionContext, source: SocketType, sink: SocketType) -> None:
+        self._relay = relay
+        self._context = context
+        self._source = source
+        self._sink = sink
+        self._recv_into = source.recv_into
+        self._send = sink.send
+        self._view = context.view
+        self._pending: memoryview | None = None
+        self._pipe: Pipe | None = None
+        self._streak = 0
+        """Bytes read by `pump` since the source was last found empty."""
+        self._kept = 0
+        """Bytes of `_pending` that were in a pipe."""
+        self._due = 0
+        """Events that have been put off."""
+        self.blocked = False
+        """The sink took less than it was given; the rest waits here and nothing more is read."""
+        self.ended = False
+        """The source's FIN has arrived."""
+        self.bulk = False
+        """The source had more than a buffer could take, and has not slackened since."""
+        self.usual = True
+        """Whether `is_usual` held for both directions after the last event that was not a mere message."""
+        self.count = 0
+
+    @property
+    def is_usual(self) -> bool:
+        """Nothing waits, nothing has ended, and what comes is small."""
+        return not self.blocked and not self.ended and not self.bulk
+
+    @property
+    def delivered(self) -> int:
+        """Bytes that the sink's peer has acknowledged: megabytes may still be on their way to a slow reader."""
+        waiting = len(self._pending or b"") + (self._pipe.fill if self._pipe is not None else 0)
+        return self.count - waiting - unacknowledged(self._sink)
+
+    def on_events(self, events: int) -> None:
+        """What the poller calls with the events of the source.
+
+        A short message on a connection with nothing else going on is moved right here: these lines are all
+        that most requests cost. Everything else is the relay's.
+        """
+        if events != _A_MESSAGE or not self.usual:
+            self._relay.on_events(self, events)
+            return
+        size, sent = NOT_READ, 0
+        try:
+            size = self._recv_into(self._view)
+            if 0 < size < BUFFER_BYTES:
+                sent = self._send(self._view[:size])
+                if sent == size:
+                    self.count += size
+                    return
+        except BlockingIOError:
+            if size == NOT_READ:
+                return
+        except OSError:
+            self._relay.fail()
+            return
+        self._relay.on_events(self, events, size, sent)
+
+    def put_off(self, events: int) -> None:
+        """Deal with events when those have been dealt with that take less time."""
+        self._due |= events
+        self._context.poller.again(self._take_turn, self._relay)
+
+    def _take_turn(self, _another: int) -> None:
+        events, self._due = self._due, 0
+        self._relay.work(self, events)
+
+    def pump(self, events: int, size: int, sent: int) -> bool:
+        """Move what there is. True if there may be more, because the turn was over.
+
+        A read shorter than the buffer has emptied the socket; only if the events speak of an end or of
+        urgent data is there more to read. Raises OSError when either socket has failed.
+        """
+        view = self._view
+        moved = 0
+        while True:
+            if self._pipe is not None:
+                if self._splice(self._pipe):
+                    return not self.blocked
+                events |= HANGUP
+            if size == NOT_READ:
+                try:
+                    size = self._recv_into(view)
+                except BlockingIOError:
+                    self._slacken()
+                    return False
+            if not size:
+                self.release_pipe()
+                self.ended = True
+                self.bulk = False
+                return False
+            self.count += size
+            self._streak += size
+            with contextlib.suppress(BlockingIOError):
+                sent += self._send(view[sent:size])
+            if sent < size:
+                self.blocked = True
+                self._pending = memoryview(bytes(view[sent:size]))
+                return False
+            if size == BUFFER_BYTES:
+                self.bulk = True
+                moved += size
+                if moved >= _TURN_BYTES:
+                    return True
+                if self._pipe is None:
+                    self._pipe = self._context.pipes.borrow()
+            elif not events & UNFINISHED:
+                self._slacken()
+                return False
+            size, sent = NOT_READ, 0
+
+    def flush(self) -> bool:
+        """Send what waits. True if all of it went, and reading may go on. Raises OSError as `pump`."""
+        if self._pending is not None:
+            self._send_pending(self._pending)
+        elif self._pipe is not None:
+            self._drain_pipe(self._pipe)
+        return not self.blocked
+
+    def half_close(self) -> None:
+        """Pass the source's FIN on. Raises OSError as `pump`."""
+        self._sink.shutdown(socket.SHUT_WR)
+
+    def salvage(self) -> None:
+        """Move what is left after a failure. Once that is reported, the end of a reset socket looks like a FIN."""
+        if self.blocked or self.ended:
+            return
+        view = self._context.view
+        with contextlib.suppress(OSError):
+            while size := self._recv_into(view):
+                self.count += size
+                if self._send(view[:size]) < size:
+                    return  # what comes after a gap is not to be passed on
+
+    def release_pipe(self) -> None:
+        if self._pipe is not None:
+            self._context.pipes.give_back(self._pipe)
+            self._pipe = None
+
+    def release(self) -> None:
+        """Let go of whatever holds unsent bytes, and of these."""
+        self.release_pipe()
+        self._let_go()
+
+    def _slacken(self) -> None:
+        """The source is empty: if that came soon, the next that comes is likely to be small, too."""
+        if self._streak < BUFFER_BYTES:
+            self.bulk = False
+            self.release_pipe()
+        self._streak = 0
+
+    def _send_pending(self, data: memoryview) -> None:
+        try:
+            sent = self._send(data)
+        except BlockingIOError:
+            return
+        self.blocked = sent < len(data)
+        self._pending = data[sent:] if self.blocked else None
+        if not self.blocked:
+            self._let_go()
+
+    def _keep(self, data: bytes) -> None:
+        """Hold what was in the pipe, which another direction has now. For the pool."""
+        self._pipe = None
+        self._pending = memoryview(data)
+        self._kept = len(data)
+
+    def _let_go(self) -> None:
+        if self._kept:
+            self._context.pipes.let_go(self._kept)
+            self._kept = 0
+
+    def _splice(self, pipe: Pipe) -> bool:
+        """Move what splice(2) can: True if the sink is full or the turn over, False if only recv(2) knows more.
+
+        At urgent data splice(2) says what it says of an empty socket, or of an ended one.
+        """
+        moved = 0
+        while moved < _TURN_BYTES:
+            try:
+                size = os.splice(self._source.fileno(), pipe.write_end, _TURN_BYTES, flags=_SPLICE_FLAGS)
+            except BlockingIOError:
+                size = 0
+            if not size:
+                return False
+            self.count += size
+            self._streak += size
+            moved += size
+            pipe.fill += size
+            self._drain_pipe(pipe)
+            if self.blocked:
+                return True
+        return True
+
+    def _drain_pipe(self, pipe: Pipe) -> None:
+        was_blocked, before = self.blocked, pipe.fill
+        self.blocked = True
+        while pipe.fill:
+            try:
+                pipe.fill -= os.splice(pipe.read_end, self._sink.fileno(), pipe.fill, flags=_SPLICE_FLAGS)
+            except BlockingIOError:
+                if not was_blocked or pipe.fill < before:
+                    self._context.pipes.stuck(pipe, self._keep)
+                return
+        self.blocked = False
+        if was_blocked:
+            self._context.pipes.moves(pipe)
