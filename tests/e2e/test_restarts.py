@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 from tests.lab.cluster import QUICK, Lab, LabNode
+from tests.lab.datagrams import ask_over
+from tests.lab.manifests import Port
 from tests.lab.probes import KeptConnection, get
 from tests.lab.proxy import RunningProxy
 from tests.lab.steady import SteadyClient
@@ -88,6 +90,53 @@ def test_a_successor_that_starts_during_the_drain_serves_at_once(lab: Lab) -> No
         assert successor.running
     assert client.failures == []
     lab.node.wait_for_rules("default/web")
+
+
+def test_health_checks_say_503_before_a_listener_closes_and_a_successor_takes_them_over(lab: Lab) -> None:
+    old = serve(lab, "--drain-delay", "20s")
+    lab.manifests.service(
+        "balanced",
+        cluster_ip="10.96.0.11",
+        node_port=30081,
+        load_balancer_ips=["198.51.100.7"],
+        external_policy="Local",
+        health_check_node_port=32000,
+    )
+    lab.manifests.slice("balanced", lab.pods)
+    check, node_port = (lab.node.address, 32000), (lab.node.address, 30081)
+    eventually(lambda: get(lab.outside, check).status == 200, 20, "load balancers are let in")
+    old.signal(signal.SIGTERM)
+    eventually(lambda: get(lab.outside, check).status == 503, 5, "load balancers are told")
+    with SteadyClient(lab.outside, node_port) as client:
+        client.go_on()
+        lab.node.start_userproxy(*QUICK)
+        eventually(lambda: get(lab.outside, check).status == 200, 20, "the successor lets them in")
+        client.go_on()
+        assert old.wait(20) == 0
+        client.go_on()
+    assert client.failures == []
+
+
+def test_udp_clients_move_to_the_successor(lab: Lab) -> None:
+    ports = [Port(53, "dns", "UDP")]
+    lab.manifests.service("dns", ports=ports, cluster_ip="10.96.0.53")
+    lab.manifests.slice("dns", lab.pods, ports=ports)
+    old = serve(lab)
+    lab.node.wait_for_rules("default/dns")
+    with lab.client.udp_socket(("10.96.0.53", 53), 1.0) as sock:
+        ask_over(sock)
+        lab.node.start_userproxy(*QUICK).wait_log("Another userproxy keeps the portals of this node")
+        ask_over(sock)
+        old.signal(signal.SIGTERM)
+        lost = 0
+        while old.running:
+            try:
+                ask_over(sock)
+            except OSError:
+                lost += 1
+        for _ in range(5):
+            ask_over(sock)
+    assert lost <= 2, "what was under way when the rules changed"
 
 
 def test_without_a_successor_rules_that_are_left_refuse_until_the_next_start(lab: Lab) -> None:

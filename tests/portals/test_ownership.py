@@ -186,6 +186,19 @@ def test_who_waits_has_it_as_soon_as_it_is_given_up_and_the_old_one_learns_when_
     network.run_loop(scenario)
 
 
+def test_it_can_be_had_again_unless_another_one_has_it(network: Network) -> None:
+    async def scenario() -> None:
+        async with owner() as first:
+            first.release()
+            assert first.regain()
+            assert first.regain()
+            first.release()
+            async with owner():
+                assert not first.regain()
+
+    network.run_loop(scenario)
+
+
 def test_whoever_comes_late_is_told_too_and_of_many_one_has_it(network: Network) -> None:
     async def scenario() -> None:
         async with asyncio.TaskGroup() as group, owner() as first:

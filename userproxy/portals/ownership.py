@@ -75,13 +75,16 @@ class Ownership:
         From then on contenders are heard, on the running loop.
         """
         if self._held is None and not self._bind() and self._holder_may_be_as_we_are():
-            log.info("Another userproxy keeps the portals of this node: waiting for its end", family=self._family)
-            await self._until_let_go()
+            await self._until_let_go(told=False)
             while not self._bind() and self._holder_may_be_as_we_are():
                 await asyncio.sleep(_LOOK_EVERY)
                 await self._until_let_go()
         if self._held is not None and self._contenders is None:
             self._contenders = _Contenders(self._held)
+
+    def regain(self) -> bool:
+        """Have it again, if no other userproxy has taken it meanwhile; whether that is so."""
+        return self._held is not None or self._bind() or not self._holder_may_be_as_we_are()
 
     def announce(self) -> None:
         """Tell whoever had it before, now or later, that our rules stand."""
@@ -128,7 +131,7 @@ class Ownership:
     def _holder_may_be_as_we_are(self) -> bool:
         return user_of(self._name) in (None, os.geteuid())
 
-    async def _until_let_go(self) -> None:
+    async def _until_let_go(self, *, told: bool = True) -> None:
         """Return once it may be free, at once where its owner cannot be reached."""
         asking = _connection_to(self._name)
         if asking is None:
@@ -136,6 +139,9 @@ class Ownership:
         with asking:
             try:
                 asking.send(_WAITS)
+                if not told:
+                    text = "Another userproxy keeps the portals of this node: waiting for its end"
+                    log.info(text, family=self._family)
                 while await asyncio.get_running_loop().sock_recv(asking, 1):
                     pass
             except OSError:

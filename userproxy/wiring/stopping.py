@@ -22,6 +22,9 @@ _HANDSHAKE_SECONDS: Final = 1.0
 _TAKE_OVER_SECONDS: Final = 2.0
 """What a successor that has waited for us may take to be there."""
 
+_ARRIVAL_SECONDS: Final = 0.2
+"""So long a successor is looked out for that is just about to come."""
+
 _LAST_SHARE: Final = 0.1
 """Of the drain, at its end, for those who came last: nobody is accepted any more."""
 
@@ -66,12 +69,15 @@ class Stop:
         await asyncio.gather(*(proxy.give_up() for proxy in serving))
         if self._moving_out:
             return await self._make_way(serving)
-        hold = clock() + (_TAKE_OVER_SECONDS if contended else self._settings.drain_delay)
+        hold = clock() + (_TAKE_OVER_SECONDS if contended else max(self._settings.drain_delay, _ARRIVAL_SECONDS))
         end = hold + self._settings.drain_timeout
         left = await self._serve_on(serving, hold, end)
         # The last rule takes connection tracking with it, and so their addresses from those who are still served.
         await self._drain(max(0.0, end - clock()))
         removed = await self._remove(left)
+        for proxy in left:
+            if proxy.driver.ownership is not None:
+                proxy.driver.ownership.release()
         log.info("Stopped: drained", rules=self._fate(len(serving), len(left)) if removed else "not removed")
         return removed
 
@@ -95,21 +101,37 @@ class Stop:
         if any(proxy.driver.ownership is None for proxy in serving):
             await asyncio.sleep(self._settings.drain_delay)
             return list(serving)
+        clock = asyncio.get_running_loop().time
+        last = end - _LAST_SHARE * self._settings.drain_timeout
+        left: list[FamilyProxy] = []
+        watched = list(serving)
+        while watched:
+            found = await self._left_after_watching(watched, hold, last)
+            ending = [proxy for proxy in found if self._may_end(proxy)]
+            left += ending
+            watched = [proxy for proxy in found if proxy not in ending and clock() < last]
+        return left
+
+    def _may_end(self, proxy: FamilyProxy) -> bool:
+        """Whether nothing is in the way of our end. Whoever comes now waits until rules that are to go have gone."""
+        ownership = proxy.driver.ownership
+        return self._settings.at_stop is AtStop.LEAVE or ownership is None or ownership.regain()
+
+    async def _left_after_watching(self, serving: Sequence[FamilyProxy], hold: float, last: float) -> list[FamilyProxy]:
         successions = {proxy: Succession(proxy.family) for proxy in serving}
         async with asyncio.TaskGroup() as group:
             watching = [
                 group.create_task(succession.watch(), name=f"successor {proxy.family}")
                 for proxy, succession in successions.items()
             ]
-            await self._until_of_no_use(successions.values(), hold, end)
+            await self._until_of_no_use(successions.values(), hold, last)
             left = [proxy for proxy, succession in successions.items() if not succession.taken]
             for task in watching:
                 task.cancel()
         return left
 
-    async def _until_of_no_use(self, successions: Collection[Succession], hold: float, end: float) -> None:
+    async def _until_of_no_use(self, successions: Collection[Succession], hold: float, last: float) -> None:
         clock = asyncio.get_running_loop().time
-        last = end - _LAST_SHARE * self._settings.drain_timeout
         while clock() < last:
             if any(succession.taken for succession in successions):
                 await self._close_ports()
