@@ -94,6 +94,14 @@ def binding(number: int, local_port: int, kinds: Sequence[PortalKind]) -> Portal
     return led_to(ServicePortName("default", f"s{number}", "", Protocol.TCP), local_port, tuple(portals))
 
 
+def test_tables_that_do_not_exist_yet_are_empty_ones() -> None:
+    wanted = groups([WEB])
+    assert difference({}, wanted) == difference({table: {} for table in BUILT_IN}, wanted)
+    assert difference({}, wanted) == difference(empty(), wanted)
+    nothing = removal({}, "IPv4, iptables-nft")
+    assert (nothing.change, nothing.sentences) == ((), ())
+
+
 @st.composite
 def present_tables(draw: st.DrawFn) -> Tables:
     """Any mixture of what we wrote earlier, in any order and spelling, and of other programs' rules."""

@@ -1,5 +1,7 @@
 """What programs listen on, as the kernel tells it."""
 
+import errno
+import os
 import socket
 from contextlib import ExitStack, closing
 
@@ -8,7 +10,7 @@ import pytest
 from tests.portals.conftest import Network
 from userproxy.model import IPFamily, Protocol
 from userproxy.portals.claims import PortClaims
-from userproxy.portals.listening import listened_on
+from userproxy.portals.listening import listened_on, why_not
 
 PORT = 8080
 LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
@@ -91,6 +93,14 @@ def test_few_and_many_ports_at_once(network: Network, count: int) -> None:
             stack.enter_context(network.run(lambda: program("127.0.0.1", port=9000 + number)))  # noqa: B023 -- at once
         places = [("127.0.0.1", TCP, 9000 + number) for number in range(count)]
         assert network.run(lambda: listened_on(IPFamily.IPV4, places)) == set(places[::2])
+
+
+def test_a_kernel_without_the_list_is_told_from_one_that_refuses() -> None:
+    missing, refused = (why_not(OSError(code, os.strerror(code))) for code in (errno.ENOENT, errno.EPERM))
+    assert missing.startswith(os.strerror(errno.ENOENT))
+    assert "inet_diag" in missing
+    assert refused == os.strerror(errno.EPERM)
+    assert why_not(TimeoutError("timed out")) == "timed out"
 
 
 @pytest.mark.parametrize("family", list(IPFamily))

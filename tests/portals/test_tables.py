@@ -19,6 +19,7 @@ SAVED = """\
 -A PREROUTING -m comment --comment "one; two" -j DOCKER
 [3:180] -A DOCKER -i docker0 -j RETURN
 -A DOCKER
+[0:0] -A DOCKER -m comment --comment "[1:2] both" -j RETURN
 COMMIT
 # Completed on Sat Nov 21 07:02:29 2026
 *filter
@@ -32,7 +33,7 @@ def test_parse_save_keeps_tables_chains_and_order() -> None:
         "nat": {
             "PREROUTING": ['-m comment --comment "one; two" -j DOCKER'],
             "KUBE-PORTALS-HOST": [],
-            "DOCKER": ["-i docker0 -j RETURN", ""],
+            "DOCKER": ["-i docker0 -j RETURN", "", '-m comment --comment "[1:2] both" -j RETURN'],
         },
         "filter": {"INPUT": []},
     }
@@ -71,11 +72,19 @@ def test_an_ipv6_network_is_written_as_python_writes_it() -> None:
         canonical("-s ::192.0.2.1/128 -d ::192.0.2.0/120 -j ACCEPT") == "-s ::c000:201/128 -d ::c000:200/120 -j ACCEPT"
     )
     assert canonical("-d ::1.2.3/128 -j ACCEPT") == "-d ::1.2.3/128 -j ACCEPT"
+    assert canonical("-d ::192.0.2.1/120 -j ACCEPT") == "-d ::c000:200/120 -j ACCEPT"
 
 
 def test_the_state_match_is_also_printed_as_conntrack() -> None:
     spec = WEB_RULES["filter"]["KUBE-NODEPORT-NON-LOCAL"][0]
     assert canonical(spec.replace("-m state --state", "-m conntrack --ctstate")) == spec
+    assert canonical("-m conntrack ! --ctstate NEW -j DROP") == "-m state ! --state NEW -j DROP"
+
+
+@pytest.mark.parametrize("said", [r"say \"no\"", r"back\\slash", "; rm", "a b"])
+def test_a_comment_is_written_as_it_was_read(said: str) -> None:
+    spec = f'-p tcp -m comment --comment "{said}" -j ACCEPT'
+    assert canonical(spec) == spec
 
 
 @pytest.mark.parametrize(
@@ -91,6 +100,7 @@ def test_the_state_match_is_also_printed_as_conntrack() -> None:
         ),
         ("-i eth0 -p tcp -j ACCEPT", "-p tcp -j ACCEPT"),
         ("-d 10.0.0.0/24 -j ACCEPT", "-d 10.0.0.0 -j ACCEPT"),
+        ("-p tcp -m tcp --dport 80", "-p tcp -m tcp ! --dport 80"),
     ],
 )
 def test_different_rules_stay_different(one: str, other: str) -> None:
