@@ -46,6 +46,12 @@ def healthz(node: LabNode) -> int:
     return get(node, HEALTHZ, "/healthz").status
 
 
+def listeners(node: LabNode, proxy: RunningProxy) -> list[str]:
+    """The TCP sockets that a process listens with, as ss shows them."""
+    shown = node.run(["ss", "-Hltnp"]).stdout
+    return [line for line in shown.splitlines() if f"pid={proxy.pid}," in line]
+
+
 def test_a_successor_that_waits_takes_over_and_nobody_is_refused(lab: Lab) -> None:
     flags = ("--bind-address-hard-fail", "--drain-timeout", "20s", "--at-stop", "leave")
     old = serve(lab, *flags)
@@ -214,3 +220,18 @@ def test_when_the_node_loses_its_label_the_other_proxy_has_time_to_come(lab: Lab
         assert proxy.wait() == 0
         client.go_on()
     assert client.failures == []
+
+
+def test_endpoints_that_change_during_a_drain_cost_no_connection(lab: Lab) -> None:
+    old = serve(lab, "--drain-timeout", "60s")
+    with KeptConnection(lab.client, WEB) as kept:
+        kept.ask()
+        lab.node.start_userproxy(*QUICK)
+        old.signal(signal.SIGTERM)
+        old.wait_log("A successor's rules stand", 20)
+        eventually(lambda: not listeners(lab.node, old), 10, "the listeners of the old one are closed")
+        lab.manifests.slice("web", lab.pods[:2])
+        lab.settle()
+        kept.ask()
+        kept.close()
+        assert old.wait(20) == 0

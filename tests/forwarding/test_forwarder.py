@@ -144,6 +144,22 @@ async def test_draining_waits_for_connections(bench: Bench, serve: Serve) -> Non
     assert drained.result() == 0
 
 
+async def test_a_snapshot_of_a_drained_listener_counts_for_the_connections_that_are_left(
+    bench: Bench, serve: Serve
+) -> None:
+    a, b = Endpoint(*await serve(echo)), Endpoint(*await serve(echo))
+    bench.forwarder.update(snapshot(NAME, a))
+    client = await Connected.to(bench.address[1])
+    async with asyncio.TaskGroup() as group:
+        drained = group.create_task(bench.forwarder.drain(20), name="drain")
+        await asyncio.sleep(0)
+        bench.forwarder.update(snapshot(NAME, b))
+        assert await client.is_alive()
+        assert not drained.done()
+        bench.forwarder.update(snapshot(NAME, b, known=(b,)))
+        assert not await client.is_alive()
+
+
 async def test_draining_resets_what_outlasts_it(bench: Bench, serve: Serve) -> None:
     bench.route_to(await serve(echo))
     reader, writer = await bench.connect()

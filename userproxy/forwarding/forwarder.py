@@ -199,19 +199,21 @@ class Forwarder:
         self._ports.keep_off(port)
 
     def update(self, snapshot: Snapshot) -> None:
-        """Treat new connections of an open listener by `snapshot`.
+        """Treat new connections of a listener by `snapshot`; one that a drain has closed gets none.
 
         Established ones stay, unless the snapshot says which endpoints are known: those to others are reset,
         also where this service port had a listener that is closed by now.
         """
-        service = self._services[snapshot.listener]
-        service.balancer.update(snapshot)
-        if service.listener is not None:
-            service.listener.follow(snapshot)
+        service = self._services.get(snapshot.listener)
+        if service is not None:
+            service.balancer.update(snapshot)
+            if service.listener is not None:
+                service.listener.follow(snapshot)
         if snapshot.known is not None:
             known = frozenset(snapshot.known)
             key = (snapshot.listener.service_port, snapshot.listener.family)
-            service.end_unknown(known, self._poller.failed)
+            if service is not None:
+                service.end_unknown(known, self._poller.failed)
             for closed in [each for each in self._closed if (each.name.service_port, each.name.family) == key]:
                 closed.end_unknown(known, self._poller.failed)
 

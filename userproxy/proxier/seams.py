@@ -55,7 +55,7 @@ class Forwarding(typing.Protocol):
         """Open no listener on a port that a Service needs as a node port, from now on."""
 
     def update(self, snapshot: Snapshot) -> None:
-        """Route new connections of an open listener by `snapshot`."""
+        """Route new connections of a listener by `snapshot`, as long as a drain has not closed it."""
 
     def close(self, listener: ListenerName) -> None:
         """Close a listener; its connections go on."""
