@@ -140,6 +140,17 @@ def _on_port(number: int, slice_: EndpointSlice) -> EndpointSlice:
     return structs.replace(slice_, ports=tuple(structs.replace(port, port=number) for port in slice_.ports))
 
 
+async def test_what_the_driver_refuses_is_forgotten_with_its_service(world: World, proxier: Proxier) -> None:
+    world.put(a_service("web", "10.96.0.1"), a_service("b", "10.96.0.2"))
+    world.refused = {B: "line 5 failed"}
+    assert await proxier.sync(verify=False)
+    assert proxier.problems
+    world.drop("b")
+    assert await proxier.sync(verify=False)
+    assert [binding.name for binding in world.bindings or ()] == [WEB], "its listener is closed"
+    assert not proxier.problems
+
+
 B = ServicePortName("default", "b", "http", Protocol.TCP)
 STATES = st.builds(
     lambda name, ip, port, node_port, external, balancers, created, addresses: with_endpoints(
@@ -274,3 +285,30 @@ async def test_once_retired_it_hands_out_routes_and_nothing_else(world: World, p
     assert await proxier.sync(verify=True)
     assert routed(world) == ["10.0.0.9:8080"]
     assert (world.open_ports, world.syncs) == (ports, syncs)
+
+
+async def test_a_sync_that_is_retired_while_it_looks_at_the_node_leaves_all_to_the_successor(world: World) -> None:
+    class Slow(Portals):
+        async def local_addresses(self) -> frozenset[str]:
+            retiring.retire()
+            return await super().local_addresses()
+
+    retiring = Proxier(world, world, Slow(world), world, HERE)
+    world.put(a_service("web", "10.96.0.1", 30080))
+    await retiring.sync(verify=False)
+    assert (world.syncs, world.held, world.open_ports) == (0, set(), {})
+
+
+async def test_a_sync_that_is_retired_while_rules_are_written_keeps_the_listeners(
+    world: World, proxier: Proxier
+) -> None:
+    world.put(a_service("web", "10.96.0.1", 30080))
+    await proxier.sync(verify=False)
+    ports = dict(world.open_ports)
+    world.drop("web")
+    with capture_logs() as logs:
+        async with syncing(world, proxier):
+            proxier.retire()
+            world.kernel_refuses = True
+    assert world.open_ports == ports
+    assert [each for each in logs if each["log_level"] == "error"] == []

@@ -62,7 +62,7 @@ class _Pending(Struct):
     """What the portal driver is asked for, and has not confirmed yet."""
 
     bindings: list[PortalBinding]
-    gone: list[ServicePortName]
+    gone: dict[ServicePortName, None]
     after: list[Action]
 
 
@@ -176,14 +176,11 @@ class Proxier:
         if self._retired:
             return await self.follow()
         said = self._node_said
-        # Rules may differ though the bindings are the same.
-        verify = verify or said != self._node_synced or not self._confirmed
+        verify = verify or said != self._node_synced or not self._confirmed  # rules may differ where bindings do not
         try:
             planned = await self._converge(verify=verify)
         except KernelToolError as error:
-            text = "Portals could not be synced; the last good ones stand"
-            log.error(text, portals=self._portals.name, family=self._scope.family, reason=str(error))
-            return False
+            return self._unsynced(error)
         finally:
             self._problems.tell()
             self._forwarding.recount_descriptors()
@@ -197,6 +194,12 @@ class Proxier:
             problems=len(self._problems.told),
         )
         return True
+
+    def _unsynced(self, error: KernelToolError) -> bool:
+        if not self._retired:
+            text = "Portals could not be synced; the last good ones stand"
+            log.error(text, portals=self._portals.name, family=self._scope.family, reason=str(error))
+        return self._retired
 
     async def _take_changes(self) -> None:
         """Edit what is wanted, and hand out the routes that need no other rules than there are."""
@@ -248,6 +251,8 @@ class Proxier:
                 self._dirty |= dict.fromkeys(await self._surroundings.look(self._scope))
                 names, self._dirty = {**self._dirty, **self._refused}, {}
                 pending = await self._prepare(names)
+            if self._retired:
+                return 0  # a successor may have the rules by now, and needs the ports
             if pending.bindings or pending.gone or verify:
                 self._confirmed = False
                 began = time.monotonic()
@@ -276,9 +281,11 @@ class Proxier:
 
     async def _prepare(self, names: Iterable[ServicePortName]) -> _Pending:
         """Have everything that new rules need; what they are to be, and what can go once they stand."""
-        pending, pace, preferred, circles = _Pending([], [], []), Pace(), self._preferred or {}, self._circles()
+        pending, pace, preferred, circles = _Pending([], {}, []), Pace(), self._preferred or {}, self._circles()
         programmed = self._actual.programmed
         for name in names:
+            if self._retired:
+                break
             step = plan(name, self._wanted, self._actual, self._surroundings.own, circles, preferred.get(name, ()))
             self._attempt(name, step.before)
             withheld = self._surroundings.own.withheld(name, self._wanted.portals(name), self._wanted.owners)
@@ -287,8 +294,8 @@ class Proxier:
             needed = binding(name, self._wanted, self._actual, self._surroundings.own)
             if needed is not None and (needed != programmed.get(name) or not self._confirmed):
                 pending.bindings.append(needed)
-            elif needed is None and (name in programmed or not self._confirmed):
-                pending.gone.append(name)
+            elif needed is None and (name in programmed or name in self._unwritten or not self._confirmed):
+                pending.gone[name] = None
             await pace.keep()
         return pending
 
@@ -308,16 +315,13 @@ class Proxier:
     async def _finish(self, pending: _Pending) -> None:
         """Take away what no rule needs any more, unless it is wanted again by now."""
         pace = Pace()
-        for action in pending.after:
-            match action:
-                case CloseListener(listener) if self._is_wanted(listener):
-                    continue
-            self._perform(action)
-            await pace.keep()
+        for action in () if self._retired else pending.after:
+            if not (isinstance(action, CloseListener) and self._is_wanted(action.name)):
+                self._perform(action)
+                await pace.keep()
 
     def _is_wanted(self, listener: ListenerName) -> bool:
-        port = self._wanted.ports.get(listener.service_port)
-        return port is not None and listener in port.listeners
+        return (port := self._wanted.ports.get(listener.service_port)) is not None and listener in port.listeners
 
     def _perform(self, action: Action) -> None:
         actual = self._actual
