@@ -1,8 +1,11 @@
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.portals.examples import DROP, NOBODY, REJECT, WEB, WEB_NAME, WEB_RULES, led_to, serve
+from tests.portals.strategies import binding_lists
 from userproxy.errors import ObjectError
-from userproxy.model import Lead, LocalTraffic, Portal, PortalBinding, PortalKind, Protocol, ServicePortName
+from userproxy.model import IPFamily, Lead, LocalTraffic, Portal, PortalBinding, PortalKind, Protocol, ServicePortName
 from userproxy.portals.rules import CHAINS, Rule, jump_rules, portal_rules
 
 
@@ -11,6 +14,16 @@ def test_the_worked_example() -> None:
     for rule in [jump.rule for jump in jump_rules()] + list(portal_rules(WEB, "0.0.0.0", "192.0.2.10", NOBODY)):
         made[rule.table].setdefault(rule.chain, []).append(rule.spec)
     assert made == WEB_RULES
+
+
+@settings(deadline=None)
+@given(st.sampled_from(IPFamily).flatmap(lambda family: st.tuples(st.just(family), binding_lists(family))))
+def test_every_rule_is_of_a_chain_of_its_own_table(drawn: tuple[IPFamily, list[PortalBinding]]) -> None:
+    family, bindings = drawn
+    host = "192.0.2.10" if family is IPFamily.IPV4 else "2001:db8::10"
+    for binding in bindings:
+        for rule in portal_rules(binding, "0.0.0.0" if family is IPFamily.IPV4 else "::", host, NOBODY):
+            assert rule.chain in CHAINS[rule.table]
 
 
 def test_jumps_are_inserted_before_portals_and_appended_after() -> None:

@@ -1,4 +1,5 @@
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,32 @@ def test_looking_creates_no_table(both: tuple[Network, dict[Variant, Tools]]) ->
     network.run(lambda: detect(IPFamily.IPV4))
     assert network.run(lambda: legacy_tables(IPFamily.IPV4)) == frozenset()
     assert network.shell("nft", "list", "tables") == ""
+
+
+@pytest.mark.parametrize("family", list(IPFamily))
+def test_the_legacy_tables_of_a_family_are_its_own(network: Network, family: IPFamily) -> None:
+    tools = next((found for found in installed(family) if found.variant is Variant.LEGACY), None)
+    if tools is None:
+        pytest.skip(f"needs the legacy variant of iptables for {family}")
+    network.shell(tools.restore, "--noflush", text=MANGLE_CANARY)
+    assert {each: network.run(partial(legacy_tables, each)) for each in IPFamily} == {
+        each: frozenset({"mangle"} if each is family else ()) for each in IPFamily
+    }
+    chosen = network.run(lambda: detect(family))
+    assert (chosen.family, chosen.variant) == (family, Variant.LEGACY)
+    other = next(each for each in IPFamily if each is not family)
+    assert "kubelet" not in network.run(lambda: detect(other)).reason
+
+
+def test_programs_are_found_on_the_path_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("iptables-nft-save", "iptables-nft-restore"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    nft = next(found for found in installed(IPFamily.IPV4) if found.variant is Variant.NFT)
+    assert (nft.save, nft.restore) == (f"{tmp_path}/iptables-nft-save", f"{tmp_path}/iptables-nft-restore")
+    monkeypatch.delenv("PATH")
+    assert [found for found in installed(IPFamily.IPV4) if found.save.startswith(str(tmp_path))] == []
 
 
 @pytest.mark.parametrize("variant", list(Variant))
