@@ -55,7 +55,12 @@ COMMIT
 
 def kernel(node: Network, tools: Tools) -> Tables:
     """Every rule that stands, without chains that are empty."""
-    tables = parse_save(node.shell(tools.save))
+    return node.run(lambda: kernel_here(tools))
+
+
+def kernel_here(tools: Tools) -> Tables:
+    """The same in this thread's network."""
+    tables = parse_save(shell(tools.save))
     return {
         table: {chain: rules for chain, rules in tables.get(table, {}).items() if rules} for table in ("nat", "filter")
     }
@@ -386,6 +391,30 @@ def test_another_program_writing_at_the_same_time_loses_nothing(node: Network, t
     after = kernel(node, tools)
     assert len(after["nat"].pop("OTHER")) == foreign
     assert after == web_rules(tools.family)
+
+
+def test_once_given_up_nothing_more_is_written_until_it_is_taken_again_to_remove_all(
+    node: Network, tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(driver: IptablesDriver) -> None:
+        def overtaken(program: str, table: str = "") -> str:
+            driver.ownership.release()
+            return save(program, table)
+
+        await driver.sync([web(tools.family)])
+        monkeypatch.setattr(iptables, "save", overtaken)
+        with pytest.raises(KernelToolError, match="given up"):
+            await driver.sync([cluster_ip_binding(1, family=tools.family)])
+        monkeypatch.setattr(iptables, "save", save)
+        with pytest.raises(KernelToolError, match="given up"):
+            await driver.sync([])
+        assert driver.ownership.regain(), "a sync must not take it from a successor that is about to come"
+        driver.ownership.release()
+        assert kernel_here(tools) == web_rules(tools.family)
+        assert await driver.remove()
+
+    with_driver(node, tools, work)
+    assert "KUBE-PORTALS-HOST" not in kernel(node, tools)["nat"]
 
 
 KILLED = """

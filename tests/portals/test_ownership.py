@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -214,6 +215,28 @@ def test_whoever_comes_late_is_told_too_and_of_many_one_has_it(network: Network)
                     done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 (one,) = done
                 waiting.pop(one).release()
+
+    network.run_loop(scenario)
+
+
+def test_a_want_of_descriptors_is_waited_out(network: Network) -> None:
+    async def scenario() -> None:
+        async with owner() as first, watched() as succession:
+            first.announce()
+            await until(lambda: succession.stands)
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+            try:
+                first.release()
+                await until(lambda: not succession.taken)
+                assert not first.regain()
+                with pytest.raises(KernelToolError):
+                    await asyncio.to_thread(first.take)
+                await asyncio.sleep(0.05)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert first.regain()
+            await until(lambda: succession.taken)
 
     network.run_loop(scenario)
 

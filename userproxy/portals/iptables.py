@@ -85,7 +85,8 @@ class IptablesDriver:
 
         Without `verify` a small change is written against what the last sync left, unread: what others did to our
         chains since then stays until a sync with it, unless it is in the way.
-        Raises KernelToolError where nothing can be written, or another userproxy keeps the chains.
+        Raises KernelToolError where nothing can be written, another userproxy keeps the chains, or they are given up,
+        also while this goes on.
         """
         local_traffic = self._local_traffic
         return await self._run(lambda: self._sync(bindings, gone, local_traffic, verify=verify))
@@ -120,7 +121,7 @@ class IptablesDriver:
         if self._tables is None:
             tools = detect(self._family)
             log.info("Found iptables", family=self._family, variant=tools.variant, because=tools.reason)
-            self._tables = Tables(tools, shared=self._shared)
+            self._tables = Tables(tools, shared=self._shared, check=self.ownership.check)
         return self._tables
 
     def _sync(
@@ -131,6 +132,7 @@ class IptablesDriver:
         *,
         verify: bool,
     ) -> PortalSync:
+        self.ownership.check()
         for name in gone:
             self._bindings.pop(name, None)
             self._replace(name, None)
@@ -202,11 +204,12 @@ class IptablesDriver:
 
 
 class Tables:
-    """The tables of one variant: read, changed, and read back."""
+    """The tables of one variant: read, changed, and read back. `check` raises KernelToolError if it may not write."""
 
-    def __init__(self, tools: Tools, *, shared: bool = False) -> None:
+    def __init__(self, tools: Tools, *, shared: bool = False, check: Callable[[], None] = lambda: None) -> None:
         self._tools = tools
         self._shared = shared
+        self._check = check
         self._bulk = RestoreWriter(tools)
         self.probe = Probe(self._bulk, tools.label)
         self._small = _SmallChanges(tools)
@@ -226,6 +229,7 @@ class Tables:
         present, self._standing = self._standing or self.read(), None
         change = self._difference(present, self._adapted(groups.values()))
         if change:
+            self._check()
             self._bulk.apply(change)
         self._standing = appended_and_deleted(present, change)
 
@@ -293,6 +297,7 @@ class Tables:
 
     def _write(self, change: Change, tries_left: int) -> bool:
         """Whether `change` was written; it was not where it met another program's and may be tried again."""
+        self._check()
         writer = self._small.writer_for(change) or self._bulk
         edits = sum(len(block.edits) for block in change)
         log.debug("Changing iptables rules", v=4, edits=edits, writer=type(writer).__name__)

@@ -49,6 +49,7 @@ class Ownership:
         self._name = f"userproxy-portals-{family}"
         self._held: socket.socket | None = None
         self._is_others = False
+        self._given_up = False
         self._contenders: _Contenders | None = None
 
     @property
@@ -61,13 +62,17 @@ class Ownership:
 
         Blocks for up to a second when it first finds another one.
         """
-        if self._held is not None or self._bind():
-            return
-        if not self._is_others:
-            if not self._is_still_others():
-                return
+        if self._held is None and not self._bind() and (self._is_others or self._is_still_others()):
             self._is_others = True
-        raise OwnedError(f"another userproxy keeps the {self._family} portals of this node, and there can be but one")
+            raise OwnedError(
+                f"another userproxy keeps the {self._family} portals of this node, and there can be but one"
+            )
+        self._given_up = False
+
+    def check(self) -> None:
+        """Raises OwnedError from when it is given up until it is taken again: what stands is another one's."""
+        if self._given_up:
+            raise OwnedError(f"the {self._family} portals of this node are given up, for another userproxy to write")
 
     async def acquire(self) -> None:
         """Have it, as soon as another userproxy that has it now gives it up or ends; until then it knows that we wait.
@@ -79,12 +84,14 @@ class Ownership:
             while not self._bind() and self._holder_may_be_as_we_are():
                 await asyncio.sleep(_LOOK_EVERY)
                 await self._until_let_go()
+        self._given_up = False
         if self._held is not None and self._contenders is None:
             self._contenders = _Contenders(self._held)
 
     def regain(self) -> bool:
         """Have it again, if no other userproxy has taken it meanwhile; whether that is so."""
-        return self._held is not None or self._bind() or not self._holder_may_be_as_we_are()
+        self._given_up = self._held is None and not self._bind() and self._holder_may_be_as_we_are()
+        return not self._given_up
 
     def announce(self) -> None:
         """Tell whoever had it before, now or later, that our rules stand."""
@@ -94,6 +101,7 @@ class Ownership:
     def release(self) -> None:
         """Let another process have it; those that wait for it are told. On the loop's thread where it was acquired."""
         contenders, self._contenders = self._contenders, None
+        self._given_up = True
         if contenders is not None:
             contenders.stop_listening()
         if self._held is not None:
@@ -117,7 +125,9 @@ class Ownership:
         return False
 
     def _bind(self) -> bool:
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made = _unix_socket()
+        if made is None:
+            return False
         try:
             made.bind(f"\0{self._name}")
             made.listen()
@@ -253,8 +263,10 @@ class _Contenders:
 
 
 def _connection_to(name: str) -> socket.socket | None:
-    """A non-blocking connection to the owner of an abstract name; None where nobody listens, or its queue is full."""
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    """A non-blocking connection to the owner of an abstract name; None where none can be had now."""
+    made = _unix_socket()
+    if made is None:
+        return None
     made.settimeout(0)
     try:
         made.connect(f"\0{name}")
@@ -262,6 +274,14 @@ def _connection_to(name: str) -> socket.socket | None:
         made.close()
         return None
     return made
+
+
+def _unix_socket() -> socket.socket | None:
+    """None while no descriptor is left, which a hog of connections may have brought about."""
+    try:
+        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError:
+        return None
 
 
 def _user(peer: socket.socket) -> int:
