@@ -16,6 +16,11 @@ class Pace:
     def __init__(self) -> None:
         self._over = time.perf_counter() + SLICE_SECONDS
 
+    @property
+    def is_over(self) -> bool:
+        """Whether this slice is over."""
+        return time.perf_counter() >= self._over
+
     async def keep(self) -> None:
         """Go on at once, or after one turn of the loop where this slice is over."""
         if time.perf_counter() >= self._over:

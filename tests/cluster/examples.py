@@ -1,9 +1,11 @@
 """Kubernetes objects as plain values, to be bent into every wrong shape."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 import yaml
+
+from userproxy.cluster.store import ClusterObject, Store, object_key
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -124,3 +126,13 @@ def a_service(name: str, cluster_ip: str = "10.96.0.1", port: int = 80) -> dict[
 
 def as_text(*documents: object) -> str:
     return yaml.safe_dump_all(documents, sort_keys=False)
+
+
+def replace(store: Store, kind: type[ClusterObject], items: Iterable[ClusterObject]) -> None:
+    """Make `items` all objects of their kind."""
+    wanted = {object_key(item): item for item in items}
+    for key in store.keys(kind):
+        if key not in wanted:
+            store.delete(key)
+    for item in wanted.values():
+        store.upsert(item)

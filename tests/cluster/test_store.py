@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cluster.examples import replace
 from userproxy.cluster.store import Changes, ClusterObject, ObjectKey, Store, object_key
 from userproxy.model import EndpointSlice, IPFamily, Node, Service, ServiceName, ServiceState, SliceEndpoint
 
@@ -144,10 +145,10 @@ def test_nodes_are_changes_of_their_own() -> None:
 def test_a_new_list_replaces_its_kind_and_no_other() -> None:
     api = Service("shop", "api")
     store, changes = a_store(WEB, a_slice("web-1"), Node("worker-1"))
-    store.replace(Service, [api])
+    replace(store, Service, [api])
     assert changes.take_changes() == {NAME: None, api.key: ServiceState(api)}
     assert list(store.nodes) == ["worker-1"]
-    store.replace(Service, [api, WEB])
+    replace(store, Service, [api, WEB])
     assert changes.take_changes() == {NAME: ServiceState(WEB, (a_slice("web-1"),))}
 
 
@@ -289,7 +290,7 @@ def test_the_same_slice_again_triggers_nothing() -> None:
     store, changes = a_store(WEB)
     for _ in range(2):
         store.upsert(a_slice("web-1", triggered=STARTED + 1))
-    store.replace(EndpointSlice, [a_slice("web-1", triggered=STARTED + 1)])
+    replace(store, EndpointSlice, [a_slice("web-1", triggered=STARTED + 1)])
     assert changes.take_triggers() == [STARTED + 1]
 
 
@@ -401,7 +402,7 @@ def test_whatever_happens_the_changes_lead_to_the_final_content(history: list[St
                 store.delete(step)
                 content.pop(step, None)
             case (kind, items):
-                store.replace(kind, items)
+                replace(store, kind, items)
                 content = {key: item for key, item in content.items() if not isinstance(item, kind)}
                 content |= {object_key(item): item for item in items}
             case _:

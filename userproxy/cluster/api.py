@@ -33,18 +33,17 @@ from userproxy.cluster.failures import (
 from userproxy.cluster.listing import ANY_VERSION, LATEST_VERSION, Listing, confirm, fetch
 from userproxy.cluster.reader import ObjectReader, Reading
 from userproxy.cluster.resources import Resource, endpoint_slices, own_node, services
-from userproxy.cluster.store import ClusterObject, ObjectKey, Store
+from userproxy.cluster.store import ClusterObject, ObjectKey, Store, object_key
 from userproxy.cluster.streaming import fetch_streamed
 from userproxy.cluster.troubles import Troubles
 from userproxy.cluster.watching import CHANGES, Event, WatchLimits, watch
 from userproxy.model import Node
+from userproxy.pace import Pace
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-_BATCH: Final = 50
-"""Events that are applied at a stretch: a few milliseconds, for which traffic waits."""
 _EARLY: Final = 5.0
 """A watch that ends by so much sooner than asked for did not end because its time was over. Seconds."""
 _SHORT: Final = 1.0
@@ -183,12 +182,11 @@ class _Follower:
             self._version = LATEST_VERSION
             raise
         self._troubles.clear(self.resource.plural)
-        items = self._objects(listing.readings)
-        self._store.replace(self.resource.kind, items)
+        count = await self._take_over(listing.readings)
         self._version = listing.version
         self._in_doubt = False
         self.listed = True
-        log.debug("Listed", v=2, resource=self.resource.plural, objects=len(items), version=listing.version)
+        log.debug("Listed", v=2, resource=self.resource.plural, objects=count, version=listing.version)
         self._on_change()
 
     async def _fetch(self) -> Listing:
@@ -215,16 +213,39 @@ class _Follower:
             log.debug("Listing in pages", v=2, resource=self.resource.plural, reason=reason)
         return await fetch(self._client, self.resource, self._reader, self._version)
 
-    def _objects(self, readings: list[Reading]) -> list[ClusterObject]:
-        """What is to be served of a list: of a bad object its last good version."""
-        items: list[ClusterObject] = []
-        keys = {reading.key for reading in readings if reading.key is not None}
-        for reading in readings:
+    async def _take_over(self, readings: list[Reading]) -> int:
+        """Make what was listed all objects of its kind, and return how many they are. Of a bad one the last good stays.
+
+        Comparing them takes slices, since nobody else touches objects of this kind meanwhile. What differs is taken
+        over at once, so that an endpoint that has moved from one slice to another is never missed; only before the
+        first list has come nobody looks.
+        """
+        pace = Pace()
+        listed: set[ObjectKey] = set()
+        wanted: set[ObjectKey] = set()
+        changed: list[ClusterObject] = []
+        readings.reverse()
+        while readings:  # which lets go of each in its turn
+            reading = readings.pop()
+            listed |= set() if reading.key is None else {reading.key}
             item = reading.item if reading.good or reading.key is None else self._store.get(reading.key)
             if item is not None:
-                items.append(item)
-        self._reader.forget_others(keys)
-        return items
+                wanted.add(key := object_key(item))
+                if item != self._store.get(key):
+                    changed.append(item)
+            await pace.keep()
+        gone: list[ObjectKey] = []
+        for key in self._store.keys(self.resource.kind):
+            gone += [] if key in wanted else [key]
+            await pace.keep()
+        self._reader.forget_others(listed)
+        for key in gone:
+            self._store.delete(key)
+        for item in changed:
+            self._store.upsert(item)
+            if not self.listed:
+                await pace.keep()
+        return len(wanted)
 
     async def _watch(self) -> None:
         """One watch. That it fell silent is no failure: the next one shows whether the server is there.
@@ -258,12 +279,13 @@ class _Follower:
         await self._pause(short)
 
     async def _apply_all(self, events: list[Event]) -> None:
-        for start in range(0, len(events), _BATCH):
-            for event in events[start : start + _BATCH]:
-                self._apply(event)
-            self._on_change()
-            if len(events) > _BATCH:
-                await asyncio.sleep(0)
+        pace = Pace()
+        for event in events:
+            self._apply(event)
+            if pace.is_over:
+                self._on_change()
+                await pace.keep()
+        self._on_change()
 
     def _apply(self, event: Event) -> None:
         """An event's version counts however bad its object: else a bad one would come again at each reconnect."""

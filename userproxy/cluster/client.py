@@ -55,6 +55,9 @@ _KEEP_ALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 40_000),
 )
+_PIECE = 128 * 1024
+"""Bytes that are read at a stretch, at most: 4 MB may arrive at once, and traffic waits while they are split."""
+
 _LONGEST_COMPLAINT = 64 * 1024
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
@@ -184,7 +187,7 @@ class ApiClient:
 
     async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         try:
-            async for chunk in response.content.iter_any():
+            async for chunk in response.content.iter_chunked(_PIECE):
                 yield chunk
         except aiohttp.SocketTimeoutError as error:
             raise SilentError(f"The API server {self.shown} fell silent") from error

@@ -3,7 +3,6 @@
 See "Retrieving large results sets in chunks" and "Resource versions" in Kubernetes' API concepts.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -15,6 +14,7 @@ from userproxy.cluster.failures import ExpiredError, UnreachableError
 from userproxy.cluster.raw import UNREADABLE
 from userproxy.cluster.reader import ObjectReader, Reading
 from userproxy.cluster.resources import Resource
+from userproxy.pace import Pace
 
 ANY_VERSION = "0"
 """Whatever the server has at hand: the first list of every node at once must not reach through to etcd."""
@@ -23,8 +23,6 @@ LATEST_VERSION = ""
 
 _PAGE = 500
 _SILENCE = 60.0
-_BATCH = 50
-"""Objects that are read at a stretch: a few milliseconds, for which traffic waits."""
 
 
 class _Metadata(Struct, rename="camel"):
@@ -75,12 +73,12 @@ async def confirm(client: ApiClient, resource: Resource, version: str) -> None:
 
 async def _fetch_pages(client: ApiClient, resource: Resource, reader: ObjectReader, version: str) -> Listing:
     readings: list[Reading] = []
+    pace = Pace()
     async with aclosing(_pages(client, resource, version)) as pages:
         async for page in pages:
-            for number, data in enumerate(page.items or (), 1):
+            for data in page.items or ():
                 readings.append(reader.read(data))
-                if number % _BATCH == 0:
-                    await asyncio.sleep(0)
+                await pace.keep()
             metadata = page.metadata or _Metadata()
     return Listing(readings, metadata.resource_version or "")
 

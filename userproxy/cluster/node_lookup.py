@@ -19,12 +19,11 @@ from userproxy.cluster.failures import ApiError, ExpiredError
 from userproxy.cluster.listing import ANY_VERSION, LATEST_VERSION, items
 from userproxy.cluster.node_addresses import NodeAddresses
 from userproxy.cluster.resources import all_nodes
+from userproxy.pace import Pace
 
 log = structlog.get_logger()
 
 _ADDRESSES: Final = ("InternalIP", "ExternalIP")
-_BATCH: Final = 50
-"""Nodes that are read at a stretch, as with other lists."""
 
 
 class _Address(Struct):
@@ -141,11 +140,11 @@ class NodeLookup:
     async def _list_since(self, version: str) -> set[str]:
         decoder = msgspec.json.Decoder(_Node)
         found: set[str] = set()
+        pace = Pace()
         async for page in items(self._client, all_nodes(), version):
-            for number, data in enumerate(page, 1):
+            for data in page:
                 found.update(_addresses_of(decoder, data))
-                if number % _BATCH == 0:
-                    await asyncio.sleep(0)
+                await pace.keep()
         return found
 
 

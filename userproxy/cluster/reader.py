@@ -28,7 +28,7 @@ _WHERE = "API"
 Decode = Callable[[Any, Checker], tuple[ClusterObject, ...]]
 
 
-class Reading(Struct, frozen=True):
+class Reading(Struct, frozen=True, gc=False):
     """What one object's bytes said. No `key`: not even whose they are. No `item`: nothing that is served.
 
     Not `good`: the last good version of the object stays.

@@ -5,7 +5,7 @@ Pure: no source, file, clock or loop. Manifests and the API server feed the same
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Iterator, KeysView, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -194,13 +194,9 @@ class Store:
                 return
         self.events[key.kind] += 1
 
-    def replace(self, kind: type[ClusterObject], items: Iterable[ClusterObject]) -> None:
-        """Make `items` all objects of their kind, as after a new list: what is not among them is deleted."""
-        wanted = {object_key(item): item for item in items}
-        for key in [key for key in self._objects if key.kind == kind.__name__ and key not in wanted]:
-            self.delete(key)
-        for item in wanted.values():
-            self.upsert(item)
+    def keys(self, kind: type[ClusterObject]) -> Iterator[ObjectKey]:
+        """The objects of a kind that there are now, whatever becomes of them meanwhile."""
+        return (key for key in tuple(self._objects) if key.kind == kind.__name__)
 
     def state(self, name: ServiceName, family: IPFamily) -> ServiceState | None:
         """A Service as a family has it; None where it is not there for that family."""

@@ -3,9 +3,6 @@
 See "Streaming lists" in Kubernetes' API concepts, and KEP-3157.
 """
 
-import asyncio
-from typing import Final
-
 import msgspec
 from msgspec import Struct, field
 
@@ -16,9 +13,7 @@ from userproxy.cluster.raw import UNREADABLE
 from userproxy.cluster.reader import ObjectReader, Reading
 from userproxy.cluster.resources import Resource
 from userproxy.cluster.watching import CHANGES, Event, EventStream
-
-_BATCH: Final = 50
-"""Events that are read at a stretch: a few milliseconds, for which traffic waits."""
+from userproxy.pace import Pace
 
 
 class _Annotations(Struct):
@@ -53,15 +48,15 @@ async def fetch_streamed(
     # The objects that are there come in no order of versions.
     stream = EventStream(resource, version, ordered=False)
     readings: dict[tuple[str, str], Reading] = {}
+    pace = Pace()
     async with client.get(resource, "watch", query, silence) as chunks:
         async for chunk in chunks:
             events, failure = stream.feed(chunk)
-            for number, event in enumerate(events, 1):
+            for event in events:
                 if event.type == "BOOKMARK":
                     return Listing(list(readings.values()), _version_of_all(event, resource))
                 _apply(event, readings, reader)
-                if number % _BATCH == 0:
-                    await asyncio.sleep(0)
+                await pace.keep()
             if failure is not None:
                 raise failure
     raise UnreachableError(f"The streamed list of {resource.plural} broke off")

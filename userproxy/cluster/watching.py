@@ -35,7 +35,7 @@ class WatchLimits(Struct, frozen=True):
     initial_silence: float = 10.0
 
 
-class Event(Struct, frozen=True):
+class Event(Struct, frozen=True, gc=False):
     """One change. `version` is what a later watch may go on from, or empty where the object does not say."""
 
     type: str
@@ -45,18 +45,18 @@ class Event(Struct, frozen=True):
     version: str = ""
 
 
-class _Line(Struct):
+class _Line(Struct, gc=False):
     type: str
     object: msgspec.Raw
 
 
-class _Metadata(Struct, rename="camel"):
+class _Metadata(Struct, rename="camel", gc=False):
     namespace: str | None = None
     name: str | None = None
     resource_version: str | None = None
 
 
-class _Head(Struct):
+class _Head(Struct, gc=False):
     metadata: _Metadata | None = None
 
 

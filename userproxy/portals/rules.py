@@ -49,7 +49,7 @@ _ABSENT = {Verdict.REJECT: "has no endpoints", Verdict.DROP: "has no local endpo
 _NAME = re.compile(r"[A-Za-z0-9._:/-]+")
 
 
-class Rule(Struct, frozen=True):
+class Rule(Struct, frozen=True, gc=False):
     """One rule of one of our chains. ``spec`` is what iptables-save prints after ``-A CHAIN``."""
 
     table: str

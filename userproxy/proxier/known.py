@@ -16,7 +16,7 @@ _GONE = Routed()
 _NONE = NoLocalEndpoints()
 
 
-class Taken(Struct, frozen=True):
+class Taken(Struct, frozen=True, gc=False):
     """What a changed Service means: its service ports, of now and of before; those of them of which more than endpoints
     and affinity are others; the portals that changed hands; what of the Service is not served; and what the API
     server gave it of its range of node ports.

@@ -33,7 +33,7 @@ class Claim(Struct, frozen=True, order=True, gc=False):
     port: int
 
 
-class OpenListener(Struct, frozen=True):
+class OpenListener(Struct, frozen=True, gc=False):
     """Open a listener, on `preferred_port` if that is possible."""
 
     name: ListenerName
@@ -48,7 +48,7 @@ class ClaimPort(Struct, frozen=True):
     owner: ServicePortName
 
 
-class UpdateRoute(Struct, frozen=True):
+class UpdateRoute(Struct, frozen=True, gc=False):
     """Hand a new snapshot to forwarding. `circular` are endpoints that it leaves out."""
 
     snapshot: Snapshot
@@ -71,7 +71,7 @@ class ReleasePort(Struct, frozen=True):
 Action = OpenListener | ClaimPort | UpdateRoute | CloseListener | ReleasePort
 
 
-class Step(Struct, frozen=True):
+class Step(Struct, frozen=True, gc=False):
     """What to do for one service port.
 
     `before` is what new rules will lead to. `after` takes away what old rules led to: if the rules cannot be

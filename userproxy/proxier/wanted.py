@@ -15,7 +15,7 @@ PortalKey: TypeAlias = tuple[str, int, Protocol]
 """A portal's address, which is empty for a node port; its port; its protocol."""
 
 
-class Moved(Struct, frozen=True):
+class Moved(Struct, frozen=True, gc=False):
     """What another one has since an edit, or nobody: portals; and ways, those among them that an endpoint may name."""
 
     portals: frozenset[PortalKey] = frozenset()

@@ -17,7 +17,7 @@ class Locality(Struct, frozen=True):
     zone: str | None = None
 
 
-class Selection(Struct, frozen=True):
+class Selection(Struct, frozen=True, gc=False):
     """The endpoints of one service port by policy, sorted.
 
     ``cluster`` and ``local`` are None where no traffic uses the list. ``has_any`` is whether there is an endpoint

@@ -66,7 +66,7 @@ class NoLocalEndpoints(Struct, frozen=True):
     external: int = 0
 
 
-class Routed(Struct, frozen=True):
+class Routed(Struct, frozen=True, gc=False):
     """The service ports of one Service in one address family, and what of it is not served.
 
     ``left_out`` is meant for the operator; what concerns both families is told by the family of the first cluster IP

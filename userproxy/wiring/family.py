@@ -1,6 +1,7 @@
 """One address family of a running proxy: its proxier, when that syncs, and the health-check ports of its Services."""
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -72,6 +73,7 @@ class FamilyProxy:
         self._retired = False
         self._checks_health = True
         self._served_since: float | None = None
+        self._settled = False
         self._turn = asyncio.Lock()
         """Held by a sync: a stop gives the rules up between two."""
         self._reported: tuple[frozenset[Problem], tuple[Problem, ...]] = (frozenset(), ())
@@ -211,6 +213,9 @@ class FamilyProxy:
     async def _sync_now(self, *, verify: bool) -> bool:
         with self._monitor.syncing(self._changes.take_triggers()) as outcome:
             outcome.ok = await self._proxier.sync(verify=verify)
+        if outcome.ok and not self._settled:
+            self._settled = True
+            gc.freeze()  # what serves now serves for long: nobody has to look through it for garbage again
         if outcome.ok and not self._retired and self.driver.ownership is not None:
             self.driver.ownership.announce()
         await self._stands(served=outcome.ok)
