@@ -1,7 +1,9 @@
 """One timer for many equal time limits."""
 
 import asyncio
+from contextlib import closing
 
+from tests.forwarding.clocked import ClockedLoop
 from tests.forwarding.conftest import eventually
 from userproxy.forwarding.deadlines import DeadlineQueue
 
@@ -34,6 +36,55 @@ async def test_an_expired_item_may_come_back() -> None:
     queue.add("a")
     await eventually(lambda: len(expired) == 3)
     assert len(queue) == 0
+
+
+def test_everybody_has_the_same_time_from_when_they_came() -> None:
+    loop = ClockedLoop()
+    with closing(loop):
+        expired: list[str] = []
+        queue = DeadlineQueue[str](loop, 10.0, expired.append, fail)
+        queue.add("a")
+        loop.advance(4.0)
+        queue.add("b")
+        loop.advance(5.5)
+        assert (expired, len(queue)) == ([], 2)
+        loop.advance(0.5)
+        assert (expired, len(queue)) == (["a"], 1)
+        loop.advance(3.5)
+        assert expired == ["a"]
+        loop.advance(0.5)
+        assert (expired, len(queue)) == (["a", "b"], 0)
+
+
+def test_after_a_standstill_all_whose_time_is_over_expire_at_once() -> None:
+    loop = ClockedLoop()
+    with closing(loop):
+        expired: list[str] = []
+        queue = DeadlineQueue[str](loop, 10.0, expired.append, fail)
+        for name in "abc":
+            queue.add(name)
+            loop.advance(1.0)
+        loop.jump(8.5)
+        assert expired == ["a", "b"]
+        loop.advance(0.5)
+        assert expired == ["a", "b", "c"]
+
+
+def test_a_queue_is_of_use_after_it_was_cancelled_and_has_one_timer() -> None:
+    loop = ClockedLoop()
+    with closing(loop):
+        expired: list[str] = []
+        queue = DeadlineQueue[str](loop, 10.0, expired.append, fail)
+        queue.cancel()
+        queue.add("a")
+        loop.advance(4.0)
+        queue.cancel()
+        assert len(queue) == 0
+        queue.add("b")
+        loop.advance(9.5)
+        assert expired == []
+        loop.advance(0.5)
+        assert expired == ["b"]
 
 
 async def test_an_empty_queue_lets_its_timer_run_out() -> None:

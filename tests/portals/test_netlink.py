@@ -79,6 +79,8 @@ def test_an_errors_number_is_an_exception_unless_it_is_expected() -> None:
     with pytest.raises(FileNotFoundError) as raised:
         netlink.raise_for_code(data, 2)
     assert raised.value.strerror == os.strerror(errno.ENOENT)
+    with pytest.raises(PermissionError):
+        netlink.raise_for_code(struct.pack("=i", -errno.EPERM), 0)
     assert netlink.raise_for_code(data, 2, unless=errno.ENOENT) == errno.ENOENT
     with pytest.raises(FileNotFoundError):
         netlink.raise_for_code(data, 2, unless=errno.EPERM)

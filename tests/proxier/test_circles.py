@@ -11,7 +11,7 @@ from msgspec import structs
 from tests.proxier.oracle import grant_portals, wanted_of
 from tests.proxier.test_plan import a_port
 from userproxy.model import Endpoint, Portal, PortalKind, Protocol, Route, ServicePort, ServicePortName, Verdict
-from userproxy.proxier.circles import Circles
+from userproxy.proxier.circles import Circles, Reachable
 from userproxy.proxier.plan import Actual, plan_routes
 
 NAMES = ("a", "b", "c", "d")
@@ -32,6 +32,12 @@ def with_endpoints(name: str, *endpoints: Endpoint, node_port: int = 0) -> Servi
 
 def circles(*ports: ServicePort) -> Circles:
     return Circles({port.name: port for port in ports}, grant_portals(ports).ways, {NODE, OTHER_NODE})
+
+
+def test_node_ports_are_served_at_the_addresses_of_this_node_and_of_all_others() -> None:
+    reachable = Reachable({NODE, "10.244.1.1"}, {NODE, OTHER_NODE})
+    assert all(address in reachable for address in (NODE, "10.244.1.1", OTHER_NODE))
+    assert POD.ip not in reachable
 
 
 def test_a_service_is_no_endpoint_of_its_own() -> None:
