@@ -12,6 +12,8 @@ from structlog.testing import capture_logs
 
 from tests.forwarding.conftest import LOOPBACK, LOOPBACK_6, NAME, Bench, Handler, echo, eventually, open_bench
 from userproxy.forwarding import listener
+from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.sockets import ListeningSocket, family_of
 from userproxy.model import Endpoint, IPFamily, ListenerName, Snapshot, Verdict
 
@@ -136,6 +138,35 @@ async def test_clients_are_accepted_again_after_accept_has_failed(
     await bench.eventually_idle()
     assert next(failures, None) is None
     assert bench.forwarder._budget._free == left
+
+
+async def test_many_clients_of_one_listener_do_not_keep_those_of_another_waiting() -> None:
+    loop = asyncio.get_running_loop()
+    poller, budget = Poller(loop), DescriptorBudget(loop, 10_000)
+    order: list[str] = []
+
+    def listen(name: str) -> listener.Listener:
+        def note(client: socket.SocketType, _address: str) -> None:
+            order.append(name)
+            client.close()
+            budget.give(2)
+
+        with socket.socket() as free:
+            free.bind((LOOPBACK, 0))
+            port = free.getsockname()[1]
+        made = listener.Listener(loop, poller, budget, NAME, ListeningSocket(LOOPBACK, port), note, portals_only=False)
+        made.follow(Snapshot(NAME, SERVE))
+        return made
+
+    busy, quiet = listen("busy"), listen("quiet")
+    clients = [socket.create_connection((LOOPBACK, each.port)) for each in [busy] * 200 + [quiet]]
+    await eventually(lambda: len(order) == 201)
+    assert order.index("quiet") < 100
+    for client in clients:
+        client.close()
+    for each in (busy, quiet):
+        each.close()
+    poller.shut_down()
 
 
 @pytest.mark.parametrize("verdict", [REJECT, DROP])

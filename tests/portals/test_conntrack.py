@@ -274,6 +274,20 @@ def test_an_entry_in_a_zone_of_its_own(network: Network, node4: Node) -> None:
     assert node4.entries() == set()
 
 
+def test_an_ipv6_address_that_ends_like_one_of_ipv4_is_written_as_everywhere_else(
+    network: Network, outside: Network, elsewhere: Network
+) -> None:
+    node, address = Node(network, outside, elsewhere, V6), "::c000:201"  # the C library writes ::192.0.2.1
+    network.shell("ip", "address", "add", f"{address}/128", "dev", "lo", "nodad")
+    with closing(network.run(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))) as own:
+        own.bind((address, 0))
+        own.sendto(b"x", own.getsockname())
+        port = port_of(own)
+    assert node.entries() == {
+        ConntrackEntry(address, port, address, port, address, port, destination_local=True, reply_local=True)
+    }
+
+
 def test_a_later_entry_of_the_same_parties_stays(node4: Node) -> None:
     """While the kernel lists and we decide, the entry may end and its client be led right."""
     looked_at: list[ConntrackEntry] = []

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Callable, Collection
 
 import pytest
+from msgspec import structs
 
+from tests.proxier.test_stale import Entry
 from userproxy.model import Lead, Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Verdict
 from userproxy.proxier.flows import StaleFlows
 from userproxy.proxier.stale import FlowEntry
@@ -15,11 +17,13 @@ class Kernel:
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.began: list[float] = []
+        self.asked: list[tuple[Collection[Protocol], Callable[[FlowEntry], bool]]] = []
         self.searching = asyncio.Event()
         self._seconds = seconds
 
     async def delete(self, protocols: Collection[Protocol], is_stale: Callable[[FlowEntry], bool]) -> int:
         self.began.append(asyncio.get_running_loop().time())
+        self.asked.append((protocols, is_stale))
         self.searching.set()
         await asyncio.sleep(self._seconds)
         return 0
@@ -47,6 +51,23 @@ async def test_nothing_is_looked_for_before_anything_has_changed() -> None:
         async with asyncio.timeout(0.05):
             await flows.run()
     assert kernel.began == []
+
+
+@pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP])
+async def test_what_is_looked_for_is_what_the_rules_made_stale(protocol: Protocol) -> None:
+    kernel = Kernel()
+    flows = StaleFlows(kernel, pause=0)
+    one = structs.replace(binding(1), name=ServicePortName("default", "s1", "", protocol))
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(flows.run())
+        flows.changed((), [one])
+        await until(kernel, 1)
+        task.cancel()
+    (asked,) = kernel.asked
+    assert set(asked[0]) == {protocol}
+    early = Entry("10.96.0.1", 80, "10.96.0.1", 80, protocol)
+    assert asked[1](early)
+    assert not asked[1](structs.replace(early, port=81))
 
 
 @pytest.mark.parametrize(("pause", "search", "apart"), [(0.1, 0.0, 0.1), (0.0, 0.02, 0.2)])

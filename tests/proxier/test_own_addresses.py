@@ -3,7 +3,7 @@
 import pytest
 
 from tests.proxier.oracle import wanted_of
-from userproxy.model import Portal, PortalKind, Protocol, ServicePort, ServicePortName
+from userproxy.model import Portal, PortalKind, Problem, ProblemKind, Protocol, ServicePort, ServicePortName
 from userproxy.proxier.own_addresses import OwnAddresses
 from userproxy.routing.reserved_ports import NODE_SERVICES
 
@@ -57,6 +57,17 @@ def test_a_program_that_listens_has_its_port_and_the_portal_is_named() -> None:
     }
 
 
+def test_what_is_withheld_is_a_problem_of_its_service_on_this_node() -> None:
+    portal = Portal(EXTERNAL, OWN, 10250)
+    own = OwnAddresses(LOCAL, reserved=NODE_SERVICES)
+    (problem,) = own.withheld(WEB, (portal,), {}).values()
+    text = (
+        "default/web: external IP 192.0.2.10:10250 (TCP) is not served:"
+        " port 10250 of this node is kept for its own services (--reserved-node-ports)"
+    )
+    assert problem == Problem(WEB.service, ProblemKind.PORT_CONFLICT, text, here=True)
+
+
 def test_a_node_port_is_not_taken_away_by_an_address_of_the_node() -> None:
     portal, node_port = Portal(EXTERNAL, OWN, 30080), Portal(PortalKind.NODE_PORT, "", 30080)
     web = ServicePort(WEB, (portal,))
@@ -65,6 +76,24 @@ def test_a_node_port_is_not_taken_away_by_an_address_of_the_node() -> None:
     assert text.endswith("is not served: it is the node port of default/other")
     assert not withheld([other, web])
     assert not withheld([ServicePort(WEB, (portal, node_port))])
+
+
+@pytest.mark.parametrize(
+    ("ips", "at"),
+    [(None, ("",)), ((), ()), ((OWN,), (OWN,)), ((OWN, BALANCED), (OWN, BALANCED))],
+    ids=["on every address", "on none", "on one", "on two"],
+)
+def test_node_ports_are_placed_on_the_addresses_that_have_them(
+    ips: tuple[str, ...] | None, at: tuple[str, ...]
+) -> None:
+    own = OwnAddresses(LOCAL, ips)
+    before, node_port, after = (
+        Portal(CLUSTER_IP, "10.96.0.1", 80),
+        Portal(PortalKind.NODE_PORT, "", 30080),
+        Portal(EXTERNAL, OWN, 80),
+    )
+    expected = (before, *(Portal(PortalKind.NODE_PORT, ip, 30080) for ip in at), after)
+    assert own.placed((before, node_port, after)) == expected
 
 
 def test_a_conflict_between_services_stays_one() -> None:
