@@ -323,8 +323,8 @@ def test_the_capabilities_are_enough(lab: Lab, daemonset: Object, iptables: str)
     limited = ["setpriv", f"--bounding-set={bounds}", "--no-new-privs", installed_command(), "run"]
     source = ["--manifests", str(lab.manifests.directory), "--portals", "iptables"]
     with Program(lab.node, [*limited, *source, "--iptables-min-sync-period", "0s", "-v", "2"]) as proxy:
-        assert f'"variant": "{iptables}"' in proxy.wait_line("Found iptables")
-        proxy.wait_line("Synced", 10)
+        assert f'"variant": "{iptables}"' in proxy.wait_line('"family": "IPv4", "variant"')
+        proxy.wait_line('"listeners": 1', 10)
         assert fetch(lab.client, ("10.96.0.10", 80)).pod
         # A small change of legacy tables goes another way than the first sync, through python-iptables.
         lab.manifests.slice("more", lab.pods, ports=[Port(80)])
