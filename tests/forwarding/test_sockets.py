@@ -6,7 +6,7 @@ import resource
 import select
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Self
 
 import pytest
@@ -129,6 +129,19 @@ def test_nobody_can_take_the_port_while_clients_are_refused(host: str) -> None:
             thief.bind((host, sock.port))
         sock.set_verdict(SERVE)
         assert verdict_of(host, sock.port) is SERVE
+
+
+@both_families
+@pytest.mark.parametrize("verdict", Verdict)
+def test_a_socket_is_opened_in_its_verdict_and_nobody_else_can_listen_there(host: str, verdict: Verdict) -> None:
+    with closing(ListeningSocket(host, free_port(host), verdict)) as sock, socket.socket(sock.family) as thief:
+        assert verdict_of(host, sock.port) is verdict
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="already in use"):
+            thief.bind((host, sock.port))
+        for each in (REJECT, DROP, SERVE):
+            sock.set_verdict(each)
+            assert verdict_of(host, sock.port) is each
 
 
 @both_families

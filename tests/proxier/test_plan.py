@@ -221,8 +221,8 @@ def test_the_ports_that_an_earlier_process_had_are_preferred() -> None:
     web = with_local_policy(a_port("web"))
     wanted = wanted_of([web])
     assert plan(web.name, wanted, Actual(), NOWHERE, no_circles(wanted), (41234, 41235)).before[:2] == (
-        OpenListener(listener(web), 41234),
-        OpenListener(listener(web, TrafficClass.EXTERNAL), 41235),
+        OpenListener(listener(web), 41234, Verdict.SERVE),
+        OpenListener(listener(web, TrafficClass.EXTERNAL), 41235, Verdict.SERVE),
     )
 
 

@@ -50,6 +50,7 @@ class World:
         self.open_ports: dict[ListenerName, int] = {}
         self.routes: dict[ListenerName, Snapshot] = {}
         self.bindings: list[PortalBinding] | None = None
+        self.opened_as: dict[ListenerName, Verdict] = {}
         self.syncs = 0
         self.held: set[tuple[str, int]] = set()
         self.kept_off: list[int] = []
@@ -81,7 +82,8 @@ class World:
         self.changes = {}
         return dict(self.states)
 
-    def open(self, listener: ListenerName, preferred_port: int | None = None) -> int:
+    def open(self, listener: ListenerName, preferred_port: int | None = None, verdict: Verdict = Verdict.REJECT) -> int:
+        self.opened_as[listener] = verdict
         if listener.service_port.name == "unlucky":
             raise PortUnavailableError("cannot listen on 0.0.0.0:0: Cannot assign requested address")
         self.open_ports[listener] = preferred_port or max(self.open_ports.values(), default=40_000) + 1
@@ -185,6 +187,7 @@ async def test_a_service_comes_and_goes(world: World, proxier: Proxier) -> None:
     world.put(a_service("web", "10.96.0.1", 30080))
     assert await proxier.sync(verify=False)
     assert list(world.open_ports) == [WEB_LISTENER]
+    assert world.opened_as == {WEB_LISTENER: Verdict.SERVE}
     assert [str(endpoint) for endpoint in world.routes[WEB_LISTENER].endpoints] == ["10.0.0.1:8080"]
     assert world.held == {("", 30080)}
     assert [binding.name for binding in world.bindings or ()] == [WEB]

@@ -28,7 +28,7 @@ from userproxy.forwarding.relay import Relay, RelayContext
 from userproxy.forwarding.sockets import ListeningSocket, is_taken, reset_on_close
 from userproxy.forwarding.source_ports import SourcePorts
 from userproxy.forwarding.udp import PENDING_SECONDS, UdpListener, UdpOptions, UdpPlane, UdpStatistics, flow_limits
-from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot
+from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 from userproxy.routing.affinity import AffinityTable, Leftovers
 from userproxy.routing.balancer import Balancer
 
@@ -142,7 +142,7 @@ class Forwarder:
         self._dialer = Dialer(loop, self._poller, self._budget, self._own, source_ports)
         flow_limit, flow_limit_per_listener = flow_limits(options.descriptor_limit)
         self._udp = UdpPlane(loop, self._budget, UdpOptions(flow_limit, flow_limit_per_listener, options.udp_timeout))
-        self._listen: Mapping[Protocol, Callable[[_Service, int | None], ProtocolListener]] = {
+        self._listen: Mapping[Protocol, Callable[[_Service, int | None, Verdict], ProtocolListener]] = {
             Protocol.TCP: self._listen_tcp,
             Protocol.UDP: self._listen_udp,
         }
@@ -175,10 +175,11 @@ class Forwarder:
         """The figures of an open listener. Raises KeyError if it is not open."""
         return self._services[listener].statistics
 
-    def open(self, listener: ListenerName, preferred_port: int | None = None) -> int:
+    def open(self, listener: ListenerName, preferred_port: int | None = None, verdict: Verdict = Verdict.REJECT) -> int:
         """Hold a port for a listener and return its number: `preferred_port` if it is free.
 
-        Until its first snapshot it refuses its clients. Raises PortUnavailableError.
+        `verdict` is that of its first snapshot, which is to follow in the same turn of the loop. Until then a UDP
+        listener refuses its clients. Raises PortUnavailableError.
         """
         listen = self._listen.get(listener.service_port.protocol)
         if listen is None:
@@ -187,7 +188,7 @@ class Forwarder:
             raise PortUnavailableError("no descriptor is left for its listener")
         service = _Service(listener, Balancer(self._random, self._affinity_table))
         try:
-            service.listener = listen(service, preferred_port)
+            service.listener = listen(service, preferred_port, verdict)
         except PortUnavailableError:
             self._budget.give(1)
             raise
@@ -277,8 +278,8 @@ class Forwarder:
         if self._expiry is not None:
             self._expiry.cancel()
 
-    def _listen_tcp(self, service: _Service, preferred_port: int | None) -> ProtocolListener:
-        sock = self._bind(ListeningSocket, service.name.family, preferred_port)
+    def _listen_tcp(self, service: _Service, preferred_port: int | None, verdict: Verdict) -> ProtocolListener:
+        sock = self._bind(partial(ListeningSocket, verdict=verdict), service.name.family, preferred_port)
         try:
             listener = Listener(
                 self._loop,
@@ -288,6 +289,7 @@ class Forwarder:
                 sock,
                 partial(self._accepted, service),
                 portals_only=self._options.portals_only,
+                verdict=verdict,
             )
         except OSError as error:
             sock.close()
@@ -295,7 +297,7 @@ class Forwarder:
         self._own.add(service.name.family, sock.getsockname()[0], sock.port)
         return listener
 
-    def _listen_udp(self, service: _Service, preferred_port: int | None) -> ProtocolListener:
+    def _listen_udp(self, service: _Service, preferred_port: int | None, _verdict: Verdict) -> ProtocolListener:
         service.statistics = statistics = UdpStatistics()
         sock = self._bind(DatagramSocket, service.name.family, preferred_port)
         return UdpListener(self._udp, service.name, sock, service.balancer, statistics)

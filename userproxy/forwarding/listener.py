@@ -27,7 +27,7 @@ class Listener:
     here, and the next one is served. With `portals_only` a client that dialled the listener itself,
     rather than a portal that leads to it, is reset: the random port is no way around portal rules.
 
-    Until a snapshot says SERVE it refuses clients as a closed port does.
+    Until the first snapshot it treats clients by `verdict`, as the socket does already.
     """
 
     __slots__ = (
@@ -54,6 +54,7 @@ class Listener:
         on_client: Callable[[SocketType, str], None],
         *,
         portals_only: bool,
+        verdict: Verdict = Verdict.REJECT,
     ) -> None:
         self._loop = loop
         self._poller = poller
@@ -61,8 +62,8 @@ class Listener:
         self._socket = sock
         self._on_client = on_client
         self._portals_only = portals_only
-        self._verdict = Verdict.REJECT
-        self._accepting = False
+        self._verdict = verdict
+        self._accepting = sock.listening
         self._closed = False
         self.name = name
         self.port = sock.port

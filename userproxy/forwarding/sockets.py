@@ -43,18 +43,18 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class ListeningSocket(SocketType):
     """A TCP listener. Accepted sockets inherit TCP_NODELAY and keep-alive from it, which saves calls on each.
 
-    It holds its port until it is closed, whatever the verdict. The first one is REJECT.
+    It holds its port until it is closed, whatever the verdict.
     """
 
     __slots__ = ("_filtered", "listening")
 
-    def __init__(self, host: str, port: int) -> None:
-        """Hold `host:port`. An IPv6 host takes no IPv4 clients.
+    def __init__(self, host: str, port: int, verdict: Verdict = Verdict.REJECT) -> None:
+        """Hold `host:port` and treat clients by `verdict`. An IPv6 host takes no IPv4 clients.
 
         The port is given by its number: one that the kernel picks is lost when the socket does not listen. Raises
         PortUnavailableError where it is taken or may not be bound.
         """
-        self._filtered = False
+        self._filtered = self.listening = False
         family = family_of(host)
         try:
             super().__init__(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -63,9 +63,10 @@ class ListeningSocket(SocketType):
                 self.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self.bind((host, port))
-            self.listen(_BACKLOG)  # only now is it sure that nobody else listens there
-            self.listening = True
-            self.set_verdict(Verdict.REJECT)
+            if verdict is Verdict.REJECT:
+                self.listen(_BACKLOG)  # only then is it sure that nobody else listens there
+                self.listening = True
+            self.set_verdict(verdict)
         except OSError as error:
             self.close()
             where = f"[{host}]" if family == socket.AF_INET6 else host

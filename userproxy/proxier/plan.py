@@ -34,10 +34,11 @@ class Claim(Struct, frozen=True, order=True, gc=False):
 
 
 class OpenListener(Struct, frozen=True, gc=False):
-    """Open a listener, on `preferred_port` if that is possible."""
+    """Open a listener, on `preferred_port` if that is possible, for a route with this verdict."""
 
     name: ListenerName
     preferred_port: int | None = None
+    verdict: Verdict = Verdict.REJECT
 
 
 class ClaimPort(Struct, frozen=True):
@@ -130,12 +131,13 @@ def plan(
     """
     port = wanted.ports.get(name)
     listeners = () if port is None else port.listeners
+    verdicts = () if port is None else tuple(route.verdict for route in port.routes)
     needed = _claims(name, wanted, own)
     held = actual.claims.get(name, _NO_CLAIMS)
     before: tuple[OpenListener | ClaimPort | UpdateRoute, ...] = (
         *(
-            OpenListener(listener, _preferred(position, preferred_ports))
-            for position, listener in enumerate(listeners)
+            OpenListener(listener, _preferred(position, preferred_ports), verdict)
+            for position, (listener, verdict) in enumerate(zip(listeners, verdicts, strict=True))
             if listener not in actual.local_ports
         ),
         *(ClaimPort(claim, portal, name) for claim, portal in needed.items() if claim not in held),

@@ -326,8 +326,8 @@ class Proxier:
     def _perform(self, action: Action) -> None:
         actual = self._actual
         match action:
-            case OpenListener(name, preferred_port):
-                actual.local_ports[name] = self._forwarding.open(name, preferred_port)
+            case OpenListener(name, preferred_port, verdict):
+                actual.local_ports[name] = self._forwarding.open(name, preferred_port, verdict)
                 log.debug(
                     "Listener opened",
                     v=1,

@@ -13,6 +13,7 @@ from userproxy.model import (
     ServicePortName,
     ServiceState,
     Snapshot,
+    Verdict,
 )
 from userproxy.proxier.stale import FlowEntry
 
@@ -48,8 +49,11 @@ class Nodes(typing.Protocol):
 class Forwarding(typing.Protocol):
     """The data plane."""
 
-    def open(self, listener: ListenerName, preferred_port: int | None = None) -> int:
-        """Open a listener and return its local port. Raises PortUnavailableError."""
+    def open(self, listener: ListenerName, preferred_port: int | None = None, verdict: Verdict = Verdict.REJECT) -> int:
+        """Open a listener and return its local port. Raises PortUnavailableError.
+
+        `verdict` is that of its first snapshot, which is to follow in the same turn of the loop.
+        """
 
     def keep_off(self, port: int) -> None:
         """Open no listener on a port that a Service needs as a node port, from now on."""
