@@ -222,6 +222,17 @@ async def test_of_two_services_with_one_port_the_first_has_it_and_keeps_it() -> 
         assert await name_at(port) == "api"
 
 
+async def test_while_a_predecessor_may_have_it_a_taken_port_is_told_and_not_logged() -> None:
+    (port,) = free_ports(1)
+    async with opened() as bench:
+        with capture_logs() as logs, socket.create_server(("127.0.0.1", port)):
+            await bench.servers.sync([HealthCheck(WEB, port, 1)], patient=True)
+            assert len(bench.told) == 1
+            assert warnings(logs) == []
+            await bench.sync(HealthCheck(WEB, port, 1))
+            assert len(warnings(logs)) == 1
+
+
 async def test_a_port_that_moves_to_a_taken_one_is_given_up() -> None:
     port, other = free_ports(2)
     async with opened() as bench:

@@ -154,6 +154,25 @@ async def test_hard_fail_says_why_and_ends(printed: io.StringIO) -> None:
     assert printed.getvalue() == ""
 
 
+async def test_a_predecessor_is_waited_for_in_silence_and_no_longer_than_it_may_be_there(printed: io.StringIO) -> None:
+    there = [True]
+    policy = BindPolicy(hard_fail=True, may_have_predecessor=lambda: there[0])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = SocketAddress(*taken.getsockname())
+        server = HttpServer("health", address, Bench().health_app, ConnectionBudget(8), policy)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(server.run(), name="server")
+            await asyncio.sleep(0.25)  # two tries, of which nothing is to be seen
+            assert not task.done()
+            taken.close()
+            await eventually(lambda: server.bound == address)
+            task.cancel()
+    assert printed.getvalue() == ""
+    there[0] = False
+    with socket.create_server((address.host, address.port)), pytest.raises(PortUnavailableError):
+        await HttpServer("health", address, Bench().health_app, ConnectionBudget(8), policy).run()
+
+
 async def test_an_address_that_is_not_ours_is_a_failure_to_listen() -> None:
     server = HttpServer(
         "health", SocketAddress("192.0.2.1", 10256), Bench().health_app, ConnectionBudget(8), BindPolicy(hard_fail=True)

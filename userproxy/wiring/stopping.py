@@ -73,7 +73,7 @@ class Stop:
         end = hold + self._settings.drain_timeout
         left = await self._serve_on(serving, hold, end)
         # The last rule takes connection tracking with it, and so their addresses from those who are still served.
-        await self._drain(max(0.0, end - clock()))
+        await self._drain(min(max(0.0, end - clock()), self._settings.drain_timeout))
         removed = await self._remove(left)
         for proxy in left:
             if proxy.driver.ownership is not None:
