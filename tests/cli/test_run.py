@@ -96,6 +96,19 @@ def test_help_loads_nothing_heavy() -> None:
     assert not loaded & {"yaml", "structlog", "rich", "uvloop", "aiohttp", "kubernetes_asyncio", "iptc", "pyroute2"}
 
 
+def test_a_start_loads_nothing_that_it_never_uses() -> None:
+    script = (
+        "import sys\nfrom click.testing import CliRunner\nfrom userproxy.cli import main\n"
+        "assert CliRunner().invoke(main, ['run', '--manifests', '/tmp', '--init-only']).exit_code == 0\n"
+        "import userproxy.wiring.serve\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    loaded = set(out.split())
+    assert "structlog" in loaded
+    assert not loaded & {"rich", "pygments", "iptc", "pyroute2"}
+
+
 def test_version() -> None:
     assert __version__ in run("--version").output
 

@@ -77,11 +77,11 @@ def run(context: click.Context, /, **flags: str | Sequence[str] | None) -> None:
 
 def _announce(loaded: Loaded) -> None:
     """Logging is set up only now: it costs more time than printing the help may take."""
-    import structlog
-
     from userproxy.telemetry.logging import configure
 
     configure(loaded.settings.verbosity, loaded.settings.log_format)
+    import structlog  # only now: not all of it is wanted
+
     log = structlog.get_logger()
     for notice in loaded.notices:
         (log.warning if notice.is_warning else log.info)(notice.text, **notice.fields)

@@ -7,10 +7,27 @@ and above. Levels in use: 0 start-up and what an operator must act on; 1 service
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Have nobody import `module` meanwhile, unless somebody has."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment] # import statements take that for a module that is missing
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+with _hidden("rich"):  # structlog has it for tracebacks, which we never want, and it is a fifth of a start's imports
+    import structlog
+    from structlog.typing import EventDict, Processor, WrappedLogger
 
 
 def configure(verbosity: int, log_format: str | None = None, stream: TextIO | None = None) -> None:
