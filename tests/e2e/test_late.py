@@ -50,6 +50,15 @@ def test_without_our_node_nothing_is_open_that_should_not_be(lab: Lab) -> None:
     assert try_to_connect(lab.outside, (SECOND, HEALTH_CHECK_PORT)) == REFUSED
 
 
+def test_manifests_without_our_node_have_no_primary_addresses_which_is_said(lab: Lab) -> None:
+    lab.manifests.service("web", cluster_ip="10.96.0.10", node_port=NODE_PORT)
+    lab.manifests.slice("web", lab.pods)
+    proxy = lab.node.start_userproxy("--nodeport-addresses", "primary")
+    assert proxy.wait_log("No node ports are served")["level"] == "warning"
+    lab.node.wait_for_rules("10.96.0.10")
+    assert try_to_connect(lab.outside, (FIRST, NODE_PORT)) == REFUSED
+
+
 def failing(directory: Path, names: tuple[str, ...]) -> Path:
     """Programs in the place of these that fail until the returned file is gone."""
     broken = directory / "broken"

@@ -25,6 +25,7 @@ from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.listener_ports import NODE_PORTS
 from userproxy.forwarding.ports import PortRange
 from userproxy.model import IPFamily, Node, Problem
+from userproxy.routing.node_ports import PRIMARY
 from userproxy.telemetry.logging import configure
 from userproxy.wiring.conntrack import ConntrackTask
 from userproxy.wiring.family import FamilyProxy
@@ -156,6 +157,8 @@ class _Proxy:
         monitor.ask_for_nodes(truth.nodes_listed)
         if settings.manifests and self._node is None:
             monitor.node_seen(Node(self._node_name))  # they need not have one, and then nobody is about to remove it
+            if settings.node_port_addresses == (PRIMARY,):
+                log.warning("No node ports are served: they are to be on our Node's addresses, and no manifest has it")
         stop = _stop_on_signals(asyncio.get_running_loop())
         tasks = {**truth.tasks(), **monitor.tasks(truth.server_failed, self._may_have_predecessor)}
         tasks |= self._conntrack.tasks()
