@@ -69,6 +69,13 @@ def test_other_limits_count_from_now_on() -> None:
     assert clients(table, 16.0 + table.limits.grain) == [b"0"]
 
 
+def test_under_shorter_limits_the_last_datagram_is_known_more_exactly_at_once() -> None:
+    table = filled(1)
+    table.touch(table.by_client[b"0"], 15.0)
+    table.limit(IdleLimits(1.0, 1.0), 15.0)
+    assert table.by_client[b"0"].due == 15.0 + table.limits.grain
+
+
 def test_other_limits_do_not_put_off_what_the_next_datagram_is_to_bring_up() -> None:
     """Its endpoint is gone: with the next datagram it has to move."""
     table = filled(1)
@@ -90,6 +97,12 @@ def test_recent_flows_are_found_from_the_newest_end() -> None:
     table = filled(3)
     table.touch(table.by_client[b"1"], 10.0)
     assert [flow.client for flow in table.since(9.0)] == [b"1"]
+
+
+def test_recent_streams_are_found_beside_brief_flows_that_are_older() -> None:
+    table = filled(2)
+    table.promote(table.by_client[b"0"], 10.0)
+    assert [flow.client for flow in table.since(9.0)] == [b"0"]
 
 
 @given(
@@ -156,6 +169,28 @@ def test_the_listener_with_most_flows_makes_room_for_one_below_its_share() -> No
     assert quota.full(flooded) is flooded
     assert quota.full(modest) is flooded
     assert quota.full(new) is flooded
+
+
+@pytest.mark.parametrize(
+    ("counts", "itself"), [((7, 5), False), ((6, 6), True), ((6, 5), True)], ids=["below its share", "at it", "odd"]
+)
+def test_who_has_an_equal_share_makes_room_itself(counts: tuple[int, int], *, itself: bool) -> None:
+    quota = FlowQuota[Flow](sum(counts), 100)
+    other, asking, gone = Table(LIMITS), Table(LIMITS), Table(LIMITS)
+    put(quota, gone, 1)
+    put(quota, other, counts[0])
+    put(quota, asking, counts[1])
+    for flow in list(gone):
+        gone.discard(flow)
+        quota.remove(gone)
+    assert quota.full(asking) is (asking if itself else other), "a listener without flows has no share"
+
+
+def test_the_only_listener_makes_room_for_a_new_one() -> None:
+    quota = FlowQuota[Flow](3, 100)
+    table, new = Table(LIMITS), Table(LIMITS)
+    put(quota, table, 3)
+    assert quota.full(new) is table
 
 
 def test_the_giver_is_right_after_flows_have_gone() -> None:

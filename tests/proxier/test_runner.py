@@ -1,9 +1,12 @@
 """When the runner runs: clock readings of real runs, compared with what the periods promise at least."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 
+import pytest
+
+from tests.forwarding.clocked import ClockedLoop
 from userproxy.proxier.runner import SyncRunner
 
 
@@ -124,3 +127,90 @@ async def test_what_needs_no_sync_is_done_while_one_is_under_way() -> None:
         assert len(runs.times) == 1
         runs.may_end.set()
         await runs.reach(2)
+
+
+class Clocked:
+    """A runner on a clock that the test sets; `runs` has the seconds from its first request on, and what was asked."""
+
+    def __init__(self, loop: ClockedLoop, runner: SyncRunner) -> None:
+        self.outcome = True
+        self.runs: list[tuple[float, bool]] = []
+        self.runner = runner
+        self.loop = loop
+        self._began = loop.time()
+
+    async def sync(self, verify: bool) -> bool:
+        self.runs.append((self.loop.time() - self._began, verify))
+        return self.outcome
+
+    def request(self) -> None:
+        self.runner.request()
+        self.loop.turn()
+
+    def advance(self, seconds: float) -> None:
+        self.loop.advance(seconds)
+
+
+@contextmanager
+def clocked(min_period: float, period: float) -> Iterator[Clocked]:
+    with closing(ClockedLoop()) as loop:
+        made = Clocked(loop, SyncRunner(min_period, period))
+        task = loop.create_task(made.runner.run(made.sync))
+        loop.turn()
+        yield made
+        task.cancel()
+        loop.turn()
+
+
+def test_failed_syncs_are_tried_again_ever_more_slowly_up_to_the_period() -> None:
+    with clocked(0.0, 5.0) as there:
+        there.outcome = False
+        there.request()
+        there.advance(18.0)
+        times = [0.0, 0.5, 1.5, 3.5, 7.5, 12.5, 17.5]
+        assert there.runs == [(time, time > 0) for time in times]
+
+
+def test_after_a_success_the_first_retry_comes_soon_again() -> None:
+    with clocked(0.0, 60.0) as there:
+        there.outcome = False
+        there.request()
+        there.advance(2.0)
+        there.outcome = True
+        there.advance(2.0)
+        there.outcome = False
+        there.advance(62.0)
+        assert there.runs == [(0.0, False), *((time, True) for time in (0.5, 1.5, 3.5, 63.5, 64.0, 65.0))]
+
+
+def test_a_sync_in_between_does_not_put_off_the_periodic_one() -> None:
+    with clocked(0.0, 10.0) as there:
+        there.request()
+        there.advance(9.0)
+        there.request()
+        there.advance(12.0)
+        assert there.runs == [(0.0, False), (9.0, False), (10.0, True), (20.0, True)]
+
+
+def test_other_periods_count_from_the_next_sync_on() -> None:
+    with clocked(0.0, 10.0) as there:
+        there.request()
+        there.runner.set_periods(2.0, 4.0)
+        there.advance(15.0)
+        there.request()
+        there.advance(0.5)
+        assert there.runs == [(0.0, False), (10.0, True), (14.0, True)], (
+            "two seconds have not passed since the last one"
+        )
+        there.advance(0.5)
+        assert there.runs[3:] == [(16.0, False)]
+
+
+@pytest.mark.parametrize("apart", [0.5, 3.0])
+def test_the_least_period_counts_from_the_end_of_the_sync_before(apart: float) -> None:
+    with clocked(2.0, 60.0) as there:
+        there.request()
+        there.advance(apart)
+        there.request()
+        there.advance(5.0)
+        assert there.runs == [(0.0, False), (max(apart, 2.0), False)]
