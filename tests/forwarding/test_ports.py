@@ -50,6 +50,18 @@ def test_candidates_are_the_whole_range(first: int, size: int, seed: int) -> Non
     candidates = list(PortRange(first, first + size).candidates(Random(seed)))
     assert sorted(candidates[-size - 1 :]) == list(range(first, first + size + 1))
     assert set(candidates) == set(candidates[-size - 1 :])
+    assert len(candidates) <= size + 1 + 8, "to try a port twice costs time"
+
+
+def test_a_range_has_both_its_ends() -> None:
+    ports = PortRange(40_000, 40_002)
+    assert [port for port in range(39_998, 40_005) if port in ports] == [40_000, 40_001, 40_002]
+
+
+@pytest.mark.parametrize(("ports", "text"), [(PortRange(40_000, 40_999), "40000-40999"), (PortRange(80, 80), "80")])
+def test_a_range_is_written_as_it_is_read(ports: PortRange, text: str) -> None:
+    assert str(ports) == text
+    assert parse_port_range(text) == ports
 
 
 def test_the_first_ports_that_are_tried_are_those_that_connect_takes_last() -> None:

@@ -1,3 +1,5 @@
+import errno
+import os
 import socket
 import subprocess
 import sys
@@ -5,11 +7,13 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.portals.conftest import Network
 from tests.portals.examples import EVERYWHERE
 from userproxy.errors import PortUnavailableError
 from userproxy.model import IPFamily, Protocol
+from userproxy.portals import claims as claims_module
 from userproxy.portals.claims import PortClaims
 
 NODE_PORT = 30080
@@ -109,8 +113,8 @@ def test_claiming_twice_and_releasing_twice_change_nothing(network: Network, cla
 
 
 def test_a_claim_of_one_address_leaves_the_others(network: Network, claims: PortClaims, family: IPFamily) -> None:
-    mask = {IPFamily.IPV4: 32, IPFamily.IPV6: 128}[family]
-    network.shell("ip", "address", "add", f"{OTHER[family]}/{mask}", "dev", "lo")
+    mask, *at_once = {IPFamily.IPV4: ("32",), IPFamily.IPV6: ("128", "nodad")}[family]
+    network.shell("ip", "address", "add", f"{OTHER[family]}/{mask}", "dev", "lo", *at_once)
     network.run(lambda: claims.claim(OTHER[family], Protocol.TCP, NODE_PORT))
     taken = partial(other_program_takes_it, "SOCK_STREAM", AF_NAMES[family], "SO_REUSEADDR")
     assert not network.run(lambda: taken(OTHER[family]))
@@ -178,6 +182,29 @@ def test_every_address_and_one_are_claimed_side_by_side(
 def test_sctp_is_refused_by_name(claims: PortClaims) -> None:
     with pytest.raises(PortUnavailableError, match="SCTP port 30080"):
         claims.claim("", Protocol.SCTP, NODE_PORT)
+    with pytest.raises(PortUnavailableError, match=r"SCTP port 30080 of 192\.0\.2\.10"):
+        claims.claim("192.0.2.10", Protocol.SCTP, NODE_PORT)
+
+
+async def test_where_the_kernel_does_not_tell_nothing_counts_as_taken_and_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = ("192.0.2.10", Protocol.TCP, NODE_PORT)
+    claims_of_node = PortClaims(IPFamily.IPV4)
+    reasons: list[str] = []
+    for codes in ([errno.ENOENT, errno.ENOENT], [], [errno.ENOENT, errno.EPERM]):
+        for code in codes:
+            with monkeypatch.context() as patch, capture_logs() as logs:
+                patch.setattr(claims_module, "listened_on", partial(refuse, code))
+                assert await claims_of_node.taken([place]) == frozenset()
+            reasons += [entry["reason"] for entry in logs]
+        if not codes:
+            assert await claims_of_node.taken([("127.0.0.1", Protocol.TCP, 1)]) == frozenset()
+    assert [reason.startswith(os.strerror(errno.ENOENT)) for reason in reasons] == [True, True, False]
+
+
+def refuse(code: int, *_: object) -> frozenset[object]:
+    raise OSError(code, os.strerror(code))
 
 
 def test_a_claimed_port_resets_connections_that_are_not_redirected(
