@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import ExitStack
 
 import pytest
 
@@ -64,4 +65,62 @@ def test_two_thousand_clients_at_once_under_a_limit_of_1024(lab: Lab) -> None:
     assert 1 <= len(shortages) <= 5, "said when a shortage begins, not for each client"
     assert shortages[0]["limit"] == 1024
     eventually(lambda: proxy.descriptors() <= at_rest + 2, 30, "the descriptors of all connections are closed")
+    assert proxy.terminate() == 0
+
+
+HOARD = """
+import resource, socket, time
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (2000, 2000))
+clients = []
+for number in range(900):
+    client = socket.socket()
+    client.setblocking(False)
+    client.connect_ex(("10.96.0.10", 80))
+    clients.append(client)
+time.sleep(60)
+"""
+
+ECHO_AND_STAY = """
+import asyncio
+
+async def echo(reader, writer):
+    while data := await reader.read(100):
+        writer.write(data)
+    writer.close()
+
+async def main():
+    server = await asyncio.start_server(echo, "0.0.0.0", 8080, backlog=4096)
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+def test_nine_hundred_idle_clients_of_one_service_are_not_noticed_by_others(lab: Lab) -> None:
+    for pod in lab.pods:
+        pod.serve_python(ECHO_AND_STAY)
+    for name, ip in (("web", "10.96.0.10"), ("other", "10.96.0.11"), ("third", "10.96.0.12")):
+        lab.manifests.service(name, cluster_ip=ip)
+        lab.manifests.slice(name, lab.pods, ports=[Port(80)])
+    lab.node.sysctl("net.ipv4.tcp_max_syn_backlog", 4096)
+    proxy = lab.node.start_userproxy(most_files=1024)
+    for name in ("web", "other", "third"):
+        lab.node.wait_for_rules(f"default/{name}")
+    hoard = lab.client.popen([sys.executable, "-c", HOARD])
+    try:
+        eventually(lambda: proxy.descriptors() > 700, 30, "the hoarder has what one Service may have")
+        with ExitStack() as stack:
+            for number in range(60):
+                other = stack.enter_context(lab.client.connect(("10.96.0.11" if number % 2 else "10.96.0.12", 80), 2))
+                other.sendall(b"x")
+                assert other.recv(1) == b"x"
+        with lab.pods[0].connect(("10.96.0.10", 80), 20) as same:
+            same.sendall(b"x")
+            assert same.recv(1) == b"x"
+    finally:
+        hoard.kill()
+        hoard.wait()
+    assert proxy.running
+    eventually(lambda: proxy.descriptors() < 200, 30, "what the hoarder had is closed")
     assert proxy.terminate() == 0

@@ -68,7 +68,7 @@ class Balance:
     @property
     def now(self) -> tuple[int, int, int]:
         """Connections, descriptors left, sockets watched."""
-        return self._forwarder.active, self._forwarder._budget._free, len(self._forwarder._poller)
+        return self._forwarder.active, self._forwarder._budget.free, len(self._forwarder._poller)
 
 
 STAGES: dict[str, tuple[object, str]] = {
@@ -193,14 +193,14 @@ async def test_a_datagram_that_cannot_be_handled_is_dropped_and_costs_nobody_els
     async with test_udp.open_bench() as bench:
         backend = bench.backend()
         bench.route(backend)
-        left = bench.plane.budget._free
+        left = bench.plane.budget.free
         with monkeypatch.context() as patch, capture_logs() as logs:
             patch.setattr(owner, name, fail)
             for _ in range(3):
                 bench.client().send(b"lost")
             await eventually(lambda: bench.plane.poller.failures.count == 3)
         assert [entry["log_level"] for entry in logs] == ["error"]
-        assert (bench.plane.active, bench.plane.budget._free) == (0, left)
+        assert (bench.plane.active, bench.plane.budget.free) == (0, left)
         client = bench.client()
         client.send(b"x")
         assert await test_udp.received(backend) == b"x"
@@ -252,11 +252,11 @@ async def test_a_listener_that_cannot_be_watched_is_not_opened(bench: Bench, mon
     def no_more(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    left = bench.forwarder._budget._free
+    left = bench.forwarder._budget.free
     other = ListenerName(ServicePortName("default", "other", "", Protocol.TCP), IPFamily.IPV4)
     with monkeypatch.context() as patch:
         patch.setattr(Poller, "add", no_more)
         with pytest.raises(PortUnavailableError, match="its listener cannot be watched: No space left"):
             bench.forwarder.open(other)
-    assert bench.forwarder._budget._free == left
+    assert bench.forwarder._budget.free == left
     assert bench.forwarder.open(other)

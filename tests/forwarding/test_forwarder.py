@@ -351,10 +351,10 @@ async def test_recounting_while_connections_are_being_closed_loses_no_descriptor
     writers = [(await bench.connect())[1] for _ in range(20)]
     await eventually(lambda: bench.forwarder.active == 20)
     bench.forwarder.recount_descriptors()
-    left = bench.forwarder._budget._free
+    left = bench.forwarder._budget.free
     bench.forwarder.reset_connections()
     bench.forwarder.recount_descriptors()
-    assert bench.forwarder._budget._free == left + 40
+    assert bench.forwarder._budget.free == left + 40
     for writer in writers:
         writer.close()
 
@@ -372,14 +372,14 @@ EXTERNAL = ListenerName(NAME.service_port, traffic=TrafficClass.EXTERNAL)
 
 
 async def test_a_protocol_that_is_not_forwarded_and_a_family_without_an_address_say_so(bench: Bench) -> None:
-    left = bench.forwarder._budget._free
+    left = bench.forwarder._budget.free
     sctp = ListenerName(ServicePortName("default", "web", "http", Protocol.SCTP))
     with pytest.raises(PortUnavailableError, match="SCTP is not forwarded"):
         bench.forwarder.open(sctp)
     bench.forwarder._options = replace(bench.forwarder._options, bind_addresses={IPFamily.IPV6: "::1"})
     with pytest.raises(PortUnavailableError, match="no address to bind IPv4 listeners to"):
         bench.forwarder.open(OTHER)
-    assert bench.forwarder._budget._free == left
+    assert bench.forwarder._budget.free == left
 
 
 class Connected:

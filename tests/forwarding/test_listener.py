@@ -14,6 +14,7 @@ from tests.forwarding.conftest import LOOPBACK, LOOPBACK_6, NAME, Bench, Handler
 from userproxy.forwarding import listener
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.poller import Poller
+from userproxy.forwarding.shares import Shares
 from userproxy.forwarding.sockets import ListeningSocket, family_of
 from userproxy.model import Endpoint, IPFamily, ListenerName, Snapshot, Verdict
 
@@ -128,7 +129,7 @@ async def test_clients_are_accepted_again_after_accept_has_failed(
 
     route = Route(bench, await serve(echo))
     route.say(SERVE)
-    left = bench.forwarder._budget._free
+    left = bench.forwarder._budget.free
     accept_client = ListeningSocket.accept_client
     monkeypatch.setattr(listener, "_RETRY_SECONDS", 0.02)
     monkeypatch.setattr(ListeningSocket, "accept_client", accept)
@@ -137,12 +138,13 @@ async def test_clients_are_accepted_again_after_accept_has_failed(
             assert await route.ask() == b"x"
     await bench.eventually_idle()
     assert next(failures, None) is None
-    assert bench.forwarder._budget._free == left
+    assert bench.forwarder._budget.free == left
 
 
 async def test_many_clients_of_one_listener_do_not_keep_those_of_another_waiting() -> None:
     loop = asyncio.get_running_loop()
     poller, budget = Poller(loop), DescriptorBudget(loop, 10_000)
+    shares = Shares(budget, loop.time, 10_000)
     order: list[str] = []
 
     def listen(name: str) -> listener.Listener:
@@ -154,7 +156,8 @@ async def test_many_clients_of_one_listener_do_not_keep_those_of_another_waiting
         with socket.socket() as free:
             free.bind((LOOPBACK, 0))
             port = free.getsockname()[1]
-        made = listener.Listener(loop, poller, budget, NAME, ListeningSocket(LOOPBACK, port), note, portals_only=False)
+        sock = ListeningSocket(LOOPBACK, port)
+        made = listener.Listener(loop, poller, budget, shares, NAME, sock, note, portals_only=False)
         made.follow(Snapshot(NAME, SERVE))
         return made
 
@@ -175,9 +178,9 @@ async def test_closing_a_listener_that_does_not_serve_frees_its_port(verdict: Ve
         route = Route(bench, (LOOPBACK, 1))
         route.say(SERVE)
         route.say(verdict)
-        left = bench.forwarder._budget._free
+        left = bench.forwarder._budget.free
         bench.forwarder.close(NAME)
-        assert bench.forwarder._budget._free == left + 1
+        assert bench.forwarder._budget.free == left + 1
         bench.forwarder.recount_descriptors()
         assert bench.forwarder.open(NAME, bench.address[1]) == bench.address[1]
 

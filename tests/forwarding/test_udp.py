@@ -339,10 +339,10 @@ async def test_a_quiet_flow_ends(per_snapshot: bool) -> None:
     async with open_bench(UdpOptions(udp_timeout=None if per_snapshot else 0.05)) as bench:
         backend, client = bench.backend(), bench.client()
         bench.route(backend, udp_timeout=0.05 if per_snapshot else None)
-        free = bench.plane.budget._free
+        free = bench.plane.budget.free
         flow = await exchange(client, backend)
         await eventually(lambda: bench.listener.active == 0)
-        assert bench.plane.budget._free == free
+        assert bench.plane.budget.free == free
         assert len(bench.plane.poller) == 1
         assert await exchange(client, backend) != flow
 
@@ -462,7 +462,7 @@ async def test_without_descriptors_flows_make_room_for_each_other() -> None:
     async with open_bench() as bench:
         backend = bench.backend()
         bench.route(backend)
-        bench.plane.budget._free = 2
+        bench.plane.budget.free = 2
         for number in range(5):
             await exchange(bench.client(), backend, b"%d" % number)
         assert bench.listener.active == 2
@@ -472,10 +472,10 @@ async def test_without_descriptors_flows_make_room_for_each_other() -> None:
 async def test_without_descriptors_and_flows_the_client_is_not_served(bench: Bench) -> None:
     backend, client = bench.backend(), bench.client()
     bench.route(backend)
-    bench.plane.budget._free = 0
+    bench.plane.budget.free = 0
     client.send(b"lost")
     await eventually(lambda: bench.listener.statistics.unserved == 1)
-    bench.plane.budget._free = 1
+    bench.plane.budget.free = 1
     await exchange(client, backend)
 
 
@@ -484,7 +484,7 @@ async def test_a_kernel_without_sockets_costs_datagrams_and_one_line(
 ) -> None:
     backend, client = bench.backend(), bench.client()
     bench.route(backend)
-    free = bench.plane.budget._free
+    free = bench.plane.budget.free
 
     def refuse(_endpoint: Endpoint) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
@@ -495,7 +495,7 @@ async def test_a_kernel_without_sockets_costs_datagrams_and_one_line(
             client.send(b"lost")
         await eventually(lambda: bench.listener.statistics.unserved == 3)
     assert [entry["log_level"] for entry in logs] == ["warning"]
-    assert bench.plane.budget._free == free
+    assert bench.plane.budget.free == free
     await exchange(client, backend)
 
 
@@ -544,7 +544,7 @@ async def test_ten_thousand_flows_leave_nothing_behind() -> None:
 
         await open_flows(500)
         held = open_descriptors()
-        free = bench.plane.budget._free
+        free = bench.plane.budget.free
         tracemalloc.start()
         try:
             await open_flows(500)
@@ -557,7 +557,7 @@ async def test_ten_thousand_flows_leave_nothing_behind() -> None:
             tracemalloc.stop()
         assert statistics.accepted >= 10_000
         assert open_descriptors() == held
-        assert bench.plane.budget._free == free
+        assert bench.plane.budget.free == free
         assert len(bench.plane.poller) == 1
         assert grown < 200_000, "under 25 bytes a flow: buffers of dictionaries at most"
 
@@ -566,10 +566,10 @@ async def test_closing_ends_flows_and_frees_the_port(bench: Bench) -> None:
     backend, client = bench.backend(), bench.client()
     bench.route(backend)
     await exchange(client, backend)
-    free, port = bench.plane.budget._free, bench.listener.port
+    free, port = bench.plane.budget.free, bench.listener.port
     bench.listener.close()
     bench.listener.close()
-    assert bench.plane.budget._free == free + 2
+    assert bench.plane.budget.free == free + 2
     assert bench.plane.active == bench.listener.statistics.active == len(bench.plane.listeners) == 0
     assert len(bench.plane.poller) == 0
     client.send(b"nobody")

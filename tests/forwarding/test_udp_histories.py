@@ -55,7 +55,7 @@ class Histories(RuleBasedStateMachine):
         self.endpoints = [Endpoint(*backend.getsockname()) for backend in self.backends if backend is not None]
         self.questions: list[list[tuple[bytes, tuple[str, int]]]] = [[] for _ in range(BACKENDS)]
         self.serial = 0
-        self.free = self.budget._free
+        self.free = self.budget.free
         self.turn()
         self.others = open_descriptors()
         self.updated: list[Snapshot | None] = [None] * LISTENERS
@@ -157,14 +157,14 @@ class Histories(RuleBasedStateMachine):
     def turn_now(self) -> None:
         self.turn()
 
-    @precondition(lambda self: self.budget._free > 10)
+    @precondition(lambda self: self.budget.free > 10)
     @rule()
     def others_take_all_descriptors(self) -> None:
-        self.taken = self.budget._free
+        self.taken = self.budget.free
         assert self.budget.take(self.taken)
         self.free -= self.taken
 
-    @precondition(lambda self: self.budget._free <= 10)
+    @precondition(lambda self: self.budget.free <= 10)
     @rule()
     def others_give_descriptors_back(self) -> None:
         self.budget.give(self.taken)
@@ -190,7 +190,7 @@ class Histories(RuleBasedStateMachine):
         flows = sum(len(listener.flows) for listener in self.listeners)
         assert flows == self.plane.active == sum(listener.statistics.active for listener in self.listeners)
         assert len(self.plane.poller) == sum(snapshot is not None for snapshot in self.updated) + flows
-        assert self.budget._free == self.free - flows
+        assert self.budget.free == self.free - flows
         stopped = sum(backend is None for backend in self.backends)
         refusing = sum(snapshot is not None and snapshot.verdict is Verdict.REJECT for snapshot in self.updated)
         assert open_descriptors() == self.others + flows + refusing - stopped, "who refuses holds its port with two"
@@ -228,7 +228,7 @@ class Histories(RuleBasedStateMachine):
             for listener in self.listeners:
                 listener.close()
             assert len(self.plane.poller) == 0
-            assert self.budget._free == self.free + LISTENERS
+            assert self.budget.free == self.free + LISTENERS
             stopped = sum(backend is None for backend in self.backends)
             assert open_descriptors() == self.others - LISTENERS - stopped
         finally:

@@ -23,7 +23,7 @@ _FOR_LISTENERS = RESERVE // 2
 _RETRY_SECONDS = 0.1
 """How soon to look again after the kernel itself said that there are no more (ENFILE has no wake-up)."""
 
-_LOOK_FIRST, _LOOK_AT_LEAST = 0.1, 1.0
+_LOOK_FIRST, _LOOK_AT_LEAST = 0.1, 0.4
 """Seconds between two looks at what others in the process have closed, while somebody waits; doubled each time."""
 
 _QUIET_SECONDS = 60.0
@@ -81,7 +81,8 @@ class DescriptorBudget:
         self._limit = limit
         self._reserve = RESERVE + kept
         self._mine = 0
-        self._free = 0
+        self.free = 0
+        """What is left for connections and flows."""
         # By whom, in order; each waits once, however often it asks.
         self._waiting: dict[Callable[[], None], None] = {}
         self._refused: dict[Callable[[], None], None] = {}
@@ -116,32 +117,32 @@ class DescriptorBudget:
         if counting.exception() is None:
             self._counted(counting.result(), mine)
         else:  # none is left to count them with
-            self._free = min(self._free, 0)
+            self.free = min(self.free, 0)
 
     def _counted(self, count: int, mine: int) -> None:
         """`count` are open, among them the `mine` that the data plane had then."""
-        self._free = self._limit - self._reserve - count - (self._mine - mine)
+        self.free = self._limit - self._reserve - count - (self._mine - mine)
         self._wake_soon()
 
     def take(self, count: int) -> bool:
         """Count `count` descriptors as ours, if there are as many left."""
-        return self._take(count, self._free)
+        return self._take(count, self.free)
 
     def take_for_listener(self) -> bool:
         """Count a listener's descriptor as ours, if need be from the reserve."""
-        return self._take(1, self._free + _FOR_LISTENERS)
+        return self._take(1, self.free + _FOR_LISTENERS)
 
     def give(self, count: int) -> None:
         """Count `count` descriptors as closed; whoever waits is called soon."""
-        self._free += count
+        self.free += count
         self._mine -= count
         self._wake_soon()
 
     def wait(self, resume: Callable[[], None], *, refused_by_kernel: bool = False) -> None:
         """Have `resume` called once when descriptors may be had again. Logs the start of a shortage.
 
-        Who waits for the budget is called in turn, and only while a connection's descriptors are left: so every
-        listener gets its share of a shortage.
+        Who waits for the budget is called in turn while a connection's descriptors are left: so every listener gets its
+        share of a shortage. And now and then in any case, so it has to ask again.
         """
         now = self._loop.time()
         if now - self._last_shortage > _QUIET_SECONDS:
@@ -171,7 +172,7 @@ class DescriptorBudget:
     def _take(self, count: int, left: int) -> bool:
         if left < count:
             return False
-        self._free -= count
+        self.free -= count
         self._mine += count
         return True
 
@@ -183,13 +184,19 @@ class DescriptorBudget:
         self._wake = None
         waiting, self._waiting = list(self._waiting), {}
         for place, resume in enumerate(waiting):
-            if self._free < PER_CONNECTION:
+            if self.free < PER_CONNECTION:
                 self._waiting = dict.fromkeys(waiting[place:]) | self._waiting
                 break
             resume()
 
+    def _resume_all(self) -> None:
+        """Whoever waits may have become able to make room."""
+        waiting, self._waiting = self._waiting, {}
+        for resume in waiting:
+            resume()
+
     def _look_again(self) -> None:
-        """Others in this process close files, too, and tell nobody."""
+        """Others in this process close files, too, and tell nobody; connections become idle."""
         self._look = None
         if not self._waiting:
             self._look_after = _LOOK_FIRST
@@ -197,6 +204,7 @@ class DescriptorBudget:
         self._look_after = min(2 * self._look_after, _LOOK_AT_LEAST)
         self._look = self._loop.call_later(self._look_after, self._look_again)
         self.recount()
+        self._resume_all()
 
     def _try_again(self) -> None:
         self._retry = None

@@ -114,7 +114,6 @@ class Dial:
     """
 
     __slots__ = (
-        "_address",
         "_attempt",
         "_backend",
         "_balancer",
@@ -122,6 +121,7 @@ class Dial:
         "_on_connected",
         "_on_failed",
         "_tried",
+        "address",
         "client",
         "closed",
         "failures",
@@ -140,7 +140,7 @@ class Dial:
     ) -> None:
         self._dialer = dialer
         self._balancer = balancer
-        self._address = address
+        self.address = address
         self._on_connected = on_connected
         self._on_failed = on_failed
         self._backend: SocketType | None = None
@@ -156,6 +156,10 @@ class Dial:
         """Whom it is dialling, or reached."""
         return self._tried[-1] if self._tried else None
 
+    def quiet(self) -> tuple[float, bool] | None:
+        """None: it has only just begun. For :mod:`~userproxy.forwarding.shares`."""
+        return None
+
     def start(self) -> None:
         """Try endpoints until one answers or is under way. What goes wrong ends this dial alone."""
         try:
@@ -166,7 +170,7 @@ class Dial:
     def _try_endpoints(self) -> None:
         dialer = self._dialer
         while not self.closed and self._attempt + 1 < len(TIME_LIMITS):
-            endpoint = self._balancer.pick(self._address, dialer.loop.time(), self._tried)
+            endpoint = self._balancer.pick(self.address, dialer.loop.time(), self._tried)
             if endpoint is None:
                 break
             try:
@@ -251,4 +255,4 @@ class Dial:
         if not self.closed:
             self.closed = True
             self._on_failed(self)
-            self._balancer.forget(self._address)
+            self._balancer.forget(self.address)

@@ -202,6 +202,14 @@ class FlowQuota(Generic[F]):
         share = self.total // (len(self._tables) + (table not in self._tables))
         if len(table) and len(table) >= share:
             return table
+        return self._larger_than(share)
+
+    @property
+    def largest(self) -> FlowTable[F] | None:
+        """A table that has more flows than most; None if there is no flow at all."""
+        return self._larger_than(self.total // len(self._tables)) if self.total else None
+
+    def _larger_than(self, share: int) -> FlowTable[F]:
         if self._largest is None or len(self._largest) <= share:
             self._largest = max(self._tables, key=len)
         return self._largest

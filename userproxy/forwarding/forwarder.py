@@ -25,6 +25,7 @@ from userproxy.forwarding.pipes import PipePool
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.ports import PortRange
 from userproxy.forwarding.relay import Relay, RelayContext
+from userproxy.forwarding.shares import Share, Shares
 from userproxy.forwarding.sockets import ListeningSocket, is_taken, reset_on_close
 from userproxy.forwarding.source_ports import SourcePorts
 from userproxy.forwarding.udp import PENDING_SECONDS, UdpListener, UdpOptions, UdpPlane, UdpStatistics, flow_limits
@@ -101,10 +102,11 @@ class ProtocolListener(typing.Protocol):
 class _Service:
     """One listener with what belongs to it. It lasts until its last connection has ended."""
 
-    __slots__ = ("balancer", "connections", "listener", "name", "statistics")
+    __slots__ = ("balancer", "connections", "listener", "name", "share", "statistics")
 
-    def __init__(self, name: ListenerName, balancer: Balancer) -> None:
+    def __init__(self, name: ListenerName, balancer: Balancer, share: Share) -> None:
         self.name = name
+        self.share = share
         self.balancer = balancer
         self.statistics: ListenerStatistics | UdpStatistics = ListenerStatistics()
         self.connections: set[Dial | Relay] = set()
@@ -134,6 +136,7 @@ class Forwarder:
         self._budget = DescriptorBudget(
             loop, options.descriptor_limit, options.kept_descriptors, self._poller.close_now
         )
+        self._shares = Shares(self._budget, loop.time, options.descriptor_limit)
         self._pipes = PipePool(self._budget, loop.time)
         self._half_open = DeadlineQueue[Relay](loop, options.half_open_timeout, Relay.expire, self._poller.failed)
         source_ports = SourcePorts(loop.time)
@@ -142,6 +145,8 @@ class Forwarder:
         self._dialer = Dialer(loop, self._poller, self._budget, self._own, source_ports)
         flow_limit, flow_limit_per_listener = flow_limits(options.descriptor_limit)
         self._udp = UdpPlane(loop, self._budget, UdpOptions(flow_limit, flow_limit_per_listener, options.udp_timeout))
+        self._shares.flows = self._udp
+        self._udp.make_room_elsewhere = self._shares.make_room_for_flow
         self._listen: Mapping[Protocol, Callable[[_Service, int | None, Verdict], ProtocolListener]] = {
             Protocol.TCP: self._listen_tcp,
             Protocol.UDP: self._listen_udp,
@@ -167,6 +172,11 @@ class Forwarder:
         return {Protocol.TCP: self._poller.failures.count, Protocol.UDP: self._udp.poller.failures.count}
 
     @property
+    def evicted(self) -> Mapping[Protocol, int]:
+        """Connections and flows that have made room for others, by protocol. May be read in any thread."""
+        return {Protocol.TCP: self._shares.evicted, Protocol.UDP: self._udp.evicted}
+
+    @property
     def flows(self) -> int:
         """UDP flows now."""
         return self._udp.active
@@ -186,7 +196,9 @@ class Forwarder:
             raise PortUnavailableError(f"{listener.service_port.protocol} is not forwarded")
         if not self._budget.take_for_listener():
             raise PortUnavailableError("no descriptor is left for its listener")
-        service = _Service(listener, Balancer(self._random, self._affinity_table))
+        service = _Service(
+            listener, Balancer(self._random, self._affinity_table), self._shares.of(listener.service_port)
+        )
         try:
             service.listener = listen(service, preferred_port, verdict)
         except PortUnavailableError:
@@ -285,6 +297,7 @@ class Forwarder:
                 self._loop,
                 self._poller,
                 self._budget,
+                self._shares,
                 service.name,
                 sock,
                 partial(self._accepted, service),
@@ -333,15 +346,17 @@ class Forwarder:
         service.statistics.accepted += 1
         service.statistics.active += 1
         service.connections.add(dial)
+        service.share.add(address, dial)
         self._active += 1
         self._idle.clear()
         dial.start()
 
     def _connected(self, service: _Service, dial: Dial, backend: SocketType, events: int) -> None:
-        relay = Relay(self._relays, dial.client, backend, dial.endpoint, partial(self._relayed, service))
+        relay = Relay(self._relays, dial.client, backend, dial.endpoint, partial(self._relayed, service, dial.address))
         service.statistics.dial_failures += dial.failures
         service.connections.add(relay)
         service.connections.discard(dial)
+        service.share.replace(dial.address, dial, relay)
         try:
             relay.start(events)
         except Exception as error:  # noqa: BLE001 -- the dial has ended well, so this is not for whoever called it
@@ -353,16 +368,17 @@ class Forwarder:
         log.debug("Client not served: no backend answered", v=1, service_port=str(dial.name), tried=dial.failures)
         reset_on_close(dial.client)
         self._poller.close(dial.client)
-        self._ended(service, dial)
+        self._ended(service, dial.address, dial)
 
-    def _relayed(self, service: _Service, relay: Relay) -> None:
+    def _relayed(self, service: _Service, address: str, relay: Relay) -> None:
         service.statistics.bytes_up += relay.bytes_up
         service.statistics.bytes_down += relay.bytes_down
-        self._ended(service, relay)
+        self._ended(service, address, relay)
 
-    def _ended(self, service: _Service, connection: Dial | Relay) -> None:
+    def _ended(self, service: _Service, address: str, connection: Dial | Relay) -> None:
         service.statistics.active -= 1
         service.connections.discard(connection)
+        service.share.remove(address, connection)
         self._budget.give(PER_CONNECTION)
         self._active -= 1
         if not service.connections:

@@ -1,6 +1,7 @@
 """A TCP listener: the socket that portals of one service port lead to."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from socket import SocketType
 from typing import Final
@@ -9,7 +10,8 @@ import structlog
 
 from userproxy.forwarding.descriptors import PER_CONNECTION, DescriptorBudget, is_shortage
 from userproxy.forwarding.poller import Poller
-from userproxy.forwarding.sockets import ListeningSocket, is_direct, reset_on_close
+from userproxy.forwarding.shares import Shares
+from userproxy.forwarding.sockets import ListeningSocket, has_connection, is_direct, reset_on_close
 from userproxy.model import ListenerName, Snapshot, Verdict
 
 log = structlog.get_logger()
@@ -27,6 +29,9 @@ class Listener:
     here, and the next one is served. With `portals_only` a client that dialled the listener itself,
     rather than a portal that leads to it, is reset: the random port is no way around portal rules.
 
+    While descriptors are short, who waits is decided by :class:`~userproxy.forwarding.shares.Shares`; whose client it
+    is shows only once it is accepted, so that a few are held before the rest waits in the kernel's queue.
+
     Until the first snapshot it treats clients by `verdict`, as the socket does already.
     """
 
@@ -34,10 +39,13 @@ class Listener:
         "_accepting",
         "_budget",
         "_closed",
+        "_held",
         "_loop",
         "_on_client",
         "_poller",
         "_portals_only",
+        "_share",
+        "_shares",
         "_socket",
         "_verdict",
         "name",
@@ -49,6 +57,7 @@ class Listener:
         loop: asyncio.AbstractEventLoop,
         poller: Poller,
         budget: DescriptorBudget,
+        shares: Shares,
         name: ListenerName,
         sock: ListeningSocket,
         on_client: Callable[[SocketType, str], None],
@@ -59,6 +68,10 @@ class Listener:
         self._loop = loop
         self._poller = poller
         self._budget = budget
+        self._shares = shares
+        self._share = shares.of(name.service_port)
+        self._held: deque[tuple[SocketType, str]] = deque()
+        """Clients who were accepted while the service port may have no more, and whom nobody has made room for yet."""
         self._socket = sock
         self._on_client = on_client
         self._portals_only = portals_only
@@ -79,6 +92,7 @@ class Listener:
         """Serve the clients that the kernel has already accepted for us, then refuse new ones."""
         if not self._closed:
             self._accept_all()
+            self._serve_held()
             self._closed = True
             self._accepting = False
             self._budget.give(1)
@@ -103,6 +117,9 @@ class Listener:
             )
             self._loop.call_later(_RETRY_SECONDS, self._set_verdict)
         self._accepting = self._socket.listening
+        if not self._accepting:
+            while self._held:
+                self._refuse(self._release_held()[0])
 
     def _on_event(self, _events: int) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
@@ -127,20 +144,62 @@ class Listener:
         """Whether to go on: False once nobody waits, or nobody can be served now."""
         if not self._accepting:
             return False
-        if not self._budget.take(PER_CONNECTION):
-            self._budget.wait(self._resume)
+        has_room = self._shares.take(self._share) or (self._somebody_waits() and self._shares.make_room(self._share))
+        if has_room and self._held:
+            self._budget.give(PER_CONNECTION)  # it has its own since it was accepted
+            self._serve(*self._release_held())
+            return True
+        if not has_room and self._serve_favoured():
+            return True
+        if not has_room and not self._may_look():
             return False
         try:
             client, address = self._socket.accept_client()
         except OSError as error:
             self._budget.give(PER_CONNECTION)
             return self._survive(error)
+        if has_room or self._shares.prefers(self._share, address):
+            self._serve(client, address)
+        else:
+            self._held.append((client, address))
+            self._shares.hold(1)
+        return True
+
+    def _somebody_waits(self) -> bool:
+        return bool(self._held) or has_connection(self._socket)
+
+    def _may_look(self) -> bool:
+        """Take descriptors to see whose client is next; else wait until there may be room, if there is anybody."""
+        has_next = has_connection(self._socket)
+        if has_next and self._shares.take_to_look(len(self._held)):
+            return True
+        if has_next or self._held:
+            self._budget.wait(self._resume)
+        return False
+
+    def _release_held(self) -> tuple[SocketType, str]:
+        self._shares.hold(-1)
+        return self._held.popleft()
+
+    def _serve_favoured(self) -> bool:
+        """Serve a held client for whom another address makes room now."""
+        for _ in range(len(self._held)):
+            if self._shares.prefers(self._share, self._held[0][1]):
+                self._serve(*self._release_held())
+                return True
+            self._held.rotate(-1)
+        return False
+
+    def _serve_held(self) -> None:
+        while self._held:
+            self._serve(*self._release_held())
+
+    def _serve(self, client: SocketType, address: str) -> None:
         try:
             self._hand_over(client, address)
         except Exception as error:  # noqa: BLE001 -- one client's bug must not cost the others
             self._poller.failures.note(error)
             self._refuse(client)
-        return True
 
     def _hand_over(self, client: SocketType, address: str) -> None:
         if self._portals_only and is_direct(client, self.port):

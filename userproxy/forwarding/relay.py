@@ -19,7 +19,7 @@ from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.direction import NOT_READ, Direction, DirectionContext
 from userproxy.forwarding.pipes import PipePool
 from userproxy.forwarding.poller import ANOTHER_TURN, FAILED, HANGUP, READABLE, WRITABLE, Poller
-from userproxy.forwarding.sockets import reset_on_close
+from userproxy.forwarding.sockets import quiet_seconds, reset_on_close
 from userproxy.forwarding.source_ports import SourcePorts
 from userproxy.model import Endpoint
 
@@ -72,6 +72,14 @@ class Relay:
     def bytes_down(self) -> int:
         """Bytes read from the backend so far."""
         return self._downward.count
+
+    def quiet(self) -> tuple[float, bool]:
+        """For how many seconds the client has neither said nor been told anything; whether it may wait for an answer.
+
+        The kernel knows these times to 4 ms only, so whoever was answered as fast as that counts as waiting.
+        """
+        heard, told = quiet_seconds(self._client)
+        return min(heard, told), heard <= told and bool(self.bytes_up)
 
     def start(self, events: int) -> None:
         """Begin. The backend's socket is watched already: `events` are those that said it is connected."""

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import fcntl
+import select
 import socket
 import struct
 import sys
@@ -36,6 +37,9 @@ _BACKLOG = 65_535
 
 _KEEPALIVE_SECONDS = 15
 """Go's default for idle time and interval, on both legs of the original."""
+
+_LAST_DATA_SENT, _LAST_DATA_RECV = 44, 52
+"""Where in struct tcp_info these milliseconds are."""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -185,6 +189,23 @@ def reset_on_close(sock: SocketType) -> None:
 def unacknowledged(sock: SocketType) -> int:
     """Bytes sent that the peer has not acknowledged (tcp(7), SIOCOUTQ)."""
     return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
+def has_connection(sock: SocketType) -> bool:
+    """Whether accept(2) would return somebody now."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def quiet_seconds(sock: SocketType) -> tuple[float, float]:
+    """Seconds since the peer last said something, and since it was last told something.
+
+    Both since the connection was made where nobody has said anything (linux/tcp.h, struct tcp_info).
+    """
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECV + 4)
+    told, heard = (int.from_bytes(info[at : at + 4], sys.byteorder) for at in (_LAST_DATA_SENT, _LAST_DATA_RECV))
+    return heard / 1000, told / 1000
 
 
 def _set_tcp_options(sock: SocketType) -> None:

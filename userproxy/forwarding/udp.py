@@ -193,6 +193,10 @@ class UdpPlane:
         self._ports: set[tuple[IPFamily, int]] = set()
         self._boxes: dict[IPFamily, tuple[Inbox, Outbox]] = {}
         self._last_shortage = float("-inf")
+        self.evicted = 0
+        """Flows that have made room for others."""
+        self.make_room_elsewhere: Callable[[], bool] = lambda: False
+        """Has something else than a flow give its descriptors back, if flows have too few."""
 
     @property
     def active(self) -> int:
@@ -245,16 +249,24 @@ class UdpPlane:
         """Take a descriptor for another flow of `listener`, if need be that of the flow that was quiet for longest."""
         giver, reason = self.quota.full(listener.flows), "a limit of flows"
         if giver is None:
-            if self.budget.take(1):
+            if self.budget.take(1) or (self.make_room_elsewhere() and self.budget.take(1)):
                 return True
             giver, reason = self.quota.giver(listener.flows), "the limit of open files"
         self.note_shortage(listener, reason)
-        oldest = giver.oldest if giver is not None else None
+        return self._evict_from(giver) and self.budget.take(1)
+
+    def evict(self) -> bool:
+        """End the quietest flow of the listener that has most, for others' sake; False if there is no flow."""
+        return self._evict_from(self.quota.largest)
+
+    def _evict_from(self, table: "FlowTable[UdpFlow] | None") -> bool:
+        oldest = table.oldest if table is not None else None
         if oldest is None:
             return False
         oldest.listener.statistics.evicted += 1
+        self.evicted += 1
         oldest.close()
-        return self.budget.take(1)
+        return True
 
     def note_shortage(self, listener: "UdpListener", reason: str) -> None:
         """Log that `listener` cannot have another flow for nothing. Once for all that come within a minute."""

@@ -16,6 +16,10 @@ class DataPlane(typing.Protocol):
     def handler_failures(self) -> Mapping[Protocol, int]:
         """Clients and datagrams given up because of a bug, by protocol."""
 
+    @property
+    def evicted(self) -> Mapping[Protocol, int]:
+        """Connections and flows that have made room for others, by protocol."""
+
 
 class DataPlaneCollector(Collector):
     """The metrics ``userproxy_*``, for a registry."""
@@ -25,9 +29,15 @@ class DataPlaneCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The present figures."""
-        failures = CounterMetricFamily(
-            "userproxy_handler_failures", "Clients and datagrams given up because of a bug", labels=["protocol"]
-        )
-        for protocol, count in self._data_plane.handler_failures.items():
-            failures.add_metric([protocol], count)
-        yield failures
+        data_plane = self._data_plane
+        text = "Clients and datagrams given up because of a bug"
+        yield _by_protocol("userproxy_handler_failures", text, data_plane.handler_failures)
+        text = "Connections and UDP flows that made room for others, because descriptors or flows ran short"
+        yield _by_protocol("userproxy_evicted", text, data_plane.evicted)
+
+
+def _by_protocol(name: str, text: str, counts: Mapping[Protocol, int]) -> Metric:
+    counter = CounterMetricFamily(name, text, labels=["protocol"])
+    for protocol, count in counts.items():
+        counter.add_metric([protocol], count)
+    return counter
