@@ -30,6 +30,35 @@ def test_a_configured_range_that_others_need_altogether_is_taken_and_that_is_sai
     assert [(entry["log_level"], entry["needed"]) for entry in logs] == [("warning", "30000-32767")]
 
 
+@pytest.mark.parametrize(
+    ("configured", "left"),
+    [(PortRange(29_999, 30_000), [29_999]), (PortRange(32_767, 32_768), [32_768])],
+)
+def test_an_overlap_of_one_port_is_one(configured: PortRange, left: list[int]) -> None:
+    with capture_logs() as logs:
+        ports = ListenerPorts(configured, (NODE_PORTS,))
+    assert all_ports(ports) == left
+    assert [entry["kept_off"] for entry in logs] == ["30000-32767"]
+
+
+def test_whose_range_it_is_that_leaves_no_port_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "ip_local_port_range").write_text("30000\t30001\n")
+    monkeypatch.setattr(listener_ports, "_NET", tmp_path)
+    for configured, name in (
+        (PortRange(), "net.ipv4.ip_local_port_range"),
+        (PortRange(30_000, 30_001), "--proxy-port-range"),
+    ):
+        with capture_logs() as logs:
+            assert all_ports(ListenerPorts(configured, (NODE_PORTS,))) == [30_000, 30_001]
+        assert [entry[name] for entry in logs] == ["30000-30001"]
+
+
+def test_what_the_kernel_reserves_may_be_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "ip_local_reserved_ports").write_text("40001\n")
+    monkeypatch.setattr(listener_ports, "_NET", tmp_path)
+    assert all_ports(ListenerPorts(PortRange(40_000, 40_002))) == [40_000, 40_001, 40_002]
+
+
 def test_nothing_is_said_where_nothing_overlaps() -> None:
     with capture_logs() as logs:
         ports = ListenerPorts(PortRange(40_000, 40_003), (NODE_PORTS, PortRange(39_999, 39_999)))

@@ -19,6 +19,7 @@ from userproxy.model import (
     Route,
     ServicePort,
     ServicePortName,
+    Snapshot,
     TrafficClass,
     Verdict,
 )
@@ -144,6 +145,30 @@ def listener(port: ServicePort, traffic: TrafficClass = TrafficClass.INTERNAL) -
 def test_a_new_service_port_is_opened_claimed_routed_and_programmed_in_this_order() -> None:
     done = sync(wanted_of([a_port("web", node_port=30080)]), Actual())
     assert kinds(done) == ["OpenListener", "ClaimPort", "UpdateRoute", "rules"]
+
+
+def test_listeners_and_rules_get_all_that_a_service_port_says() -> None:
+    gone = Endpoint("10.0.0.9", 80)
+    port = structs.replace(
+        with_local_policy(a_port("web", node_port=30080), Verdict.DROP),
+        affinity_timeout=60,
+        known=(*SERVED.endpoints, gone),
+        udp_timeout=1.5,
+        source_ranges=("192.0.2.0/24",),
+        health_check_port=32000,
+    )
+    said = (60, (*SERVED.endpoints, gone), 1.5)
+    internal, external = port.listeners
+    assert snapshots_of(port) == (
+        Snapshot(internal, Verdict.SERVE, SERVED.endpoints, *said),
+        Snapshot(external, Verdict.DROP, (), *said),
+    )
+    actual = Actual()
+    sync(wanted_of([port]), actual)
+    programmed = actual.programmed[port.name]
+    assert programmed.internal == Lead(Verdict.SERVE, actual.local_ports[internal])
+    assert programmed.external == Lead(Verdict.DROP)
+    assert (programmed.source_ranges, programmed.health_check_port) == (("192.0.2.0/24",), 32000)
 
 
 def test_a_gone_service_port_is_closed_after_its_rules() -> None:
