@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from tests.forwarding.clocked import Clock
 from tests.forwarding.conftest import NAME, Handler, echo
 from userproxy.demo.hosts import Host
+from userproxy.forwarding import source_ports
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.ports import PortRange
 from userproxy.forwarding.source_ports import SourcePorts
@@ -222,4 +223,53 @@ def test_crowds_disperse_with_time() -> None:
     assert ports.crowded == {ENDPOINT}
     clock.now += 60
     ports.note(OTHER, 1)
+    assert not ports.crowded
+
+
+@pytest.fixture
+def port_range(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int], None]:
+    """Lets the node have so many local ports."""
+    monkeypatch.setattr(source_ports, "_PORT_RANGE", tmp_path / "ip_local_port_range")
+
+    def have(count: int) -> None:
+        (tmp_path / "ip_local_port_range").write_text(f"40000\t{40_000 + count - 1}\n")
+
+    return have
+
+
+@pytest.mark.parametrize(("count", "quarter"), [(3, 1), (8, 2), (99, 24), (100, 25), (103, 25), (104, 26)])
+def test_a_quarter_of_the_ports_is_a_crowd(port_range: Callable[[int], None], count: int, quarter: int) -> None:
+    port_range(count)
+    assert not noted(quarter - 1)[0].crowded
+    assert noted(quarter)[0].crowded == {ENDPOINT}
+
+
+def test_a_crowd_is_counted_over_both_generations_and_outlives_one(port_range: Callable[[int], None]) -> None:
+    port_range(100)
+    ports, clock = noted(20)
+    clock.now += 30
+    for port in range(20, 25):
+        assert not ports.crowded
+        ports.note(ENDPOINT, port)
+    assert ports.crowded == {ENDPOINT}
+    ports, clock = noted(25)
+    clock.now += 30
+    assert ports.take(OTHER) is None
+    assert ports.crowded == {ENDPOINT}
+
+
+def test_a_crowd_has_dispersed_once_half_of_its_ports_are_used_again(port_range: Callable[[int], None]) -> None:
+    port_range(100)
+    ports, _ = noted(25)
+    crowded = []
+    for port in range(25):
+        assert ports.take(ENDPOINT) == port
+        crowded.append(bool(ports.crowded))
+    assert crowded == [True] * 13 + [False] * 12
+
+
+def test_the_last_port_of_a_small_crowd_leaves_none(port_range: Callable[[int], None]) -> None:
+    port_range(3)
+    ports, _ = noted(1)
+    assert [ports.take(ENDPOINT), ports.take(ENDPOINT)] == [0, None]
     assert not ports.crowded
