@@ -15,6 +15,7 @@ from userproxy.portals.changes import (
     appended_and_deleted,
     difference,
     removal,
+    replacement,
     restore_text,
 )
 from userproxy.portals.rules import CHAINS, Rule, jump_rules, portal_rules
@@ -319,3 +320,15 @@ def test_removal_says_what_it_removes() -> None:
         "iptables-nft, table filter: removed the chain KUBE-PORTALS-FILTER with 0 rules",
         "iptables-nft, table filter: removed the chain KUBE-PORTALS-FILTER-HOST with 0 rules",
     )
+
+
+@settings(deadline=None)
+@given(binding_lists(IPFamily.IPV4), binding_lists(IPFamily.IPV4))
+def test_what_changed_alone_leads_to_the_same_tables(before: list[PortalBinding], after: list[PortalBinding]) -> None:
+    standing = restored(empty(), restore_text(difference(empty(), groups(before))))
+    old, new = ({each.name: rules for each, rules in zip(some, groups(some), strict=True)} for some in (before, after))
+    change = replacement([(old.get(name, ()), new.get(name, ())) for name in old | new])
+    found = restored(standing, restore_text(change))
+    assert difference(found, groups(after)) == ()
+    assert appended_and_deleted(standing, change) == found
+    assert replacement([(rules, rules) for rules in new.values()]) == ()

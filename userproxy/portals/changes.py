@@ -107,6 +107,38 @@ def difference(
     return tuple(change for change in changes if change)
 
 
+def replacement(groups: Iterable[tuple[Group, Group]]) -> Change:
+    """The change by which each second group takes the place of the first, where all else stands as it should.
+
+    What :func:`difference` would find, at the cost of what changed.
+    """
+    deleted: list[Rule] = []
+    appended: list[Rule] = []
+    for before, after in groups:
+        for chain in dict.fromkeys((rule.table, rule.chain) for rule in (*before, *after)):
+            old = [rule for rule in before if (rule.table, rule.chain) == chain]
+            new = [rule for rule in after if (rule.table, rule.chain) == chain]
+            if old == new[: len(old)]:
+                appended += new[len(old) :]
+            else:
+                deleted += old
+                appended += new
+    changes = (
+        TableChange(
+            FILTER, edits=tuple(Edit("-A", rule.chain, rule.spec) for rule in appended if rule.table == FILTER)
+        ),
+        TableChange(
+            NAT,
+            edits=(
+                *(Edit("-D", rule.chain, rule.spec) for rule in deleted if rule.table == NAT),
+                *(Edit("-A", rule.chain, rule.spec) for rule in appended if rule.table == NAT),
+            ),
+        ),
+        TableChange(FILTER, edits=tuple(Edit("-D", rule.chain, rule.spec) for rule in deleted if rule.table == FILTER)),
+    )
+    return tuple(change for change in changes if change)
+
+
 def appended_and_deleted(present: Present, change: Change) -> Present | None:
     """What the tables are after `change`; None where it does more than append rules and delete those that are there."""
     tables = {table: dict(chains) for table, chains in present.items()}

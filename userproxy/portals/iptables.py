@@ -11,7 +11,15 @@ import structlog
 
 from userproxy.errors import KernelToolError, ObjectError
 from userproxy.model import IPFamily, LocalTraffic, PortalBinding, PortalSync, ServicePortName
-from userproxy.portals.changes import Change, Group, Present, appended_and_deleted, difference, removal
+from userproxy.portals.changes import (
+    Change,
+    Group,
+    Present,
+    appended_and_deleted,
+    difference,
+    removal,
+    replacement,
+)
 from userproxy.portals.features import adapted, adapted_jumps
 from userproxy.portals.host import HostAddress
 from userproxy.portals.isolation import Groups, Refusals, Search, standing
@@ -28,6 +36,9 @@ from userproxy.portals.writer import ConflictError, Writer, is_small
 log = structlog.get_logger()
 
 T = TypeVar("T")
+
+Changed = Sequence[tuple[Group, Group]]
+"""Rules of service ports, each before and after a change."""
 
 _NOBODY = LocalTraffic()
 
@@ -61,6 +72,8 @@ class IptablesDriver:
         self._bindings: dict[ServicePortName, PortalBinding] = {}
         self._rendered: dict[ServicePortName, tuple[Rule, ...]] = {}
         self._rendered_for: tuple[str, LocalTraffic] | None = None
+        self._stands = False
+        """Whether the last sync has ended well."""
         self._rule_counts: Counter[str] = Counter()
         self._refusals = Refusals()
 
@@ -133,6 +146,9 @@ class IptablesDriver:
         verify: bool,
     ) -> PortalSync:
         self.ownership.check()
+        # Where the last sync went wrong, or some rules were refused, what stands is not what was rendered.
+        follows, self._stands = self._stands and not self._refusals.reasons, False
+        before = {name: self._rendered.get(name, ()) for name in (*gone, *(each.name for each in bindings))}
         for name in gone:
             self._bindings.pop(name, None)
             self._replace(name, None)
@@ -145,7 +161,9 @@ class IptablesDriver:
         self._rendered_for = host_ip, local_traffic
         for binding in self._bindings.values() if everything else bindings:
             self._replace(binding.name, self._rules(binding, host_ip, local_traffic))
-        differed = self._converge(self._rendered, verify=verify)
+        changed = [(old, self._rendered.get(name, ())) for name, old in before.items()]
+        differed = self._converge(self._rendered, changed if follows and not everything else None, verify=verify)
+        self._stands = True
         if self._others is not None:
             self._others.look(again=verify)
         return PortalSync(differed, self._refusals.reasons)
@@ -165,14 +183,14 @@ class IptablesDriver:
             self._refusals.refuse(binding.name, (), str(error))
             return ()
 
-    def _converge(self, groups: Groups, *, verify: bool) -> bool:
-        """Writes all of `groups` that the tables take."""
+    def _converge(self, groups: Groups, changed: Changed | None, *, verify: bool) -> bool:
+        """Writes all of `groups` that the tables take. What is `changed` is all that does not stand, if it is known."""
         tables = self._opened()
         if verify and tables.probe.due:
             tables.probe.look()
         admitted = self._refusals.admitted(groups, verify=verify)
         try:
-            differed = tables.converge(admitted.values(), verify=verify)
+            differed = tables.converge(admitted.values(), None if self._refusals.reasons else changed, verify=verify)
         except ConflictError as error:
             log.info("iptables refuses rules: looking for those to leave out", reason=str(error))
             admitted, differed = self._isolate(tables, admitted, error), True
@@ -233,8 +251,10 @@ class Tables:
             self._bulk.apply(change)
         self._standing = appended_and_deleted(present, change)
 
-    def converge(self, groups: Collection[Group], *, verify: bool) -> bool:
+    def converge(self, groups: Collection[Group], changed: Changed | None = None, *, verify: bool) -> bool:
         """Writes what differs until nothing does. One conflict with another program is forgiven.
+
+        `changed` are the groups that are others than when this last ended, each after what it was, if that is known.
 
         True if the tables were read, and differed.
 
@@ -243,7 +263,12 @@ class Tables:
         groups = self._adapted(groups)
         standing, self._standing = self._standing, None
         if not verify and standing is not None:
-            self._standing = self._converged(standing, groups)
+            if changed is None:
+                change = self._difference(standing, groups)
+            else:
+                olds, news = zip(*changed, strict=True) if changed else ((), ())
+                change = replacement(zip(self._adapted(olds), self._adapted(news), strict=True))
+            self._standing = self._converged(standing, change)
         if self._standing is not None:
             return False
         self._standing, differed = self._read_back(groups)
@@ -258,9 +283,8 @@ class Tables:
         jumps = adapted_jumps(jump_rules(), self.probe.missing)
         return difference(present, groups, jumps=jumps, shared=self._shared)
 
-    def _converged(self, standing: Present, groups: Collection[Group]) -> Present | None:
-        """What stands after a small change to `standing`; None if the change is not small, or is refused."""
-        change = self._difference(standing, groups)
+    def _converged(self, standing: Present, change: Change) -> Present | None:
+        """What stands after a small `change` to `standing`; None if it is not small, or is refused."""
         if not change:
             return standing
         after = appended_and_deleted(standing, change)
