@@ -33,6 +33,9 @@ class PortClaims:
     def __init__(self, family: IPFamily) -> None:
         self._family = family
         self._sockets: dict[Claim, socket.socket] = {}
+        self._by_port: dict[tuple[Protocol, int], dict[str, socket.socket]] = {}
+        self._inodes: dict[int, int] = {}
+        """Of each socket, by its descriptor."""
         self._told = ""
 
     @property
@@ -53,14 +56,22 @@ class PortClaims:
                 f"{_named(ip, protocol, port)} cannot be claimed: userproxy forwards TCP and UDP"
             )
         try:
-            self._sockets[ip, protocol, port] = self._bound(ip, protocol, port)
+            bound = self._bound(ip, protocol, port)
         except OSError as error:
             raise PortUnavailableError(f"{_named(ip, protocol, port)} cannot be claimed: {_why(error)}") from error
+        self._sockets[ip, protocol, port] = bound
+        self._by_port.setdefault((protocol, port), {})[ip] = bound
+        self._inodes[bound.fileno()] = os.fstat(bound.fileno()).st_ino
 
     def release(self, ip: str, protocol: Protocol, port: int) -> None:
         """Gives the port back. A port that is not held is no error."""
         held = self._sockets.pop((ip, protocol, port), None)
         if held is not None:
+            siblings = self._by_port[protocol, port]
+            del siblings[ip]
+            if not siblings:
+                del self._by_port[protocol, port]
+            del self._inodes[held.fileno()]
             held.close()
 
     async def taken(self, ports: Collection[Claim]) -> frozenset[Claim]:
@@ -70,7 +81,7 @@ class PortClaims:
         """
         if not ports:
             return frozenset()
-        own = {os.fstat(held.fileno()).st_ino for held in self._sockets.values()}
+        own = set(self._inodes.values())
         try:
             found = await asyncio.to_thread(listened_on, self._family, ports, own)
         except OSError as error:
@@ -95,7 +106,7 @@ class PortClaims:
 
     def _bound(self, ip: str, protocol: Protocol, port: int) -> socket.socket:
         family, everywhere = _FAMILIES[self._family]
-        siblings = [held for (_, *rest), held in self._sockets.items() if rest == [protocol, port]]
+        siblings = list(self._by_port.get((protocol, port), {}).values())
         claim = socket.socket(family, _TYPES[protocol])
         try:
             if family is socket.AF_INET6:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 import structlog
 
 from userproxy.model import LocalTraffic, PortalBinding, PortalKind, PortalSync, ServicePortName, Verdict
+from userproxy.pace import Pace
 
 log = structlog.get_logger()
 
@@ -36,6 +37,7 @@ class NoPortals:
         verify: bool = True,  # noqa: ARG002 - a driver's signature
     ) -> PortalSync:
         """Log where each service port that is new, or has moved, can be dialled, and instead of what."""
+        pace = Pace()
         for name in gone:
             self._known.pop(name, None)
         for binding in bindings:
@@ -50,6 +52,7 @@ class NoPortals:
                         address=f"{self._host}:{port}",
                         instead_of=portals,
                     )
+            await pace.keep()
         return PortalSync()
 
     async def local_ports(self) -> Mapping[ServicePortName, tuple[int, ...]]:
