@@ -718,6 +718,17 @@ async def test_a_listener_is_nobodys_endpoint(bench: Bench) -> None:
     await exchange(bench.client(), successor)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.2", "0.0.0.0"])
+async def test_a_listener_at_all_addresses_is_an_endpoint_at_none(bench: Bench, address: str) -> None:
+    listener, backend = bench.listen("wide", DatagramSocket("0.0.0.0", 0)), bench.backend()
+    snapshot = Snapshot(listener.name, Verdict.SERVE, (Endpoint(address, listener.port), endpoint(backend)))
+    listener.balancer.update(snapshot)
+    listener.follow(snapshot)
+    for _ in range(3):
+        await exchange(bench.client(listener), backend)
+    assert listener.statistics.accepted == listener.statistics.datagrams_up == 3
+
+
 def test_a_port_that_cannot_be_had_back_is_asked_for_once_a_second_and_said_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

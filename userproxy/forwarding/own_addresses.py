@@ -11,7 +11,7 @@ Address = IPv4Address | IPv6Address
 
 
 class OwnAddresses:
-    """Where the TCP listeners of this process listen.
+    """Where the listeners of one protocol in this process listen.
 
     ``endpoint in own`` costs a look at its port, unless that is also a listener's: only then the kernel is asked
     whether the endpoint's address is one of this node.

@@ -23,6 +23,7 @@ from userproxy.forwarding.datagrams import (
 )
 from userproxy.forwarding.descriptors import DescriptorBudget, is_shortage
 from userproxy.forwarding.flows import STREAM_AFTER, Flow, FlowQuota, FlowTable, idle_limits
+from userproxy.forwarding.own_addresses import OwnAddresses
 from userproxy.forwarding.poller import READABLE, Handler, Owner, Poller
 from userproxy.model import Endpoint, IPFamily, ListenerName, Snapshot, Verdict
 from userproxy.routing.balancer import Balancer
@@ -190,7 +191,7 @@ class UdpPlane:
         self.options = options
         self.quota = FlowQuota[UdpFlow](options.flow_limit, options.flow_limit_per_listener)
         self.listeners: set[UdpListener] = set()
-        self._ports: set[tuple[IPFamily, int]] = set()
+        self._own = OwnAddresses()
         self._boxes: dict[IPFamily, tuple[Inbox, Outbox]] = {}
         self._last_shortage = float("-inf")
         self.evicted = 0
@@ -217,23 +218,21 @@ class UdpPlane:
     def add(self, listener: "UdpListener") -> None:
         """Take in a listener that is new."""
         self.listeners.add(listener)
-        self._ports.add((listener.name.family, listener.port))
+        self._own.add(listener.name.family, listener.host, listener.port)
 
     def discard(self, listener: "UdpListener") -> None:
         """Forget a listener that is closed."""
         self.listeners.discard(listener)
-        self._ports.discard((listener.name.family, listener.port))
+        self._own.discard(listener.name.family, listener.port)
 
-    def connect(self, endpoint: Endpoint, family: IPFamily) -> SocketType:
+    def connect(self, endpoint: Endpoint) -> SocketType:
         """A socket for a flow to `endpoint`. Raises OSError, also where that is a listener of ours.
 
-        A datagram would go round for ever. The kernel writes to an address of this node from that same address.
+        A datagram would go round for ever.
         """
-        sock = start_flow(endpoint)
-        if (family, endpoint.port) in self._ports and sock.getsockname()[0] == endpoint.ip:
-            sock.close()
+        if endpoint in self._own:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        return sock
+        return start_flow(endpoint)
 
     def shut_down(self) -> None:
         """Close all listeners and let go of everything."""
@@ -329,7 +328,7 @@ class UdpFlow(Flow):
                 break
             self.tried += (endpoint,)
             try:
-                sock = listener.plane.connect(endpoint, listener.name.family)
+                sock = listener.plane.connect(endpoint)
             except OSError as error:
                 if is_shortage(error) or isinstance(error, BlockingIOError):  # EAGAIN: there is no local port left
                     listener.plane.note_shortage(listener, "the kernel gives no socket or port")
@@ -434,6 +433,7 @@ class UdpListener:
         self.name = name
         self.balancer = balancer
         self.statistics = statistics
+        self.host = sock.getsockname()[0]
         self.port = sock.port
         self.descriptor = sock.fileno()
         self.now = plane.loop.time
