@@ -1,7 +1,9 @@
 """What clients notice of a restart: with a successor that waits, without any, and after a kill."""
 
+import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -235,3 +237,45 @@ def test_endpoints_that_change_during_a_drain_cost_no_connection(lab: Lab) -> No
         kept.ask()
         kept.close()
         assert old.wait(20) == 0
+
+
+def test_cleanup_waits_for_the_end_of_a_stop(lab: Lab) -> None:
+    old = serve(lab, "--drain-timeout", "60s", "--at-stop", "leave")
+    with KeptConnection(lab.client, WEB) as kept:
+        kept.ask()
+        old.signal(signal.SIGTERM)
+        old.wait_log("Stopping")
+        refused = lab.node.userproxy("cleanup", check=False)
+        assert refused.returncode == 1
+        assert "being stopped still serves clients" in refused.stderr
+        kept.ask()
+        kept.close()
+        assert old.wait(20) == 0
+    assert lab.node.userproxy("cleanup").returncode == 0
+    lab.node.wait_for_no_rules()
+
+
+def test_a_successor_that_is_killed_while_it_writes_leaves_clients_to_the_old_process(lab: Lab, tmp_path: Path) -> None:
+    old = serve(lab, "--drain-timeout", "60s")
+    with SteadyClient(lab.client, WEB) as client, KeptConnection(lab.client, WEB) as kept:
+        kept.ask()
+        hung = lab.node.start_userproxy(*QUICK, env=hanging(tmp_path))
+        old.signal(signal.SIGTERM)
+        eventually((tmp_path / "hung").exists, 20, "the successor writes its rules")
+        hung.kill()
+        client.go_on(50)
+        kept.ask()
+        lab.node.start_userproxy(*QUICK)
+        old.wait_log("A successor's rules stand", 20)
+        kept.close()
+        assert old.wait(20) == 0
+        client.go_on(50)
+    assert client.failures == []
+
+
+def hanging(directory: Path) -> dict[str, str]:
+    """The environment of a process none of whose writes ends; `hung` is in the directory once one has begun."""
+    for name in (f"{stem}{kind}-restore" for stem in ("iptables", "ip6tables") for kind in ("", "-nft", "-legacy")):
+        (directory / name).write_text(f"#!/bin/sh\ntouch {directory}/hung\nexec sleep 60\n")
+        (directory / name).chmod(0o755)
+    return {"PATH": f"{directory}:{os.environ['PATH']}"}

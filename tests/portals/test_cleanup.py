@@ -1,5 +1,6 @@
 """What a cleanup removes, what it leaves, and what it says."""
 
+import asyncio
 import os
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from tests.portals.test_iptables import kernel, with_foreign_rules
 from userproxy.model import IPFamily
 from userproxy.portals import variant
 from userproxy.portals.cleanup import Cleaned, cleanup_all
-from userproxy.portals.ownership import OwnedError, Ownership
+from userproxy.portals.ownership import OwnedError, Ownership, Succession
 from userproxy.portals.rules import CHAINS
 from userproxy.portals.variant import installed, legacy_tables
 
@@ -107,3 +108,17 @@ def test_cleanup_leaves_the_rules_of_a_userproxy_that_runs_unless_it_is_forced(n
     network.shell("iptables-nft", "-t", "nat", "-N", "KUBE-PORTALS-HOST")
     assert network.run(cleanup_all).said
     network.run(Ownership(IPFamily.IPV4).take)
+
+
+def test_cleanup_leaves_the_rules_while_a_stop_still_serves_clients_by_them(network: Network) -> None:
+    network.shell("iptables-nft", "-t", "nat", "-N", "KUBE-PORTALS-HOST")
+
+    async def scenario() -> None:
+        async with asyncio.TaskGroup() as group:
+            leaving = group.create_task(Succession(IPFamily.IPV6).watch(), name="leaving")
+            with pytest.raises(OwnedError, match="being stopped still serves clients by its IPv6 portals"):
+                await asyncio.to_thread(cleanup_all)
+            leaving.cancel()
+        assert (await asyncio.to_thread(cleanup_all)).said
+
+    network.run_loop(scenario)

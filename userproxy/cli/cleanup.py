@@ -16,8 +16,8 @@ from userproxy.cli.errors import FAILED, exit_on_usage_error
 def cleanup(*, force: bool = False) -> None:
     """Remove every rule and chain of userproxy, in both iptables variants, and say what was removed.
 
-    Where userproxy runs on this node nothing is touched, and the exit code is 1; so it is where something cannot be
-    read or removed.
+    Where userproxy runs on this node, also one that is being stopped and still serves, nothing is touched, and the exit
+    code is 1; so it is where something cannot be read or removed.
     """
     import structlog
 
@@ -31,7 +31,9 @@ def cleanup(*, force: bool = False) -> None:
     try:
         cleaned = cleanup_all(force=force)
     except OwnedError as error:
-        hint = "stop it first; --force takes its rules away all the same, and nobody is served until it repairs them"
+        hint = (
+            "stop it and let that end; --force takes its rules all the same, and nobody is served until it repairs them"
+        )
         raise KernelToolError(f"nothing was removed, because {error}: {hint}") from error
     for text in cleaned.said:
         click.echo(text)

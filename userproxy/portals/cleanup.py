@@ -9,7 +9,7 @@ from msgspec import Struct
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
 from userproxy.portals.iptables import Tables
-from userproxy.portals.ownership import Ownership
+from userproxy.portals.ownership import OwnedError, Ownership
 from userproxy.portals.privileges import may_write_rules
 from userproxy.portals.programs import kernel_lacks_it
 from userproxy.portals.rules import CHAINS
@@ -32,8 +32,9 @@ def cleanup_all(*, force: bool = False) -> Cleaned:
     """Remove our rules and chains of both families from both variants. Blocking.
 
     A variant that the kernel lacks is told of and passed over; a machine without ip6tables or without IPv6 is passed
-    over in silence. Raises OwnedError where a userproxy runs whose rules they are, and nothing is touched then; with
-    `force` they are removed all the same. Raises KernelToolError where rules cannot be touched at all.
+    over in silence. Raises OwnedError where a userproxy runs whose rules they are, or one is being stopped that still
+    serves clients by them, and nothing is touched then; with `force` they are removed all the same. Raises
+    KernelToolError where rules cannot be touched at all.
     """
     if not may_write_rules():
         raise KernelToolError("rules can be read and removed only with CAP_NET_ADMIN, which this process does not have")
@@ -50,6 +51,8 @@ def _owned(family: IPFamily) -> Iterator[None]:
     ownership = Ownership(family)
     ownership.take()
     try:
+        if ownership.is_watched():
+            raise OwnedError(f"a userproxy that is being stopped still serves clients by its {family} portals")
         yield
     finally:
         ownership.release()

@@ -7,9 +7,11 @@ in whatever way. Whoever has given it up connects, too, and is told by one byte 
 
 import asyncio
 import os
+import select
 import socket
 import struct
 import time
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -24,6 +26,7 @@ _CREDENTIALS = struct.Struct("=iII")  # struct ucred, linux/socket.h
 
 _GRACE_SECONDS: Final = 1.0
 _LOOK_EVERY: Final = 0.02
+_WATCHED_SECONDS: Final = 0.3
 _PAUSE_SECONDS: Final = 1.0
 """After accept(2) has failed, for want of descriptors mostly."""
 
@@ -68,6 +71,19 @@ class Ownership:
                 f"another userproxy keeps the {self._family} portals of this node, and there can be but one"
             )
         self._given_up = False
+
+    def is_watched(self) -> bool:
+        """Whether somebody who gave it up still serves clients, and so looks again and again for who has it now.
+
+        For whoever has taken it and hears no contenders. Blocks for a third of a second if there is nobody.
+        """
+        deadline = time.monotonic() + _WATCHED_SECONDS
+        while self._held is not None and (left := deadline - time.monotonic()) > 0:
+            if select.select([self._held], [], [], left)[0]:
+                with suppress(OSError), self._held.accept()[0] as watching:
+                    if _user(watching) == os.geteuid():
+                        return True
+        return False
 
     def check(self) -> None:
         """Raises OwnedError from when it is given up until it is taken again: what stands is another one's."""
