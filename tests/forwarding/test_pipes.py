@@ -1,6 +1,8 @@
 """Pipes are few, lent empty, counted, and taken away where they are of no use."""
 
 import asyncio
+import errno
+import fcntl
 import os
 from collections.abc import AsyncIterator
 
@@ -68,6 +70,68 @@ async def test_closing_gives_the_descriptors_back() -> None:
     assert open_descriptors() == before + 2
     pool.close()
     assert open_descriptors() == before
+
+
+def left(budget: DescriptorBudget) -> int:
+    """How many descriptors may still be taken, found out by taking them."""
+    count = 0
+    while budget.take(1):
+        count += 1
+    budget.give(count)
+    return count
+
+
+async def test_a_pipe_counts_as_two_descriptors_until_it_is_closed() -> None:
+    budget = DescriptorBudget(asyncio.get_running_loop(), open_descriptors() + RESERVE + 10)
+    pool = PipePool(budget, Clock())
+    pipe = pool.borrow()
+    assert pipe is not None
+    assert left(budget) == 8
+    pool.give_back(pipe)
+    assert left(budget) == 8
+    pool.close()
+    assert left(budget) == 10
+
+
+async def test_the_last_two_descriptors_make_a_pipe() -> None:
+    pool = await a_pool(free=2)
+    pipe = pool.borrow()
+    assert pipe is not None
+    pool.give_back(pipe)
+    pool.close()
+
+
+async def test_where_the_kernel_makes_none_nothing_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_flags: int) -> tuple[int, int]:
+        raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+
+    budget = DescriptorBudget(asyncio.get_running_loop(), open_descriptors() + RESERVE + 10)
+    monkeypatch.setattr(os, "pipe2", refuse)
+    assert PipePool(budget, Clock()).borrow() is None
+    assert left(budget) == 10
+
+
+async def test_over_the_users_quota_a_small_pipe_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> int:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    pool = await a_pool()
+    pipe = pool.borrow()
+    assert pipe is not None
+    pipe.fill = os.write(pipe.write_end, b"small")
+    pool.give_back(pipe)
+
+
+async def test_a_pipe_blocks_nobody_and_is_no_childs() -> None:
+    pool = await a_pool()
+    pipe = pool.borrow()
+    assert pipe is not None
+    for end in (pipe.read_end, pipe.write_end):
+        assert not os.get_blocking(end)
+        assert not os.get_inheritable(end)
+    pool.give_back(pipe)
+    pool.close()
 
 
 class Crowd:
