@@ -1,6 +1,7 @@
 """Who moves much at once lets the others go first."""
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
@@ -101,6 +102,45 @@ async def test_nobody_moves_more_than_a_turn_at_once(
     await _watch(look, lambda: bulk.relay.bytes_up == MUCH)
     assert len(moved) > 2
     assert max(after - before for before, after in pairwise(moved)) < 2 * PIPE_BYTES
+
+
+@pytest.mark.parametrize("with_pipes", [True, False])
+async def test_nobody_is_read_for_ever_who_writes_little_as_fast_as_it_is_passed_on(
+    context: RelayContext, wire: Wires, monkeypatch: pytest.MonkeyPatch, *, with_pipes: bool
+) -> None:
+    if not with_pipes:
+        context.pipes.borrow = lambda: None  # type: ignore[method-assign] # all are lent
+    bulk, more = wire(), 1000
+    upward = bulk.relay._upward
+    splice, send = os.splice, upward._send
+
+    def another() -> None:
+        nonlocal more
+        if more:
+            more -= 1
+            bulk.client.send(b"x")
+
+    def splice_and_get_more(source: int, sink: int, count: int, flags: int) -> int:
+        if sink == upward._sink.fileno():
+            another()
+        return splice(source, sink, count, flags=flags)
+
+    def send_and_get_more(data: memoryview) -> int:
+        another()
+        return send(data)
+
+    monkeypatch.setattr(os, "splice", splice_and_get_more)
+    upward._send = send_and_get_more  # type: ignore[assignment] # of all its forms one is used
+    bulk.start()
+    bulk.client.send(bytes(BUFFER_BYTES))
+    turns = [more]
+
+    def look() -> None:
+        if more < turns[-1]:
+            turns.append(more)
+
+    await _watch(look, lambda: bulk.relay.bytes_up == BUFFER_BYTES + 1000)
+    assert max(before - after for before, after in pairwise(turns)) < 200
 
 
 async def _watch(look: Callable[[], None], until: Callable[[], bool]) -> None:

@@ -15,6 +15,9 @@ BUFFER_BYTES: Final = 64 * 1024
 _TURN_BYTES: Final = PIPE_BYTES
 """What one direction may move before the other connections get their turn."""
 
+_TURN_MOVES: Final = 64
+"""How often it may read for that: a sender of small messages can write as fast as they are passed on."""
+
 _A_MESSAGE: Final = select.EPOLLIN | select.EPOLLOUT
 """The events of a socket that has something to say, takes more, and has not come to its end."""
 
@@ -151,7 +154,7 @@ class Direction:
         """
         view = self._view
         moved = 0
-        while True:
+        for _ in range(_TURN_MOVES):
             if self._pipe is not None:
                 if self._splice(self._pipe):
                     return not self.blocked
@@ -186,6 +189,7 @@ class Direction:
                 self._slacken()
                 return False
             size, sent = NOT_READ, 0
+        return True
 
     def flush(self) -> bool:
         """Send what waits. True if all of it went, and reading may go on. Raises OSError as `pump`."""
@@ -254,7 +258,7 @@ class Direction:
         At urgent data splice(2) says what it says of an empty socket, or of an ended one.
         """
         moved = 0
-        while moved < _TURN_BYTES:
+        for _ in range(_TURN_MOVES):
             try:
                 size = os.splice(self._source.fileno(), pipe.write_end, _TURN_BYTES, flags=_SPLICE_FLAGS)
             except BlockingIOError:
@@ -266,8 +270,8 @@ class Direction:
             moved += size
             pipe.fill += size
             self._drain_pipe(pipe)
-            if self.blocked:
-                return True
+            if self.blocked or moved >= _TURN_BYTES:
+                break
         return True
 
     def _drain_pipe(self, pipe: Pipe) -> None:
