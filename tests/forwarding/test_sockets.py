@@ -5,6 +5,7 @@ import itertools
 import resource
 import select
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Self
@@ -14,7 +15,17 @@ import pytest
 from tests.forwarding.conftest import LOOPBACK, LOOPBACK_6
 from userproxy.demo.hosts import Host
 from userproxy.errors import PortUnavailableError
-from userproxy.forwarding.sockets import ListeningSocket, family_of, is_direct, start_dial
+from userproxy.forwarding.sockets import (
+    ListeningSocket,
+    family_of,
+    has_connection,
+    has_source_address,
+    is_direct,
+    quiet_seconds,
+    reset_on_close,
+    start_dial,
+    unacknowledged,
+)
 from userproxy.model import Endpoint, Verdict
 
 SERVE, REJECT, DROP = Verdict.SERVE, Verdict.REJECT, Verdict.DROP
@@ -249,3 +260,89 @@ def test_without_connection_tracking_every_client_is_direct() -> None:
             client = accept(sock)
             stack.callback(client.close)
             assert is_direct(client, sock.port)
+
+
+@contextmanager
+def connected(host: str) -> Iterator[tuple[socket.SocketType, socket.SocketType]]:
+    """Both ends of a connection."""
+    with listening(host) as sock, Client(host, sock.port) as client:
+        assert client.answer() is SERVE
+        peer, _ = sock.accept_client()
+        with closing(peer):
+            yield client.socket, peer
+
+
+@both_families
+def test_a_dial_may_be_bound_to_a_port(host: str) -> None:
+    port = free_port(host)
+    with listening(host) as sock:
+        backend, error = start_dial(Endpoint(host, sock.port), port)
+        with closing(backend):
+            assert error in {0, errno.EINPROGRESS}
+            assert backend.getsockname()[1] == port
+            assert not backend.getblocking()
+            second, taken = start_dial(Endpoint(host, sock.port), port)
+            second.close()
+            assert taken == errno.EADDRNOTAVAIL, "it is in use towards this very endpoint"
+
+
+@both_families
+def test_somebody_who_waits_to_be_accepted_is_seen_without_being_accepted(host: str) -> None:
+    with listening(host) as sock:
+        assert not has_connection(sock)
+        with Client(host, sock.port) as client:
+            assert client.answer() is SERVE
+            assert has_connection(sock)
+            sock.accept_client()[0].close()
+            assert not has_connection(sock)
+
+
+@both_families
+def test_a_socket_that_is_to_reset_does_so_and_drops_what_is_unsent(host: str) -> None:
+    with connected(host) as (client, peer):
+        reset_on_close(peer)
+        peer.close()
+        select.select([client], [], [], 10)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+@both_families
+def test_what_the_peer_has_not_acknowledged_is_counted(host: str) -> None:
+    with connected(host) as (client, peer):
+        assert unacknowledged(client) == 0
+        while True:
+            try:
+                client.send(bytes(65_536))
+            except BlockingIOError:
+                break
+        held = unacknowledged(client)
+        assert held > 65_536
+        deadline = time.monotonic() + 10
+        while unacknowledged(client):
+            assert time.monotonic() < deadline
+            select.select([peer], [], [], 1)
+            peer.recv(1 << 20)
+
+
+@both_families
+def test_how_long_a_connection_has_been_quiet_in_each_direction(host: str) -> None:
+    with connected(host) as (client, peer):
+        time.sleep(0.3)  # what is measured here is time
+        client.send(b"x")
+        select.select([peer], [], [], 10)
+        heard, told = quiet_seconds(client)
+        assert 0.25 <= heard < 10
+        assert told < heard - 0.2
+        heard, told = quiet_seconds(peer)
+        assert 0.25 <= told < 10
+        assert heard < told - 0.2
+
+
+@pytest.mark.usefixtures("root")
+def test_a_node_may_have_no_address_to_reach_an_endpoint_from() -> None:
+    with Host("node") as host:
+        host.ip_batch(["addr del ::1/128 dev lo", "route add 2001:db8::/64 dev lo"])
+        assert not host.inside(has_source_address, Endpoint("2001:db8::1", 80))
+        assert host.inside(has_source_address, Endpoint("127.0.0.1", 80))
+        assert host.inside(has_source_address, Endpoint("192.0.2.1", 80)), "without a route it is another error"
