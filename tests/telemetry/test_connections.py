@@ -294,6 +294,32 @@ async def test_a_request_behind_another_is_not_answered() -> None:
         assert answer.count(b"HTTP/1.1 200 ") == 1
 
 
+async def half_closed(bench: Bench, request: bytes) -> bytes:
+    """All that a client gets who shuts its side down when it has asked."""
+    client = await bench.connect()
+    await client.send(request)
+    client.socket.shutdown(socket.SHUT_WR)
+    answer = b""
+    while part := await client.receive():
+        answer += part
+    return answer
+
+
+async def test_a_client_that_shuts_its_side_down_gets_its_answer_and_the_end() -> None:
+    async def slow(_request: web.BaseRequest) -> web.Response:
+        await asyncio.sleep(0.02)
+        return web.Response(text="slow")
+
+    for answer, text in ((ok, b"ok"), (slow, b"slow")):
+        async with opened(answer=answer) as bench:
+            for version in (b"1.0", b"1.1"):
+                got = await half_closed(bench, PROBE.replace(b"1.1", version))
+                assert got.startswith(b"HTTP/%b 200 OK\r\n" % version)
+                assert got.endswith(b"\r\n\r\n" + text)
+            assert await half_closed(bench, PROBE[:-4]) == b""
+            await eventually(lambda: not len(bench.budget))
+
+
 async def test_nobody_is_answered_as_fast_as_he_can_ask() -> None:
     async with opened() as bench:
         client = await bench.connect()

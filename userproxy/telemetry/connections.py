@@ -250,6 +250,12 @@ class _Connection(web.RequestHandler):
         elif kept + len(data) >= _HEAD_BYTES:
             self._refuse(431)
 
+    def eof_received(self) -> bool:  # type: ignore[override] # asyncio allows it
+        """Whoever has said all and asked something is still answered, as Go has it."""
+        if self._answering:
+            self.close()
+        return self._answering
+
     def _pass_on(self, end: int, *, surplus: bool) -> None:
         head = bytes(self._head[:end])
         self._head.clear()
