@@ -17,5 +17,9 @@ class PortUnavailableError(UserproxyError):
     """A local port cannot be had, because another program or another Service holds it."""
 
 
+class OutOfDescriptorsError(PortUnavailableError):
+    """A local port cannot be had, because the limit of open files leaves no descriptor for it."""
+
+
 class KernelToolError(UserproxyError):
     """iptables, nft or the kernel behind them refused: whoever runs the node must act."""

@@ -323,6 +323,7 @@ class ProblemKind(StrEnum):
     BAD_ANNOTATION = "bad annotation"
     HEALTH_CHECK = "health check"
     PORTALS_REFUSED = "portals refused"
+    OUT_OF_DESCRIPTORS = "out of descriptors"
 
 
 class Problem(Struct, frozen=True, gc=False):

@@ -8,9 +8,12 @@ import pytest
 
 from tests.lab.cluster import Lab
 from tests.lab.manifests import Port
+from tests.lab.probes import get
 from userproxy.demo.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.parametrize("lab", ["manifests", "api"], indirect=True)]
+
+HEALTHZ = ("127.0.0.1", 10256)
 
 CLIENTS = """
 import asyncio, json, sys
@@ -123,4 +126,30 @@ def test_nine_hundred_idle_clients_of_one_service_are_not_noticed_by_others(lab:
         hoard.wait()
     assert proxy.running
     eventually(lambda: proxy.descriptors() < 200, 30, "what the hoarder had is closed")
+    assert proxy.terminate() == 0
+
+
+def test_more_services_than_descriptors_leave_room_for_the_connections_of_those_that_are_served(lab: Lab) -> None:
+    for pod in lab.pods:
+        pod.serve_python(ECHO_AND_STAY)
+    for number in range(500):
+        lab.manifests.service(f"s{number:03}", cluster_ip=f"10.96.{1 + number // 250}.{1 + number % 250}")
+        lab.manifests.slice(f"s{number:03}", lab.pods[:1], ports=[Port(80)])
+    proxy = lab.node.start_userproxy(most_files=512)
+    lab.node.wait_for_rules("default/s000")
+    eventually(lambda: "warnings" in get(lab.node, HEALTHZ, "/healthz").body, 30, "/healthz says what is not served")
+    (warning,) = get(lab.node, HEALTHZ, "/healthz").body["warnings"]
+    not_served = int(warning.split()[0])
+    assert "the limit of open files is too low" in warning
+    assert 250 < not_served < 400
+    rules = "".join(lab.node.wait_for_rules("default/s000"))
+    served = [n for n in range(500) if f"/s{n:03}" in rules]
+    with ExitStack() as stack:
+        for number in range(40):
+            ip = f"10.96.{1 + served[number] // 250}.{1 + served[number] % 250}"
+            client = stack.enter_context(lab.client.connect((ip, 80), 2))
+            client.sendall(b"x")
+            assert client.recv(1) == b"x"
+    refusals = [record for record in proxy.records if record["level"] == "warning" and "open files" in record["event"]]
+    assert 2 <= len(refusals) <= 12, "a few are named, and how many more there are"
     assert proxy.terminate() == 0

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, echo, eventually, named, open_bench
 from userproxy.demo.hosts import Host
-from userproxy.errors import PortUnavailableError
+from userproxy.errors import OutOfDescriptorsError, PortUnavailableError
 from userproxy.forwarding import forwarder as forwarder_module
 from userproxy.forwarding.descriptors import open_descriptors
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
@@ -364,8 +364,29 @@ async def test_listeners_leave_half_of_the_reserve_to_the_rest() -> None:
         names = [ListenerName(ServicePortName("default", f"s{n}", "", Protocol.TCP)) for n in range(32)]
         for name in names[:31]:
             bench.forwarder.open(name)
-        with pytest.raises(PortUnavailableError, match="no descriptor is left"):
+        with pytest.raises(OutOfDescriptorsError, match=r"the limit of open files, \d+, leaves 32 to listeners"):
             bench.forwarder.open(names[31])
+
+
+async def test_listeners_and_claims_leave_half_of_all_descriptors_to_connections() -> None:
+    async with open_bench(descriptor_limit=64 + 400) as bench:
+        forwarder = bench.forwarder
+        for name in some_listeners(100):
+            forwarder.open(name)
+        for _ in range(99):
+            forwarder.take_for_port()
+        assert forwarder.room_for_ports == 0
+        with pytest.raises(OutOfDescriptorsError, match="464, leaves 200 to listeners and node ports"):
+            forwarder.open(OTHER)
+        with pytest.raises(OutOfDescriptorsError):
+            forwarder.take_for_port()
+        forwarder.give_port()
+        assert forwarder.room_for_ports == 1
+        forwarder.open(OTHER)
+        forwarder.close(OTHER)
+        for name in some_listeners(100):
+            forwarder.close(name)
+        assert forwarder.room_for_ports == 101
 
 
 EXTERNAL = ListenerName(NAME.service_port, traffic=TrafficClass.EXTERNAL)

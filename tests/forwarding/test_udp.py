@@ -48,7 +48,7 @@ class Bench:
 
     def listen(self, name: str = "dns", sock: DatagramSocket | None = None) -> UdpListener:
         sock = sock or DatagramSocket(LOOPBACK, 0)
-        assert self.plane.budget.take_for_listener()
+        assert self.plane.budget.take_for_port()
         return UdpListener(
             self.plane, listener_name(name, sock.family_name), sock, Balancer(Random(1)), UdpStatistics()
         )

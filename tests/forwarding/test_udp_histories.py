@@ -45,7 +45,7 @@ class Histories(RuleBasedStateMachine):
         self.plane = UdpPlane(self.loop, self.budget, OPTIONS)
         self.listeners: list[UdpListener] = []
         for number in range(LISTENERS):
-            assert self.budget.take_for_listener()
+            assert self.budget.take_for_port()
             name = ListenerName(ServicePortName("default", f"service-{number}", "", Protocol.UDP))
             self.listeners.append(
                 UdpListener(self.plane, name, DatagramSocket("0.0.0.0", 0), Balancer(Random(number)), UdpStatistics())

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from tests.portals.conftest import Network
 from tests.portals.examples import EVERYWHERE
-from userproxy.errors import PortUnavailableError
+from userproxy.errors import OutOfDescriptorsError, PortUnavailableError
 from userproxy.model import IPFamily, Protocol
 from userproxy.portals import claims as claims_module
 from userproxy.portals.claims import PortClaims
@@ -213,3 +213,37 @@ def test_a_claimed_port_resets_connections_that_are_not_redirected(
     network.run(lambda: claims.claim("", Protocol.TCP, NODE_PORT))
     with pytest.raises(ConnectionRefusedError):
         network.run(lambda: socket.create_connection((LOOPBACK[family], NODE_PORT), timeout=5))
+
+
+class Descriptors:
+    """So many are left for claims."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def take_for_port(self) -> None:
+        if not self.left:
+            raise OutOfDescriptorsError("none is left")
+        self.left -= 1
+
+    def give_port(self) -> None:
+        self.left += 1
+
+
+def test_claims_take_their_descriptors_from_what_there_is_for_ports(family: IPFamily) -> None:
+    descriptors = Descriptors(2)
+    claims, other = PortClaims(family, descriptors), PortClaims(family)
+    other.claim(EVERYWHERE[family], Protocol.TCP, NODE_PORT)
+    with pytest.raises(PortUnavailableError, match="another program holds it"):
+        claims.claim(EVERYWHERE[family], Protocol.TCP, NODE_PORT)
+    assert descriptors.left == 2
+    for port in (NODE_PORT + 1, NODE_PORT + 2, NODE_PORT + 2):
+        claims.claim("", Protocol.TCP, port)
+    with pytest.raises(OutOfDescriptorsError):
+        claims.claim("", Protocol.TCP, NODE_PORT + 3)
+    claims.release("", Protocol.TCP, NODE_PORT + 1)
+    claims.release("", Protocol.TCP, NODE_PORT + 1)
+    assert descriptors.left == 1
+    claims.close()
+    other.close()
+    assert descriptors.left == 2

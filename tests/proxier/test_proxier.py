@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 from structlog.testing import capture_logs
 
-from userproxy.errors import KernelToolError, PortUnavailableError
+from userproxy.errors import KernelToolError, OutOfDescriptorsError, PortUnavailableError
 from userproxy.model import (
     EndpointSlice,
     HealthCheck,
@@ -54,6 +54,8 @@ class World:
         self.syncs = 0
         self.held: set[tuple[str, int]] = set()
         self.kept_off: list[int] = []
+        self.room_for_ports = 1_000_000
+        self.openings = 0
         self.taken_by_others: set[int] = set()
         self.listening: set[tuple[str, Protocol, int]] = set()
         self.kernel_refuses = False
@@ -84,6 +86,10 @@ class World:
 
     def open(self, listener: ListenerName, preferred_port: int | None = None, verdict: Verdict = Verdict.REJECT) -> int:
         self.opened_as[listener] = verdict
+        if not self.room_for_ports:
+            raise OutOfDescriptorsError("the limit of open files, 100, leaves 3 to listeners and node ports")
+        self.room_for_ports -= 1
+        self.openings += 1
         if listener.service_port.name == "unlucky":
             raise PortUnavailableError("cannot listen on 0.0.0.0:0: Cannot assign requested address")
         self.open_ports[listener] = preferred_port or max(self.open_ports.values(), default=40_000) + 1
@@ -219,6 +225,31 @@ async def test_listeners_are_told_to_keep_off_node_ports_before_they_open(world:
     world.put(a_service("unlucky", "10.96.0.2", 40_082))
     assert await proxier.sync(verify=False)
     assert sorted(world.kept_off) == [40_080, 40_081, 40_082]
+
+
+async def test_more_service_ports_than_descriptors_are_told_of_briefly_and_tried_again_as_there_is_room(
+    world: World, proxier: Proxier
+) -> None:
+    world.room_for_ports = 3
+    for number in range(100):
+        world.put(a_service(f"s{number:02}", f"10.96.1.{number}"))
+    with capture_logs() as logs:
+        assert await proxier.sync(verify=False)
+        assert await proxier.sync(verify=False)
+    assert (len(world.open_ports), world.openings) == (3, 3)
+    assert {problem.kind for problem in proxier.problems} == {ProblemKind.OUT_OF_DESCRIPTORS}
+    assert len(proxier.problems) == 97
+    warnings = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert len(warnings) == 6
+    assert warnings[0]["event"].endswith(
+        "not served: the limit of open files, 100, leaves 3 to listeners and node ports"
+    )
+    assert warnings[-1]["more"] == 92
+    world.room_for_ports = 50
+    with capture_logs() as logs:
+        assert await proxier.sync(verify=False)
+    assert (len(world.open_ports), len(world.bindings or ()), len(proxier.problems)) == (53, 53, 47)
+    assert len([entry for entry in logs if entry["log_level"] == "info" and "more" in entry]) == 1
 
 
 async def test_a_node_port_that_another_program_holds_is_named_once_and_tried_again(

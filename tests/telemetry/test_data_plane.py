@@ -14,7 +14,11 @@ class DataPlane:
 
 
 async def samples(metrics: Metrics) -> list[str]:
-    return [line for line in (await metrics.render()).decode().splitlines() if line.startswith("userproxy_")]
+    return [
+        line
+        for line in (await metrics.render()).decode().splitlines()
+        if line.startswith(("userproxy_h", "userproxy_e"))
+    ]
 
 
 async def test_what_is_counted_by_protocol_is_shown_from_zero_on() -> None:

@@ -208,3 +208,13 @@ def test_the_rule_as_kube_proxy_words_it(steps: list[tuple[bool, int]], later: i
             waiting.clear()
     now += later
     assert health.healthy(at(now)) is (not waiting or now - min(waiting) < 60)
+
+
+def test_what_the_node_cannot_serve_is_said_in_a_healthy_answer() -> None:
+    health = synced()
+    health.node_seen(Node("node-1"))
+    health.warn(["12 node ports are not served"])
+    for answer in (health.healthz(at(1)), health.livez(at(1))):
+        assert (answer.status, json.loads(answer.body)["warnings"]) == (200, ["12 node ports are not served"])
+    health.warn([])
+    assert "warnings" not in json.loads(health.healthz(at(1)).body)

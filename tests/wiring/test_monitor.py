@@ -1,10 +1,11 @@
 """What a running proxy answers about itself, with both families in it."""
 
 import asyncio
+import json
 
 from userproxy.cluster.store import Changes, Store
 from userproxy.config import Settings
-from userproxy.model import EndpointSlice, IPFamily, Node, Service
+from userproxy.model import EndpointSlice, IPFamily, Node, Problem, ProblemKind, Service
 from userproxy.telemetry.health import Answer
 from userproxy.telemetry.moments import now
 from userproxy.wiring.monitor import Monitor
@@ -69,3 +70,17 @@ async def test_rules_that_cannot_be_written_make_the_node_unhealthy_and_not_the_
 async def test_a_small_limit_of_open_files_leaves_small_budgets() -> None:
     for limit, most in ((1_048_576, 144), (1024, 144), (512, 72), (64, 12)):
         assert Monitor(Settings(), IPFamily, limit).most_connections == most
+
+
+async def test_ports_that_lack_a_descriptor_show_in_metrics_and_health() -> None:
+    bench = Bench()
+    crowded = [Problem(WEB.key, ProblemKind.OUT_OF_DESCRIPTORS, f"port {n}: not served") for n in range(3)]
+    bench.monitor.problems_are([*crowded, Problem(WEB.key, ProblemKind.PORT_CONFLICT, "taken")])
+    lines = (await bench.monitor._metrics.render()).decode().splitlines()
+    assert 'userproxy_problems{kind="out of descriptors"} 3.0' in lines
+    assert 'userproxy_problems{kind="port conflict"} 1.0' in lines
+    (warning,) = json.loads(bench.monitor._health.healthz(now()).body)["warnings"]
+    assert warning.startswith("3 listeners and node ports are not served: the limit of open files")
+    bench.monitor.problems_are([])
+    assert 'userproxy_problems{kind="out of descriptors"} 0.0' in (await bench.monitor._metrics.render()).decode()
+    assert "warnings" not in json.loads(bench.monitor._health.healthz(now()).body)

@@ -17,8 +17,11 @@ PER_CONNECTION = 2
 RESERVE = 64
 """Kept free for everything that is not a connection: files, iptables' pipes, the log."""
 
-_FOR_LISTENERS = RESERVE // 2
-"""What listeners may take of the reserve: connections must not keep a new Service out, nor listeners iptables."""
+_FOR_PORTS = RESERVE // 2
+"""What listeners and claims may take of the reserve: connections must keep no new Service out, nor these iptables."""
+
+_PORTS_PART = 2
+"""Listeners and claims may have half of all: what is served is of no use without connections."""
 
 _RETRY_SECONDS = 0.1
 """How soon to look again after the kernel itself said that there are no more (ENFILE has no wake-up)."""
@@ -81,6 +84,9 @@ class DescriptorBudget:
         self._limit = limit
         self._reserve = RESERVE + kept
         self._mine = 0
+        self._ports = 0
+        self.most_ports = max(_FOR_PORTS, (limit - self._reserve) // _PORTS_PART)
+        """How many listeners and claims there may be."""
         self.free = 0
         """What is left for connections and flows."""
         # By whom, in order; each waits once, however often it asks.
@@ -128,9 +134,22 @@ class DescriptorBudget:
         """Count `count` descriptors as ours, if there are as many left."""
         return self._take(count, self.free)
 
-    def take_for_listener(self) -> bool:
-        """Count a listener's descriptor as ours, if need be from the reserve."""
-        return self._take(1, self.free + _FOR_LISTENERS)
+    def take_for_port(self) -> bool:
+        """Count a listener's or a claim's descriptor as ours, if need be from the reserve; up to their share."""
+        if self._ports >= self.most_ports or not self._take(1, self.free + _FOR_PORTS):
+            return False
+        self._ports += 1
+        return True
+
+    def give_port(self) -> None:
+        """Count a listener's or a claim's descriptor as closed."""
+        self._ports -= 1
+        self.give(1)
+
+    @property
+    def room_for_ports(self) -> int:
+        """How many more listeners and claims there may be now."""
+        return max(0, min(self.most_ports - self._ports, self.free + _FOR_PORTS))
 
     def give(self, count: int) -> None:
         """Count `count` descriptors as closed; whoever waits is called soon."""

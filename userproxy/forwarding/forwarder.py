@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 import structlog
 from msgspec import Struct
 
-from userproxy.errors import PortUnavailableError
+from userproxy.errors import OutOfDescriptorsError, PortUnavailableError
 from userproxy.forwarding.datagrams import DatagramSocket
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import PER_CONNECTION, DescriptorBudget
@@ -194,18 +194,32 @@ class Forwarder:
         listen = self._listen.get(listener.service_port.protocol)
         if listen is None:
             raise PortUnavailableError(f"{listener.service_port.protocol} is not forwarded")
-        if not self._budget.take_for_listener():
-            raise PortUnavailableError("no descriptor is left for its listener")
+        self.take_for_port()
         service = _Service(
             listener, Balancer(self._random, self._affinity_table), self._shares.of(listener.service_port)
         )
         try:
             service.listener = listen(service, preferred_port, verdict)
         except PortUnavailableError:
-            self._budget.give(1)
+            self.give_port()
             raise
         self._services[listener] = service
         return service.listener.port
+
+    @property
+    def room_for_ports(self) -> int:
+        """How many more listeners and claims there may be, which have half of all descriptors."""
+        return self._budget.room_for_ports
+
+    def take_for_port(self) -> None:
+        """Count a descriptor that a port is held with. Raises OutOfDescriptorsError where there is none for it."""
+        if not self._budget.take_for_port():
+            limit, most = self._options.descriptor_limit, self._budget.most_ports
+            raise OutOfDescriptorsError(f"the limit of open files, {limit}, leaves {most} to listeners and node ports")
+
+    def give_port(self) -> None:
+        """A port is no longer held."""
+        self._budget.give_port()
 
     def keep_off(self, port: int) -> None:
         """Have no listener on a port that a Service needs as a node port, from now on."""

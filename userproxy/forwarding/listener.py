@@ -95,7 +95,7 @@ class Listener:
             self._serve_held()
             self._closed = True
             self._accepting = False
-            self._budget.give(1)
+            self._budget.give_port()
             self._poller.close(self._socket)
 
     def abort(self) -> None:

@@ -497,7 +497,7 @@ class UdpListener:
             if self._retry is not None:
                 self._retry.cancel()
             self.statistics.watch(None)
-            self.plane.budget.give(1)
+            self.plane.budget.give_port()
             self.plane.poller.close(self._socket)
 
     def abort(self) -> None:

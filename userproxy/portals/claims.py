@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import socket
+import typing
 from collections.abc import Collection
 from typing import TypeAlias
 
@@ -22,6 +23,16 @@ _FAMILIES = {IPFamily.IPV4: (socket.AF_INET, "0.0.0.0"), IPFamily.IPV6: (socket.
 _TYPES = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 
 
+class Descriptors(typing.Protocol):
+    """Counts what ports are held with, for the limit of open files."""
+
+    def take_for_port(self) -> None:
+        """Raises OutOfDescriptorsError where there is none for it."""
+
+    def give_port(self) -> None:
+        """One is closed."""
+
+
 class PortClaims:
     """Holds ports of one address family: on every address, or on one of the node's.
 
@@ -30,8 +41,9 @@ class PortClaims:
     listening one would collect connections that nobody accepts (kubernetes#43212).
     """
 
-    def __init__(self, family: IPFamily) -> None:
+    def __init__(self, family: IPFamily, descriptors: Descriptors | None = None) -> None:
         self._family = family
+        self._descriptors = descriptors
         self._sockets: dict[Claim, socket.socket] = {}
         self._by_port: dict[tuple[Protocol, int], dict[str, socket.socket]] = {}
         self._inodes: dict[int, int] = {}
@@ -47,7 +59,7 @@ class PortClaims:
         """Takes the port on `ip`, or on every address of the family where `ip` is empty.
 
         It is ours already where it is in `held`. Every address and single ones are claimed independently
-        of each other. Raises PortUnavailableError, also where no interface has `ip`.
+        of each other. Raises PortUnavailableError, also where no interface has `ip`, and OutOfDescriptorsError.
         """
         if (ip, protocol, port) in self._sockets:
             return
@@ -55,9 +67,12 @@ class PortClaims:
             raise PortUnavailableError(
                 f"{_named(ip, protocol, port)} cannot be claimed: userproxy forwards TCP and UDP"
             )
+        if self._descriptors is not None:
+            self._descriptors.take_for_port()
         try:
             bound = self._bound(ip, protocol, port)
         except OSError as error:
+            self._give_port()
             raise PortUnavailableError(f"{_named(ip, protocol, port)} cannot be claimed: {_why(error)}") from error
         self._sockets[ip, protocol, port] = bound
         self._by_port.setdefault((protocol, port), {})[ip] = bound
@@ -73,6 +88,11 @@ class PortClaims:
                 del self._by_port[protocol, port]
             del self._inodes[held.fileno()]
             held.close()
+            self._give_port()
+
+    def _give_port(self) -> None:
+        if self._descriptors is not None:
+            self._descriptors.give_port()
 
     async def taken(self, ports: Collection[Claim]) -> frozenset[Claim]:
         """Those of `ports`, each of one address, on which a program listens now. Nothing is bound to find that out.

@@ -3,11 +3,12 @@
 import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
 import structlog
 from msgspec import Struct
 
-from userproxy.errors import KernelToolError, PortUnavailableError
+from userproxy.errors import KernelToolError, OutOfDescriptorsError, PortUnavailableError
 from userproxy.model import (
     Endpoint,
     HealthCheck,
@@ -107,6 +108,8 @@ class Proxier:
         """What the next sync has to plan: more than endpoints and affinity of these may be others."""
         self._refused: dict[ServicePortName, None] = {}
         """What some part of was refused: every sync tries it again."""
+        self._crowded: dict[ServicePortName, None] = {}
+        """What some part of has no descriptor: as many are tried again as there is room for."""
         self._unwritten: dict[ServicePortName, PortalBinding] = {}
         """What the driver was asked for, and the node's tools refuse."""
         self._problems = Problems(scope.family)
@@ -249,7 +252,8 @@ class Proxier:
                 if self._preferred is None:
                     self._preferred = await self._portals.local_ports()
                 self._dirty |= dict.fromkeys(await self._surroundings.look(self._scope))
-                names, self._dirty = {**self._dirty, **self._refused}, {}
+                crowded = dict.fromkeys(islice(self._crowded, self._forwarding.room_for_ports))
+                names, self._dirty = {**self._dirty, **self._refused, **crowded}, {}
                 pending = await self._prepare(names)
             if self._retired:
                 return 0  # a successor may have the rules by now, and needs the ports
@@ -301,16 +305,16 @@ class Proxier:
 
     def _attempt(self, name: ServicePortName, actions: Iterable[Action]) -> None:
         refused: tuple[Problem, ...] = ()
+        self._refused.pop(name, None)
+        self._crowded.pop(name, None)
         for action in actions:
             try:
                 self._perform(action)
             except PortUnavailableError as error:
                 refused += action_refused(action, error, self._scope.family)
+                again = self._crowded if isinstance(error, OutOfDescriptorsError) else self._refused
+                again[name] = None
         self._problems.put(("refused", name), refused)
-        if refused:
-            self._refused[name] = None
-        else:
-            self._refused.pop(name, None)
 
     async def _finish(self, pending: _Pending) -> None:
         """Take away what no rule needs any more, unless it is wanted again by now."""

@@ -55,6 +55,10 @@ class Forwarding(typing.Protocol):
         `verdict` is that of its first snapshot, which is to follow in the same turn of the loop.
         """
 
+    @property
+    def room_for_ports(self) -> int:
+        """How many more listeners and claims the limit of open files allows."""
+
     def keep_off(self, port: int) -> None:
         """Open no listener on a port that a Service needs as a node port, from now on."""
 

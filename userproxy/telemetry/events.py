@@ -81,6 +81,7 @@ class Reason(Enum):
     PORT_CONFLICT = ("PortConflict", "Warning", "Listen")
     UNSUPPORTED_PROTOCOL = ("UnsupportedProtocol", "Warning", "Listen")
     PORTALS_REFUSED = ("PortalsRefused", "Warning", "WriteRules")
+    OUT_OF_DESCRIPTORS = ("OutOfFileDescriptors", "Warning", "Listen")
     BAD_ANNOTATION = ("BadAnnotation", "Warning", "ReadAnnotations")
 
 

@@ -91,6 +91,7 @@ class Health:
         self._node: Node | None = None
         self._nodes_listed: Callable[[], bool] = lambda: False
         self._leaving = False
+        self._warnings: tuple[str, ...] = ()
 
     def family(self, family: IPFamily) -> FamilyHealth:
         """The part of one family; KeyError for one that is not served."""
@@ -108,6 +109,10 @@ class Health:
     def leave(self) -> None:
         """Have load balancers send elsewhere from now on: the process is being stopped."""
         self._leaving = True
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """Say these sentences in every answer: what the node cannot serve, though the proxy does its work."""
+        self._warnings = tuple(warnings)
 
     def ask_for_nodes(self, listed: Callable[[], bool]) -> None:
         """Have `listed` asked whether the API has told of Nodes at all: one that it did not name is missing."""
@@ -164,6 +169,7 @@ class Health:
             healthy=self.healthy(now),
             status=status or UNSET,
             reason=UNSET if ok else reason,
+            warnings=self._warnings or UNSET,
         )
         return Answer(200 if ok else 503, msgspec.json.encode(body))
 
@@ -174,7 +180,7 @@ class _FamilyBody(Struct, frozen=True, rename="camel"):
 
 
 class _Body(Struct, frozen=True, rename="camel"):
-    """The body of an answer; the order of its fields is kube-proxy's, which has no ``reason``."""
+    """The body of an answer; the order of its fields is kube-proxy's, which has no ``reason`` and no ``warnings``."""
 
     last_updated: str
     current_time: str
@@ -182,6 +188,7 @@ class _Body(Struct, frozen=True, rename="camel"):
     healthy: bool
     status: dict[IPFamily, _FamilyBody] | UnsetType
     reason: str | UnsetType
+    warnings: tuple[str, ...] | UnsetType
 
 
 def _family_body(family: FamilyHealth, now: Moment) -> _FamilyBody:

@@ -7,14 +7,14 @@ has a zero to begin with. Timestamps and what a sync counts show only once they 
 import asyncio
 import platform
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
 
-from userproxy.model import IPFamily
+from userproxy.model import IPFamily, ProblemKind
 
 _SYNC_BUCKETS: Final = tuple(0.001 * 2**power for power in range(15))
 _PROGRAMMING_BUCKETS: Final = (0.0, 0.25, 0.5, *range(1, 60), *range(60, 120, 5), *range(120, 301, 30))
@@ -158,6 +158,10 @@ class Metrics:
             gauge.set_function(partial(self._sum_pending, index))
 
     def _make_health_metrics(self) -> None:
+        problems = Gauge(
+            "userproxy_problems", "What is wanted of Services and not served", ["kind"], registry=self.registry
+        )
+        self._problems = {kind: problems.labels(kind.value) for kind in ProblemKind}
         healthz = Counter("kubeproxy_proxy_healthz_total", "Answers of /healthz", ["code"], registry=self.registry)
         livez = Counter("kubeproxy_proxy_livez_total", "Answers of /livez", ["code"], registry=self.registry)
         self._healthz = {status: healthz.labels(str(status)) for status in (200, 503)}
@@ -205,6 +209,11 @@ class Metrics:
     def slices_changed(self, count: int) -> None:
         """Count events that changed EndpointSlices."""
         self._slices_changed.inc(count)
+
+    def problems_are(self, counts: Mapping[ProblemKind, int]) -> None:
+        """So many problems of each kind there are now; none of a kind that is not there."""
+        for kind, gauge in self._problems.items():
+            gauge.set(counts.get(kind, 0))
 
     def healthz_answered(self, status: int) -> None:
         self._healthz[status].inc()

@@ -65,7 +65,7 @@ class FamilyProxy:
         self._report = report
         self._nodes = nodes
         self._nodes_version = nodes.version
-        self._claims = PortClaims(self.family)
+        self._claims = PortClaims(self.family, forwarder)
         self._node = node
         self._node_view = self._seen_from(node)
         self._asked = False

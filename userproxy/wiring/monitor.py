@@ -1,13 +1,14 @@
 """Health and metrics of one running proxy, and the ports they are asked on."""
 
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
 from userproxy import __version__
 from userproxy.config import Settings, configz
-from userproxy.model import IPFamily, Node
+from userproxy.model import IPFamily, Node, Problem, ProblemKind
 from userproxy.routing.services import NoLocalEndpoints
 from userproxy.telemetry.connections import ConnectionBudget
 from userproxy.telemetry.data_plane import DataPlane, DataPlaneCollector
@@ -122,6 +123,14 @@ class Monitor:
     def watch(self, data_plane: DataPlane) -> None:
         """Show the figures of the data plane among the metrics."""
         self._metrics.registry.register(DataPlaneCollector(data_plane))
+
+    def problems_are(self, problems: Collection[Problem]) -> None:
+        """All that is wanted of Services and not served now."""
+        counts = Counter(problem.kind for problem in problems)
+        self._metrics.problems_are(counts)
+        crowded = counts[ProblemKind.OUT_OF_DESCRIPTORS]
+        text = f"{crowded} listeners and node ports are not served: the limit of open files is too low for so many"
+        self._health.warn([text] if crowded else [])
 
     def ask_for_nodes(self, listed: Callable[[], bool]) -> None:
         """Have `listed` asked whether the source has told of Nodes at all."""

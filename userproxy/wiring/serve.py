@@ -196,8 +196,10 @@ class _Proxy:
             family.changed(node)
 
     def _report(self) -> None:
+        problems = frozenset[Problem]().union(*(family.problems for family in self._families))
+        self._monitor.problems_are(problems)
         if self._truth is not None:
-            self._truth.report(frozenset[Problem]().union(*(family.problems for family in self._families)))
+            self._truth.report(problems)
 
     def _may_have_predecessor(self) -> bool:
         return any(family.may_have_predecessor for family in self._families)

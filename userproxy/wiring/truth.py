@@ -1,7 +1,8 @@
 """Where the truth comes from: manifests if any are given, else the API server."""
 
 import socket
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from heapq import nsmallest
 from random import Random
 from typing import Any, Final, Protocol
 
@@ -24,7 +25,23 @@ _REASONS = {
     ProblemKind.BAD_ANNOTATION: Reason.BAD_ANNOTATION,
     ProblemKind.HEALTH_CHECK: Reason.HEALTH_CHECK_FAILED,
     ProblemKind.PORTALS_REFUSED: Reason.PORTALS_REFUSED,
+    ProblemKind.OUT_OF_DESCRIPTORS: Reason.OUT_OF_DESCRIPTORS,
 }
+
+
+_MOST_CROWDED: Final = 10
+"""Services that Events say of that there is no descriptor for them: there may be thousands, all for one reason."""
+
+
+def _told_of(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Those of `problems` that become Events."""
+    crowded = []
+    for problem in problems:
+        if problem.kind is ProblemKind.OUT_OF_DESCRIPTORS:
+            crowded.append(problem)
+        else:
+            yield problem
+    yield from nsmallest(_MOST_CROWDED, crowded, key=lambda each: each.text)
 
 
 _SERVER_REASONS = {"healthz": Reason.HEALTH_SERVER_FAILED, "metrics": Reason.METRICS_SERVER_FAILED}
@@ -139,7 +156,7 @@ class _Api:
         return self._source.node_listed
 
     def report(self, problems: Iterable[Problem]) -> None:
-        current = frozenset(problems)
+        current = frozenset(_told_of(problems))
         for problem in sorted(current - self._told, key=lambda each: each.text):
             self._recorder.about_service(problem.service, _REASONS[problem.kind], problem.text, here=problem.here)
         self._told = current
