@@ -3,6 +3,7 @@
 import os
 import shutil
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tests.lab.cluster import QUICK, Lab
 from tests.lab.probes import ACCEPTED, REFUSED, get, try_to_connect
 from tests.lab.proxy import installed_command
-from userproxy.demo.programs import Program
+from userproxy.demo.programs import Program, wait_for_port
 from userproxy.demo.traffic import fetch
 from userproxy.demo.waiting import eventually
 from userproxy.model import IPFamily
@@ -119,3 +120,17 @@ def test_manifests_alone_are_served_without_rules_where_nobody_may_write_any(lab
     with Program(lab.node, command) as proxy:
         assert "CAP_NET_ADMIN" in proxy.wait_line("Portals: none")
         assert proxy.terminate() == 0
+
+
+def test_a_port_that_another_program_has_is_told_of_though_one_family_never_joins(lab: Lab, tmp_path: Path) -> None:
+    failing(tmp_path, ("ip6tables-save", "ip6tables-nft-save", "ip6tables-legacy-save"))
+    holding = [sys.executable, "-m", "http.server", str(HEALTHZ[1]), "--bind", HEALTHZ[0]]
+    lab.manifests.node(lab.node)
+    lab.manifests.service("web", cluster_ip="10.96.0.10")
+    with Program(lab.node, holding):
+        wait_for_port(lab.node, HEALTHZ[1])
+        flags = ("--healthz-bind-address", f"{HEALTHZ[0]}:{HEALTHZ[1]}", "--bind-address-hard-fail")
+        proxy = lab.node.start_userproxy(*QUICK, *flags, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+        proxy.wait_log("IPv6 is not served yet")
+        assert proxy.wait(20) == 1
+    assert any("healthz: cannot listen on 127.0.0.1:10256" in line for line in proxy.lines)

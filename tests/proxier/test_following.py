@@ -136,6 +136,25 @@ async def test_a_portal_that_appears_cuts_the_circle_of_another_service(world: W
     assert routed(world) == ["10.0.0.1:80", "10.96.0.2:80"]
 
 
+async def test_a_service_that_begins_to_lead_on_to_a_portal_is_no_endpoint_of_others(
+    world: World, proxier: Proxier
+) -> None:
+    def leading(name: str, ip: str, to: str) -> ServiceState:
+        state = with_endpoints(a_service(name, ip), to)
+        return structs.replace(state, slices=tuple(_on_port(80, each) for each in state.slices))
+
+    world.put(leading("web", "10.96.0.1", "10.96.0.2"), leading("back", "10.96.0.2", "10.0.0.1"))
+    world.put(leading("far", "10.96.0.3", "10.0.0.2"))
+    await proxier.sync(verify=False)
+    assert routed(world) == ["10.96.0.2:80"]
+    world.put(leading("back", "10.96.0.2", "10.96.0.3"))
+    assert await proxier.follow()
+    assert routed(world) == []
+    world.put(leading("back", "10.96.0.2", "10.0.0.1"))
+    assert await proxier.follow()
+    assert routed(world) == ["10.96.0.2:80"]
+
+
 def _on_port(number: int, slice_: EndpointSlice) -> EndpointSlice:
     return structs.replace(slice_, ports=tuple(structs.replace(port, port=number) for port in slice_.ports))
 

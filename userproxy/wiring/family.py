@@ -73,6 +73,7 @@ class FamilyProxy:
         self._retired = False
         self._checks_health = True
         self._served_since: float | None = None
+        self._made = time.monotonic()
         self._settled = False
         self._turn = asyncio.Lock()
         """Held by a sync: a stop gives the rules up between two."""
@@ -118,7 +119,12 @@ class FamilyProxy:
         """Whether ports may still be held by the process whose place we take."""
         if self.driver.ownership is None:
             return False
-        return self._served_since is None or time.monotonic() - self._served_since < _PREDECESSOR_SECONDS
+        since = self._served_since
+        if since is None:
+            if self._usable:
+                return True
+            since = self._made  # a family whose tools never work takes nobody's place
+        return time.monotonic() - since < _PREDECESSOR_SECONDS
 
     def changed(self, node: Node | None) -> None:
         """The source has news; `node` is our own as it is now, or None where there is none yet.
