@@ -272,6 +272,7 @@ class Tables:
         if self._standing is not None:
             return False
         self._standing, differed = self._read_back(groups)
+        self._small.load()
         return differed
 
     def _adapted(self, groups: Collection[Group]) -> Collection[Group]:
@@ -336,17 +337,21 @@ class Tables:
 
 
 class _SmallChanges:
-    """Loads python-iptables at the first change that it would write, and says once where it cannot."""
+    """Loads python-iptables where it is of use, and says once where it cannot be loaded."""
 
     def __init__(self, tools: Tools) -> None:
         self._usable = tools.variant is Variant.LEGACY and tools.family is IPFamily.IPV4
         self._writer: Writer | None = None
 
+    def load(self) -> None:
+        """Have the library at hand before a small change needs it: clients notice a quarter of a second of imports."""
+        if self._usable and self._writer is None:
+            self._writer = self._load()
+
     def writer_for(self, change: Change) -> Writer | None:
         if not self._usable or not is_small(change):
             return None
-        if self._writer is None:
-            self._writer = self._load()
+        self.load()
         return self._writer
 
     def _load(self) -> Writer | None:
