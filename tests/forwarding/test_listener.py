@@ -16,7 +16,7 @@ from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.shares import Shares
 from userproxy.forwarding.sockets import ListeningSocket, family_of
-from userproxy.model import Endpoint, IPFamily, ListenerName, Snapshot, Verdict
+from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, Snapshot, Verdict
 
 Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
 SERVE, REJECT, DROP = Verdict.SERVE, Verdict.REJECT, Verdict.DROP
@@ -138,6 +138,27 @@ async def test_clients_are_accepted_again_after_accept_has_failed(
             assert await route.ask() == b"x"
     await bench.eventually_idle()
     assert next(failures, None) is None
+    assert bench.forwarder._budget.free == left
+
+
+async def test_a_bug_while_accepting_costs_a_pause_and_no_descriptor(
+    bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def accept(sock: ListeningSocket) -> tuple[socket.SocketType, str]:
+        monkeypatch.setattr(ListeningSocket, "accept_client", accept_client)
+        raise ValueError("a bug")
+
+    route = Route(bench, await serve(echo))
+    route.say(SERVE)
+    left = bench.forwarder._budget.free
+    accept_client = ListeningSocket.accept_client
+    monkeypatch.setattr(listener, "_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(ListeningSocket, "accept_client", accept)
+    with capture_logs():
+        async with asyncio.timeout(10):
+            assert await route.ask() == b"x"
+    await bench.eventually_idle()
+    assert bench.forwarder.handler_failures[Protocol.TCP] == 1
     assert bench.forwarder._budget.free == left
 
 

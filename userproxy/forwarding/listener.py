@@ -158,6 +158,9 @@ class Listener:
         except OSError as error:
             self._budget.give(PER_CONNECTION)
             return self._survive(error)
+        except BaseException:
+            self._budget.give(PER_CONNECTION)
+            raise
         if has_room or self._shares.prefers(self._share, address):
             self._serve(client, address)
         else:
