@@ -6,6 +6,7 @@ the node. All loads are bounded.
 """
 
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
@@ -16,7 +17,7 @@ import pytest
 from tests.lab.cluster import QUICK, Lab, LabNode
 from tests.lab.datagrams import ask
 from tests.lab.manifests import Ingress, Port
-from tests.lab.probes import ACCEPTED, try_to_connect
+from tests.lab.probes import ACCEPTED, REFUSED, try_to_connect
 from tests.lab.proxy import RunningProxy
 from userproxy.demo.hosts import Address, Host
 from userproxy.demo.traffic import fetch, fetch_many, http
@@ -132,13 +133,15 @@ def test_more_service_ports_than_descriptors_cost_those_beyond_the_limit_alone(l
             f"greedy-{number}", ports=ports, cluster_ip=f"10.96.7.{number}", created="2026-06-01T00:00:00Z"
         )
         lab.manifests.slice(f"greedy-{number}", lab.pods, ports=ports)
-    record = proxy.wait_log("greedy-7")
-    assert record["level"] == "warning"
+    assert proxy.wait_log("the limit of open files, 512, leaves")["level"] == "warning"
+    lab.node.wait_for_rules("default/greedy-0:p1")
     assert_good_is_served(lab)
+    assert "out of descriptors" in http(lab.node, ("127.0.0.1", 10249), "/metrics").decode()
+    assert b"warnings" in http(lab.node, ("127.0.0.1", HEALTH), "/livez")
     with idle_connections(lab.client, GOOD, 60):
         assert_good_is_served(lab)
-    served = [port for port in range(1, 101) if try_to_connect(lab.client, ("10.96.7.0", port), 5.0) == ACCEPTED]
-    assert served, "what was there first is served"
+    verdicts = Counter(try_to_connect(lab.client, (f"10.96.7.{number}", 1), 5.0) for number in range(8))
+    assert verdicts.keys() == {ACCEPTED, REFUSED}, "some are served, and the others say so at once"
     flood = [each for each in proxy.records if "greedy" in str(each)]
     assert len(flood) < 100, "refused service ports are told of in few lines"
 

@@ -239,7 +239,10 @@ def test_traffic_whose_listener_could_not_be_opened_is_refused() -> None:
     )
     assert found is not None
     assert (found.internal, found.external) == (Lead(Verdict.SERVE, 41234), Lead(Verdict.REJECT))
-    assert binding(local.name, wanted_of([local]), Actual(), NOWHERE) is None
+    without = binding(local.name, wanted_of([local]), Actual(), NOWHERE)
+    assert without is not None
+    assert {without.internal, without.external, without.on_node} == {Lead(Verdict.REJECT)}
+    assert binding(local.name, wanted_of([]), Actual(), NOWHERE) is None
 
 
 def test_the_ports_that_an_earlier_process_had_are_preferred() -> None:

@@ -248,7 +248,9 @@ async def test_more_service_ports_than_descriptors_are_told_of_briefly_and_tried
     world.room_for_ports = 50
     with capture_logs() as logs:
         assert await proxier.sync(verify=False)
-    assert (len(world.open_ports), len(world.bindings or ()), len(proxier.problems)) == (53, 53, 47)
+    assert (len(world.open_ports), len(proxier.problems)) == (53, 47)
+    served = [binding for binding in world.bindings or () if binding.internal.verdict is Verdict.SERVE]
+    assert (len(served), len(world.bindings or ())) == (53, 100), "the others are refused at once"
     assert len([entry for entry in logs if entry["log_level"] == "info" and "more" in entry]) == 1
 
 
@@ -280,7 +282,8 @@ async def test_a_listener_that_cannot_be_opened_leaves_the_others_alone(world: W
     world.put(a_service("unlucky", "10.96.0.1"), a_service("web", "10.96.0.2"))
     assert await proxier.sync(verify=False)
     assert list(world.open_ports) == [WEB_LISTENER]
-    assert [binding.name for binding in world.bindings or ()] == [WEB]
+    verdicts = {binding.name.name: binding.internal.verdict for binding in world.bindings or ()}
+    assert verdicts == {"unlucky": Verdict.REJECT, "web": Verdict.SERVE}
     (problem,) = proxier.problems
     assert problem.text.startswith("default/unlucky:http: not served: cannot listen on")
 

@@ -165,10 +165,11 @@ def plan_routes(
 def binding(name: ServicePortName, wanted: Wanted, actual: Actual, own: OwnAddresses) -> PortalBinding | None:
     """What the portal driver should program: the portals that need no claim or have it, and are not withheld.
 
-    None without an open INTERNAL listener.
+    None for a service port that is not wanted. Where a listener could not be opened clients are refused: without a rule
+    their packets would leave the node, and they would wait for an answer in vain.
     """
     port = wanted.ports.get(name)
-    if port is None or port.listeners[0] not in actual.local_ports:
+    if port is None:
         return None
     leads = {route.traffic: _lead(port, route.traffic, route.verdict, actual) for route in port.routes}
     return PortalBinding(
