@@ -99,7 +99,7 @@ def test_help_loads_nothing_heavy() -> None:
 def test_a_start_loads_nothing_that_it_never_uses() -> None:
     script = (
         "import sys\nfrom click.testing import CliRunner\nfrom userproxy.cli import main\n"
-        "assert CliRunner().invoke(main, ['run', '--manifests', '/tmp', '--init-only']).exit_code == 0\n"
+        "assert CliRunner().invoke(main, ['run', '--portals', 'none', '--init-only']).exit_code == 0\n"
         "import userproxy.wiring.serve\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     )

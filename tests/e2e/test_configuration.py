@@ -69,7 +69,9 @@ def conntrack_of(node: LabNode) -> dict[str, str]:
 def test_conntrack_is_set_as_kube_proxy_sets_it_and_follows_the_file(lab: Lab) -> None:
     machine = Path("/proc/sys/net/netfilter/nf_conntrack_max").read_text()
     file = lab.manifests.directory.parent / "config.conf"
-    file.write_text(FILE.format(verbosity=0, bind_address="0.0.0.0"))
+    configuration = FILE.format(verbosity=0, bind_address="0.0.0.0")
+    entries = f"maxPerCore: 1, min: {int(machine) + 1}"
+    file.write_text(configuration + f"conntrack: {{{entries}}}\n")
     assert conntrack_of(lab.node)["tcp_timeout_close_wait"] == "60"
     serve_web(lab, "--config", str(file))
     eventually(
@@ -79,8 +81,8 @@ def test_conntrack_is_set_as_kube_proxy_sets_it_and_follows_the_file(lab: Lab) -
     )
     line = lab.node.proxies[0].wait_log("Settings of conntrack stay as they are")
     (refused,) = line["refused"].values()
-    assert (line["level"], [name.partition("=")[0] for name in refused]) == ("info", ["nf_conntrack_max"])
-    file.write_text(FILE.format(verbosity=0, bind_address="0.0.0.0") + "conntrack: {tcpCloseWaitTimeout: 2m}\n")
+    assert (line["level"], refused) == ("warning", [f"nf_conntrack_max={int(machine) + 1}"])
+    file.write_text(configuration + f"conntrack: {{{entries}, tcpCloseWaitTimeout: 2m}}\n")
     eventually(lambda: conntrack_of(lab.node)["tcp_timeout_close_wait"] == "120", 30, "what the file says now")
     assert Path("/proc/sys/net/netfilter/nf_conntrack_max").read_text() == machine
 

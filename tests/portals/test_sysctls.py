@@ -132,10 +132,12 @@ def test_a_value_that_is_no_number_is_told_too(root: Path) -> None:
 def test_in_a_network_namespace_the_time_limits_are_its_own_and_the_size_is_the_machines(network: Network) -> None:
     at = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait")
     outside = at.read_text()
+    size = int(at.with_name("nf_conntrack_max").read_text())
     with capture_logs() as logs:
-        network.run(lambda: set_conntrack(DEFAULTS))
+        network.run(lambda: set_conntrack(structs.replace(DEFAULTS, max_per_core=1, min=size + 1)))
     assert network.run(at.read_text) == "3600\n"
     assert at.read_text() == outside
     (line,) = [record for record in logs if record["log_level"] != "debug"]
     (names,) = line["refused"].values()
-    assert [name.partition("=")[0] for name in names] == ["nf_conntrack_max"]
+    assert names == [f"nf_conntrack_max={size + 1}"]
+    assert int(at.with_name("nf_conntrack_max").read_text()) == size

@@ -112,7 +112,7 @@ FLAGS: tuple[Flag, ...] = (
     ),
     Flag("write-config-to", FILE, "Write the configuration with its defaults to FILE and exit.", beside_config=True),
     Flag("cleanup", SWITCH, "Remove what a killed proxy left behind, and exit.", beside_config=True),
-    Flag("init-only", SWITCH, "Check the configuration and exit.", beside_config=True),
+    Flag("init-only", SWITCH, "Check the configuration, set conntrack.* in the kernel, and exit.", beside_config=True),
     _kept("hostname-override", TEXT, "Name of this Node; the host's name by default.", "hostnameOverride"),
     _set(
         "kubeconfig",
