@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.portals.conftest import Network
+from userproxy.demo.waiting import eventually
 from userproxy.model import IPFamily, Protocol
 from userproxy.portals.conntrack import Conntrack, ConntrackEntry
 
@@ -283,7 +284,7 @@ def test_an_ipv6_address_that_ends_like_one_of_ipv4_is_written_as_everywhere_els
         own.bind((address, 0))
         own.sendto(b"x", own.getsockname())
         port = port_of(own)
-    assert node.entries() == {
+    assert eventually(node.entries, 10, "the entry") == {
         ConntrackEntry(address, port, address, port, address, port, destination_local=True, reply_local=True)
     }
 
