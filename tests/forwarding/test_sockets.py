@@ -274,9 +274,13 @@ def connected(host: str) -> Iterator[tuple[socket.SocketType, socket.SocketType]
 
 @both_families
 def test_a_dial_may_be_bound_to_a_port(host: str) -> None:
-    port = free_port(host)
     with listening(host) as sock:
-        backend, error = start_dial(Endpoint(host, sock.port), port)
+        for _ in range(50):  # a port that is free on this address may have been left in TIME_WAIT on another one
+            port = free_port(host)
+            backend, error = start_dial(Endpoint(host, sock.port), port)
+            if error != errno.EADDRNOTAVAIL:
+                break
+            backend.close()
         with closing(backend):
             assert error in {0, errno.EINPROGRESS}
             assert backend.getsockname()[1] == port

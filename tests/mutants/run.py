@@ -116,7 +116,7 @@ class Mutants:
 
 def commit() -> str:
     """The id of the commit that is checked out."""
-    return _git("rev-parse", "--short", "HEAD").strip()
+    return _git("rev-parse", "HEAD").strip()
 
 
 def _git_files() -> list[str]:
