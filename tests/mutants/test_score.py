@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants import run
 from tests.mutants.run import files_for, modules_of
 from tests.mutants.score import Score, read_score
 
@@ -50,18 +51,23 @@ def test_targets_are_areas_or_modules_of_them() -> None:
 @pytest.mark.parametrize(
     ("module", "own", "wide"),
     [
-        ("routing/services", ["tests/routing/test_services.py"], ["tests/routing/test_services.py"]),
-        (
-            "routing/affinity",
-            ["tests/routing/test_affinity.py"],
-            ["tests/routing/test_affinity.py", "tests/routing/test_balancer.py"],
-        ),
-        ("proxier/surroundings", ["tests/proxier/test_proxier.py"], ["tests/proxier/test_proxier.py"]),
-        ("proxier/seams", ["tests/proxier"], ["tests/proxier"]),
+        ("plan", ["test_plan.py"], ["test_plan.py"]),
+        ("wanted", ["test_wanted.py"], ["test_plan.py", "test_wanted.py"]),
+        ("known", ["test_plan.py"], ["test_plan.py"]),
+        ("seams", [""], [""]),
     ],
 )
 def test_a_module_is_tried_with_its_own_tests_or_with_those_that_import_it(
-    module: str, own: list[str], wide: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, own: list[str], wide: list[str]
 ) -> None:
-    path = Path("userproxy", f"{module}.py")
-    assert (files_for(path), files_for(path, wide=True)) == (own, wide)
+    folder = tmp_path / "tests" / "proxier"
+    folder.mkdir(parents=True)
+    (folder / "test_plan.py").write_text(
+        "from userproxy.proxier.wanted import Wanted\nfrom userproxy.proxier import known"
+    )
+    (folder / "test_wanted.py").write_text("from tests.proxier.oracle import wanted_of\n")
+    (folder / "oracle.py").write_text("from userproxy.proxier.seams import Claims\n")
+    monkeypatch.setattr(run, "_ROOT", tmp_path)
+    path = Path("userproxy", "proxier", f"{module}.py")
+    assert files_for(path) == [str(Path("tests", "proxier", name)) for name in own]
+    assert files_for(path, wide=True) == [str(Path("tests", "proxier", name)) for name in wide]
