@@ -11,6 +11,7 @@ import pytest
 import uvloop
 
 from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.failures import HandlerFailures
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.ports import PortRange
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
@@ -64,6 +65,22 @@ async def open_bench(
         yield Bench(forwarder, forwarder.open(NAME))
     finally:
         forwarder.shut_down()
+
+
+@pytest.fixture(autouse=True)
+def _no_bug_is_survived(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The data plane outlives bugs of its own, which would hide them from every test but those marked `bugs`."""
+    survived: list[Exception] = []
+
+    def note(failures: HandlerFailures, error: Exception) -> None:
+        survived.append(error)
+        count(failures, error)
+
+    count = HandlerFailures.note
+    monkeypatch.setattr(HandlerFailures, "note", note)
+    yield
+    if request.node.get_closest_marker("bugs") is None:
+        assert survived == []
 
 
 @pytest.fixture

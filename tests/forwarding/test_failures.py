@@ -19,6 +19,8 @@ from userproxy.forwarding.sockets import ListeningSocket
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot
 from userproxy.routing.balancer import Balancer
 
+pytestmark = pytest.mark.bugs
+
 Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
 
 

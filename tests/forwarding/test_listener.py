@@ -141,6 +141,7 @@ async def test_clients_are_accepted_again_after_accept_has_failed(
     assert bench.forwarder._budget.free == left
 
 
+@pytest.mark.bugs
 async def test_a_bug_while_accepting_costs_a_pause_and_no_descriptor(
     bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,7 @@ async def test_an_event_for_a_closed_socket_never_reaches_the_next_owner_of_its_
     os.close(reused[0])
 
 
+@pytest.mark.bugs
 async def test_a_handler_that_fails_costs_its_owner_alone(poller: Poller, owner: Owner, pairs: Pairs) -> None:
     (bad, _), (good, _), _ = pairs
     seen: list[int] = []
@@ -147,6 +148,7 @@ async def test_who_asks_for_turn_after_turn_has_them_in_turn_with_others(poller:
     assert turns == ["one", "two"] * 3
 
 
+@pytest.mark.bugs
 async def test_a_failing_turn_costs_its_owner_alone(poller: Poller, owner: Owner) -> None:
     turns: list[int] = []
 

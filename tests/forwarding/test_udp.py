@@ -591,6 +591,7 @@ async def test_kernel_drops_are_counted_also_after_the_end(bench: Bench) -> None
     assert statistics.dropped == count
 
 
+@pytest.mark.bugs
 async def test_a_bug_in_one_flow_costs_that_flow_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     backend, good, bad = bench.backend(), bench.client(), bench.client()
     bench.route(backend)
