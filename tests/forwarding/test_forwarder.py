@@ -368,15 +368,15 @@ async def test_listeners_leave_half_of_the_reserve_to_the_rest() -> None:
             bench.forwarder.open(names[31])
 
 
-async def test_listeners_and_claims_leave_half_of_all_descriptors_to_connections() -> None:
-    async with open_bench(descriptor_limit=64 + 400) as bench:
+async def test_listeners_and_claims_leave_a_third_of_all_descriptors_to_connections() -> None:
+    async with open_bench(descriptor_limit=64 + 300) as bench:
         forwarder = bench.forwarder
         for name in some_listeners(100):
             forwarder.open(name)
         for _ in range(99):
             forwarder.take_for_port()
         assert forwarder.room_for_ports == 0
-        with pytest.raises(OutOfDescriptorsError, match="464, leaves 200 to listeners and node ports"):
+        with pytest.raises(OutOfDescriptorsError, match="364, leaves 200 to listeners and node ports"):
             forwarder.open(OTHER)
         with pytest.raises(OutOfDescriptorsError):
             forwarder.take_for_port()

@@ -20,8 +20,9 @@ RESERVE = 64
 _FOR_PORTS = RESERVE // 2
 """What listeners and claims may take of the reserve: connections must keep no new Service out, nor these iptables."""
 
-_PORTS_PART = 2
-"""Listeners and claims may have half of all: what is served is of no use without connections."""
+_PORTS_PART = 2 / 3
+"""What listeners and claims may have of all: what is served is of no use without connections. Two thirds, so that the
+10,000 Services that Kubernetes supports (its scalability thresholds) fit into a limit of 20,000 files."""
 
 _RETRY_SECONDS = 0.1
 """How soon to look again after the kernel itself said that there are no more (ENFILE has no wake-up)."""
@@ -85,7 +86,7 @@ class DescriptorBudget:
         self._reserve = RESERVE + kept
         self._mine = 0
         self._ports = 0
-        self.most_ports = max(_FOR_PORTS, (limit - self._reserve) // _PORTS_PART)
+        self.most_ports = max(_FOR_PORTS, int((limit - self._reserve) * _PORTS_PART))
         """How many listeners and claims there may be."""
         self.free = 0
         """What is left for connections and flows."""

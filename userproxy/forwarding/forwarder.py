@@ -208,7 +208,7 @@ class Forwarder:
 
     @property
     def room_for_ports(self) -> int:
-        """How many more listeners and claims there may be, which have half of all descriptors."""
+        """How many more listeners and claims there may be, which have two thirds of all descriptors."""
         return self._budget.room_for_ports
 
     def take_for_port(self) -> None:
