@@ -51,17 +51,18 @@ def modules_of(targets: Iterable[str]) -> list[Path]:
 
 
 def files_for(module: Path, *, wide: bool = False) -> list[str]:
-    """The test files that a module is tried with: its own; `wide` or without one, those of its area that import it.
+    """The test files that a module is tried with: its own, and if `wide` those of its area that import it, too.
 
-    All of the area where none does.
+    All of the area where it has none of its own: it is part of something that is tested as a whole.
     """
     area, name = module.parts[1], module.stem
     folder = _ROOT / "tests" / area
     own = folder / f"test_{name}.py"
     imports = re.compile(rf"^from userproxy\.{area}(\.{name} import| import .*\b{name}\b)", re.MULTILINE)
-    found = [path for path in sorted(folder.glob("test_*.py")) if path == own or imports.search(path.read_text())]
-    chosen = [own] if own in found and not wide else found or [folder]
-    return [str(path.relative_to(_ROOT)) for path in chosen]
+    if not own.exists():
+        return [str(folder.relative_to(_ROOT))]
+    files = sorted(folder.glob("test_*.py")) if wide else [own]
+    return [str(path.relative_to(_ROOT)) for path in files if path == own or imports.search(path.read_text())]
 
 
 class Mutants:
