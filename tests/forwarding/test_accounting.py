@@ -23,6 +23,8 @@ from userproxy.forwarding.relay import Relay
 from userproxy.forwarding.sockets import ListeningSocket
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 
+pytestmark = pytest.mark.bugs
+
 Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
 
 NAMES = tuple(ListenerName(ServicePortName("default", f"s{n}", "", Protocol.TCP)) for n in range(3))
