@@ -16,7 +16,7 @@ def main() -> int:
     parser.add_argument("--modules", type=int, metavar="N", help="take only N of the modules, by the seed")
     parser.add_argument("--sample", type=int, metavar="N", help="take only N mutants of each module, by the seed")
     parser.add_argument(
-        "--wide", action="store_true", help="try what a module's own tests do not notice with those that import it"
+        "--wide", action="store_true", help="try what a module's own tests do not notice with all of its area"
     )
     parser.add_argument("--seed", default=commit(), help="what decides on samples; the commit by default")
     parser.add_argument(

@@ -1,7 +1,6 @@
 """mutmut in a copy of the checkout, which it fills with mutants: the checkout itself stays as it is."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -51,18 +50,10 @@ def modules_of(targets: Iterable[str]) -> list[Path]:
 
 
 def files_for(module: Path, *, wide: bool = False) -> list[str]:
-    """The test files that a module is tried with: its own, and if `wide` those of its area that import it, too.
-
-    All of the area where it has none of its own: it is part of something that is tested as a whole.
-    """
-    area, name = module.parts[1], module.stem
-    folder = _ROOT / "tests" / area
-    own = folder / f"test_{name}.py"
-    imports = re.compile(rf"^from userproxy\.{area}(\.{name} import| import .*\b{name}\b)", re.MULTILINE)
-    if not own.exists():
-        return [str(folder.relative_to(_ROOT))]
-    files = sorted(folder.glob("test_*.py")) if wide else [own]
-    return [str(path.relative_to(_ROOT)) for path in files if path == own or imports.search(path.read_text())]
+    """What a module is tried with: the test file of its own, or all of its area if `wide`, or where it has none."""
+    folder = Path("tests", module.parts[1])
+    own = folder / f"test_{module.stem}.py"
+    return [str(folder if wide or not (_ROOT / own).exists() else own)]
 
 
 class Mutants:

@@ -48,26 +48,13 @@ def test_targets_are_areas_or_modules_of_them() -> None:
         modules_of(["nowhere/else"])
 
 
-@pytest.mark.parametrize(
-    ("module", "own", "wide"),
-    [
-        ("plan", ["test_plan.py"], ["test_plan.py"]),
-        ("wanted", ["test_wanted.py"], ["test_plan.py", "test_wanted.py"]),
-        ("known", [""], [""]),
-        ("seams", [""], [""]),
-    ],
-)
-def test_a_module_is_tried_with_its_own_tests_or_with_those_that_import_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, own: list[str], wide: list[str]
+def test_a_module_is_tried_with_its_own_tests_or_with_all_of_its_area(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "tests" / "proxier"
-    folder.mkdir(parents=True)
-    (folder / "test_plan.py").write_text(
-        "from userproxy.proxier.wanted import Wanted\nfrom userproxy.proxier import known"
-    )
-    (folder / "test_wanted.py").write_text("from tests.proxier.oracle import wanted_of\n")
-    (folder / "oracle.py").write_text("from userproxy.proxier.seams import Claims\n")
+    own = Path("tests", "proxier", "test_plan.py")
+    (tmp_path / own).parent.mkdir(parents=True)
+    (tmp_path / own).touch()
     monkeypatch.setattr(run, "_ROOT", tmp_path)
-    path = Path("userproxy", "proxier", f"{module}.py")
-    assert files_for(path) == [str(Path("tests", "proxier", name)) for name in own]
-    assert files_for(path, wide=True) == [str(Path("tests", "proxier", name)) for name in wide]
+    plan, seams = Path("userproxy/proxier/plan.py"), Path("userproxy/proxier/seams.py")
+    assert (files_for(plan), files_for(plan, wide=True)) == ([str(own)], [str(own.parent)])
+    assert files_for(seams) == files_for(seams, wide=True) == [str(own.parent)]
