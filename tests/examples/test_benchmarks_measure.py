@@ -54,7 +54,8 @@ def burner(*how: str) -> Iterator[int]:
 @pytest.mark.parametrize("how", [("itself", "alive"), ("child", "alive"), ("child", "reaped")])
 def test_cpu_of_the_whole_tree_is_counted(how: tuple[str, str]) -> None:
     with burner(*how) as pid:
-        assert 0.3 <= settled_cpu_seconds(pid) < 0.6, "the interpreter's start takes some, too"
+        # The interpreter's start takes some, too; and the kernel's two clocks of CPU time differ by less than a tick.
+        assert 0.29 <= settled_cpu_seconds(pid) < 0.6
 
 
 def test_cpu_of_an_ended_process_is_an_error() -> None:
