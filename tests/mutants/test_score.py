@@ -55,6 +55,6 @@ def test_a_module_is_tried_with_its_own_tests_or_with_all_of_its_area(
     (tmp_path / own).parent.mkdir(parents=True)
     (tmp_path / own).touch()
     monkeypatch.setattr(run, "_ROOT", tmp_path)
-    plan, seams = Path("userproxy/proxier/plan.py"), Path("userproxy/proxier/seams.py")
+    plan, interfaces = Path("userproxy/proxier/plan.py"), Path("userproxy/proxier/interfaces.py")
     assert (files_for(plan), files_for(plan, wide=True)) == ([str(own)], [str(own.parent)])
-    assert files_for(seams) == files_for(seams, wide=True) == [str(own.parent)]
+    assert files_for(interfaces) == files_for(interfaces, wide=True) == [str(own.parent)]

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from userproxy.model import PortalBinding
-from userproxy.proxier.seams import Conntrack
+from userproxy.proxier.interfaces import Conntrack
 from userproxy.proxier.stale import Leads
 
 _PAUSE_SECONDS: Final = 1.0

@@ -25,6 +25,7 @@ from userproxy.model import (
 from userproxy.pace import Pace
 from userproxy.proxier.circles import Circles, Reachable
 from userproxy.proxier.flows import StaleFlows
+from userproxy.proxier.interfaces import Claims, Forwarding, Nodes, PortalDriver, Source
 from userproxy.proxier.known import KnownServices
 from userproxy.proxier.plan import (
     Action,
@@ -39,7 +40,6 @@ from userproxy.proxier.plan import (
     plan_routes,
 )
 from userproxy.proxier.problems import Problems, action_refused, rules_refused
-from userproxy.proxier.seams import Claims, Forwarding, Nodes, PortalDriver, Source
 from userproxy.proxier.story import Listed, RulesStory
 from userproxy.proxier.surroundings import NodePortAddresses, Surroundings
 from userproxy.proxier.wanted import PortalKey

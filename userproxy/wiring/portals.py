@@ -17,7 +17,7 @@ from userproxy.portals.none import NoPortals
 from userproxy.portals.ownership import Ownership
 from userproxy.portals.privileges import may_write_rules
 from userproxy.portals.variant import installed
-from userproxy.proxier.seams import PortalDriver
+from userproxy.proxier.interfaces import PortalDriver
 
 log = structlog.get_logger()
 
