@@ -1,10 +1,46 @@
-"""Addresses of sockets, as kube-proxy's flags and its configuration file write them."""
+"""IP addresses as text: their family, how they are written beside a port, and those that flags name."""
 
 import ipaddress
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final
 
 from msgspec import Struct
 
-HIGHEST_PORT = 65_535
+HIGHEST_PORT: Final = 65_535
+
+
+class IPFamily(StrEnum):
+    """One of the two address families; all of a proxy's state exists once for each."""
+
+    IPV4 = "IPv4"
+    IPV6 = "IPv6"
+
+
+def family_of(text: str) -> IPFamily:
+    """The family of a valid address or network: only one of IPv6 has a colon, and nothing else is looked at."""
+    return IPFamily.IPV6 if ":" in text else IPFamily.IPV4
+
+
+def of_family(texts: Iterable[str], family: IPFamily) -> list[str]:
+    """Those of some valid addresses or networks that belong to `family`, in their order."""
+    ipv6 = family is IPFamily.IPV6
+    return [text for text in texts if (":" in text) is ipv6]
+
+
+def bracketed(host: str) -> str:
+    """A host as it is written in URLs and before a port: an IPv6 address in brackets, all else as it is."""
+    return f"[{host}]" if ":" in host else host
+
+
+def host_and_port(host: str, port: int) -> str:
+    """``10.0.0.1:80`` or ``[fd00::1]:80``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def network_of(ip: str) -> str:
+    """The network that has this one valid address alone: ``10.0.0.1/32`` or ``fd00::1/128``."""
+    return f"{ip}/128" if ":" in ip else f"{ip}/32"
 
 
 class SocketAddress(Struct, frozen=True, gc=False):
@@ -14,7 +50,7 @@ class SocketAddress(Struct, frozen=True, gc=False):
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_and_port(self.host, self.port)
 
 
 def parse_socket_address(text: str, default_port: int) -> SocketAddress:

@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 
 from examples.benchmarks.toolchain import find_program
 from userproxy.demo.namespaces import enter_new_namespaces
-from userproxy.model import IPFamily, Lead, Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Verdict
+from userproxy.model import IPFamily, Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Target, Verdict
 from userproxy.portals.iptables import IptablesDriver
 
 _HINT = "KUBE-IPTABLES-HINT"
@@ -62,7 +62,7 @@ async def measure(variant: str, count: int, rounds: int) -> list[Cost]:
     """Sync `count` service ports, then make small changes one after the other. The rules vanish with the namespace."""
     bindings = [_binding(number) for number in range(count)]
     added = _binding(count)
-    refused = Lead(Verdict.REJECT)
+    refused = Target(Verdict.REJECT)
     without = structs.replace(bindings[count // 2], internal=refused, external=refused, on_node=refused)
     driver = IptablesDriver("127.0.0.1", IPFamily.IPV4)
     found: dict[str, list[tuple[float, float]]] = {}
@@ -110,10 +110,10 @@ def _cpu_seconds() -> float:
 
 
 def _binding(number: int) -> PortalBinding:
-    lead = Lead(Verdict.SERVE, 20_000 + number)
+    target = Target(Verdict.SERVE, 20_000 + number)
     portal = Portal(PortalKind.CLUSTER_IP, f"10.96.{number // 256}.{number % 256}", 80)
     name = ServicePortName("default", f"service-{number}", "http", Protocol.TCP)
-    return PortalBinding(name, (portal,), lead, lead, lead)
+    return PortalBinding(name, (portal,), target, target, target)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from tests.mutants.run import files_for, modules_of
 from tests.mutants.score import Score, read_score
 
 PRINTED = """
-    userproxy.routing.families.x_of_family__mutmut_1: killed
-    userproxy.routing.families.x_of_family__mutmut_2: survived
+    userproxy.addresses.x_of_family__mutmut_1: killed
+    userproxy.addresses.x_of_family__mutmut_2: survived
     userproxy.forwarding.deadlines.x\u01c1DeadlineQueue\u01c1discard__mutmut_2: timeout
     userproxy.forwarding.deadlines.x\u01c1DeadlineQueue\u01c1cancel__mutmut_3: no tests
 """.splitlines()
-FAMILIES = "userproxy.routing.families.x_of_family__mutmut_{}"
+FAMILIES = "userproxy.addresses.x_of_family__mutmut_{}"
 QUEUE = "userproxy.forwarding.deadlines.x\u01c1DeadlineQueue\u01c1{}"
 
 
@@ -42,7 +42,7 @@ def test_scores_add_up_and_none_is_perfect() -> None:
 
 
 def test_targets_are_areas_or_modules_of_them() -> None:
-    assert [path.stem for path in modules_of(["routing/families"])] == ["families"]
+    assert [path.stem for path in modules_of(["routing/affinity"])] == ["affinity"]
     assert "__init__" not in [path.stem for path in modules_of(["routing"])]
     with pytest.raises(SystemExit, match="nowhere/else: there is no such area"):
         modules_of(["nowhere/else"])

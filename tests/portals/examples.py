@@ -6,13 +6,13 @@ import msgspec
 
 from userproxy.model import (
     IPFamily,
-    Lead,
     LocalTraffic,
     Portal,
     PortalBinding,
     PortalKind,
     Protocol,
     ServicePortName,
+    Target,
     Verdict,
 )
 from userproxy.portals.tables import Chains
@@ -20,8 +20,8 @@ from userproxy.portals.tables import Chains
 NODE_IPS = {IPFamily.IPV4: "192.0.2.10", IPFamily.IPV6: "2001:db8::10"}
 EVERYWHERE = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
 NOBODY = LocalTraffic()
-REJECT = Lead(Verdict.REJECT)
-DROP = Lead(Verdict.DROP)
+REJECT = Target(Verdict.REJECT)
+DROP = Target(Verdict.DROP)
 
 _IPV6 = {
     "10.96.0.": "fd00:10:96::",
@@ -47,8 +47,8 @@ def in_family(text: str, family: IPFamily) -> str:
     return text
 
 
-def serve(local_port: int) -> Lead:
-    return Lead(Verdict.SERVE, local_port)
+def serve(local_port: int) -> Target:
+    return Target(Verdict.SERVE, local_port)
 
 
 def led_to(
@@ -56,8 +56,8 @@ def led_to(
     local_port: int,
     portals: Iterable[Portal],
     *,
-    external: Lead | None = None,
-    on_node: Lead | None = None,
+    external: Target | None = None,
+    on_node: Target | None = None,
 ) -> PortalBinding:
     """A binding all of whose traffic goes to one local port, unless told otherwise."""
     internal = serve(local_port)

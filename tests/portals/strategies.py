@@ -5,13 +5,13 @@ from hypothesis import strategies as st
 from tests.portals.examples import DROP, REJECT, serve
 from userproxy.model import (
     IPFamily,
-    Lead,
     LocalTraffic,
     Portal,
     PortalBinding,
     PortalKind,
     Protocol,
     ServicePortName,
+    Target,
 )
 
 RANGES = {
@@ -42,8 +42,8 @@ def bindings(draw: st.DrawFn, number: int, family: IPFamily) -> PortalBinding:
         everywhere = Portal(PortalKind.NODE_PORT, "", 30000 + number)
         portals = [everywhere if portal.kind is PortalKind.NODE_PORT else portal for portal in portals]
     first = 40000 + 10 * number
-    leads: list[Lead] = [REJECT, DROP, serve(first), serve(first + 1), serve(first + 2)]
-    internal, external, on_node = (draw(st.sampled_from(leads)) for _ in range(3))
+    targets: list[Target] = [REJECT, DROP, serve(first), serve(first + 1), serve(first + 2)]
+    internal, external, on_node = (draw(st.sampled_from(targets)) for _ in range(3))
     ranges = draw(st.lists(st.sampled_from(EVERY_RANGE), unique=True, max_size=3))
     protocol = draw(st.sampled_from((Protocol.TCP, Protocol.UDP)))
     name = ServicePortName("default", f"s{number}", draw(st.sampled_from(("", "web"))), protocol)

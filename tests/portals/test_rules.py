@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from tests.portals.examples import DROP, NOBODY, REJECT, WEB, WEB_NAME, WEB_RULES, led_to, serve
 from tests.portals.strategies import binding_lists
 from userproxy.errors import ObjectError
-from userproxy.model import IPFamily, Lead, LocalTraffic, Portal, PortalBinding, PortalKind, Protocol, ServicePortName
+from userproxy.model import IPFamily, LocalTraffic, Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Target
 from userproxy.portals.rules import CHAINS, Rule, jump_rules, portal_rules
 
 
@@ -110,9 +110,9 @@ BRIDGE = LocalTraffic(interface="cbr0")
 
 def shown(
     portals: tuple[Portal, ...],
-    internal: Lead,
-    external: Lead,
-    on_node: Lead,
+    internal: Target,
+    external: Target,
+    on_node: Target,
     ranges: tuple[str, ...] = (),
     local_traffic: LocalTraffic = PODS,
 ) -> list[str]:
@@ -134,7 +134,7 @@ def shown(
 
 
 @pytest.mark.parametrize(
-    ("portals", "leads", "ranges", "local_traffic", "rules"),
+    ("portals", "targets", "ranges", "local_traffic", "rules"),
     [
         pytest.param(
             (CLUSTER_IP, NODE_PORT),
@@ -289,18 +289,18 @@ def shown(
 )
 def test_rules_of_every_policy(
     portals: tuple[Portal, ...],
-    leads: tuple[Lead, Lead, Lead],
+    targets: tuple[Target, Target, Target],
     ranges: tuple[str, ...],
     local_traffic: LocalTraffic,
     rules: str,
 ) -> None:
-    assert shown(portals, *leads, ranges, local_traffic) == [line.strip() for line in rules.strip().splitlines()]
+    assert shown(portals, *targets, ranges, local_traffic) == [line.strip() for line in rules.strip().splitlines()]
 
 
 @pytest.mark.parametrize("ranges", [(), ("fd00::/8",), ("10.0.0.0/8", "0.0.0.0/0")])
 def test_ranges_that_restrict_nothing(ranges: tuple[str, ...]) -> None:
-    leads = (serve(5000),) * 3
-    assert shown((BALANCER,), *leads, ranges) == shown((BALANCER,), *leads)
+    targets = (serve(5000),) * 3
+    assert shown((BALANCER,), *targets, ranges) == shown((BALANCER,), *targets)
 
 
 def test_a_network_of_every_address_is_not_printed() -> None:
@@ -328,8 +328,8 @@ def test_udp_listeners_are_reached_through_portals_only() -> None:
 
 
 def test_the_health_check_is_let_in() -> None:
-    lead = serve(5000)
-    binding = PortalBinding(WEB_NAME, (CLUSTER_IP,), lead, lead, lead, health_check_port=32000)
+    target = serve(5000)
+    binding = PortalBinding(WEB_NAME, (CLUSTER_IP,), target, target, target, health_check_port=32000)
     assert portal_rules(binding, "0.0.0.0", "192.0.2.10", NOBODY)[-1] == Rule(
         "filter",
         "KUBE-NODEPORT-NON-LOCAL",

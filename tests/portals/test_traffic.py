@@ -13,13 +13,13 @@ from tests.portals.conftest import Network
 from tests.portals.examples import DROP, EVERYWHERE, NODE_IPS, REJECT, serve
 from userproxy.model import (
     IPFamily,
-    Lead,
     LocalTraffic,
     Portal,
     PortalBinding,
     PortalKind,
     Protocol,
     ServicePortName,
+    Target,
 )
 from userproxy.portals.claims import PortClaims
 from userproxy.portals.iptables import IptablesDriver
@@ -139,12 +139,12 @@ class Cluster:
         outside.run(partial(listeners.open, family, Protocol.UDP, "outside", self.ports[Protocol.UDP, "internal"]))
         listeners.start()
 
-    def lead(self, protocol: Protocol, name: str) -> Lead:
+    def target(self, protocol: Protocol, name: str) -> Target:
         return serve(self.ports[protocol, name])
 
     def sync(
         self,
-        leads: Callable[[Protocol], tuple[Lead, Lead, Lead]],
+        targets: Callable[[Protocol], tuple[Target, Target, Target]],
         local_traffic: LocalTraffic | None = None,
         ranges: tuple[str, ...] = (),
     ) -> None:
@@ -156,7 +156,7 @@ class Cluster:
             Portal(PortalKind.NODE_PORT, "", NODE_PORT),
         )
         bindings = [
-            PortalBinding(ServicePortName("default", "web", "", protocol), portals, *leads(protocol), ranges)
+            PortalBinding(ServicePortName("default", "web", "", protocol), portals, *targets(protocol), ranges)
             for protocol in SOCKETS
         ]
 
@@ -216,7 +216,7 @@ def cluster(node: Network, outside: Network, pod: Network, tools: Tools, listene
 @pytest.mark.parametrize("recognised", ["networks", "interface"])
 def test_external_local_with_an_endpoint_here(cluster: Cluster, recognised: str) -> None:
     cluster.sync(
-        lambda p: (cluster.lead(p, "internal"), cluster.lead(p, "external"), cluster.lead(p, "internal")),
+        lambda p: (cluster.target(p, "internal"), cluster.target(p, "external"), cluster.target(p, "internal")),
         BY_INTERFACE if recognised == "interface" else None,
     )
     cluster.check("""
@@ -231,7 +231,7 @@ def test_external_local_with_an_endpoint_here(cluster: Cluster, recognised: str)
 @pytest.mark.parametrize("recognised", ["networks", "interface"])
 def test_external_local_with_no_endpoint_here(cluster: Cluster, recognised: str) -> None:
     cluster.sync(
-        lambda p: (cluster.lead(p, "internal"), DROP, cluster.lead(p, "internal")),
+        lambda p: (cluster.target(p, "internal"), DROP, cluster.target(p, "internal")),
         BY_INTERFACE if recognised == "interface" else None,
     )
     cluster.check("""
@@ -244,7 +244,7 @@ def test_external_local_with_no_endpoint_here(cluster: Cluster, recognised: str)
 
 
 def test_internal_local_with_no_endpoint_here(cluster: Cluster) -> None:
-    cluster.sync(lambda p: (DROP, cluster.lead(p, "external"), cluster.lead(p, "external")))
+    cluster.sync(lambda p: (DROP, cluster.target(p, "external"), cluster.target(p, "external")))
     cluster.check("""
         from              outside   pod       node
         cluster-IP        silence   silence   silence
@@ -263,7 +263,7 @@ def test_no_endpoint_at_all_and_then_one(cluster: Cluster) -> None:
         load-balancer-IP  refused   refused   refused
         node-port         refused   refused   refused
     """)
-    cluster.sync(lambda p: (cluster.lead(p, "internal"),) * 3)
+    cluster.sync(lambda p: (cluster.target(p, "internal"),) * 3)
     cluster.check("""
         from              outside   pod       node
         cluster-IP        internal  internal  internal
@@ -274,7 +274,7 @@ def test_no_endpoint_at_all_and_then_one(cluster: Cluster) -> None:
 
 
 def test_this_nodes_pods_are_refused_and_others_are_not(cluster: Cluster) -> None:
-    cluster.sync(lambda p: (cluster.lead(p, "internal"), cluster.lead(p, "external"), REJECT))
+    cluster.sync(lambda p: (cluster.target(p, "internal"), cluster.target(p, "external"), REJECT))
     cluster.check("""
         from              outside   pod       node
         cluster-IP        internal  internal  internal
@@ -298,7 +298,7 @@ def test_source_ranges_restrict_load_balancer_ips_alone(
 ) -> None:
     mask = {IPFamily.IPV4: 32, IPFamily.IPV6: 128}[cluster.family]
     ranges = tuple(f"{cluster.ips[name]}/{mask}" for name in allowed)
-    cluster.sync(lambda p: (cluster.lead(p, "internal"),) * 3, ranges=ranges)
+    cluster.sync(lambda p: (cluster.target(p, "internal"),) * 3, ranges=ranges)
     cluster.check(f"""
         from              outside   pod       node
         cluster-IP        internal  internal  internal
@@ -312,7 +312,7 @@ def test_a_node_with_the_load_balancer_ip_reaches_it_where_the_node_may(cluster:
     """Its source is then the load-balancer IP itself."""
     mask = {IPFamily.IPV4: 32, IPFamily.IPV6: 128}[cluster.family]
     cluster._networks["node"].shell("ip", "address", "add", f"{cluster.ips['load-balancer IP']}/{mask}", "dev", "lo")
-    cluster.sync(lambda p: (cluster.lead(p, "internal"),) * 3, ranges=(f"{cluster.ips['node']}/{mask}",))
+    cluster.sync(lambda p: (cluster.target(p, "internal"),) * 3, ranges=(f"{cluster.ips['node']}/{mask}",))
     cluster.check("""
         from              outside   pod       node
         load-balancer-IP  silence   silence   internal
@@ -322,7 +322,7 @@ def test_a_node_with_the_load_balancer_ip_reaches_it_where_the_node_may(cluster:
 def test_an_external_ip_of_the_node_itself(cluster: Cluster) -> None:
     mask = {IPFamily.IPV4: 32, IPFamily.IPV6: 128}[cluster.family]
     cluster._networks["node"].shell("ip", "address", "add", f"{cluster.ips['external IP']}/{mask}", "dev", "lo")
-    cluster.sync(lambda p: (cluster.lead(p, "internal"), DROP, cluster.lead(p, "external")))
+    cluster.sync(lambda p: (cluster.target(p, "internal"), DROP, cluster.target(p, "external")))
     cluster.check("""
         from              outside   pod       node
         external-IP       silence   external  external
@@ -335,7 +335,9 @@ def test_an_external_ip_of_the_node_itself(cluster: Cluster) -> None:
 
 
 def test_datagrams_that_go_straight_to_a_listener_are_refused(cluster: Cluster) -> None:
-    cluster.sync(lambda p: (cluster.lead(p, "internal"), cluster.lead(p, "external"), cluster.lead(p, "internal")))
+    cluster.sync(
+        lambda p: (cluster.target(p, "internal"), cluster.target(p, "external"), cluster.target(p, "internal"))
+    )
     for whence, ip in (("outside", "node"), ("pod", "bridge"), ("pod", "node"), ("node", "node")):
         for name in ("internal", "external"):
             port = cluster.ports[Protocol.UDP, name]
@@ -349,7 +351,7 @@ def test_datagrams_that_go_straight_to_a_listener_are_refused(cluster: Cluster) 
 
 
 def test_datagrams_to_the_same_port_of_another_host_pass(cluster: Cluster) -> None:
-    cluster.sync(lambda p: (cluster.lead(p, "internal"),) * 3)
+    cluster.sync(lambda p: (cluster.target(p, "internal"),) * 3)
     port = cluster.ports[Protocol.UDP, "internal"]
     for whence in ("pod", "node"):
         assert cluster.ask(whence, Protocol.UDP, cluster.ips["outside"], port) == "outside"
@@ -365,7 +367,9 @@ def test_claimed_ports_do_not_stand_in_the_way_of_their_traffic(cluster: Cluster
     claims = PortClaims(cluster.family)
     for protocol in SOCKETS:
         cluster._networks["node"].run(partial(claims.claim, "", protocol, NODE_PORT))
-    cluster.sync(lambda p: (cluster.lead(p, "internal"), cluster.lead(p, "external"), cluster.lead(p, "internal")))
+    cluster.sync(
+        lambda p: (cluster.target(p, "internal"), cluster.target(p, "external"), cluster.target(p, "internal"))
+    )
     cluster.check("""
         from              outside   pod       node
         node-port         external  internal  internal

@@ -7,7 +7,7 @@ import pytest
 from msgspec import structs
 
 from tests.proxier.test_stale import Entry
-from userproxy.model import Lead, Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Verdict
+from userproxy.model import Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Target, Verdict
 from userproxy.proxier.flows import StaleFlows
 from userproxy.proxier.stale import FlowEntry
 
@@ -30,9 +30,9 @@ class Kernel:
 
 
 def binding(number: int) -> PortalBinding:
-    lead = Lead(Verdict.SERVE, 40000 + number)
+    target = Target(Verdict.SERVE, 40000 + number)
     name = ServicePortName("default", f"s{number}", "", Protocol.TCP)
-    return PortalBinding(name, (Portal(PortalKind.CLUSTER_IP, f"10.96.0.{number}", 80),), lead, lead, lead)
+    return PortalBinding(name, (Portal(PortalKind.CLUSTER_IP, f"10.96.0.{number}", 80),), target, target, target)
 
 
 async def until(kernel: Kernel, searches: int) -> None:

@@ -258,14 +258,14 @@ class Run:
         """Whatever rules there may be lead to listeners that are open, and node ports in them are held."""
         for name, bindings in self.driver.standing.items():
             for binding in bindings:
-                for traffic, lead in self.leads(binding):
-                    if lead:
-                        assert lead in self.world.open_ports.values(), (name, traffic, binding)
+                for traffic, local_port in self.local_ports(binding):
+                    if local_port:
+                        assert local_port in self.world.open_ports.values(), (name, traffic, binding)
 
     @staticmethod
-    def leads(binding: PortalBinding) -> list[tuple[str, int]]:
+    def local_ports(binding: PortalBinding) -> list[tuple[str, int]]:
         by = {"internal": binding.internal, "external": binding.external, "on node": binding.on_node}
-        return [(what, lead.local_port) for what, lead in by.items() if lead.verdict is Verdict.SERVE]
+        return [(what, target.local_port) for what, target in by.items() if target.verdict is Verdict.SERVE]
 
 
 @settings(deadline=None, max_examples=100)

@@ -10,7 +10,6 @@ from msgspec import structs
 from tests.proxier.oracle import grant_portals, wanted_of
 from userproxy.model import (
     Endpoint,
-    Lead,
     ListenerName,
     Portal,
     PortalBinding,
@@ -20,6 +19,7 @@ from userproxy.model import (
     ServicePort,
     ServicePortName,
     Snapshot,
+    Target,
     TrafficClass,
     Verdict,
 )
@@ -64,8 +64,8 @@ def with_local_policy(port: ServicePort, verdict: Verdict = Verdict.SERVE) -> Se
 
 
 def plain_binding(port: ServicePort, local_port: int) -> PortalBinding:
-    lead = Lead(Verdict.SERVE, local_port)
-    return PortalBinding(port.name, port.portals, lead, lead, lead)
+    target = Target(Verdict.SERVE, local_port)
+    return PortalBinding(port.name, port.portals, target, target, target)
 
 
 NOWHERE = OwnAddresses()
@@ -80,7 +80,7 @@ def kinds(actions: Iterable[Action | str]) -> list[str]:
 
 
 def led_to(binding: PortalBinding) -> set[int]:
-    return {lead.local_port for lead in (binding.internal, binding.external, binding.on_node)} - {0}
+    return {target.local_port for target in (binding.internal, binding.external, binding.on_node)} - {0}
 
 
 def perform(action: Action, actual: Actual, own: OwnAddresses = NOWHERE) -> None:
@@ -166,8 +166,8 @@ def test_listeners_and_rules_get_all_that_a_service_port_says() -> None:
     actual = Actual()
     sync(wanted_of([port]), actual)
     programmed = actual.programmed[port.name]
-    assert programmed.internal == Lead(Verdict.SERVE, actual.local_ports[internal])
-    assert programmed.external == Lead(Verdict.DROP)
+    assert programmed.internal == Target(Verdict.SERVE, actual.local_ports[internal])
+    assert programmed.external == Target(Verdict.DROP)
     assert (programmed.source_ranges, programmed.health_check_port) == (("192.0.2.0/24",), 32000)
 
 
@@ -197,7 +197,7 @@ def test_without_endpoints_the_listener_stays_and_rules_say_so(verdict: Verdict)
     empty = structs.replace(web, routes=(Route(TrafficClass.INTERNAL, verdict),))
     assert kinds(sync(wanted_of([empty]), actual)) == ["UpdateRoute", "rules"]
     found = actual.programmed[web.name]
-    assert found.internal == found.external == found.on_node == Lead(verdict)
+    assert found.internal == found.external == found.on_node == Target(verdict)
     assert kinds(sync(wanted_of([web]), actual)) == ["UpdateRoute", "rules"]
     assert actual.programmed == settled(web).programmed
 
@@ -223,9 +223,9 @@ def test_another_policy_gets_a_listener_of_its_own_and_the_first_stays() -> None
     external = actual.local_ports[listener(web, TrafficClass.EXTERNAL)]
     assert external != internal
     assert (found.internal, found.external, found.on_node) == (
-        Lead(Verdict.SERVE, internal),
-        Lead(Verdict.SERVE, external),
-        Lead(Verdict.SERVE, internal),
+        Target(Verdict.SERVE, internal),
+        Target(Verdict.SERVE, external),
+        Target(Verdict.SERVE, internal),
     )
     assert kinds(sync(wanted_of([web]), actual)) == ["rules", "CloseListener"]
     assert actual.programmed == {web.name: plain_binding(web, internal)}
@@ -238,10 +238,10 @@ def test_traffic_whose_listener_could_not_be_opened_is_refused() -> None:
         local.name, wanted_of([local]), Actual(local_ports={listener(local): 41234}, claims=claims), NOWHERE
     )
     assert found is not None
-    assert (found.internal, found.external) == (Lead(Verdict.SERVE, 41234), Lead(Verdict.REJECT))
+    assert (found.internal, found.external) == (Target(Verdict.SERVE, 41234), Target(Verdict.REJECT))
     without = binding(local.name, wanted_of([local]), Actual(), NOWHERE)
     assert without is not None
-    assert {without.internal, without.external, without.on_node} == {Lead(Verdict.REJECT)}
+    assert {without.internal, without.external, without.on_node} == {Target(Verdict.REJECT)}
     assert binding(local.name, wanted_of([]), Actual(), NOWHERE) is None
 
 

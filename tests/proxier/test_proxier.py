@@ -12,7 +12,6 @@ from userproxy.errors import KernelToolError, OutOfDescriptorsError, PortUnavail
 from userproxy.model import (
     EndpointSlice,
     HealthCheck,
-    Lead,
     ListenerName,
     LocalTraffic,
     PortalBinding,
@@ -27,6 +26,7 @@ from userproxy.model import (
     SliceEndpoint,
     SlicePort,
     Snapshot,
+    Target,
     TrafficClass,
     Verdict,
 )
@@ -338,7 +338,7 @@ async def test_other_endpoints_do_not_sync_portals_but_having_none_does(world: W
     await proxier.sync(verify=False)
     assert world.syncs == 2
     assert world.routes[WEB_LISTENER].verdict is Verdict.REJECT
-    assert [binding.internal for binding in world.bindings or ()] == [Lead(Verdict.REJECT)]
+    assert [binding.internal for binding in world.bindings or ()] == [Target(Verdict.REJECT)]
     assert list(world.open_ports) == [WEB_LISTENER], "it keeps its port for when endpoints come back"
 
 
@@ -351,7 +351,7 @@ async def test_a_local_policy_has_a_listener_of_its_own(world: World, proxier: P
     assert proxier.no_local == NoLocalEndpoints(external=1)
     assert world.bindings is not None
     (binding,) = world.bindings
-    assert (binding.external, binding.on_node) == (Lead(Verdict.DROP), binding.internal)
+    assert (binding.external, binding.on_node) == (Target(Verdict.DROP), binding.internal)
     world.put(a_service("web", "10.96.0.1", 30080, type="NodePort", node="node-2"))
     assert await proxier.sync(verify=False)
     assert proxier.no_local == NoLocalEndpoints()

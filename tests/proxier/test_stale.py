@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct, structs
 
-from userproxy.model import Lead, Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Verdict
+from userproxy.model import Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Target, Verdict
 from userproxy.proxier.stale import Leads, Stale, portal_leads
 
 VIP, LB, NODE, POD, FOREIGN = "10.96.0.10", "203.0.113.5", "192.0.2.10", "10.244.1.5", "198.51.100.53"
-REJECT, DROP = Lead(Verdict.REJECT), Lead(Verdict.DROP)
+REJECT, DROP = Target(Verdict.REJECT), Target(Verdict.DROP)
 A, B, C = 41000, 42000, 43000
 
 
@@ -51,14 +51,14 @@ def untranslated(destination: str, port: int) -> Entry:
     return Entry(destination, port, destination, port)
 
 
-def serve(port: int) -> Lead:
-    return Lead(Verdict.SERVE, port)
+def serve(port: int) -> Target:
+    return Target(Verdict.SERVE, port)
 
 
 def dns(
-    internal: Lead,
-    external: Lead | None = None,
-    on_node: Lead | None = None,
+    internal: Target,
+    external: Target | None = None,
+    on_node: Target | None = None,
     *,
     protocol: Protocol = Protocol.UDP,
     portals: Iterable[Portal] = (
@@ -114,8 +114,8 @@ def test_a_portal_that_is_gone() -> None:
     assert not stale.matches(Entry(VIP, 53, POD, 53))
 
 
-@pytest.mark.parametrize("refusal", [REJECT, DROP, Lead(Verdict.REJECT, A)])
-def test_a_portal_that_is_refused(refusal: Lead) -> None:
+@pytest.mark.parametrize("refusal", [REJECT, DROP, Target(Verdict.REJECT, A)])
+def test_a_portal_that_is_refused(refusal: Target) -> None:
     stale = after([dns(refusal)])
     assert stale.matches(led(VIP, 53, A))
     assert stale.matches(untranslated(VIP, 53))

@@ -76,12 +76,12 @@ def _reachable(binding: PortalBinding) -> dict[int, str]:
     found: dict[int, list[str]] = {}
     for portal in binding.portals:
         if portal.kind is PortalKind.CLUSTER_IP:
-            leads = {"": binding.internal}
+            targets = {"": binding.internal}
         elif binding.external == binding.on_node:
-            leads = {"": binding.external}
+            targets = {"": binding.external}
         else:
-            leads = {" from other nodes": binding.external, " from this node": binding.on_node}
-        for whence, lead in leads.items():
-            if lead.verdict is Verdict.SERVE:
-                found.setdefault(lead.local_port, []).append(f"{portal}{whence}")
+            targets = {" from other nodes": binding.external, " from this node": binding.on_node}
+        for whence, target in targets.items():
+            if target.verdict is Verdict.SERVE:
+                found.setdefault(target.local_port, []).append(f"{portal}{whence}")
     return {port: ", ".join(portals) for port, portals in found.items()}

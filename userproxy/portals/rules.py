@@ -17,7 +17,7 @@ from types import MappingProxyType
 from msgspec import Struct
 
 from userproxy.errors import ObjectError
-from userproxy.model import Lead, LocalTraffic, Portal, PortalBinding, PortalKind, Protocol, Verdict
+from userproxy.model import LocalTraffic, Portal, PortalBinding, PortalKind, Protocol, Target, Verdict
 
 NAT = "nat"
 FILTER = "filter"
@@ -94,8 +94,8 @@ class _Node(Struct, frozen=True):
 class _Streams(Struct, frozen=True):
     """One portal's traffic in the order in which rules have to tell it apart; what is in none is dropped."""
 
-    container: tuple[tuple[_Source, Lead], ...]
-    host: tuple[tuple[_Source, Lead], ...]
+    container: tuple[tuple[_Source, Target], ...]
+    host: tuple[tuple[_Source, Target], ...]
 
 
 def jump_rules() -> tuple[JumpRule, ...]:
@@ -182,13 +182,13 @@ def _translations(
     variants: Sequence[str],
     binding: PortalBinding,
     portal: Portal,
-    streams: Sequence[tuple[_Source, Lead]],
+    streams: Sequence[tuple[_Source, Target]],
     node: _Node,
 ) -> Iterable[Rule]:
-    target = _to_host if chain in {PORTALS_HOST, NODEPORT_HOST} else _to_listener
-    for place, (source, lead) in enumerate(streams):
-        if lead.verdict is Verdict.SERVE:
-            goal = target(lead.local_port, node)
+    translate = _to_host if chain in {PORTALS_HOST, NODEPORT_HOST} else _to_listener
+    for place, (source, target) in enumerate(streams):
+        if target.verdict is Verdict.SERVE:
+            goal = translate(target.local_port, node)
         elif any(later.verdict is Verdict.SERVE for _, later in streams[place:]):
             # No later rule is to translate what filter has to refuse.
             goal = "-j ACCEPT"
@@ -208,10 +208,10 @@ def _refused(
         (PORTALS_FILTER, in_container, streams.container),
         (PORTALS_FILTER_HOST, in_host, streams.host),
     ):
-        for source, lead in sources:
-            if lead.verdict is not Verdict.SERVE:
-                said = _match(binding, portal.ip, portal.port, source, _ABSENT[lead.verdict])
-                refusal = _refusal(lead.verdict, binding.name.protocol, node)
+        for source, target in sources:
+            if target.verdict is not Verdict.SERVE:
+                said = _match(binding, portal.ip, portal.port, source, _ABSENT[target.verdict])
+                refusal = _refusal(target.verdict, binding.name.protocol, node)
                 for variant in variants:
                     yield Rule(FILTER, chain, f"{said}{variant} {refusal}")
         if outsiders:
@@ -289,11 +289,11 @@ def _variants(portal: Portal) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return ("",), ("",)
 
 
-def _local_ports(leads: Iterable[Lead]) -> list[int]:
-    return list(dict.fromkeys(lead.local_port for lead in leads if lead.verdict is Verdict.SERVE))
+def _local_ports(targets: Iterable[Target]) -> list[int]:
+    return list(dict.fromkeys(target.local_port for target in targets if target.verdict is Verdict.SERVE))
 
 
-def _same(one: Lead, other: Lead) -> bool:
+def _same(one: Target, other: Target) -> bool:
     return one.verdict is other.verdict and (one.local_port == other.local_port or one.verdict is not Verdict.SERVE)
 
 

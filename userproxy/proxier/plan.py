@@ -8,7 +8,6 @@ from msgspec import Struct, field, structs
 from userproxy.model import (
     Endpoint,
     IPFamily,
-    Lead,
     ListenerName,
     Portal,
     PortalBinding,
@@ -17,6 +16,7 @@ from userproxy.model import (
     ServicePort,
     ServicePortName,
     Snapshot,
+    Target,
     TrafficClass,
     Verdict,
 )
@@ -171,13 +171,13 @@ def binding(name: ServicePortName, wanted: Wanted, actual: Actual, own: OwnAddre
     port = wanted.ports.get(name)
     if port is None:
         return None
-    leads = {route.traffic: _lead(port, route.traffic, route.verdict, actual) for route in port.routes}
+    targets = {route.traffic: _target(port, route.traffic, route.verdict, actual) for route in port.routes}
     return PortalBinding(
         name,
         _held(name, _portals(name, wanted, own), actual),
-        internal=leads[TrafficClass.INTERNAL],
-        external=leads[port.external],
-        on_node=leads[port.on_node],
+        internal=targets[TrafficClass.INTERNAL],
+        external=targets[port.external],
+        on_node=targets[port.on_node],
         source_ranges=port.source_ranges,
         health_check_port=port.health_check_port,
     )
@@ -227,11 +227,11 @@ def _update(snapshot: Snapshot, circles: Circles) -> UpdateRoute:
     return UpdateRoute(structs.replace(snapshot, endpoints=usable), circular)
 
 
-def _lead(service_port: ServicePort, traffic: TrafficClass, verdict: Verdict, actual: Actual) -> Lead:
+def _target(service_port: ServicePort, traffic: TrafficClass, verdict: Verdict, actual: Actual) -> Target:
     if verdict is not Verdict.SERVE:
-        return Lead(verdict)
+        return Target(verdict)
     local_port = actual.local_ports.get(ListenerName(service_port.name, service_port.family, traffic))
-    return Lead(Verdict.REJECT) if local_port is None else Lead(Verdict.SERVE, local_port)
+    return Target(Verdict.REJECT) if local_port is None else Target(Verdict.SERVE, local_port)
 
 
 def _preferred(position: int, ports: Sequence[int]) -> int | None:

@@ -121,8 +121,8 @@ def portal_leads(bindings: Iterable[PortalBinding]) -> dict[FlowPortal, Ports]:
     found: dict[FlowPortal, Ports] = {}
     for binding in bindings:
         internal, external, on_node = (
-            lead.local_port if lead.verdict is Verdict.SERVE else 0
-            for lead in (binding.internal, binding.external, binding.on_node)
+            target.local_port if target.verdict is Verdict.SERVE else 0
+            for target in (binding.internal, binding.external, binding.on_node)
         )
         for portal in binding.portals:
             cluster_ip = portal.kind is PortalKind.CLUSTER_IP

@@ -3,8 +3,8 @@
 import ipaddress
 from collections.abc import Iterable
 
+from userproxy.addresses import of_family
 from userproxy.model import IPFamily, LocalTraffic
-from userproxy.routing.families import of_family
 
 
 def local_traffic(

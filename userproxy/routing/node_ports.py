@@ -4,8 +4,8 @@ import ipaddress
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from userproxy.addresses import of_family
 from userproxy.model import IPFamily
-from userproxy.routing.families import of_family
 
 PRIMARY: Final = "primary"
 """The word that stands for the node's own addresses as its Node object has them."""

@@ -6,6 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from userproxy.addresses import of_family
 from userproxy.model import (
     Endpoint,
     HealthCheck,
@@ -24,7 +25,6 @@ from userproxy.model import (
     TrafficClass,
     Verdict,
 )
-from userproxy.routing.families import of_family
 from userproxy.routing.selection import Locality, Selection, candidates, select
 
 _CARRIED: Final = frozenset({Protocol.TCP, Protocol.UDP})

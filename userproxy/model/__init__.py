@@ -1,0 +1,67 @@
+"""The vocabulary as frozen values, which every other package may import.
+
+Every value here is a :class:`msgspec.Struct`: immutable, hashable and serialisable, because snapshots
+travel between processes. Addresses are canonical text (``ipaddress`` form); whoever creates a value
+has validated it. A value is made of values that were there before it, so none is part of a cycle and the garbage
+collector need not know them (``gc=False``): walking those of 10,000 Services would hold up traffic for 0.1 s.
+"""
+
+from userproxy.addresses import IPFamily
+from userproxy.model.cluster import (
+    EndpointSlice,
+    Hints,
+    Node,
+    PortSpec,
+    Protocol,
+    Service,
+    ServiceName,
+    ServicePortName,
+    ServiceState,
+    SliceEndpoint,
+    SlicePort,
+)
+from userproxy.model.node import ConntrackSettings, LocalTraffic
+from userproxy.model.problems import Problem, ProblemKind
+from userproxy.model.snapshots import Endpoint, ListenerName, Snapshot, TrafficClass, Verdict
+from userproxy.model.wanted import (
+    HealthCheck,
+    Portal,
+    PortalBinding,
+    PortalKind,
+    PortalSync,
+    Route,
+    ServicePort,
+    Target,
+)
+
+__all__ = [
+    "ConntrackSettings",
+    "Endpoint",
+    "EndpointSlice",
+    "HealthCheck",
+    "Hints",
+    "IPFamily",
+    "ListenerName",
+    "LocalTraffic",
+    "Node",
+    "PortSpec",
+    "Portal",
+    "PortalBinding",
+    "PortalKind",
+    "PortalSync",
+    "Problem",
+    "ProblemKind",
+    "Protocol",
+    "Route",
+    "Service",
+    "ServiceName",
+    "ServicePort",
+    "ServicePortName",
+    "ServiceState",
+    "SliceEndpoint",
+    "SlicePort",
+    "Snapshot",
+    "Target",
+    "TrafficClass",
+    "Verdict",
+]

@@ -1,0 +1,74 @@
+"""All that the data plane knows of a service port: which traffic it takes, and to which endpoints.
+
+A snapshot is immutable, and the only thing that the two halves of the program exchange about routes.
+"""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from userproxy.addresses import IPFamily, host_and_port
+from userproxy.model.cluster import ServicePortName
+
+
+class TrafficClass(StrEnum):
+    """Whose traffic a listener takes. Where policies do not tell them apart, INTERNAL has all of it.
+
+    INTERNAL goes to cluster IPs. EXTERNAL goes to external portals (external IP, load-balancer IP, node port), and
+    ON_NODE does so from this node's own Pods and processes, which no ``externalTrafficPolicy`` restricts.
+    """
+
+    INTERNAL = "internal"
+    EXTERNAL = "external"
+    ON_NODE = "on-node"
+
+
+class Verdict(StrEnum):
+    """What becomes of a new connection or flow.
+
+    REJECT: refused at once, for nobody in the cluster could serve it. DROP: unanswered, for only a ``Local`` policy
+    keeps it from those who could.
+    """
+
+    SERVE = "serve"
+    REJECT = "reject"
+    DROP = "drop"
+
+
+class Endpoint(Struct, frozen=True, order=True, gc=False):
+    """One backend address of a service port."""
+
+    ip: str
+    port: int
+
+    def __str__(self) -> str:
+        return host_and_port(self.ip, self.port)
+
+
+class ListenerName(Struct, frozen=True, order=True, gc=False):
+    """What makes a listener: a service port, an address family, and the traffic that it takes."""
+
+    service_port: ServicePortName
+    family: IPFamily = IPFamily.IPV4
+    traffic: TrafficClass = TrafficClass.INTERNAL
+
+    def __str__(self) -> str:
+        marks: list[str] = [self.family] if self.family is not IPFamily.IPV4 else []
+        marks += [self.traffic] if self.traffic is not TrafficClass.INTERNAL else []
+        return f"{self.service_port} ({', '.join(marks)})" if marks else str(self.service_port)
+
+
+class Snapshot(Struct, frozen=True, gc=False):
+    """All that forwarding knows of a listener's traffic: whom to dial, and for how long clients stick.
+
+    ``affinity_timeout`` is seconds since a client's last connection, or None without affinity; listeners of one
+    service port and family share their clients' affinity. Connections to endpoints that are not among ``known`` are
+    closed; None leaves all alone. ``udp_timeout`` is seconds, or None for the process's own.
+    """
+
+    listener: ListenerName
+    verdict: Verdict = Verdict.SERVE
+    endpoints: tuple[Endpoint, ...] = ()
+    affinity_timeout: int | None = None
+    known: tuple[Endpoint, ...] | None = None
+    udp_timeout: float | None = None

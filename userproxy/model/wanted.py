@@ -1,0 +1,123 @@
+"""What is wanted of this node: service ports with their portals and routes, and bindings for portal drivers."""
+
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+
+from msgspec import Struct
+
+from userproxy.addresses import IPFamily, host_and_port
+from userproxy.model.cluster import ServiceName, ServicePortName
+from userproxy.model.snapshots import Endpoint, ListenerName, TrafficClass, Verdict
+
+
+class PortalKind(StrEnum):
+    """What kind of address a portal is; the order is kube-proxy's order of opening them."""
+
+    CLUSTER_IP = "cluster IP"
+    EXTERNAL_IP = "external IP"
+    LOAD_BALANCER_IP = "load-balancer IP"
+    NODE_PORT = "node port"
+
+
+class Portal(Struct, frozen=True, gc=False):
+    """One address through which a service port can be reached. A node port's ``ip`` is empty: every local address."""
+
+    kind: PortalKind
+    ip: str
+    port: int
+
+    def __str__(self) -> str:
+        if not self.ip:
+            return f"{self.kind} {self.port}"
+        return f"{self.kind} {host_and_port(self.ip, self.port)}"
+
+
+class Route(Struct, frozen=True, gc=False):
+    """Where one class of a service port's traffic goes. ``endpoints`` is empty unless the verdict is SERVE."""
+
+    traffic: TrafficClass = TrafficClass.INTERNAL
+    verdict: Verdict = Verdict.REJECT
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+class ServicePort(Struct, frozen=True, gc=False):
+    """What one service port should be in one address family.
+
+    ``routes`` has a listener each; the first is INTERNAL. ``external`` and ``on_node`` name the route that those
+    classes of traffic take. ``source_ranges`` are the networks that may use load-balancer IPs, all if empty.
+    ``created`` is the creation time of its Service: where two service ports claim one portal, the older Service has
+    it. ``known`` is None, or all endpoints that any slice names: connections to others are closed. ``udp_timeout``
+    is seconds, or None for the process's own. ``health_check_port`` is the Service's ``healthCheckNodePort`` at the
+    first of its ports, else 0. ``unused`` are the endpoints that slices name and no route here has. ``balancers`` are
+    where load balancers outside the cluster lead to the service port.
+    """
+
+    name: ServicePortName
+    portals: tuple[Portal, ...]
+    routes: tuple[Route, ...] = (Route(),)
+    external: TrafficClass = TrafficClass.INTERNAL
+    on_node: TrafficClass = TrafficClass.INTERNAL
+    family: IPFamily = IPFamily.IPV4
+    affinity_timeout: int | None = None
+    source_ranges: tuple[str, ...] = ()
+    created: str = ""
+    known: tuple[Endpoint, ...] | None = None
+    udp_timeout: float | None = None
+    health_check_port: int = 0
+    unused: tuple[Endpoint, ...] = ()
+    balancers: tuple[Endpoint, ...] = ()
+
+    @property
+    def endpoints(self) -> Iterator[Endpoint]:
+        """All endpoints that slices name, some of them twice."""
+        for route in self.routes:
+            yield from route.endpoints
+        yield from self.unused
+
+    @property
+    def listeners(self) -> tuple[ListenerName, ...]:
+        """The names of its listeners, in the order of its routes."""
+        return tuple(ListenerName(self.name, self.family, route.traffic) for route in self.routes)
+
+
+class HealthCheck(Struct, frozen=True, gc=False):
+    """A Service's ``healthCheckNodePort``, and how many ready endpoints this node has for it: distinct addresses."""
+
+    service: ServiceName
+    port: int
+    local_endpoints: int
+
+
+class Target(Struct, frozen=True, gc=False):
+    """What a portal's rules do with one class of traffic. ``local_port`` counts for SERVE only."""
+
+    verdict: Verdict
+    local_port: int = 0
+
+
+class PortalBinding(Struct, frozen=True, gc=False):
+    """The portals of a service port, and where each class of traffic to them is led.
+
+    Cluster IPs take ``internal``; the other portals take ``on_node`` for this node's Pods and processes, and
+    ``external`` for everybody else. Load-balancer IPs serve only ``source_ranges``, all if empty. A node port may
+    have an ``ip`` here: then it is served on that address alone. ``health_check_port`` is to be let in, if not 0.
+    """
+
+    name: ServicePortName
+    portals: tuple[Portal, ...]
+    internal: Target
+    external: Target
+    on_node: Target
+    source_ranges: tuple[str, ...] = ()
+    health_check_port: int = 0
+
+
+class PortalSync(Struct, frozen=True, gc=False):
+    """What a sync of the portals has come to.
+
+    `differed` is whether what stood was looked at and was something else. `refused` are all service ports whose rules
+    do not stand, because the node's tools take those of others and not theirs, and what was said of them.
+    """
+
+    differed: bool = False
+    refused: Mapping[ServicePortName, str] = {}
