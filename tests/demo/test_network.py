@@ -102,6 +102,29 @@ def test_hosts_reach_each_other_without_translation() -> None:
         assert _pass_byte(outside, second) == outside.address
 
 
+@pytest.mark.parametrize("ipv6", [False, pytest.param(True, marks=needs_ipv6)], ids=["IPv4", "IPv6"])
+def test_routed_pods_reach_everybody_without_translation_and_a_bridge(ipv6: bool) -> None:
+    with Network(pods="routed") as network:
+        first, second = (network.add_node(Node(f"node-{number}")) for number in (1, 2))
+        near, beside = network.add_pod(first, Pod("near")), network.add_pod(first, Pod("beside"))
+        far = network.add_pod(second, Pod("far"))
+        outside = network.add_outside(Host("outside"))
+        for source, target in ((near, beside), (near, far), (far, first), (near, first), (outside, first)):
+            assert _pass_byte(source, target, ipv6=ipv6) == (source.address6 if ipv6 else source.address)
+        assert _pass_byte(first, near, ipv6=ipv6) == (first.address6 if ipv6 else first.address)
+        assert "bridge" not in first.run(["ip", "-d", "link"]).stdout
+        assert first.run(["ip", "addr", "show", "dev", "cali1024412", "scope", "global"]).stdout == ""
+
+
+def test_a_routed_pod_can_join_a_node_of_bridged_ones() -> None:
+    with Network() as network:
+        node = network.add_node(Node("node-1"))
+        bridged, routed = network.add_pod(node, Pod("bridged")), network.add_pod(node, Pod("routed"), "routed")
+        for pod in (bridged, routed):
+            assert _pass_byte(pod, node) == pod.address
+        assert _pass_byte(node, routed) == "192.0.2.10"
+
+
 def test_outside_hosts_send_external_addresses_to_the_first_node_and_know_no_others() -> None:
     with Network() as network:
         network.add_node(Node("node-1"))

@@ -11,7 +11,7 @@ from tests.lab.manifests import Manifests
 from tests.lab.proxy import RunningProxy, installed_command
 from tests.lab.rules import rules
 from userproxy.demo.hosts import Completed, Host
-from userproxy.demo.network import Network, Node, Pod
+from userproxy.demo.network import Network, Node, Pod, PodWiring
 from userproxy.demo.programs import Program, wait_for_port
 from userproxy.demo.waiting import eventually
 from userproxy.model import IPFamily
@@ -101,12 +101,12 @@ class Lab:
     """One node with three pods to serve (``pods``) and one to ask (``client``), and a host outside.
 
     Everything ends with `stack`, whatever the test has left running. `directory` is for manifests; with `api`
-    the same builders write to an API server instead.
+    the same builders write to an API server instead. `pods` says how Pods are wired on every node.
     """
 
-    def __init__(self, directory: Path, stack: ExitStack, *, api: bool = False) -> None:
+    def __init__(self, directory: Path, stack: ExitStack, *, api: bool = False, pods: PodWiring = "bridged") -> None:
         self._stack = stack
-        self.network = stack.enter_context(Network())
+        self.network = stack.enter_context(Network(pods=pods))
         self.manifests = self._api_objects(directory) if api else Manifests(directory)
         self.node = self.add_node("node-1")
         self.pods = [self.add_pod(f"web-{number}") for number in (1, 2, 3)]
@@ -169,9 +169,9 @@ class Lab:
             for family, address in portals:
                 node.wait_for_rules(f"-d {address}/", seconds, families=[family])
 
-    def add_pod(self, name: str, node: Node | None = None) -> LabPod:
-        """A pod on the first node, or on another."""
-        return self.network.add_pod(node or self.node, LabPod(name, self._stack))
+    def add_pod(self, name: str, node: Node | None = None, wiring: PodWiring | None = None) -> LabPod:
+        """A pod on the first node, or on another; `wiring` where it is not to be the lab's."""
+        return self.network.add_pod(node or self.node, LabPod(name, self._stack), wiring)
 
     def add_outside(self, name: str) -> Host:
         return self.network.add_outside(Host(name))

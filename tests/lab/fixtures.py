@@ -28,6 +28,13 @@ def lab(root: None, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[
         yield Lab(tmp_path / "manifests", stack, api=source == "api")
 
 
+@pytest.fixture
+def routed_lab(root: None, tmp_path: Path) -> Iterator[Lab]:
+    """A cluster whose Pods have links of their own to their nodes, without a bridge and without addresses there."""
+    with ExitStack() as stack:
+        yield Lab(tmp_path / "manifests", stack, pods="routed")
+
+
 @pytest.fixture(scope="module")
 def shared_lab(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A cluster for all tests of a file, which then have to keep out of each other's way."""

@@ -90,6 +90,49 @@ def test_a_second_node_in_another_zone(lab: Lab) -> None:
     assert "node-2" in lab.manifests.node(second).read_text()
 
 
+def test_what_redirect_leads_from_a_routed_pod_to_the_node_is_dropped(routed_lab: Lab) -> None:
+    """It goes to the first address of the interface that it came in by, and there is none (nf_nat_redirect_ipv4)."""
+    node = routed_lab.node
+    to = ["-t", "nat", "-A", "PREROUTING", "-d", CLUSTER_IP[0], "-p", "tcp", "--dport", str(CLUSTER_IP[1]), "-j"]
+    with node.listen(8080):
+        node.run(["iptables", *to, "REDIRECT", "--to-ports", "8080"])
+        with pytest.raises(TimeoutError):
+            routed_lab.client.connect(CLUSTER_IP, timeout=0.5)
+        node.run(["iptables", "-t", "nat", "-F"])
+        node.run(["iptables", *to, "DNAT", "--to-destination", f"{node.address}:8080"])
+        routed_lab.client.connect(CLUSTER_IP).close()
+
+
+def test_redirect_takes_the_link_local_address_where_a_routed_pods_link_has_no_other(routed_lab: Lab) -> None:
+    """Unlike IPv4 it has one as soon as the link is up, unless the node forbids it. Tried with Linux 6.18."""
+    if not routed_lab.node.address6:
+        pytest.skip("this kernel has no IPv6")
+    node, portal = routed_lab.node, "fd00:10:96::10"
+    node.run(
+        [
+            "ip6tables",
+            "-t",
+            "nat",
+            "-A",
+            "PREROUTING",
+            "-d",
+            portal,
+            "-p",
+            "tcp",
+            "-j",
+            "REDIRECT",
+            "--to-ports",
+            "8080",
+        ]
+    )
+    with node.listen(8080, "::") as server:
+        with routed_lab.client.connect((portal, 80)), server.accept()[0] as accepted:
+            assert accepted.getsockname()[0] == "fe80::ecee:eeff:feee:eeee"
+        node.run(["ip", "-6", "addr", "flush", "dev", "cali1024415"])
+        with pytest.raises(TimeoutError):
+            routed_lab.client.connect((portal, 80), timeout=0.5)
+
+
 def test_settling_waits_for_everything_that_was_written_before(lab: Lab) -> None:
     lab.node.start_userproxy()
     for number in range(1, 6):

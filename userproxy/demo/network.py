@@ -6,6 +6,12 @@
     outside 192.0.2.101 ──┤ lan bridge ├── node 192.0.2.20 ── cni0 10.244.2.1/24   ├── pod 10.244.1.3
                           └ 192.0.2.1 ─┘                                           └── …
 
+Pods are wired as ``pods`` says: ``bridged``, as above, or ``routed``, as Calico, AWS' CNI plugin and GKE do it. A
+routed Pod has a veth of its own whose other end, ``cali...``, has no address; the node has a route to each Pod::
+
+    outside 192.0.2.100 ── lan bridge ── node 192.0.2.10 ──┬── cali10244012 ── pod 10.244.1.2/32
+                                                           └── cali10244013 ── pod 10.244.1.3/32
+
 In IPv6 the same hosts are 2001:db8::100 and ::101, ::10 and ::20 behind ::1, and the pods fd00:10:244:1::2 and so on.
 Addresses are of the documentation ranges (RFC 5737, RFC 3849) and of Kubernetes' usual pod range. A host on which
 IPv6 is not to be had is wired for IPv4 alone.
@@ -14,12 +20,23 @@ IPv6 is not to be had is wired for IPv4 alone.
 from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeAlias, TypeVar
 
 from userproxy.demo.hosts import Host
 
 EXTERNAL_RANGES = ("203.0.113.0/24", "198.51.100.0/24", "2001:db8:e::/64")
 """Where external and load-balancer IPs come from; outside hosts reach them through the first node."""
+
+PodWiring: TypeAlias = Literal["bridged", "routed"]
+"""How a Pod is connected to its node: by a port of the node's bridge, or by a link of its own without a bridge."""
+
+_ROUTED_MAC = "ee:ee:ee:ee:ee:ee"
+_ROUTED_GATEWAYS = ("169.254.1.1", "fe80::ecee:eeff:feee:eeee")
+"""The gateways of a routed Pod, one per family, as Calico has them.
+
+The node answers ARP for the first without having it (proxy_arp). It has the second on each Pod's link, since the
+kernel makes it out of the MAC address.
+"""
 
 
 class Node(Host):
@@ -47,12 +64,13 @@ PodT = TypeVar("PodT", bound=Pod)
 class Network:
     """Wires hosts together, and closes them in the end or as soon as wiring one fails.
 
-    The ``add_`` methods own the host they are given from the moment of the call and return it ready for
-    use. Use as a context manager.
+    `pods` is how Pods are wired that say nothing else. The ``add_`` methods own the host they are given from the
+    moment of the call and return it ready for use. Use as a context manager.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, pods: PodWiring = "bridged") -> None:
         self.nodes: list[Node] = []
+        self._wiring: PodWiring = pods
         self.outsiders: list[Host] = []
         with ExitStack() as stack:
             self.lan = stack.enter_context(Host("lan"))
@@ -69,7 +87,8 @@ class Network:
         node.address6 = f"2001:db8::{node.number * 10}" if ipv6 else ""
         routes = ["default via 192.0.2.1", *(["default via 2001:db8::1"] if ipv6 else [])]
         self._join_lan(node, [*routes, *(route for other in self.nodes for route in _pod_routes(other, node))])
-        node.ip_batch(_bridge("cni0", *_gateways(node)))
+        if self._wiring == "bridged":
+            node.ip_batch(_bridge("cni0", *_gateways(node)))
         node.sysctl("net.ipv4.ip_forward", 1)
         if ipv6:
             node.sysctl("net.ipv6.conf.all.forwarding", 1)
@@ -78,16 +97,22 @@ class Network:
         self.nodes.append(node)
         return node
 
-    def add_pod(self, node: Node, pod: PodT) -> PodT:
-        """Put a pod behind `node`: 10.244.N.2, .3, …"""
+    def add_pod(self, node: Node, pod: PodT, wiring: PodWiring | None = None) -> PodT:
+        """Put a pod behind `node`: 10.244.N.2, .3, …
+
+        A routed Pod may join a node of bridged ones. They do not reach each other, but all else, and the node.
+        """
         self._stack.enter_context(pod)
         node.pods.append(pod)
         pod.node = node
         pod.address = f"10.244.{node.number}.{len(node.pods) + 1}"
         ipv6 = self._set_up(pod) and node.address6
         pod.address6 = f"fd00:10:244:{node.number}::{len(node.pods) + 1:x}" if ipv6 else ""
-        gateways = _gateways(node)[: 2 if ipv6 else 1]
-        _plug(pod, node, "cni0", [f"default via {gateway}" for gateway in gateways])
+        if (wiring or self._wiring) == "routed":
+            _connect_routed(pod, node)
+        else:
+            gateways = _gateways(node)[: 2 if ipv6 else 1]
+            _plug(pod, node, "cni0", [f"default via {gateway}" for gateway in gateways])
         return pod
 
     def add_outside(self, host: HostT) -> HostT:
@@ -127,7 +152,7 @@ class Network:
 
 def _plug(host: Host, switch: Host, bridge: str, routes: Sequence[str]) -> None:
     """Connect `host`'s eth0 to a bridge of another host."""
-    port = f"veth{host.address.replace('.', '')[-9:]}"
+    port = _link_name("veth", host)
     switch.ip_batch(
         [
             f"link add {port} type veth peer name eth0 netns {host.pid}",
@@ -141,6 +166,38 @@ def _plug(host: Host, switch: Host, bridge: str, routes: Sequence[str]) -> None:
             *(f"route add {route}" for route in routes),
         ]
     )
+
+
+def _connect_routed(pod: Pod, node: Node) -> None:
+    """Connect `pod`'s eth0 to a link of its own on `node`, with the sysctls that Calico sets for it."""
+    link = _link_name("cali", pod)
+    addresses = [f"{pod.address}/32", *([f"{pod.address6}/128"] if pod.address6 else [])]
+    gateways = _ROUTED_GATEWAYS[: len(addresses)]
+    node.ip_batch(
+        [
+            f"link add {link} address {_ROUTED_MAC} type veth peer name eth0 netns {pod.pid}",
+            f"link set {link} up",
+        ]
+    )
+    for name, value in (
+        (f"net.ipv4.conf.{link}.rp_filter", 1),
+        (f"net.ipv4.conf.{link}.proxy_arp", 1),
+        (f"net.ipv4.neigh.{link}.proxy_delay", 0),  # else the kernel answers after up to 0.8 s
+    ):
+        node.sysctl(name, value)
+    pod.ip_batch(
+        [
+            "link set eth0 up",
+            *(f"addr add {address} dev eth0" for address in addresses),
+            *(f"route add {gateway} dev eth0" for gateway in gateways if "." in gateway),
+            *(f"route add default via {gateway} dev eth0" for gateway in gateways),
+        ]
+    )
+    node.ip_batch([f"route add {address} dev {link}" for address in addresses])
+
+
+def _link_name(kind: str, host: Host) -> str:
+    return f"{kind}{host.address.replace('.', '')[-9:]}"
 
 
 def _bridge(name: str, address: str, *more: str) -> list[str]:
@@ -158,7 +215,7 @@ def _address(address: str, device: str) -> str:
 
 
 def _gateways(node: Node) -> list[str]:
-    """What `node`'s pods know it by, one address per family."""
+    """What `node`'s bridged pods know it by, one address per family."""
     return [f"10.244.{node.number}.1", *([f"fd00:10:244:{node.number}::1"] if node.address6 else [])]
 
 
