@@ -6,16 +6,18 @@ from collections.abc import Awaitable, Callable
 import pytest
 from structlog.testing import capture_logs
 
-from tests.forwarding import test_udp
 from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, echo, eventually, open_bench
+from tests.forwarding.udp import test_listener as test_udp
 from userproxy.errors import PortUnavailableError
-from userproxy.forwarding import dialer, forwarder, listener, udp
-from userproxy.forwarding.datagrams import Outbox
+from userproxy.forwarding import forwarder
 from userproxy.forwarding.failures import HandlerFailures
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.poller import Poller
-from userproxy.forwarding.relay import Relay
-from userproxy.forwarding.sockets import ListeningSocket
+from userproxy.forwarding.tcp import dialer, listener
+from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.tcp.sockets import ListeningSocket
+from userproxy.forwarding.udp import listener as udp
+from userproxy.forwarding.udp.datagrams import Outbox
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot
 from userproxy.routing.balancer import Balancer
 

@@ -20,8 +20,8 @@ from userproxy.forwarding.descriptors import open_descriptors
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.listener_ports import NODE_PORTS, ListenerPorts
 from userproxy.forwarding.ports import PortRange
-from userproxy.forwarding.relay import Relay
-from userproxy.forwarding.udp import UdpStatistics
+from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.udp.listener import UdpStatistics
 from userproxy.model import (
     Endpoint,
     IPFamily,

@@ -38,11 +38,12 @@ _SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
 def modules_of(targets: Iterable[str]) -> list[Path]:
-    """What ``AREA`` or ``AREA/MODULE`` name, as paths in the checkout. Raises SystemExit with a sentence."""
+    """What ``AREA``, ``AREA/FOLDER`` or ``AREA/MODULE`` name, as paths in the checkout. Raises SystemExit."""
     found: list[Path] = []
     for target in targets:
-        area, _, module = target.partition("/")
-        paths = sorted((_ROOT / "userproxy" / area).glob(f"{module or '*'}.py")) if area in AREAS else []
+        path = _ROOT / "userproxy" / target
+        is_known = target.partition("/")[0] in AREAS
+        paths = sorted([*path.rglob("*.py"), *path.parent.glob(f"{path.name}.py")]) if is_known else []
         if not paths:
             raise SystemExit(f"{target}: there is no such area or module; areas are {', '.join(AREAS)}")
         found += [path.relative_to(_ROOT) for path in paths if path.name != "__init__.py"]
@@ -51,9 +52,9 @@ def modules_of(targets: Iterable[str]) -> list[Path]:
 
 def files_for(module: Path, *, wide: bool = False) -> list[str]:
     """What a module is tried with: the test file of its own, or all of its area if `wide`, or where it has none."""
-    folder = Path("tests", module.parts[1])
-    own = folder / f"test_{module.stem}.py"
-    return [str(folder if wide or not (_ROOT / own).exists() else own)]
+    area = Path("tests", module.parts[1])
+    own = Path("tests", *module.parts[1:-1], f"test_{module.stem}.py")
+    return [str(area if wide or not (_ROOT / own).exists() else own)]
 
 
 class Mutants:

@@ -14,21 +14,28 @@ import structlog
 from msgspec import Struct
 
 from userproxy.errors import OutOfDescriptorsError, PortUnavailableError
-from userproxy.forwarding.datagrams import DatagramSocket
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import PER_CONNECTION, DescriptorBudget
-from userproxy.forwarding.dialer import Dial, Dialer
-from userproxy.forwarding.listener import Listener
 from userproxy.forwarding.listener_ports import ListenerPorts
 from userproxy.forwarding.own_addresses import OwnAddresses
-from userproxy.forwarding.pipes import PipePool
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.ports import PortRange
-from userproxy.forwarding.relay import Relay, RelayContext
 from userproxy.forwarding.shares import Share, Shares
-from userproxy.forwarding.sockets import ListeningSocket, is_taken, reset_on_close
-from userproxy.forwarding.source_ports import SourcePorts
-from userproxy.forwarding.udp import PENDING_SECONDS, UdpListener, UdpOptions, UdpPlane, UdpStatistics, flow_limits
+from userproxy.forwarding.tcp.dialer import Dial, Dialer
+from userproxy.forwarding.tcp.listener import Listener
+from userproxy.forwarding.tcp.pipes import PipePool
+from userproxy.forwarding.tcp.relay import Relay, RelayContext
+from userproxy.forwarding.tcp.sockets import ListeningSocket, is_taken, reset_on_close
+from userproxy.forwarding.tcp.source_ports import SourcePorts
+from userproxy.forwarding.udp.datagrams import DatagramSocket
+from userproxy.forwarding.udp.listener import (
+    PENDING_SECONDS,
+    UdpListener,
+    UdpOptions,
+    UdpPlane,
+    UdpStatistics,
+    flow_limits,
+)
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 from userproxy.routing.affinity import AffinityTable, Leftovers
 from userproxy.routing.balancer import Balancer

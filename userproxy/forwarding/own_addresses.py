@@ -4,7 +4,7 @@ import socket
 from collections import defaultdict
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from userproxy.forwarding.sockets import family_of
+from userproxy.forwarding.tcp.sockets import family_of
 from userproxy.model import Endpoint, IPFamily
 
 Address = IPv4Address | IPv6Address

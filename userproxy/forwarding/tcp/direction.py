@@ -7,9 +7,9 @@ import socket
 from socket import SocketType
 from typing import Final, Protocol
 
-from userproxy.forwarding.pipes import PIPE_BYTES, Pipe, PipePool
 from userproxy.forwarding.poller import HANGUP, UNFINISHED, Owner, Poller
-from userproxy.forwarding.sockets import unacknowledged
+from userproxy.forwarding.tcp.pipes import PIPE_BYTES, Pipe, PipePool
+from userproxy.forwarding.tcp.sockets import unacknowledged
 
 BUFFER_BYTES: Final = 64 * 1024
 _TURN_BYTES: Final = PIPE_BYTES

@@ -13,14 +13,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.forwarding.conftest import LOOPBACK, Handler, echo, eventually, named
-from userproxy.forwarding import dialer, listener, pipes
 from userproxy.forwarding.descriptors import open_descriptors
-from userproxy.forwarding.direction import Direction
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.ports import PortRange
-from userproxy.forwarding.relay import Relay
-from userproxy.forwarding.sockets import ListeningSocket
+from userproxy.forwarding.tcp import dialer, listener, pipes
+from userproxy.forwarding.tcp.direction import Direction
+from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 
 pytestmark = pytest.mark.bugs

@@ -11,9 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from structlog.testing import capture_logs
 
 from tests.forwarding.clocked import ClockedLoop
-from userproxy.forwarding.datagrams import DatagramSocket
 from userproxy.forwarding.descriptors import DescriptorBudget, open_descriptors
-from userproxy.forwarding.udp import UdpListener, UdpOptions, UdpPlane, UdpStatistics
+from userproxy.forwarding.udp.datagrams import DatagramSocket
+from userproxy.forwarding.udp.listener import UdpListener, UdpOptions, UdpPlane, UdpStatistics
 from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 from userproxy.routing.balancer import Balancer
 

@@ -13,11 +13,11 @@ from tests.forwarding.conftest import LOOPBACK, eventually
 from userproxy.forwarding import poller
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget
-from userproxy.forwarding.direction import BUFFER_BYTES
-from userproxy.forwarding.pipes import PIPE_BYTES, PipePool
 from userproxy.forwarding.poller import WRITABLE, Poller
-from userproxy.forwarding.relay import Relay, RelayContext
-from userproxy.forwarding.source_ports import SourcePorts
+from userproxy.forwarding.tcp.direction import BUFFER_BYTES
+from userproxy.forwarding.tcp.pipes import PIPE_BYTES, PipePool
+from userproxy.forwarding.tcp.relay import Relay, RelayContext
+from userproxy.forwarding.tcp.source_ports import SourcePorts
 
 pytestmark = pytest.mark.usefixtures("root")  # large socket buffers
 

@@ -11,11 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.forwarding.conftest import LOOPBACK, LOOPBACK_6, NAME, Bench, Handler, echo, eventually, open_bench
-from userproxy.forwarding import listener
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.shares import Shares
-from userproxy.forwarding.sockets import ListeningSocket, family_of
+from userproxy.forwarding.tcp import listener
+from userproxy.forwarding.tcp.sockets import ListeningSocket, family_of
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, Snapshot, Verdict
 
 Serve = Callable[[Handler], Awaitable[tuple[str, int]]]

@@ -16,10 +16,10 @@ from structlog.testing import capture_logs
 from tests.forwarding.clocked import ClockedLoop
 from tests.forwarding.conftest import eventually
 from userproxy.demo.hosts import Host
-from userproxy.forwarding.datagrams import DatagramSocket
 from userproxy.forwarding.descriptors import DescriptorBudget, open_descriptors
-from userproxy.forwarding.flows import STREAM_AFTER
-from userproxy.forwarding.udp import KEPT_BYTES, UdpListener, UdpOptions, UdpPlane, UdpStatistics, flow_limits
+from userproxy.forwarding.udp.datagrams import DatagramSocket
+from userproxy.forwarding.udp.flows import STREAM_AFTER
+from userproxy.forwarding.udp.listener import KEPT_BYTES, UdpListener, UdpOptions, UdpPlane, UdpStatistics, flow_limits
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 from userproxy.routing.balancer import Balancer
 

@@ -15,7 +15,7 @@ import pytest
 from tests.forwarding.conftest import LOOPBACK, LOOPBACK_6
 from userproxy.demo.hosts import Host
 from userproxy.errors import PortUnavailableError
-from userproxy.forwarding.sockets import (
+from userproxy.forwarding.tcp.sockets import (
     ListeningSocket,
     family_of,
     has_connection,

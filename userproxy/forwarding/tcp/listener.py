@@ -11,7 +11,7 @@ import structlog
 from userproxy.forwarding.descriptors import PER_CONNECTION, DescriptorBudget, is_shortage
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.shares import Shares
-from userproxy.forwarding.sockets import ListeningSocket, has_connection, is_direct, reset_on_close
+from userproxy.forwarding.tcp.sockets import ListeningSocket, has_connection, is_direct, reset_on_close
 from userproxy.model import ListenerName, Snapshot, Verdict
 
 log = structlog.get_logger()

@@ -11,7 +11,10 @@ from typing import Final
 import structlog
 from msgspec import Struct
 
-from userproxy.forwarding.datagrams import (
+from userproxy.forwarding.descriptors import DescriptorBudget, is_shortage
+from userproxy.forwarding.own_addresses import OwnAddresses
+from userproxy.forwarding.poller import READABLE, Handler, Owner, Poller
+from userproxy.forwarding.udp.datagrams import (
     BATCH,
     DatagramSocket,
     Inbox,
@@ -21,10 +24,7 @@ from userproxy.forwarding.datagrams import (
     receive_batch,
     start_flow,
 )
-from userproxy.forwarding.descriptors import DescriptorBudget, is_shortage
-from userproxy.forwarding.flows import STREAM_AFTER, Flow, FlowQuota, FlowTable, idle_limits
-from userproxy.forwarding.own_addresses import OwnAddresses
-from userproxy.forwarding.poller import READABLE, Handler, Owner, Poller
+from userproxy.forwarding.udp.flows import STREAM_AFTER, Flow, FlowQuota, FlowTable, idle_limits
 from userproxy.model import Endpoint, IPFamily, ListenerName, Snapshot, Verdict
 from userproxy.routing.balancer import Balancer
 

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from socket import SocketType
 
 from userproxy.forwarding.deadlines import DeadlineQueue
-from userproxy.forwarding.direction import NOT_READ, Direction, DirectionContext
-from userproxy.forwarding.pipes import PipePool
 from userproxy.forwarding.poller import ANOTHER_TURN, FAILED, HANGUP, READABLE, WRITABLE, Poller
-from userproxy.forwarding.sockets import quiet_seconds, reset_on_close
-from userproxy.forwarding.source_ports import SourcePorts
+from userproxy.forwarding.tcp.direction import NOT_READ, Direction, DirectionContext
+from userproxy.forwarding.tcp.pipes import PipePool
+from userproxy.forwarding.tcp.sockets import quiet_seconds, reset_on_close
+from userproxy.forwarding.tcp.source_ports import SourcePorts
 from userproxy.model import Endpoint
 
 

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from userproxy.errors import PortUnavailableError
-from userproxy.forwarding.datagrams import (
+from userproxy.forwarding.udp.datagrams import (
     BATCH,
     OUTBOX,
     DatagramSocket,

@@ -13,8 +13,8 @@ from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget, is_shortage
 from userproxy.forwarding.own_addresses import OwnAddresses
 from userproxy.forwarding.poller import HANGUP, Poller
-from userproxy.forwarding.sockets import has_source_address, reset_on_close, start_dial
-from userproxy.forwarding.source_ports import SourcePorts, local_ports
+from userproxy.forwarding.tcp.sockets import has_source_address, reset_on_close, start_dial
+from userproxy.forwarding.tcp.source_ports import SourcePorts, local_ports
 from userproxy.model import Endpoint, ListenerName
 from userproxy.routing.balancer import Balancer
 

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.forwarding.conftest import NAME, Bench, Handler, echo, eventually, open_bench
-from userproxy.forwarding import pipes
-from userproxy.forwarding.pipes import MOST_PIPES
-from userproxy.forwarding.relay import Relay
+from userproxy.forwarding.tcp import pipes
+from userproxy.forwarding.tcp.pipes import MOST_PIPES
+from userproxy.forwarding.tcp.relay import Relay
 
 Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
 

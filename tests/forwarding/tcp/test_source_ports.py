@@ -15,10 +15,10 @@ from structlog.testing import capture_logs
 from tests.forwarding.clocked import Clock
 from tests.forwarding.conftest import NAME, Handler, echo
 from userproxy.demo.hosts import Host
-from userproxy.forwarding import source_ports
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.ports import PortRange
-from userproxy.forwarding.source_ports import SourcePorts
+from userproxy.forwarding.tcp import source_ports
+from userproxy.forwarding.tcp.source_ports import SourcePorts
 from userproxy.model import Endpoint, IPFamily, ListenerName, Snapshot, Verdict
 
 ENDPOINT = Endpoint("10.0.0.1", 80)

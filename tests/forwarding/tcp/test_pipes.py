@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.forwarding.clocked import Clock
-from userproxy.forwarding import pipes as pipes_module
 from userproxy.forwarding.descriptors import RESERVE, DescriptorBudget, open_descriptors
-from userproxy.forwarding.pipes import MOST_PIPES, PIPE_BYTES, STALL_SECONDS, Pipe, PipePool
+from userproxy.forwarding.tcp import pipes as pipes_module
+from userproxy.forwarding.tcp.pipes import MOST_PIPES, PIPE_BYTES, STALL_SECONDS, Pipe, PipePool
 
 
 async def a_pool(free: int = 1000, clock: Clock | None = None) -> PipePool:

@@ -15,13 +15,13 @@ from structlog.testing import capture_logs
 
 from tests.forwarding.clocked import ClockedLoop
 from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, eventually, named, open_bench
-from userproxy.forwarding import dialer
 from userproxy.forwarding.descriptors import DescriptorBudget
-from userproxy.forwarding.dialer import Dial, Dialer
 from userproxy.forwarding.own_addresses import OwnAddresses
 from userproxy.forwarding.poller import Poller
-from userproxy.forwarding.sockets import start_dial
-from userproxy.forwarding.source_ports import SourcePorts
+from userproxy.forwarding.tcp import dialer
+from userproxy.forwarding.tcp.dialer import Dial, Dialer
+from userproxy.forwarding.tcp.sockets import start_dial
+from userproxy.forwarding.tcp.source_ports import SourcePorts
 from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 from userproxy.routing.affinity import AffinityTable
 from userproxy.routing.balancer import Balancer

@@ -1,0 +1,1 @@
+"""UDP: a listener takes clients' datagrams, and each client has a flow to one endpoint."""
