@@ -20,7 +20,8 @@ KUBEADM = str(Path(__file__).parents[1] / "config" / "kubeadm.conf")
 def conntrack(monkeypatch: pytest.MonkeyPatch) -> list[ConntrackSettings]:
     """What would be written to the kernel, which is this machine's own."""
     written: list[ConntrackSettings] = []
-    monkeypatch.setattr("userproxy.wiring.conntrack.set_conntrack", lambda settings, **_: written.append(settings))
+    target = "userproxy.wiring.conntrack_settings.set_conntrack"
+    monkeypatch.setattr(target, lambda settings, **_: written.append(settings))
     return written
 
 

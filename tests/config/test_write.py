@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.config.strategies import configurations
 from userproxy.config import load
-from userproxy.config.decode import decode
+from userproxy.config.file import decode
 from userproxy.config.kubeproxy import KubeProxyConfiguration, plain, replaced
 from userproxy.config.write import render, write
 from userproxy.errors import UsageError

@@ -31,9 +31,9 @@ from userproxy.model import (
     Verdict,
 )
 from userproxy.portals.conntrack import ConntrackEntry
-from userproxy.proxier.flows import StaleFlows
+from userproxy.proxier.conntrack_cleanup import StaleFlows
+from userproxy.proxier.conntrack_entries import FlowEntry
 from userproxy.proxier.proxier import Proxier
-from userproxy.proxier.stale import FlowEntry
 from userproxy.proxier.surroundings import NodePortAddresses
 from userproxy.routing.selection import Locality
 from userproxy.routing.services import NoLocalEndpoints, Scope

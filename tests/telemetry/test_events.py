@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.telemetry.moments import Clock
+from tests.telemetry.timestamps import Clock
 from tests.telemetry.waiting import eventually
 from userproxy.errors import UserproxyError
 from userproxy.model import ServiceName

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.telemetry.moments import at
+from tests.telemetry.timestamps import at
 from userproxy.model import IPFamily, Node
 from userproxy.telemetry.health import Answer, Health
-from userproxy.telemetry.moments import Moment
+from userproxy.telemetry.timestamps import Moment
 
 IPV4 = (IPFamily.IPV4,)
 WORKER = Node("worker-1")

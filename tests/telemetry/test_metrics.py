@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.telemetry.moments import Clock, at
+from tests.telemetry.timestamps import Clock, at
 from userproxy.model import IPFamily
 from userproxy.telemetry.health import Health
 from userproxy.telemetry.metrics import Metrics
-from userproxy.telemetry.observer import SyncReporter
+from userproxy.telemetry.syncs import SyncReporter
 
 IPV4, BOTH = (IPFamily.IPV4,), tuple(IPFamily)
 SYNC_BOUNDS = [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384]

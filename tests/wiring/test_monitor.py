@@ -7,7 +7,7 @@ from userproxy.cluster.store import Changes, Store
 from userproxy.config import Settings
 from userproxy.model import EndpointSlice, IPFamily, Node, Problem, ProblemKind, Service
 from userproxy.telemetry.health import Answer
-from userproxy.telemetry.moments import now
+from userproxy.telemetry.timestamps import now
 from userproxy.wiring.monitor import Monitor
 
 WEB = Service("shop", "web", cluster_ips=("10.96.0.10", "fd00::10"))

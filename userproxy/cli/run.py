@@ -65,7 +65,7 @@ def run(context: click.Context, /, **flags: str | Sequence[str] | None) -> None:
     elif loaded.cleanup:
         context.invoke(cleanup)
     elif loaded.init_only:
-        from userproxy.wiring.conntrack import set_up
+        from userproxy.wiring.conntrack_settings import set_up
 
         set_up(loaded.settings)
     else:

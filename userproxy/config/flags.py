@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from userproxy.config.kinds import (
+from userproxy.config.flag_types import (
     ADDRESS,
     DURATION,
     FILE,

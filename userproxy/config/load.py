@@ -8,9 +8,9 @@ from typing import Any
 from msgspec import Struct
 
 from userproxy.addresses import is_ipv6, is_loopback, parse_socket_address
-from userproxy.config.decode import Decoded, decode
-from userproxy.config.effect import has_effect, without_effect
+from userproxy.config.file import Decoded, decode
 from userproxy.config.flags import FLAGS, Flag, flag_of_path
+from userproxy.config.ignored import has_effect, without_effect
 from userproxy.config.kubeproxy import HEALTHZ_PORT, METRICS_PORT, KubeProxyConfiguration, replaced
 from userproxy.config.settings import OwnSettings, PortalMode, Settings, settings_from
 from userproxy.config.validate import check

@@ -2,8 +2,8 @@
 
 from msgspec import structs
 
-from userproxy.config.effect import PERIODS, has_effect
 from userproxy.config.flags import flag_of_field
+from userproxy.config.ignored import PERIODS, has_effect
 from userproxy.config.kubeproxy import KubeProxyConfiguration, leaves, replaced
 from userproxy.config.settings import OwnSettings, Settings, settings_from
 

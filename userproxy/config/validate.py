@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from userproxy.addresses import parse_socket_address
-from userproxy.config.decode import Problem
+from userproxy.config.file import Problem
 from userproxy.config.kubeproxy import HEALTHZ_PORT, METRICS_PORT, KubeProxyConfiguration, LocalMode, leaves
 from userproxy.durations import parse_duration
 from userproxy.forwarding.ports import parse_port_range

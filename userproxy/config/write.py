@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from userproxy.config.decode import decode
+from userproxy.config.file import decode
 from userproxy.config.kubeproxy import KubeProxyConfiguration, leaves, plain, replaced
 from userproxy.errors import UsageError
 

@@ -15,7 +15,7 @@ from userproxy.model import (
     Snapshot,
     Verdict,
 )
-from userproxy.proxier.stale import FlowEntry
+from userproxy.proxier.conntrack_entries import FlowEntry
 
 
 class Source(typing.Protocol):

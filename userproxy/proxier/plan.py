@@ -20,8 +20,8 @@ from userproxy.model import (
     TrafficClass,
     Verdict,
 )
-from userproxy.proxier.circles import Circles
-from userproxy.proxier.own_addresses import OwnAddresses
+from userproxy.proxier.local_addresses import OwnAddresses
+from userproxy.proxier.loops import Circles
 from userproxy.proxier.wanted import Wanted
 
 

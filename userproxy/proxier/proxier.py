@@ -23,10 +23,9 @@ from userproxy.model import (
     Snapshot,
 )
 from userproxy.pace import Pace
-from userproxy.proxier.circles import Circles, Reachable
-from userproxy.proxier.flows import StaleFlows
+from userproxy.proxier.conntrack_cleanup import StaleFlows
 from userproxy.proxier.interfaces import Claims, Forwarding, Nodes, PortalDriver, Source
-from userproxy.proxier.known import KnownServices
+from userproxy.proxier.loops import Circles, Reachable
 from userproxy.proxier.plan import (
     Action,
     Actual,
@@ -40,8 +39,9 @@ from userproxy.proxier.plan import (
     plan_routes,
 )
 from userproxy.proxier.problems import Problems, action_refused, rules_refused
-from userproxy.proxier.story import Listed, RulesStory
+from userproxy.proxier.service_map import KnownServices
 from userproxy.proxier.surroundings import NodePortAddresses, Surroundings
+from userproxy.proxier.sync_log import Listed, RulesStory
 from userproxy.proxier.wanted import PortalKey
 from userproxy.routing.services import NoLocalEndpoints, Scope
 

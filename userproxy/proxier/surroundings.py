@@ -6,7 +6,7 @@ from msgspec import Struct, structs
 
 from userproxy.model import ServicePortName
 from userproxy.proxier.interfaces import Claims, PortalDriver
-from userproxy.proxier.own_addresses import OwnAddresses, Place
+from userproxy.proxier.local_addresses import OwnAddresses, Place
 from userproxy.proxier.wanted import PortalKey, Wanted
 from userproxy.routing.node_ports import node_port_ips
 from userproxy.routing.reserved_ports import NODE_SERVICES, ReservedPorts

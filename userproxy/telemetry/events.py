@@ -25,8 +25,8 @@ from msgspec import Struct, structs
 
 from userproxy.errors import UserproxyError
 from userproxy.model import ServiceName
-from userproxy.telemetry.moments import Clock, Moment, micro_time
-from userproxy.telemetry.pacing import TokenBucket
+from userproxy.telemetry.timestamps import Clock, Moment, micro_time
+from userproxy.telemetry.token_bucket import TokenBucket
 
 log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from userproxy.model import IPFamily, Node
-from userproxy.telemetry.moments import ZERO_TIME, Moment, rfc3339_nano
+from userproxy.telemetry.timestamps import ZERO_TIME, Moment, rfc3339_nano
 
 _BEING_REMOVED: Final = "ToBeDeletedByClusterAutoscaler"
 """The taint by which the cluster autoscaler announces that it takes a node away."""

@@ -15,7 +15,8 @@ from userproxy.forwarding.forwarder import Forwarder
 from userproxy.model import IPFamily, LocalTraffic, Node, Problem, ProblemKind, ServiceName
 from userproxy.portals.claims import PortClaims
 from userproxy.portals.conntrack import Conntrack
-from userproxy.proxier.flows import StaleFlows
+from userproxy.proxier.conntrack_cleanup import StaleFlows
+from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.proxier import Proxier
 from userproxy.proxier.runner import SyncRunner
 from userproxy.proxier.surroundings import NodePortAddresses
@@ -23,7 +24,6 @@ from userproxy.routing.local_traffic import local_traffic
 from userproxy.routing.reserved_ports import ReservedPorts
 from userproxy.routing.selection import Locality
 from userproxy.routing.services import Scope
-from userproxy.telemetry.health_checks import HealthCheckServers
 from userproxy.wiring.monitor import FamilyMonitor
 from userproxy.wiring.portals import Driver, until_usable
 

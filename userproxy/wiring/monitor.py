@@ -10,13 +10,13 @@ from userproxy import __version__
 from userproxy.config import Settings, configz
 from userproxy.model import IPFamily, Node, Problem, ProblemKind
 from userproxy.routing.services import NoLocalEndpoints
-from userproxy.telemetry.connections import ConnectionBudget
 from userproxy.telemetry.data_plane import DataPlane, DataPlaneCollector
 from userproxy.telemetry.health import Health
+from userproxy.telemetry.http_connections import ConnectionBudget
+from userproxy.telemetry.http_servers import BindPolicy, HttpServer, health_app, metrics_app
 from userproxy.telemetry.metrics import Metrics
-from userproxy.telemetry.moments import now
-from userproxy.telemetry.observer import SyncReporter
-from userproxy.telemetry.servers import BindPolicy, HttpServer, health_app, metrics_app
+from userproxy.telemetry.syncs import SyncReporter
+from userproxy.telemetry.timestamps import now
 
 _HEALTH_CONNECTIONS: Final = 64
 _HEALTH_CHECK_CONNECTIONS: Final = 64

@@ -27,14 +27,14 @@ from userproxy.forwarding.ports import PortRange
 from userproxy.model import IPFamily, Node, Problem
 from userproxy.routing.node_ports import PRIMARY
 from userproxy.telemetry.logging import configure
-from userproxy.wiring.conntrack import ConntrackTask
+from userproxy.wiring.config_watch import follow_configuration
+from userproxy.wiring.conntrack_settings import ConntrackTask
 from userproxy.wiring.family import FamilyProxy
 from userproxy.wiring.monitor import Monitor
-from userproxy.wiring.news import News, depends_on_node
+from userproxy.wiring.node_wait import News, depends_on_node
 from userproxy.wiring.portals import choose_portals
-from userproxy.wiring.reload import follow_configuration
+from userproxy.wiring.source import Truth, open_truth
 from userproxy.wiring.stopping import Stop
-from userproxy.wiring.truth import Truth, open_truth
 
 log = structlog.get_logger()
 

@@ -14,8 +14,8 @@ from aiohttp import web
 
 from tests.telemetry.waiting import eventually
 from userproxy.addresses import SocketAddress
-from userproxy.telemetry.connections import ConnectionBudget, HttpPort, TimeLimits
 from userproxy.telemetry.http import listening_socket
+from userproxy.telemetry.http_connections import ConnectionBudget, HttpPort, TimeLimits
 
 PROBE = b"GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n"
 QUICK = TimeLimits(head=0.2, answer=0.2, idle=0.2)

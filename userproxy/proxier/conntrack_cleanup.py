@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from userproxy.model import PortalBinding
+from userproxy.proxier.conntrack_entries import Leads
 from userproxy.proxier.interfaces import Conntrack
-from userproxy.proxier.stale import Leads
 
 _PAUSE_SECONDS: Final = 1.0
 _REST: Final = 10

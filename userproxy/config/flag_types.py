@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from userproxy.addresses import HIGHEST_PORT
-from userproxy.config.decode import LARGEST_INT, check_duration
+from userproxy.config.file import LARGEST_INT, check_duration
 from userproxy.config.kubeproxy import VModule
 from userproxy.durations import parse_duration
 from userproxy.routing.reserved_ports import parse_reserved_ports

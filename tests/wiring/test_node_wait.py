@@ -6,7 +6,7 @@ from userproxy.cluster.store import Store
 from userproxy.config import Settings
 from userproxy.config.kubeproxy import LocalMode
 from userproxy.model import EndpointSlice, Hints, Service, SliceEndpoint
-from userproxy.wiring.news import News, depends_on_node
+from userproxy.wiring.node_wait import News, depends_on_node
 
 WEB = Service("shop", "web", cluster_ips=("10.96.0.10",))
 

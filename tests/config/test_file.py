@@ -8,7 +8,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from userproxy.config.decode import decode
+from userproxy.config.file import decode
 from userproxy.config.kubeproxy import KubeProxyConfiguration, leaves
 
 HEAD = b"apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"

@@ -7,7 +7,7 @@ from typing import Final
 from userproxy.model import IPFamily
 from userproxy.telemetry.health import Health
 from userproxy.telemetry.metrics import Metrics
-from userproxy.telemetry.moments import Clock, Moment
+from userproxy.telemetry.timestamps import Clock, Moment
 
 _MOST_TRIGGERS: Final = 10_000
 """A proxy that never succeeds must not collect for ever; beyond this the oldest are forgotten."""

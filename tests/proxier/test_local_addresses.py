@@ -4,7 +4,7 @@ import pytest
 
 from tests.proxier.oracle import wanted_of
 from userproxy.model import Portal, PortalKind, Problem, ProblemKind, Protocol, ServicePort, ServicePortName
-from userproxy.proxier.own_addresses import OwnAddresses
+from userproxy.proxier.local_addresses import OwnAddresses
 from userproxy.routing.reserved_ports import NODE_SERVICES
 
 OWN = "192.0.2.10"

@@ -12,11 +12,11 @@ from msgspec import Struct
 
 from userproxy.addresses import SocketAddress
 from userproxy.errors import PortUnavailableError
-from userproxy.telemetry.connections import ConnectionBudget, Handler, HttpPort
 from userproxy.telemetry.health import Answer, Health
 from userproxy.telemetry.http import JSON, NO_SNIFFING, listening_socket
+from userproxy.telemetry.http_connections import ConnectionBudget, Handler, HttpPort
 from userproxy.telemetry.metrics import Metrics
-from userproxy.telemetry.moments import Clock
+from userproxy.telemetry.timestamps import Clock
 
 log = structlog.get_logger()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userproxy.telemetry.moments import micro_time, rfc3339_nano
+from userproxy.telemetry.timestamps import micro_time, rfc3339_nano
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from userproxy.model import Endpoint, IPFamily, Portal, PortalKind
-from userproxy.proxier.story import Listed, RulesStory
+from userproxy.proxier.sync_log import Listed, RulesStory
 
 COUNTS = {"nat": 4, "filter": 1}
 

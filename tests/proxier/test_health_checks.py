@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 
 from userproxy.addresses import SocketAddress
 from userproxy.model import HealthCheck, IPFamily, ServiceName
-from userproxy.telemetry.connections import ConnectionBudget
-from userproxy.telemetry.health_checks import HealthCheckServers
+from userproxy.proxier.health_checks import HealthCheckServers
+from userproxy.telemetry.http_connections import ConnectionBudget
 
 WEB, API = ServiceName("shop", "web"), ServiceName("shop", "api")
 LOOPBACK = ("127.0.0.1",)

@@ -13,8 +13,8 @@ from aiohttp import web
 from userproxy.addresses import SocketAddress
 from userproxy.errors import PortUnavailableError
 from userproxy.model import HealthCheck, IPFamily, ServiceName
-from userproxy.telemetry.connections import ConnectionBudget, HttpPort
 from userproxy.telemetry.http import JSON, listening_socket
+from userproxy.telemetry.http_connections import ConnectionBudget, HttpPort
 
 log = structlog.get_logger()
 

@@ -1,7 +1,7 @@
 """What of the problems becomes Events."""
 
 from userproxy.model import Problem, ProblemKind, ServiceName
-from userproxy.wiring.truth import _told_of
+from userproxy.wiring.source import _told_of
 
 
 def test_of_thousands_of_services_without_a_descriptor_a_few_are_told_always_the_same_ones() -> None:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from userproxy.telemetry.moments import Moment
+from userproxy.telemetry.timestamps import Moment
 
 _START = int(datetime(2026, 1, 2, 3, 4, 0, tzinfo=UTC).timestamp()) * 1_000_000_000
 

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from userproxy.config import Settings, load
-from userproxy.wiring.reload import follow_configuration
+from userproxy.wiring.config_watch import follow_configuration
 
 HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
 
@@ -20,8 +20,8 @@ WITHOUT_INOTIFY = """
 import asyncio, sys
 from pathlib import Path
 from userproxy.config import load
-from userproxy.wiring import reload
-reload._LOOK = 0.1
+from userproxy.wiring import config_watch
+config_watch._LOOK = 0.1
 file = Path(sys.argv[1])
 settings = lambda: load({"config": str(file)}).settings
 def applied(latest):
@@ -29,7 +29,7 @@ def applied(latest):
     sys.exit(0)
 async def main():
     print("following", flush=True)
-    await reload.follow_configuration(settings(), file, settings, applied)
+    await config_watch.follow_configuration(settings(), file, settings, applied)
 asyncio.run(main())
 """
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection
 import pytest
 from msgspec import structs
 
-from tests.proxier.test_stale import Entry
+from tests.proxier.test_conntrack_entries import Entry
 from userproxy.model import Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Target, Verdict
-from userproxy.proxier.flows import StaleFlows
-from userproxy.proxier.stale import FlowEntry
+from userproxy.proxier.conntrack_cleanup import StaleFlows
+from userproxy.proxier.conntrack_entries import FlowEntry
 
 
 class Kernel:

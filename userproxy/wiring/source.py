@@ -17,7 +17,7 @@ from userproxy.cluster.store import Store
 from userproxy.config import Settings
 from userproxy.model import Problem, ProblemKind
 from userproxy.telemetry.events import Reason, Recorder
-from userproxy.telemetry.moments import now
+from userproxy.telemetry.timestamps import now
 
 _REASONS = {
     ProblemKind.PORT_CONFLICT: Reason.PORT_CONFLICT,

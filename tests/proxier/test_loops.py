@@ -11,7 +11,7 @@ from msgspec import structs
 from tests.proxier.oracle import grant_portals, wanted_of
 from tests.proxier.test_plan import a_port
 from userproxy.model import Endpoint, Portal, PortalKind, Protocol, Route, ServicePort, ServicePortName, Verdict
-from userproxy.proxier.circles import Circles, Reachable
+from userproxy.proxier.loops import Circles, Reachable
 from userproxy.proxier.plan import Actual, plan_routes
 
 NAMES = ("a", "b", "c", "d")

@@ -12,16 +12,16 @@ import pytest
 import structlog
 from aiohttp import web
 
-from tests.telemetry.moments import Clock
+from tests.telemetry.timestamps import Clock
 from tests.telemetry.waiting import eventually
 from userproxy.addresses import SocketAddress
 from userproxy.errors import PortUnavailableError
 from userproxy.model import IPFamily, Node
-from userproxy.telemetry.connections import ConnectionBudget, Handler
 from userproxy.telemetry.health import Health
+from userproxy.telemetry.http_connections import ConnectionBudget, Handler
+from userproxy.telemetry.http_servers import BindPolicy, HttpServer, health_app, metrics_app
 from userproxy.telemetry.logging import configure
 from userproxy.telemetry.metrics import Metrics
-from userproxy.telemetry.servers import BindPolicy, HttpServer, health_app, metrics_app
 
 ANY_PORT = SocketAddress("127.0.0.1", 0)
 
