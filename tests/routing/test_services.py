@@ -1,7 +1,5 @@
 """Which Services are served in a family, through which portals, and who serves which traffic."""
 
-import ipaddress
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,7 +37,6 @@ from userproxy.routing.services import (
     portals_of,
     service_ports,
     skip_reason,
-    source_ranges_of,
 )
 
 IPV4, IPV6 = Scope(locality=locality()), Scope(IPFamily.IPV6, locality())
@@ -371,25 +368,6 @@ def test_the_order_of_slices_does_not_matter(
     assert one == other
 
 
-networks = st.one_of(
-    st.builds(
-        lambda third, fourth, prefix: str(ipaddress.ip_network(f"10.0.{third}.{fourth}/{prefix}", strict=False)),
-        st.integers(0, 3),
-        st.integers(0, 255),
-        st.integers(22, 32),
-    ),
-    st.builds(
-        lambda last, prefix: str(ipaddress.ip_network(f"fd00::{last:x}/{prefix}", strict=False)),
-        st.integers(0, 15),
-        st.integers(124, 128),
-    ),
-)
-addresses = st.one_of(
-    st.builds("10.0.{}.{}".format, st.integers(0, 3), st.integers(0, 255)),
-    st.integers(0, 15).map("fd00::{:x}".format).map(lambda text: str(ipaddress.ip_address(text))),
-)
-
-
 class TestSourceRanges:
     @pytest.mark.parametrize(
         ("ranges", "expected"),
@@ -413,35 +391,6 @@ class TestSourceRanges:
         scope = replace(IPV6, node_ips=("192.0.2.10", "2001:db8::10"))
         service = replace(BOTH_FAMILIES, source_ranges=("192.0.2.0/24", "2001:db8::/64"))
         assert the_port(service, scope=scope).source_ranges == ("2001:db8::/64", "2001:db8::7/128")
-
-    @settings(max_examples=300, deadline=None)
-    @given(
-        st.lists(networks | st.sampled_from(("0.0.0.0/0", "::/0")), max_size=3) | st.lists(networks, max_size=4),
-        st.lists(addresses, max_size=2),
-        st.lists(addresses, max_size=2),
-        st.sampled_from(IPFamily),
-        addresses,
-    )
-    def test_who_may_use_the_load_balancer(
-        self, ranges: list[str], node_ips: list[str], balancer_ips: list[str], family: IPFamily, source: str
-    ) -> None:
-        service = replace(BALANCED, source_ranges=tuple(ranges), load_balancer_ips=tuple(balancer_ips))
-        allowed = source_ranges_of(service, Scope(family, node_ips=tuple(node_ips)))
-
-        version = 4 if family is IPFamily.IPV4 else 6
-        mine = [network for network in map(ipaddress.ip_network, ranges) if network.version == version]
-
-        def within(text: str) -> bool:
-            return any(ipaddress.ip_address(text) in network for network in mine)
-
-        unrestricted = not mine or any(network.prefixlen == 0 for network in mine)
-        for probe in (source, *balancer_ips, *node_ips):
-            if ipaddress.ip_address(probe).version == version:
-                expected = unrestricted or within(probe) or (probe in balancer_ips and any(map(within, node_ips)))
-                admitted = any(ipaddress.ip_address(probe) in ipaddress.ip_network(network) for network in allowed)
-                assert (not allowed or admitted) == expected
-        assert list(allowed) == sorted(set(allowed))
-        assert all(ipaddress.ip_network(network).version == version for network in allowed)
 
 
 class TestHealthCheck:

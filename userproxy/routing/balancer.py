@@ -14,7 +14,7 @@ The original gives a dead endpoint its turn each time, so with one black hole of
 About as long as a cluster needs to take a dead Pod out of the slice; then one client tries it again.
 """
 
-_NOBODY: Final[frozenset[Endpoint]] = frozenset()
+_NO_ENDPOINTS: Final[frozenset[Endpoint]] = frozenset()
 
 
 class Balancer:
@@ -33,7 +33,7 @@ class Balancer:
         self._affinity_table = affinity_table
         self._affinity: AffinityTable | None = None
         self._endpoints: list[Endpoint] = []
-        self._members: frozenset[Endpoint] = _NOBODY
+        self._members: frozenset[Endpoint] = _NO_ENDPOINTS
         """The endpoints as the affinity table knows them, if there is one."""
         self._next = 0
         self._suspects: dict[Endpoint, float] = {}
@@ -64,7 +64,7 @@ class Balancer:
         if self._affinity is not None:
             self._affinity.leave(self)
             self._affinity = None
-            self._members = _NOBODY
+            self._members = _NO_ENDPOINTS
 
     def pick(self, client: str, now: float, tried: Collection[Endpoint] = ()) -> Endpoint | None:
         """The endpoint for a new connection of `client`, or None if there is none.

@@ -5,7 +5,8 @@ from typing import Final
 
 from msgspec import Struct
 
-_HIGHEST: Final = 65_535
+from userproxy.addresses import HIGHEST_PORT
+
 _RANGE: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
@@ -34,8 +35,8 @@ def _range(text: str) -> tuple[int, int]:
     if match is None:
         raise ValueError(f"{text!r} is not a port or a range of ports such as 10248-10260")
     first, last = int(match[1]), int(match[2] or match[1])
-    if not 1 <= first <= _HIGHEST or not 1 <= last <= _HIGHEST:
-        raise ValueError(f"{text!r} is not within 1 to {_HIGHEST}")
+    if not 1 <= first <= HIGHEST_PORT or not 1 <= last <= HIGHEST_PORT:
+        raise ValueError(f"{text!r} is not within 1 to {HIGHEST_PORT}")
     if last < first:
         raise ValueError(f"{text!r} ends before it begins")
     return first, last

@@ -1,6 +1,5 @@
 """From a Service and its slices to service ports (kube-proxy's ``serviceport.go`` rules, KEP-752 for slices)."""
 
-import ipaddress
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -26,6 +25,7 @@ from userproxy.model import (
     Verdict,
 )
 from userproxy.routing.selection import Locality, Selection, candidates, select
+from userproxy.routing.source_ranges import allowed_sources
 
 _CARRIED: Final = frozenset({Protocol.TCP, Protocol.UDP})
 
@@ -88,7 +88,7 @@ def service_ports(state: ServiceState, scope: Scope) -> Routed:
     if reason is not None:
         return Routed(skipped=reason)
     external_local = service.external_local and _has_external_policy(service)
-    source_ranges = source_ranges_of(service, scope) if service.source_ranges else ()
+    source_ranges = allowed_sources(service.source_ranges, service.load_balancer_ips, scope.node_ips, scope.family)
     health_check_port = service.health_check_node_port if external_local and service.type == "LoadBalancer" else 0
     ports: list[ServicePort] = []
     no_local = 0
@@ -170,22 +170,6 @@ def portals_of(service: Service, spec: PortSpec, scope: Scope) -> tuple[Portal, 
     return tuple(dict.fromkeys(portals))
 
 
-def source_ranges_of(service: Service, scope: Scope) -> tuple[str, ...]:
-    """The networks of the scope's family that may use the Service's load-balancer IPs, sorted; all if empty.
-
-    A range that holds the node itself lets in the load-balancer IPs, too: kube-proxy has that for nodes that carry
-    such an IP on an interface, whose own processes then use it as their source.
-    """
-    ranges = set(of_family(service.source_ranges, scope.family))
-    if not ranges or any(range_.endswith("/0") for range_ in ranges):
-        return ()
-    networks = [ipaddress.ip_network(range_) for range_ in ranges]
-    nodes = [ipaddress.ip_address(ip) for ip in of_family(scope.node_ips, scope.family)]
-    if any(node in network for network in networks for node in nodes):
-        ranges.update(str(ipaddress.ip_network(ip)) for ip in of_family(service.load_balancer_ips, scope.family))
-    return tuple(sorted(ranges))
-
-
 def _has_external_policy(service: Service) -> bool:
     """Whether ``externalTrafficPolicy`` means anything for a Service of this type."""
     return service.type in ("NodePort", "LoadBalancer") or (service.type == "ClusterIP" and bool(service.external_ips))
@@ -198,10 +182,10 @@ def _routes(
     if internal_local:
         first, second = second, first
     routes = (_route(TrafficClass.INTERNAL, first, selection),)
-    ways = _SECOND_ROUTE.get((internal_local, external_local)) if accessible else None
-    if ways is None:
+    classes = _SECOND_ROUTE.get((internal_local, external_local)) if accessible else None
+    if classes is None:
         return routes, TrafficClass.INTERNAL, TrafficClass.INTERNAL
-    traffic, external, on_node = ways
+    traffic, external, on_node = classes
     return (*routes, _route(traffic, second, selection)), external, on_node
 
 

@@ -1,0 +1,25 @@
+"""Who may use a Service's load-balancer IPs (``loadBalancerSourceRanges``)."""
+
+from collections.abc import Iterable
+from ipaddress import ip_address, ip_network
+
+from userproxy.addresses import IPFamily, network_of, of_family
+
+
+def allowed_sources(
+    ranges: Iterable[str], load_balancer_ips: Iterable[str], node_ips: Iterable[str], family: IPFamily
+) -> tuple[str, ...]:
+    """The networks of `family` that may use the load-balancer IPs, sorted; empty if everybody may.
+
+    `ranges` are those that the Service names, valid and of either family. As with kube-proxy, ``/0`` and a family
+    without a range restrict nobody, and a range with one of the node's own addresses in it lets in the load-balancer
+    IPs, too: a node that carries one on an interface has it as the source of what its own processes send there.
+    """
+    named = set(of_family(ranges, family))
+    if not named or any(network.endswith("/0") for network in named):
+        return ()
+    networks = [ip_network(network) for network in named]
+    nodes = [ip_address(ip) for ip in of_family(node_ips, family)]
+    if any(node in network for node in nodes for network in networks):
+        named.update(network_of(ip) for ip in of_family(load_balancer_ips, family))
+    return tuple(sorted(named))
