@@ -5,7 +5,8 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from userproxy.cluster.store import ClusterObject, Store, object_key
+from userproxy.cluster.objects.keys import ClusterObject, object_key
+from userproxy.cluster.store import Store
 
 Path: TypeAlias = tuple[str | int, ...]
 

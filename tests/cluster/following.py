@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from userproxy.cluster.api import ApiSource, Timing
-from userproxy.cluster.backoff import BackoffFigures
+from userproxy.cluster.api_source import ApiSource
 from userproxy.cluster.client import ApiClient, open_client
 from userproxy.cluster.credentials import ApiAccess
 from userproxy.cluster.store import Store
-from userproxy.cluster.watching import WatchLimits
+from userproxy.cluster.watch import BackoffFigures, Timing
+from userproxy.cluster.watch_stream import WatchLimits
 from userproxy.model import IPFamily, ServiceName, ServiceState
 
 QUICK = Timing(BackoffFigures(first=0.01, longest=0.05), WatchLimits(silence=30.0))

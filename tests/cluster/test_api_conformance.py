@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.cluster.following import Following, following_file, until
-from tests.cluster.test_api import addresses, endpoint_slice, service
+from tests.cluster.test_api_source import addresses, endpoint_slice, service
 from tests.lab.apiserver import ApiServer, FakeApiServer
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userproxy.cluster.backoff import Backoff, BackoffFigures
+from userproxy.cluster.watch import Backoff, BackoffFigures
 
 
 class _Fixed(Random):

@@ -21,11 +21,11 @@ from structlog.testing import capture_logs
 
 from tests.cluster.minimal_api import MinimalApi, minimal_api
 from userproxy.cluster import client as client_module
+from userproxy.cluster.api_errors import RefusedError, UnreachableError
 from userproxy.cluster.client import ApiClient, open_client
 from userproxy.cluster.credentials import ApiAccess
-from userproxy.cluster.failures import RefusedError, UnreachableError
-from userproxy.cluster.node import own_node_name, wait_for_addresses
-from userproxy.cluster.resources import services
+from userproxy.cluster.nodes import own_node_name, wait_for_addresses
+from userproxy.cluster.objects.resources import services
 from userproxy.cluster.store import Store
 from userproxy.errors import UsageError
 from userproxy.model import Node

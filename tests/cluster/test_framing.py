@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userproxy.cluster.framing import LineFramer
+from userproxy.cluster.watch_stream import LineFramer
 
 LINES = st.lists(st.text().map(lambda text: text.replace("\n", " ") + "é").map(str.encode), max_size=8)
 

@@ -2,12 +2,12 @@
 
 from tests.cluster.examples import a_service, put
 from tests.cluster.minimal_api import MinimalApi, minimal_api
+from userproxy.cluster.api_errors import ExpiredError
 from userproxy.cluster.client import open_client
 from userproxy.cluster.credentials import ApiAccess
-from userproxy.cluster.failures import ExpiredError
 from userproxy.cluster.listing import ANY_VERSION, Listing, fetch
-from userproxy.cluster.reader import ObjectReader
-from userproxy.cluster.resources import services
+from userproxy.cluster.objects.reader import ObjectReader
+from userproxy.cluster.objects.resources import services
 
 
 async def _fetch(server: MinimalApi, count: int) -> Listing:

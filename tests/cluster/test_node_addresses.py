@@ -1,7 +1,8 @@
 """Which addresses are Nodes': what is known, what is asked for, and when an answer may be another one."""
 
-from userproxy.cluster.node_addresses import NodeAddresses
-from userproxy.cluster.store import ObjectKey, Store
+from userproxy.cluster.nodes import NodeAddresses
+from userproxy.cluster.objects.keys import ObjectKey
+from userproxy.cluster.store import Store
 from userproxy.model import Node
 
 HERE, THERE, POD = "192.0.2.10", "192.0.2.11", "10.244.1.5"

@@ -18,10 +18,10 @@ import yaml
 
 from tests.cluster.examples import places, put
 from userproxy.cluster.client import open_client
-from userproxy.cluster.content import Content, read_content
 from userproxy.cluster.credentials import ApiAccess
-from userproxy.cluster.resources import services
-from userproxy.cluster.secrets import shown_path, without_keys, without_password
+from userproxy.cluster.objects.manifest import Content, read_content
+from userproxy.cluster.objects.resources import services
+from userproxy.cluster.redaction import shown_path, without_keys, without_password
 from userproxy.config import load
 from userproxy.errors import UserproxyError
 from userproxy.telemetry.logging import configure

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cluster.examples import replace
-from userproxy.cluster.store import Changes, ClusterObject, ObjectKey, Store, object_key
+from userproxy.cluster.objects.keys import ClusterObject, ObjectKey, object_key
+from userproxy.cluster.store import Changes, Store
 from userproxy.model import EndpointSlice, IPFamily, Node, Service, ServiceName, ServiceState, SliceEndpoint
 
 WEB = Service("shop", "web", cluster_ips=("10.96.0.10",))

@@ -12,17 +12,16 @@ from structlog.testing import capture_logs
 
 from tests.cluster.following import QUICK, Following, following, following_file, until
 from tests.cluster.minimal_api import PATHS, MinimalApi, minimal_api
-from tests.cluster.test_api import endpoint_slice, service
+from tests.cluster.test_api_source import endpoint_slice, service
 from tests.lab.apiserver import FakeApiServer
-from userproxy.cluster.api import Timing
+from userproxy.cluster.api_errors import RefusedError, UnreachableError
 from userproxy.cluster.client import open_client
 from userproxy.cluster.credentials import ApiAccess
-from userproxy.cluster.failures import RefusedError, UnreachableError
-from userproxy.cluster.listing import ANY_VERSION, Listing
-from userproxy.cluster.reader import ObjectReader
-from userproxy.cluster.resources import services
-from userproxy.cluster.streaming import fetch_streamed
-from userproxy.cluster.watching import WatchLimits
+from userproxy.cluster.listing import ANY_VERSION, Listing, fetch_streamed
+from userproxy.cluster.objects.reader import ObjectReader
+from userproxy.cluster.objects.resources import services
+from userproxy.cluster.watch import Timing
+from userproxy.cluster.watch_stream import WatchLimits
 from userproxy.model import Service, ServiceName
 
 SERVICES, SLICES, NODES = PATHS
@@ -172,7 +171,7 @@ async def test_an_etcd_that_does_not_tell_its_progress(lab: FakeApiServer) -> No
 
 
 async def test_a_refusal_to_stream_counts_for_a_while(lab: FakeApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("userproxy.cluster.api._STREAM_AGAIN", 0.05)
+    monkeypatch.setattr("userproxy.cluster.watch._STREAM_AGAIN", 0.05)
     lab.put(service("web"))
     lab.streaming_lists(403)
     async with following(lab.url) as followed:

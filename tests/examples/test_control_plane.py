@@ -11,7 +11,7 @@ from examples.benchmarks.control_plane import Figures, cluster, to_text
 from examples.benchmarks.control_server import ControlServer, serving
 from examples.benchmarks.pauses import Step
 from examples.benchmarks.pulse import Pulse
-from userproxy.cluster.decode import decode
+from userproxy.cluster.objects.documents import decode
 
 
 def get(server: ControlServer, path: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tests.lab.cluster import Lab
 from tests.lab.manifests import Port
 from tests.lab.proxy import installed_command
 from userproxy.cli import main
-from userproxy.cluster.resources import Resource, endpoint_slices, own_node, services
+from userproxy.cluster.objects.resources import Resource, endpoint_slices, own_node, services
 from userproxy.config.file import decode
 from userproxy.config.kubeproxy import HEALTHZ_PORT, METRICS_PORT
 from userproxy.config.load import load

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from random import Random
 
 from tests.turns import watched_turns
-from userproxy.cluster.node_addresses import NodeAddresses
+from userproxy.cluster.nodes import NodeAddresses
 from userproxy.cluster.store import Store
 from userproxy.config import Settings
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions

@@ -1,20 +1,20 @@
-"""Where the truth comes from: Kubernetes objects in, changed Services out.
+"""Where Kubernetes objects come from: manifests or the API server, into one Store that tells which Services changed.
 
-The way of an object from files::
-
-    manifests   files, read again when they change            -> text
-    documents   text, one Kubernetes object after the other   -> plain dicts, each with its place
-    decode      one dict: raw (its shape), then service and backends with checks (its values) and annotations
-                -> Service, EndpointSlice, Node
-    store       all objects of all sources, changes collapsed -> what became of each Service in each address family
-
-The way of an object from the API server, into the same store::
-
-    kubeconfig, credentials    who we are and whom we trust
-    client                     one request: bytes, or one of failures
-    listing, watching          one list in pages; one watch, its lines cut by framing
-    reader                     one object's bytes: raw, then service and backends, never raising
-    api                        resources followed for ever, with pauses by backoff
+=================== ==================================================================================================
+objects/            Kubernetes objects become values of the model: which fields are read, and what is wrong with them
+store               all objects as they are now, and which Services changed since a consumer last asked
+manifests           files and folders of manifests, read again when they change -> Store
+api_source          Services, EndpointSlices and our own Node from the API server -> Store
+watch               one resource for ever: list, watch, list again where the server has forgotten our version; pauses
+listing             one list of a resource, streamed or in pages
+watch_stream        one watch request: bytes -> events
+client              requests to the API server, and what their failures mean
+credentials         who we are to the API server, and whom we trust
+kubeconfig          what a kubeconfig file must look like
+redaction           texts for logs without passwords, tokens and keys
+api_errors          what can go wrong with the API server, and how often the log says it
+nodes               our own Node, and which addresses are those of the cluster's Nodes
+=================== ==================================================================================================
 
 What does not belong here: a routing decision (which endpoints are eligible, which Services are skipped),
 a portal rule, a socket to a client.

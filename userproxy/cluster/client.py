@@ -19,6 +19,14 @@ import structlog
 from msgspec import Struct
 
 from userproxy import __version__
+from userproxy.cluster.api_errors import (
+    ApiError,
+    ExpiredError,
+    NoConnectionError,
+    RefusedError,
+    SilentError,
+    UnreachableError,
+)
 from userproxy.cluster.credentials import (
     ApiAccess,
     Credentials,
@@ -29,17 +37,9 @@ from userproxy.cluster.credentials import (
     load,
     transport_fingerprint,
 )
-from userproxy.cluster.failures import (
-    ApiError,
-    ExpiredError,
-    NoConnectionError,
-    RefusedError,
-    SilentError,
-    UnreachableError,
-)
-from userproxy.cluster.raw import UNREADABLE
-from userproxy.cluster.resources import Resource
-from userproxy.cluster.secrets import without_password
+from userproxy.cluster.objects.resources import Resource
+from userproxy.cluster.objects.schema import UNREADABLE
+from userproxy.cluster.redaction import without_password
 from userproxy.errors import UsageError
 
 log = structlog.get_logger()

@@ -13,9 +13,9 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct, field
 
-from userproxy.cluster.documents import MalformedTextError, parse
-from userproxy.cluster.secrets import shown_path, without_keys, without_password
+from userproxy.cluster.redaction import shown_path, without_keys, without_password
 from userproxy.errors import UsageError
+from userproxy.yaml_reader import MalformedTextError, parse
 
 
 class _Cluster(Struct, rename="kebab"):

@@ -19,8 +19,9 @@ import structlog
 from msgspec import Struct, structs
 from watchfiles import awatch
 
-from userproxy.cluster.content import Content, Problem, combine, read_content, unreadable
-from userproxy.cluster.store import ClusterObject, ObjectKey, Store
+from userproxy.cluster.objects.keys import ClusterObject, ObjectKey
+from userproxy.cluster.objects.manifest import Content, Problem, combine, read_content, unreadable
+from userproxy.cluster.store import Store
 from userproxy.errors import UsageError
 
 log = structlog.get_logger()

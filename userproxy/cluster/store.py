@@ -7,31 +7,10 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, KeysView, Mapping, Sequence
 from types import MappingProxyType
-from typing import TypeAlias
 
-from msgspec import Struct
-
-from userproxy.cluster.checks import family
+from userproxy.cluster.objects.keys import ClusterObject, ObjectKey, object_key
+from userproxy.cluster.objects.validation import family
 from userproxy.model import EndpointSlice, IPFamily, Node, Service, ServiceName, ServiceState
-
-ClusterObject: TypeAlias = Service | EndpointSlice | Node
-"""An object that a source can deliver."""
-
-
-class ObjectKey(Struct, frozen=True, order=True, gc=False):
-    """What makes two objects the same one. ``namespace`` is empty for a Node."""
-
-    kind: str
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
-
-
-def object_key(item: ClusterObject) -> ObjectKey:
-    namespace = "" if isinstance(item, Node) else item.namespace
-    return ObjectKey(type(item).__name__, namespace, item.name)
 
 
 class Changes:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import structlog
 
-from userproxy.cluster.node_addresses import NodeAddresses
+from userproxy.cluster.nodes import NodeAddresses
 from userproxy.cluster.store import Changes
 from userproxy.config import Settings
 from userproxy.forwarding.forwarder import Forwarder

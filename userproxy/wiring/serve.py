@@ -15,8 +15,7 @@ from typing import Any
 import structlog
 
 from userproxy import __version__
-from userproxy.cluster.node import own_node_name
-from userproxy.cluster.node_addresses import NodeAddresses
+from userproxy.cluster.nodes import NodeAddresses, own_node_name
 from userproxy.cluster.store import Store
 from userproxy.config import EventLoop, PortalMode, Settings
 from userproxy.errors import UsageError, UserproxyError

@@ -6,13 +6,11 @@ from heapq import nsmallest
 from random import Random
 from typing import Any, Final, Protocol
 
-from userproxy.cluster.api import ApiSource
+from userproxy.cluster.api_source import ApiSource
 from userproxy.cluster.client import ApiClient, open_client
 from userproxy.cluster.credentials import ApiAccess
 from userproxy.cluster.manifests import ManifestSource
-from userproxy.cluster.node import wait_for_addresses
-from userproxy.cluster.node_addresses import NodeAddresses
-from userproxy.cluster.node_lookup import NodeLookup
+from userproxy.cluster.nodes import NodeAddresses, NodeLookup, wait_for_addresses
 from userproxy.cluster.store import Store
 from userproxy.config import Settings
 from userproxy.model import Problem, ProblemKind

@@ -1,0 +1,80 @@
+"""The annotations under userproxy.io/: what they set, and what is said of those that cannot be used."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userproxy.cluster.objects.annotations import Settings, read_annotations
+
+REMOVAL = "userproxy.io/on-endpoint-removal"
+TIMEOUT = "userproxy.io/udp-timeout"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "settings"),
+    [
+        ({}, Settings()),
+        ({REMOVAL: "close"}, Settings(close_removed=True)),
+        ({REMOVAL: "keep"}, Settings()),
+        ({REMOVAL: None, TIMEOUT: None, "userproxy.io/x": None}, Settings()),
+        ({TIMEOUT: "1s"}, Settings(udp_timeout=1.0)),
+        ({TIMEOUT: "24h"}, Settings(udp_timeout=86400.0)),
+        ({TIMEOUT: "1m30.5s"}, Settings(udp_timeout=90.5)),
+        ({"userproxy.iox/udp-timeout": "x", "udp-timeout": "x", "a.userproxy.io/x": "x"}, Settings()),
+    ],
+    ids=str,
+)
+def test_what_is_set(annotations: dict[str, object], settings: Settings) -> None:
+    assert read_annotations("shop/web", annotations) == settings
+
+
+DURATION = "is not a duration such as 30s or 5m, between 1s and 24h"
+CHOICE = "is not one of close, keep"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        (REMOVAL, "Close", f'"Close" {CHOICE}'),
+        (REMOVAL, "", f'"" {CHOICE}'),
+        (REMOVAL, True, f"true {CHOICE}"),
+        (REMOVAL, ["close"], f"a list {CHOICE}"),
+        (TIMEOUT, "30", f'"30" {DURATION}'),
+        (TIMEOUT, "", f'"" {DURATION}'),
+        (TIMEOUT, "0", f'"0" {DURATION}'),
+        (TIMEOUT, "999ms", f'"999ms" {DURATION}'),
+        (TIMEOUT, "24h0m0.1s", f'"24h0m0.1s" {DURATION}'),
+        (TIMEOUT, "-30s", f'"-30s" {DURATION}'),
+        (TIMEOUT, "9" * 400 + "h", f'"{"9" * 78}… {DURATION}'),
+        (TIMEOUT, 30, f"30 {DURATION}"),
+        (TIMEOUT, {"s": 30}, f"a mapping {DURATION}"),
+        ("userproxy.io/udp-time-out", "30s", f"there is no such setting, only {REMOVAL} and {TIMEOUT}"),
+        ("userproxy.io/", "", f"there is no such setting, only {REMOVAL} and {TIMEOUT}"),
+    ],
+)
+def test_a_bad_one_is_a_sentence_and_nothing_else(key: str, value: object, complaint: str) -> None:
+    good = {TIMEOUT: "5s"} if key == REMOVAL else {REMOVAL: "close"}
+    settings = read_annotations("shop/web", good)
+    bad = Settings(settings.close_removed, settings.udp_timeout, (f"shop/web: annotation {key}: {complaint}",))
+    assert read_annotations("shop/web", {key: value, **good}) == bad
+
+
+def test_each_bad_one_is_told_on_one_line() -> None:
+    complaints = read_annotations("a/b", {REMOVAL: "x", "userproxy.io/a\nb": "y", TIMEOUT: "z"}).complaints
+    assert len(complaints) == 3
+    assert all(complaint.isprintable() for complaint in complaints)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["close", "1h", "5s"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+KEYS = st.sampled_from([REMOVAL, TIMEOUT]) | st.text(max_size=8) | st.text(max_size=8).map("userproxy.io/".__add__)
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=4))
+def test_whatever_they_say_nothing_is_raised(annotations: dict[str, object]) -> None:
+    settings = read_annotations("shop/web", annotations)
+    assert settings.udp_timeout is None or 1 <= settings.udp_timeout <= 86400
+    assert len(settings.complaints) <= len(annotations)

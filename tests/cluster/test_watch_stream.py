@@ -1,0 +1,90 @@
+"""One watch: chunks of its body become events. Pure; the requests are tested with the source."""
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userproxy.cluster.api_errors import ApiError, ExpiredError, RefusedError, UnreachableError
+from userproxy.cluster.objects.resources import services
+from userproxy.cluster.watch_stream import Event, EventStream
+
+
+def _line(change: str, version: int | str, name: str = "wéb") -> bytes:
+    item = {"metadata": {"name": name, "namespace": "shop", "resourceVersion": str(version)}}
+    return json.dumps({"type": change, "object": item}, ensure_ascii=False).encode() + b"\n"
+
+
+def _error(**status: object) -> bytes:
+    return json.dumps({"type": "ERROR", "object": status}).encode() + b"\n"
+
+
+def _feed(*chunks: bytes) -> tuple[list[Event], ApiError | None]:
+    stream, events = EventStream(services(None), "10"), []
+    for chunk in chunks:
+        found, failure = stream.feed(chunk)
+        events += found
+        if failure is not None:
+            return events, failure
+    return events, None
+
+
+@given(st.lists(st.integers(0, 400)))
+def test_cuts_lose_nothing_and_repeat_nothing(cuts: list[int]) -> None:
+    body = b"".join(_line("MODIFIED", version) for version in range(11, 15)) + _line("DELETED", 15)[:-20]
+    ends = sorted({0, len(body), *(min(cut, len(body)) for cut in cuts)})
+    events, failure = _feed(*(body[a:b] for a, b in pairwise(ends)))
+    assert [event.version for event in events] == ["11", "12", "13", "14"]
+    assert failure is None
+
+
+def test_what_comes_twice_is_one_event() -> None:
+    events, failure = _feed(*(_line("MODIFIED", version) for version in (10, 11, 11, 13, 13, 14)))
+    assert [event.version for event in events] == ["11", "13", "14"]
+    assert failure is None
+
+
+@pytest.mark.parametrize("version", [9, 3, 12])
+def test_versions_that_go_back_ask_for_a_list(version: int) -> None:
+    """After a restore from a backup they begin again lower, and nothing that happens then may be hidden."""
+    events, failure = _feed(*(_line("MODIFIED", version) for version in (11, 13, version, 14)))
+    assert [event.version for event in events] == ["11", "13"]
+    assert isinstance(failure, ExpiredError)
+
+
+@pytest.mark.parametrize("version", ["x", "٣", "9" * 5000, "-1", "1e3"])
+def test_a_version_that_is_no_number_is_compared_with_nothing(version: str) -> None:
+    events, failure = _feed(_line("MODIFIED", 11), _line("MODIFIED", version), _line("MODIFIED", 12))
+    assert [event.version for event in events] == ["11", version, "12"]
+    assert failure is None
+
+
+def test_what_is_nested_beyond_all_measure_is_garbled() -> None:
+    line = b'{"type":"ADDED","object":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n"
+    assert isinstance(_feed(line)[1], UnreachableError)
+
+
+def test_an_object_without_a_version_is_an_event() -> None:
+    events, failure = _feed(b'{"type":"ADDED","object":{"metadata":null}}\n{"type":"ADDED","object":7}\n')
+    assert [event.version for event in events] == ["", ""]
+    assert failure is None
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        (_error(code=410, reason="Expired"), ExpiredError),
+        (_error(reason="Gone"), ExpiredError),
+        (_error(code=429), RefusedError),
+        (_error(code="many"), RefusedError),
+        (b"no json\n", UnreachableError),
+        (b'{"type":"ADDED"}\n', UnreachableError),
+    ],
+    ids=["expired", "gone", "too many", "odd status", "garbage", "half an event"],
+)
+def test_what_ends_a_watch(line: bytes, wanted: type[ApiError]) -> None:
+    events, failure = _feed(_line("ADDED", 11) + line + _line("ADDED", 12))
+    assert [event.version for event in events] == ["11"]
+    assert type(failure) is wanted

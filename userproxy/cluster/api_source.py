@@ -1,0 +1,80 @@
+"""The Kubernetes API as the source of truth.
+
+An onion of shells, each with its own kinds of failure::
+
+    ApiSource       all resources; says when there is something to serve
+    _Follower       one resource for ever: list, watch, list again when the server forgot where we were
+    _persist        one try after the other, with pauses; failures told once an episode
+    fetch, watch    one list (streamed where the server can, else in pages), one watch request
+    ApiClient       one request; credentials
+
+While the API is away the last state serves on. A new list is compared with what is there: it never flushes.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from userproxy.cluster.api_errors import (
+    Troubles,
+)
+from userproxy.cluster.client import ApiClient
+from userproxy.cluster.objects.resources import endpoint_slices, own_node, services
+from userproxy.cluster.store import Store
+from userproxy.cluster.watch import Reflector, Timing
+from userproxy.model import Node
+
+log = structlog.get_logger()
+
+
+class ApiSource:
+    """Keeps a Store equal to what the API server holds of Services, EndpointSlices and our own Node.
+
+    `on_change` is called on the loop's thread: first when Services and EndpointSlices have both been listed, and
+    from then on whenever the Store has changes to take. `proxy_name` selects the Services labelled for it, and
+    None those labelled for no proxy.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        store: Store,
+        on_change: Callable[[], None],
+        node_name: str,
+        proxy_name: str | None,
+        timing: Timing = Timing(),  # noqa: B008 -- a frozen value
+    ) -> None:
+        self._store = store
+        self._on_change = on_change
+        troubles = Troubles()
+        resources = (services(proxy_name), endpoint_slices(), own_node(node_name))
+        self._reflectors = tuple(
+            Reflector(client, resource, store, self._changed, troubles, timing) for resource in resources
+        )
+        self._serving = False
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One sentence for each thing that is wrong with the cluster's objects now."""
+        return tuple(problem for reflector in self._reflectors for problem in reflector.problems)
+
+    @property
+    def node_listed(self) -> bool:
+        """Whether the server has ever answered which Nodes of our name there are, if any."""
+        return all(reflector.listed for reflector in self._reflectors if reflector.resource.kind is Node)
+
+    async def run(self) -> None:
+        """Follow the API server until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for reflector in self._reflectors:
+                group.create_task(reflector.run(), name=f"follow {reflector.resource.plural}")
+
+    def _changed(self) -> None:
+        if self._serving:
+            if self._store.has_changes:
+                self._on_change()
+        elif all(reflector.listed for reflector in self._reflectors if reflector.resource.kind is not Node):
+            self._serving = True
+            log.info("Services and EndpointSlices are listed")
+            self._on_change()

@@ -1,0 +1,141 @@
+"""What Services lead to, from its raw shape: EndpointSlices, Endpoints, Nodes."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from userproxy.cluster.objects import schema
+from userproxy.cluster.objects.validation import Checker, family, parse_moment, shared
+from userproxy.model import EndpointSlice, Hints, IPFamily, SliceEndpoint, SlicePort
+
+
+def decode_slice(item: schema.RawEndpointSlice, checker: Checker) -> tuple[EndpointSlice, ...]:
+    """A discovery.k8s.io/v1 EndpointSlice; none where its addresses are of type FQDN, which no proxy serves.
+
+    One that names no Service is legal and none of ours either, but a slip in a manifest. An endpoint whose address is
+    bad costs only itself.
+    """
+    metadata = item.metadata or schema.RawSliceMetadata()
+    labels = metadata.labels or schema.RawLabels()
+    namespace = checker.namespace(metadata.namespace)
+    name = checker.subdomain("metadata.name", checker.present("metadata.name", metadata.name))
+    if not labels.service_name and not checker.by_hand:
+        return ()
+    if not labels.service_name:
+        raise checker.error(
+            "metadata.labels", "kubernetes.io/service-name is missing, so the slice belongs to no Service"
+        )
+    kind = checker.choice("addressType", checker.present("addressType", item.address_type), (*IPFamily, "FQDN"))
+    if kind == "FQDN":
+        checker.note("addressType", '"FQDN" is not served, only IPv4 and IPv6')
+        return ()
+    kind = IPFamily(kind)
+    endpoints = (
+        checker.salvage(_slice_endpoint, f"endpoints[{index}].addresses[0]", endpoint, kind, checker)
+        for index, endpoint in enumerate(item.endpoints or ())
+        if endpoint.addresses
+    )
+    ports = _endpoint_ports("ports", item.ports or (), checker)
+    service = shared(labels.service_name)
+    usable = tuple(endpoint for endpoint in endpoints if endpoint)
+    return (EndpointSlice(namespace, name, service, kind, ports, usable, _triggered(metadata)),)
+
+
+def _triggered(metadata: schema.RawSliceMetadata) -> float | None:
+    moment = parse_moment(metadata.annotations.time) if metadata.annotations else None
+    return moment.timestamp() if moment else None
+
+
+def _slice_endpoint(path: str, endpoint: schema.RawEndpoint, kind: IPFamily, checker: Checker) -> SliceEndpoint:
+    """Only the first address counts: the others are the same Pod, and no consumer reads them."""
+    conditions = endpoint.conditions or schema.RawConditions()
+    return SliceEndpoint(
+        address=checker.destination(path, (endpoint.addresses or [""])[0], kind),
+        ready=conditions.ready is not False,
+        serving=conditions.serving is not False,
+        terminating=conditions.terminating is True,
+        node=_name(endpoint.node_name),
+        hints=_hints(endpoint.hints) if endpoint.hints else None,
+    )
+
+
+def _name(name: str | None) -> str | None:
+    return shared(name) if name else None
+
+
+def _hints(hints: schema.RawHints) -> Hints | None:
+    zones, nodes = _names(hints.for_zones), _names(hints.for_nodes)
+    return _shared_hints(zones, nodes) if zones or nodes else None
+
+
+def _names(hints: Sequence[schema.RawHint] | None) -> tuple[str, ...]:
+    if not hints:
+        return ()
+    if len(hints) == 1 and hints[0].name:  # what nearly all endpoints have, in a third of the time
+        return (hints[0].name,)
+    return tuple(dict.fromkeys(hint.name for hint in hints if hint.name))
+
+
+@lru_cache(maxsize=8192)
+def _shared_hints(zones: tuple[str, ...], nodes: tuple[str, ...]) -> Hints:
+    """One value for all that are equal: there are as many as zones and nodes, and endpoints by the ten thousand."""
+    return Hints(zones, nodes)
+
+
+@lru_cache(maxsize=8192)
+def _shared_ports(ports: tuple[SlicePort, ...]) -> tuple[SlicePort, ...]:
+    """One tuple for all that are equal: most slices have one of a few."""
+    return ports
+
+
+def _endpoint_ports(path: str, ports: Sequence[schema.RawEndpointPort], checker: Checker) -> tuple[SlicePort, ...]:
+    """A port without a number would mean all ports, which kube-proxy does not serve either."""
+    found = []
+    for index, port in enumerate(ports):
+        here = f"{path}[{index}]"
+        name = checker.label(f"{here}.name", port.name) if port.name else ""
+        protocol = checker.protocol(f"{here}.protocol", port.protocol)
+        if port.port:
+            found.append(SlicePort(name, protocol, checker.port(f"{here}.port", port.port)))
+        else:
+            checker.note(f"{here}.port", "missing, and no proxy serves all ports")
+    checker.unique(path, (port.name or "" for port in ports), "name", "name")
+    return _shared_ports(tuple(found))
+
+
+def decode_endpoints(item: schema.RawEndpoints, checker: Checker) -> tuple[EndpointSlice, ...]:
+    """A core/v1 Endpoints object: one slice for each subset and address family in it.
+
+    An endpoint whose address is bad costs only itself.
+    """
+    metadata = item.metadata or schema.RawSliceMetadata()
+    namespace = checker.namespace(metadata.namespace)
+    service = checker.subdomain("metadata.name", checker.present("metadata.name", metadata.name))
+    slices = []
+    for index, subset in enumerate(item.subsets or ()):
+        path = f"subsets[{index}]"
+        ports = _endpoint_ports(f"{path}.ports", subset.ports or (), checker)
+        endpoints = [
+            *_subset_endpoints(f"{path}.addresses", subset.addresses or (), checker, ready=True),
+            *_subset_endpoints(f"{path}.notReadyAddresses", subset.not_ready_addresses or (), checker, ready=False),
+        ]
+        for kind in IPFamily:
+            members = tuple(endpoint for endpoint in endpoints if family(endpoint.address) == kind)
+            if members:
+                name = f"{service}-endpoints-{index}-{kind.lower()}"
+                slices.append(EndpointSlice(namespace, name, service, kind, ports, members, _triggered(metadata)))
+    return tuple(slices)
+
+
+def _subset_endpoints(
+    path: str, addresses: Sequence[schema.RawEndpointAddress], checker: Checker, *, ready: bool
+) -> list[SliceEndpoint]:
+    endpoints = (
+        checker.salvage(_subset_endpoint, f"{path}[{index}].ip", address, checker, ready=ready)
+        for index, address in enumerate(addresses)
+    )
+    return [endpoint for endpoint in endpoints if endpoint]
+
+
+def _subset_endpoint(path: str, address: schema.RawEndpointAddress, checker: Checker, *, ready: bool) -> SliceEndpoint:
+    ip = checker.destination(path, checker.present(path, address.ip))
+    return SliceEndpoint(ip, ready=ready, serving=ready, node=_name(address.node_name))

@@ -1,0 +1,126 @@
+"""Objects as bytes of the API become values of the model, and a bad one never raises.
+
+A good object goes straight from bytes into its raw shape. A bad one is read once more as plain values, by the same
+code that reads manifests, because that names the field and its value.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from userproxy.cluster.objects.documents import decode
+from userproxy.cluster.objects.endpoints import decode_slice
+from userproxy.cluster.objects.keys import ClusterObject, ObjectKey, identify, object_key
+from userproxy.cluster.objects.node import decode_node
+from userproxy.cluster.objects.resources import Resource
+from userproxy.cluster.objects.schema import UNREADABLE
+from userproxy.cluster.objects.service import decode_service
+from userproxy.cluster.objects.validation import Checker
+from userproxy.errors import ObjectError
+from userproxy.model import EndpointSlice, Node, Service
+
+log = structlog.get_logger()
+
+_WHERE = "API"
+
+Decode = Callable[[Any, Checker], tuple[ClusterObject, ...]]
+
+
+class Reading(Struct, frozen=True, gc=False):
+    """What one object's bytes said. No `key`: not even whose they are. No `item`: nothing that is served.
+
+    Not `good`: the last good version of the object stays.
+    """
+
+    key: ObjectKey | None = None
+    item: ClusterObject | None = None
+    good: bool = False
+
+
+class ObjectReader:
+    """Reads the objects of one resource and remembers what is wrong with them."""
+
+    def __init__(self, resource: Resource) -> None:
+        self._resource = resource
+        self._kind = resource.kind.__name__
+        self._decoder = msgspec.json.Decoder(resource.shape)
+        self._decode = _decoder_of(resource.kind)
+        self._problems: dict[ObjectKey | None, tuple[str, ...]] = {}
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One sentence for each thing that is wrong with objects that are there now."""
+        return tuple(sentence for sentences in self._problems.values() for sentence in sentences)
+
+    def read(self, data: bytes | msgspec.Raw) -> Reading:
+        """The object in `data`. What is wrong with it is logged once, not each time it is read."""
+        try:
+            shaped = self._decoder.decode(data)
+            checker = Checker(self._heading(shaped.metadata), by_hand=False)
+            objects = self._decode(shaped, checker)
+        except (ObjectError, *UNREADABLE) as error:
+            return self._read_bad(data, error)
+        if not objects:
+            key = self._key(shaped.metadata.namespace, shaped.metadata.name)
+            self._note(key, checker.problems)
+            log.debug("No proxy serves this", v=3, object=str(key))
+            return Reading(key, good=True)
+        key = object_key(objects[0])
+        if checker.problems or self._problems:
+            self._note(key, checker.problems)
+        return Reading(key, objects[0], good=True)
+
+    def forget(self, key: ObjectKey) -> None:
+        """The object is gone, and with it what was wrong."""
+        self._problems.pop(key, None)
+
+    def forget_others(self, keys: set[ObjectKey]) -> None:
+        """Only these objects are there."""
+        self._problems = {key: sentences for key, sentences in self._problems.items() if key in keys}
+
+    def _heading(self, metadata: Any) -> str:
+        if metadata is None:
+            return f"{_WHERE} ({self._kind})"
+        return f"{_WHERE} ({self._kind} {metadata.namespace}/{metadata.name})"
+
+    def _key(self, namespace: str | None, name: str) -> ObjectKey:
+        return ObjectKey(self._kind, namespace or "default", name)
+
+    def _read_bad(self, data: bytes | msgspec.Raw, error: Exception) -> Reading:
+        document: object = None
+        sentence = f"{_WHERE} ({self._kind}): cannot be read: {error}"
+        try:
+            document = msgspec.json.decode(data)
+            if isinstance(document, dict):
+                # The items of a list do not say what they are.
+                document = {**document, "kind": self._kind, "apiVersion": self._resource.api_version}
+            decode(document, _WHERE, by_hand=False)
+        except ObjectError as complaint:
+            sentence = str(complaint)
+        except UNREADABLE:
+            pass
+        key = identify(document)
+        self._note(key, [f"{sentence}; its last good version stays, if there was one"])
+        return Reading(key)
+
+    def _note(self, key: ObjectKey | None, sentences: list[str]) -> None:
+        known = self._problems.pop(key, ())
+        for sentence in sentences:
+            if sentence not in known:
+                log.error(sentence)
+        if sentences:
+            self._problems[key] = tuple(sentences)
+        elif known:
+            log.info("Mended", object=str(key))
+
+
+def _decoder_of(kind: type[ClusterObject]) -> Decode:
+    decoders: dict[type[ClusterObject], Decode] = {
+        Service: lambda shaped, checker: (decode_service(shaped, checker),),
+        EndpointSlice: decode_slice,
+        Node: lambda shaped, checker: (decode_node(shaped, checker),),
+    }
+    return decoders[kind]

@@ -1,0 +1,171 @@
+"""Kubernetes objects in the API's own shape: only the fields we read, and null wherever the API allows it.
+
+The same structs fit plain dicts (a manifest) and JSON bytes (the API server). They say what type a field has;
+:mod:`userproxy.cluster.objects.validation` judges the values. Fields that are not here are never looked at.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding foreign bytes raises: they are no such object, no JSON, no text, or nested beyond all measure."""
+
+
+class RawLabels(Struct, frozen=True, gc=False):
+    """The labels that mean something to a proxy."""
+
+    service_name: str | None = field(name="kubernetes.io/service-name", default=None)
+    service_proxy_name: str | None = field(name="service.kubernetes.io/service-proxy-name", default=None)
+    zone: str | None = field(name="topology.kubernetes.io/zone", default=None)
+    userproxy: str | None = field(name="userproxy.io/node", default=None)
+
+
+class RawMetadata(Struct, frozen=True, rename="camel", gc=False):
+    name: str | None = None
+    namespace: str | None = None
+    labels: RawLabels | None = None
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+
+
+class RawServiceMetadata(RawMetadata, frozen=True, rename="camel"):
+    """A manifest's annotation may be no text at all; that is judged with the annotation, and costs no Service."""
+
+    annotations: dict[str, Any] | None = None
+
+
+class RawTrigger(Struct, frozen=True, gc=False):
+    """The annotation that times the slice controllers; anything at all may stand in it."""
+
+    time: Any = field(name="endpoints.kubernetes.io/last-change-trigger-time", default=None)
+
+
+class RawSliceMetadata(RawMetadata, frozen=True, rename="camel"):
+    annotations: RawTrigger | None = None
+
+
+class RawServicePort(Struct, frozen=True, rename="camel", gc=False):
+    name: str | None = None
+    protocol: str | None = None
+    port: int | None = None
+    node_port: int | None = None
+
+
+class RawClientIP(Struct, frozen=True, rename="camel", gc=False):
+    timeout_seconds: int | None = None
+
+
+class RawAffinityConfig(Struct, frozen=True, gc=False):
+    client_ip: RawClientIP | None = field(name="clientIP", default=None)
+
+
+class RawServiceSpec(Struct, frozen=True, rename="camel", gc=False):
+    type: str | None = None
+    cluster_ip: str | None = field(name="clusterIP", default=None)
+    cluster_ips: list[str] | None = field(name="clusterIPs", default=None)
+    ip_families: list[str] | None = None
+    external_ips: list[str | None] | None = field(name="externalIPs", default=None)
+    ports: list[RawServicePort] | None = None
+    session_affinity: str | None = None
+    session_affinity_config: RawAffinityConfig | None = None
+    internal_traffic_policy: str | None = None
+    external_traffic_policy: str | None = None
+    load_balancer_source_ranges: list[str | None] | None = None
+    health_check_node_port: int | None = None
+
+
+class RawIngress(Struct, frozen=True, rename="camel", gc=False):
+    ip: str | None = None
+    ip_mode: str | None = None
+
+
+class RawLoadBalancer(Struct, frozen=True, gc=False):
+    ingress: list[RawIngress] | None = None
+
+
+class RawServiceStatus(Struct, frozen=True, rename="camel", gc=False):
+    load_balancer: RawLoadBalancer | None = None
+
+
+class RawService(Struct, frozen=True, gc=False):
+    metadata: RawServiceMetadata | None = None
+    spec: RawServiceSpec | None = None
+    status: RawServiceStatus | None = None
+
+
+class RawEndpointPort(Struct, frozen=True, gc=False):
+    name: str | None = None
+    protocol: str | None = None
+    port: int | None = None
+
+
+class RawConditions(Struct, frozen=True, gc=False):
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class RawHint(Struct, frozen=True, gc=False):
+    name: str | None = None
+
+
+class RawHints(Struct, frozen=True, rename="camel", gc=False):
+    for_zones: list[RawHint] | None = None
+    for_nodes: list[RawHint] | None = None
+
+
+class RawEndpoint(Struct, frozen=True, rename="camel", gc=False):
+    addresses: list[str] | None = None
+    conditions: RawConditions | None = None
+    node_name: str | None = None
+    hints: RawHints | None = None
+
+
+class RawEndpointSlice(Struct, frozen=True, rename="camel", gc=False):
+    metadata: RawSliceMetadata | None = None
+    address_type: str | None = None
+    ports: list[RawEndpointPort] | None = None
+    endpoints: list[RawEndpoint] | None = None
+
+
+class RawEndpointAddress(Struct, frozen=True, rename="camel", gc=False):
+    ip: str | None = None
+    node_name: str | None = None
+
+
+class RawSubset(Struct, frozen=True, rename="camel", gc=False):
+    addresses: list[RawEndpointAddress] | None = None
+    not_ready_addresses: list[RawEndpointAddress] | None = None
+    ports: list[RawEndpointPort] | None = None
+
+
+class RawEndpoints(Struct, frozen=True, gc=False):
+    metadata: RawSliceMetadata | None = None
+    subsets: list[RawSubset] | None = None
+
+
+class RawTaint(Struct, frozen=True, gc=False):
+    key: str | None = None
+
+
+class RawNodeSpec(Struct, frozen=True, gc=False):
+    pod_cidr: str | None = field(name="podCIDR", default=None)
+    pod_cidrs: list[str] | None = field(name="podCIDRs", default=None)
+    taints: list[RawTaint] | None = None
+
+
+class RawNodeAddress(Struct, frozen=True, gc=False):
+    type: str | None = None
+    address: str | None = None
+
+
+class RawNodeStatus(Struct, frozen=True, gc=False):
+    addresses: list[RawNodeAddress] | None = None
+
+
+class RawNode(Struct, frozen=True, gc=False):
+    metadata: RawMetadata | None = None
+    spec: RawNodeSpec | None = None
+    status: RawNodeStatus | None = None
