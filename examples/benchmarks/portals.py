@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 from examples.benchmarks.toolchain import find_program
 from userproxy.demo.namespaces import enter_new_namespaces
 from userproxy.model import IPFamily, Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Target, Verdict
-from userproxy.portals.iptables import IptablesDriver
+from userproxy.portals.iptables.driver import IptablesDriver
 
 _HINT = "KUBE-IPTABLES-HINT"
 """The chain by which kubelet shows which variant it uses."""

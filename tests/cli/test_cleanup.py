@@ -37,7 +37,7 @@ iptables -t nat -N KUBE-PORTALS-HOST
 exec "$0" -c '
 import subprocess, sys
 from userproxy.model import IPFamily
-from userproxy.portals.ownership import Ownership
+from userproxy.portals.lease import Ownership
 owner = Ownership(IPFamily.IPV4)
 owner.take()
 for flags in [], ["--force"]:

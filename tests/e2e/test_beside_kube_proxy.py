@@ -5,7 +5,7 @@ import pytest
 from tests.e2e.test_rules import use, variants
 from tests.lab.cluster import QUICK, Lab
 from tests.lab.manifests import Port
-from tests.portals.test_others import KUBE_PROXY
+from tests.portals.iptables.test_other_proxies import KUBE_PROXY
 from userproxy.demo.traffic import fetch
 from userproxy.demo.waiting import eventually
 

@@ -12,7 +12,7 @@ from tests.lab.apiserver import node
 from tests.lab.cluster import QUICK, Lab
 from tests.lab.manifests import Port
 from tests.lab.proxy import RunningProxy
-from tests.portals.test_refusals import PROGRAM
+from tests.portals.iptables.test_refusals import PROGRAM
 from userproxy.demo.traffic import fetch
 from userproxy.demo.waiting import eventually
 

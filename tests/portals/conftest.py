@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from userproxy.model import IPFamily
-from userproxy.portals.variant import Tools, Variant, installed
+from userproxy.portals.iptables.variant import Tools, Variant, installed
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from userproxy.model import (
     Target,
     Verdict,
 )
-from userproxy.portals.tables import Chains
+from userproxy.portals.iptables.parser import Chains
 
 NODE_IPS = {IPFamily.IPV4: "192.0.2.10", IPFamily.IPV6: "2001:db8::10"}
 EVERYWHERE = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}

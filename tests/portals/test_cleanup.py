@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.portals.conftest import Network
-from tests.portals.test_iptables import kernel, with_foreign_rules
+from tests.portals.iptables.test_driver import kernel, with_foreign_rules
 from userproxy.model import IPFamily
-from userproxy.portals import variant
 from userproxy.portals.cleanup import Cleaned, cleanup_all
-from userproxy.portals.ownership import OwnedError, Ownership, Succession
-from userproxy.portals.rules import CHAINS
-from userproxy.portals.variant import installed, legacy_tables
+from userproxy.portals.iptables import variant
+from userproxy.portals.iptables.rules import CHAINS
+from userproxy.portals.iptables.variant import installed, legacy_tables
+from userproxy.portals.lease import OwnedError, Ownership, Succession
 
 
 def test_cleanup_clears_both_families_and_variants(network: Network) -> None:

@@ -23,7 +23,7 @@ def cleanup(*, force: bool = False) -> None:
 
     from userproxy.errors import KernelToolError
     from userproxy.portals.cleanup import cleanup_all
-    from userproxy.portals.ownership import OwnedError
+    from userproxy.portals.lease import OwnedError
     from userproxy.telemetry.logging import configure
 
     if not structlog.is_configured():  # `run --cleanup` has flags for that

@@ -8,12 +8,12 @@ from msgspec import Struct
 
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
-from userproxy.portals.iptables import Tables
-from userproxy.portals.ownership import OwnedError, Ownership
-from userproxy.portals.privileges import may_write_rules
+from userproxy.portals.host import may_write_rules
+from userproxy.portals.iptables.rules import CHAINS
+from userproxy.portals.iptables.tables import Tables
+from userproxy.portals.iptables.variant import Tools, Variant, installed, legacy_tables
+from userproxy.portals.lease import OwnedError, Ownership
 from userproxy.portals.programs import kernel_lacks_it
-from userproxy.portals.rules import CHAINS
-from userproxy.portals.variant import Tools, Variant, installed, legacy_tables
 
 log = structlog.get_logger()
 

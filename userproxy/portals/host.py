@@ -1,4 +1,4 @@
-"""The node's own addresses: the one that leads its processes to our listeners, and all that it has."""
+"""What this host has: its addresses, of which one leads its own processes to our listeners; IPv6; our capabilities."""
 
 import socket
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +21,7 @@ _GLOBAL = 0  # RT_SCOPE_UNIVERSE
 _SECONDARY = 0x01  # IFA_F_SECONDARY, linux/if_addr.h
 _UP = 0x1  # IFF_UP, linux/if.h
 _LOOPBACK = 0x8  # IFF_LOOPBACK
+_CAP_NET_ADMIN = 12  # linux/capability.h
 
 
 class HostAddress:
@@ -79,6 +80,14 @@ def ipv6_usable() -> bool:
         return Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").read_text().strip() != "1"
     except OSError:
         return True
+
+
+def may_write_rules() -> bool:
+    """Whether this thread has CAP_NET_ADMIN, without which no iptables program reads or writes anything."""
+    for line in Path("/proc/thread-self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> _CAP_NET_ADMIN & 1)
+    return False
 
 
 @contextmanager

@@ -11,12 +11,11 @@ import structlog
 from userproxy.config import PortalMode, Settings
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
-from userproxy.portals.host import ipv6_usable
-from userproxy.portals.iptables import IptablesDriver
+from userproxy.portals.host import ipv6_usable, may_write_rules
+from userproxy.portals.iptables.driver import IptablesDriver
+from userproxy.portals.iptables.variant import installed
+from userproxy.portals.lease import Ownership
 from userproxy.portals.none import NoPortals
-from userproxy.portals.ownership import Ownership
-from userproxy.portals.privileges import may_write_rules
-from userproxy.portals.variant import installed
 from userproxy.proxier.interfaces import PortalDriver
 
 log = structlog.get_logger()

@@ -8,7 +8,7 @@ import structlog
 
 from userproxy.config import AtStop, Settings
 from userproxy.forwarding.forwarder import Forwarder
-from userproxy.portals.ownership import Succession
+from userproxy.portals.lease import Succession
 from userproxy.wiring.family import FamilyProxy
 from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.portals import remove_portals

@@ -28,12 +28,13 @@ from tests.portals.examples import (
 from tests.portals.strategies import binding_lists, local_traffics
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily, Portal, PortalBinding, PortalKind, ServicePortName
-from userproxy.portals import iptables
-from userproxy.portals.iptables import MOST_UNREAD, IptablesDriver
+from userproxy.portals.iptables import tables
+from userproxy.portals.iptables.driver import IptablesDriver
+from userproxy.portals.iptables.parser import Chains, parse_save
+from userproxy.portals.iptables.rules import CHAINS, portal_rules
+from userproxy.portals.iptables.tables import MOST_UNREAD
+from userproxy.portals.iptables.variant import Tools, Variant, legacy_tables
 from userproxy.portals.programs import save
-from userproxy.portals.rules import CHAINS, portal_rules
-from userproxy.portals.tables import Chains, parse_save
-from userproxy.portals.variant import Tools, Variant, legacy_tables
 
 Tables = dict[str, Chains]
 
@@ -259,7 +260,7 @@ def test_a_small_change_is_written_unread_and_verified_later(
     async def work(driver: IptablesDriver) -> None:
         await driver.sync([one], verify=False)
         assert reads
-        monkeypatch.setattr(iptables, "save", counted)
+        monkeypatch.setattr(tables, "save", counted)
         reads.clear()
         for bindings, gone in with_gone([[one], [one, other], [other], [one], [one]]):
             await driver.sync(bindings, gone, verify=False)
@@ -267,7 +268,7 @@ def test_a_small_change_is_written_unread_and_verified_later(
         await driver.sync([one])
         assert reads
 
-    monkeypatch.setattr(iptables, "save", counted)
+    monkeypatch.setattr(tables, "save", counted)
     with_driver(node, tools, work)
     assert kernel(node, tools) == web_rules(tools.family)
 
@@ -282,7 +283,7 @@ def test_many_changes_are_read_back_in_any_case(node: Network, tools: Tools, mon
 
     async def work(driver: IptablesDriver) -> None:
         await driver.sync([])
-        monkeypatch.setattr(iptables, "save", counted)
+        monkeypatch.setattr(tables, "save", counted)
         await driver.sync(many, verify=False)
 
     with_driver(node, tools, work)
@@ -402,10 +403,10 @@ def test_once_given_up_nothing_more_is_written_until_it_is_taken_again_to_remove
             return save(program, table)
 
         await driver.sync([web(tools.family)])
-        monkeypatch.setattr(iptables, "save", overtaken)
+        monkeypatch.setattr(tables, "save", overtaken)
         with pytest.raises(KernelToolError, match="given up"):
             await driver.sync([cluster_ip_binding(1, family=tools.family)])
-        monkeypatch.setattr(iptables, "save", save)
+        monkeypatch.setattr(tables, "save", save)
         with pytest.raises(KernelToolError, match="given up"):
             await driver.sync([])
         assert driver.ownership.regain(), "a sync must not take it from a successor that is about to come"
@@ -421,8 +422,7 @@ KILLED = """
 import asyncio, sys
 from tests.portals.examples import EVERYWHERE, NOBODY, cluster_ip_binding
 from userproxy.model import IPFamily
-from userproxy.portals import iptables, variant
-from userproxy.portals.iptables import IptablesDriver
+from userproxy.portals.iptables.driver import IptablesDriver
 
 family = IPFamily(sys.argv[1])
 

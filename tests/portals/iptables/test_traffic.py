@@ -22,8 +22,8 @@ from userproxy.model import (
     Target,
 )
 from userproxy.portals.claims import PortClaims
-from userproxy.portals.iptables import IptablesDriver
-from userproxy.portals.variant import Tools
+from userproxy.portals.iptables.driver import IptablesDriver
+from userproxy.portals.iptables.variant import Tools
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import pytest
 from tests.portals.conftest import Network
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
-from userproxy.portals.variant import Tools, Variant, detect, installed, legacy_tables
+from userproxy.portals.iptables.variant import Tools, Variant, detect, installed, legacy_tables
 
 MANGLE_CANARY = "*mangle\n:KUBE-KUBELET-CANARY - [0:0]\nCOMMIT\n"
 ONE_RULE = "*filter\n-A FORWARD -s 10.0.0.0/8 -j ACCEPT\nCOMMIT\n"

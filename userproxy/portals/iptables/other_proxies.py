@@ -15,10 +15,10 @@ import structlog
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
 from userproxy.portals import netlink
-from userproxy.portals.changes import KUBE_SERVICES
+from userproxy.portals.iptables.changes import KUBE_SERVICES
+from userproxy.portals.iptables.rules import NAT
+from userproxy.portals.iptables.variant import Tools, Variant, installed, legacy_tables
 from userproxy.portals.programs import save
-from userproxy.portals.rules import NAT
-from userproxy.portals.variant import Tools, Variant, installed, legacy_tables
 
 log = structlog.get_logger()
 

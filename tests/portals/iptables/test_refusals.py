@@ -10,12 +10,12 @@ from structlog.testing import capture_logs
 
 from tests.portals.conftest import Network, shell
 from tests.portals.examples import REJECT, WEB_NAME, cluster_ip_binding, in_family, led_to, web
-from tests.portals.test_iptables import kernel, with_driver
+from tests.portals.iptables.test_driver import kernel, with_driver
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily, Portal, PortalBinding, PortalKind, Protocol, ServicePortName
-from userproxy.portals.iptables import IptablesDriver
-from userproxy.portals.tables import parse_save
-from userproxy.portals.variant import Tools
+from userproxy.portals.iptables.driver import IptablesDriver
+from userproxy.portals.iptables.parser import parse_save
+from userproxy.portals.iptables.variant import Tools
 
 MANY = 20
 """More than libiptc is given: iptables-restore writes them."""
@@ -246,7 +246,7 @@ def test_a_part_that_is_there_again_is_used_again(
     node: Network, tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", refusing(tmp_path, tools, "[-]m addrtype"))
-    monkeypatch.setattr("userproxy.portals.probe._AGAIN_AFTER", 0.0)
+    monkeypatch.setattr("userproxy.portals.iptables.features._AGAIN_AFTER", 0.0)
 
     async def work(driver: IptablesDriver) -> None:
         await driver.sync(everything(tools.family))

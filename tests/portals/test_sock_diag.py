@@ -10,7 +10,7 @@ import pytest
 from tests.portals.conftest import Network
 from userproxy.model import IPFamily, Protocol
 from userproxy.portals.claims import PortClaims
-from userproxy.portals.listening import listened_on, why_not
+from userproxy.portals.sock_diag import listened_on, why_not
 
 PORT = 8080
 LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}

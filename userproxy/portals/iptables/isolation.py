@@ -8,10 +8,10 @@ from msgspec import Struct
 
 from userproxy.errors import KernelToolError
 from userproxy.model import ServicePortName
-from userproxy.portals.changes import Edit, Group, Present
-from userproxy.portals.rules import CHAINS
-from userproxy.portals.tables import canonical
-from userproxy.portals.writer import ConflictError
+from userproxy.portals.iptables.changes import Edit, Group, Present
+from userproxy.portals.iptables.parser import canonical
+from userproxy.portals.iptables.rules import CHAINS
+from userproxy.portals.iptables.writers import ConflictError
 
 MOST_RUNS: Final = 64
 """Writes that a search may take: one refused service port among 10,000 takes less than 20, if no line is named."""

@@ -1,6 +1,7 @@
-"""Which ports of this node programs listen on, found out without touching them: the kernel's list of sockets.
+"""The kernel's lists of sockets: on which ports of this node programs listen, and whose a Unix socket is.
 
-Layout and numbers: linux/inet_diag.h, linux/sock_diag.h; sock_diag(7).
+Nothing is connected to or bound to find that out. Layout and numbers: linux/sock_diag.h, linux/inet_diag.h and
+linux/unix_diag.h; sock_diag(7).
 """
 
 import errno
@@ -9,6 +10,8 @@ import struct
 from collections.abc import Collection, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import closing
+from pathlib import Path
+from typing import Final
 
 from userproxy.model import IPFamily, Protocol
 from userproxy.portals import netlink
@@ -32,6 +35,15 @@ _LISTENING = {
 _FAMILIES = {IPFamily.IPV4: (socket.AF_INET, socket.AF_INET6), IPFamily.IPV6: (socket.AF_INET6,)}
 """Whose sockets get packets of a family: one of IPv6 may get those of IPv4, too."""
 _MAPPED = bytes(10) + b"\xff\xff"
+
+_SHOW_UID: Final = 0x40  # UDIAG_SHOW_UID, linux/unix_diag.h, since Linux 5.3
+_UID_ATTRIBUTE: Final = 7  # UNIX_DIAG_UID
+_UNCONNECTED: Final = "01"  # SS_UNCONNECTED, linux/net.h, which a listening socket is
+_ANY: Final = 0xFFFFFFFF
+
+_UNIX_REQUEST: Final = struct.Struct("=BBHIIIII")  # struct unix_diag_req
+_UNIX_ANSWER_BYTES: Final = 16  # struct unix_diag_msg
+_UID: Final = struct.Struct("=I")
 
 _ONE_BY_ONE = 16
 """Up to so many ports are asked for one by one; beyond, all sockets are listed once: ours alone are thousands."""
@@ -96,3 +108,39 @@ def why_not(error: OSError) -> str:
     """Why the kernel did not tell, in words for the log."""
     missing = " (it takes the kernel's inet_diag, tcp_diag and udp_diag)" if error.errno == errno.ENOENT else ""
     return f"{error.strerror or error}{missing}"
+
+
+def user_of(name: str) -> int | None:
+    """The user who made the socket that is bound to the abstract `name` in this thread's network namespace.
+
+    None where there is no such socket, or the kernel does not tell.
+    """
+    try:
+        inode = _inode(name)
+        if inode is None:
+            return None
+        request = _UNIX_REQUEST.pack(socket.AF_UNIX, 0, 0, _ANY, inode, _SHOW_UID, _ANY, _ANY)
+        with netlink.netlink_socket(_SOCK_DIAG) as asking:
+            asking.send(netlink.message(_BY_FAMILY, netlink.REQUEST, request))
+            data = asking.recv(netlink.CHUNK)
+    except OSError:
+        return None
+    for kind, begin, end in netlink.messages(data):
+        place = (
+            netlink.attributes(data, begin + _UNIX_ANSWER_BYTES, end).get(_UID_ATTRIBUTE)
+            if kind == _BY_FAMILY
+            else None
+        )
+        if place is not None:
+            user: int = _UID.unpack_from(data, place[0])[0]
+            return user
+    return None
+
+
+def _inode(name: str) -> int | None:
+    # /proc/net is the main thread's namespace.
+    for line in Path("/proc/thread-self/net/unix").read_text(errors="replace").splitlines():
+        fields = line.split()
+        if fields[-1] == f"@{name}" and fields[5] == _UNCONNECTED:  # who is connected to it has its name, too
+            return int(fields[6])
+    return None

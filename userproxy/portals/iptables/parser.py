@@ -13,7 +13,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from userproxy.model import Protocol, ServicePortName
-from userproxy.portals.rules import CHAINS, NAT
+from userproxy.portals.iptables.rules import CHAINS, NAT
 
 Chains: TypeAlias = dict[str, list[str]]
 """The rules of each chain, in order, each as the text after ``-A CHAIN``."""

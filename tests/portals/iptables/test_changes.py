@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.portals.examples import WEB, WEB_RULES, led_to
 from tests.portals.strategies import binding_lists
 from userproxy.model import IPFamily, LocalTraffic, Portal, PortalBinding, PortalKind, Protocol, ServicePortName
-from userproxy.portals.changes import (
+from userproxy.portals.iptables.changes import (
     REWRITE_ABOVE,
     Change,
     Edit,
@@ -18,8 +18,8 @@ from userproxy.portals.changes import (
     replacement,
     restore_text,
 )
-from userproxy.portals.rules import CHAINS, Rule, jump_rules, portal_rules
-from userproxy.portals.tables import Chains, canonical
+from userproxy.portals.iptables.parser import Chains, canonical
+from userproxy.portals.iptables.rules import CHAINS, Rule, jump_rules, portal_rules
 
 Tables = dict[str, Chains]
 PODS = LocalTraffic(networks=("10.244.1.0/24",))

@@ -16,12 +16,12 @@ import pytest
 from tests.portals.conftest import Network
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
-from userproxy.portals.ownership import Ownership, Succession
+from userproxy.portals.lease import Ownership, Succession
 
 HOLDER = """
 import os, sys
 from userproxy.model import IPFamily
-from userproxy.portals.ownership import Ownership
+from userproxy.portals.lease import Ownership
 
 if sys.argv[1]:
     os.seteuid(int(sys.argv[1]))
@@ -82,7 +82,7 @@ def test_another_user_keeps_us_from_nothing(network: Network, ours: Ownership) -
 FORKED = """
 import os, sys
 from userproxy.model import IPFamily
-from userproxy.portals.ownership import Ownership
+from userproxy.portals.lease import Ownership
 
 ownership = Ownership(IPFamily.IPV4)
 ownership.take()

@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
+from userproxy.portals.iptables.parser import parse_save
 from userproxy.portals.programs import kernel_lacks_it, run_program, save
-from userproxy.portals.tables import parse_save
 
 log = structlog.get_logger()
 

@@ -1,11 +1,17 @@
-"""What the two writers have in common: their interface, how they fail, and which changes are whose."""
+"""What the writers of rules have in common, and the one for both variants and any amount: iptables-restore.
 
+The other one is python-iptables (:mod:`~userproxy.portals.iptables.libiptc`), for small changes of legacy tables.
+"""
+
+import re
 from collections.abc import Sequence
 from typing import Protocol
 
 from userproxy.errors import KernelToolError
-from userproxy.portals.changes import Change, Edit
-from userproxy.portals.tables import parse_rule
+from userproxy.portals.iptables.changes import Change, Edit, restore_text
+from userproxy.portals.iptables.parser import parse_rule
+from userproxy.portals.iptables.variant import Tools
+from userproxy.portals.programs import complaint, run_program
 
 LOCK_SECONDS = 5
 """How long a writer waits for iptables' lock, as kube-proxy does (``-w 5``)."""
@@ -22,6 +28,7 @@ _BASICS = frozenset({"-d", "-p"})
 _MATCHES = frozenset({"comment", "tcp", "udp", "sctp", "physdev", "addrtype", "state"})
 # With a target that it does not know by name, python-iptables opens every table, which creates them.
 _TARGETS = frozenset({"REDIRECT", "DNAT", "ACCEPT"})
+_LINE = re.compile(r"\bline:? (\d{1,9})\b", re.ASCII)
 
 
 class ConflictError(KernelToolError):
@@ -46,6 +53,23 @@ class Writer(Protocol):
         """
 
 
+class RestoreWriter:
+    """Writes through ``iptables-restore --noflush``, which leaves alone what its input does not name."""
+
+    def __init__(self, tools: Tools) -> None:
+        # --wait-interval is not needed: from 1.8.9 on the lock is waited for without polling.
+        self._command = (tools.restore, "--noflush", "--wait", str(LOCK_SECONDS))
+
+    def apply(self, change: Change) -> None:
+        text = restore_text(change)
+        done = run_program(self._command, text)
+        if done.returncode == 0:
+            return
+        if "xtables lock" in done.stderr:
+            raise KernelToolError(f"the xtables lock could not be had: {complaint(done)}")
+        raise ConflictError(complaint(done), _culprits(text, done.stderr))
+
+
 def is_small(change: Change) -> bool:
     """Whether `change` is a few portal rules appended or deleted, which libiptc writes faster."""
     edits = [edit for block in change for edit in block.edits]
@@ -65,3 +89,14 @@ def _is_portal_rule(edit: Edit) -> bool:
         and rule.leads == "-j"
         and rule.target.name in _TARGETS
     )
+
+
+def _culprits(text: str, said: str) -> list[Edit]:
+    """The rules that were to be appended in the lines of `text` whose numbers were `said`."""
+    lines = text.splitlines()
+    found = []
+    for number in map(int, _LINE.findall(said)):
+        match lines[number - 1].split(" ", 2) if 0 < number <= len(lines) else ():
+            case ["-A", chain, spec]:
+                found.append(Edit("-A", chain, spec))
+    return found

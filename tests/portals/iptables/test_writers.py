@@ -13,12 +13,11 @@ from tests.portals.conftest import Network, shell
 from tests.portals.examples import NOBODY, WEB, WEB_RULES
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
-from userproxy.portals.changes import Change, Edit, TableChange, difference
-from userproxy.portals.restore import RestoreWriter
-from userproxy.portals.rules import jump_rules, portal_rules
-from userproxy.portals.tables import parse_save
-from userproxy.portals.variant import Tools, Variant, installed, legacy_tables
-from userproxy.portals.writer import MOST_EDITS, ConflictError, Writer, is_small
+from userproxy.portals.iptables.changes import Change, Edit, TableChange, difference
+from userproxy.portals.iptables.parser import parse_save
+from userproxy.portals.iptables.rules import jump_rules, portal_rules
+from userproxy.portals.iptables.variant import Tools, Variant, installed, legacy_tables
+from userproxy.portals.iptables.writers import MOST_EDITS, ConflictError, RestoreWriter, Writer, is_small
 
 GROUPS = [portal_rules(WEB, "0.0.0.0", "192.0.2.10", NOBODY)]
 FROM_NOTHING = difference({}, GROUPS)
@@ -36,7 +35,7 @@ ABSENT = (TableChange("nat", (), (Edit("-D", "KUBE-PORTALS-HOST", GROUPS[0][1].s
 
 def libiptc() -> Writer:
     # Not at the top: the library looks for libxtables when it is imported, and hosts without it skip these tests.
-    from userproxy.portals.libiptc import LibiptcWriter
+    from userproxy.portals.iptables.libiptc import LibiptcWriter
 
     return LibiptcWriter()
 
@@ -81,7 +80,7 @@ def test_libiptc_opens_no_other_table(network: Network, legacy: Tools) -> None:
     network.shell(
         sys.executable,
         "-c",
-        "from tests.portals.test_writers import EVERY_RULE, libiptc; libiptc().apply(EVERY_RULE)",
+        "from tests.portals.iptables.test_writers import EVERY_RULE, libiptc; libiptc().apply(EVERY_RULE)",
     )
     assert rules(network, legacy) == WEB_RULES
     assert network.run(lambda: legacy_tables(IPFamily.IPV4)) == {"nat", "filter"}

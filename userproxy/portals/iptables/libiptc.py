@@ -15,9 +15,9 @@ from contextlib import closing, contextmanager
 import iptc
 
 from userproxy.errors import KernelToolError
-from userproxy.portals.changes import Change, TableChange
-from userproxy.portals.tables import Module, parse_rule
-from userproxy.portals.writer import LOCK_SECONDS, ConflictError
+from userproxy.portals.iptables.changes import Change, TableChange
+from userproxy.portals.iptables.parser import Module, parse_rule
+from userproxy.portals.iptables.writers import LOCK_SECONDS, ConflictError
 
 _POLL = 0.02
 _LOCK_FILE = "/run/xtables.lock"

@@ -11,10 +11,10 @@ from tests.portals.conftest import Network, shell
 from tests.portals.examples import EVERYWHERE, NOBODY, NODE_IPS, led_to
 from tests.portals.test_conntrack import drop_capabilities
 from userproxy.model import IPFamily, Portal, PortalKind, Protocol, ServicePortName
-from userproxy.portals.iptables import IptablesDriver
-from userproxy.portals.others import OtherProxies
-from userproxy.portals.tables import parse_save
-from userproxy.portals.variant import Tools, legacy_tables
+from userproxy.portals.iptables.driver import IptablesDriver
+from userproxy.portals.iptables.other_proxies import OtherProxies
+from userproxy.portals.iptables.parser import parse_save
+from userproxy.portals.iptables.variant import Tools, legacy_tables
 
 KUBE_PROXY = """\
 *nat

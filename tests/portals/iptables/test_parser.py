@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 
 from tests.portals.examples import NOBODY, WEB, WEB_NAME, WEB_RULES, serve
 from userproxy.model import LocalTraffic, Portal, PortalBinding, PortalKind, Protocol, ServicePortName
-from userproxy.portals.rules import portal_rules
-from userproxy.portals.tables import Chains, Module, Option, canonical, local_ports, parse_rule, parse_save
+from userproxy.portals.iptables.parser import Chains, Module, Option, canonical, local_ports, parse_rule, parse_save
+from userproxy.portals.iptables.rules import portal_rules
 
 OURS = [rule.spec for rule in portal_rules(WEB, "0.0.0.0", "192.0.2.10", NOBODY)]
 

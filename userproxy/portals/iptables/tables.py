@@ -1,0 +1,175 @@
+"""The tables of one variant of iptables: read, changed, and read back."""
+
+from collections.abc import Callable, Collection, Sequence
+
+import structlog
+
+from userproxy.errors import KernelToolError
+from userproxy.model import IPFamily
+from userproxy.portals.iptables.changes import (
+    Change,
+    Group,
+    Present,
+    appended_and_deleted,
+    difference,
+    removal,
+    replacement,
+)
+from userproxy.portals.iptables.features import Probe, adapted, adapted_jumps
+from userproxy.portals.iptables.isolation import Groups
+from userproxy.portals.iptables.parser import parse_save
+from userproxy.portals.iptables.rules import CHAINS, jump_rules
+from userproxy.portals.iptables.variant import Tools, Variant
+from userproxy.portals.iptables.writers import ConflictError, RestoreWriter, Writer, is_small
+from userproxy.portals.programs import save
+
+log = structlog.get_logger()
+
+Changed = Sequence[tuple[Group, Group]]
+"""Rules of service ports, each before and after a change."""
+
+MOST_UNREAD = 64
+"""Edits up to which a change may be written unread: what some Services need that came or went together."""
+
+
+class Tables:
+    """The tables of one variant: read, changed, and read back. `check` raises KernelToolError if it may not write."""
+
+    def __init__(self, tools: Tools, *, shared: bool = False, check: Callable[[], None] = lambda: None) -> None:
+        self._tools = tools
+        self._shared = shared
+        self._check = check
+        self._bulk = RestoreWriter(tools)
+        self.probe = Probe(self._bulk, tools.label)
+        self._small = _SmallChanges(tools)
+        self._standing: Present | None = None
+
+    def read(self) -> Present:
+        present = {}
+        for table in CHAINS:
+            present.update(parse_save(save(self._tools.save, table)))
+        return present
+
+    def write(self, groups: Groups) -> None:
+        """Makes the rules those of `groups`, by iptables-restore. Raises ConflictError where they are refused.
+
+        The tables are read unless the last write of this kind told what they are.
+        """
+        present, self._standing = self._standing or self.read(), None
+        change = self._difference(present, self._adapted(groups.values()))
+        if change:
+            self._check()
+            self._bulk.apply(change)
+        self._standing = appended_and_deleted(present, change)
+
+    def converge(self, groups: Collection[Group], changed: Changed | None = None, *, verify: bool) -> bool:
+        """Writes what differs until nothing does. One conflict with another program is forgiven.
+
+        `changed` are the groups that are others than when this last ended, each after what it was, if that is known.
+
+        True if the tables were read, and differed.
+
+        Without `verify` the tables are taken for what they were when this last ended, where that is enough.
+        """
+        groups = self._adapted(groups)
+        standing, self._standing = self._standing, None
+        if not verify and standing is not None:
+            if changed is None:
+                change = self._difference(standing, groups)
+            else:
+                olds, news = zip(*changed, strict=True) if changed else ((), ())
+                change = replacement(zip(self._adapted(olds), self._adapted(news), strict=True))
+            self._standing = self._converged(standing, change)
+        if self._standing is not None:
+            return False
+        self._standing, differed = self._read_back(groups)
+        self._small.load()
+        return differed
+
+    def _adapted(self, groups: Collection[Group]) -> Collection[Group]:
+        """The rules that this kernel takes."""
+        missing = self.probe.missing
+        return [adapted(group, missing) for group in groups] if missing else groups
+
+    def _difference(self, present: Present, groups: Collection[Group]) -> Change:
+        jumps = adapted_jumps(jump_rules(), self.probe.missing)
+        return difference(present, groups, jumps=jumps, shared=self._shared)
+
+    def _converged(self, standing: Present, change: Change) -> Present | None:
+        """What stands after a small `change` to `standing`; None if it is not small, or is refused."""
+        if not change:
+            return standing
+        after = appended_and_deleted(standing, change)
+        if after is None or sum(len(block.edits) for block in change) > MOST_UNREAD:
+            return None
+        return after if self._write(change, tries_left=1) else None
+
+    def _read_back(self, groups: Collection[Group]) -> tuple[Present, bool]:
+        """What stands in the end, and whether anything had to be written for that."""
+        for tries_left in (1, 0):
+            present = self.read()
+            change = self._difference(present, groups)
+            if not change:
+                return present, not tries_left
+            self._write(change, tries_left)
+        present = self.read()
+        if change := self._difference(present, groups):
+            block = change[0]
+            where = f"table {block.table} of {self._tools.label}"
+            raise KernelToolError(f"{where} is not as it was written twice: another program changes our chains")
+        return present, True
+
+    def remove(self) -> list[str]:
+        """Takes our rules and chains away; one conflict is forgiven."""
+        self._standing = None
+        sentences: list[str] = []
+        for tries_left in (1, 0):
+            found = removal(self.read(), self._tools.label)
+            if not found.change:
+                break
+            sentences = list(found.sentences)
+            self._write(found.change, tries_left)
+        return sentences
+
+    def _write(self, change: Change, tries_left: int) -> bool:
+        """Whether `change` was written; it was not where it met another program's and may be tried again."""
+        self._check()
+        writer = self._small.writer_for(change) or self._bulk
+        edits = sum(len(block.edits) for block in change)
+        log.debug("Changing iptables rules", v=4, edits=edits, writer=type(writer).__name__)
+        try:
+            writer.apply(change)
+        except ConflictError as error:
+            if not tries_left:
+                raise
+            log.info("iptables rules changed while they were written; reading them again", err=str(error))
+            return False
+        return True
+
+
+class _SmallChanges:
+    """Loads python-iptables where it is of use, and says once where it cannot be loaded."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._usable = tools.variant is Variant.LEGACY and tools.family is IPFamily.IPV4
+        self._writer: Writer | None = None
+
+    def load(self) -> None:
+        """Have the library at hand before a small change needs it: clients notice a quarter of a second of imports."""
+        if self._usable and self._writer is None:
+            self._writer = self._load()
+
+    def writer_for(self, change: Change) -> Writer | None:
+        if not self._usable or not is_small(change):
+            return None
+        self.load()
+        return self._writer
+
+    def _load(self) -> Writer | None:
+        try:
+            from userproxy.portals.iptables.libiptc import LibiptcWriter
+        except Exception as error:  # noqa: BLE001 - python-iptables raises bare Exceptions where libraries are missing
+            log.warning("python-iptables cannot be loaded: iptables-restore writes every change", err=str(error))
+            self._usable = False
+            return None
+        return LibiptcWriter()
