@@ -10,7 +10,7 @@ NETWORK_PACKAGES := iptables nftables iproute2 procps util-linux
 TEST_PACKAGES := bind9-dnsutils dnsmasq-base iperf3
 BENCH_PACKAGES := haproxy nginx-light libnginx-mod-stream
 
-.PHONY: help test mutants demo bench format clean build-packages network-packages test-packages bench-packages
+.PHONY: help test mutants demo bench format clean packages build-packages network-packages test-packages bench-packages
 
 help:
 	@echo "make test    tests, lint, types and import contracts (as root: also in network namespaces)"
@@ -19,10 +19,10 @@ help:
 	@echo "make bench   measure userproxy beside HAProxy, nginx and a Go proxy"
 	@echo "make format  format the code"
 
-test: build-packages network-packages test-packages $(BIN)/tox
+test: packages $(BIN)/tox
 	$(BIN)/tox run
 
-mutants: build-packages network-packages test-packages $(BIN)/tox
+mutants: packages $(BIN)/tox
 	$(BIN)/tox run -e mutants -- $(or $(MUTANTS),routing proxier portals forwarding)
 
 demo: build-packages network-packages $(BIN)/userproxy
@@ -38,6 +38,8 @@ format: $(BIN)/ruff
 
 clean:
 	rm -rf $(VENV) .tox build dist *.egg-info
+
+packages: build-packages network-packages test-packages
 
 build-packages:
 	@sh .ci/packages $(BUILD_PACKAGES)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from userproxy.demo.hosts import CommandFailedError, Host
+from userproxy.demo.tools import ToolMissingError
 from userproxy.demo.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -53,7 +54,7 @@ def test_a_command_that_fails_says_where_and_why(host: Host) -> None:
     with pytest.raises(CommandFailedError, match=r"^one: false: exit code 1$"):
         host.run(["false"])
     assert host.run(["false"], check=False).returncode == 1
-    with pytest.raises(CommandFailedError, match="no-such-program"):
+    with pytest.raises(ToolMissingError, match=r"^no-such-program is missing$"):
         host.run(["no-such-program"])
 
 

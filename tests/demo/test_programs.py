@@ -1,6 +1,7 @@
 """Programs in a host, and waiting for what they do."""
 
 import signal
+import sys
 import time
 from collections.abc import Iterator
 
@@ -64,6 +65,16 @@ def test_wait_for_port_does_not_connect(host: Host) -> None:
             server.accept()
     with pytest.raises(DeadlineError, match=r"^one: a listener on port 8080 did not come"):
         wait_for_port(host, 8080, 0.02)
+
+
+def test_a_program_is_waited_for_until_it_listens_or_ends(host: Host) -> None:
+    with Program(host, [sys.executable, "-m", "http.server", "8080"]) as server:
+        server.wait_port(8080)
+        with pytest.raises(DeadlineError, match=r"^one: .*: a listener on port 8081 did not come"):
+            server.wait_port(8081, 0.02)
+    broken = Program(host, ["sh", "-c", "echo no such option; exit 2"])
+    with broken, pytest.raises(ProgramEndedError, match=r"(?s)ended before it listened on port 8080: .*no such option"):
+        broken.wait_port(8080)
 
 
 def test_eventually_returns_the_first_true_value() -> None:

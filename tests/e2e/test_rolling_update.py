@@ -10,7 +10,7 @@ import pytest
 from tests.lab.cluster import Lab, LabPod
 from tests.lab.manifests import Backend
 from userproxy.demo.hosts import Address, Host
-from userproxy.demo.programs import Program, wait_for_port
+from userproxy.demo.programs import Program
 from userproxy.demo.traffic import fetch
 from userproxy.demo.waiting import eventually
 
@@ -75,7 +75,7 @@ class Traffic:
 def start(pod: LabPod, stack: ExitStack) -> Program:
     """A Pod's server, which can be stopped before the lab is."""
     program = stack.enter_context(Program(pod, [sys.executable, "-m", "userproxy.demo.pods", "--name", pod.name]))
-    wait_for_port(pod, 8080)
+    program.wait_port(8080)
     return program
 
 

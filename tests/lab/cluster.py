@@ -12,7 +12,7 @@ from tests.lab.proxy import RunningProxy, installed_command
 from tests.lab.rules import rules
 from userproxy.demo.hosts import Completed, Host
 from userproxy.demo.network import Network, Node, Pod, PodWiring
-from userproxy.demo.programs import Program, wait_for_port
+from userproxy.demo.programs import Program
 from userproxy.demo.waiting import eventually
 from userproxy.model import IPFamily
 
@@ -40,7 +40,7 @@ class LabPod(Pod):
     def serve(self, argv: Sequence[str], port: int) -> Program:
         """Any program; returns once it listens on the TCP port."""
         program = self._stack.enter_context(Program(self, argv))
-        wait_for_port(self, port)
+        program.wait_port(port)
         return program
 
 
@@ -180,8 +180,8 @@ class Lab:
         """An HTTP server in each of ``pods``, by pod name. Starts them at once, so it is quicker than one by one."""
         argv = [sys.executable, "-m", "userproxy.demo.pods", "--name"]
         servers = {pod.name: self._stack.enter_context(Program(pod, [*argv, pod.name])) for pod in self.pods}
-        for pod in self.pods:
-            wait_for_port(pod, 8080)
+        for server in servers.values():
+            server.wait_port(8080)
         return servers
 
     def enter(self, program: Program) -> Program:

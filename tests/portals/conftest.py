@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from userproxy.demo.tools import require_tool
 from userproxy.model import IPFamily
 from userproxy.portals.iptables.variant import Tools, Variant, installed
 
@@ -48,6 +49,7 @@ class Network:
 
 
 def shell(*command: str, text: str = "") -> str:
+    require_tool(command[0])
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout

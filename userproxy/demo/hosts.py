@@ -3,7 +3,6 @@
 Root of some user namespace is needed: the machine's own, or one made by ``unshare --user``.
 """
 
-import os
 import socket as sockets
 import subprocess
 import threading
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import Literal, ParamSpec, Self, TypeVar
 
 from userproxy.demo.namespaces import enter_new_namespaces
+from userproxy.demo.tools import require_tool, tool_environment
 from userproxy.errors import KernelToolError, UserproxyError
 
 P = ParamSpec("P")
@@ -82,16 +82,19 @@ class Host:
     ) -> subprocess.Popen[str]:
         """Start a command in the host, with this process' working directory; text streams as given.
 
-        It is killed when the host is closed or this process dies. `env` is added to the environment.
+        It is killed when the host is closed or this process dies. `env` is added to the environment. Raises
+        ToolMissingError where the program is not installed.
         """
         cwd = Path.cwd()  # the host's thread has left this process' working directory for one of its own
+        environment = {**tool_environment(), **(env or {})}
 
         def start() -> subprocess.Popen[str]:
+            require_tool(argv[0], environment["PATH"])
             child = subprocess.Popen(
                 # The signal comes when the *thread* that started the child ends: this host's own.
                 ["setpriv", "--pdeathsig", "KILL", *argv],
                 cwd=cwd,
-                env={**tool_environment(), **(env or {})},
+                env=environment,
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
@@ -210,12 +213,6 @@ class Host:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def tool_environment() -> dict[str, str]:
-    """The environment with /usr/sbin and /sbin in PATH: an ordinary user's lacks them, and ip lives there."""
-    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    return {**os.environ, "PATH": os.pathsep.join(dict.fromkeys([*path, "/usr/sbin", "/sbin"]))}
 
 
 def _family(address: Address) -> int:

@@ -59,6 +59,20 @@ class Program:
                 if not self._news.wait(deadline - time.monotonic()):
                     raise DeadlineError(f"{self._name}: no {text!r} in {seconds:g} s: {self._last_words()}")
 
+    def wait_port(self, port: int, seconds: float = 30.0) -> None:
+        """Return when something in the host listens on the TCP port, without connecting to it.
+
+        Raises ProgramEndedError where the program ends before, DeadlineError after `seconds`.
+        """
+
+        def listens() -> bool:
+            if not self.running:
+                self.wait()  # for its last words
+                raise ProgramEndedError(f"{self._name} ended before it listened on port {port}: {self._last_words()}")
+            return port in self.host.listening_ports()
+
+        eventually(listens, seconds, f"{self.host.name}: {self._name}: a listener on port {port}")
+
     def signal(self, number: signal.Signals) -> None:
         self._child.send_signal(number)
 

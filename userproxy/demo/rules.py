@@ -1,10 +1,10 @@
 """Reading a host's iptables rules, in whichever variant they were written."""
 
 import re
-import shutil
 from typing import Literal
 
-from userproxy.demo.hosts import Host, tool_environment
+from userproxy.demo.hosts import Host
+from userproxy.demo.tools import missing_tools
 
 Variant = Literal["", "legacy", "nft"]
 
@@ -34,6 +34,5 @@ def portal_rules(host: Host) -> list[str]:
 
 
 def _variants() -> tuple[Variant, ...]:
-    path = tool_environment()["PATH"]
     named: tuple[Variant, ...] = ("nft", "legacy")
-    return tuple(name for name in named if shutil.which(f"iptables-{name}-save", path=path)) or ("",)
+    return tuple(name for name in named if not missing_tools([f"iptables-{name}-save"])) or ("",)

@@ -4,13 +4,12 @@ They belong to one process and end with it, and with them every process, interfa
 demo: nothing has to be cleaned up, whichever way it ends.
 """
 
-import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
 from types import FrameType
 
-from userproxy.demo.hosts import tool_environment
+from userproxy.demo.tools import missing_tools, packages_of, tool_environment
 from userproxy.errors import UserproxyError
 
 
@@ -55,20 +54,10 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 
 def _check_tools() -> None:
-    packages = {
-        "ip": "iproute2",
-        "iptables": "iptables",
-        "iptables-save": "iptables",
-        "iptables-restore": "iptables",
-        "setpriv": "util-linux",
-        "unshare": "util-linux",
-    }
-    path = tool_environment()["PATH"]
-    missing = [tool for tool in packages if shutil.which(tool, path=path) is None]
+    missing = missing_tools(["ip", "iptables", "iptables-save", "iptables-restore", "setpriv", "unshare"])
     if missing:
-        needed = " ".join(dict.fromkeys(packages[tool] for tool in missing))
         raise SandboxError(
-            f"The demo needs {', '.join(missing)}, not found here (Debian, Ubuntu: apt install {needed})."
+            f"The demo needs {', '.join(missing)}, not found here (Debian, Ubuntu: apt install {packages_of(missing)})."
         )
 
 
