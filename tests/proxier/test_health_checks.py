@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from userproxy.addresses import SocketAddress
-from userproxy.model import HealthCheck, IPFamily, ServiceName
+from userproxy.model import HealthCheck, IPFamily, ProblemKind, ServiceName
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.telemetry.http_connections import ConnectionBudget
 
@@ -26,13 +26,14 @@ IN_USE = "cannot listen on 127.0.0.1:{0}: Address already in use"
 class Bench:
     def __init__(self, family: IPFamily, addresses: tuple[str, ...] | None) -> None:
         self.healthy = True
+        self.addresses = addresses
         self.told: list[tuple[ServiceName, str]] = []
-        self.servers = HealthCheckServers(
-            family, lambda: self.healthy, lambda *failure: self.told.append(failure), ConnectionBudget(32), addresses
-        )
+        self.servers = HealthCheckServers(family, lambda: self.healthy, ConnectionBudget(32))
 
-    async def sync(self, *checks: HealthCheck) -> None:
-        await self.servers.sync(checks)
+    async def sync(self, *checks: HealthCheck, patient: bool = False) -> None:
+        for problem in await self.servers.sync(checks, self.addresses, patient=patient):
+            assert (problem.kind, problem.here) == (ProblemKind.HEALTH_CHECK, True)
+            self.told.append((problem.service, problem.text))
 
 
 @asynccontextmanager
@@ -226,7 +227,7 @@ async def test_while_a_predecessor_may_have_it_a_taken_port_is_told_and_not_logg
     (port,) = free_ports(1)
     async with opened() as bench:
         with capture_logs() as logs, socket.create_server(("127.0.0.1", port)):
-            await bench.servers.sync([HealthCheck(WEB, port, 1)], patient=True)
+            await bench.sync(HealthCheck(WEB, port, 1), patient=True)
             assert len(bench.told) == 1
             assert warnings(logs) == []
             await bench.sync(HealthCheck(WEB, port, 1))
@@ -263,6 +264,16 @@ async def test_one_address_that_cannot_be_had_leaves_none() -> None:
         assert text.endswith(f"cannot listen on 192.0.2.1:{port}: Cannot assign requested address")
         with socket.create_server(("127.0.0.1", port)):
             pass
+
+
+async def test_other_addresses_move_the_servers() -> None:
+    (port,) = free_ports(1)
+    async with opened(addresses=("127.0.0.2",)) as bench:
+        await bench.sync(HealthCheck(WEB, port, 1))
+        bench.addresses = ("127.0.0.3",)
+        await bench.sync(HealthCheck(WEB, port, 1))
+        assert await refuses(port, "127.0.0.2")
+        assert await name_at(port, "127.0.0.3") == "web"
 
 
 async def test_no_addresses_are_no_server() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from tests.telemetry.timestamps import Clock, at
 from userproxy.model import IPFamily
+from userproxy.routing.services import NoLocalEndpoints
 from userproxy.telemetry.health import Health
 from userproxy.telemetry.metrics import Metrics
 from userproxy.telemetry.syncs import SyncReporter
@@ -170,9 +171,9 @@ class Bench:
         self.observer = SyncReporter(self.health, self.metrics, self.clock, family)
 
     def sync(self, seconds: float, *, ok: bool, triggers: tuple[float, ...] = ()) -> None:
-        self.observer.began()
+        self.observer.sync_began()
         self.clock.seconds += seconds
-        self.observer.synced(ok=ok, triggers=triggers)
+        self.observer.synced(triggers, {}, NoLocalEndpoints(), ok=ok)
 
     async def latencies(self) -> tuple[float, float]:
         """How many were observed, and their sum."""

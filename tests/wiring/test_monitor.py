@@ -6,6 +6,7 @@ import json
 from userproxy.cluster.store import Changes, Store
 from userproxy.config import Settings
 from userproxy.model import EndpointSlice, IPFamily, Node, Problem, ProblemKind, Service
+from userproxy.routing.services import NoLocalEndpoints
 from userproxy.telemetry.health import Answer
 from userproxy.telemetry.timestamps import now
 from userproxy.wiring.monitor import Monitor
@@ -21,7 +22,7 @@ class Bench:
         self.changes: dict[IPFamily, Changes] = {family: self.store.subscribe(family) for family in IPFamily}
         self.monitor = Monitor(settings or Settings(), IPFamily)
         for family, changes in self.changes.items():
-            self.monitor.family(family).count_pending(lambda changes=changes: changes.pending)  # type: ignore[misc]
+            self.monitor.count_pending(family, lambda changes=changes: changes.pending)  # type: ignore[misc]
 
     def asked(self, path: str) -> int:
         """The status of an answer of the health port."""
@@ -29,9 +30,10 @@ class Bench:
         return answer.status
 
     def sync(self, family: IPFamily, *, ok: bool = True) -> None:
-        with self.monitor.family(family).syncing(()) as outcome:
-            self.changes[family].take_changes()
-            outcome.ok = ok
+        reporter = self.monitor.reporter(family)
+        reporter.sync_began()
+        self.changes[family].take_changes()
+        reporter.synced((), {}, NoLocalEndpoints(), ok=ok)
 
     async def waiting(self) -> list[float]:
         text = (await self.monitor._metrics.render()).decode().splitlines()
@@ -56,7 +58,7 @@ async def test_rules_that_cannot_be_written_make_the_node_unhealthy_and_not_the_
     bench = Bench(Settings(sync_period=0.02))
     bench.monitor.node_seen(Node("worker-1"))
     for family in IPFamily:
-        bench.monitor.family(family).reporter.queued()
+        bench.monitor.reporter(family).queued()
     assert [bench.asked("healthz"), bench.asked("livez")] == [200, 200]
     for _ in range(8):
         bench.sync(IPFamily.IPV4)

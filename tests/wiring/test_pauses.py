@@ -15,7 +15,6 @@ from userproxy.forwarding.ports import PortRange
 from userproxy.model import (
     EndpointSlice,
     IPFamily,
-    Node,
     PortSpec,
     Protocol,
     Service,
@@ -23,7 +22,7 @@ from userproxy.model import (
     SlicePort,
 )
 from userproxy.portals.none import NoPortals
-from userproxy.wiring.family import FamilyProxy
+from userproxy.wiring.families import build_family
 from userproxy.wiring.monitor import Monitor
 
 V4 = IPFamily.IPV4
@@ -53,15 +52,16 @@ class Proxy:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         options = ForwardingOptions({V4: "127.0.0.1"}, PortRange(), False, 600.0, limit)
         self.forwarder = Forwarder(asyncio.get_running_loop(), options, Random(1))
-        self._family = FamilyProxy(
-            settings,
-            Node("node-1"),
-            self.store.subscribe(V4),
-            self.forwarder,
+        self._family = build_family(
+            V4,
             NoPortals("127.0.0.1"),
-            monitor.family(V4),
-            lambda: None,
+            settings,
+            "node-1",
+            self.store,
             NodeAddresses(self.store, looks_up=False),
+            self.forwarder,
+            monitor,
+            lambda: None,
         )
 
     def put(self, *items: Service | EndpointSlice) -> None:

@@ -9,7 +9,7 @@ from msgspec import structs
 from userproxy.config import AtStop, Settings
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.model import IPFamily
-from userproxy.wiring.family import FamilyProxy
+from userproxy.proxier.family import FamilyProxy
 from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.stopping import Stop
 
@@ -22,7 +22,7 @@ class Node:
     name = "fake"
     family = IPFamily.IPV4
     serves = True
-    names_of_writers = ("writer",)
+    writer_tasks = ("writer",)
     ownership = None
     flows = 0
 

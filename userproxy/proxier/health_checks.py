@@ -1,10 +1,10 @@
 """HTTP servers on the ``healthCheckNodePort`` of Services: load balancers ask them whether to send to this node.
 
-Their answers are kube-proxy 1.36's (pkg/proxy/healthcheck/service_health.go).
+The answers are those of kube-proxy 1.36 (pkg/proxy/healthcheck/service_health.go).
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import structlog
@@ -12,7 +12,7 @@ from aiohttp import web
 
 from userproxy.addresses import SocketAddress
 from userproxy.errors import PortUnavailableError
-from userproxy.model import HealthCheck, IPFamily, ServiceName
+from userproxy.model import HealthCheck, IPFamily, Problem, ProblemKind, ServiceName
 from userproxy.telemetry.http import JSON, listening_socket
 from userproxy.telemetry.http_connections import ConnectionBudget, HttpPort
 
@@ -27,77 +27,81 @@ _EVERYWHERE: Final = {IPFamily.IPV4: ("0.0.0.0",), IPFamily.IPV6: ("::",)}
 class HealthCheckServers:
     """The health check servers of one IP family.
 
-    `healthy` is asked at each request whether the proxy is. `on_failure` gets one sentence at each sync that cannot
-    open a Service's server; the log has it once. `budget` is for the connections of all of them, and of whoever else
-    shares it. `addresses` are where to listen, with none there is no server; None means all addresses of the family.
+    `healthy` is asked at each request whether the proxy is healthy. `budget` limits the connections of all servers
+    together, and of whoever else shares it.
     """
 
-    def __init__(
-        self,
-        family: IPFamily,
-        healthy: Callable[[], bool],
-        on_failure: Callable[[ServiceName, str], None],
-        budget: ConnectionBudget,
-        addresses: Iterable[str] | None = None,
-    ) -> None:
+    def __init__(self, family: IPFamily, healthy: Callable[[], bool], budget: ConnectionBudget) -> None:
         self._family = family
         self._healthy = healthy
-        self._on_failure = on_failure
         self._budget = budget
-        self._addresses = _EVERYWHERE[family] if addresses is None else tuple(addresses)
+        self._addresses: tuple[str, ...] = ()
         self._servers: dict[ServiceName, _Server] = {}
-        self._failures: dict[ServiceName, str] = {}
-        self._patient = False
+        self._logged: dict[ServiceName, str] = {}
+        """The failure of each Service that the log has already."""
 
-    async def sync(self, checks: Iterable[HealthCheck], *, patient: bool = False) -> None:
-        """Serve `checks`, and no others; one with port 0 has no server.
+    async def sync(
+        self, checks: Iterable[HealthCheck], addresses: Iterable[str] | None = None, *, patient: bool = False
+    ) -> tuple[Problem, ...]:
+        """Serve `checks` and no others, on `addresses`; returns a problem for each that cannot be served.
 
-        A server that stays answers with its new count from now on. Whatever cannot be opened is tried again each
-        time; while `patient` the log does not have it. Of two Services with one port the one that is served already
-        keeps it, else the first has it.
+        `addresses` None means all addresses of the family; without any address there is no server. Other addresses
+        than before reopen every server. A check with port 0 has no server.
+
+        A server that stays answers with its new count from now on. One that cannot be opened is tried again by each
+        call, and logged once, but not while `patient`. If two Services have the same port, the one that is served
+        already keeps it, else the first gets it.
         """
-        self._patient = patient
+        wanted_addresses = _EVERYWHERE[self._family] if addresses is None else tuple(addresses)
+        if wanted_addresses != self._addresses:
+            await self.close()
+            self._addresses = wanted_addresses
         wanted = {check.service: check for check in checks if check.port}
+        await self._close_others(wanted)
+        problems = []
+        for service, check in wanted.items():
+            if service in self._servers:
+                self._servers[service].check = check
+            elif problem := await self._open(check, patient=patient):
+                problems.append(problem)
+        return tuple(problems)
+
+    async def _close_others(self, wanted: Mapping[ServiceName, HealthCheck]) -> None:
         for service, server in tuple(self._servers.items()):
             if service not in wanted or server.check.port != wanted[service].port:
                 del self._servers[service]
                 await server.close()
                 self._log("Health check closed", server.check)
-        self._failures = {service: text for service, text in self._failures.items() if service in wanted}
-        for service, check in wanted.items():
-            if service in self._servers:
-                self._servers[service].check = check
-            else:
-                await self._open(check)
+        self._logged = {service: text for service, text in self._logged.items() if service in wanted}
 
-    async def _open(self, check: HealthCheck) -> None:
+    async def _open(self, check: HealthCheck, *, patient: bool) -> Problem | None:
         server = _Server(check, self._healthy, self._budget)
         try:
             await server.open(self._addresses)
         except PortUnavailableError as error:
-            self._fail(check, str(error))
-        else:
-            self._servers[check.service] = server
-            self._failures.pop(check.service, None)
-            self._log("Health check opened", check)
+            return self._failed(check, str(error), patient=patient)
+        self._servers[check.service] = server
+        self._logged.pop(check.service, None)
+        self._log("Health check opened", check)
+        return None
 
-    def _fail(self, check: HealthCheck, reason: str) -> None:
+    def _failed(self, check: HealthCheck, reason: str, *, patient: bool) -> Problem:
         text = f"{check.service}: health check node port {check.port} is not served: {reason}"
-        if self._failures.get(check.service) != text and not self._patient:
-            self._failures[check.service] = text
+        if self._logged.get(check.service) != text and not patient:
+            self._logged[check.service] = text
             log.warning(text)
-        self._on_failure(check.service, text)
+        return Problem(check.service, ProblemKind.HEALTH_CHECK, text, here=True)
 
     def _log(self, text: str, check: HealthCheck) -> None:
         log.debug(text, v=2, service=str(check.service), port=check.port, ip_family=self._family.value)
 
     async def close(self) -> None:
         """Close all servers."""
-        await self.sync(())
+        await self._close_others({})
 
 
 class _Server:
-    """What answers for one Service, on all addresses or on none."""
+    """Answers for one Service, on all addresses or on none."""
 
     def __init__(self, check: HealthCheck, healthy: Callable[[], bool], budget: ConnectionBudget) -> None:
         self.check = check

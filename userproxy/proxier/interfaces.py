@@ -1,7 +1,7 @@
-"""What the proxier needs of the adapters around it. Each proxier has those of one address family."""
+"""What the proxier needs of the parts around it, as Protocols. Each proxier has those of one address family."""
 
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from userproxy.model import (
     ListenerName,
@@ -16,16 +16,53 @@ from userproxy.model import (
     Verdict,
 )
 from userproxy.proxier.conntrack_entries import FlowEntry
+from userproxy.routing.services import NoLocalEndpoints
 
 
 class Source(typing.Protocol):
-    """Where the truth comes from."""
+    """Where Services come from: manifests or the Kubernetes API."""
 
     def take_changes(self) -> Mapping[ServiceName, ServiceState | None]:
         """The Services that changed since the last call, as they are now; None for those that are gone."""
 
     def everything(self) -> Mapping[ServiceName, ServiceState]:
         """All Services as they are now, which counts as taking their changes."""
+
+
+class PendingChanges(Source, typing.Protocol):
+    """A source that also says what waits to be taken."""
+
+    @property
+    def waiting(self) -> Collection[ServiceName]:
+        """The Services that changed since the last call of `take_changes` or `everything`."""
+
+    def take_triggers(self) -> Sequence[float]:
+        """When it happened what led to new versions of EndpointSlices: Unix times, since the last call."""
+
+
+class SyncObserver(typing.Protocol):
+    """Is told of each sync: what metrics and health need to know."""
+
+    def queued(self) -> None:
+        """A change requests a sync."""
+
+    def sync_began(self) -> None:
+        """A sync is about to take all changes queued so far."""
+
+    def synced(
+        self, triggers: Iterable[float], rule_counts: Mapping[str, int], no_local: NoLocalEndpoints, *, ok: bool
+    ) -> None:
+        """The sync that began last has ended; `ok` if everything stands as it should.
+
+        `triggers` are the Unix times of what led to the changes of EndpointSlices that it took. `rule_counts` and
+        `no_local` are how many rules each table has now, and how many service ports have no local endpoint.
+        """
+
+    def follow_began(self) -> None:
+        """Changes that need no other rules are about to be taken over."""
+
+    def followed(self, triggers: Iterable[float], rule_counts: Mapping[str, int], no_local: NoLocalEndpoints) -> None:
+        """What began with `follow_began` has taken over all changes, which counts as a successful sync."""
 
 
 class Nodes(typing.Protocol):
@@ -112,6 +149,34 @@ class PortalDriver(typing.Protocol):
         """Let go of whatever the driver holds; the portals stay as they are."""
 
 
+class Ownership(typing.Protocol):
+    """The right of one process to write the rules of a family on this node."""
+
+    @property
+    def contended(self) -> bool:
+        """Whether another process waits for it."""
+
+    async def acquire(self) -> None:
+        """Wait until it is ours."""
+
+    def regain(self) -> bool:
+        """Take it again after `release`; False if another process has it or waits for it."""
+
+    def announce(self) -> None:
+        """Tell the process that had it before that our rules stand."""
+
+    def release(self) -> None:
+        """Let another process have it."""
+
+
+class OwnedDriver(PortalDriver, typing.Protocol):
+    """A portal driver, and the right to use it where only one process of a node can."""
+
+    @property
+    def ownership(self) -> Ownership | None:
+        """None where any number of processes can use the driver."""
+
+
 class Claims(typing.Protocol):
     """Local ports held so that no other program takes them. An empty `ip` is every address of the family."""
 
@@ -123,6 +188,13 @@ class Claims(typing.Protocol):
 
     async def taken(self, ports: Collection[tuple[str, Protocol, int]]) -> Collection[tuple[str, Protocol, int]]:
         """Those of `ports`, by address, protocol and number, on which a program listens now. Holds nothing."""
+
+
+class ClosableClaims(Claims, typing.Protocol):
+    """Claims that can be released all at once."""
+
+    def close(self) -> None:
+        """Release every held port."""
 
 
 class Conntrack(typing.Protocol):

@@ -1,10 +1,11 @@
-"""What becomes of changes and syncs, told to health and metrics."""
+"""What health and metrics learn of the syncs of one IP family."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from userproxy.model import IPFamily
+from userproxy.addresses import IPFamily
+from userproxy.routing.services import NoLocalEndpoints
 from userproxy.telemetry.health import Health
 from userproxy.telemetry.metrics import Metrics
 from userproxy.telemetry.timestamps import Clock, Moment
@@ -14,13 +15,14 @@ _MOST_TRIGGERS: Final = 10_000
 
 
 class SyncReporter:
-    """Follows the syncs of one IP family's proxy."""
+    """Is told of each sync of one family, and passes it on to health and metrics."""
 
     def __init__(self, health: Health, metrics: Metrics, clock: Clock, family: IPFamily) -> None:
         self._health = health.family(family)
         self._metrics = metrics.family(family)
         self._clock = clock
-        self._began: Moment | None = None
+        self._sync_began: Moment | None = None
+        self._follow_began: Moment | None = None
         self._triggers: deque[float] = deque(maxlen=_MOST_TRIGGERS)
 
     def loop_started(self) -> None:
@@ -30,31 +32,42 @@ class SyncReporter:
         self._metrics.sync_queued(_unix_time(now))
 
     def queued(self) -> None:
-        """A change asks for a sync; the periodic ones do not count."""
+        """A change requests a sync; the periodic ones do not count."""
         now = self._clock()
         self._health.queued(now)
         self._metrics.sync_queued(_unix_time(now))
 
-    def began(self) -> None:
+    def sync_began(self) -> None:
         """A sync is about to take all changes queued so far."""
-        self._began = self._clock()
-        self._health.turned(self._began)
+        self._sync_began = self._clock()
+        self._health.turned(self._sync_began)
 
-    def synced(self, *, ok: bool, triggers: Iterable[float] = ()) -> None:
-        """The sync that last began has ended; `ok` if everything stands as it should.
+    def synced(
+        self, triggers: Iterable[float], rule_counts: Mapping[str, int], no_local: NoLocalEndpoints, *, ok: bool
+    ) -> None:
+        """The sync that began last has ended; `ok` if everything stands as it should.
 
-        `triggers` are the Unix times of what led to the changes of EndpointSlices that this sync took. Those of a bad
-        sync are kept: their changes are served once a sync is good.
+        `triggers` are the Unix times of what led to the changes of EndpointSlices that it took. Those of a failed sync
+        are kept: their changes are served once a sync succeeds. `rule_counts` is by table, as of now.
         """
         now = self._clock()
         self._health.turned(now)
         self._triggers.extend(triggers)
-        self._ended(now, self._began or now, ok=ok)
+        self._ended(now, self._sync_began or now, ok=ok)
+        self._programmed(rule_counts, no_local)
+        if not ok:
+            self._metrics.restore_failed()
 
-    def followed(self, began: Moment, triggers: Iterable[float] = ()) -> None:
-        """All changes queued until it `began` are taken over without a sync, and everything stands as it should."""
+    def follow_began(self) -> None:
+        """Changes that need no other rules are about to be taken over."""
+        self._follow_began = self._clock()
+
+    def followed(self, triggers: Iterable[float], rule_counts: Mapping[str, int], no_local: NoLocalEndpoints) -> None:
+        """All changes queued until `follow_began` are taken over without a sync, and everything stands as it should."""
+        now = self._clock()
         self._triggers.extend(triggers)
-        self._ended(self._clock(), began, ok=True)
+        self._ended(now, self._follow_began or now, ok=True)
+        self._programmed(rule_counts, no_local)
 
     def _ended(self, now: Moment, began: Moment, *, ok: bool) -> None:
         self._metrics.sync_ended(now.monotonic - began.monotonic)
@@ -65,6 +78,11 @@ class SyncReporter:
             # The trigger is another machine's clock, and a negative latency would make the sum go down.
             self._metrics.endpoints_programmed(max(0.0, unix_time - trigger) for trigger in self._triggers)
             self._triggers.clear()
+
+    def _programmed(self, rule_counts: Mapping[str, int], no_local: NoLocalEndpoints) -> None:
+        for table, count in rule_counts.items():
+            self._metrics.rules_written(table, count)
+        self._metrics.no_local_endpoints(internal=no_local.internal, external=no_local.external)
 
 
 def _unix_time(moment: Moment) -> float:

@@ -1,15 +1,13 @@
 """Health and metrics of one running proxy, and the ports they are asked on."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
 from userproxy import __version__
 from userproxy.config import Settings, configz
 from userproxy.model import IPFamily, Node, Problem, ProblemKind
-from userproxy.routing.services import NoLocalEndpoints
 from userproxy.telemetry.data_plane import DataPlane, DataPlaneCollector
 from userproxy.telemetry.health import Health
 from userproxy.telemetry.http_connections import ConnectionBudget
@@ -24,66 +22,6 @@ _HEALTH_CHECK_CONNECTIONS: Final = 64
 
 _METRICS_CONNECTIONS: Final = 16
 _LEAST_CONNECTIONS: Final = 4
-
-
-class Outcome:
-    """How a sync went; bad until somebody says otherwise."""
-
-    def __init__(self) -> None:
-        self.ok = False
-
-
-class FamilyMonitor:
-    """Watches the syncs of one family. Made by :class:`Monitor`."""
-
-    def __init__(
-        self, family: IPFamily, health: Health, metrics: Metrics, health_check_connections: ConnectionBudget
-    ) -> None:
-        self.family = family
-        self.health_check_connections = health_check_connections
-        """The budget of both families' health check node ports together."""
-        self.reporter = SyncReporter(health, metrics, now, family)
-        self._health = health
-        self._metrics = metrics.family(family)
-        self._all_metrics = metrics
-
-    def count_pending(self, pending: Callable[[], tuple[int, int]]) -> None:
-        """Have `pending` asked, in another thread, how many Services and how many changes of slices wait for a sync."""
-        self._all_metrics.count_pending(self.family, pending)
-
-    def healthy(self) -> bool:
-        """Whether the proxy, both families of it, does its work now."""
-        return self._health.healthy(now())
-
-    def stands(self, rule_counts: Mapping[str, int], no_local: NoLocalEndpoints) -> None:
-        """What a sync has left: rules by table, and service ports whose policy leaves them no endpoint."""
-        for table, count in rule_counts.items():
-            self._metrics.rules_written(table, count)
-        self._metrics.no_local_endpoints(internal=no_local.internal, external=no_local.external)
-
-    @contextmanager
-    def following(self, take_triggers: Callable[[], Iterable[float]]) -> Iterator[Outcome]:
-        """Around taking over changes, which counts as a sync if there is nothing left for one to do.
-
-        `take_triggers` gives the Unix times of what led to it.
-        """
-        outcome = Outcome()
-        began = now()
-        yield outcome
-        if outcome.ok:
-            self.reporter.followed(began, take_triggers())
-
-    @contextmanager
-    def syncing(self, triggers: Iterable[float]) -> Iterator[Outcome]:
-        """Around a sync, which reports its outcome; `triggers` are the Unix times of what led to it."""
-        outcome = Outcome()
-        self.reporter.began()
-        try:
-            yield outcome
-        finally:
-            self.reporter.synced(ok=outcome.ok, triggers=triggers)
-            if not outcome.ok:
-                self._metrics.restore_failed()
 
 
 class Monitor:
@@ -104,13 +42,23 @@ class Monitor:
         self._settings = settings
         self._health = Health(settings.sync_period, families)
         self._metrics = Metrics(__version__, families)
-        self._families = {family: FamilyMonitor(family, self._health, self._metrics, checks) for family in families}
+        self.health_check_budget = checks
+        """For the health check node ports of both families together."""
+        self._reporters = {family: SyncReporter(self._health, self._metrics, now, family) for family in families}
         self._services = 0
         self._slices = 0
 
-    def family(self, family: IPFamily) -> FamilyMonitor:
-        """The part of one family; KeyError for one that is not served."""
-        return self._families[family]
+    def reporter(self, family: IPFamily) -> SyncReporter:
+        """What is to be told of the syncs of one family. Raises KeyError for a family that is not served."""
+        return self._reporters[family]
+
+    def count_pending(self, family: IPFamily, pending: Callable[[], tuple[int, int]]) -> None:
+        """Have `pending` asked, in another thread, how many Services and how many changes of slices wait for a sync."""
+        self._metrics.count_pending(family, pending)
+
+    def healthy(self) -> bool:
+        """Whether the proxy is healthy now, both families of it."""
+        return self._health.healthy(now())
 
     def leave(self) -> None:
         """Have load balancers send elsewhere: ``/healthz`` and health checks say 503 from now on."""
@@ -156,8 +104,8 @@ class Monitor:
         `on_hard_failure` gets the name of one that cannot have its address, and a sentence, before that ends the
         process. `may_have_predecessor` is asked whether a process may still hold them whose place we take.
         """
-        for family in self._families.values():
-            family.reporter.loop_started()
+        for reporter in self._reporters.values():
+            reporter.loop_started()
         policy = BindPolicy(self._settings.bind_address_hard_fail, may_have_predecessor=may_have_predecessor)
         metrics = metrics_app(self._metrics, lambda: configz(self._settings))
         servers = {"metrics": (self._settings.metrics_bind_address, metrics, self._metrics_connections)}

@@ -28,7 +28,7 @@ from userproxy.routing.node_ports import PRIMARY
 from userproxy.telemetry.logging import configure
 from userproxy.wiring.config_watch import follow_configuration
 from userproxy.wiring.conntrack_settings import ConntrackTask
-from userproxy.wiring.family import FamilyProxy
+from userproxy.wiring.families import build_family
 from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.node_wait import News, depends_on_node
 from userproxy.wiring.portals import choose_portals
@@ -134,15 +134,16 @@ class _Proxy:
         self._truth: Truth | None = None
         self._was_labelled = False
         self._families = [
-            FamilyProxy(
-                settings,
-                Node(node_name),
-                self._store.subscribe(family),
-                self._forwarder,
+            build_family(
+                family,
                 driver,
-                self._monitor.family(family),
-                self._report,
+                settings,
+                node_name,
+                self._store,
                 self._nodes,
+                self._forwarder,
+                self._monitor,
+                self._report,
             )
             for family, driver in drivers.items()
         ]
@@ -208,7 +209,7 @@ class _Proxy:
         self._monitor.apply(latest)
         self._conntrack.apply(latest)
         for family in self._families:
-            family.apply(latest)
+            family.set_periods(latest.min_sync_period, latest.sync_period)
 
     async def _leave(self, tasks: Mapping[str, asyncio.Task[None]]) -> bool:
         moving_out = self._was_labelled and self._node is not None and not self._node.labelled

@@ -9,7 +9,7 @@ import structlog
 from userproxy.config import AtStop, Settings
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.portals.lease import Succession
-from userproxy.wiring.family import FamilyProxy
+from userproxy.proxier.family import FamilyProxy
 from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.portals import remove_portals
 
@@ -62,7 +62,7 @@ class Stop:
         serving = [proxy for proxy in self._proxies if proxy.serves]
         log.info("Stopping", connections=self._forwarder.active, udp_flows=self._forwarder.flows)
         self._monitor.leave()
-        self._cancel(*(name for proxy in self._proxies for name in proxy.names_of_writers))
+        self._cancel(*(name for proxy in self._proxies for name in proxy.writer_tasks))
         contended = any(proxy.contended for proxy in serving)
         if contended or self._moving_out:
             await self._close_ports()

@@ -1,0 +1,293 @@
+"""One address family of a running proxy: its proxier, when that syncs, and the health checks of its Services."""
+
+import asyncio
+import gc
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
+
+import structlog
+from msgspec import Struct
+
+from userproxy.addresses import IPFamily, of_family
+from userproxy.model import LocalTraffic, Node, Problem
+from userproxy.proxier.conntrack_cleanup import StaleFlows
+from userproxy.proxier.health_checks import HealthCheckServers
+from userproxy.proxier.interfaces import (
+    ClosableClaims,
+    Conntrack,
+    Forwarding,
+    Nodes,
+    OwnedDriver,
+    PendingChanges,
+    SyncObserver,
+)
+from userproxy.proxier.proxier import Proxier
+from userproxy.proxier.runner import SyncRunner
+from userproxy.proxier.surroundings import NodePortAddresses
+from userproxy.routing.local_traffic import local_traffic
+from userproxy.routing.selection import Locality
+from userproxy.routing.services import Scope
+
+log = structlog.get_logger()
+
+_GIVE_UP_SECONDS: Final = 5.0
+"""How long a stop waits for a sync that is writing rules. A sync that hangs keeps the successor waiting no longer."""
+
+_PREDECESSOR_SECONDS: Final = 5.0
+"""For this long after the rules have become ours, the process that had them before may still hold ports."""
+
+_TRY_PORTS_EVERY: Final = 0.1
+
+
+class FamilyOptions(Struct, frozen=True, kw_only=True):
+    """What the configuration says, as far as it concerns one family. Periods are seconds.
+
+    `local_mode` is kube-proxy's ``detectLocalMode``; the three fields after it are what its modes need.
+    """
+
+    min_sync_period: float = 1.0
+    sync_period: float = 30.0
+    node_ports: NodePortAddresses = NodePortAddresses()
+    proxy_name: str | None = None
+    external_ips_allowed: bool = True
+    local_mode: str = "ClusterCIDR"
+    cluster_cidr: tuple[str, ...] = ()
+    bridge_interface: str = ""
+    interface_name_prefix: str = ""
+
+
+class FamilyProxy:
+    """Serves the Services of one family.
+
+    `until_usable` returns once the driver's tools work. `conntrack` is None where no packet is translated. `nodes` is
+    asked which addresses are those of Nodes. `report` is called when `problems` may have changed.
+    """
+
+    def __init__(
+        self,
+        family: IPFamily,
+        options: FamilyOptions,
+        node: Node,
+        *,
+        changes: PendingChanges,
+        forwarding: Forwarding,
+        driver: OwnedDriver,
+        until_usable: Callable[[], Awaitable[None]],
+        claims: ClosableClaims,
+        conntrack: Conntrack | None,
+        nodes: Nodes,
+        health_checks: HealthCheckServers,
+        observer: SyncObserver,
+        report: Callable[[], None],
+    ) -> None:
+        self.family = family
+        self.driver = driver
+        self._sync_name = f"sync {family}"
+        self._flows_name = f"stale conntrack entries {family}"
+        self._options = options
+        self._changes = changes
+        self._until_usable = until_usable
+        self._observer = observer
+        self._report = report
+        self._nodes = nodes
+        self._nodes_version = nodes.version
+        self._claims = claims
+        self._node = node
+        self._node_view = scope, traffic = node_view(family, options, node)
+        self._asked = False
+        self._usable = False
+        self._retired = False
+        self._checks_health = True
+        self._served_since: float | None = None
+        self._made = time.monotonic()
+        self._settled = False
+        """Whether a sync has succeeded yet."""
+        self._turn = asyncio.Lock()
+        """Held by a sync: a stop gives the rules up between two syncs."""
+        self._health_checks = health_checks
+        self._serving = asyncio.Lock()
+        """Held while health checks are opened or closed."""
+        self._failed_health_checks: tuple[Problem, ...] = ()
+        """Those of the last sync that has ended: while one is under way, the other family may report."""
+        self._reported: tuple[frozenset[Problem], tuple[Problem, ...]] = (frozenset(), ())
+        driver.set_local_traffic(traffic)
+        self._flows = StaleFlows(conntrack) if conntrack is not None else None
+        self._proxier = Proxier(changes, forwarding, driver, claims, scope, options.node_ports, self._flows, nodes)
+        self._syncs = SyncRunner(options.min_sync_period, options.sync_period)
+
+    @property
+    def problems(self) -> frozenset[Problem]:
+        """What is wanted of Services and not served, as of the last sync."""
+        return self._proxier.problems.union(self._failed_health_checks)
+
+    @property
+    def serves(self) -> bool:
+        """Whether the rules have been ours to write and have not been given up."""
+        return self._served_since is not None and not self._retired
+
+    @property
+    def contended(self) -> bool:
+        """Whether another userproxy is ready to serve this family and waits for us."""
+        return self.driver.ownership is not None and self.driver.ownership.contended
+
+    @property
+    def may_have_predecessor(self) -> bool:
+        """Whether ports may still be held by the process whose place we take."""
+        if self.driver.ownership is None:
+            return False
+        since = self._served_since
+        if since is None:
+            if self._usable:
+                return True
+            since = self._made  # a family whose tools never work takes nobody's place
+        return time.monotonic() - since < _PREDECESSOR_SECONDS
+
+    def changed(self, node: Node | None) -> None:
+        """The source has changes; `node` is our own Node as it is now, or None if there is none yet.
+
+        The first call requests a sync in any case, later ones only if something changed for this family.
+        """
+        concerned = not self._asked or bool(self._changes.waiting) or self._nodes.version != self._nodes_version
+        self._nodes_version = self._nodes.version
+        if node is not None and node != self._node:
+            self._node = node
+            view = node_view(self.family, self._options, node)
+            if view != self._node_view:
+                self._node_view = view
+                self._proxier.set_node(*view)
+                concerned = True
+        if concerned:
+            self._asked = True
+            if self._usable or self.family is IPFamily.IPV4:  # a node without IPv6 tables is none the worse for it
+                self._observer.queued()
+            self._syncs.request()
+
+    def set_periods(self, min_sync_period: float, sync_period: float) -> None:
+        """Use other sync periods, in seconds, from the next sync on."""
+        self._syncs.set_periods(min_sync_period, sync_period)
+
+    def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """The coroutines to run until the stop, by the names of their tasks."""
+        tasks = {self._sync_name: self._run()}
+        if self._flows is not None:
+            tasks[self._flows_name] = self._flows.run()
+        return tasks
+
+    @property
+    def writer_tasks(self) -> tuple[str, ...]:
+        """The names of the tasks that a stop ends first: those that change, or wait to change, what a successor has."""
+        return (self._flows_name,) if self.serves else (self._flows_name, self._sync_name)
+
+    async def give_up(self) -> None:
+        """Let another process write the rules, now or later. Clients that the rules still send to us stay served."""
+        try:
+            async with asyncio.timeout(_GIVE_UP_SECONDS), self._turn:
+                self._retire()
+        except TimeoutError:
+            log.info("Rules are still being written while they are given up", family=self.family)
+            self._retire()
+
+    def _retire(self) -> None:
+        self._retired = True
+        self._proxier.retire()
+        self._claims.close()  # the successor needs these ports; the rules send clients to us all the same
+        if self.driver.ownership is not None:
+            self.driver.ownership.release()
+
+    async def close_health_checks(self) -> None:
+        """Close the health check node ports for good: a successor needs them."""
+        self._checks_health = False
+        async with self._serving:
+            await self._health_checks.close()
+
+    async def close(self) -> None:
+        """Release ports and threads. Portals stay as they are."""
+        await self._health_checks.close()
+        self._claims.close()
+        await self.driver.close()
+
+    async def _run(self) -> None:
+        await self._until_usable()
+        self._usable = True
+        if self._asked:
+            self._observer.queued()
+        await self._syncs.run(self._sync, self._follow)
+
+    async def _follow(self) -> bool:
+        self._observer.follow_began()
+        if not await self._proxier.follow():
+            return False
+        self._observer.followed(self._changes.take_triggers(), self.driver.rule_counts, self._proxier.no_local)
+        await self._sync_health_checks()
+        self._report_changes()
+        return True
+
+    async def _sync(self, verify: bool) -> bool:  # noqa: FBT001 -- as the runner calls it
+        if self._served_since is None:
+            if self.driver.ownership is not None:
+                await self.driver.ownership.acquire()
+            self._served_since = time.monotonic()
+        async with self._turn:
+            return await self._sync_now(verify=verify)
+
+    async def _sync_now(self, *, verify: bool) -> bool:
+        triggers = self._changes.take_triggers()
+        self._observer.sync_began()
+        ok = False
+        try:
+            ok = await self._proxier.sync(verify=verify)
+        finally:
+            self._observer.synced(triggers, self.driver.rule_counts, self._proxier.no_local, ok=ok)
+        if ok:
+            self._settle()
+            await self._sync_health_checks()
+        self._report_changes()
+        return ok
+
+    def _settle(self) -> None:
+        """A sync has succeeded."""
+        if not self._settled:
+            self._settled = True
+            gc.freeze()  # most of what there is now will stay: the collector need not look through it again
+        if not self._retired and self.driver.ownership is not None:
+            self.driver.ownership.announce()
+
+    def _report_changes(self) -> None:
+        problems = (self._proxier.problems, self._failed_health_checks)
+        if problems != self._reported:
+            self._reported = problems
+            self._report()
+
+    async def _sync_health_checks(self) -> None:
+        async with self._serving:
+            if not self._checks_health:
+                return
+            patient = self.may_have_predecessor
+            checks, addresses = self._proxier.health_checks, self._proxier.node_port_ips
+            failed = await self._health_checks.sync(checks, addresses, patient=patient)
+        if patient and failed:
+            asyncio.get_running_loop().call_later(_TRY_PORTS_EVERY, self._syncs.request)
+        else:
+            self._failed_health_checks = failed
+
+
+def node_view(family: IPFamily, options: FamilyOptions, node: Node) -> tuple[Scope, LocalTraffic]:
+    """How a family's proxier looks at Services from `node`, and what tells packets of the node's Pods from others."""
+    scope = Scope(
+        family=family,
+        locality=Locality(node.name, node.zone),
+        proxy_name=options.proxy_name,
+        external_ips_allowed=options.external_ips_allowed,
+        node_ips=tuple(of_family(node.addresses, family)),
+        node_known=bool(node.addresses),
+    )
+    traffic = local_traffic(
+        options.local_mode,
+        options.cluster_cidr,
+        node.pod_cidrs,
+        options.bridge_interface,
+        options.interface_name_prefix,
+        family,
+    )
+    return scope, traffic

@@ -1,0 +1,73 @@
+"""Builds what serves one address family."""
+
+from collections.abc import Callable
+from functools import partial
+
+from userproxy.addresses import IPFamily
+from userproxy.cluster.nodes import NodeAddresses
+from userproxy.cluster.store import Store
+from userproxy.config import PortalMode, Settings
+from userproxy.forwarding.forwarder import Forwarder
+from userproxy.model import Node
+from userproxy.portals.claims import PortClaims
+from userproxy.portals.conntrack import Conntrack
+from userproxy.proxier.family import FamilyOptions, FamilyProxy
+from userproxy.proxier.health_checks import HealthCheckServers
+from userproxy.proxier.surroundings import NodePortAddresses
+from userproxy.routing.reserved_ports import ReservedPorts
+from userproxy.wiring.monitor import Monitor
+from userproxy.wiring.portals import Driver, until_usable
+
+
+def build_family(
+    family: IPFamily,
+    driver: Driver,
+    settings: Settings,
+    node_name: str,
+    store: Store,
+    nodes: NodeAddresses,
+    forwarder: Forwarder,
+    monitor: Monitor,
+    report: Callable[[], None],
+) -> FamilyProxy:
+    """What serves one family with `driver`. `report` is called when its problems may have changed."""
+    changes = store.subscribe(family)
+    monitor.count_pending(family, lambda: changes.pending)
+    return FamilyProxy(
+        family,
+        family_options(settings),
+        Node(node_name),
+        changes=changes,
+        forwarding=forwarder,
+        driver=driver,
+        until_usable=partial(until_usable, family, driver),
+        claims=PortClaims(family, forwarder),
+        conntrack=None if driver.name == PortalMode.NONE else Conntrack(family),
+        nodes=nodes,
+        health_checks=HealthCheckServers(family, monitor.healthy, monitor.health_check_budget),
+        observer=monitor.reporter(family),
+        report=report,
+    )
+
+
+def family_options(settings: Settings) -> FamilyOptions:
+    """The part of the settings that a family's proxier needs."""
+    return FamilyOptions(
+        min_sync_period=settings.min_sync_period,
+        sync_period=settings.sync_period,
+        node_ports=NodePortAddresses(settings.node_port_addresses, settings.localhost_node_ports, _reserved(settings)),
+        proxy_name=settings.proxy_name,
+        external_ips_allowed=settings.external_ips_allowed,
+        local_mode=settings.detect_local_mode,
+        cluster_cidr=settings.cluster_cidr,
+        bridge_interface=settings.bridge_interface,
+        interface_name_prefix=settings.interface_name_prefix,
+    )
+
+
+def _reserved(settings: Settings) -> ReservedPorts:
+    """The ports of the node's own services: those of ``--reserved-node-ports``, and those of our HTTP servers."""
+    own = {settings.metrics_bind_address.port}
+    if settings.healthz_bind_address is not None:
+        own.add(settings.healthz_bind_address.port)
+    return ReservedPorts((*settings.reserved_node_ports.ranges, *((port, port) for port in sorted(own))))
