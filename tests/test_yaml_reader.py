@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userproxy.errors import ObjectError
-from userproxy.yaml_reader import parse
+from userproxy.yaml_reader import MalformedTextError, parse, parse_one
 
 
 def read(text: str | bytes, file: str = "a.yaml") -> list[object]:
@@ -125,6 +125,12 @@ def test_aliases_of_aliases_cost_no_memory() -> None:
     assert len(document) == 90
 
 
+def test_merges_of_merges_cost_no_memory() -> None:
+    lines = ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}" for n in range(1, 90))]
+    (document,) = read("\n".join(lines))
+    assert document == {f"a{n}": {"x": 1} for n in range(90)}
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -155,6 +161,33 @@ def test_malformed_text_is_one_sentence_with_its_place(text: str | bytes, senten
     found = complaint(text)
     assert sentence in found
     assert "\n" not in found
+
+
+def test_the_only_document() -> None:
+    assert parse_one(b"a: 1\n", "a.yaml") == {"a": 1}
+    assert parse_one(b'{"a": 1}', "a.json") == {"a": 1}
+    assert parse_one(b"", "a.yaml") is None
+    assert parse_one(b"---\n", "a.yaml") is None
+
+
+@pytest.mark.parametrize("text", ["a: 1\n---\nb: 1", "a: 1\n---\n", "---\n---\n"])
+def test_a_second_document_is_a_mistake_where_one_is_read(text: str) -> None:
+    with pytest.raises(MalformedTextError, match="another document") as caught:
+        parse_one(text.encode(), "a.yaml")
+    assert caught.value.line == 2
+    assert caught.value.place == f"line 2, column {caught.value.column}"
+
+
+def test_a_key_given_twice_may_be_a_warning_and_the_last_counts() -> None:
+    told: list[str] = []
+    text = "a: {x: 1, x: 2, x: 3}\nb: [{c: {y: 1, 'y': 2}}]\nshared: &s {z: 1, z: 2}\nagain: *s\na: {w: 4}\n"
+    assert parse_one(text.encode(), "a.yaml", told.append) == {
+        "a": {"w": 4},
+        "b": [{"c": {"y": 2}}],
+        "shared": {"z": 2},
+        "again": {"z": 2},
+    }
+    assert told == ["a", "a.x", "a.x", "b.c.y", "shared.z"]
 
 
 def test_deep_but_not_too_deep() -> None:

@@ -1,13 +1,21 @@
-"""The text of a manifest becomes plain values, one for each document in it.
+"""YAML and JSON text becomes plain values: manifests, kubeconfigs and the configuration file are all read here. Pure.
 
-YAML as `kubectl` means it, less what surprises people: timestamps stay text, and so do ``080``, ``0x50`` and
-``1:2:3:4:5:6:7:8``, which YAML 1.1 takes for numbers; a key given twice is an error, where most parsers
-silently keep one. ``yes`` and ``on`` are booleans, as they are for `kubectl`.
+The rules are the same for all of them:
+
+- The text is UTF-8, with or without a byte order mark.
+- Numbers are decimal. ``080``, ``0x50``, ``1:30`` and ``.inf``, which YAML 1.1 takes for numbers, stay text, and so do
+  timestamps. ``yes`` and ``on`` are booleans, as they are for `kubectl`.
+- A key given twice is an error, where most parsers silently keep one. A caller may take it for a warning instead; then
+  the last value counts.
+- An alias is the very value of its anchor, so a short text never becomes a huge value. It may not be inside its anchor.
+- Nothing is nested more than 100 levels deep.
+- Tags other than those of scalars mean nothing: no text makes Python construct an object.
 """
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import yaml
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
@@ -15,6 +23,7 @@ from yaml import MappingNode, Node, ScalarNode, SequenceNode
 from userproxy.errors import ObjectError
 
 _TAG = "tag:yaml.org,2002:"
+_MERGE = f"{_TAG}merge"
 _NUMBERS = {
     f"{_TAG}int": re.compile(r"[-+]?(0|[1-9][0-9]*)\Z"),
     f"{_TAG}float": re.compile(r"[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)\Z"),
@@ -25,11 +34,24 @@ _BOOLEANS = {"yes": True, "true": True, "on": True, "no": False, "false": False,
 
 
 class MalformedTextError(ObjectError):
-    """Text that is no YAML or JSON. `place` is its line and column, and holds nothing of the text itself."""
+    """Text that is no YAML or JSON.
 
-    def __init__(self, file: str, place: str, reason: str) -> None:
-        super().__init__(f"{file}: {place}: {reason}" if place else f"{file}: {reason}")
-        self.place = place
+    `reason` is a clause, which may name a key of the text. `line` and `column` count from 1, and are 0 where they are
+    not known.
+    """
+
+    def __init__(self, file: str, reason: str, line: int = 0, column: int = 0) -> None:
+        self.reason = reason
+        self.line = line
+        self.column = column
+        super().__init__(": ".join(part for part in (file, self.place, reason) if part))
+
+    @property
+    def place(self) -> str:
+        """Line and column as people write them; empty where they are not known."""
+        if not self.line:
+            return ""
+        return f"line {self.line}, column {self.column}" if self.column else f"line {self.line}"
 
 
 class _Composer(yaml.CSafeLoader):
@@ -60,13 +82,18 @@ class _Composer(yaml.CSafeLoader):
 
 
 class _Builder:
-    """The plain value of one document's nodes. Tags other than the scalars' own mean nothing, as for kubectl."""
+    """Makes the plain value of one document's nodes.
 
-    def __init__(self) -> None:
+    `on_duplicate` is called with the dotted path of a key that is given twice; without it that is an error.
+    """
+
+    def __init__(self, on_duplicate: Callable[[str], None] | None) -> None:
+        self._on_duplicate = on_duplicate
+        self._path: list[str] = []
         self._built: dict[Node, object] = {}
 
     def build(self, node: Node) -> object:
-        """Raises MarkedYAMLError. An alias gives the very value of its anchor, so no text explodes."""
+        """Raises MarkedYAMLError."""
         if isinstance(node, ScalarNode):
             return _scalar(node)
         if node not in self._built:
@@ -84,20 +111,32 @@ class _Builder:
         return [self.build(item) for item in node.value]
 
     def _mapping(self, node: MappingNode) -> dict[object, object]:
+        self._check_keys(node)
         own: dict[object, object] = {}
         merged: dict[object, object] = {}
         for key_node, value_node in node.value:
+            self._path.append(key_node.value)
+            value = self.build(value_node)
+            if key_node.tag == _MERGE:
+                self._merge(merged, value, value_node)
+            else:
+                own[_scalar(key_node)] = value
+            self._path.pop()
+        return merged | own
+
+    def _check_keys(self, node: MappingNode) -> None:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
             if not isinstance(key_node, ScalarNode):
                 raise _mistake(key_node, "a key is a list or a mapping")
-            value = self.build(value_node)
-            if key_node.tag == f"{_TAG}merge":
-                self._merge(merged, value, value_node)
+            if key_node.tag == _MERGE:
                 continue
             key = _scalar(key_node)
-            if key in own:
+            if key in seen and self._on_duplicate is None:
                 raise _mistake(key_node, f"the key {key_node.value} is given twice")
-            own[key] = value
-        return merged | own
+            if key in seen and self._on_duplicate is not None:
+                self._on_duplicate(".".join((*self._path, key_node.value)))
+            seen.add(key)
 
     def _merge(self, merged: dict[object, object], value: object, node: Node) -> None:
         for source in value if isinstance(value, list) else [value]:
@@ -112,31 +151,57 @@ class _Unfinished:
 
 
 def parse(data: bytes, file: str) -> Iterator[object]:
-    """The documents in a manifest, JSON where `file` ends in .json and YAML otherwise.
+    """The documents in a text, JSON where `file` ends in .json and YAML otherwise; None for an empty document.
 
     Raises MalformedTextError naming `file` and the line where the text is malformed. Then no part of it can be trusted,
     not even what was delivered before.
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise MalformedTextError(file, f"line {_line(data, error.start)}", "the text is not UTF-8") from None
+    text = _decode(data, file)
     if file.endswith(".json"):
         yield _parse_json(text, file)
         return
-    try:
+    with _explained(text, file):
         composer = _Composer(text.encode())
         while composer.check_node():
-            document = composer.get_node()
-            yield None if document is None else _Builder().build(document)
+            yield _value(composer.get_node(), None)
+
+
+def parse_one(data: bytes, file: str, on_duplicate: Callable[[str], None] | None = None) -> object:
+    """The only document in a text, or None where there is none; otherwise as `parse`, but a second one is an error.
+
+    `on_duplicate` is called with the path, as ``iptables.syncPeriod``, of each key of a YAML text that is given twice,
+    whose last value counts; without it that is an error.
+    """
+    text = _decode(data, file)
+    if file.endswith(".json"):
+        return _parse_json(text, file)
+    with _explained(text, file):
+        return _value(_Composer(text.encode()).get_single_node(), on_duplicate)
+
+
+def _decode(data: bytes, file: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MalformedTextError(file, "the text is not UTF-8", _line(data, error.start)) from None
+
+
+@contextmanager
+def _explained(text: str, file: str) -> Iterator[None]:
+    """Raises MalformedTextError for what libyaml and the builder raise."""
+    try:
+        yield
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         reason = ", ".join(part for part in (error.context, error.problem) if part)
-        raise MalformedTextError(file, place, reason) from None
+        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        raise MalformedTextError(file, reason, line, column) from None
     except yaml.reader.ReaderError as error:
-        place = f"line {_line(text.encode(), error.position)}"
-        raise MalformedTextError(file, place, error.reason) from None
+        raise MalformedTextError(file, error.reason, _line(text.encode(), error.position)) from None
+
+
+def _value(document: Node | None, on_duplicate: Callable[[str], None] | None) -> object:
+    return None if document is None else _Builder(on_duplicate).build(document)
 
 
 def _parse_json(text: str, file: str) -> object:
@@ -145,17 +210,17 @@ def _parse_json(text: str, file: str) -> object:
         if len(mapping) < len(pairs):
             keys = [key for key, _ in pairs]
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise MalformedTextError(file, "", f"the key {twice} is given twice")
+            raise MalformedTextError(file, f"the key {twice} is given twice")
         return mapping
 
     try:
         return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
-        raise MalformedTextError(file, f"line {error.lineno}, column {error.colno}", error.msg) from None
+        raise MalformedTextError(file, error.msg, error.lineno, error.colno) from None
     except RecursionError:
-        raise MalformedTextError(file, "", "nested too deeply") from None
+        raise MalformedTextError(file, "nested too deeply") from None
     except ValueError as error:
-        raise MalformedTextError(file, "", str(error)) from None
+        raise MalformedTextError(file, str(error)) from None
 
 
 def _scalar(node: ScalarNode) -> object:

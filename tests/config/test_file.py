@@ -53,7 +53,9 @@ def test_values_by_path(text: str, expected: dict[str, Any]) -> None:
         ("oomScoreAdj: 99999999999", "oomScoreAdj", "99999999999 is too large"),
         ("bindAddressHardFail: 1", "bindAddressHardFail", "1 is not true or false"),
         ("showHiddenMetricsForVersion: 1.35", "showHiddenMetricsForVersion", "1.35 is not text"),
-        ("clientConnection: {qps: .nan}", "clientConnection.qps", "nan is not a number"),
+        ("clientConnection: {qps: .nan}", "clientConnection.qps", "'.nan' is not a number"),
+        ("clientConnection: {qps: 1e999}", "clientConnection.qps", "inf is not a number"),
+        ("oomScoreAdj: 0x50", "oomScoreAdj", "'0x50' is not a whole number"),
         ("iptables: {syncPeriod: 30}", "iptables.syncPeriod", "'30' is not a duration such as 250ms, 2s or 1m30s"),
         (f"iptables: {{syncPeriod: {'9' * 12}h}}", "iptables.syncPeriod", f"'{'9' * 12}h' is longer than"),
         ("iptables: [30s]", "iptables", "['30s'] is not a mapping"),
@@ -100,9 +102,8 @@ def test_unknown_and_duplicate_fields_are_named_and_the_last_counts() -> None:
         (b"a:\n\tb: 1", "line 2: "),
         (b"a: 1\n---\nb: 1", "line 2: "),
         (b"\xff\xfe\xff", ""),
-        (b"[" * 20_000, "is nested more than 100 levels deep"),
-        (b"a: 2020-99-99", "a value has the wrong form"),
-        (b"a: !!python/name:os.system x", "line 1: "),
+        (b"[" * 20_000, "line 1: nested more than 100 levels deep"),
+        (HEAD + b"x: &x {y: *x}", "line 3: an alias stands inside its own anchor"),
         (b"[a]: 1", "line 1: "),
     ],
 )
@@ -112,8 +113,11 @@ def test_no_document(data: bytes, sentence: str) -> None:
     assert str(caught.value).startswith(sentence)
 
 
-def test_a_mapping_that_contains_itself_is_only_unknown() -> None:
-    assert decode(HEAD + b"x: &x {y: *x}").unknown == ("x",)
+@pytest.mark.parametrize("value", [b"2020-99-99", b"!!python/name:os.system x", b"!!binary x", b"{<<: {a: 1}}"])
+def test_no_form_of_value_spoils_the_rest(value: bytes) -> None:
+    decoded = decode(HEAD + b"mode: ipvs\nx: " + value)
+    assert decoded.unknown == ("x",)
+    assert decoded.given["mode"] == "ipvs"
 
 
 @given(st.binary(max_size=60))

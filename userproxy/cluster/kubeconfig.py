@@ -15,7 +15,7 @@ from msgspec import Struct, field
 
 from userproxy.cluster.redaction import shown_path, without_keys, without_password
 from userproxy.errors import UsageError
-from userproxy.yaml_reader import MalformedTextError, parse
+from userproxy.yaml_reader import MalformedTextError, parse_one
 
 
 class _Cluster(Struct, rename="kebab"):
@@ -142,13 +142,12 @@ def _impersonation(user: _User) -> Iterator[tuple[str, str]]:
 def _parse(path: Path) -> dict[str, Any]:
     """The file's one document. What is wrong with its text is told by line and column: the text holds credentials."""
     try:
-        documents = list(parse(path.read_bytes(), path.name))
+        document = parse_one(path.read_bytes(), path.name)
     except OSError as error:
         raise UsageError(f"--kubeconfig: {path}: {(error.strerror or str(error)).lower()}") from error
     except MalformedTextError as error:
         place = f" at {error.place}" if error.place else ""
         raise UsageError(f"--kubeconfig: {path}: not YAML{place}") from None
-    document = documents[0] if len(documents) == 1 else None
     if not isinstance(document, dict):
         raise UsageError(f"--kubeconfig: {path}: not a kubeconfig, which is a mapping with clusters and contexts")
     return document

@@ -4,7 +4,6 @@ Nothing raises at the first mistake, so that a person sees them all at once.
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -30,8 +29,6 @@ ZERO_COUNTS = frozenset(
 LARGEST_INT = 2**31 - 1
 _LONGEST = (2**63 - 1) / 1e9
 """Limits of Go's int32, and of its durations in seconds."""
-_DEEPEST = 100
-_WRONG = "a value has the wrong form"
 
 _NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _COLLECTIONS = {"featureGates": "a mapping from names to true or false", "logging.vmodule": "a list of patterns"}
@@ -144,53 +141,14 @@ def _show(value: object) -> str:
 
 
 def _parse(data: bytes) -> tuple[dict[object, object], tuple[str, ...]]:
-    import yaml  # kept from the start of the command: only a start with --config needs it
+    """The mapping in `data`, and the paths of keys that are given twice, of which kube-proxy too takes the last."""
+    from userproxy import yaml_reader  # PyYAML is kept from the start: only one with --config needs it
 
+    duplicate: list[str] = []
     try:
-        _check_depth(data)
-        loader = yaml.CSafeLoader(data)
-        node = loader.get_single_node()
-        value = loader.construct_document(node) if node is not None else None
-    except yaml.MarkedYAMLError as error:
-        place = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        # A constructor's text holds the value, or what somebody took for a tag, and this may be another file of theirs.
-        is_wrong = isinstance(error, yaml.constructor.ConstructorError)
-        raise ValueError(f"{place}{_WRONG if is_wrong else error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from None
-    except ValueError:
-        raise ValueError(_WRONG) from None
+        value = yaml_reader.parse_one(data, "", duplicate.append)
+    except yaml_reader.MalformedTextError as error:
+        raise ValueError(f"line {error.line}: {error.reason}" if error.line else error.reason) from None
     if not isinstance(value, dict):
         raise ValueError(f"is not a mapping with apiVersion {API_VERSION} and kind {KIND}")
-    return value, tuple(_duplicates(node))
-
-
-def _check_depth(data: bytes) -> None:
-    """Raises YAMLError for what is nested so deeply that libyaml's composer would overrun the C stack."""
-    import yaml
-
-    depth = 0
-    for event in yaml.parse(data, Loader=yaml.CSafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _DEEPEST:
-            raise yaml.YAMLError(f"is nested more than {_DEEPEST} levels deep")
-
-
-def _duplicates(root: Any) -> Iterator[str]:
-    """Paths of keys given twice, of which YAML's usual loaders silently keep the last."""
-    import yaml
-
-    seen: set[int] = set()  # an alias may make a mapping contain itself
-    waiting = [("", root)]
-    for prefix, node in waiting:
-        if not isinstance(node, yaml.MappingNode) or id(node) in seen:
-            continue
-        seen.add(id(node))
-        keys: set[str] = set()
-        for key, value in node.value:
-            if not isinstance(key.value, str):
-                continue
-            if key.value in keys:
-                yield f"{prefix}{key.value}"
-            keys.add(key.value)
-            waiting.append((f"{prefix}{key.value}.", value))
+    return value, tuple(duplicate)
