@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+import socket
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from userproxy.addresses import (
     HIGHEST_PORT,
+    SOCKET_FAMILIES,
     IPFamily,
     SocketAddress,
     bracketed,
@@ -19,6 +21,7 @@ from userproxy.addresses import (
     network_of,
     of_family,
     parse_socket_address,
+    socket_family,
 )
 
 BOTH = ("10.0.0.1", "fd00::/8", "::", "192.0.2.0/24", "::ffff:1.2.3.4")
@@ -39,6 +42,8 @@ def test_the_family_of_an_address_and_of_its_networks_is_that_of_the_library(
     network = ipaddress.ip_network((address, length), strict=False)
     assert family_of(str(address)) == family_of(str(network)) == family
     assert is_ipv6(str(address)) is (address.version == 6)
+    assert socket_family(str(address)) is SOCKET_FAMILIES[family_of(str(network))]
+    socket.inet_pton(socket_family(str(address)), str(address))
 
 
 @given(ADDRESSES)
@@ -100,6 +105,5 @@ def test_what_is_not_loopback_or_no_address(text: str) -> None:
     assert not is_loopback(text)
 
 
-@pytest.mark.parametrize("text", ["a:b", "example.org", ""])
-def test_what_is_no_address_is_of_no_family(text: str) -> None:
-    assert not is_ipv6(text)
+def test_the_name_of_a_host_is_no_ipv6_address() -> None:
+    assert not is_ipv6("example.org")

@@ -1,6 +1,7 @@
 """IP addresses as text: their family, how they are written beside a port, and those that flags name."""
 
 import ipaddress
+import socket
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
@@ -17,15 +18,29 @@ class IPFamily(StrEnum):
     IPV6 = "IPv6"
 
 
+SOCKET_FAMILIES: Final = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
+"""The kernel's numbers of address families, which are netfilter's, too."""
+
+
 def family_of(text: str) -> IPFamily:
     """The family of a valid address or network: only one of IPv6 has a colon, and nothing else is looked at."""
     return IPFamily.IPV6 if ":" in text else IPFamily.IPV4
+
+
+def is_ipv6(text: str) -> bool:
+    """Whether a valid address or network is one of IPv6. The name of a host is not."""
+    return ":" in text
 
 
 def of_family(texts: Iterable[str], family: IPFamily) -> list[str]:
     """Those of some valid addresses or networks that belong to `family`, in their order."""
     ipv6 = family is IPFamily.IPV6
     return [text for text in texts if (":" in text) is ipv6]
+
+
+def socket_family(ip: str) -> socket.AddressFamily:
+    """The family of the sockets that a valid address is for."""
+    return socket.AF_INET6 if ":" in ip else socket.AF_INET
 
 
 def bracketed(host: str) -> str:
@@ -56,7 +71,7 @@ class SocketAddress(Struct, frozen=True, gc=False):
 def parse_socket_address(text: str, default_port: int) -> SocketAddress:
     """An address written ``IP``, ``IP:port`` or ``[IPv6]:port``. Raises ValueError with a clause."""
     host, colon, port = text.rpartition(":")
-    if not colon or (":" in host and not host.startswith("[")) or text.endswith("]"):
+    if not colon or (is_ipv6(host) and not host.startswith("[")) or text.endswith("]"):
         host, port = text, str(default_port)
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
@@ -70,20 +85,9 @@ def parse_socket_address(text: str, default_port: int) -> SocketAddress:
     return SocketAddress(str(address), int(port))
 
 
-def is_ipv6(text: str) -> bool:
-    """Whether `text` is an IPv6 address; what is no address at all is not one either."""
-    address = _address(text)
-    return address is not None and address.version == 6
-
-
 def is_loopback(text: str) -> bool:
-    """Whether `text` is a loopback address."""
-    address = _address(text)
-    return address is not None and address.is_loopback
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Whether `text` is a loopback address; what is no address at all is not one either."""
     try:
-        return ipaddress.ip_address(text)
+        return ipaddress.ip_address(text).is_loopback
     except ValueError:
-        return None
+        return False

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterator, KeysView, Mapping, Sequence
 from types import MappingProxyType
 
+from userproxy.addresses import family_of
 from userproxy.cluster.objects.keys import ClusterObject, ObjectKey, object_key
-from userproxy.cluster.objects.validation import family
 from userproxy.model import EndpointSlice, IPFamily, Node, Service, ServiceName, ServiceState
 
 
@@ -224,7 +224,7 @@ class Store:
 
 def _concerns(service: Service, kind: IPFamily) -> bool:
     """Whether a family serves a Service, or says why nobody does: one without a cluster IP is of either family."""
-    return not service.cluster_ips or any(family(address) is kind for address in service.cluster_ips)
+    return not service.cluster_ips or any(family_of(address) is kind for address in service.cluster_ips)
 
 
 def _name_of(part: EndpointSlice) -> str:

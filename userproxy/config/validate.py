@@ -9,7 +9,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator
 
-from userproxy.addresses import parse_socket_address
+from userproxy.addresses import is_ipv6, parse_socket_address
 from userproxy.config.file import Problem
 from userproxy.config.kubeproxy import HEALTHZ_PORT, METRICS_PORT, KubeProxyConfiguration, LocalMode, leaves
 from userproxy.durations import parse_duration
@@ -100,7 +100,7 @@ def _networks(configuration: KubeProxyConfiguration) -> Iterator[Problem]:
     yield from wrong
     if len(parts) > 2:
         yield Problem("clusterCIDR", f"{configuration.cluster_cidr} has more than two networks")
-    elif len(parts) == 2 and not wrong and (":" in parts[0]) == (":" in parts[1]):
+    elif len(parts) == 2 and not wrong and is_ipv6(parts[0]) == is_ipv6(parts[1]):
         yield Problem("clusterCIDR", f"{configuration.cluster_cidr} has two networks of one IP family")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, ParamSpec, Self, TypeVar
 
+from userproxy.addresses import socket_family
 from userproxy.demo.namespaces import enter_new_namespaces
 from userproxy.demo.tools import require_tool, tool_environment
 from userproxy.errors import KernelToolError, UserproxyError
@@ -163,7 +164,7 @@ class Host:
         return self._connect(sockets.SOCK_DGRAM, address, timeout, source)
 
     def _connect(self, kind: int, address: Address | None, timeout: float, source: Address | None) -> sockets.socket:
-        sock = self.socket(_family(address or source or ("", 0)), kind)
+        sock = self.socket(socket_family((address or source or ("",))[0]), kind)
         try:
             sock.settimeout(timeout)
             if source:
@@ -180,7 +181,7 @@ class Host:
 
         Port 0 lets the kernel choose.
         """
-        family = _family((address, port))
+        family = socket_family(address)
         sock = self.socket(family)
         try:
             sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
@@ -213,10 +214,6 @@ class Host:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _family(address: Address) -> int:
-    return sockets.AF_INET6 if ":" in address[0] else sockets.AF_INET
 
 
 def _read_socket_tables(protocol: str) -> str:

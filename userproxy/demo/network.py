@@ -22,6 +22,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Literal, Self, TypeAlias, TypeVar
 
+from userproxy.addresses import is_ipv6, network_of
 from userproxy.demo.hosts import Host
 
 EXTERNAL_RANGES = ("203.0.113.0/24", "198.51.100.0/24", "2001:db8:e::/64")
@@ -171,7 +172,7 @@ def _plug(host: Host, switch: Host, bridge: str, routes: Sequence[str]) -> None:
 def _connect_routed(pod: Pod, node: Node) -> None:
     """Connect `pod`'s eth0 to a link of its own on `node`, with the sysctls that Calico sets for it."""
     link = _link_name("cali", pod)
-    addresses = [f"{pod.address}/32", *([f"{pod.address6}/128"] if pod.address6 else [])]
+    addresses = [network_of(address) for address in (pod.address, pod.address6) if address]
     gateways = _ROUTED_GATEWAYS[: len(addresses)]
     node.ip_batch(
         [
@@ -211,7 +212,7 @@ def _bridge(name: str, address: str, *more: str) -> list[str]:
 
 
 def _address(address: str, device: str) -> str:
-    return f"addr add {address}/{'64' if ':' in address else '24'} dev {device}"
+    return f"addr add {address}/{64 if is_ipv6(address) else 24} dev {device}"
 
 
 def _gateways(node: Node) -> list[str]:
@@ -228,4 +229,4 @@ def _pod_routes(node: Node, of: Node) -> list[str]:
 
 def _next_hop(node: Node, block: str) -> str:
     """The address of `node` in the family of `block`, empty where it has none."""
-    return node.address6 if ":" in block else node.address
+    return node.address6 if is_ipv6(block) else node.address

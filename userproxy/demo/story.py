@@ -8,6 +8,7 @@ from importlib.resources import files
 
 import yaml
 
+from userproxy.addresses import host_and_port
 from userproxy.demo.hosts import Address, Host
 from userproxy.demo.network import Network, Node, Pod
 from userproxy.demo.programs import Program, wait_for_port
@@ -183,7 +184,7 @@ class Story:
     def _show(self, what: str, address: Address, tally: Tally, pods: Sequence[Pod]) -> None:
         """Show who answered, and claim that everything was answered, by exactly these `pods`."""
         host, port = address
-        self._screen.bars(f"{what} ({f'[{host}]' if ':' in host else host}:{port}):", tally.pods)
+        self._screen.bars(f"{what} ({host_and_port(host, port)}):", tally.pods)
         if tally.failures:
             raise ClaimError(f"{len(tally.failures)} of {_REQUESTS} failed: {tally.failures[0]}")
         if strangers := set(tally.pods) ^ {pod.name for pod in pods}:

@@ -4,7 +4,7 @@ import socket
 from collections import defaultdict
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from userproxy.forwarding.tcp.sockets import family_of
+from userproxy.addresses import socket_family
 from userproxy.model import Endpoint, IPFamily
 
 Address = IPv4Address | IPv6Address
@@ -48,7 +48,7 @@ def _on_this_node(endpoint: Endpoint) -> Address | None:
     A UDP socket is asked, since connect(2) sends nothing there but chooses addresses all the same: what goes to an
     address of the node comes from that same address, or is loopback.
     """
-    with socket.socket(family_of(endpoint.ip), socket.SOCK_DGRAM) as probe:
+    with socket.socket(socket_family(endpoint.ip), socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((endpoint.ip, endpoint.port))
             source, destination = _address(probe.getsockname()), _address(probe.getpeername())

@@ -16,6 +16,7 @@ from ipaddress import IPv6Address
 import structlog
 from msgspec import Struct
 
+from userproxy.addresses import SOCKET_FAMILIES
 from userproxy.model import IPFamily, Protocol
 from userproxy.portals import netlink
 
@@ -219,7 +220,7 @@ def _delete(deleting: socket.socket, family: IPFamily, names: Sequence[bytes]) -
 def _local_addresses(family: IPFamily) -> frozenset[str]:
     """The addresses of this node's interfaces. Raises OSError."""
     addresses = set()
-    request = _ADDRESS_HEADER.pack(netlink.FAMILIES[family], 0, 0, 0, 0)
+    request = _ADDRESS_HEADER.pack(SOCKET_FAMILIES[family], 0, 0, 0, 0)
     with closing(netlink.netlink_socket(netlink.ROUTE)) as listing:
         for data, bodies in netlink.dump(listing, _GET_ADDRESS, request):
             for begin, end in bodies:

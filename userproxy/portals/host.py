@@ -1,6 +1,5 @@
 """What this host has: its addresses, of which one leads its own processes to our listeners; IPv6; our capabilities."""
 
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -9,12 +8,12 @@ from typing import Any
 
 import structlog
 
+from userproxy.addresses import SOCKET_FAMILIES
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
 
 log = structlog.get_logger()
 
-_FAMILIES = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
 _MAIN_TABLE = 254  # RT_TABLE_MAIN, linux/rtnetlink.h
 _UNICAST = 1  # RTN_UNICAST
 _GLOBAL = 0  # RT_SCOPE_UNIVERSE
@@ -61,11 +60,11 @@ class HostAddress:
     def addresses(self) -> frozenset[str]:
         """Every address of the family that an interface has now, loopback's too. Raises KernelToolError."""
         with _kernel() as kernel:
-            found = list(kernel.get_addr(family=_FAMILIES[self._family]))
+            found = list(kernel.get_addr(family=SOCKET_FAMILIES[self._family]))
         return frozenset(str(ip_address(_own(address))) for address in found)
 
     def _dump(self) -> tuple[list[dict[str, Any]], list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-        family = _FAMILIES[self._family]
+        family = SOCKET_FAMILIES[self._family]
         with _kernel() as kernel:
             routes = kernel.route("dump", family=family, table=_MAIN_TABLE, type=_UNICAST)
             return _default_routes(routes), list(kernel.get_addr(family=family)), list(kernel.get_links())

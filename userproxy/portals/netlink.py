@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
+from userproxy.addresses import SOCKET_FAMILIES
 from userproxy.model import IPFamily
 
 ROUTE = 0
@@ -33,9 +34,6 @@ _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _CODE = struct.Struct("=i")
 _NETFILTER_HEADER = struct.Struct("=BBH")
-
-FAMILIES = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
-"""The kernel's numbers of address families, which are netfilter's too."""
 
 NETFILTER_HEADER_SIZE = _NETFILTER_HEADER.size
 
@@ -75,7 +73,7 @@ def get(asking: socket.socket, kind: int, request: bytes) -> None:
 
 def netfilter_header(family: IPFamily) -> bytes:
     """What each request to a part of netfilter begins with (struct nfgenmsg, linux/netfilter/nfnetlink.h)."""
-    return _NETFILTER_HEADER.pack(FAMILIES[family], 0, 0)
+    return _NETFILTER_HEADER.pack(SOCKET_FAMILIES[family], 0, 0)
 
 
 def raise_for_code(data: bytes, begin: int, unless: int = 0) -> int:

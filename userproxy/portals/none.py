@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import structlog
 
+from userproxy.addresses import bracketed
 from userproxy.model import LocalTraffic, PortalBinding, PortalKind, PortalSync, ServicePortName, Verdict
 from userproxy.pace import Pace
 
@@ -18,7 +19,7 @@ class NoPortals:
     """There is nothing that only one could have."""
 
     def __init__(self, bind_address: str) -> None:
-        self._host = f"[{bind_address}]" if ":" in bind_address else bind_address
+        self._host = bracketed(bind_address)
         self._known: dict[ServicePortName, PortalBinding] = {}
 
     @property

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from userproxy.addresses import socket_family
 from userproxy.model import IPFamily, Protocol
 from userproxy.portals import netlink
 
@@ -101,7 +102,7 @@ def _heard(family: IPFamily, kind: int, address: bytes, extra: dict[int, netlink
 
 
 def _packed(ip: str) -> bytes:
-    return socket.inet_pton(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip)
+    return socket.inet_pton(socket_family(ip), ip)
 
 
 def why_not(error: OSError) -> str:

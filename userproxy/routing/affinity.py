@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Hashable
 from ipaddress import IPv6Address
 from typing import Final
 
+from userproxy.addresses import is_ipv6
 from userproxy.model import Endpoint
 
 _INDEX_BITS: Final = 22
@@ -207,7 +208,7 @@ class AffinityTable:
 
 def _key(client: str) -> _Client:
     """An address as a number, which takes a third of its text; what is no plain address stays as it is."""
-    if ":" in client:
+    if is_ipv6(client):
         return client if "%" in client else int(IPv6Address(client))
     try:
         a, b, c, d = client.split(".")

@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 from aiohttp.http_exceptions import HttpProcessingError
 
-from userproxy.addresses import SocketAddress
+from userproxy.addresses import SocketAddress, socket_family
 from userproxy.errors import PortUnavailableError
 
 log = structlog.get_logger()
@@ -28,11 +28,10 @@ def listening_socket(address: SocketAddress, *, both_families: bool = True) -> s
 
     Raises PortUnavailableError, whose text says where it cannot listen and why.
     """
-    is_ipv6 = ":" in address.host
     try:
         return socket.create_server(
             (address.host, address.port),
-            family=socket.AF_INET6 if is_ipv6 else socket.AF_INET,
+            family=socket_family(address.host),
             backlog=_QUEUE,
             dualstack_ipv6=both_families and address.host == "::",
         )

@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from userproxy.addresses import family_of
 from userproxy.config import PortalMode, Settings
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
@@ -136,4 +137,4 @@ async def _refusal(driver: PortalDriver) -> str | None:
 def _bind_address(settings: Settings, family: IPFamily) -> str:
     """``--bind-address`` for its own family, every address for the other."""
     ours = settings.bind_address
-    return ours if (":" in ours) == (family is IPFamily.IPV6) else _UNSPECIFIED[family]
+    return ours if family_of(ours) is family else _UNSPECIFIED[family]

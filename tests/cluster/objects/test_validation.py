@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userproxy.cluster.objects.validation import Checker, family, parse_ip, parse_moment, show
+from userproxy.addresses import family_of
+from userproxy.cluster.objects.validation import Checker, parse_ip, parse_moment, show
 from userproxy.errors import ObjectError
 from userproxy.model import IPFamily, Protocol
 
@@ -51,7 +52,7 @@ def test_show(value: object, shown: str) -> None:
 )
 def test_an_address_is_read_as_go_reads_it(text: str, address: str) -> None:
     assert str(parse_ip(text)) == address
-    assert family(address) == ("IPv6" if ":" in address else "IPv4")
+    assert family_of(address) == ("IPv6" if ":" in address else "IPv4")
 
 
 @pytest.mark.parametrize(
@@ -215,7 +216,7 @@ def test_an_address_that_passes_is_canonical_ascii(text: str, wanted: str | None
         if address is not None:
             assert address.isascii()
             assert address == str(ip_address(address))
-            assert wanted in (None, family(address))
+            assert wanted in (None, family_of(address))
 
 
 @given(nearly(NETWORKS))

@@ -11,11 +11,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.forwarding.conftest import LOOPBACK, LOOPBACK_6, NAME, Bench, Handler, echo, eventually, open_bench
+from userproxy.addresses import socket_family
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.shares import Shares
 from userproxy.forwarding.tcp import listener
-from userproxy.forwarding.tcp.sockets import ListeningSocket, family_of
+from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, Snapshot, Verdict
 
 Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
@@ -244,7 +245,7 @@ async def test_a_client_that_dials_the_port_and_no_portal_is_reset(serve: Serve,
 
 
 async def connect_and_read(host: str, port: int) -> None:
-    with socket.socket(family_of(host)) as client:
+    with socket.socket(socket_family(host)) as client:
         client.setblocking(False)
         await asyncio.get_running_loop().sock_connect(client, (host, port))
         await asyncio.get_running_loop().sock_recv(client, 1)

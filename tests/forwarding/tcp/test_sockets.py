@@ -13,11 +13,11 @@ from typing import Self
 import pytest
 
 from tests.forwarding.conftest import LOOPBACK, LOOPBACK_6
+from userproxy.addresses import socket_family
 from userproxy.demo.hosts import Host
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.tcp.sockets import (
     ListeningSocket,
-    family_of,
     has_connection,
     has_source_address,
     is_direct,
@@ -33,7 +33,7 @@ both_families = pytest.mark.parametrize("host", [LOOPBACK, LOOPBACK_6])
 
 
 def free_port(host: str) -> int:
-    with socket.socket(family_of(host)) as sock:
+    with socket.socket(socket_family(host)) as sock:
         sock.bind((host, 0))
         port: int = sock.getsockname()[1]
     return port
@@ -53,7 +53,7 @@ class Client:
     """Dials without waiting for the answer."""
 
     def __init__(self, host: str, port: int) -> None:
-        self.socket = socket.socket(family_of(host))
+        self.socket = socket.socket(socket_family(host))
         self.socket.setblocking(False)
         self.error = self.socket.connect_ex((host, port))
 
@@ -183,7 +183,7 @@ def test_both_families_may_have_the_same_port_and_keep_to_their_own() -> None:
                 assert client.answer() is SERVE
                 assert select.select([sock], [], [], 10)[0]
                 accepted, address = sock.accept_client()
-                assert (address, accepted.family) == (host, family_of(host))
+                assert (address, accepted.family) == (host, socket_family(host))
                 accepted.close()
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from functools import lru_cache
 
+from userproxy.addresses import family_of
 from userproxy.cluster.objects import schema
-from userproxy.cluster.objects.validation import Checker, family, parse_moment, shared
+from userproxy.cluster.objects.validation import Checker, parse_moment, shared
 from userproxy.model import EndpointSlice, Hints, IPFamily, SliceEndpoint, SlicePort
 
 
@@ -119,7 +120,7 @@ def decode_endpoints(item: schema.RawEndpoints, checker: Checker) -> tuple[Endpo
             *_subset_endpoints(f"{path}.notReadyAddresses", subset.not_ready_addresses or (), checker, ready=False),
         ]
         for kind in IPFamily:
-            members = tuple(endpoint for endpoint in endpoints if family(endpoint.address) == kind)
+            members = tuple(endpoint for endpoint in endpoints if family_of(endpoint.address) == kind)
             if members:
                 name = f"{service}-endpoints-{index}-{kind.lower()}"
                 slices.append(EndpointSlice(namespace, name, service, kind, ports, members, _triggered(metadata)))

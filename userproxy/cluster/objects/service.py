@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from userproxy.addresses import family_of
 from userproxy.cluster.objects import schema
 from userproxy.cluster.objects.annotations import read_annotations
-from userproxy.cluster.objects.validation import Checker, family, shared, show
+from userproxy.cluster.objects.validation import Checker, shared, show
 from userproxy.model import IPFamily, PortSpec, Service
 
 _TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
@@ -69,7 +70,7 @@ def _cluster_ips(spec: schema.RawServiceSpec, checker: Checker) -> tuple[str, ..
         wanted = None if name is None else checker.family(f"spec.ipFamilies[{index}]", name)
         path = f"spec.clusterIPs[{index}]" if spec.cluster_ips else "spec.clusterIP"
         addresses.append(checker.host(path, address, wanted))
-    checker.unique("spec.clusterIPs", map(family, addresses), "family", "family")
+    checker.unique("spec.clusterIPs", map(family_of, addresses), "family", "family")
     return tuple(addresses)
 
 
@@ -125,8 +126,8 @@ def _source_ranges(ranges: Sequence[str | None], checker: Checker) -> tuple[str,
         if network:
             networks.append(network)
         else:
-            malformed.add(family(text or ""))
-    closed = malformed - set(map(family, networks)) if networks else IPFamily
+            malformed.add(family_of(text or ""))
+    closed = malformed - set(map(family_of, networks)) if networks else IPFamily
     for each in sorted(closed):
         checker.note(path, f"no {each} network is left, so no {each} client may use the load-balancer IPs")
         networks.append(_NOBODY[each])

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import ParamSpec, TypeVar
 
+from userproxy.addresses import family_of, is_ipv6
 from userproxy.errors import ObjectError
 from userproxy.model import IPFamily, Protocol
 
@@ -62,14 +63,9 @@ def parse_ip(text: str) -> IPv4Address | IPv6Address:
     """
     if "%" in text:
         raise ValueError(f"{text!r} has a zone")
-    address = ip_address(text if ":" in text else _LEADING_ZEROS.sub("", text))
+    address = ip_address(text if is_ipv6(text) else _LEADING_ZEROS.sub("", text))
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
-
-
-def family(address: str) -> IPFamily:
-    """The family of a canonical address or network."""
-    return IPFamily.IPV6 if ":" in address else IPFamily.IPV4
 
 
 def parse_moment(text: object) -> datetime | None:
@@ -173,7 +169,7 @@ class Checker:
             address = str(parse_ip(value))
         except ValueError:
             raise self.error(path, f"{show(value)} is not an IP address") from None
-        if wanted and family(address) != wanted:
+        if wanted and family_of(address) != wanted:
             raise self.error(path, f"{show(value)} is not an {wanted} address")
         return address
 
@@ -193,7 +189,7 @@ class Checker:
         credentials), is not for the authors of Services: the API server's ValidateNonSpecialIP.
         """
         address = self.host(path, value, wanted)
-        if self.by_hand or not (":" in address or address.startswith(_SPECIAL_IPV4)):
+        if self.by_hand or not (is_ipv6(address) or address.startswith(_SPECIAL_IPV4)):
             return address
         ip = ip_address(address)
         if ip.is_loopback or ip.is_link_local:
@@ -206,7 +202,7 @@ class Checker:
         try:
             if not _CIDR.fullmatch(value):  # Python would read a netmask or a zone, too
                 raise ValueError(value)
-            return str(ip_network(value if ":" in value else _LEADING_ZEROS.sub("", value), strict=False))
+            return str(ip_network(value if is_ipv6(value) else _LEADING_ZEROS.sub("", value), strict=False))
         except ValueError:
             raise self.error(path, f"{show(value)} is not a network such as 10.244.0.0/24") from None
 

@@ -11,6 +11,7 @@ import termios
 from socket import SocketType
 from typing import Final
 
+from userproxy.addresses import bracketed, socket_family
 from userproxy.errors import PortUnavailableError
 from userproxy.model import Endpoint, Verdict
 
@@ -59,7 +60,7 @@ class ListeningSocket(SocketType):
         PortUnavailableError where it is taken or may not be bound.
         """
         self._filtered = self.listening = False
-        family = family_of(host)
+        family = socket_family(host)
         try:
             super().__init__(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             _set_tcp_options(self)
@@ -73,7 +74,7 @@ class ListeningSocket(SocketType):
             self.set_verdict(verdict)
         except OSError as error:
             self.close()
-            where = f"[{host}]" if family == socket.AF_INET6 else host
+            where = bracketed(host)
             raise PortUnavailableError(f"cannot listen on {where}:{port}: {error.strerror}") from error
 
     def set_verdict(self, verdict: Verdict) -> None:
@@ -129,7 +130,7 @@ def start_dial(endpoint: Endpoint, local_port: int = 0) -> tuple[SocketType, int
     A `local_port` may be one that is in TIME_WAIT towards this endpoint; EADDRNOTAVAIL says that it cannot be had.
     Raises OSError where no socket can be made.
     """
-    backend = SocketType(family_of(endpoint.ip), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    backend = SocketType(socket_family(endpoint.ip), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     _set_tcp_options(backend)
     # For the next connection from this port: bind(2) asks whether the one in TIME_WAIT allowed it, too.
     backend.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -149,14 +150,9 @@ def is_taken(error: PortUnavailableError) -> bool:
 
 def has_source_address(endpoint: Endpoint) -> bool:
     """Whether this node has an address to reach `endpoint` from. Raises OSError where no socket can be made."""
-    with socket.socket(family_of(endpoint.ip), socket.SOCK_DGRAM) as probe:
+    with socket.socket(socket_family(endpoint.ip), socket.SOCK_DGRAM) as probe:
         # On UDP, connect(2) sends nothing.
         return probe.connect_ex((endpoint.ip, endpoint.port)) != errno.EADDRNOTAVAIL
-
-
-def family_of(ip: str) -> int:
-    """The address family of an address in text."""
-    return socket.AF_INET6 if ":" in ip else socket.AF_INET
 
 
 def is_direct(client: SocketType, local_port: int) -> bool:

@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager
 from socket import SocketType
 from typing import Final, Protocol
 
+from userproxy.addresses import family_of, host_and_port, is_ipv6, socket_family
 from userproxy.errors import PortUnavailableError
 from userproxy.model import Endpoint, IPFamily
 
@@ -111,16 +112,14 @@ class DatagramSocket(SocketType):
         Raises PortUnavailableError where the port is taken or may not be bound.
         """
         self._holder: SocketType | None = None
-        self.family_name = IPFamily.IPV6 if ":" in host else IPFamily.IPV4
-        number = socket.AF_INET6 if self.family_name is IPFamily.IPV6 else socket.AF_INET
+        self.family_name = family_of(host)
         try:
-            super().__init__(number, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            super().__init__(socket_family(host), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             _set_options(self)
             self.bind((host, port))
         except OSError as error:
             self.close()
-            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            raise PortUnavailableError(f"cannot listen on UDP {where}: {error.strerror}") from error
+            raise PortUnavailableError(f"cannot listen on UDP {host_and_port(host, port)}: {error.strerror}") from error
         self.host = host
 
     @property
@@ -139,7 +138,7 @@ class DatagramSocket(SocketType):
             self._holder = self._hold()
         host = self.host
         if ipaddress.ip_address(host).is_unspecified:
-            host = "::1" if ":" in host else "127.0.0.1"
+            host = "::1" if is_ipv6(host) else "127.0.0.1"
         self.connect((host, self.port))
 
     def admit(self) -> None:
@@ -396,8 +395,7 @@ class Sender(Protocol):
 
 def start_flow(endpoint: Endpoint) -> SocketType:
     """A non-blocking socket that exchanges datagrams with `endpoint` alone. Raises OSError."""
-    family = socket.AF_INET6 if ":" in endpoint.ip else socket.AF_INET
-    sock = SocketType(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    sock = SocketType(socket_family(endpoint.ip), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         sock.connect((endpoint.ip, endpoint.port))
     except BaseException:

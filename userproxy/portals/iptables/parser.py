@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from userproxy.addresses import is_ipv6, network_of
 from userproxy.model import Protocol, ServicePortName
 from userproxy.portals.iptables.rules import CHAINS, NAT
 
@@ -158,10 +159,10 @@ def _normal_basic(option: Option) -> Option:
     if option.name == "-p":
         value = _PROTOCOLS.get(value, value.lower())
     elif option.name in {"-s", "-d"} and "/" not in value:
-        value = f"{value}/{128 if ':' in value else 32}"
+        value = network_of(value)
     elif value.endswith("/255.255.255.255"):
         value = value.replace("/255.255.255.255", "/32")
-    if option.name in {"-s", "-d"} and ":" in value and "." in value:
+    if option.name in {"-s", "-d"} and is_ipv6(value) and "." in value:
         value = _as_python_prints(value)
     return Option(option.name, value, option.negated)
 

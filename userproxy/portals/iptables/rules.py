@@ -11,13 +11,15 @@ host is led differently from everybody else, and what cannot be told apart in OU
 
 import re
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from types import MappingProxyType
 
 from msgspec import Struct
 
+from userproxy.addresses import IPFamily, family_of, host_and_port, network_of
 from userproxy.errors import ObjectError
 from userproxy.model import LocalTraffic, Portal, PortalBinding, PortalKind, Protocol, Target, Verdict
+from userproxy.routing.source_ranges import allowed_sources
 
 NAT = "nat"
 FILTER = "filter"
@@ -83,12 +85,12 @@ class _Node(Struct, frozen=True):
     local_traffic: LocalTraffic
 
     @property
-    def ipv6(self) -> bool:
-        return ":" in self.host_ip
+    def family(self) -> IPFamily:
+        return family_of(self.host_ip)
 
-    def owns(self, address: str) -> bool:
-        """Whether `address`, or network, is of this node's address family."""
-        return (":" in address) == self.ipv6
+    def has(self, address: str) -> bool:
+        """Whether `address`, or network, is of the node's family."""
+        return family_of(address) is self.family
 
 
 class _Streams(Struct, frozen=True):
@@ -132,10 +134,11 @@ def portal_rules(
     Raises ObjectError where the name cannot stand in a rule.
     """
     node = _Node(bind_address, host_ip, local_traffic)
-    ranges = _ranges(binding, node)
+    balancer_ips = [portal.ip for portal in binding.portals if portal.kind is PortalKind.LOAD_BALANCER_IP]
+    ranges = allowed_sources(binding.source_ranges, balancer_ips, [host_ip], node.family)
     rules: list[Rule] = []
     for portal in sorted(binding.portals, key=lambda portal: _ORDER[portal.kind]):
-        if not portal.ip or node.owns(portal.ip):
+        if not portal.ip or node.has(portal.ip):
             restricted = ranges if portal.kind is PortalKind.LOAD_BALANCER_IP else ()
             streams = _streams(binding, portal, restricted, node)
             rules += _served(binding, portal, streams, node)
@@ -238,31 +241,10 @@ def _health_check(binding: PortalBinding) -> Rule:
     return Rule(FILTER, NODEPORT_NON_LOCAL, spec)
 
 
-def _ranges(binding: PortalBinding, node: _Node) -> tuple[str, ...]:
-    """The networks that may use load-balancer IPs, all if empty, as kube-proxy reads them.
-
-    Where the node itself may, so may the load-balancer IPs: a node that has one as an address of its own
-    uses it as the source.
-    """
-    ranges = [network for network in binding.source_ranges if node.owns(network)]
-    if not ranges or any(network.endswith("/0") for network in ranges):
-        return ()
-    networks = [ip_network(network) for network in ranges]
-    if any(ip_address(node.host_ip) in network for network in networks):
-        ranges += [
-            _masked(portal.ip)
-            for portal in binding.portals
-            if portal.kind is PortalKind.LOAD_BALANCER_IP
-            and node.owns(portal.ip)
-            and not any(ip_address(portal.ip) in network for network in networks)
-        ]
-    return tuple(ranges)
-
-
 def _local_sources(node: _Node) -> list[_Source]:
     traffic = node.local_traffic
     # iptables-save does not print a network that is everything.
-    found = [_Source("" if each.endswith("/0") else each) for each in traffic.networks if node.owns(each)]
+    found = [_Source("" if each.endswith("/0") else each) for each in traffic.networks if node.has(each)]
     return [*found, _Source(interface=traffic.interface)] if traffic.interface else found
 
 
@@ -300,11 +282,11 @@ def _same(one: Target, other: Target) -> bool:
 def _to_listener(port: int, node: _Node) -> str:
     if node.bind_address in _UNSPECIFIED:
         return f"-j REDIRECT --to-ports {port}"
-    return f"-j DNAT --to-destination {_socket(node.bind_address, port)}"
+    return f"-j DNAT --to-destination {host_and_port(node.bind_address, port)}"
 
 
 def _to_host(port: int, node: _Node) -> str:
-    return f"-j DNAT --to-destination {_socket(node.host_ip, port)}"
+    return f"-j DNAT --to-destination {host_and_port(node.host_ip, port)}"
 
 
 def _refusal(verdict: Verdict, protocol: Protocol, node: _Node) -> str:
@@ -317,14 +299,14 @@ def _refusal(verdict: Verdict, protocol: Protocol, node: _Node) -> str:
         return "-j DROP"
     if protocol is Protocol.TCP:
         return "-j REJECT --reject-with tcp-reset"
-    return f"-j REJECT --reject-with {'icmp6' if node.ipv6 else 'icmp'}-port-unreachable"
+    return f"-j REJECT --reject-with {'icmp6' if node.family is IPFamily.IPV6 else 'icmp'}-port-unreachable"
 
 
 def _match(binding: PortalBinding, ip: str, port: int, source: _Source = _EVERYBODY, remark: str = "") -> str:
     protocol = binding.name.protocol.lower()
     basics = [
         f"-s {source.network} " if source.network else "",
-        f"-d {_masked(ip)} " if ip else "",
+        f"-d {network_of(ip)} " if ip else "",
         f"-i {source.interface} " if source.interface else "",
     ]
     comment = f"{_checked(str(binding.name))} {remark}" if remark else _checked(str(binding.name))
@@ -337,13 +319,5 @@ def _checked(name: str) -> str:
     return name
 
 
-def _masked(ip: str) -> str:
-    return f"{ip}/{128 if ':' in ip else 32}"
-
-
 def _jump(table: str, chain: str, match: str, target: str, *, first: bool) -> JumpRule:
     return JumpRule(Rule(table, chain, f"{match} -j {target}"), target, first)
-
-
-def _socket(ip: str, port: int) -> str:
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
