@@ -17,6 +17,7 @@ from msgspec import Struct, structs
 from examples.benchmarks.toolchain import find_program
 from userproxy.demo.namespaces import enter_new_namespaces
 from userproxy.model import IPFamily, Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Target, Verdict
+from userproxy.portals.interface import DriverOptions
 from userproxy.portals.iptables.driver import IptablesDriver
 
 _HINT = "KUBE-IPTABLES-HINT"
@@ -64,7 +65,7 @@ async def measure(variant: str, count: int, rounds: int) -> list[Cost]:
     added = _binding(count)
     refused = Target(Verdict.REJECT)
     without = structs.replace(bindings[count // 2], internal=refused, external=refused, on_node=refused)
-    driver = IptablesDriver("127.0.0.1", IPFamily.IPV4)
+    driver = IptablesDriver(DriverOptions(IPFamily.IPV4, "127.0.0.1"))
     found: dict[str, list[tuple[float, float]]] = {}
 
     async def step(

@@ -37,8 +37,8 @@ iptables -t nat -N KUBE-PORTALS-HOST
 exec "$0" -c '
 import subprocess, sys
 from userproxy.model import IPFamily
-from userproxy.portals.lease import Ownership
-owner = Ownership(IPFamily.IPV4)
+from userproxy.portals.lease import Lease
+owner = Lease(IPFamily.IPV4)
 owner.take()
 for flags in [], ["--force"]:
     print("exit", subprocess.run([sys.executable, "-m", "userproxy", "cleanup", *flags]).returncode, flush=True)

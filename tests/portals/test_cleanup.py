@@ -10,11 +10,12 @@ import pytest
 from tests.portals.conftest import Network
 from tests.portals.iptables.test_driver import kernel, with_foreign_rules
 from userproxy.model import IPFamily
-from userproxy.portals.cleanup import Cleaned, cleanup_all
+from userproxy.portals.cleanup import cleanup_all
+from userproxy.portals.interface import Cleaned
 from userproxy.portals.iptables import variant
 from userproxy.portals.iptables.rules import CHAINS
 from userproxy.portals.iptables.variant import installed, legacy_tables
-from userproxy.portals.lease import OwnedError, Ownership, Succession
+from userproxy.portals.lease import Lease, LeaseError, Succession
 
 
 def test_cleanup_clears_both_families_and_variants(network: Network) -> None:
@@ -97,9 +98,9 @@ def test_cleanup_that_cannot_read_tables_has_failed_and_goes_on(
 
 def test_cleanup_leaves_the_rules_of_a_userproxy_that_runs_unless_it_is_forced(network: Network) -> None:
     network.shell("iptables-nft", "-t", "nat", "-N", "KUBE-PORTALS-HOST")
-    owner = Ownership(IPFamily.IPV6)
+    owner = Lease(IPFamily.IPV6)
     network.run(owner.take)
-    with pytest.raises(OwnedError, match="another userproxy keeps the IPv6 portals of this node"):
+    with pytest.raises(LeaseError, match="another userproxy keeps the IPv6 portals of this node"):
         network.run(cleanup_all)
     assert "KUBE-PORTALS-HOST" in network.shell("iptables-nft-save")
     assert network.run(partial(cleanup_all, force=True)).said
@@ -107,7 +108,7 @@ def test_cleanup_leaves_the_rules_of_a_userproxy_that_runs_unless_it_is_forced(n
     owner.release()
     network.shell("iptables-nft", "-t", "nat", "-N", "KUBE-PORTALS-HOST")
     assert network.run(cleanup_all).said
-    network.run(Ownership(IPFamily.IPV4).take)
+    network.run(Lease(IPFamily.IPV4).take)
 
 
 def test_cleanup_leaves_the_rules_while_a_stop_still_serves_clients_by_them(network: Network) -> None:
@@ -116,7 +117,7 @@ def test_cleanup_leaves_the_rules_while_a_stop_still_serves_clients_by_them(netw
     async def scenario() -> None:
         async with asyncio.TaskGroup() as group:
             leaving = group.create_task(Succession(IPFamily.IPV6).watch(), name="leaving")
-            with pytest.raises(OwnedError, match="being stopped still serves clients by its IPv6 portals"):
+            with pytest.raises(LeaseError, match="being stopped still serves clients by its IPv6 portals"):
                 await asyncio.to_thread(cleanup_all)
             leaving.cancel()
         assert (await asyncio.to_thread(cleanup_all)).said

@@ -16,17 +16,17 @@ import pytest
 from tests.portals.conftest import Network
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
-from userproxy.portals.lease import Ownership, Succession
+from userproxy.portals.lease import Lease, Succession
 
 HOLDER = """
 import os, sys
 from userproxy.model import IPFamily
-from userproxy.portals.lease import Ownership
+from userproxy.portals.lease import Lease
 
 if sys.argv[1]:
     os.seteuid(int(sys.argv[1]))
-ownership = Ownership(IPFamily.IPV4)
-ownership.take()
+lease = Lease(IPFamily.IPV4)
+lease.take()
 print("taken", flush=True)
 sys.stdin.read()
 """
@@ -43,21 +43,21 @@ def holder(network: Network, user: str = "") -> "subprocess.Popen[str]":
 
 
 @pytest.fixture
-def ours() -> Iterator[Ownership]:
-    made = Ownership(IPFamily.IPV4)
+def ours() -> Iterator[Lease]:
+    made = Lease(IPFamily.IPV4)
     yield made
     made.release()
 
 
-def test_there_is_one_for_each_family_and_network(network: Network, outside: Network, ours: Ownership) -> None:
+def test_there_is_one_for_each_family_and_network(network: Network, outside: Network, ours: Lease) -> None:
     network.run(ours.take)
     network.run(ours.take)
-    others = [Ownership(IPFamily.IPV4) for _ in range(2)]
+    others = [Lease(IPFamily.IPV4) for _ in range(2)]
     for _ in range(200):  # more often than anything queues up
         with pytest.raises(KernelToolError, match="another userproxy keeps the IPv4 portals of this node"):
             network.run(others[0].take)
     outside.run(others[1].take)
-    six = Ownership(IPFamily.IPV6)
+    six = Lease(IPFamily.IPV6)
     network.run(six.take)
     ours.release()
     network.run(others[0].take)
@@ -65,7 +65,7 @@ def test_there_is_one_for_each_family_and_network(network: Network, outside: Net
         each.release()
 
 
-def test_it_goes_with_its_process(network: Network, ours: Ownership) -> None:
+def test_it_goes_with_its_process(network: Network, ours: Lease) -> None:
     with holder(network) as process:
         with pytest.raises(KernelToolError):
             network.run(ours.take)
@@ -73,7 +73,7 @@ def test_it_goes_with_its_process(network: Network, ours: Ownership) -> None:
     network.run(ours.take)
 
 
-def test_another_user_keeps_us_from_nothing(network: Network, ours: Ownership) -> None:
+def test_another_user_keeps_us_from_nothing(network: Network, ours: Lease) -> None:
     with holder(network, "65534") as process:
         network.run(ours.take)
         process.kill()
@@ -82,10 +82,10 @@ def test_another_user_keeps_us_from_nothing(network: Network, ours: Ownership) -
 FORKED = """
 import os, sys
 from userproxy.model import IPFamily
-from userproxy.portals.lease import Ownership
+from userproxy.portals.lease import Lease
 
-ownership = Ownership(IPFamily.IPV4)
-ownership.take()
+lease = Lease(IPFamily.IPV4)
+lease.take()
 child = os.fork()
 if child:
     print(child, flush=True)
@@ -93,7 +93,7 @@ sys.stdin.read()
 """
 
 
-def test_what_a_killed_one_was_just_starting_holds_it_up_for_a_moment_only(network: Network, ours: Ownership) -> None:
+def test_what_a_killed_one_was_just_starting_holds_it_up_for_a_moment_only(network: Network, ours: Lease) -> None:
     command = [sys.executable, "-c", FORKED]
     with (
         network.run(lambda: subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)) as killed,
@@ -107,10 +107,10 @@ def test_what_a_killed_one_was_just_starting_holds_it_up_for_a_moment_only(netwo
         os.kill(child, signal.SIGKILL)
         taking.result()
     with pytest.raises(KernelToolError):
-        network.run(Ownership(IPFamily.IPV4).take)
+        network.run(Lease(IPFamily.IPV4).take)
 
 
-def test_nobody_who_asks_is_let_through_when_the_owner_hears_nobody(network: Network, ours: Ownership) -> None:
+def test_nobody_who_asks_is_let_through_when_the_owner_hears_nobody(network: Network, ours: Lease) -> None:
     network.run(ours.take)
     queue = []
     while True:
@@ -122,12 +122,12 @@ def test_nobody_who_asks_is_let_through_when_the_owner_hears_nobody(network: Net
             break
     assert len(queue) > 100
     with pytest.raises(KernelToolError, match="another userproxy keeps the IPv4 portals"):
-        network.run(Ownership(IPFamily.IPV4).take)
+        network.run(Lease(IPFamily.IPV4).take)
     for asking in queue:
         asking.close()
 
 
-def test_a_full_queue_of_another_user_keeps_us_from_nothing(network: Network, ours: Ownership) -> None:
+def test_a_full_queue_of_another_user_keeps_us_from_nothing(network: Network, ours: Lease) -> None:
     with holder(network, "65534") as process:
         queue = []
         for _ in range(200):
@@ -142,8 +142,8 @@ def test_a_full_queue_of_another_user_keeps_us_from_nothing(network: Network, ou
 
 
 @asynccontextmanager
-async def owner() -> AsyncIterator[Ownership]:
-    made = Ownership(IPFamily.IPV4)
+async def owner() -> AsyncIterator[Lease]:
+    made = Lease(IPFamily.IPV4)
     await made.acquire()
     yield made
     made.release()
@@ -169,7 +169,7 @@ def test_who_waits_has_it_as_soon_as_it_is_given_up_and_the_old_one_learns_when_
     async def scenario() -> None:
         async with asyncio.TaskGroup() as group, owner() as old:
             assert not old.contended
-            successor = Ownership(IPFamily.IPV4)
+            successor = Lease(IPFamily.IPV4)
             waiting = group.create_task(successor.acquire(), name="successor")
             await until(lambda: old.contended)
             old.announce()  # it is no news to one that waits
@@ -206,7 +206,7 @@ def test_whoever_comes_late_is_told_too_and_of_many_one_has_it(network: Network)
             first.announce()
             async with watched() as succession:
                 await until(lambda: succession.stands)
-            others = [Ownership(IPFamily.IPV4) for _ in range(150)]
+            others = [Lease(IPFamily.IPV4) for _ in range(150)]
             waiting = {group.create_task(other.acquire(), name="other"): other for other in others}
             await until(lambda: first.contended)
             first.release()
@@ -244,7 +244,7 @@ def test_a_want_of_descriptors_is_waited_out(network: Network) -> None:
 def test_a_contender_that_gives_up_is_forgotten(network: Network) -> None:
     async def scenario() -> None:
         async with asyncio.TaskGroup() as group, owner() as first:
-            other = group.create_task(Ownership(IPFamily.IPV4).acquire(), name="other")
+            other = group.create_task(Lease(IPFamily.IPV4).acquire(), name="other")
             await until(lambda: first.contended)
             other.cancel()
             await until(lambda: not first.contended)
@@ -252,7 +252,7 @@ def test_a_contender_that_gives_up_is_forgotten(network: Network) -> None:
     network.run_loop(scenario)
 
 
-def test_who_waits_for_a_process_has_it_when_that_is_killed(network: Network, ours: Ownership) -> None:
+def test_who_waits_for_a_process_has_it_when_that_is_killed(network: Network, ours: Lease) -> None:
     async def scenario() -> None:
         async with asyncio.timeout(10), asyncio.TaskGroup() as group:
             waiting = group.create_task(ours.acquire(), name="ours")
@@ -263,4 +263,4 @@ def test_who_waits_for_a_process_has_it_when_that_is_killed(network: Network, ou
     with holder(network) as process:
         network.run_loop(scenario)
     with pytest.raises(KernelToolError):
-        network.run(Ownership(IPFamily.IPV4).take)
+        network.run(Lease(IPFamily.IPV4).take)

@@ -1,12 +1,13 @@
 import pytest
 
 from tests.portals.examples import REJECT, WEB, WEB_NAME, serve
-from userproxy.model import LocalTraffic, PortalBinding
+from userproxy.model import IPFamily, LocalTraffic, PortalBinding
+from userproxy.portals.interface import DriverOptions
 from userproxy.portals.none import NoPortals
 
 
 async def test_each_service_port_is_told_once_until_it_moves(capsys: pytest.CaptureFixture[str]) -> None:
-    driver = NoPortals("127.0.0.1")
+    driver = NoPortals(DriverOptions(IPFamily.IPV4, "127.0.0.1"))
     await driver.sync([WEB])
     told = capsys.readouterr().out
     assert "address=127.0.0.1:41234" in told
@@ -19,7 +20,7 @@ async def test_each_service_port_is_told_once_until_it_moves(capsys: pytest.Capt
 
 
 async def test_classes_of_traffic_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
-    driver = NoPortals("::1")
+    driver = NoPortals(DriverOptions(IPFamily.IPV6, "::1"))
     await driver.sync([PortalBinding(WEB_NAME, WEB.portals, REJECT, serve(5001), serve(5002))])
     first, second = capsys.readouterr().out.splitlines()
     assert "[::1]:5001" in first
@@ -29,7 +30,7 @@ async def test_classes_of_traffic_are_told_apart(capsys: pytest.CaptureFixture[s
 
 
 async def test_nothing_else_is_there() -> None:
-    driver = NoPortals("127.0.0.1")
+    driver = NoPortals(DriverOptions(IPFamily.IPV4, "127.0.0.1"))
     driver.set_local_traffic(LocalTraffic())
     assert await driver.local_ports() == {}
     assert await driver.local_addresses() == frozenset()

@@ -12,6 +12,7 @@ from userproxy.errors import KernelToolError, OutOfDescriptorsError, PortUnavail
 from userproxy.model import (
     EndpointSlice,
     HealthCheck,
+    IPFamily,
     ListenerName,
     LocalTraffic,
     PortalBinding,
@@ -31,6 +32,7 @@ from userproxy.model import (
     Verdict,
 )
 from userproxy.portals.conntrack import ConntrackEntry
+from userproxy.portals.interface import Cleaned, PortalDriver, Traits
 from userproxy.proxier.conntrack_cleanup import StaleFlows
 from userproxy.proxier.conntrack_entries import FlowEntry
 from userproxy.proxier.proxier import Proxier
@@ -120,15 +122,27 @@ class World:
         return self.listening.intersection(ports)
 
 
-class Portals:
+class Portals(PortalDriver):
     """The portal driver of a World."""
 
     name = "fake"
+    traits = Traits(translates=True)
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.rule_counts: dict[str, int] = {}
         self._wanted: dict[ServicePortName, PortalBinding] = {}
+
+    @staticmethod
+    def unusable(family: IPFamily) -> None:
+        return None
+
+    @staticmethod
+    def clean_up(family: IPFamily) -> Cleaned:
+        return Cleaned()
+
+    @property
+    def rule_counts(self) -> Mapping[str, int]:
+        return {}
 
     async def sync(
         self, bindings: Sequence[PortalBinding], gone: Collection[ServicePortName] = (), *, verify: bool = True

@@ -85,6 +85,22 @@ async def test_after_it_it_verifies_every_period() -> None:
     assert runs.times[2] - runs.times[0] >= 0.09
 
 
+async def test_what_may_have_been_disturbed_is_verified_at_once_and_no_sooner_than_the_first_request() -> None:
+    runs = Runs()
+    runner = SyncRunner(0.0, 60)
+    runner.verify()
+    async with running(runs, runner) as request:
+        await asyncio.sleep(0)
+        assert runs.times == []
+        request()
+        await runs.reach(1)
+        request()
+        await runs.reach(2)
+        runner.verify()
+        await runs.reach(3)
+    assert runs.verify == [True, False, True]
+
+
 async def test_a_failed_run_is_tried_again_before_the_period_ends() -> None:
     runs = Runs()
     runs.outcome = False

@@ -8,7 +8,8 @@ import pytest
 
 from tests.proxier.test_plan import a_name
 from userproxy.model import IPFamily, Portal, PortalKind, Protocol, ServicePort, ServicePortName
-from userproxy.proxier.interfaces import Claims, PortalDriver
+from userproxy.portals.interface import PortalDriver
+from userproxy.proxier.interfaces import Claims
 from userproxy.proxier.local_addresses import Place
 from userproxy.proxier.surroundings import NodePortAddresses, Surroundings
 from userproxy.proxier.wanted import PortalKey, Wanted

@@ -21,6 +21,7 @@ from userproxy.model import (
     SliceEndpoint,
     SlicePort,
 )
+from userproxy.portals.interface import DriverOptions
 from userproxy.portals.none import NoPortals
 from userproxy.wiring.families import build_family
 from userproxy.wiring.monitor import Monitor
@@ -54,7 +55,7 @@ class Proxy:
         self.forwarder = Forwarder(asyncio.get_running_loop(), options, Random(1))
         self._family = build_family(
             V4,
-            NoPortals("127.0.0.1"),
+            NoPortals(DriverOptions(V4, "127.0.0.1")),
             settings,
             "node-1",
             self.store,

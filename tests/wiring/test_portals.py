@@ -7,6 +7,7 @@ from structlog.testing import capture_logs
 
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
+from userproxy.portals.interface import DriverOptions
 from userproxy.portals.none import NoPortals
 from userproxy.wiring.portals import remove_portals
 
@@ -15,7 +16,7 @@ class Removable(NoPortals):
     """A driver whose rules are gone once `remove` has returned."""
 
     def __init__(self, family: IPFamily) -> None:
-        super().__init__("::1" if family is IPFamily.IPV6 else "127.0.0.1")
+        super().__init__(DriverOptions(family, "::1" if family is IPFamily.IPV6 else "127.0.0.1"))
         self.removed = False
 
     async def remove(self) -> list[str]:

@@ -23,7 +23,7 @@ class Node:
     family = IPFamily.IPV4
     serves = True
     writer_tasks = ("writer",)
-    ownership = None
+    lease = None
     flows = 0
 
     def __init__(self, *, contended: bool = False, removable: bool = True) -> None:

@@ -23,14 +23,14 @@ def cleanup(*, force: bool = False) -> None:
 
     from userproxy.errors import KernelToolError
     from userproxy.portals.cleanup import cleanup_all
-    from userproxy.portals.lease import OwnedError
+    from userproxy.portals.lease import LeaseError
     from userproxy.telemetry.logging import configure
 
     if not structlog.is_configured():  # `run --cleanup` has flags for that
         configure(0)
     try:
         cleaned = cleanup_all(force=force)
-    except OwnedError as error:
+    except LeaseError as error:
         hint = (
             "stop it and let that end; --force takes its rules all the same, and nobody is served until it repairs them"
         )

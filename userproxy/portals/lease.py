@@ -33,14 +33,14 @@ _PAUSE_SECONDS: Final = 1.0
 _WAITS: Final = b"w"
 """From a contender: it is ready to serve, and takes over as soon as it may."""
 _STANDS: Final = b"s"
-"""From the owner: its rules stand."""
+"""From the holder: its rules stand."""
 
 
-class OwnedError(KernelToolError):
-    """Another userproxy writes the chains of this node."""
+class LeaseError(KernelToolError):
+    """Another userproxy has the lease of this node's portals, or is about to."""
 
 
-class Ownership:
+class Lease:
     """The right to write the chains of one address family in the network namespace of the calling thread.
 
     It is a socket with an abstract name (unix(7)), which belongs to the namespace and goes with its process, however
@@ -61,13 +61,13 @@ class Ownership:
         return self._contenders is not None and bool(self._contenders.waiting)
 
     def take(self) -> None:
-        """Have it from now on, if we do not have it yet. Raises OwnedError where another userproxy has it.
+        """Have it from now on, if we do not have it yet. Raises LeaseError where another userproxy has it.
 
         Blocks for up to a second when it first finds another one.
         """
         if self._held is None and not self._bind() and (self._is_others or self._is_still_others()):
             self._is_others = True
-            raise OwnedError(
+            raise LeaseError(
                 f"another userproxy keeps the {self._family} portals of this node, and there can be but one"
             )
         self._given_up = False
@@ -86,9 +86,9 @@ class Ownership:
         return False
 
     def check(self) -> None:
-        """Raises OwnedError from when it is given up until it is taken again: what stands is another one's."""
+        """Raises LeaseError from when it is given up until it is taken again: what stands is another one's."""
         if self._given_up:
-            raise OwnedError(f"the {self._family} portals of this node are given up, for another userproxy to write")
+            raise LeaseError(f"the {self._family} portals of this node are given up, for another userproxy to write")
 
     async def acquire(self) -> None:
         """Have it, as soon as another userproxy that has it now gives it up or ends; until then it knows that we wait.
@@ -158,7 +158,7 @@ class Ownership:
         return user_of(self._name) in (None, os.geteuid())
 
     async def _until_let_go(self, *, told: bool = True) -> None:
-        """Return once it may be free, at once where its owner cannot be reached."""
+        """Return once it may be free, at once where its holder cannot be reached."""
         asking = _connection_to(self._name)
         if asking is None:
             return
@@ -171,11 +171,11 @@ class Ownership:
                 while await asyncio.get_running_loop().sock_recv(asking, 1):
                     pass
             except OSError:
-                pass  # the owner has gone without reading what we sent
+                pass  # the holder has gone without reading what we sent
 
 
 class Succession:
-    """What becomes of an ownership that was given up: `taken` by another userproxy, whose rules `stand`."""
+    """What becomes of an lease that was given up: `taken` by another userproxy, whose rules `stand`."""
 
     def __init__(self, family: IPFamily) -> None:
         self._name = f"userproxy-portals-{family}"
@@ -279,7 +279,7 @@ class _Contenders:
 
 
 def _connection_to(name: str) -> socket.socket | None:
-    """A non-blocking connection to the owner of an abstract name; None where none can be had now."""
+    """A non-blocking connection to the holder of an abstract name; None where none can be had now."""
     made = _unix_socket()
     if made is None:
         return None

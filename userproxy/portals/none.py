@@ -4,23 +4,32 @@ from collections.abc import Collection, Mapping, Sequence
 
 import structlog
 
-from userproxy.addresses import bracketed
+from userproxy.addresses import IPFamily, bracketed
 from userproxy.model import LocalTraffic, PortalBinding, PortalKind, PortalSync, ServicePortName, Verdict
 from userproxy.pace import Pace
+from userproxy.portals.interface import Cleaned, DriverOptions, PortalDriver, Traits
 
 log = structlog.get_logger()
 
 
-class NoPortals:
+class NoPortals(PortalDriver):
     """For a laptop without privileges, and for measuring the data plane alone."""
 
     name = "none"
-    ownership = None
-    """There is nothing that only one could have."""
+    traits = Traits()
 
-    def __init__(self, bind_address: str) -> None:
-        self._host = bracketed(bind_address)
+    def __init__(self, options: DriverOptions) -> None:
+        self._host = bracketed(options.bind_address)
         self._known: dict[ServicePortName, PortalBinding] = {}
+
+    @staticmethod
+    def unusable(family: IPFamily) -> None:
+        """It works everywhere."""
+
+    @staticmethod
+    def clean_up(family: IPFamily) -> Cleaned:  # noqa: ARG004 - a driver's signature
+        """Nothing is ever left."""
+        return Cleaned()
 
     @property
     def rule_counts(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from userproxy.addresses import IPFamily, of_family
 from userproxy.model import LocalTraffic, Node, Problem
+from userproxy.portals.interface import PortalDriver
 from userproxy.proxier.conntrack_cleanup import StaleFlows
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.interfaces import (
@@ -18,7 +19,6 @@ from userproxy.proxier.interfaces import (
     Conntrack,
     Forwarding,
     Nodes,
-    OwnedDriver,
     PendingChanges,
     SyncObserver,
 )
@@ -72,7 +72,7 @@ class FamilyProxy:
         *,
         changes: PendingChanges,
         forwarding: Forwarding,
-        driver: OwnedDriver,
+        driver: PortalDriver,
         until_usable: Callable[[], Awaitable[None]],
         claims: ClosableClaims,
         conntrack: Conntrack | None,
@@ -84,6 +84,7 @@ class FamilyProxy:
         self.family = family
         self.driver = driver
         self._sync_name = f"sync {family}"
+        self._watch_name = f"watch portals {family}"
         self._flows_name = f"stale conntrack entries {family}"
         self._options = options
         self._changes = changes
@@ -129,12 +130,12 @@ class FamilyProxy:
     @property
     def contended(self) -> bool:
         """Whether another userproxy is ready to serve this family and waits for us."""
-        return self.driver.ownership is not None and self.driver.ownership.contended
+        return self.driver.lease is not None and self.driver.lease.contended
 
     @property
     def may_have_predecessor(self) -> bool:
         """Whether ports may still be held by the process whose place we take."""
-        if self.driver.ownership is None:
+        if self.driver.lease is None:
             return False
         since = self._served_since
         if since is None:
@@ -169,7 +170,7 @@ class FamilyProxy:
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """The coroutines to run until the stop, by the names of their tasks."""
-        tasks = {self._sync_name: self._run()}
+        tasks = {self._sync_name: self._run(), self._watch_name: self.driver.watch(self._syncs.verify)}
         if self._flows is not None:
             tasks[self._flows_name] = self._flows.run()
         return tasks
@@ -192,8 +193,8 @@ class FamilyProxy:
         self._retired = True
         self._proxier.retire()
         self._claims.close()  # the successor needs these ports; the rules send clients to us all the same
-        if self.driver.ownership is not None:
-            self.driver.ownership.release()
+        if self.driver.lease is not None:
+            self.driver.lease.release()
 
     async def close_health_checks(self) -> None:
         """Close the health check node ports for good: a successor needs them."""
@@ -225,8 +226,8 @@ class FamilyProxy:
 
     async def _sync(self, verify: bool) -> bool:  # noqa: FBT001 -- as the runner calls it
         if self._served_since is None:
-            if self.driver.ownership is not None:
-                await self.driver.ownership.acquire()
+            if self.driver.lease is not None:
+                await self.driver.lease.acquire()
             self._served_since = time.monotonic()
         async with self._turn:
             return await self._sync_now(verify=verify)
@@ -250,8 +251,8 @@ class FamilyProxy:
         if not self._settled:
             self._settled = True
             gc.freeze()  # most of what there is now will stay: the collector need not look through it again
-        if not self._retired and self.driver.ownership is not None:
-            self.driver.ownership.announce()
+        if not self._retired and self.driver.lease is not None:
+            self.driver.lease.announce()
 
     def _report_changes(self) -> None:
         problems = (self._proxier.problems, self._failed_health_checks)

@@ -5,12 +5,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from userproxy.model import (
     ListenerName,
-    LocalTraffic,
-    PortalBinding,
-    PortalSync,
     Protocol,
     ServiceName,
-    ServicePortName,
     ServiceState,
     Snapshot,
     Verdict,
@@ -107,74 +103,6 @@ class Forwarding(typing.Protocol):
 
     def recount_descriptors(self) -> None:
         """Take notice that other parts of the process have opened or closed files."""
-
-
-class PortalDriver(typing.Protocol):
-    """What makes packets for portals reach our listeners."""
-
-    @property
-    def name(self) -> str:
-        """As ``--portals`` calls it."""
-
-    @property
-    def rule_counts(self) -> Mapping[str, int]:
-        """How many rules of ours each table has, as of the last sync."""
-
-    async def sync(
-        self, bindings: Sequence[PortalBinding], gone: Collection[ServicePortName] = (), *, verify: bool = True
-    ) -> PortalSync:
-        """Make these bindings stand in place of those of the same names, and those that are `gone` no more.
-
-        What is not named is wanted as before, whether or not the last sync was able to make it stand.
-        Raises KernelToolError where nothing can be made to.
-
-        If what stood differed, packets may have gone elsewhere until now, even if no binding is new. Without `verify`
-        what is believed to stand need not be looked at. Those that are refused are tried again by later syncs, when
-        the driver sees fit.
-        """
-
-    async def local_ports(self) -> Mapping[ServicePortName, Sequence[int]]:
-        """The local ports that an earlier process's rules lead to. Raises KernelToolError."""
-
-    async def local_addresses(self) -> frozenset[str]:
-        """The addresses of this host's interfaces now. Raises KernelToolError."""
-
-    def set_local_traffic(self, local_traffic: LocalTraffic) -> None:
-        """Recognise this node's Pods so, from the next sync on."""
-
-    async def remove(self) -> Sequence[str]:
-        """Remove everything of ours; returns what it was. Raises KernelToolError."""
-
-    async def close(self) -> None:
-        """Let go of whatever the driver holds; the portals stay as they are."""
-
-
-class Ownership(typing.Protocol):
-    """The right of one process to write the rules of a family on this node."""
-
-    @property
-    def contended(self) -> bool:
-        """Whether another process waits for it."""
-
-    async def acquire(self) -> None:
-        """Wait until it is ours."""
-
-    def regain(self) -> bool:
-        """Take it again after `release`; False if another process has it or waits for it."""
-
-    def announce(self) -> None:
-        """Tell the process that had it before that our rules stand."""
-
-    def release(self) -> None:
-        """Let another process have it."""
-
-
-class OwnedDriver(PortalDriver, typing.Protocol):
-    """A portal driver, and the right to use it where only one process of a node can."""
-
-    @property
-    def ownership(self) -> Ownership | None:
-        """None where any number of processes can use the driver."""
 
 
 class Claims(typing.Protocol):

@@ -23,8 +23,9 @@ from userproxy.model import (
     Snapshot,
 )
 from userproxy.pace import Pace
+from userproxy.portals.interface import PortalDriver
 from userproxy.proxier.conntrack_cleanup import StaleFlows
-from userproxy.proxier.interfaces import Claims, Forwarding, Nodes, PortalDriver, Source
+from userproxy.proxier.interfaces import Claims, Forwarding, Nodes, Source
 from userproxy.proxier.loops import Circles, Reachable
 from userproxy.proxier.plan import (
     Action,

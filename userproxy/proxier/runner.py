@@ -19,6 +19,7 @@ class SyncRunner:
     - Else there is a sync at once, but at least `min_period` after the end of the one before; requests
       in between make one sync.
     - Every `period` there is a sync in any case, with `verify` True: it repairs what others have broken.
+      So does the next one after :meth:`verify` was called.
     - A sync that returns False is tried again, first after half a second, then ever more slowly up to
       `period` (kube-proxy waits the whole period each time).
     """
@@ -28,6 +29,7 @@ class SyncRunner:
         self._period = period
         self._requested = asyncio.Event()
         self._needed = asyncio.Event()
+        self._disturbed = False
 
     def set_periods(self, min_period: float, period: float) -> None:
         """Use other periods from the next sync on."""
@@ -37,6 +39,11 @@ class SyncRunner:
     def request(self) -> None:
         """Say that something has changed. Called on the loop's thread."""
         self._requested.set()
+
+    def verify(self) -> None:
+        """Have a sync with `verify` as soon as there may be one. Called on the loop's thread."""
+        self._disturbed = True
+        self._needed.set()
 
     async def run(
         self, sync: Callable[[bool], Awaitable[bool]], follow: Callable[[], Awaitable[bool]] = _nothing
@@ -64,7 +71,7 @@ class SyncRunner:
         while True:
             needed = await self._wait_for_need(due)
             self._needed.clear()
-            verify = not needed or clock() >= due
+            verify, self._disturbed = self._disturbed or not needed or clock() >= due, False
             if not await sync(verify):
                 due = clock() + min(retry, self._period)
                 retry *= 2

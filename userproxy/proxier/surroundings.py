@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from msgspec import Struct, structs
 
 from userproxy.model import ServicePortName
-from userproxy.proxier.interfaces import Claims, PortalDriver
+from userproxy.portals.interface import PortalDriver
+from userproxy.proxier.interfaces import Claims
 from userproxy.proxier.local_addresses import OwnAddresses, Place
 from userproxy.proxier.wanted import PortalKey, Wanted
 from userproxy.routing.node_ports import node_port_ips

@@ -6,12 +6,13 @@ from typing import Any
 
 from userproxy.config import PortalMode, Settings
 from userproxy.config.kubeproxy import Conntrack
+from userproxy.portals.drivers import DRIVERS
 from userproxy.portals.sysctls import set_conntrack
 
 
 def set_up(settings: Settings) -> None:
     """Do what ``--init-only`` asks for: all that takes more privileges than serving does. Blocking."""
-    if settings.portals is not PortalMode.NONE:
+    if settings.portals is PortalMode.AUTO or DRIVERS[settings.portals].traits.translates:
         _set(settings)
 
 

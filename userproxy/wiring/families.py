@@ -6,22 +6,23 @@ from functools import partial
 from userproxy.addresses import IPFamily
 from userproxy.cluster.nodes import NodeAddresses
 from userproxy.cluster.store import Store
-from userproxy.config import PortalMode, Settings
+from userproxy.config import Settings
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.model import Node
 from userproxy.portals.claims import PortClaims
 from userproxy.portals.conntrack import Conntrack
+from userproxy.portals.interface import PortalDriver
 from userproxy.proxier.family import FamilyOptions, FamilyProxy
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.surroundings import NodePortAddresses
 from userproxy.routing.reserved_ports import ReservedPorts
 from userproxy.wiring.monitor import Monitor
-from userproxy.wiring.portals import Driver, until_usable
+from userproxy.wiring.portals import until_usable
 
 
 def build_family(
     family: IPFamily,
-    driver: Driver,
+    driver: PortalDriver,
     settings: Settings,
     node_name: str,
     store: Store,
@@ -42,7 +43,7 @@ def build_family(
         driver=driver,
         until_usable=partial(until_usable, family, driver),
         claims=PortClaims(family, forwarder),
-        conntrack=None if driver.name == PortalMode.NONE else Conntrack(family),
+        conntrack=Conntrack(family) if driver.traits.translates else None,
         nodes=nodes,
         health_checks=HealthCheckServers(family, monitor.healthy, monitor.health_check_budget),
         observer=monitor.reporter(family),

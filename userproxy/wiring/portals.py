@@ -1,8 +1,6 @@
 """Which portal driver serves each address family on this node, and the removal of what they leave."""
 
 import asyncio
-import os
-import typing
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -12,12 +10,11 @@ from userproxy.addresses import family_of
 from userproxy.config import PortalMode, Settings
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
+from userproxy.portals.drivers import DRIVERS
 from userproxy.portals.host import ipv6_usable, may_write_rules
+from userproxy.portals.interface import DriverOptions, PortalDriver, Traits
 from userproxy.portals.iptables.driver import IptablesDriver
-from userproxy.portals.iptables.variant import installed
-from userproxy.portals.lease import Ownership
 from userproxy.portals.none import NoPortals
-from userproxy.proxier.interfaces import PortalDriver
 
 log = structlog.get_logger()
 
@@ -31,60 +28,36 @@ _FIRST_RETRY_SECONDS: Final = 0.5
 _LONGEST_RETRY_SECONDS: Final = 30.0
 
 
-class Driver(PortalDriver, typing.Protocol):
-    """A portal driver, and the right to use it where only one process of a node can."""
-
-    @property
-    def ownership(self) -> Ownership | None:
-        """None where any number can."""
-
-
-def choose_portals(settings: Settings) -> tuple[Mapping[IPFamily, Driver], Mapping[IPFamily, str]]:
+def choose_portals(settings: Settings) -> tuple[Mapping[IPFamily, PortalDriver], Mapping[IPFamily, str]]:
     """The driver of each family that this node has, and the address that listeners of each bind to.
 
-    One mode holds for both families. Whether the tools of a driver work shows later (:func:`until_usable`). Raises
-    KernelToolError where rules are wanted and this process may not write any: no later try would change that.
+    One kind of driver serves both families. Whether its tools work shows later (:func:`until_usable`). Raises
+    KernelToolError where the one that is asked for cannot work here whatever is tried later.
     """
-    addresses = {family: _bind_address(settings, family) for family in IPFamily}
     families = [family for family in IPFamily if family is IPFamily.IPV4 or ipv6_usable()]
     if IPFamily.IPV6 not in families:
         log.info("IPv6 is not served: it is switched off in this kernel")
-    if _with_rules(settings):
-        log.info("Portals: iptables", bind_address=addresses[IPFamily.IPV4])
-        shared = settings.proxy_name is not None
-        return {family: IptablesDriver(addresses[family], family, shared=shared) for family in families}, addresses
-    for family, address in addresses.items():
-        addresses[family] = _LOOPBACK[family] if address == _UNSPECIFIED[family] else address
-    return {family: NoPortals(addresses[family]) for family in families}, addresses
+    kind = _kind(settings)
+    addresses = {family: _bind_address(settings, family, kind.traits) for family in IPFamily}
+    if kind.traits.serves_portals:
+        log.info(f"Portals: {kind.name}", bind_address=addresses[IPFamily.IPV4])
+    shared = settings.proxy_name is not None
+    drivers = {family: kind(DriverOptions(family, addresses[family], shared)) for family in families}
+    return drivers, addresses
 
 
-def _with_rules(settings: Settings) -> bool:
-    """Whether there are to be rules. ``auto`` means none only for manifests, on a machine where nobody expects any."""
-    if settings.portals is PortalMode.NONE:
-        return False
-    unusable = _unusable()
+def _kind(settings: Settings) -> type[PortalDriver]:
+    """What ``--portals`` names. ``auto`` is none only for manifests, on a machine where nobody expects rules."""
+    wanted = IptablesDriver if settings.portals is PortalMode.AUTO else DRIVERS[settings.portals]
+    unusable = wanted.unusable(IPFamily.IPV4)
     if unusable is None:
-        return True
+        return wanted
     if settings.portals is PortalMode.AUTO and settings.manifests:
         log.warning("Portals: none, because iptables does not work here", reason=unusable)
-        return False
+        return NoPortals
     if may_write_rules():
-        return True
+        return wanted  # what is missing may come
     raise KernelToolError(f"--portals {settings.portals}: {unusable}. Without rules only `--portals none` serves")
-
-
-def _unusable() -> str | None:
-    """Why rules cannot be written whatever is tried, if so."""
-    if not may_write_rules():
-        return (
-            f"writing rules takes the capability CAP_NET_ADMIN, which this process, of user {os.geteuid()}, does not"
-            " have (a container has added capabilities as user 0 only)"
-        )
-    try:
-        installed(IPFamily.IPV4)
-    except KernelToolError as error:
-        return str(error)
-    return None
 
 
 async def until_usable(family: IPFamily, driver: PortalDriver) -> None:
@@ -134,7 +107,8 @@ async def _refusal(driver: PortalDriver) -> str | None:
     return None
 
 
-def _bind_address(settings: Settings, family: IPFamily) -> str:
-    """``--bind-address`` for its own family, every address for the other."""
+def _bind_address(settings: Settings, family: IPFamily, traits: Traits) -> str:
+    """``--bind-address`` for its own family, every address for the other; loopback where nothing leads anybody here."""
     ours = settings.bind_address
-    return ours if family_of(ours) is family else _UNSPECIFIED[family]
+    address = ours if family_of(ours) is family else _UNSPECIFIED[family]
+    return address if traits.serves_portals or address != _UNSPECIFIED[family] else _LOOPBACK[family]

@@ -17,7 +17,7 @@ import structlog
 from userproxy import __version__
 from userproxy.cluster.nodes import NodeAddresses, own_node_name
 from userproxy.cluster.store import Store
-from userproxy.config import EventLoop, PortalMode, Settings
+from userproxy.config import EventLoop, Settings
 from userproxy.errors import UsageError, UserproxyError
 from userproxy.forwarding.descriptors import raise_limit
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
@@ -112,7 +112,7 @@ class _Proxy:
         )
         self._store = Store(time.time())
         self._nodes = NodeAddresses(self._store, looks_up=not settings.manifests)
-        translating = not any(driver.name == PortalMode.NONE for driver in drivers.values())
+        translating = any(driver.traits.translates for driver in drivers.values())
         self._conntrack = ConntrackTask(settings, translating=translating)
         descriptor_limit = raise_limit()
         self._monitor = Monitor(settings, drivers, descriptor_limit)

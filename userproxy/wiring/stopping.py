@@ -76,8 +76,8 @@ class Stop:
         await self._drain(min(max(0.0, end - clock()), self._settings.drain_timeout))
         removed = await self._remove(left)
         for proxy in left:
-            if proxy.driver.ownership is not None:
-                proxy.driver.ownership.release()
+            if proxy.driver.lease is not None:
+                proxy.driver.lease.release()
         log.info("Stopped: drained", rules=self._fate(len(serving), len(left)) if removed else "not removed")
         return removed
 
@@ -98,7 +98,7 @@ class Stop:
 
     async def _serve_on(self, serving: Sequence[FamilyProxy], hold: float, end: float) -> list[FamilyProxy]:
         """Go on accepting as long as that is of use; those whose place nobody has taken."""
-        if any(proxy.driver.ownership is None for proxy in serving):
+        if any(proxy.driver.lease is None for proxy in serving):
             await asyncio.sleep(self._settings.drain_delay)
             return list(serving)
         clock = asyncio.get_running_loop().time
@@ -114,8 +114,8 @@ class Stop:
 
     def _may_end(self, proxy: FamilyProxy) -> bool:
         """Whether nothing is in the way of our end. Whoever comes now waits until rules that are to go have gone."""
-        ownership = proxy.driver.ownership
-        return self._settings.at_stop is AtStop.LEAVE or ownership is None or ownership.regain()
+        lease = proxy.driver.lease
+        return self._settings.at_stop is AtStop.LEAVE or lease is None or lease.regain()
 
     async def _left_after_watching(self, serving: Sequence[FamilyProxy], hold: float, last: float) -> list[FamilyProxy]:
         successions = {proxy: Succession(proxy.family) for proxy in serving}

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from tests.portals.conftest import Network, shell
 from tests.portals.examples import (
     EVERYWHERE,
-    NOBODY,
     NODE_IPS,
     WEB_NAME,
     cluster_ip_binding,
@@ -28,6 +27,7 @@ from tests.portals.examples import (
 from tests.portals.strategies import binding_lists, local_traffics
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily, Portal, PortalBinding, PortalKind, ServicePortName
+from userproxy.portals.interface import DriverOptions
 from userproxy.portals.iptables import tables
 from userproxy.portals.iptables.driver import IptablesDriver
 from userproxy.portals.iptables.parser import Chains, parse_save
@@ -71,7 +71,7 @@ def with_driver(
     node: Network, tools: Tools, work: Callable[[IptablesDriver], Coroutine[Any, Any, Any]], bind_address: str = ""
 ) -> Any:
     async def scenario() -> Any:
-        driver = IptablesDriver(bind_address or EVERYWHERE[tools.family], tools.family, NOBODY)
+        driver = IptablesDriver(DriverOptions(tools.family, bind_address or EVERYWHERE[tools.family]))
         try:
             return await work(driver)
         finally:
@@ -341,7 +341,7 @@ def test_after_a_removal_everything_is_read_again(node: Network, tools: Tools) -
 
 
 async def test_addresses_are_read_while_the_loop_runs(tools: Tools) -> None:
-    driver = IptablesDriver("", tools.family)
+    driver = IptablesDriver(DriverOptions(tools.family, ""))
     assert {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}[tools.family] in await driver.local_addresses()
     await driver.close()
 
@@ -399,7 +399,7 @@ def test_once_given_up_nothing_more_is_written_until_it_is_taken_again_to_remove
 ) -> None:
     async def work(driver: IptablesDriver) -> None:
         def overtaken(program: str, table: str = "") -> str:
-            driver.ownership.release()
+            driver.lease.release()
             return save(program, table)
 
         await driver.sync([web(tools.family)])
@@ -409,8 +409,8 @@ def test_once_given_up_nothing_more_is_written_until_it_is_taken_again_to_remove
         monkeypatch.setattr(tables, "save", save)
         with pytest.raises(KernelToolError, match="given up"):
             await driver.sync([])
-        assert driver.ownership.regain(), "a sync must not take it from a successor that is about to come"
-        driver.ownership.release()
+        assert driver.lease.regain(), "a sync must not take it from a successor that is about to come"
+        driver.lease.release()
         assert kernel_here(tools) == web_rules(tools.family)
         assert await driver.remove()
 
@@ -420,14 +420,15 @@ def test_once_given_up_nothing_more_is_written_until_it_is_taken_again_to_remove
 
 KILLED = """
 import asyncio, sys
-from tests.portals.examples import EVERYWHERE, NOBODY, cluster_ip_binding
+from tests.portals.examples import EVERYWHERE, cluster_ip_binding
 from userproxy.model import IPFamily
+from userproxy.portals.interface import DriverOptions
 from userproxy.portals.iptables.driver import IptablesDriver
 
 family = IPFamily(sys.argv[1])
 
 async def main():
-    driver = IptablesDriver(EVERYWHERE[family], family, NOBODY)
+    driver = IptablesDriver(DriverOptions(family, EVERYWHERE[family]))
     number = 0
     while True:
         number += 1
@@ -441,7 +442,7 @@ asyncio.run(main())
 def test_a_second_userproxy_of_the_node_leaves_the_rules_of_the_first_alone(node: Network, tools: Tools) -> None:
     async def work(first: IptablesDriver) -> None:
         await first.sync([web(tools.family)])
-        second = IptablesDriver(EVERYWHERE[tools.family], tools.family, NOBODY)
+        second = IptablesDriver(DriverOptions(tools.family, EVERYWHERE[tools.family]))
         with pytest.raises(KernelToolError, match=f"another userproxy keeps the {tools.family} portals"):
             await second.sync([])
         assert len(await second.remove()) == 1

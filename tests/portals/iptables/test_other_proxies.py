@@ -8,9 +8,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.portals.conftest import Network, shell
-from tests.portals.examples import EVERYWHERE, NOBODY, NODE_IPS, led_to
+from tests.portals.examples import EVERYWHERE, NODE_IPS, led_to
 from tests.portals.test_conntrack import drop_capabilities
 from userproxy.model import IPFamily, Portal, PortalKind, Protocol, ServicePortName
+from userproxy.portals.interface import DriverOptions
 from userproxy.portals.iptables.driver import IptablesDriver
 from userproxy.portals.iptables.other_proxies import OtherProxies
 from userproxy.portals.iptables.parser import parse_save
@@ -56,7 +57,7 @@ def synced(node: Network, tools: Tools, local_port: int, *, shared: bool, betwee
     """One sync that verifies, and another one after each text that somebody else writes."""
 
     async def scenario() -> None:
-        driver = IptablesDriver(EVERYWHERE[tools.family], tools.family, NOBODY, shared=shared)
+        driver = IptablesDriver(DriverOptions(tools.family, EVERYWHERE[tools.family], shared))
         try:
             await driver.sync([led_to(NAME, local_port, [NODE_PORT])])
             for text in between:

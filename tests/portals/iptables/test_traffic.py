@@ -22,6 +22,7 @@ from userproxy.model import (
     Target,
 )
 from userproxy.portals.claims import PortClaims
+from userproxy.portals.interface import DriverOptions
 from userproxy.portals.iptables.driver import IptablesDriver
 from userproxy.portals.iptables.variant import Tools
 
@@ -161,7 +162,8 @@ class Cluster:
         ]
 
         async def work() -> None:
-            driver = IptablesDriver(EVERYWHERE[self.family], self.family, local_traffic or BY_NETWORK[self.family])
+            driver = IptablesDriver(DriverOptions(self.family, EVERYWHERE[self.family]))
+            driver.set_local_traffic(local_traffic or BY_NETWORK[self.family])
             await driver.sync(bindings)
             await driver.close()
 

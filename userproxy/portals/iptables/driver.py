@@ -1,6 +1,7 @@
 """The ``iptables`` driver: the classic mode's rules, kept in the kernel as they should be."""
 
 import asyncio
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,44 +12,43 @@ import structlog
 
 from userproxy.errors import KernelToolError, ObjectError
 from userproxy.model import IPFamily, LocalTraffic, PortalBinding, PortalSync, ServicePortName
-from userproxy.portals.host import HostAddress
+from userproxy.portals.host import HostAddress, may_write_rules
+from userproxy.portals.interface import Cleaned, DriverOptions, PortalDriver, Traits
+from userproxy.portals.iptables.cleanup import clean_up
 from userproxy.portals.iptables.isolation import Groups, Refusals, Search, standing
 from userproxy.portals.iptables.other_proxies import OtherProxies
 from userproxy.portals.iptables.parser import local_ports
 from userproxy.portals.iptables.rules import NAT, Rule, portal_rules
 from userproxy.portals.iptables.tables import Changed, Tables
-from userproxy.portals.iptables.variant import detect
+from userproxy.portals.iptables.variant import detect, installed
 from userproxy.portals.iptables.writers import ConflictError
-from userproxy.portals.lease import Ownership
+from userproxy.portals.lease import Lease
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-_NOBODY = LocalTraffic()
 
-
-class IptablesDriver:
+class IptablesDriver(PortalDriver):
     """Keeps the chains of one address family equal to the bindings of the last sync.
 
-    `bind_address` is where the listeners of that family are bound; an unspecified one may be of either family.
-    `shared` is whether a kube-proxy serves other Services here; if not, its rules are told of, and come after ours.
+    Rules of a kube-proxy are told of, and come after ours, unless it is to serve other Services here (`shared`).
     Everything that blocks runs in one thread of the driver's own, in the order of the calls.
     """
 
     name = "iptables"
+    traits = Traits(translates=True)
+    lease: Lease
 
-    def __init__(
-        self, bind_address: str, family: IPFamily, local_traffic: LocalTraffic = _NOBODY, *, shared: bool = False
-    ) -> None:
-        self._bind_address = bind_address
-        self._family = family
-        self._local_traffic = local_traffic
-        self._host = HostAddress(bind_address, family)
-        self.ownership = Ownership(family)
+    def __init__(self, options: DriverOptions) -> None:
+        self._bind_address = options.bind_address
+        self._family = options.family
+        self._local_traffic = LocalTraffic()
+        self._host = HostAddress(options.bind_address, options.family)
+        self.lease = Lease(options.family)
         """Taken by a sync that finds it free, and given back by :meth:`close`."""
-        self._shared = shared
-        self._others = None if shared else OtherProxies(family)
+        self._shared = options.shared
+        self._others = None if options.shared else OtherProxies(options.family)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="portals")
         self._tables: Tables | None = None
         self._bindings: dict[ServicePortName, PortalBinding] = {}
@@ -58,6 +58,25 @@ class IptablesDriver:
         """Whether the last sync has ended well."""
         self._rule_counts: Counter[str] = Counter()
         self._refusals = Refusals()
+
+    @staticmethod
+    def unusable(family: IPFamily) -> str | None:
+        """Why rules cannot be written here: a capability or the programs are missing."""
+        if not may_write_rules():
+            return (
+                f"writing rules takes the capability CAP_NET_ADMIN, which this process, of user {os.geteuid()}, does"
+                " not have (a container has added capabilities as user 0 only)"
+            )
+        try:
+            installed(family)
+        except KernelToolError as error:
+            return str(error)
+        return None
+
+    @staticmethod
+    def clean_up(family: IPFamily) -> Cleaned:
+        """Remove our rules and chains of both variants."""
+        return clean_up(family)
 
     @property
     def rule_counts(self) -> Counter[str]:
@@ -107,7 +126,7 @@ class IptablesDriver:
     async def close(self) -> None:
         """Ends the thread once it has finished what it does. Rules stay as they are."""
         await asyncio.to_thread(self._executor.shutdown)
-        self.ownership.release()
+        self.lease.release()
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
@@ -116,7 +135,7 @@ class IptablesDriver:
         if self._tables is None:
             tools = detect(self._family)
             log.info("Found iptables", family=self._family, variant=tools.variant, because=tools.reason)
-            self._tables = Tables(tools, shared=self._shared, check=self.ownership.check)
+            self._tables = Tables(tools, shared=self._shared, check=self.lease.check)
         return self._tables
 
     def _sync(
@@ -127,7 +146,7 @@ class IptablesDriver:
         *,
         verify: bool,
     ) -> PortalSync:
-        self.ownership.check()
+        self.lease.check()
         # Where the last sync went wrong, or some rules were refused, what stands is not what was rendered.
         follows, self._stands = self._stands and not self._refusals.reasons, False
         before = {name: self._rendered.get(name, ()) for name in (*gone, *(each.name for each in bindings))}
@@ -136,7 +155,7 @@ class IptablesDriver:
             self._replace(name, None)
         for binding in bindings:
             self._bindings[binding.name] = binding
-        self.ownership.take()
+        self.lease.take()
         # A node that is not in a cluster of this family has nothing to serve, and may have no address.
         host_ip = self._host.lookup() if self._bindings else ""
         everything = self._rendered_for != (host_ip, local_traffic)
@@ -197,7 +216,7 @@ class IptablesDriver:
 
     def _remove(self) -> list[str]:
         try:
-            self.ownership.take()
+            self.lease.take()
         except KernelToolError as error:
             return [f"nothing, because {error}"]
         return self._opened().remove()
