@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, echo, eventually, open_bench
-from tests.forwarding.udp import test_listener as test_udp
+from tests.forwarding.udp import bench as udp_bench
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding import forwarder
 from userproxy.forwarding.failures import HandlerFailures
@@ -16,7 +16,8 @@ from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.tcp import dialer, listener
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.sockets import ListeningSocket
-from userproxy.forwarding.udp import listener as udp
+from userproxy.forwarding.udp import listener as listener_of_udp
+from userproxy.forwarding.udp import plane
 from userproxy.forwarding.udp.datagrams import Outbox
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot
 from userproxy.routing.balancer import Balancer
@@ -181,11 +182,11 @@ async def test_other_connections_are_closed_with_their_endpoint_though_one_fails
 
 
 UDP_STAGES: dict[str, tuple[object, str]] = {
-    "reviewed": (udp.UdpListener, "_review"),
-    "given a flow": (udp, "UdpFlow"),
+    "reviewed": (listener_of_udp.UdpListener, "_review"),
+    "given a flow": (listener_of_udp, "UdpFlow"),
     "given an endpoint": (Balancer, "pick"),
-    "dialled": (udp, "start_flow"),
-    "watched": (udp.DatagramPoller, "add_level_triggered"),
+    "dialled": (plane, "connect_to"),
+    "watched": (Poller, "add"),
 }
 
 
@@ -194,7 +195,7 @@ async def test_a_datagram_that_cannot_be_handled_is_dropped_and_costs_nobody_els
     stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner, name = UDP_STAGES[stage]
-    async with test_udp.open_bench() as bench:
+    async with udp_bench.open_bench() as bench:
         backend = bench.backend()
         bench.route(backend)
         left = bench.plane.budget.free
@@ -207,11 +208,11 @@ async def test_a_datagram_that_cannot_be_handled_is_dropped_and_costs_nobody_els
         assert (bench.plane.active, bench.plane.budget.free) == (0, left)
         client = bench.client()
         client.send(b"x")
-        assert await test_udp.received(backend) == b"x"
+        assert await udp_bench.received(backend) == b"x"
 
 
 async def test_the_other_datagrams_of_a_batch_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with test_udp.open_bench() as bench:
+    async with udp_bench.open_bench() as bench:
         backend = bench.backend()
         bench.route(backend)
         clients = [bench.client() for _ in range(5)]
@@ -220,36 +221,36 @@ async def test_the_other_datagrams_of_a_batch_arrive(monkeypatch: pytest.MonkeyP
         for number, client in enumerate(clients):
             client.send(b"%d" % number)
         with capture_logs():
-            arrived = {await test_udp.received(backend) for _ in range(4)}
+            arrived = {await udp_bench.received(backend) for _ in range(4)}
         assert arrived == {b"0", b"2", b"3", b"4"}
 
 
 async def test_a_flow_that_fails_ends_and_its_client_gets_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with test_udp.open_bench() as bench:
+    async with udp_bench.open_bench() as bench:
         backend, client = bench.backend(), bench.client()
         bench.route(backend)
         client.send(b"1")
-        _, flow = await test_udp.received_from(backend)
+        _, flow = await udp_bench.received_from(backend)
         with monkeypatch.context() as patch, capture_logs():
             patch.setattr(Outbox, "collect_one", fail)
             backend.sendto(b"an answer", flow)
             await eventually(lambda: bench.plane.active == 0)
         client.send(b"2")
-        datagram, again = await test_udp.received_from(backend)
+        datagram, again = await udp_bench.received_from(backend)
         backend.sendto(datagram, again)
-        assert await test_udp.received(client) == b"2"
+        assert await udp_bench.received(client) == b"2"
 
 
 async def test_a_udp_listener_whose_receiving_fails_goes_on_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(udp, "_RETRY_SECONDS", 0.02)
-    async with test_udp.open_bench() as bench:
+    monkeypatch.setattr(listener_of_udp, "_RETRY_SECONDS", 0.02)
+    async with udp_bench.open_bench() as bench:
         backend = bench.backend()
         bench.route(backend)
         with monkeypatch.context() as patch, capture_logs():
-            patch.setattr(udp, "receive_batch", fail)
+            patch.setattr(listener_of_udp, "receive_batch", fail)
             bench.client().send(b"x")
             await eventually(lambda: bench.plane.poller.failures.count >= 3)
-        assert await test_udp.received(backend) == b"x"
+        assert await udp_bench.received(backend) == b"x"
 
 
 async def test_a_listener_that_cannot_be_watched_is_not_opened(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

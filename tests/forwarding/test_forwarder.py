@@ -21,7 +21,7 @@ from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.listener_ports import NODE_PORTS, ListenerPorts
 from userproxy.forwarding.ports import PortRange
 from userproxy.forwarding.tcp.relay import Relay
-from userproxy.forwarding.udp.listener import UdpStatistics
+from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import (
     Endpoint,
     IPFamily,

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.forwarding.conftest import eventually
-from userproxy.forwarding.poller import ANOTHER_TURN, READABLE, Poller
+from userproxy.forwarding.poller import ANOTHER_TURN, READABLE, STREAM, Poller
 
 
 class Owner:
@@ -54,7 +54,7 @@ async def test_the_present_state_is_the_first_event(poller: Poller, owner: Owner
     (near, far), *_ = pairs
     far.send(b"x")
     seen: list[int] = []
-    poller.add(near.fileno(), seen.append, owner)
+    poller.add(near.fileno(), STREAM, seen.append, owner)
     await eventually(lambda: bool(seen))
     assert seen[0] & READABLE
 
@@ -71,10 +71,10 @@ async def test_an_event_for_a_closed_socket_never_reaches_the_next_owner_of_its_
         if events & READABLE and not reused:
             poller.close(second)
             reused.append(fcntl.fcntl(silent.fileno(), fcntl.F_DUPFD, number))  # `number` itself if it is free
-            poller.add(reused[0], seen.append, owner)
+            poller.add(reused[0], STREAM, seen.append, owner)
 
-    poller.add(first.fileno(), close_second_and_open_another, owner)
-    poller.add(second.fileno(), lambda _events: None, owner)
+    poller.add(first.fileno(), STREAM, close_second_and_open_another, owner)
+    poller.add(second.fileno(), STREAM, lambda _events: None, owner)
     wake_first.send(b"x")
     wake_second.send(b"x")  # in one batch with the first one, and after it
     await eventually(lambda: bool(seen))
@@ -90,8 +90,8 @@ async def test_a_handler_that_fails_costs_its_owner_alone(poller: Poller, owner:
     def fail(_events: int) -> None:
         raise RuntimeError("a bug")
 
-    poller.add(bad.fileno(), fail, owner)
-    poller.add(good.fileno(), seen.append, Owner())
+    poller.add(bad.fileno(), STREAM, fail, owner)
+    poller.add(good.fileno(), STREAM, seen.append, Owner())
     with capture_logs() as logs:
         await eventually(lambda: bool(seen) and owner.aborted)
     assert [entry["event"] for entry in logs if entry["log_level"] == "error"]
@@ -120,7 +120,7 @@ async def test_events_come_between_turns(poller: Poller, owner: Owner, pairs: Pa
         turns.append(1)
 
     handlers = [partial(take_a_millisecond) for _ in range(20)]
-    poller.add(near.fileno(), lambda events: seen.append(len(turns)) if events & READABLE else None, owner)
+    poller.add(near.fileno(), STREAM, lambda events: seen.append(len(turns)) if events & READABLE else None, owner)
     for handler in handlers:
         poller.again(handler, owner)
     await eventually(lambda: len(turns) == len(handlers))
@@ -164,7 +164,7 @@ async def test_a_failing_turn_costs_its_owner_alone(poller: Poller, owner: Owner
 
 async def test_a_closed_socket_is_forgotten(poller: Poller, owner: Owner, pairs: Pairs) -> None:
     (near, far), *_ = pairs
-    poller.add(near.fileno(), lambda _events: None, owner)
+    poller.add(near.fileno(), STREAM, lambda _events: None, owner)
     assert len(poller) == 1
     poller.close(near)
     assert len(poller) == 0

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, echo, eventually, open_bench
-from tests.forwarding.udp.test_listener import received
+from tests.forwarding.udp.bench import received
 from userproxy.forwarding.descriptors import RESERVE, DescriptorBudget, open_descriptors
 from userproxy.forwarding.shares import Shares
 from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot

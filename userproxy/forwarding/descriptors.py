@@ -9,6 +9,8 @@ from functools import partial
 
 import structlog
 
+from userproxy.forwarding.log_limit import LogLimit
+
 log = structlog.get_logger()
 
 PER_CONNECTION = 2
@@ -29,9 +31,6 @@ _RETRY_SECONDS = 0.1
 
 _LOOK_FIRST, _LOOK_AT_LEAST = 0.1, 0.4
 """Seconds between two looks at what others in the process have closed, while somebody waits; doubled each time."""
-
-_QUIET_SECONDS = 60.0
-"""A shortage within this time of the last one is the same shortage and logged once."""
 
 _OURS = "/proc/self/fd"
 
@@ -97,7 +96,7 @@ class DescriptorBudget:
         self._retry: asyncio.Handle | None = None
         self._look: asyncio.Handle | None = None
         self._look_after = _LOOK_FIRST
-        self._last_shortage = float("-inf")
+        self._shortage = LogLimit()
         self._counting: asyncio.Future[int] | None = None
         self._counted(open_descriptors(), 0)
 
@@ -164,14 +163,12 @@ class DescriptorBudget:
         Who waits for the budget is called in turn while a connection's descriptors are left: so every listener gets its
         share of a shortage. And now and then in any case, so it has to ask again.
         """
-        now = self._loop.time()
-        if now - self._last_shortage > _QUIET_SECONDS:
+        if self._shortage.begins(self._loop.time()):
             log.warning(
                 "Out of descriptors: new connections wait in the kernel's queue until others end",
                 limit=self._limit,
                 held_by_connections=self._mine,
             )
-        self._last_shortage = now
         if not refused_by_kernel:
             self._waiting[resume] = None
             if self._look is None:

@@ -27,15 +27,10 @@ from userproxy.forwarding.tcp.pipes import PipePool
 from userproxy.forwarding.tcp.relay import Relay, RelayContext
 from userproxy.forwarding.tcp.sockets import ListeningSocket, is_taken, reset_on_close
 from userproxy.forwarding.tcp.source_ports import SourcePorts
-from userproxy.forwarding.udp.datagrams import DatagramSocket
-from userproxy.forwarding.udp.listener import (
-    PENDING_SECONDS,
-    UdpListener,
-    UdpOptions,
-    UdpPlane,
-    UdpStatistics,
-    flow_limits,
-)
+from userproxy.forwarding.udp.listener import PENDING_SECONDS, UdpListener
+from userproxy.forwarding.udp.plane import UdpOptions, UdpPlane, flow_limits
+from userproxy.forwarding.udp.sockets import DatagramSocket
+from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 from userproxy.routing.affinity import AffinityTable, Leftovers
 from userproxy.routing.balancer import Balancer
@@ -333,7 +328,7 @@ class Forwarder:
 
     def _listen_udp(self, service: _Service, preferred_port: int | None, _verdict: Verdict) -> ProtocolListener:
         service.statistics = statistics = UdpStatistics()
-        sock = self._bind(DatagramSocket, service.name.family, preferred_port)
+        sock = self._bind(DatagramSocket.open, service.name.family, preferred_port)
         return UdpListener(self._udp, service.name, sock, service.balancer, statistics)
 
     def _bind(self, bind: Callable[[str, int], Bound], family: IPFamily, preferred_port: int | None) -> Bound:

@@ -19,7 +19,17 @@ ANOTHER_TURN = select.EPOLLIN | select.EPOLLRDHUP
 UNFINISHED = HANGUP | select.EPOLLPRI
 """After a short read there may be more: the end, or what follows urgent data, where recv(2) stops (tcp(7))."""
 
-_EVERYTHING = select.EPOLLIN | select.EPOLLPRI | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+STREAM = select.EPOLLIN | select.EPOLLPRI | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+"""What to watch a TCP socket for: everything, edge-triggered. Its handler goes on until the kernel says EAGAIN."""
+
+DATAGRAMS = select.EPOLLIN | select.EPOLLET
+"""What to watch a UDP socket for whose handler takes all there is. Not for whether it is writable: the kernel would say
+so once for every datagram that has left."""
+
+WHILE_DATAGRAMS = select.EPOLLIN
+"""What to watch a UDP socket for whose handler may leave datagrams: it is called again as long as there are any. To be
+told once more costs less than a read that finds nothing."""
+
 _BATCH = 512
 _BATCHES_PER_TURN = 4
 """While one batch is dealt with the next arrives; asking again at once saves a turn of the loop, 4 % of a request."""
@@ -38,7 +48,7 @@ class Owner(Protocol):
 
 
 class Poller:
-    """Calls a handler with the events of its socket, edge-triggered.
+    """Calls a handler with the events of its socket.
 
     Why not one loop reader per socket: a reader costs the loop an own handle and two calls into
     epoll_ctl whenever it is armed or disarmed. Here a socket is registered once for everything, and
@@ -47,8 +57,10 @@ class Poller:
     another turn with :meth:`again`.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, after_handlers: Callable[[], None] | None = None) -> None:
+        """`after_handlers` is called when the handlers of a batch of events, or of some turns, have returned."""
         self._loop = loop
+        self._after_handlers = after_handlers
         self._epoll = select.epoll()
         self._handlers: dict[int, tuple[Handler, Owner]] = {}
         self._closing: list[SocketType] = []
@@ -61,12 +73,12 @@ class Poller:
     def __len__(self) -> int:
         return len(self._handlers)
 
-    def add(self, descriptor: int, handler: Handler, owner: Owner) -> None:
-        """Watch a socket; its present state is reported at once, as a first event.
+    def add(self, descriptor: int, events: int, handler: Handler, owner: Owner) -> None:
+        """Watch a socket for STREAM, DATAGRAMS or WHILE_DATAGRAMS; its present state is reported as a first event.
 
         Raises OSError where the kernel can watch no more (epoll_ctl(2), ENOSPC and ENOMEM).
         """
-        self._epoll.register(descriptor, _EVERYTHING)
+        self._epoll.register(descriptor, events)
         self._handlers[descriptor] = (handler, owner)
 
     def replace(self, descriptor: int, handler: Handler, owner: Owner) -> None:
@@ -86,6 +98,16 @@ class Poller:
             self._loop.call_soon(self.close_now)  # for those that are closed outside of a batch
         self._closing.append(sock)
 
+    def close_at_once(self, sock: SocketType) -> None:
+        """Stop watching a socket and close it, so that the next one may have its descriptor.
+
+        Only where it does no harm that an event still to come for it reaches the descriptor's new owner: the handler of
+        a UDP socket finds nothing to read then.
+        """
+        if self._handlers.pop(sock.fileno(), None) is not None:
+            self._epoll.unregister(sock.fileno())
+        sock.close()
+
     def close_now(self) -> None:
         """Close what waits to be closed. Not for handlers: see :meth:`close`."""
         closing, self._closing = self._closing, []
@@ -98,7 +120,9 @@ class Poller:
         Turns are for what may take long. Between some of them events are looked at, so that what is short goes first.
         """
         self._again[handler] = owner
-        self._run_again_soon()
+        if not self._turns_are_due:
+            self._turns_are_due = True
+            self._loop.call_soon(self._run_again)
 
     def failed(self, owner: Owner, error: Exception) -> None:
         """Count a handler's failure, and have `owner` end what it was about: nobody else is to notice."""
@@ -116,28 +140,22 @@ class Poller:
         self._epoll.close()
 
     def _drain(self) -> None:
+        handlers = self._handlers
         for _ in range(_BATCHES_PER_TURN):
             batch = self._epoll.poll(0, _BATCH)
             if not batch:
                 return
-            self._handle(batch)
-
-    def _handle(self, batch: list[tuple[int, int]]) -> None:
-        handlers = self._handlers
-        for descriptor, events in batch:
-            entry = handlers.get(descriptor)
-            if entry is not None:
-                try:
-                    entry[0](events)
-                except Exception as error:  # noqa: BLE001 -- one connection's bug must not lose the others' edges
-                    self.failed(entry[1], error)
-        if self._closing:
-            self.close_now()
-
-    def _run_again_soon(self) -> None:
-        if self._again and not self._turns_are_due:
-            self._turns_are_due = True
-            self._loop.call_soon(self._run_again)
+            for descriptor, events in batch:
+                entry = handlers.get(descriptor)
+                if entry is not None:
+                    try:
+                        entry[0](events)
+                    except Exception as error:  # noqa: BLE001 -- one connection's bug must not lose the others' edges
+                        self.failed(entry[1], error)
+            if self._closing:
+                self.close_now()
+            if self._after_handlers is not None:
+                self._after_handlers()
 
     def _run_again(self) -> None:
         self._turns_are_due = False
@@ -151,4 +169,8 @@ class Poller:
                 self.failed(owner, error)
             if time.monotonic() >= end:
                 break
-        self._run_again_soon()
+        if self._again and not self._turns_are_due:
+            self._turns_are_due = True
+            self._loop.call_soon(self._run_again)
+        if self._after_handlers is not None:
+            self._after_handlers()

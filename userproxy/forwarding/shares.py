@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from userproxy.forwarding.descriptors import PER_CONNECTION, DescriptorBudget
+from userproxy.forwarding.log_limit import LogLimit
 from userproxy.model import ServicePortName
 
 log = structlog.get_logger()
@@ -50,9 +51,6 @@ _HELD_PART: Final = 4
 
 _MOST_HELD: Final = 8
 """Per listener."""
-
-_QUIET_SECONDS: Final = 60.0
-
 
 _NEVER: Final = float("inf")
 
@@ -190,7 +188,7 @@ class Shares:
         self._largest: Share | None = None
         self._peak = 0
         self._held = 0
-        self._last_told = float("-inf")
+        self._shortage = LogLimit()
         self.flows: Flows | None = None
         self.evicted = 0
         """Connections that have made room for others."""
@@ -278,12 +276,11 @@ class Shares:
         if not share.make_room(now, idle=idle):
             return False
         self.evicted += 1
-        if now - self._last_told > _QUIET_SECONDS:
+        if self._shortage.begins(now):
             log.warning(
                 "Out of descriptors: the quietest connections of whoever has most make room for others",
                 service_port=str(share.name),
                 its_connections=count,
                 most_of_them_from=top,
             )
-        self._last_told = now
         return True

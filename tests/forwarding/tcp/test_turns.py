@@ -13,7 +13,7 @@ from tests.forwarding.conftest import LOOPBACK, eventually
 from userproxy.forwarding import poller
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget
-from userproxy.forwarding.poller import WRITABLE, Poller
+from userproxy.forwarding.poller import STREAM, WRITABLE, Poller
 from userproxy.forwarding.tcp.direction import BUFFER_BYTES
 from userproxy.forwarding.tcp.pipes import PIPE_BYTES, PipePool
 from userproxy.forwarding.tcp.relay import Relay, RelayContext
@@ -31,7 +31,7 @@ class Wire:
         self.client, near = _connection(stack)
         far, self.backend = _connection(stack)
         self._context = context
-        context.poller.add(far.fileno(), lambda _events: None, self)
+        context.poller.add(far.fileno(), STREAM, lambda _events: None, self)
         self.relay = Relay(context, near, far, None, lambda _relay: None)
 
     def start(self) -> None:
@@ -167,7 +167,7 @@ async def test_a_message_goes_before_the_stream_whose_event_came_first(context: 
         if small.relay.bytes_up:
             before.append(bulk.relay.bytes_up - MUCH)
 
-    context.poller.add(small.backend.fileno(), on_message, small)
+    context.poller.add(small.backend.fileno(), STREAM, on_message, small)
     await asyncio.sleep(0)
     bulk.client.send(bytes(2 * BUFFER_BYTES))
     small.client.send(b"hello")
@@ -186,7 +186,7 @@ async def test_a_stream_that_slackens_is_served_at_once_again(context: RelayCont
         await eventually(lambda goal=before + size: once_bulk.relay.bytes_up == goal)  # type: ignore[misc]
     before_it: list[int] = []
     context.poller.add(
-        small.backend.fileno(), lambda _events: before_it.append(once_bulk.relay.bytes_up - MUCH - 20), small
+        small.backend.fileno(), STREAM, lambda _events: before_it.append(once_bulk.relay.bytes_up - MUCH - 20), small
     )
     await eventually(lambda: bool(before_it))
     before_it.clear()

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userproxy.forwarding.udp.flows import Flow, FlowQuota, FlowTable, IdleLimits, idle_limits
+from userproxy.forwarding.udp.flows import Flow, FlowQuota, FlowTable
+from userproxy.forwarding.udp.idle import IdleLimits, idle_limits
 
 LIMITS = IdleLimits(brief=16.0, stream=64.0)
 GRAIN = LIMITS.grain

@@ -12,8 +12,10 @@ from structlog.testing import capture_logs
 
 from tests.forwarding.clocked import ClockedLoop
 from userproxy.forwarding.descriptors import DescriptorBudget, open_descriptors
-from userproxy.forwarding.udp.datagrams import DatagramSocket
-from userproxy.forwarding.udp.listener import UdpListener, UdpOptions, UdpPlane, UdpStatistics
+from userproxy.forwarding.udp.listener import UdpListener
+from userproxy.forwarding.udp.plane import UdpOptions, UdpPlane
+from userproxy.forwarding.udp.sockets import DatagramSocket
+from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 from userproxy.routing.balancer import Balancer
 
@@ -48,7 +50,9 @@ class Histories(RuleBasedStateMachine):
             assert self.budget.take_for_port()
             name = ListenerName(ServicePortName("default", f"service-{number}", "", Protocol.UDP))
             self.listeners.append(
-                UdpListener(self.plane, name, DatagramSocket("0.0.0.0", 0), Balancer(Random(number)), UdpStatistics())
+                UdpListener(
+                    self.plane, name, DatagramSocket.open("0.0.0.0", 0), Balancer(Random(number)), UdpStatistics()
+                )
             )
         self.clients = [udp_socket() for _ in range(CLIENTS)]
         self.backends: list[socket.socket | None] = [udp_socket() for _ in range(BACKENDS)]
@@ -207,8 +211,8 @@ class Histories(RuleBasedStateMachine):
             deadline = listener.flows.next_deadline
             if deadline is not None:
                 grain = listener.flows.limits.grain
-                assert listener._timer is not None
-                assert listener._timer.when() <= deadline + grain
+                assert listener._idle_timer._timer is not None
+                assert listener._idle_timer._timer.when() <= deadline + grain
                 assert deadline + grain >= self.loop.now
             assert set(listener.flows) == set(listener.flows.by_client.values())
 

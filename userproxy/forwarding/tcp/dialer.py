@@ -11,8 +11,9 @@ import structlog
 
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget, is_shortage
+from userproxy.forwarding.log_limit import LogLimit
 from userproxy.forwarding.own_addresses import OwnAddresses
-from userproxy.forwarding.poller import HANGUP, Poller
+from userproxy.forwarding.poller import HANGUP, STREAM, Poller
 from userproxy.forwarding.tcp.sockets import has_source_address, reset_on_close, start_dial
 from userproxy.forwarding.tcp.source_ports import SourcePorts, local_ports
 from userproxy.model import Endpoint, ListenerName
@@ -27,9 +28,6 @@ _UNDER_WAY: Final = frozenset({0, errno.EINPROGRESS})
 
 _PORTS_TRIED: Final = 4
 """Ports in TIME_WAIT that a dial tries before it leaves the choice to connect(2); mostly the first one serves."""
-
-_QUIET_SECONDS: Final = 60.0
-"""A shortage of ports within this time of the last one is the same shortage and logged once."""
 
 
 class Dialer:
@@ -51,7 +49,7 @@ class Dialer:
         self.budget = budget
         self._own = own
         self._ports = ports
-        self._last_shortage = float("-inf")
+        self._shortage = LogLimit()
         self.limits = tuple(DeadlineQueue[Dial](loop, seconds, Dial.time_out, poller.failed) for seconds in TIME_LIMITS)
 
     def connect(self, endpoint: Endpoint) -> tuple[SocketType | None, int]:
@@ -77,9 +75,8 @@ class Dialer:
         return error == errno.EADDRNOTAVAIL and has_source_address(endpoint)
 
     def note_shortage(self, endpoint: Endpoint, name: ListenerName) -> None:
-        """Log that there is no local port left towards `endpoint`. Once for all that come within a minute."""
-        now = self.loop.time()
-        if now - self._last_shortage > _QUIET_SECONDS:
+        """Log that there is no local port left towards `endpoint`: once a shortage, whatever its endpoints."""
+        if self._shortage.begins(self.loop.time()):
             log.warning(
                 "Out of local ports towards an endpoint: clients go to others, and are reset where there are none;"
                 " widen net.ipv4.ip_local_port_range, or set net.ipv4.tcp_tw_reuse to 1",
@@ -87,7 +84,6 @@ class Dialer:
                 endpoint=str(endpoint),
                 ip_local_port_range="{}-{}".format(*local_ports()),
             )
-        self._last_shortage = now
 
     def _reuse_port(self, endpoint: Endpoint) -> SocketType | None:
         """A socket that connects to `endpoint` from a port in TIME_WAIT, if one of the first few allows it."""
@@ -187,7 +183,7 @@ class Dial:
             if backend is not None and error in _UNDER_WAY:
                 # Also a connection that is there already: its first event says that it is writable.
                 dialer.limits[self._attempt].add(self)
-                dialer.poller.add(backend.fileno(), self._on_event, self)
+                dialer.poller.add(backend.fileno(), STREAM, self._on_event, self)
                 return
             if dialer.is_out_of_ports(endpoint, error):
                 dialer.note_shortage(endpoint, self.name)

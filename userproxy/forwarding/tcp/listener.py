@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from userproxy.forwarding.descriptors import PER_CONNECTION, DescriptorBudget, is_shortage
-from userproxy.forwarding.poller import Poller
+from userproxy.forwarding.poller import STREAM, Poller
 from userproxy.forwarding.shares import Shares
 from userproxy.forwarding.tcp.sockets import ListeningSocket, has_connection, is_direct, reset_on_close
 from userproxy.model import ListenerName, Snapshot, Verdict
@@ -80,7 +80,7 @@ class Listener:
         self._closed = False
         self.name = name
         self.port = sock.port
-        poller.add(sock.fileno(), self._on_event, self)
+        poller.add(sock.fileno(), STREAM, self._on_event, self)
 
     def follow(self, snapshot: Snapshot) -> None:
         """Treat new clients by the snapshot's verdict. The port stays the same, and so do established connections."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from socket import SocketType
 
 from userproxy.forwarding.deadlines import DeadlineQueue
-from userproxy.forwarding.poller import ANOTHER_TURN, FAILED, HANGUP, READABLE, WRITABLE, Poller
+from userproxy.forwarding.poller import ANOTHER_TURN, FAILED, HANGUP, READABLE, STREAM, WRITABLE, Poller
 from userproxy.forwarding.tcp.direction import NOT_READ, Direction, DirectionContext
 from userproxy.forwarding.tcp.pipes import PipePool
 from userproxy.forwarding.tcp.sockets import quiet_seconds, reset_on_close
@@ -85,7 +85,7 @@ class Relay:
         """Begin. The backend's socket is watched already: `events` are those that said it is connected."""
         poller = self._context.poller
         poller.replace(self._backend.fileno(), self._downward.on_events, self)
-        poller.add(self._client.fileno(), self._upward.on_events, self)
+        poller.add(self._client.fileno(), STREAM, self._upward.on_events, self)
         self._downward.on_events(events)
 
     def abort(self) -> None:

@@ -1,4 +1,4 @@
-"""Datagrams in batches: the socket that clients write to, and recvmmsg(2) and sendmmsg(2) on prepared buffers.
+"""Datagrams in batches: recvmmsg(2) and sendmmsg(2) on prepared buffers.
 
 Python's recvmsg() and sendmsg() build and take apart addresses and ancillary data for every datagram, and a socket
 that is read until it is empty ends in an exception each time. Here the kernel reads and writes structures that are
@@ -9,34 +9,17 @@ recognised by bytes that are compared and never parsed.
 import ctypes
 import ipaddress
 import mmap
-import os
 import socket
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from socket import SocketType
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from userproxy.addresses import family_of, host_and_port, is_ipv6, socket_family
-from userproxy.errors import PortUnavailableError
-from userproxy.model import Endpoint, IPFamily
+from userproxy.model import IPFamily
 
 IP_PKTINFO: Final = 8
 """linux/in.h; Python's socket module has it from 3.14 on."""
 
-IPV6_RECVPKTINFO: Final = 49
-"""linux/in6.h."""
-
 IPV6_PKTINFO: Final = 50
 """linux/in6.h."""
-
-SO_MEMINFO: Final = 55
-"""asm-generic/socket.h; its ninth number is the count of datagrams that this socket has dropped, as `ss -m` shows."""
-
-_SO_BINDTOIFINDEX: Final = 62
-"""asm-generic/socket.h, since Linux 5.0."""
-
-_NO_INTERFACE: Final = 2**31 - 1
 
 LARGEST: Final = 65_535
 """No datagram is longer: 65,507 bytes over IPv4, 65,527 over IPv6."""
@@ -52,11 +35,6 @@ COLLECTED: Final = 8
 
 _LAST: Final = OUTBOX - COLLECTED
 
-_BUFFER_BYTES: Final = 1 << 20
-"""Asked of SO_RCVBUF and SO_SNDBUF of a listener, whose clients share them; the kernel cuts it to
-net.core.rmem_max and wmem_max. Go and nginx leave it at 208 KiB, which is 256 small datagrams."""
-
-_MEMINFO_DROPS: Final = 8
 _SLOT: Final = 65_536
 
 
@@ -99,109 +77,6 @@ receive_batch = _libc.recvmmsg
 
 last_error = ctypes.get_errno
 """errno of the last call of this module that returned -1."""
-
-
-class DatagramSocket(SocketType):
-    """A UDP socket that listens, told of every datagram to which of the node's addresses it was sent."""
-
-    __slots__ = ("_holder", "family_name", "host")
-
-    def __init__(self, host: str, port: int) -> None:
-        """Bind `host:port`, of either family, non-blocking; port 0 lets the kernel pick.
-
-        Raises PortUnavailableError where the port is taken or may not be bound.
-        """
-        self._holder: SocketType | None = None
-        self.family_name = family_of(host)
-        try:
-            super().__init__(socket_family(host), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-            _set_options(self)
-            self.bind((host, port))
-        except OSError as error:
-            self.close()
-            raise PortUnavailableError(f"cannot listen on UDP {host_and_port(host, port)}: {error.strerror}") from error
-        self.host = host
-
-    @property
-    def port(self) -> int:
-        port: int = self.getsockname()[1]
-        return port
-
-    def refuse(self) -> None:
-        """Have the kernel answer with ICMP port unreachable: whoever writes here now finds no socket.
-
-        A connected UDP socket takes datagrams of its peer only; the peer is this very socket, which nobody else can
-        be. What has already come stays readable. But it has one address now, and others of the node would be free for
-        any program, so another socket holds the port: one more descriptor. Raises OSError.
-        """
-        if self._holder is None:
-            self._holder = self._hold()
-        host = self.host
-        if ipaddress.ip_address(host).is_unspecified:
-            host = "::1" if is_ipv6(host) else "127.0.0.1"
-        self.connect((host, self.port))
-
-    def admit(self) -> None:
-        """Take datagrams of everybody again, with what is another socket to the kernel: it must be watched anew.
-
-        Disconnecting would not do, because over IPv6 the kernel keeps the peer's address (Linux 6.x, udp_disconnect).
-        Raises OSError, and then refuses on.
-        """
-        with closing(SocketType(self.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)) as fresh:
-            _set_options(fresh)
-            with _sharing(self, fresh, *([self._holder] if self._holder is not None else [])):
-                fresh.bind((self.host, self.port))
-                os.dup2(fresh.fileno(), self.fileno(), inheritable=False)
-                self._let_go()  # while it shares the port: a program that is just being started may have a copy
-
-    def close(self) -> None:
-        self._let_go()
-        super().close()
-
-    def _hold(self) -> SocketType | None:
-        """A socket that keeps others from the port and that nothing reaches; None if the kernel cannot do that."""
-        try:
-            holder = SocketType(self.family, socket.SOCK_DGRAM)
-        except OSError:
-            return None
-        try:
-            if self.family == socket.AF_INET6:
-                holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            holder.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
-            with _sharing(self, holder):
-                holder.bind((self.host, self.port))
-        except OSError:
-            holder.close()
-            return None
-        return holder
-
-    def _let_go(self) -> None:
-        holder, self._holder = self._holder, None
-        if holder is not None:
-            holder.close()
-
-
-@contextmanager
-def _sharing(*sockets: SocketType) -> Iterator[None]:
-    """SO_REUSEADDR lets UDP sockets have one port, but only while all of them ask for it. Some may be closed here."""
-    for each in sockets:
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        yield
-    finally:
-        for each in sockets:
-            if each.fileno() >= 0:
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-
-
-def _set_options(sock: SocketType) -> None:
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
-    else:
-        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
 
 
 class _Layout:
@@ -391,26 +266,3 @@ class Sender(Protocol):
 
     def sent(self, count: int, size: int, refused: int) -> None:
         """Datagrams and bytes that went to clients, and datagrams that the kernel did not take."""
-
-
-def start_flow(endpoint: Endpoint) -> SocketType:
-    """A non-blocking socket that exchanges datagrams with `endpoint` alone. Raises OSError."""
-    sock = SocketType(socket_family(endpoint.ip), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    try:
-        sock.connect((endpoint.ip, endpoint.port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def dropped(sock: SocketType) -> int:
-    """Datagrams that the kernel has dropped at this socket for want of buffer, or because they were damaged.
-
-    0 where the kernel cannot tell: Linux can from 4.12 on, others that play Linux need not.
-    """
-    try:
-        numbers = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * (_MEMINFO_DROPS + 1))
-    except OSError:
-        return 0
-    return int.from_bytes(numbers[4 * _MEMINFO_DROPS :], sys.byteorder)

@@ -1,48 +1,14 @@
 """The flows of a UDP listener by client and by age, and how many of them all listeners may have together.
 
-UDP has no end that a proxy could see, so a flow ends when it has been quiet for long enough, or when it has been quiet
-for longest and another client needs its place. Time is an argument here; there is no socket and no timer.
+Time is an argument here; there is no socket and no timer.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import chain
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from msgspec import Struct
-
-BRIEF_SECONDS: Final = 30.0
-"""How long a flow may be quiet that has not lasted: nf_conntrack_udp_timeout, which NAT in front of us has, too.
-
-kube-proxy's 250 ms lose answers: a resolver asks again only after 5 s, and a recursive one may answer that late.
-"""
-
-STREAM_SECONDS: Final = 120.0
-"""How long a flow may be quiet that went both ways and lasted: nf_conntrack_udp_timeout_stream."""
-
-STREAM_AFTER: Final = 2.0
-"""A client that writes again so long after its flow began, and has been answered, has a stream: nf_conntrack's rule,
-which keeps a resolver's thousands of single questions from staying for two minutes."""
-
-_GRAINS: Final = 16
-_LONGEST_GRAIN: Final = 1.0
-
-
-class IdleLimits(Struct, frozen=True):
-    """Seconds that a flow may be quiet in both directions: one that was brief so far, and a stream."""
-
-    brief: float = BRIEF_SECONDS
-    stream: float = STREAM_SECONDS
-
-    @property
-    def grain(self) -> float:
-        """How exactly a flow's last datagram is known: noting it less often spares every datagram the work."""
-        return min(self.brief / _GRAINS, self.stream / _GRAINS, _LONGEST_GRAIN)
-
-
-def idle_limits(configured: float | None) -> IdleLimits:
-    """The limits for a configured ``--udp-timeout``, which holds for every flow; the defaults if there is none."""
-    return IdleLimits() if configured is None else IdleLimits(configured, configured)
+from userproxy.forwarding.udp.idle import IdleLimits
 
 
 class Flow:

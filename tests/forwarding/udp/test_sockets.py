@@ -1,0 +1,100 @@
+"""A port that takes datagrams, refuses them, and is nobody else's meanwhile."""
+
+import os
+import socket
+from contextlib import closing
+
+import pytest
+
+from tests.forwarding.udp.bench import received_batch
+from tests.forwarding.udp.conftest import Ends
+from userproxy.addresses import IPFamily
+from userproxy.errors import PortUnavailableError
+from userproxy.forwarding.udp.datagrams import Inbox
+from userproxy.forwarding.udp.sockets import DatagramSocket, dropped
+
+
+def test_refusing_makes_the_kernel_answer_and_admitting_ends_it(ends: Ends) -> None:
+    family, listener, client = ends
+    inbox = Inbox(family)
+    port = listener.port
+    for _ in range(2):
+        listener.refuse()
+        client.send(b"refused")
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(100)
+        listener.admit()
+        assert listener.port == port
+        client.send(b"served")
+        assert received_batch(listener, inbox) == [b"served"]
+        assert inbox.memory[inbox.clients[0]]
+
+
+def test_copies_that_a_program_being_started_has_are_in_nobodys_way(ends: Ends) -> None:
+    _, listener, _ = ends
+    copies: list[int] = []
+    try:
+        for _ in range(3):
+            listener.refuse()
+            held = listener._holder  # between fork(2) and execve(2) there is a copy of everything
+            assert held is not None
+            copies += [os.dup(held.fileno()), os.dup(listener.fileno())]
+            listener.admit()
+    finally:
+        for copy in copies:
+            os.close(copy)
+
+
+@pytest.mark.parametrize("reuse", [0, 1])
+def test_a_port_that_refuses_is_nobody_elses(ends: Ends, reuse: int) -> None:
+    _, listener, client = ends
+    port = listener.port
+    listener.refuse()
+    with socket.socket(client.family, socket.SOCK_DGRAM) as thief:
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+        for address in (listener.host, "::1" if listener.host == "::" else "127.0.0.2"):
+            with pytest.raises(OSError, match="in use"):
+                thief.bind((address, port))
+        listener.admit()
+        with pytest.raises(OSError, match="in use"):
+            thief.bind((listener.host, port))
+        listener.refuse()
+        listener.close()
+        thief.bind((listener.host, port))
+
+
+def test_a_taken_port_cannot_be_had(ends: Ends) -> None:
+    _, listener, _ = ends
+    with pytest.raises(
+        PortUnavailableError, match=rf"^cannot listen on UDP \S+:{listener.port}: Address already in use"
+    ):
+        DatagramSocket.open(listener.host, listener.port)
+
+
+def test_a_port_of_the_kernels_choice_is_shared_with_nobody(ends: Ends) -> None:
+    _, listener, client = ends
+    with socket.socket(client.family, socket.SOCK_DGRAM) as thief:
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="in use"):
+            thief.bind((listener.host, listener.port))
+
+
+def test_both_families_can_have_one_port() -> None:
+    with closing(DatagramSocket.open("0.0.0.0", 0)) as four, closing(DatagramSocket.open("::", four.port)) as six:
+        assert four.port == six.port
+
+
+def test_what_the_kernel_drops_is_counted() -> None:
+    with closing(DatagramSocket.open("127.0.0.1", 0)) as listener, socket.socket(type=socket.SOCK_DGRAM) as client:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        assert dropped(listener) == 0
+        for _ in range(100):
+            client.sendto(b"x" * 1000, ("127.0.0.1", listener.port))
+        inbox = Inbox(IPFamily.IPV4)
+        assert dropped(listener) == 100 - len(received_batch(listener, inbox))
+        assert dropped(listener) > 0
+
+
+def test_a_listener_has_room_for_a_thousand_waiting_datagrams_where_the_kernel_grants_it() -> None:
+    with closing(DatagramSocket.open("127.0.0.1", 0)) as listener, open("/proc/sys/net/core/rmem_max") as file:
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * min(1 << 20, int(file.read()))

@@ -1,0 +1,163 @@
+"""What all UDP listeners of a process share: one poller, room for datagrams, the limits of flows."""
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable
+from socket import SocketType
+from typing import Final, Protocol
+
+import structlog
+from msgspec import Struct
+
+from userproxy.addresses import IPFamily
+from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.log_limit import LogLimit
+from userproxy.forwarding.own_addresses import OwnAddresses
+from userproxy.forwarding.poller import Poller
+from userproxy.forwarding.udp.datagrams import Inbox, Outbox
+from userproxy.forwarding.udp.flow import UdpFlow
+from userproxy.forwarding.udp.flows import FlowQuota, FlowTable
+from userproxy.forwarding.udp.sockets import connect_to
+from userproxy.model import Endpoint, ListenerName
+
+log = structlog.get_logger()
+
+FLOW_LIMIT: Final = 16_384
+"""Each flow has a local port of its own, and net.ipv4.ip_local_port_range has 28,232: the node needs some, too."""
+
+
+class UdpOptions(Struct, frozen=True):
+    """Limits of the flows of a process and of one listener, and the configured ``--udp-timeout`` in seconds.
+
+    ``udp_timeout`` is how long any flow may be quiet in both directions. If it is None, 30 s hold, and 120 s for a
+    flow that went both ways and has lasted for 2 s.
+    """
+
+    flow_limit: int = FLOW_LIMIT
+    flow_limit_per_listener: int = FLOW_LIMIT * 4 // 5
+    udp_timeout: float | None = None
+
+
+def flow_limits(descriptor_limit: int) -> tuple[int, int]:
+    """Limits that suit a process's limit of open files: in all, and per listener.
+
+    A DNS client asks from a new port each time, so 300 queries a second are 10,000 flows; what is left of the files is
+    for connections.
+    """
+    limit = max(1, min(FLOW_LIMIT, descriptor_limit * 5 // 8))
+    return limit, max(1, limit * 4 // 5)
+
+
+class Listener(Protocol):
+    """What the plane needs of its listeners."""
+
+    name: ListenerName
+    host: str
+    port: int
+    flows: FlowTable[UdpFlow]
+
+    @property
+    def pending(self) -> int:
+        """Flows whose client has just asked and waits for the answer."""
+
+    def close(self) -> None:
+        """Stop listening, and end all flows."""
+
+
+class UdpPlane:
+    """What all UDP listeners of a process share."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, budget: DescriptorBudget, options: UdpOptions) -> None:
+        self.loop = loop
+        self.poller = Poller(loop, after_handlers=self._flush)
+        self.budget = budget
+        self.options = options
+        self.quota = FlowQuota[UdpFlow](options.flow_limit, options.flow_limit_per_listener)
+        self.listeners: set[Listener] = set()
+        self._own = OwnAddresses()
+        self._boxes: dict[IPFamily, tuple[Inbox, Outbox]] = {}
+        self._shortage = LogLimit()
+        self.evicted = 0
+        """Flows that have made room for others."""
+        self.make_room_elsewhere: Callable[[], bool] = lambda: False
+        """Has something else than a flow give its descriptors back, if flows have too few."""
+
+    @property
+    def active(self) -> int:
+        """Flows now, of all listeners."""
+        return self.quota.total
+
+    @property
+    def pending(self) -> int:
+        """Flows whose client has asked within the last two seconds and waits: what a drain should wait for."""
+        return sum(listener.pending for listener in self.listeners)
+
+    def boxes(self, family: IPFamily) -> tuple[Inbox, Outbox]:
+        """The room for datagrams that all listeners of a family share."""
+        if family not in self._boxes:
+            self._boxes[family] = Inbox(family), Outbox(family)
+        return self._boxes[family]
+
+    def add(self, listener: Listener) -> None:
+        """Take in a listener that is new."""
+        self.listeners.add(listener)
+        self._own.add(listener.name.family, listener.host, listener.port)
+
+    def discard(self, listener: Listener) -> None:
+        """Forget a listener that is closed."""
+        self.listeners.discard(listener)
+        self._own.discard(listener.name.family, listener.port)
+
+    def connect(self, endpoint: Endpoint) -> SocketType:
+        """A socket for a flow to `endpoint`. Raises OSError, also where that is a listener of ours.
+
+        A datagram would go round for ever.
+        """
+        if endpoint in self._own:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        return connect_to(endpoint)
+
+    def shut_down(self) -> None:
+        """Close all listeners and let go of everything."""
+        for listener in list(self.listeners):
+            listener.close()
+        self.poller.shut_down()
+
+    def _flush(self) -> None:
+        for _, outbox in self._boxes.values():
+            outbox.flush()
+
+    def make_room(self, listener: Listener) -> bool:
+        """Take a descriptor for another flow of `listener`, if need be that of the flow that was quiet for longest."""
+        giver, reason = self.quota.full(listener.flows), "a limit of flows"
+        if giver is None:
+            if self.budget.take(1) or (self.make_room_elsewhere() and self.budget.take(1)):
+                return True
+            giver, reason = self.quota.giver(listener.flows), "the limit of open files"
+        self.note_shortage(listener, reason)
+        return self._evict_from(giver) and self.budget.take(1)
+
+    def evict(self) -> bool:
+        """End the quietest flow of the listener that has most, for others' sake; False if there is no flow."""
+        return self._evict_from(self.quota.largest)
+
+    def _evict_from(self, table: FlowTable[UdpFlow] | None) -> bool:
+        oldest = table.oldest if table is not None else None
+        if oldest is None:
+            return False
+        oldest.listener.statistics.evicted += 1
+        self.evicted += 1
+        oldest.close()
+        return True
+
+    def note_shortage(self, listener: Listener, reason: str) -> None:
+        """Log that `listener` has no room for another flow unless one of its own or another's ends; once a shortage."""
+        if self._shortage.begins(self.loop.time()):
+            log.warning(
+                "Out of UDP flows: those that have been quiet for longest make room for new clients",
+                reason=reason,
+                service_port=str(listener.name),
+                its_flows=len(listener.flows),
+                all_flows=self.quota.total,
+            )

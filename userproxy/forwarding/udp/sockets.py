@@ -1,0 +1,151 @@
+"""The sockets of UDP: one that listens for clients, and one for each flow to an endpoint."""
+
+import ipaddress
+import os
+import socket
+import sys
+from contextlib import closing
+from socket import SocketType
+from typing import Final, Self
+
+from userproxy.addresses import IPFamily, family_of, host_and_port
+from userproxy.errors import PortUnavailableError
+from userproxy.forwarding.udp.datagrams import IP_PKTINFO
+from userproxy.model import Endpoint
+from userproxy.sockets import sharing_their_port, socket_family
+
+_IPV6_RECVPKTINFO: Final = 49
+"""linux/in6.h."""
+
+_SO_MEMINFO: Final = 55
+"""asm-generic/socket.h; its ninth number is the count of datagrams that this socket has dropped, as `ss -m` shows."""
+
+_MEMINFO_DROPS: Final = 8
+
+_SO_BINDTOIFINDEX: Final = 62
+"""asm-generic/socket.h, since Linux 5.0."""
+
+_NO_INTERFACE: Final = 2**31 - 1
+
+_BUFFER_BYTES: Final = 1 << 20
+"""Asked of SO_RCVBUF and SO_SNDBUF of a listener, whose clients share them; the kernel cuts it to
+net.core.rmem_max and wmem_max. Go and nginx leave it at 208 KiB, which is 256 small datagrams."""
+
+
+class DatagramSocket(SocketType):
+    """A UDP socket that listens, told of every datagram to which of the node's addresses it was sent."""
+
+    __slots__ = ("_holder", "family_name", "host")
+
+    def __init__(self, descriptor: int) -> None:
+        """Take over a bound socket, with the options that :meth:`open` gives it, by its descriptor."""
+        super().__init__(fileno=descriptor)
+        self.settimeout(0)
+        self._holder: SocketType | None = None
+        self.host: str = self.getsockname()[0]
+        self.family_name = family_of(self.host)
+
+    @classmethod
+    def open(cls, host: str, port: int) -> Self:
+        """One bound to `host:port`, of either family; port 0 lets the kernel pick.
+
+        Raises PortUnavailableError where the port is taken or may not be bound.
+        """
+        try:
+            with closing(SocketType(socket_family(host), socket.SOCK_DGRAM)) as sock:
+                _set_options(sock)
+                sock.bind((host, port))
+                return cls(sock.detach())
+        except OSError as error:
+            raise PortUnavailableError(f"cannot listen on UDP {host_and_port(host, port)}: {error.strerror}") from error
+
+    @property
+    def port(self) -> int:
+        port: int = self.getsockname()[1]
+        return port
+
+    def refuse(self) -> None:
+        """Have the kernel answer with ICMP port unreachable: whoever writes here now finds no socket.
+
+        A connected UDP socket takes datagrams of its peer only; the peer is this very socket, which nobody else can
+        be. What has already come stays readable. But it has one address now, and others of the node would be free for
+        any program, so another socket holds the port: one more descriptor. Raises OSError.
+        """
+        if self._holder is None:
+            self._holder = self._hold()
+        host = self.host
+        if ipaddress.ip_address(host).is_unspecified:
+            host = "::1" if self.family_name is IPFamily.IPV6 else "127.0.0.1"
+        self.connect((host, self.port))
+
+    def admit(self) -> None:
+        """Take datagrams of everybody again, with what is another socket to the kernel: it must be watched anew.
+
+        Disconnecting would not do, because over IPv6 the kernel keeps the peer's address (Linux 6.x, udp_disconnect).
+        Raises OSError, and then refuses on.
+        """
+        with closing(SocketType(self.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)) as fresh:
+            _set_options(fresh)
+            with sharing_their_port(self, fresh, *([self._holder] if self._holder is not None else [])):
+                fresh.bind((self.host, self.port))
+                os.dup2(fresh.fileno(), self.fileno(), inheritable=False)
+                self._let_go()  # while it shares the port: a program that is just being started may have a copy
+
+    def close(self) -> None:
+        self._let_go()
+        super().close()
+
+    def _hold(self) -> SocketType | None:
+        """A socket that keeps others from the port and that nothing reaches; None if the kernel cannot do that."""
+        try:
+            holder = SocketType(self.family, socket.SOCK_DGRAM)
+        except OSError:
+            return None
+        try:
+            if self.family == socket.AF_INET6:
+                holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            holder.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
+            with sharing_their_port(self, holder):
+                holder.bind((self.host, self.port))
+        except OSError:
+            holder.close()
+            return None
+        return holder
+
+    def _let_go(self) -> None:
+        holder, self._holder = self._holder, None
+        if holder is not None:
+            holder.close()
+
+
+def _set_options(sock: SocketType) -> None:
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+
+
+def connect_to(endpoint: Endpoint) -> SocketType:
+    """A non-blocking socket that exchanges datagrams with `endpoint` alone. Raises OSError."""
+    sock = SocketType(socket_family(endpoint.ip), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.connect((endpoint.ip, endpoint.port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def dropped(sock: SocketType) -> int:
+    """Datagrams that the kernel has dropped at this socket for want of buffer, or because they were damaged.
+
+    0 where the kernel cannot tell: Linux can from 4.12 on, others that play Linux need not.
+    """
+    try:
+        numbers = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4 * (_MEMINFO_DROPS + 1))
+    except OSError:
+        return 0
+    return int.from_bytes(numbers[4 * _MEMINFO_DROPS :], sys.byteorder)

@@ -1,0 +1,58 @@
+"""What a UDP listener has done so far, in figures."""
+
+from socket import SocketType
+
+from userproxy.forwarding.udp.sockets import dropped
+
+
+class UdpStatistics:
+    """What one UDP service port has done so far; ``active`` is what it is doing.
+
+    ``accepted`` counts flows opened. ``unserved`` counts datagrams of clients that no endpoint could be found for,
+    ``unsent`` those that the kernel would not send, in either direction. ``moved`` counts flows that went to another
+    endpoint, ``dial_failures`` refusals of endpoints, ``evicted`` flows that made room for others.
+    """
+
+    __slots__ = (
+        "_dropped",
+        "_socket",
+        "accepted",
+        "active",
+        "bytes_down",
+        "bytes_up",
+        "datagrams_down",
+        "datagrams_up",
+        "dial_failures",
+        "evicted",
+        "moved",
+        "unsent",
+        "unserved",
+    )
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.active = 0
+        self.unserved = 0
+        self.unsent = 0
+        self.dial_failures = 0
+        self.moved = 0
+        self.evicted = 0
+        self.datagrams_up = 0
+        self.datagrams_down = 0
+        self.bytes_up = 0
+        self.bytes_down = 0
+        self._dropped = 0
+        self._socket: SocketType | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Datagrams that the kernel dropped because a buffer was full; those from endpoints as of their flow's end."""
+        return self._dropped + (dropped(self._socket) if self._socket is not None else 0)
+
+    def watch(self, sock: SocketType | None) -> None:
+        """Count what the kernel drops at a socket from now on; None ends that and keeps the figure."""
+        self._dropped = self.dropped
+        self._socket = sock
+
+    def add_dropped(self, count: int) -> None:
+        self._dropped += count
