@@ -1,14 +1,9 @@
-"""What several parts ask of sockets alike."""
+"""A port that several sockets of ours share, and nobody else's."""
 
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from socket import SocketType
-
-
-def socket_family(ip: str) -> int:
-    """AF_INET or AF_INET6, whichever a valid address or network is of."""
-    return socket.AF_INET6 if ":" in ip else socket.AF_INET
 
 
 @contextmanager

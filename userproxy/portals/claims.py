@@ -13,6 +13,7 @@ import structlog
 from userproxy.errors import PortUnavailableError
 from userproxy.model import IPFamily, Protocol
 from userproxy.portals.sock_diag import listened_on, why_not
+from userproxy.sockets import sharing_their_port
 
 log = structlog.get_logger()
 
@@ -134,22 +135,12 @@ class PortClaims:
             if protocol is Protocol.UDP:
                 # Nobody reads: what arrives past the rules is to cost no memory. The kernel has a minimum.
                 claim.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
-            # The kernel lets sockets share a port if all of them would at the moment of the bind.
-            sharing = [claim, *siblings] if siblings else []
-            _share(sharing, on=True)
-            try:
+            with sharing_their_port(*((claim, *siblings) if siblings else ())):
                 claim.bind((ip or everywhere, port))
-            finally:
-                _share(sharing, on=False)
         except BaseException:
             claim.close()
             raise
         return claim
-
-
-def _share(sockets: list[socket.socket], *, on: bool) -> None:
-    for each in sockets:
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, on)
 
 
 def _named(ip: str, protocol: Protocol, port: int) -> str:

@@ -8,11 +8,11 @@ from contextlib import closing
 from socket import SocketType
 from typing import Final, Self
 
-from userproxy.addresses import IPFamily, family_of, host_and_port
+from userproxy.addresses import family_of, host_and_port, is_ipv6, socket_family
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.udp.datagrams import IP_PKTINFO
 from userproxy.model import Endpoint
-from userproxy.sockets import sharing_their_port, socket_family
+from userproxy.sockets import sharing_their_port
 
 _IPV6_RECVPKTINFO: Final = 49
 """linux/in6.h."""
@@ -75,7 +75,7 @@ class DatagramSocket(SocketType):
             self._holder = self._hold()
         host = self.host
         if ipaddress.ip_address(host).is_unspecified:
-            host = "::1" if self.family_name is IPFamily.IPV6 else "127.0.0.1"
+            host = "::1" if is_ipv6(host) else "127.0.0.1"
         self.connect((host, self.port))
 
     def admit(self) -> None:
