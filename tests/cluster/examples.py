@@ -1,5 +1,6 @@
 """Kubernetes objects as plain values, to be bent into every wrong shape."""
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
@@ -123,6 +124,27 @@ def a_service(name: str, cluster_ip: str = "10.96.0.1", port: int = 80) -> dict[
         "metadata": {"name": name},
         "spec": {"clusterIP": cluster_ip, "ports": [{"port": port}]},
     }
+
+
+def service(name: str, port: int = 80) -> dict[str, Any]:
+    document: dict[str, Any] = put(a_service(name, port=port), ("metadata", "namespace"), "shop")
+    return document
+
+
+def endpoint_slice(name: str, of: str, *addresses: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": name, "namespace": "shop", "labels": {"kubernetes.io/service-name": of}},
+        "addressType": "IPv4",
+        "ports": [{"name": "", "protocol": "TCP", "port": 8080}],
+        "endpoints": [{"addresses": [address]} for address in addresses],
+    }
+
+
+def event_line(change: str, document: dict[str, Any], version: int | None) -> bytes:
+    metadata = {**document.get("metadata", {}), **({"resourceVersion": str(version)} if version else {})}
+    return json.dumps({"type": change, "object": {**document, "metadata": metadata}}).encode() + b"\n"
 
 
 def as_text(*documents: object) -> str:

@@ -75,3 +75,8 @@ async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+def addresses(followed: Following, name: str) -> list[str]:
+    state = followed.state.get(ServiceName("shop", name))
+    return sorted(e.address for part in (state.slices if state else ()) for e in part.endpoints)

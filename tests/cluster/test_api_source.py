@@ -1,50 +1,16 @@
 """The source against a server that speaks real HTTP: in the end the Store holds what the server holds."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from random import Random
-from typing import Any
 
 import pytest
-import pytest_asyncio
 from structlog.testing import capture_logs
 
-from tests.cluster.examples import NODE, a_service, put, without
-from tests.cluster.following import QUICK, Following, following, until
-from tests.cluster.minimal_api import PATHS, MinimalApi, minimal_api
-from tests.lab.apiserver import FakeApiServer
-from userproxy.cluster.watch import Timing
-from userproxy.cluster.watch_stream import WatchLimits
-from userproxy.model import ServiceName
+from tests.cluster.examples import NODE, endpoint_slice, put, service, without
+from tests.cluster.following import addresses, following, until
+from tests.cluster.minimal_api import PATHS, MinimalApi
 
 SERVICES, SLICES, NODES = PATHS
-
-
-def service(name: str, port: int = 80) -> dict[str, Any]:
-    document: dict[str, Any] = put(a_service(name, port=port), ("metadata", "namespace"), "shop")
-    return document
-
-
-def endpoint_slice(name: str, of: str, *addresses: str) -> dict[str, Any]:
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {"name": name, "namespace": "shop", "labels": {"kubernetes.io/service-name": of}},
-        "addressType": "IPv4",
-        "ports": [{"name": "", "protocol": "TCP", "port": 8080}],
-        "endpoints": [{"addresses": [address]} for address in addresses],
-    }
-
-
-def addresses(followed: Following, name: str) -> list[str]:
-    state = followed.state.get(ServiceName("shop", name))
-    return sorted(e.address for part in (state.slices if state else ()) for e in part.endpoints)
-
-
-@pytest_asyncio.fixture
-async def server() -> AsyncIterator[MinimalApi]:
-    async with minimal_api() as running:
-        yield running
 
 
 async def test_what_is_there_and_what_changes(server: MinimalApi) -> None:
@@ -97,55 +63,6 @@ async def test_the_selectors_are_kube_proxys(server: MinimalApi, proxy_name: str
         assert (query.get("labelSelector"), query.get("fieldSelector")) == wanted
 
 
-async def test_a_dead_server_costs_nothing_and_the_watch_goes_on_where_it_was(server: MinimalApi) -> None:
-    server.put(service("web"))
-    async with following(server.url) as followed:
-        await until(lambda: followed.names() == ["shop/web"] and server.counts["watch", SERVICES] == 1)
-        with capture_logs() as lines:
-            await server.stop()
-            # Long enough for several tries of each of the three.
-            await asyncio.sleep(0.2)
-            assert followed.names() == ["shop/web"]
-            server.put(service("new"))
-            await server.start()
-            await until(lambda: followed.names() == ["shop/new", "shop/web"])
-        assert server.counts["list", SERVICES] == 1
-        assert followed.touched == [ServiceName("shop", "web"), ServiceName("shop", "new")]
-    warnings = [line["event"] for line in lines if line["log_level"] == "warning"]
-    assert len(warnings) == len(set(warnings)) <= 2
-    assert f"The API server {server.url} cannot be reached: " in warnings[-1]
-
-
-async def test_an_expired_watch_lists_again_and_touches_only_what_changed(server: MinimalApi) -> None:
-    server.put(service("web"))
-    server.put(service("old"))
-    async with following(server.url) as followed:
-        await until(lambda: len(followed.state) == 2 and server.counts["watch", SERVICES] == 1)
-        followed.touched.clear()
-        server.refuse(SERVICES, 503)
-        server.cut()
-        server.delete("Service", "shop", "old")
-        server.put(service("new"))
-        server.expire()
-        server.accept()
-        await until(lambda: followed.names() == ["shop/new", "shop/web"])
-        assert sorted(map(str, followed.touched)) == ["shop/new", "shop/old"]
-
-
-@pytest.mark.parametrize("status", [429, 500, 503])
-async def test_a_refused_watch_is_tried_again_without_a_list(server: MinimalApi, status: int) -> None:
-    async with following(server.url) as followed:
-        await until(lambda: followed.calls == 1 and server.counts["watch", SERVICES] == 1)
-        server.refuse(SERVICES, status)
-        server.cut()
-        tried = ("watch", "confirm")
-        await until(lambda: sum(server.counts[verb, SERVICES] for verb in tried) > 4)
-        server.put(service("web"))
-        server.accept()
-        await until(lambda: followed.names() == ["shop/web"])
-        assert server.counts["list", SERVICES] == 1
-
-
 async def test_what_is_forbidden_is_said_once_with_the_rule_that_is_missing(server: MinimalApi) -> None:
     server.refuse(SLICES, 403)
     with capture_logs() as lines:
@@ -156,31 +73,6 @@ async def test_what_is_forbidden_is_said_once_with_the_rule_that_is_missing(serv
     (warning,) = [line["event"] for line in lines if line["log_level"] == "warning"]
     assert "forbids to list endpointslices (403)" in warning
     assert 'apiGroups: ["discovery.k8s.io"], resources: ["endpointslices"], verbs: ["list", "watch"]' in warning
-
-
-async def test_a_silent_watch_is_given_up(server: MinimalApi) -> None:
-    timing = Timing(QUICK.backoff, WatchLimits(silence=0.1))
-    async with following(server.url, timing=timing) as followed:
-        await until(lambda: server.counts["watch", SERVICES] > 2)
-        server.put(service("web"))
-        await until(lambda: followed.names() == ["shop/web"])
-        assert server.counts["list", SERVICES] == 1
-
-
-async def test_bookmarks_move_the_version(server: MinimalApi) -> None:
-    async with following(server.url):
-        await until(lambda: server.counts["watch", SERVICES] == 1)
-        for _ in range(5):
-            server.bookmark()
-        latest = str(server._version)
-        await until(lambda: _watched_from(server) == latest)
-        assert server.counts["list", SERVICES] == 1
-
-
-def _watched_from(server: MinimalApi) -> str:
-    """The version of the latest watch of Services; cuts the streams so that there is a later one."""
-    server.cut()
-    return [query["resourceVersion"] for path, query, _ in server.requests if path == SERVICES and "watch" in query][-1]
 
 
 async def test_a_bad_object_keeps_its_last_good_version_and_is_told_once(server: MinimalApi) -> None:
@@ -263,29 +155,6 @@ async def test_an_object_without_metadata_is_survived(server: MinimalApi) -> Non
         server._record("ADDED", {"kind": "Service", "metadata": 5})
         server.put(service("good"))
         await until(lambda: followed.names() == ["shop/good"])
-
-
-async def test_after_a_restore_from_a_backup_nothing_is_hidden() -> None:
-    """A watch from a version that the server has not reached again is accepted, and told nothing until then."""
-    with FakeApiServer() as lab:
-        for number in range(50):
-            lab.put(service("web", 8000 + number))
-        async with following(lab.url) as followed:
-            await until(lambda: followed.names() == ["shop/web"] and _watches(lab))
-            lab.stop()
-            lab.restore(10)
-            lab.delete("Service", "shop", "web")
-            lab.put(service("new"))
-            lab.start()
-            await until(lambda: followed.names() == ["shop/new"])
-            lab.put(service("newer"))
-            await until(lambda: followed.names() == ["shop/new", "shop/newer"])
-
-
-def _watches(lab: FakeApiServer) -> bool:
-    """Whether Services are watched, and not only listed by a stream."""
-    mine = [request.query for request in lab.requests if request.path == SERVICES]
-    return any("watch" in query and "sendInitialEvents" not in query for query in mine)
 
 
 async def test_a_slice_of_no_service_is_no_error(server: MinimalApi) -> None:

@@ -1,13 +1,21 @@
-"""Lists in pages."""
+"""Lists in pages, and lists as the initial events of a watch."""
 
-from tests.cluster.examples import a_service, put
-from tests.cluster.minimal_api import MinimalApi, minimal_api
-from userproxy.cluster.api_errors import ExpiredError
+from typing import Any
+
+import pytest
+
+from tests.cluster.examples import a_service, event_line, put, service
+from tests.cluster.following import following, until
+from tests.cluster.minimal_api import PATHS, MinimalApi, minimal_api
+from tests.cluster.requests import fetch_stream
+from tests.lab.apiserver import FakeApiServer
+from userproxy.cluster.api_errors import ExpiredError, UnreachableError
 from userproxy.cluster.client import open_client
 from userproxy.cluster.credentials import ApiAccess
 from userproxy.cluster.listing import ANY_VERSION, Listing, fetch
 from userproxy.cluster.objects.reader import ObjectReader
 from userproxy.cluster.objects.resources import services
+from userproxy.model import Service
 
 
 async def _fetch(server: MinimalApi, count: int) -> Listing:
@@ -47,3 +55,59 @@ async def test_pages_that_always_expire_are_given_up() -> None:
         except ExpiredError:
             return
     raise AssertionError("the list came to an end")
+
+
+SERVICES, SLICES, NODES = PATHS
+END = {"annotations": {"k8s.io/initial-events-end": "true"}}
+
+
+def bookmark(version: int | None, metadata: dict[str, Any]) -> bytes:
+    return event_line("BOOKMARK", {"kind": "Service", "apiVersion": "v1", "metadata": metadata}, version)
+
+
+def ports(listing: Listing) -> dict[str, int]:
+    return {item.name: item.ports[0].port for r in listing.readings if isinstance(item := r.item, Service)}
+
+
+async def test_objects_come_in_any_order_and_change_while_they_come(server: MinimalApi) -> None:
+    server.streamed = (
+        event_line("ADDED", service("web"), 17)
+        + event_line("ADDED", service("old"), 5)
+        + event_line("ADDED", service("short"), 9)
+        + event_line("MODIFIED", service("web", 81), 20)
+        + event_line("DELETED", service("short"), 21)
+        + bookmark(22, END)
+        + event_line("ADDED", service("later"), 23)
+    )
+    listing = await fetch_stream(server.url)
+    assert ports(listing) == {"web": 81, "old": 80}
+    assert listing.version == "22"
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        pytest.param(event_line("ADDED", service("web"), 5), "fell silent", id="no end"),
+        pytest.param(bookmark(7, {}), "does not tell where", id="an ordinary bookmark"),
+        pytest.param(bookmark(7, {"annotations": {"k8s.io/initial-events-end": 1}}), "does not tell where", id="odd"),
+        pytest.param(bookmark(None, END), "does not tell where", id="no version"),
+        pytest.param(b"<html>\n", "is garbled", id="no watch"),
+    ],
+)
+async def test_what_is_no_streamed_list(server: MinimalApi, answer: bytes, sentence: str) -> None:
+    server.streamed = answer
+    with pytest.raises(UnreachableError, match=sentence):
+        await fetch_stream(server.url, silence=0.2)
+
+
+async def test_the_lab_streams_and_no_page_is_asked_for(lab: FakeApiServer) -> None:
+    for number in range(130):
+        lab.put(service(f"s{number}"))
+    listing = await fetch_stream(lab.url)
+    assert ports(listing) == {f"s{number}": 80 for number in range(130)}
+    async with following(lab.url) as followed:
+        await until(lambda: len(followed.state) == 130)
+        lab.put(service("one-more"))
+        await until(lambda: len(followed.state) == 131)
+        assert followed.calls == 2
+    assert {"watch" in request.query for request in lab.requests} == {True}

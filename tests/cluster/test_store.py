@@ -153,11 +153,6 @@ def test_a_new_list_replaces_its_kind_and_no_other() -> None:
     assert changes.take_changes() == {NAME: ServiceState(WEB, (a_slice("web-1"),))}
 
 
-def test_a_key_prints_as_people_write_it() -> None:
-    assert str(object_key(WEB)) == "Service shop/web"
-    assert str(object_key(Node("worker-1"))) == "Node worker-1"
-
-
 def two_subscribers(*items: ClusterObject) -> tuple[Store, Changes, Changes]:
     store = Store()
     both = store.subscribe(IPFamily.IPV4), store.subscribe(IPFamily.IPV6)

@@ -1,4 +1,4 @@
-"""One watch: chunks of its body become events. Pure; the requests are tested with the source."""
+"""One watch: chunks of its body become lines, and lines become events. Pure; requests are tested with watch."""
 
 import json
 from itertools import pairwise
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from userproxy.cluster.api_errors import ApiError, ExpiredError, RefusedError, UnreachableError
 from userproxy.cluster.objects.resources import services
-from userproxy.cluster.watch_stream import Event, EventStream
+from userproxy.cluster.watch_stream import Event, EventStream, LineFramer
 
 
 def _line(change: str, version: int | str, name: str = "wéb") -> bytes:
@@ -88,3 +88,29 @@ def test_what_ends_a_watch(line: bytes, wanted: type[ApiError]) -> None:
     events, failure = _feed(_line("ADDED", 11) + line + _line("ADDED", 12))
     assert [event.version for event in events] == ["11"]
     assert type(failure) is wanted
+
+
+LINES = st.lists(st.text().map(lambda text: text.replace("\n", " ") + "é").map(str.encode), max_size=8)
+
+
+@given(LINES, st.lists(st.integers(0, 200)), st.binary(max_size=20).map(lambda data: data.replace(b"\n", b"")))
+def test_any_cut_gives_the_same_lines(lines: list[bytes], cuts: list[int], trailing: bytes) -> None:
+    stream = b"".join(line + b"\n" for line in lines) + trailing
+    ends = sorted({0, len(stream), *(min(cut, len(stream)) for cut in cuts)})
+    framer = LineFramer()
+    assert [line for a, b in pairwise(ends) for line in framer.feed(stream[a:b])] == lines
+
+
+def test_byte_by_byte() -> None:
+    framer = LineFramer()
+    stream = '{"a":"é"}\n\n \n{"b":1}\n{"c"'.encode()
+    assert [line for byte in stream for line in framer.feed(bytes([byte]))] == ['{"a":"é"}'.encode(), b'{"b":1}']
+    assert framer.feed(b":2}\n") == [b'{"c":2}']
+
+
+def test_a_huge_line_in_small_pieces_is_joined_once() -> None:
+    framer, piece = LineFramer(), b"x" * 1024
+    for _ in range(16 * 1024):
+        assert framer.feed(piece) == []
+    (line,) = framer.feed(b"\n")
+    assert len(line) == 16 * 1024 * 1024

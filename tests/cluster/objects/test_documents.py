@@ -23,7 +23,7 @@ from tests.cluster.examples import (
     without,
 )
 from userproxy.cluster.objects.documents import Decoded, decode, expand
-from userproxy.cluster.objects.keys import ObjectKey, identify
+from userproxy.cluster.objects.keys import identify
 from userproxy.cluster.objects.manifest import Content, read_content
 from userproxy.errors import ObjectError
 from userproxy.model import EndpointSlice, Hints, PortSpec, Protocol, Service, SliceEndpoint, SlicePort
@@ -305,25 +305,6 @@ def test_an_item_that_is_malformed_costs_only_itself() -> None:
         "a.yaml document 1 item 2: null is not a Kubernetes object",
         'a.yaml document 1 item 3 (Service shop/web): spec.ports: "x" is not a list',
     ]
-
-
-@pytest.mark.parametrize(
-    ("document", "key"),
-    [
-        (SERVICE, ObjectKey("Service", "shop", "web")),
-        (a_service("web"), ObjectKey("Service", "default", "web")),
-        (put(SERVICE, ("spec",), "broken"), ObjectKey("Service", "shop", "web")),
-        (put(NODE, ("metadata", "namespace"), "shop"), ObjectKey("Node", "", "worker-1")),
-        (put(SERVICE, ("metadata", "namespace"), 5), None),
-        (put(SERVICE, ("metadata", "name"), None), None),
-        (put(SERVICE, ("metadata",), []), None),
-        (put(SERVICE, ("kind",), 5), None),
-        ("text", None),
-    ],
-    ids=lambda value: str(value) if isinstance(value, ObjectKey) else "",
-)
-def test_identify(document: object, key: ObjectKey | None) -> None:
-    assert identify(document) == key
 
 
 values = st.recursive(

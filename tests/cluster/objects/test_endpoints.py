@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.examples import ENDPOINTS, NODE, SLICE, Path, put
+from tests.cluster.examples import ENDPOINTS, SLICE, Path, put
 from userproxy.cluster.objects.documents import Decoded, decode
-from userproxy.model import EndpointSlice, Hints, Node, Protocol, SliceEndpoint, SlicePort
+from userproxy.model import EndpointSlice, Hints, Protocol, SliceEndpoint, SlicePort
 
 HTTP = SlicePort("http", Protocol.TCP, 8080)
 TRIGGERED = 1769860800.25  # 2026-01-31T12:00:00.25Z
@@ -196,63 +196,8 @@ def test_endpoints_of_nobody(subsets: object) -> None:
     assert good(put(ENDPOINTS, ("subsets",), subsets)) == Decoded()
 
 
-def test_a_node() -> None:
-    assert good(NODE).objects == (Node("worker-1", ("192.168.0.1",), "a", ("10.244.1.0/24",)),)
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "expected"),
-    [
-        (("metadata", "labels"), None, Node("worker-1", ("192.168.0.1",), None, ("10.244.1.0/24",))),
-        (
-            ("metadata", "labels"),
-            {"userproxy.io/node": "true"},
-            Node("worker-1", ("192.168.0.1",), None, ("10.244.1.0/24",), labelled=True),
-        ),
-        (("spec",), None, Node("worker-1", ("192.168.0.1",), "a")),
-        (("spec", "podCIDRs"), None, Node("worker-1", ("192.168.0.1",), "a", ("10.244.1.0/24",))),
-        (
-            ("spec", "podCIDRs"),
-            ["10.244.1.0/24", "fd00:1::/64"],
-            Node("worker-1", ("192.168.0.1",), "a", ("10.244.1.0/24", "fd00:1::/64")),
-        ),
-        (("status",), None, Node("worker-1", (), "a", ("10.244.1.0/24",))),
-        (
-            ("status", "addresses"),
-            [
-                {"type": "Hostname", "address": "worker-1"},
-                {"type": "ExternalIP", "address": "203.0.113.1"},
-                {"type": "InternalIP", "address": "192.168.0.1"},
-                {"type": "InternalIP", "address": "fd00::1"},
-            ],
-            Node("worker-1", ("192.168.0.1", "fd00::1", "203.0.113.1"), "a", ("10.244.1.0/24",)),
-        ),
-    ],
-    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else "",
-)
-def test_a_field_of_a_node(path: Path, value: object, expected: Node) -> None:
-    assert good(put(NODE, path, value)).objects == (expected,)
-
-
 def test_endpoints_tell_when_they_were_triggered() -> None:
     document = put(ENDPOINTS, ("metadata", "annotations"), {TRIGGER_TIME: "2026-01-31T12:00:00.25Z"})
     (found,) = good(document).objects
     assert isinstance(found, EndpointSlice)
     assert found.triggered == TRIGGERED
-
-
-def test_a_bad_address_or_network_of_a_node_costs_only_itself() -> None:
-    addresses = [
-        {"type": "InternalIP", "address": "worker-1"},
-        {"type": "ExternalIP", "address": "203.0.113.1"},
-        {"type": "InternalIP", "address": "192.168.0.1"},
-        {"type": "InternalIP"},
-    ]
-    document = put(NODE, ("status", "addresses"), addresses)
-    found = decode(put(document, ("spec", "podCIDRs"), ["10.244.1.0", "fd00:1::/64"]), "a.yaml")
-    assert found.objects == (Node("worker-1", ("192.168.0.1", "203.0.113.1"), "a", ("fd00:1::/64",)),)
-    assert set(found.problems) == {
-        'a.yaml (Node worker-1): status.addresses[0].address: "worker-1" is not an IP address',
-        'a.yaml (Node worker-1): status.addresses[3].address: "" is not an IP address',
-        'a.yaml (Node worker-1): spec.podCIDRs[0]: "10.244.1.0" is not a network such as 10.244.0.0/24',
-    }

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.cluster.following import Following, following_file, until
-from tests.cluster.test_api_source import addresses, endpoint_slice, service
+from tests.cluster.examples import endpoint_slice, service
+from tests.cluster.following import Following, addresses, following_file, until
 from tests.lab.apiserver import ApiServer, FakeApiServer
 
 
