@@ -14,7 +14,7 @@ class Granted(Struct, frozen=True):
     portals: Mapping[ServicePortName, tuple[Portal, ...]]
     conflicts: tuple[Problem, ...]
     owners: Mapping[tuple[str, int, Protocol], ServicePortName]
-    ways: Mapping[tuple[str, int, Protocol], ServicePortName]
+    destinations: Mapping[tuple[str, int, Protocol], ServicePortName]
 
 
 def grant_portals(wanted: Iterable[ServicePort]) -> Granted:
@@ -48,7 +48,7 @@ def granted_by(wanted: Wanted) -> Granted:
         {port.name: wanted.portals(port.name) for port in ages},
         tuple(problem for port in ages for problem in wanted.conflicts(port.name)),
         dict(wanted.owners),
-        dict(wanted.ways),
+        dict(wanted.destinations),
     )
 
 

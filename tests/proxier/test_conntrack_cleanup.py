@@ -8,7 +8,7 @@ from msgspec import structs
 
 from tests.proxier.test_conntrack_entries import Entry
 from userproxy.model import Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Target, Verdict
-from userproxy.proxier.conntrack_cleanup import StaleFlows
+from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
 from userproxy.proxier.conntrack_entries import FlowEntry
 
 
@@ -44,7 +44,7 @@ async def until(kernel: Kernel, searches: int) -> None:
 
 async def test_nothing_is_looked_for_before_anything_has_changed() -> None:
     kernel = Kernel()
-    flows = StaleFlows(kernel, pause=0)
+    flows = ConntrackCleanup(kernel, pause=0)
     flows.changed((), ())
     flows.repaired()
     with pytest.raises(TimeoutError):
@@ -56,7 +56,7 @@ async def test_nothing_is_looked_for_before_anything_has_changed() -> None:
 @pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP])
 async def test_what_is_looked_for_is_what_the_rules_made_stale(protocol: Protocol) -> None:
     kernel = Kernel()
-    flows = StaleFlows(kernel, pause=0)
+    flows = ConntrackCleanup(kernel, pause=0)
     one = structs.replace(binding(1), name=ServicePortName("default", "s1", "", protocol))
     async with asyncio.TaskGroup() as group:
         task = group.create_task(flows.run())
@@ -75,7 +75,7 @@ async def test_many_changes_are_one_search_and_searches_keep_their_distance(
     pause: float, search: float, apart: float
 ) -> None:
     kernel = Kernel(search)
-    flows = StaleFlows(kernel, pause)
+    flows = ConntrackCleanup(kernel, pause)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(flows.run())
         flows.changed((), [binding(1)])

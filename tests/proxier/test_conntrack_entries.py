@@ -1,4 +1,4 @@
-"""Which entries go: tables of the ways in which they become stale, and what holds for any bindings."""
+"""Which entries go: tables of the destinations in which they become stale, and what holds for any bindings."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec import Struct, structs
 
 from userproxy.model import Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Target, Verdict
-from userproxy.proxier.conntrack_entries import Leads, Stale, portal_leads
+from userproxy.proxier.conntrack_entries import PortalTargets, StaleEntries, portal_targets
 
 VIP, LB, NODE, POD, FOREIGN = "10.96.0.10", "203.0.113.5", "192.0.2.10", "10.244.1.5", "198.51.100.53"
 REJECT, DROP = Target(Verdict.REJECT), Target(Verdict.DROP)
@@ -33,13 +33,13 @@ class Entry(Struct, frozen=True):
         return self.reply_source == NODE
 
 
-def after(now: Iterable[PortalBinding], before: Iterable[PortalBinding] = ()) -> Stale:
+def after(now: Iterable[PortalBinding], before: Iterable[PortalBinding] = ()) -> StaleEntries:
     """What is looked for once the rules of `now` stand in place of those of `before`, which had been looked after."""
-    leads = Leads()
-    leads.change((), before := list(before))
-    leads.take()
-    leads.change(before, now)
-    return leads.take()
+    targets = PortalTargets()
+    targets.change((), before := list(before))
+    targets.take()
+    targets.change(before, now)
+    return targets.take()
 
 
 def led(destination: str, port: int, local_port: int) -> Entry:
@@ -169,37 +169,37 @@ def test_each_protocol_has_portals_of_its_own() -> None:
 
 
 def test_only_what_may_have_become_stale_is_to_be_looked_for() -> None:
-    leads, udp, tcp = Leads(), dns(serve(A)), dns(serve(B), protocol=Protocol.TCP)
-    leads.change((), [udp])
-    assert leads.concerned == {Protocol.UDP}
-    leads.change((), [tcp])
-    assert leads.concerned == {Protocol.UDP, Protocol.TCP}
-    leads.take()
-    assert leads.concerned == frozenset()
-    leads.change([udp], [udp])
-    assert leads.concerned == frozenset()
-    leads.change([udp], [dns(REJECT)])
-    assert leads.concerned == {Protocol.UDP}
-    leads.take()
-    leads.repair()
-    assert leads.concerned == {Protocol.UDP, Protocol.TCP}
-    leads.change([dns(REJECT), tcp], [])
-    leads.take()
-    leads.repair()
-    assert leads.concerned == frozenset(), "there is nothing to be led to"
+    targets, udp, tcp = PortalTargets(), dns(serve(A)), dns(serve(B), protocol=Protocol.TCP)
+    targets.change((), [udp])
+    assert targets.concerned == {Protocol.UDP}
+    targets.change((), [tcp])
+    assert targets.concerned == {Protocol.UDP, Protocol.TCP}
+    targets.take()
+    assert targets.concerned == frozenset()
+    targets.change([udp], [udp])
+    assert targets.concerned == frozenset()
+    targets.change([udp], [dns(REJECT)])
+    assert targets.concerned == {Protocol.UDP}
+    targets.take()
+    targets.repair()
+    assert targets.concerned == {Protocol.UDP, Protocol.TCP}
+    targets.change([dns(REJECT), tcp], [])
+    targets.take()
+    targets.repair()
+    assert targets.concerned == frozenset(), "there is nothing to be led to"
 
 
 def test_several_changes_are_looked_for_together() -> None:
-    leads, one, other, third = Leads(), dns(serve(A)), dns(serve(B)), dns(serve(C))
-    leads.change((), [one])
-    leads.take()
-    leads.change([one], [other])
-    leads.change([other], [third])
-    stale = leads.take()
+    targets, one, other, third = PortalTargets(), dns(serve(A)), dns(serve(B)), dns(serve(C))
+    targets.change((), [one])
+    targets.take()
+    targets.change([one], [other])
+    targets.change([other], [third])
+    stale = targets.take()
     assert [stale.matches(led(VIP, 53, port)) for port in (A, B, C)] == [True, True, False]
-    leads.change([third], [])
-    leads.change([], [third])
-    stale = leads.take()
+    targets.change([third], [])
+    targets.change([], [third])
+    stale = targets.take()
     assert not stale.matches(led(VIP, 53, C)), "it was away for less time than it took to notice"
 
 
@@ -227,7 +227,7 @@ ENTRIES = st.builds(
 
 def portal_of(entry: Entry, bindings: Iterable[PortalBinding]) -> tuple[int, int] | None:
     """Where its first datagram would be led by the rules of `bindings`."""
-    leads = portal_leads(bindings)
+    leads = portal_targets(bindings)
     any_address = leads.get((entry.protocol, "", entry.port)) if entry.destination_local else None
     return leads.get((entry.protocol, entry.destination, entry.port), any_address)
 
@@ -250,8 +250,8 @@ def test_what_was_before_only_adds_to_what_goes(
         assert after(now, before).matches(entry)
     elif after(now, before).matches(entry):
         assert entry.reply_local
-        assert any(entry.reply_port in leads for leads in portal_leads(before).values())
-        assert portal_leads(before) != portal_leads(now)
+        assert any(entry.reply_port in leads for leads in portal_targets(before).values())
+        assert portal_targets(before) != portal_targets(now)
 
 
 @given(BINDINGS, BINDINGS, ENTRIES)

@@ -27,8 +27,8 @@ from userproxy.model import (
     SlicePort,
     Verdict,
 )
+from userproxy.proxier.local_addresses import NodePortAddresses
 from userproxy.proxier.proxier import Proxier
-from userproxy.proxier.surroundings import NodePortAddresses
 from userproxy.routing.reserved_ports import ReservedPorts
 from userproxy.routing.selection import Locality
 from userproxy.routing.services import Scope

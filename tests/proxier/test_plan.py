@@ -23,8 +23,8 @@ from userproxy.model import (
     TrafficClass,
     Verdict,
 )
-from userproxy.proxier.local_addresses import OwnAddresses
-from userproxy.proxier.loops import Circles
+from userproxy.proxier.local_addresses import LocalAddresses
+from userproxy.proxier.loops import RoutingLoops
 from userproxy.proxier.plan import (
     Action,
     Actual,
@@ -68,11 +68,11 @@ def plain_binding(port: ServicePort, local_port: int) -> PortalBinding:
     return PortalBinding(port.name, port.portals, target, target, target)
 
 
-NOWHERE = OwnAddresses()
+NOWHERE = LocalAddresses()
 
 
-def no_circles(wanted: Wanted) -> Circles:
-    return Circles(wanted.ports, wanted.ways, ())
+def no_circles(wanted: Wanted) -> RoutingLoops:
+    return RoutingLoops(wanted.ports, wanted.destinations, ())
 
 
 def kinds(actions: Iterable[Action | str]) -> list[str]:
@@ -83,7 +83,7 @@ def led_to(binding: PortalBinding) -> set[int]:
     return {target.local_port for target in (binding.internal, binding.external, binding.on_node)} - {0}
 
 
-def perform(action: Action, actual: Actual, own: OwnAddresses = NOWHERE) -> None:
+def perform(action: Action, actual: Actual, own: LocalAddresses = NOWHERE) -> None:
     """What the executor does, without anything to do it to; asserts that it is safe."""
     rules = actual.programmed.values()
     match action:
@@ -107,7 +107,7 @@ def perform(action: Action, actual: Actual, own: OwnAddresses = NOWHERE) -> None
 
 
 def sync(
-    wanted: Wanted, actual: Actual, own: OwnAddresses = NOWHERE, preferred: Sequence[int] = ()
+    wanted: Wanted, actual: Actual, own: LocalAddresses = NOWHERE, preferred: Sequence[int] = ()
 ) -> list[Action | str]:
     """Plan all that is wanted and all that there is, and do it; what was done, and "rules" where they were others."""
     names = {*wanted.ports, *actual.programmed, *(name.service_port for name in actual.local_ports), *actual.claims}
@@ -273,7 +273,7 @@ class TestClaims:
     def test_nothing_is_held_but_node_ports(self) -> None:
         web = structs.replace(a_port("web", node_port=30080), portals=(self.EXTERNAL, Portal(NODE_PORT, "", 30080)))
         actual = Actual()
-        sync(wanted_of([web]), actual, OwnAddresses(frozenset({"192.0.2.10"})))
+        sync(wanted_of([web]), actual, LocalAddresses(frozenset({"192.0.2.10"})))
         assert actual.claims == {web.name: {Claim("", Protocol.TCP, 30080)}}
         assert actual.programmed[web.name].portals == web.portals
 
@@ -287,10 +287,10 @@ class TestClaims:
         web = a_port("web", node_port=30080)
         ips = ("192.0.2.10", "192.0.2.11")
         actual = Actual()
-        sync(wanted_of([web]), actual, OwnAddresses(frozenset(ips), ips))
+        sync(wanted_of([web]), actual, LocalAddresses(frozenset(ips), ips))
         assert [portal.ip for portal in actual.programmed[web.name].portals] == ["10.96.0.1", *ips]
         assert {claim.ip for claim in actual.holders} == {*ips}
-        sync(wanted_of([web]), actual, OwnAddresses(frozenset(ips), ()))
+        sync(wanted_of([web]), actual, LocalAddresses(frozenset(ips), ()))
         assert actual.programmed[web.name].portals == a_port("web").portals
         assert not actual.holders
 

@@ -33,10 +33,10 @@ from userproxy.model import (
 )
 from userproxy.portals.conntrack import ConntrackEntry
 from userproxy.portals.interface import Cleaned, PortalDriver, Traits
-from userproxy.proxier.conntrack_cleanup import StaleFlows
+from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
 from userproxy.proxier.conntrack_entries import FlowEntry
+from userproxy.proxier.local_addresses import NodePortAddresses
 from userproxy.proxier.proxier import Proxier
-from userproxy.proxier.surroundings import NodePortAddresses
 from userproxy.routing.selection import Locality
 from userproxy.routing.services import NoLocalEndpoints, Scope
 
@@ -432,8 +432,8 @@ def translated(port: int, local_port: int) -> ConntrackEntry:
 
 async def test_clients_that_were_led_elsewhere_are_forgotten_once_rules_are_others(world: World) -> None:
     tracked = Tracked()
-    flows = StaleFlows(tracked, pause=0)
-    proxier = Proxier(world, world, Portals(world), world, HERE, flows=flows)
+    flows = ConntrackCleanup(tracked, pause=0)
+    proxier = Proxier(world, world, Portals(world), world, HERE, conntrack=flows)
 
     async def sync(*, verify: bool = False) -> None:
         """Returns once whatever has become stale by it has been looked for."""

@@ -4,19 +4,19 @@ import pytest
 from structlog.testing import capture_logs
 
 from userproxy.model import Endpoint, IPFamily, Portal, PortalKind
-from userproxy.proxier.sync_log import Listed, RulesStory
+from userproxy.proxier.sync_log import Listed, RulesLog
 
 COUNTS = {"nat": 4, "filter": 1}
 
 
 def test_the_first_time_and_repairs_are_told_to_everybody() -> None:
-    story = RulesStory(IPFamily.IPV4)
+    rules_log = RulesLog(IPFamily.IPV4)
     with capture_logs() as logs:
-        story.written(COUNTS, 0.1234567, service_ports=2, removed=0, differed=True)
-        story.written(COUNTS, 0.1, service_ports=0, removed=0, differed=False)
-        story.written(COUNTS, 0.1, service_ports=1, removed=0, differed=False)
-        story.written(COUNTS, 0.1, service_ports=0, removed=1, differed=True)
-        story.written(COUNTS, 0.2, service_ports=0, removed=0, differed=True)
+        rules_log.written(COUNTS, 0.1234567, service_ports=2, removed=0, differed=True)
+        rules_log.written(COUNTS, 0.1, service_ports=0, removed=0, differed=False)
+        rules_log.written(COUNTS, 0.1, service_ports=1, removed=0, differed=False)
+        rules_log.written(COUNTS, 0.1, service_ports=0, removed=1, differed=True)
+        rules_log.written(COUNTS, 0.2, service_ports=0, removed=0, differed=True)
     first, came, went, repaired = logs
     assert first == {
         "event": "Rules written", "log_level": "info", "family": "IPv4",
@@ -33,8 +33,8 @@ def test_the_first_time_and_repairs_are_told_to_everybody() -> None:
 
 def test_rules_that_are_right_already_are_no_news_nor_are_those_of_a_driver_that_has_none() -> None:
     with capture_logs() as logs:
-        RulesStory(IPFamily.IPV4).written(COUNTS, 0.1, service_ports=0, removed=0, differed=False)
-        RulesStory(IPFamily.IPV4).written({}, 0.1, service_ports=1, removed=0, differed=False)
+        RulesLog(IPFamily.IPV4).written(COUNTS, 0.1, service_ports=0, removed=0, differed=False)
+        RulesLog(IPFamily.IPV4).written({}, 0.1, service_ports=1, removed=0, differed=False)
     assert logs == []
 
 

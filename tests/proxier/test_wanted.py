@@ -9,7 +9,7 @@ from msgspec import structs
 from tests.proxier.oracle import grant_portals, granted_by, wanted_of
 from tests.proxier.test_plan import a_name, a_port
 from userproxy.model import Endpoint, Portal, PortalKind, Protocol, Route, ServicePort, ServicePortName, Verdict
-from userproxy.proxier.wanted import Moved, PortalKey, Wanted
+from userproxy.proxier.wanted import OwnerChanges, PortalKey, Wanted
 
 
 def test_the_oldest_service_has_the_node_port_and_the_other_is_named() -> None:
@@ -59,15 +59,15 @@ def test_the_loser_gets_it_when_the_owner_goes() -> None:
 def test_an_edit_tells_only_what_it_concerns() -> None:
     a, b = a_port("a", ip="10.96.0.1", node_port=30001), a_port("b", ip="10.96.0.2")
     wanted = wanted_of([a, b])
-    assert wanted.put(a) == Moved()
+    assert wanted.put(a) == OwnerChanges()
     assert wanted.put(a_port("a", ip="10.96.0.1", node_port=30002)).portals == {
         ("", 30001, Protocol.TCP),
         ("", 30002, Protocol.TCP),
     }
     moved = wanted.put(structs.replace(b, portals=a.portals))
-    assert moved.portals == moved.ways == {("10.96.0.2", 80, Protocol.TCP), ("", 30001, Protocol.TCP)}
+    assert moved.portals == moved.destinations == {("10.96.0.2", 80, Protocol.TCP), ("", 30001, Protocol.TCP)}
     moved = wanted.put(structs.replace(b, portals=a.portals, balancers=(Endpoint("198.51.100.7", 80),)))
-    assert moved == Moved(ways=frozenset({("198.51.100.7", 80, Protocol.TCP)}))
+    assert moved == OwnerChanges(destinations=frozenset({("198.51.100.7", 80, Protocol.TCP)}))
 
 
 ADDRESSES = ("10.96.0.1", "10.96.0.2", "192.0.2.10")
@@ -108,7 +108,7 @@ def test_edits_end_where_starting_anew_does(history: list[tuple[ServicePort, boo
     wanted = Wanted()
     ports: dict[ServicePortName, ServicePort] = {}
     for port, stays in history:
-        owners, ways = dict(wanted.owners), dict(wanted.ways)
+        owners, destinations = dict(wanted.owners), dict(wanted.destinations)
         if stays:
             ports[port.name] = port
             moved = wanted.put(port)
@@ -117,7 +117,7 @@ def test_edits_end_where_starting_anew_does(history: list[tuple[ServicePort, boo
         else:
             continue
         assert changed_owners(owners, dict(wanted.owners)) <= moved.portals
-        assert changed_owners(ways, dict(wanted.ways)) <= moved.ways
+        assert changed_owners(destinations, dict(wanted.destinations)) <= moved.destinations
         assert granted_by(wanted) == grant_portals(ports.values())
-        for key in (*ways, *wanted.ways):
-            assert wanted.leading_to([key]) == users(ports.values(), key)
+        for key in (*destinations, *wanted.destinations):
+            assert wanted.with_endpoints_at([key]) == users(ports.values(), key)

@@ -1,51 +1,51 @@
-"""When to have the kernel forget where clients were led: soon after rules changed, and not too often."""
+"""When to delete stale conntrack entries: soon after the rules changed, and not too often."""
 
 import asyncio
 from collections.abc import Iterable
 from typing import Final
 
 from userproxy.model import PortalBinding
-from userproxy.proxier.conntrack_entries import Leads
+from userproxy.proxier.conntrack_entries import PortalTargets
 from userproxy.proxier.interfaces import Conntrack
 
 _PAUSE_SECONDS: Final = 1.0
 _REST: Final = 10
-"""Times as long as the last search took. It goes through all entries of the kernel, however few the changes were."""
+"""The pause is at least this many times as long as the last search, which reads all entries of the kernel."""
 
 
-class StaleFlows:
-    """Follows the rules of one family, and deletes the conntrack entries that they make stale.
+class ConntrackCleanup:
+    """Is told of the rules of one family as they change, and deletes the conntrack entries that become stale.
 
-    `pause` is the least number of seconds between two searches: changes in between are looked for together. A client
+    `pause` is the least time between two searches, in seconds; one search serves all changes of that time. A client
     whose SYN was lost repeats it after one second, three, seven and so on, and is served then.
     """
 
     def __init__(self, conntrack: Conntrack, pause: float = _PAUSE_SECONDS) -> None:
         self._conntrack = conntrack
         self._pause = pause
-        self._leads = Leads()
-        self._wanted = asyncio.Event()
+        self._targets = PortalTargets()
+        self._needed = asyncio.Event()
 
     def changed(self, before: Iterable[PortalBinding], now: Iterable[PortalBinding]) -> None:
-        """The rules of `now` stand in place of those of `before`; what is the same may be left out of both."""
-        self._leads.change(before, now)
-        self._want()
+        """The rules of `now` have replaced those of `before`. Bindings that are in both may be left out."""
+        self._targets.change(before, now)
+        self._request()
 
     def repaired(self) -> None:
-        """Rules that somebody else had changed are right again."""
-        self._leads.repair()
-        self._want()
+        """Rules that something else had changed are as they should be again."""
+        self._targets.repair()
+        self._request()
 
-    def _want(self) -> None:
-        if self._leads.concerned:
-            self._wanted.set()
+    def _request(self) -> None:
+        if self._targets.concerned:
+            self._needed.set()
 
     async def run(self) -> None:
         """Search whenever there may be stale entries, until cancelled."""
         clock = asyncio.get_running_loop().time
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            protocols, began = self._leads.concerned, clock()
-            await self._conntrack.delete(protocols, self._leads.take().matches)
+            await self._needed.wait()
+            self._needed.clear()
+            protocols, began = self._targets.concerned, clock()
+            await self._conntrack.delete(protocols, self._targets.take().matches)
             await asyncio.sleep(max(self._pause, _REST * (clock() - began)))

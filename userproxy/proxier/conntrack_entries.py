@@ -1,9 +1,10 @@
-"""Which conntrack entries lead clients astray. Pure.
+"""Which conntrack entries are stale. Pure.
 
-NAT rules are consulted for the first packet of a conntrack entry only; all later ones go where the entry says, for as
-long as the client keeps it alive. A new rule therefore does nothing for a client that wrote before: to a listener that
-is gone or has moved, past the rules because there were none yet, or to a Pod by another proxy's rule. For TCP that
-client is one whose SYN nobody has answered: all its retransmissions, for two minutes, go the way of the first one.
+The kernel looks at NAT rules only for the first packet of a conntrack entry; all later packets go where the entry says,
+as long as the client keeps it alive. So a new rule does nothing for a client that has sent packets before: to a
+listener that is closed or has another port now, past the rules because there were none yet, or to a Pod by another
+proxy's rule. With TCP this concerns clients whose SYN nobody has answered: for two minutes, every retransmission goes
+where the first one went.
 """
 
 import typing
@@ -14,17 +15,17 @@ from msgspec import Struct
 from userproxy.model import PortalBinding, PortalKind, Protocol, Verdict
 
 FlowPortal = tuple[Protocol, str, int]
-"""Protocol, address and port of a portal; the address is empty for a port that every address of the node has."""
+"""Protocol, address and port of a portal; the address is empty for a node port on every address of the node."""
 
 Ports = tuple[int, int]
-"""The local ports that a portal leads to, for clients elsewhere and on this node; 0 is refused or dropped."""
+"""The local ports to which a portal is translated, for clients elsewhere and on this node; 0: not translated."""
 
 _NOBODY: frozenset[int] = frozenset()
 _NOWHERE = (0, 0)
 
 
 class FlowEntry(typing.Protocol):
-    """What must be known of a conntrack entry: where its client wrote to, and who answers the client."""
+    """What must be known of a conntrack entry: where its client sent to, and where answers come from."""
 
     @property
     def protocol(self) -> Protocol:
@@ -32,11 +33,11 @@ class FlowEntry(typing.Protocol):
 
     @property
     def destination(self) -> str:
-        """The address that the client wrote to."""
+        """The address that the client sent to."""
 
     @property
     def port(self) -> int:
-        """The port that the client wrote to."""
+        """The port that the client sent to."""
 
     @property
     def destination_local(self) -> bool:
@@ -51,31 +52,31 @@ class FlowEntry(typing.Protocol):
         """Whether answers come from an address of this node."""
 
 
-class Stale(Struct, frozen=True):
-    """Tells stale entries from right ones.
+class StaleEntries(Struct, frozen=True):
+    """Tells stale entries from valid ones.
 
-    `right` has the local ports that a portal's entries may lead to. `wrong` has those that some entries led to until
-    now and must not any more; the portal may be gone.
+    `right` has the local ports to which a portal's entries may be translated. `wrong` has those to which some entries
+    were translated until now and must not be any more; their portal may be gone.
     """
 
     right: Mapping[FlowPortal, Ports]
     wrong: Mapping[FlowPortal, frozenset[int]]
 
     def matches(self, entry: FlowEntry) -> bool:
-        """Whether `entry` must go. Entries that concern no portal, of now or before, never match."""
-        leads_to = entry.reply_port if entry.reply_local else 0
+        """Whether `entry` is stale. Entries that concern no portal, of now or before, never are."""
+        target = entry.reply_port if entry.reply_local else 0
         own = (entry.protocol, entry.destination, entry.port)
         # In this order, because the rules of addresses come before those of node ports.
         for portal in (own, (entry.protocol, "", entry.port)) if entry.destination_local else (own,):
-            if leads_to in self.wrong.get(portal, _NOBODY):
+            if target in self.wrong.get(portal, _NOBODY):
                 return True
             if (right := self.right.get(portal)) is not None:
-                return not leads_to or leads_to not in right
+                return not target or target not in right
         return False
 
 
-class Leads:
-    """Where the rules of one family lead each portal, and what became stale since somebody last looked for it."""
+class PortalTargets:
+    """The local ports to which one family's portals are translated, and what has changed since the last `take`."""
 
     def __init__(self) -> None:
         self._now: dict[FlowPortal, Ports] = {}
@@ -83,20 +84,20 @@ class Leads:
         self._repaired = False
 
     def change(self, before: Iterable[PortalBinding], now: Iterable[PortalBinding]) -> None:
-        """The rules of `now` stand in place of those of `before`; what is the same may be left out of both."""
-        old, new = portal_leads(before), portal_leads(now)
+        """The rules of `now` have replaced those of `before`. Bindings that are in both may be left out."""
+        old, new = portal_targets(before), portal_targets(now)
         for portal in old.keys() | new.keys():
-            standing, leads = self._now.get(portal), new.get(portal)
-            if leads == standing:
+            known, ports = self._now.get(portal), new.get(portal)
+            if ports == known:
                 continue
-            self._before.setdefault(portal, standing or _NOWHERE)
-            if leads is None:
+            self._before.setdefault(portal, known or _NOWHERE)
+            if ports is None:
                 del self._now[portal]
             else:
-                self._now[portal] = leads
+                self._now[portal] = ports
 
     def repair(self) -> None:
-        """Somebody else changed the rules, which are right again: any entry may have become stale."""
+        """Something else had changed the rules, so any entry may have become stale."""
         self._repaired = True
 
     @property
@@ -104,20 +105,20 @@ class Leads:
         """The protocols of which there may be stale entries."""
         return frozenset(protocol for protocol, _, _ in (self._now if self._repaired else self._before))
 
-    def take(self) -> Stale:
-        """What is to be looked for, which counts as done."""
+    def take(self) -> StaleEntries:
+        """What to search for; the caller is expected to do it."""
         wrong: dict[FlowPortal, frozenset[int]] = {}
-        for portal, leads in self._before.items():
+        for portal, ports in self._before.items():
             now = self._now.get(portal, _NOWHERE)
-            if changed := {old for old, new in zip(leads, now, strict=True) if old not in (0, new)}:
+            if changed := {old for old, new in zip(ports, now, strict=True) if old not in (0, new)}:
                 wrong[portal] = frozenset(changed)
         self._before = {}
         self._repaired = False
-        return Stale(self._now.copy(), wrong)
+        return StaleEntries(self._now.copy(), wrong)
 
 
-def portal_leads(bindings: Iterable[PortalBinding]) -> dict[FlowPortal, Ports]:
-    """The local ports that portals lead to."""
+def portal_targets(bindings: Iterable[PortalBinding]) -> dict[FlowPortal, Ports]:
+    """The local ports to which the rules of `bindings` translate each portal."""
     found: dict[FlowPortal, Ports] = {}
     for binding in bindings:
         internal, external, on_node = (
@@ -126,6 +127,6 @@ def portal_leads(bindings: Iterable[PortalBinding]) -> dict[FlowPortal, Ports]:
         )
         for portal in binding.portals:
             cluster_ip = portal.kind is PortalKind.CLUSTER_IP
-            leads = (internal, internal) if cluster_ip else (external, on_node)
-            found[binding.name.protocol, portal.ip, portal.port] = leads
+            ports = (internal, internal) if cluster_ip else (external, on_node)
+            found[binding.name.protocol, portal.ip, portal.port] = ports
     return found

@@ -12,7 +12,7 @@ from msgspec import Struct
 from userproxy.addresses import IPFamily, of_family
 from userproxy.model import LocalTraffic, Node, Problem
 from userproxy.portals.interface import PortalDriver
-from userproxy.proxier.conntrack_cleanup import StaleFlows
+from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.interfaces import (
     ClosableClaims,
@@ -22,9 +22,9 @@ from userproxy.proxier.interfaces import (
     PendingChanges,
     SyncObserver,
 )
+from userproxy.proxier.local_addresses import NodePortAddresses
 from userproxy.proxier.proxier import Proxier
 from userproxy.proxier.runner import SyncRunner
-from userproxy.proxier.surroundings import NodePortAddresses
 from userproxy.routing.local_traffic import local_traffic
 from userproxy.routing.selection import Locality
 from userproxy.routing.services import Scope
@@ -113,7 +113,7 @@ class FamilyProxy:
         """Those of the last sync that has ended: while one is under way, the other family may report."""
         self._reported: tuple[frozenset[Problem], tuple[Problem, ...]] = (frozenset(), ())
         driver.set_local_traffic(traffic)
-        self._flows = StaleFlows(conntrack) if conntrack is not None else None
+        self._flows = ConntrackCleanup(conntrack) if conntrack is not None else None
         self._proxier = Proxier(changes, forwarding, driver, claims, scope, options.node_ports, self._flows, nodes)
         self._syncs = SyncRunner(options.min_sync_period, options.sync_period)
 

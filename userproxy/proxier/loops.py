@@ -1,8 +1,8 @@
-"""Endpoints that are portals and would lead traffic in a circle. Pure.
+"""Endpoints that are portals themselves, and would make traffic loop. Pure.
 
-One datagram would go round for ever, and one connection until no descriptor is left for anybody. Kubernetes forbids
-cluster IPs as endpoints, but nothing enforces it, and external addresses and node ports work as well; those of other
-nodes, too, for the proxy there would send on what it gets.
+In a routing loop one datagram goes round for ever, and one connection until no descriptor is left for anybody.
+Kubernetes forbids cluster IPs as endpoints, but nothing enforces that, and external addresses and node ports make loops
+as well; so do the node ports of other nodes, whose proxy sends on what it gets.
 """
 
 from collections.abc import Collection, Container, Mapping
@@ -10,10 +10,10 @@ from collections.abc import Collection, Container, Mapping
 from userproxy.model import Endpoint, Protocol, ServicePort, ServicePortName
 
 Owners = Mapping[tuple[str, int, Protocol], ServicePortName]
-"""To whom an address and port lead, by address, which is empty for a node port; port; protocol."""
+"""The service port that an address (empty for a node port), port and protocol belong to."""
 
 
-class Reachable:
+class AnyNodeAddress:
     """The addresses at which node ports are served: those of this node's interfaces, and those of all Nodes."""
 
     def __init__(self, local: Collection[str], nodes: Container[str]) -> None:
@@ -24,14 +24,14 @@ class Reachable:
         return address in self._local or address in self._nodes
 
 
-class Circles:
-    """Tells which endpoints of a service port not to use, for as long as nothing changes.
+class RoutingLoops:
+    """Tells which endpoints of a service port must not be used. Valid as long as `wanted` and `owners` do not change.
 
-    A portal of another Service may be an endpoint, as long as no endpoint of that Service is a portal in turn. This
-    breaks every circle, also one over several nodes that decide alike: whoever may be led to leads to no portal. So
-    what counts of a Service is every endpoint that a slice names, not only those that this node uses.
+    A portal of another Service may be an endpoint, unless that Service has itself an endpoint that is a portal. This
+    breaks every loop, also one over several nodes that decide alike: a portal that is used as an endpoint never sends
+    on to a portal. So every endpoint of a Service's slices counts, not only those that this node uses.
 
-    `node_addresses` is asked about no address but those of endpoints at a node port's number.
+    `node_addresses` is asked only about the addresses of endpoints whose port is a node port.
     """
 
     def __init__(
@@ -40,22 +40,21 @@ class Circles:
         self._wanted = wanted
         self._owners = owners
         self._node_addresses = node_addresses
-        self._leading_on: dict[ServicePortName, bool] = {}
+        self._has_portal: dict[ServicePortName, bool] = {}
 
-    def closed_by(self, name: ServicePortName, endpoints: Collection[Endpoint]) -> tuple[Endpoint, ...]:
-        """Those of `endpoints` that may lead back to `name`."""
-        return tuple(endpoint for endpoint in endpoints if self._closes(name, endpoint))
+    def looping(self, name: ServicePortName, endpoints: Collection[Endpoint]) -> tuple[Endpoint, ...]:
+        """Those of `endpoints` from which traffic could come back to `name`."""
+        return tuple(endpoint for endpoint in endpoints if self._may_loop(name, endpoint))
 
-    def _closes(self, name: ServicePortName, endpoint: Endpoint) -> bool:
+    def _may_loop(self, name: ServicePortName, endpoint: Endpoint) -> bool:
         owner = self._owner(endpoint, name.protocol)
-        return owner is not None and (owner == name or self._leads_on(owner))
+        return owner is not None and (owner == name or self._has_portal_as_endpoint(owner))
 
-    def _leads_on(self, name: ServicePortName) -> bool:
-        """Whether an endpoint of a service port is a portal."""
-        found = self._leading_on.get(name)
+    def _has_portal_as_endpoint(self, name: ServicePortName) -> bool:
+        found = self._has_portal.get(name)
         if found is None:
             found = any(self._owner(each, name.protocol) is not None for each in self._wanted[name].endpoints)
-            self._leading_on[name] = found
+            self._has_portal[name] = found
         return found
 
     def _owner(self, endpoint: Endpoint, protocol: Protocol) -> ServicePortName | None:

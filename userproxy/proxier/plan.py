@@ -1,4 +1,8 @@
-"""Wanted against actual, for one service port after the other: which actions, and which of them are safe when. Pure."""
+"""Compares what is wanted of a service port with what there is, and plans the actions that are needed. Pure.
+
+`binding` says what the portal driver is to program for a service port: a local port for each class of traffic, to which
+the driver's rules then send it (REDIRECT or DNAT with iptables).
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,13 +24,13 @@ from userproxy.model import (
     TrafficClass,
     Verdict,
 )
-from userproxy.proxier.local_addresses import OwnAddresses
-from userproxy.proxier.loops import Circles
+from userproxy.proxier.local_addresses import LocalAddresses
+from userproxy.proxier.loops import RoutingLoops
 from userproxy.proxier.wanted import Wanted
 
 
 class Claim(Struct, frozen=True, order=True, gc=False):
-    """A local port that we hold, so that no other program takes it. `ip` is empty for all addresses of the family."""
+    """A local port that we hold so that no other program takes it. An empty `ip` is all addresses of the family."""
 
     ip: str
     protocol: Protocol
@@ -34,7 +38,7 @@ class Claim(Struct, frozen=True, order=True, gc=False):
 
 
 class OpenListener(Struct, frozen=True, gc=False):
-    """Open a listener, on `preferred_port` if that is possible, for a route with this verdict."""
+    """Open a listener, on `preferred_port` if possible. `verdict` is that of its first route."""
 
     name: ListenerName
     preferred_port: int | None = None
@@ -42,7 +46,7 @@ class OpenListener(Struct, frozen=True, gc=False):
 
 
 class ClaimPort(Struct, frozen=True):
-    """Hold a local port, because a portal of `owner` needs it."""
+    """Hold a local port that a portal of `owner` needs."""
 
     claim: Claim
     portal: Portal
@@ -50,20 +54,20 @@ class ClaimPort(Struct, frozen=True):
 
 
 class UpdateRoute(Struct, frozen=True, gc=False):
-    """Hand a new snapshot to forwarding. `circular` are endpoints that it leaves out."""
+    """Hand a new snapshot to forwarding. `looping` are the endpoints that it leaves out, see `loops`."""
 
     snapshot: Snapshot
-    circular: tuple[Endpoint, ...] = ()
+    looping: tuple[Endpoint, ...] = ()
 
 
 class CloseListener(Struct, frozen=True):
-    """Close a listener that nothing leads to any more."""
+    """Close a listener to which no rule sends traffic any more."""
 
     name: ListenerName
 
 
 class ReleasePort(Struct, frozen=True):
-    """Let go of a local port that no portal of `owner` needs any more, unless another service port does."""
+    """Release a local port that no portal of `owner` needs any more, unless another service port needs it."""
 
     claim: Claim
     owner: ServicePortName
@@ -75,8 +79,8 @@ Action = OpenListener | ClaimPort | UpdateRoute | CloseListener | ReleasePort
 class Step(Struct, frozen=True, gc=False):
     """What to do for one service port.
 
-    `before` is what new rules will lead to. `after` takes away what old rules led to: if the rules cannot be
-    written, everything that the old ones need is still there.
+    The actions of `before` prepare what the new rules need; those of `after` remove what only the old rules needed. If
+    the rules cannot be written, everything that the old ones need is still there.
     """
 
     before: tuple[OpenListener | ClaimPort | UpdateRoute, ...] = ()
@@ -84,10 +88,10 @@ class Step(Struct, frozen=True, gc=False):
 
 
 class Actual(Struct):
-    """What there is in one address family. The executor keeps it true, action by action.
+    """What there is in one address family. The proxier updates it with each action.
 
-    `claims` are by the service ports whose portals need them, and `holders` is how many those are. `programmed` are
-    the bindings that the portal driver has confirmed.
+    `claims` has the claims that each service port needs, `holders` how many service ports need each claim. `programmed`
+    are the bindings that the portal driver has confirmed.
     """
 
     family: IPFamily = IPFamily.IPV4
@@ -121,18 +125,18 @@ def plan(
     name: ServicePortName,
     wanted: Wanted,
     actual: Actual,
-    own: OwnAddresses,
-    circles: Circles,
+    local: LocalAddresses,
+    loops: RoutingLoops,
     preferred_ports: Sequence[int] = (),
 ) -> Step:
-    """The actions that turn what there is of a service port into what is wanted, which may be nothing of it.
+    """The actions that turn what there is of a service port into what is wanted, which may be nothing.
 
-    `preferred_ports` are those that an earlier process had, in the order of its listeners.
+    `preferred_ports` are the local ports that an earlier process had, in the order of its listeners.
     """
     port = wanted.ports.get(name)
     listeners = () if port is None else port.listeners
     verdicts = () if port is None else tuple(route.verdict for route in port.routes)
-    needed = _claims(name, wanted, own)
+    needed = _claims(name, wanted, local)
     held = actual.claims.get(name, _NO_CLAIMS)
     before: tuple[OpenListener | ClaimPort | UpdateRoute, ...] = (
         *(
@@ -141,7 +145,7 @@ def plan(
             if listener not in actual.local_ports
         ),
         *(ClaimPort(claim, portal, name) for claim, portal in needed.items() if claim not in held),
-        *(plan_routes([name], wanted, actual, circles) if port is not None else ()),
+        *(plan_routes([name], wanted, actual, loops) if port is not None else ()),
     )
     after: tuple[CloseListener | ReleasePort, ...] = (
         *(CloseListener(listener) for listener in _open(name, actual) if listener not in listeners),
@@ -151,22 +155,22 @@ def plan(
 
 
 def plan_routes(
-    names: Iterable[ServicePortName], wanted: Wanted, actual: Actual, circles: Circles
+    names: Iterable[ServicePortName], wanted: Wanted, actual: Actual, loops: RoutingLoops
 ) -> tuple[UpdateRoute, ...]:
-    """The part of a plan that may be acted on by itself at any time, since it needs no other rules."""
+    """The changed routes of `names`: the part of a plan that needs no other rules, and may be done at any time."""
     return tuple(
         update
         for name in names
         for each in snapshots_of(wanted.ports[name])
-        if actual.snapshots.get(each.listener) != (update := _update(each, circles)).snapshot
+        if actual.snapshots.get(each.listener) != (update := _update(each, loops)).snapshot
     )
 
 
-def binding(name: ServicePortName, wanted: Wanted, actual: Actual, own: OwnAddresses) -> PortalBinding | None:
-    """What the portal driver should program: the portals that need no claim or have it, and are not withheld.
+def binding(name: ServicePortName, wanted: Wanted, actual: Actual, local: LocalAddresses) -> PortalBinding | None:
+    """What the portal driver should program: the portals that are not withheld, and that need no claim or have it.
 
-    None for a service port that is not wanted. Where a listener could not be opened clients are refused: without a rule
-    their packets would leave the node, and they would wait for an answer in vain.
+    None for a service port that is not wanted. If a listener could not be opened, its clients are refused: without a
+    rule their packets would leave the node, and they would wait in vain for an answer.
     """
     port = wanted.ports.get(name)
     if port is None:
@@ -174,7 +178,7 @@ def binding(name: ServicePortName, wanted: Wanted, actual: Actual, own: OwnAddre
     targets = {route.traffic: _target(port, route.traffic, route.verdict, actual) for route in port.routes}
     return PortalBinding(
         name,
-        _held(name, _portals(name, wanted, own), actual),
+        _held(name, _portals(name, wanted, local), actual),
         internal=targets[TrafficClass.INTERNAL],
         external=targets[port.external],
         on_node=targets[port.on_node],
@@ -184,14 +188,14 @@ def binding(name: ServicePortName, wanted: Wanted, actual: Actual, own: OwnAddre
 
 
 def claim_of(name: ServicePortName, portal: Portal) -> Claim | None:
-    """What must be held for a portal: node ports alone, whose numbers authors of Services cannot choose freely."""
+    """The claim that a portal needs, if any. Only node ports do: authors of Services cannot choose them freely."""
     if portal.kind is PortalKind.NODE_PORT:
         return Claim(portal.ip, name.protocol, portal.port)
     return None
 
 
 def snapshots_of(service_port: ServicePort) -> tuple[Snapshot, ...]:
-    """What forwarding needs to know of a service port, for each of its listeners."""
+    """What forwarding needs to know of a service port: one snapshot for each of its listeners."""
     return tuple(
         Snapshot(
             listener,
@@ -206,7 +210,7 @@ def snapshots_of(service_port: ServicePort) -> tuple[Snapshot, ...]:
 
 
 def shape(service_port: ServicePort) -> tuple[object, ...]:
-    """What rules, claims and listeners depend on: all but endpoints and affinity."""
+    """Everything about a service port that rules, claims and listeners depend on: all but endpoints and affinity."""
     return (
         service_port.name,
         service_port.portals,
@@ -219,12 +223,12 @@ def shape(service_port: ServicePort) -> tuple[object, ...]:
     )
 
 
-def _update(snapshot: Snapshot, circles: Circles) -> UpdateRoute:
-    circular = circles.closed_by(snapshot.listener.service_port, snapshot.endpoints)
-    if not circular:
+def _update(snapshot: Snapshot, loops: RoutingLoops) -> UpdateRoute:
+    looping = loops.looping(snapshot.listener.service_port, snapshot.endpoints)
+    if not looping:
         return UpdateRoute(snapshot)
-    usable = tuple(endpoint for endpoint in snapshot.endpoints if endpoint not in circular)
-    return UpdateRoute(structs.replace(snapshot, endpoints=usable), circular)
+    usable = tuple(endpoint for endpoint in snapshot.endpoints if endpoint not in looping)
+    return UpdateRoute(structs.replace(snapshot, endpoints=usable), looping)
 
 
 def _target(service_port: ServicePort, traffic: TrafficClass, verdict: Verdict, actual: Actual) -> Target:
@@ -238,16 +242,17 @@ def _preferred(position: int, ports: Sequence[int]) -> int | None:
     return ports[position] if position < len(ports) else None
 
 
-def _claims(name: ServicePortName, wanted: Wanted, own: OwnAddresses) -> dict[Claim, Portal]:
-    """What must be held for the portals of a service port, each with the portal that needs it."""
-    portals = own.placed(wanted.portals(name))
+def _claims(name: ServicePortName, wanted: Wanted, local: LocalAddresses) -> dict[Claim, Portal]:
+    """The claims that the portals of a service port need, each with its portal."""
+    portals = local.with_node_port_addresses(wanted.portals(name))
     return {claim: portal for portal in portals if (claim := claim_of(name, portal)) is not None}
 
 
-def _portals(name: ServicePortName, wanted: Wanted, own: OwnAddresses) -> tuple[Portal, ...]:
+def _portals(name: ServicePortName, wanted: Wanted, local: LocalAddresses) -> tuple[Portal, ...]:
     portals = wanted.portals(name)
-    withheld = own.withheld(name, portals, wanted.owners)
-    return own.placed(tuple(portal for portal in portals if portal not in withheld) if withheld else portals)
+    if withheld := local.withheld(name, portals, wanted.owners):
+        portals = tuple(portal for portal in portals if portal not in withheld)
+    return local.with_node_port_addresses(portals)
 
 
 def _held(name: ServicePortName, portals: tuple[Portal, ...], actual: Actual) -> tuple[Portal, ...]:

@@ -1,4 +1,4 @@
-"""What is wanted and not served, as it stands now; whatever comes or goes is logged once."""
+"""What is wanted and not served now. Each problem is logged once when it comes and once when it goes."""
 
 from collections.abc import Collection, Hashable
 from typing import Final
@@ -15,18 +15,18 @@ _MOST_ALIKE: Final = 5
 
 
 class Problems:
-    """Problems by what they are about, so that a change costs what it concerns."""
+    """Problems by what they are about, so that the cost of a change does not grow with all problems."""
 
     def __init__(self, family: IPFamily) -> None:
         self._family = family
         self._found: dict[Hashable, tuple[Problem, ...]] = {}
         self._before: dict[Hashable, tuple[Problem, ...]] = {}
-        """Of what has changed since the log was last told: what it was told."""
+        """Of what has changed since `tell`: the problems as they were then."""
         self.told: frozenset[Problem] = frozenset()
-        """All that the log was last told of."""
+        """All problems, as of the last `tell`."""
 
     def put(self, about: Hashable, problems: tuple[Problem, ...]) -> None:
-        """These, and no others, are the problems of `about` now."""
+        """Set the problems of `about`, in place of those that it had."""
         found = self._found.get(about, ())
         if problems == found:
             return
@@ -37,7 +37,7 @@ class Problems:
             del self._found[about]
 
     def tell(self) -> None:
-        """Log what is new, and what is no longer so."""
+        """Log the problems that are new since the last call, and those that are gone."""
         if not self._before:
             return
         before, self._before = self._before, {}
@@ -58,20 +58,20 @@ class Problems:
 
 
 def _shown(problems: Collection[Problem]) -> tuple[list[str], int]:
-    """What to log of each problem, and how many more ports lack a descriptor: there may be thousands, all for one."""
+    """The texts to log, and how many more ports lack a descriptor: there may be thousands, all for one reason."""
     crowded = sorted(problem.text for problem in problems if problem.kind is ProblemKind.OUT_OF_DESCRIPTORS)
     others = sorted(problem.text for problem in problems if problem.kind is not ProblemKind.OUT_OF_DESCRIPTORS)
     return others + crowded[:_MOST_ALIKE], max(0, len(crowded) - _MOST_ALIKE)
 
 
 def rules_refused(name: ServicePortName, reason: str, family: IPFamily) -> tuple[Problem, ...]:
-    """The node's tools take the rules of others and not those of a service port."""
+    """The problem of a service port whose rules the node's tools refuse, while they accept others."""
     text = f"{name}: its portals are not served over {family}, because their rules are refused: {reason}"
     return (Problem(name.service, ProblemKind.PORTALS_REFUSED, text),)
 
 
 def action_refused(action: Action, error: PortUnavailableError, family: IPFamily) -> tuple[Problem, ...]:
-    """A port that `action` needs cannot be had. Raises `error` where no action needs one."""
+    """The problem of a port that `action` needs and cannot have. Raises `error` for an action that needs none."""
     crowded = isinstance(error, OutOfDescriptorsError)
     kind = ProblemKind.OUT_OF_DESCRIPTORS if crowded else ProblemKind.PORT_CONFLICT
     match action:

@@ -1,4 +1,4 @@
-"""The executor: performs plans, remembers what there is, and says what is wrong."""
+"""The reconciler of one address family: takes over changes, performs plans, remembers what there is."""
 
 import asyncio
 import time
@@ -24,9 +24,10 @@ from userproxy.model import (
 )
 from userproxy.pace import Pace
 from userproxy.portals.interface import PortalDriver
-from userproxy.proxier.conntrack_cleanup import StaleFlows
+from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
 from userproxy.proxier.interfaces import Claims, Forwarding, Nodes, Source
-from userproxy.proxier.loops import Circles, Reachable
+from userproxy.proxier.local_addresses import LocalAddressTracker, NodePortAddresses
+from userproxy.proxier.loops import AnyNodeAddress, RoutingLoops
 from userproxy.proxier.plan import (
     Action,
     Actual,
@@ -40,9 +41,8 @@ from userproxy.proxier.plan import (
     plan_routes,
 )
 from userproxy.proxier.problems import Problems, action_refused, rules_refused
-from userproxy.proxier.service_map import KnownServices
-from userproxy.proxier.surroundings import NodePortAddresses, Surroundings
-from userproxy.proxier.sync_log import Listed, RulesStory
+from userproxy.proxier.service_map import ServiceMap
+from userproxy.proxier.sync_log import Listed, LoopLog, RulesLog
 from userproxy.proxier.wanted import PortalKey
 from userproxy.routing.services import NoLocalEndpoints, Scope
 
@@ -50,18 +50,17 @@ log = structlog.get_logger()
 
 
 class _NoNodes(frozenset[str]):
-    """Nothing is known of other nodes."""
+    """The Nodes of a cluster of which only this node is known."""
 
     version = 0
     presuming = False
 
 
 _EVERYWHERE = NodePortAddresses()
-_MOST_LISTED = 5
 
 
 class _Pending(Struct):
-    """What the portal driver is asked for, and has not confirmed yet."""
+    """What the portal driver is asked for and has not confirmed yet, and the actions to be done after that."""
 
     bindings: list[PortalBinding]
     gone: dict[ServicePortName, None]
@@ -71,11 +70,11 @@ class _Pending(Struct):
 class Proxier:
     """Keeps listeners, balancers and portals of one address family as the source wants them.
 
-    It acts in :meth:`follow` and :meth:`sync` alone, which may overlap. `scope` is how we look at Services: the
-    family, where our node is, which of them are ours. `flows` is None where no packet is translated, `nodes` where
-    nothing is known of other nodes.
+    It acts in :meth:`follow` and :meth:`sync` only, which may overlap. `scope` is the family, where our node is, and
+    which Services are ours. `conntrack` is None where no packet is translated, `nodes` where no other node is known.
 
-    What changed is taken over as edits of indexed state, and only the service ports that an edit concerns are planned.
+    Each changed Service is applied to indexed state (`services`), and only the service ports that are affected are
+    planned.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class Proxier:
         claims: Claims,
         scope: Scope,
         node_ports: NodePortAddresses = _EVERYWHERE,
-        flows: StaleFlows | None = None,
+        conntrack: ConntrackCleanup | None = None,
         nodes: Nodes | None = None,
     ) -> None:
         self._source = source
@@ -95,34 +94,34 @@ class Proxier:
         self._claims = claims
         self._scope = scope
         self._scope_taken = scope
-        self._flows = flows
+        self._conntrack = conntrack
         self._nodes: Nodes = _NoNodes() if nodes is None else nodes
         self._nodes_version = self._nodes.version
-        self._left_out: dict[ListenerName, tuple[Endpoint, ...]] = {}
-        """Endpoints that are not used because they lead back, by listener, as they were told last."""
-        self._known = KnownServices()
-        self._wanted = self._known.wanted
-        self._surroundings = Surroundings(portals, claims, self._wanted, node_ports, scope)
+        self._loop_log = LoopLog()
+        self._services = ServiceMap()
+        self._wanted = self._services.wanted
+        self._local = LocalAddressTracker(portals, claims, self._wanted, node_ports, scope)
         self._actual = Actual(scope.family)
         self._preferred: Mapping[ServicePortName, Sequence[int]] | None = None
         self._dirty: dict[ServicePortName, None] = {}
-        """What the next sync has to plan: more than endpoints and affinity of these may be others."""
+        """What the next sync has to plan: more than endpoints and affinity may have changed."""
         self._refused: dict[ServicePortName, None] = {}
-        """What some part of was refused: every sync tries it again."""
-        self._crowded: dict[ServicePortName, None] = {}
-        """What some part of has no descriptor: as many are tried again as there is room for."""
+        """Service ports that could not have a port they need: every sync tries again."""
+        self._without_descriptor: dict[ServicePortName, None] = {}
+        """Service ports that lack a descriptor: each sync tries as many again as there is room for."""
         self._unwritten: dict[ServicePortName, PortalBinding] = {}
-        """What the driver was asked for, and the node's tools refuse."""
+        """Bindings that the driver was asked for and the node's tools refuse."""
         self._problems = Problems(scope.family)
         self._confirmed = False
-        """Whether the driver has done the last that it was asked for."""
+        """Whether the driver's last sync succeeded."""
         self._state = asyncio.Lock()
-        """Held while state is edited, in slices; not while the driver is waited for."""
-        self._node_said = 0
-        """Counts what was said of the node; a sync that runs meanwhile is behind, and says so in `_node_synced`."""
-        self._node_synced = 0
+        """Held while state is edited, in slices; not while the driver writes."""
+        self._node_version = 0
+        """How often `set_node` was called."""
+        self._node_version_synced = 0
+        """What that was when the last good sync began."""
         self._retired = False
-        self._story = RulesStory(scope.family)
+        self._rules_log = RulesLog(scope.family)
 
     @property
     def problems(self) -> frozenset[Problem]:
@@ -137,50 +136,51 @@ class Proxier:
     @property
     def health_checks(self) -> tuple[HealthCheck, ...]:
         """The health-check node ports that Services ask for."""
-        return self._known.health_checks
+        return self._services.health_checks
 
     @property
     def no_local(self) -> NoLocalEndpoints:
         """How many service ports have endpoints, but under a ``Local`` policy none that may serve."""
-        return self._known.no_local
+        return self._services.no_local
 
     @property
     def node_port_ips(self) -> tuple[str, ...] | None:
         """The local addresses that node ports are served on, as of the last sync; None is all of them."""
-        return self._surroundings.own.node_ports
+        return self._local.addresses.node_ports
 
     def set_node(self, scope: Scope, local_traffic: LocalTraffic) -> None:
-        """Look at Services so, and recognise our Pods so, from the next sync on."""
+        """Use another scope, and recognise our Pods otherwise, from the next sync on."""
         self._scope = scope
         self._portals.set_local_traffic(local_traffic)
-        self._node_said += 1
+        self._node_version += 1
 
     def retire(self) -> None:
-        """Only hand out routes from now on: portals, claims and new listeners are a successor's."""
+        """Only update routes from now on: portals, claims and new listeners are a successor's."""
         self._retired = True
 
     async def follow(self) -> bool:
-        """Take over what changed, as far as that needs no other rules: endpoints and affinity, at once.
+        """Take over changes as far as they need no other rules: endpoints and affinity.
 
-        True if the portals stand as they should; else there is something left for :meth:`sync`.
+        Returns True if the portals are as they should be, False if something is left for :meth:`sync` to do.
         """
         async with self._state:
             await self._take_changes()
         self._problems.tell()
         if self._retired:
             return True
-        return self._confirmed and not self._dirty and self._node_said == self._node_synced
+        return self._confirmed and not self._dirty and self._node_version == self._node_version_synced
 
     async def sync(self, *, verify: bool) -> bool:
-        """Bring what there is in line with the source; `verify` reads the portals back even if nothing changed.
+        """Make what there is what the source wants; `verify` reads the portals back even if nothing changed.
 
-        True if the portals stand as they should. What one service port cannot have (a taken port, say)
-        is logged, kept in `problems` and tried again by the next sync; it does not fail the others.
+        Returns True if the portals are as they should be. What one service port cannot have (a taken port, say) is
+        logged, kept in `problems` and tried again by the next sync; it does not make the sync fail.
         """
         if self._retired:
             return await self.follow()
-        said = self._node_said
-        verify = verify or said != self._node_synced or not self._confirmed  # rules may differ where bindings do not
+        version = self._node_version
+        # Rules may differ although no binding does.
+        verify = verify or version != self._node_version_synced or not self._confirmed
         try:
             planned = await self._converge(verify=verify)
         except KernelToolError as error:
@@ -188,7 +188,7 @@ class Proxier:
         finally:
             self._problems.tell()
             self._forwarding.recount_descriptors()
-        self._node_synced = said
+        self._node_version_synced = version
         log.debug(
             "Synced",
             v=2,
@@ -206,54 +206,56 @@ class Proxier:
         return self._retired
 
     async def _take_changes(self) -> None:
-        """Edit what is wanted, and hand out the routes that need no other rules than there are."""
+        """Apply the source's changes, and hand out the routes that need no other rules than there are."""
         if self._scope == self._scope_taken:
             changes: Mapping[ServiceName, ServiceState | None] = self._source.take_changes()
         else:
             everything = self._source.everything()
-            changes = {**dict.fromkeys(self._known.names - everything.keys()), **everything}
+            changes = {**dict.fromkeys(self._services.names - everything.keys()), **everything}
             self._scope_taken = self._scope
         pace = Pace()
         for service, state in changes.items():
-            taken = self._known.take(service, state, self._scope_taken)
-            self._problems.put(service, taken.left_out)
-            for port in taken.node_ports:
+            change = self._services.update(service, state, self._scope_taken)
+            self._problems.put(service, change.left_out)
+            for port in change.node_ports:
                 self._forwarding.keep_off(port)
-            portals = taken.moved.portals
-            self._touch({*taken.reshaped, *self._wanted.contenders(portals), *self._surroundings.move(portals)})
-            await self._route(taken.names, taken.moved.ways, pace)
+            portals = change.owners.portals
+            contenders = self._wanted.contenders(portals) | self._local.owners_changed(portals)
+            self._mark_dirty({*change.reshaped, *contenders})
+            await self._route(change.names, change.owners.destinations, pace)
             await pace.keep()
         if self._nodes_version != self._nodes.version:
             self._nodes_version = self._nodes.version
-            # Any endpoint at a node port's number may lead back now, or no longer.
+            # Any endpoint whose port is a node port may loop now, or no longer.
             await self._route((), [key for key in self._wanted.owners if not key[0]], pace)
 
-    async def _route(self, names: Iterable[ServicePortName], ways: Iterable[PortalKey], pace: Pace) -> None:
-        """Hand out routes of `names`, and of those whose endpoints are portals that lead on to other ones now."""
+    async def _route(self, names: Iterable[ServicePortName], destinations: Iterable[PortalKey], pace: Pace) -> None:
+        """Update the routes of `names`, and of those that loop, or no longer do, as `destinations` changed owners."""
         wanted = self._wanted
-        concerned = {*names, *wanted.leading_to(ways)}
-        concerned |= wanted.leading_to(key for name in concerned for key in wanted.ways_to(name))
-        circles = self._circles()
+        concerned = {*names, *wanted.with_endpoints_at(destinations)}
+        concerned |= wanted.with_endpoints_at(key for name in concerned for key in wanted.destinations_of(name))
+        loops = self._loops()
         for name in concerned:
             if name in wanted.ports and (self._retired or name not in self._dirty):
-                for action in plan_routes([name], wanted, self._actual, circles):
+                for action in plan_routes([name], wanted, self._actual, loops):
                     self._perform(action)
                 await pace.keep()
 
-    def _circles(self) -> Circles:
-        """Good for as long as nothing is edited."""
-        return Circles(self._wanted.ports, self._wanted.ways, Reachable(self._surroundings.own.local, self._nodes))
+    def _loops(self) -> RoutingLoops:
+        """Valid as long as nothing is edited."""
+        node_addresses = AnyNodeAddress(self._local.addresses.local, self._nodes)
+        return RoutingLoops(self._wanted.ports, self._wanted.destinations, node_addresses)
 
     async def _converge(self, *, verify: bool) -> int:
-        """Plan and act; how many service ports were planned. Raises KernelToolError."""
+        """Plan and act; returns how many service ports were planned. Raises KernelToolError."""
         names: dict[ServicePortName, None] = {}
         try:
             async with self._state:
                 await self._take_changes()
                 if self._preferred is None:
                     self._preferred = await self._portals.local_ports()
-                self._dirty |= dict.fromkeys(await self._surroundings.look(self._scope))
-                crowded = dict.fromkeys(islice(self._crowded, self._forwarding.room_for_ports))
+                self._dirty |= dict.fromkeys(await self._local.refresh(self._scope))
+                crowded = dict.fromkeys(islice(self._without_descriptor, self._forwarding.room_for_ports))
                 names, self._dirty = {**self._dirty, **self._refused, **crowded}, {}
                 pending = await self._prepare(names)
             if self._retired:
@@ -263,7 +265,7 @@ class Proxier:
                 began = time.monotonic()
                 done = await self._portals.sync(pending.bindings, pending.gone, verify=verify)
                 self._confirmed = True
-                self._story.written(
+                self._rules_log.written(
                     self._portals.rule_counts,
                     time.monotonic() - began,
                     service_ports=len(pending.bindings),
@@ -278,25 +280,25 @@ class Proxier:
             raise
         return len(names)
 
-    def _touch(self, names: Iterable[ServicePortName]) -> None:
-        """Have the next sync plan these, and say which portals of theirs others have."""
+    def _mark_dirty(self, names: Iterable[ServicePortName]) -> None:
+        """Have the next sync plan these, and note which of their portals belong to others."""
         for name in names:
             self._dirty[name] = None
             self._problems.put(name, self._wanted.conflicts(name))
 
     async def _prepare(self, names: Iterable[ServicePortName]) -> _Pending:
-        """Have everything that new rules need; what they are to be, and what can go once they stand."""
-        pending, pace, preferred, circles = _Pending([], {}, []), Pace(), self._preferred or {}, self._circles()
+        """Prepare what new rules need; returns what they are to be, and what is to be done once they are written."""
+        pending, pace, preferred, loops = _Pending([], {}, []), Pace(), self._preferred or {}, self._loops()
         programmed = self._actual.programmed
         for name in names:
             if self._retired:
                 break
-            step = plan(name, self._wanted, self._actual, self._surroundings.own, circles, preferred.get(name, ()))
+            step = plan(name, self._wanted, self._actual, self._local.addresses, loops, preferred.get(name, ()))
             self._attempt(name, step.before)
-            withheld = self._surroundings.own.withheld(name, self._wanted.portals(name), self._wanted.owners)
+            withheld = self._local.addresses.withheld(name, self._wanted.portals(name), self._wanted.owners)
             self._problems.put(("withheld", name), tuple(withheld.values()))
             pending.after += step.after
-            needed = binding(name, self._wanted, self._actual, self._surroundings.own)
+            needed = binding(name, self._wanted, self._actual, self._local.addresses)
             if needed is not None and (needed != programmed.get(name) or not self._confirmed):
                 pending.bindings.append(needed)
             elif needed is None and (name in programmed or name in self._unwritten or not self._confirmed):
@@ -307,18 +309,18 @@ class Proxier:
     def _attempt(self, name: ServicePortName, actions: Iterable[Action]) -> None:
         refused: tuple[Problem, ...] = ()
         self._refused.pop(name, None)
-        self._crowded.pop(name, None)
+        self._without_descriptor.pop(name, None)
         for action in actions:
             try:
                 self._perform(action)
             except PortUnavailableError as error:
                 refused += action_refused(action, error, self._scope.family)
-                again = self._crowded if isinstance(error, OutOfDescriptorsError) else self._refused
+                again = self._without_descriptor if isinstance(error, OutOfDescriptorsError) else self._refused
                 again[name] = None
         self._problems.put(("refused", name), refused)
 
     async def _finish(self, pending: _Pending) -> None:
-        """Take away what no rule needs any more, unless it is wanted again by now."""
+        """Remove what no rule needs any more, unless it is wanted again by now."""
         pace = Pace()
         for action in () if self._retired else pending.after:
             if not (isinstance(action, CloseListener) and self._is_wanted(action.name)):
@@ -344,21 +346,21 @@ class Proxier:
                 if claim not in actual.holders:
                     self._claims.claim(claim.ip, claim.protocol, claim.port)
                 actual.account(claim, owner)
-            case UpdateRoute(snapshot, circular):
+            case UpdateRoute(snapshot, looping):
                 if snapshot.listener in actual.local_ports:
-                    self._update(snapshot, circular)
+                    self._update(snapshot, looping)
             case CloseListener(name):
                 self._forwarding.close(name)
                 del actual.local_ports[name]
                 actual.snapshots.pop(name, None)
-                self._left_out.pop(name, None)
+                self._loop_log.forget(name)
                 log.debug("Listener closed", v=1, service_port=str(name))
             case ReleasePort(claim, owner):
                 if actual.discharge(claim, owner):
                     self._claims.release(claim.ip, claim.protocol, claim.port)
 
-    def _update(self, snapshot: Snapshot, circular: tuple[Endpoint, ...]) -> None:
-        self._tell_left_out(snapshot.listener, circular)
+    def _update(self, snapshot: Snapshot, looping: tuple[Endpoint, ...]) -> None:
+        self._loop_log.left_out(snapshot.listener, looping, presumed=self._nodes.presuming)
         self._forwarding.update(snapshot)
         self._actual.snapshots[snapshot.listener] = snapshot
         log.debug(
@@ -369,17 +371,8 @@ class Proxier:
             endpoints=Listed(snapshot.endpoints),
         )
 
-    def _tell_left_out(self, listener: ListenerName, endpoints: tuple[Endpoint, ...]) -> None:
-        if endpoints != self._left_out.pop(listener, ()) and endpoints:
-            listed = ", ".join(map(str, endpoints[:_MOST_LISTED]))
-            more = f" and {len(endpoints) - _MOST_LISTED} more" if len(endpoints) > _MOST_LISTED else ""
-            may_be = ", or may be one until Nodes are looked up" if self._nodes.presuming else ""
-            log.warning(f"{listener}: not used as an endpoint: {listed}{more}; a portal{may_be}, it leads back here")
-        if endpoints:
-            self._left_out[listener] = endpoints
-
     def _note_confirmed(self, pending: _Pending, done: PortalSync) -> None:
-        """Note what stands; have the kernel forget where clients were led, if rules lead them elsewhere now."""
+        """Note what the driver has programmed, and have conntrack entries deleted that contradict it."""
         programmed, unwritten = self._actual.programmed, self._unwritten
         asked = {each.name: each for each in pending.bindings}
         # Others that were refused may be accepted by now, and the reverse.
@@ -398,7 +391,7 @@ class Proxier:
                 )
             else:
                 programmed[name] = now[name]
-        if self._flows is not None:
-            self._flows.changed(before.values(), [programmed[name] for name in names if name in programmed])
+        if self._conntrack is not None:
+            self._conntrack.changed(before.values(), [programmed[name] for name in names if name in programmed])
             if done.differed:
-                self._flows.repaired()
+                self._conntrack.repaired()

@@ -1,4 +1,4 @@
-"""When to sync: soon after a change, not too often, and now and then in any case."""
+"""When to sync: soon after a change, not too often, and periodically in any case."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,12 +12,12 @@ async def _nothing() -> bool:
 
 
 class SyncRunner:
-    """Says when to sync, as kube-proxy's bounded-frequency runner does; periods are seconds.
+    """Calls the sync at the right times, as kube-proxy's bounded-frequency runner does; periods are seconds.
 
     - Nothing runs before the first request: only then does the source know what is wanted.
-    - What a request needs no sync for is done at once, even while one is under way.
-    - Else there is a sync at once, but at least `min_period` after the end of the one before; requests
-      in between make one sync.
+    - What a request asks for and needs no sync is done at once, even during a sync.
+    - Otherwise there is a sync at once, but not before `min_period` after the end of the last one; all requests in
+      between share one sync.
     - Every `period` there is a sync in any case, with `verify` True: it repairs what others have broken.
       So does the next one after :meth:`verify` was called.
     - A sync that returns False is tried again, first after half a second, then ever more slowly up to

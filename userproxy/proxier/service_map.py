@@ -1,4 +1,4 @@
-"""The Services that there are, as one address family on this node sees them."""
+"""The Services of one address family, and what became of them when they were last looked at."""
 
 from collections.abc import Collection, KeysView
 
@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from userproxy.model import HealthCheck, PortalKind, Problem, ServiceName, ServicePort, ServicePortName, ServiceState
 from userproxy.proxier.plan import shape
-from userproxy.proxier.wanted import Moved, Wanted
+from userproxy.proxier.wanted import OwnerChanges, Wanted
 from userproxy.routing.services import NoLocalEndpoints, Routed, Scope, service_ports
 
 log = structlog.get_logger()
@@ -16,26 +16,28 @@ _GONE = Routed()
 _NONE = NoLocalEndpoints()
 
 
-class Taken(Struct, frozen=True, gc=False):
-    """What a changed Service means: its service ports, of now and of before; those of them of which more than endpoints
-    and affinity are others; the portals that changed hands; what of the Service is not served; and what the API
-    server gave it of its range of node ports.
+class ServiceChange(Struct, frozen=True, gc=False):
+    """What follows from a change of a Service.
+
+    `names` are its service ports, those of now and of before, and `reshaped` those of them of which more than endpoints
+    and affinity changed. `owners` are the portals that belong to others now. `left_out` is what of the Service is not
+    served. `node_ports` are the node ports that the API server gave it.
     """
 
     names: Collection[ServicePortName]
     reshaped: Collection[ServicePortName]
-    moved: Moved
+    owners: OwnerChanges
     left_out: tuple[Problem, ...]
     node_ports: Collection[int]
 
 
-class KnownServices:
-    """Services by name, each with what the last look at it found."""
+class ServiceMap:
+    """Services by name, with the service ports, health checks and counts that follow from each."""
 
     def __init__(self) -> None:
         self.wanted = Wanted()
         self._names: dict[ServiceName, tuple[ServicePortName, ...]] = {}
-        """The service ports of each Service that has any, or should have."""
+        """The service ports of each Service that has any, or of which something is not served."""
         self._health_checks: dict[ServiceName, HealthCheck] = {}
         self._no_local: dict[ServiceName, NoLocalEndpoints] = {}
         self.no_local = NoLocalEndpoints()
@@ -43,16 +45,16 @@ class KnownServices:
 
     @property
     def names(self) -> KeysView[ServiceName]:
-        """The Services that concern us: a live view."""
+        """The Services that concern this family and node: a live view."""
         return self._names.keys()
 
     @property
     def health_checks(self) -> tuple[HealthCheck, ...]:
-        """The health-check node ports that they ask for."""
+        """The health check node ports of all Services."""
         return tuple(self._health_checks.values())
 
-    def take(self, service: ServiceName, state: ServiceState | None, scope: Scope) -> Taken:
-        """Take over a Service as it is now; None if it is gone."""
+    def update(self, service: ServiceName, state: ServiceState | None, scope: Scope) -> ServiceChange:
+        """Take over a Service as it is now; a `state` of None means that it is gone."""
         routed = _GONE if state is None else service_ports(state, scope)
         if routed.skipped is not None:
             log.debug("Service skipped", v=3, service=str(service), family=scope.family, reason=routed.skipped)
@@ -62,19 +64,19 @@ class KnownServices:
         if names or routed.left_out:
             self._names[service] = names
         reshaped = [*gone, *(port.name for port in routed.ports if self._is_reshaped(port))]
-        moved = Moved()
+        owners = OwnerChanges()
         for port in routed.ports:
-            moved |= self.wanted.put(port)
+            owners |= self.wanted.put(port)
         for name in gone:
-            moved |= self.wanted.drop(name)
-        return Taken((*names, *gone), reshaped, moved, routed.left_out, _node_ports(routed))
+            owners |= self.wanted.drop(name)
+        return ServiceChange((*names, *gone), reshaped, owners, routed.left_out, _node_ports(routed))
 
     def _is_reshaped(self, port: ServicePort) -> bool:
         before = self.wanted.ports.get(port.name)
         return before is None or shape(before) != shape(port)
 
     def _note(self, service: ServiceName, routed: Routed) -> None:
-        """Keep what is known of a Service beside its service ports."""
+        """Remember a Service's health check, and whether it has endpoints elsewhere only."""
         if routed.health_check is not None:
             self._health_checks[service] = routed.health_check
         else:

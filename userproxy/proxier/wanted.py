@@ -1,6 +1,6 @@
-"""Which service ports are wanted, which of them has which portal, and who leads to whom. Pure.
+"""Which service ports are wanted, which of them has which portal, and which has a portal as endpoint. Pure.
 
-Edited change by change: an edit costs what it concerns, not what there is.
+It is edited change by change, and the cost of an edit depends on what changes, not on how many Services there are.
 """
 
 from collections import ChainMap
@@ -15,17 +15,21 @@ PortalKey: TypeAlias = tuple[str, int, Protocol]
 """A portal's address, which is empty for a node port; its port; its protocol."""
 
 
-class Moved(Struct, frozen=True, gc=False):
-    """What another one has since an edit, or nobody: portals; and ways, those among them that an endpoint may name."""
+class OwnerChanges(Struct, frozen=True, gc=False):
+    """What has another owner since an edit, or none any more.
+
+    `destinations` are the portals and, in addition, the addresses that only a load balancer elsewhere has: an endpoint
+    may name either.
+    """
 
     portals: frozenset[PortalKey] = frozenset()
-    ways: frozenset[PortalKey] = frozenset()
+    destinations: frozenset[PortalKey] = frozenset()
 
-    def __or__(self, other: "Moved") -> "Moved":
-        return Moved(self.portals | other.portals, self.ways | other.ways)
+    def __or__(self, other: "OwnerChanges") -> "OwnerChanges":
+        return OwnerChanges(self.portals | other.portals, self.destinations | other.destinations)
 
 
-_NOTHING = Moved()
+_NOTHING = OwnerChanges()
 
 
 class Wanted:
@@ -37,9 +41,9 @@ class Wanted:
 
     def __init__(self) -> None:
         self._ports: dict[ServicePortName, ServicePort] = {}
-        self._portals = _Contest(self._age)
-        self._balancers = _Contest(self._age)
-        self._users = _Users()
+        self._portals = _Claims(self._age)
+        self._balancers = _Claims(self._age)
+        self._users = _EndpointUsers()
 
     @property
     def ports(self) -> Mapping[ServicePortName, ServicePort]:
@@ -48,17 +52,17 @@ class Wanted:
 
     @property
     def owners(self) -> Mapping[PortalKey, ServicePortName]:
-        """Who has each portal: a live view."""
+        """The service port that has each portal: a live view."""
         return self._portals.owners
 
     @property
-    def ways(self) -> Mapping[PortalKey, ServicePortName]:
-        """To whom an address and port lead, also where only a load balancer elsewhere has them: a live view."""
+    def destinations(self) -> Mapping[PortalKey, ServicePortName]:
+        """The service port that traffic to an address and port reaches, also by way of a load balancer: a live view."""
         balancers = self._balancers.owners
-        # Almost nobody has such a load balancer, and to look into one mapping is much faster.
+        # Few Services have such a load balancer, and a lookup in one mapping is much faster.
         return ChainMap(self._portals.owners, balancers) if balancers else self._portals.owners
 
-    def put(self, port: ServicePort) -> Moved:
+    def put(self, port: ServicePort) -> OwnerChanges:
         """Take over a service port that is new or has changed."""
         old = self._ports.get(port.name)
         if old is None:
@@ -79,7 +83,7 @@ class Wanted:
             port.name, after[0] - before[0], after[1] - before[1]
         )
 
-    def drop(self, name: ServicePortName) -> Moved:
+    def drop(self, name: ServicePortName) -> OwnerChanges:
         """Forget a service port. Raises KeyError if it is not there."""
         old = self._ports[name]
         self._users.remove(name, set(old.endpoints))
@@ -88,7 +92,7 @@ class Wanted:
         return moved
 
     def portals(self, name: ServicePortName) -> tuple[Portal, ...]:
-        """Those of a service port's portals that no older Service claims; none if it is not there."""
+        """A service port's portals that no older Service claims; none if the service port is not wanted."""
         port = self._ports.get(name)
         if port is None:
             return ()
@@ -96,7 +100,7 @@ class Wanted:
         return port.portals if len(kept) == len(port.portals) else tuple(kept.values())
 
     def conflicts(self, name: ServicePortName) -> tuple[Problem, ...]:
-        """The claims of a service port that lost."""
+        """A problem for each portal that a service port claims and another one has."""
         port = self._ports.get(name)
         if port is None:
             return ()
@@ -108,38 +112,42 @@ class Wanted:
         return tuple(found)
 
     def contenders(self, portals: Iterable[PortalKey]) -> set[ServicePortName]:
-        """Who claims any of these portals."""
+        """The service ports that claim any of these portals."""
         return {name for key in portals for name in self._portals.contenders(key)}
 
-    def leading_to(self, ways: Iterable[PortalKey]) -> set[ServicePortName]:
-        """Who has an endpoint that may be one of these. For node ports that is every endpoint at their number."""
-        return {name for key in ways for name in self._users.of(key) if name.protocol is key[2]}
+    def with_endpoints_at(self, destinations: Iterable[PortalKey]) -> set[ServicePortName]:
+        """The service ports that have an endpoint at one of these; for a node port, any endpoint with its number."""
+        return {name for key in destinations for name in self._users.of(key) if name.protocol is key[2]}
 
-    def ways_to(self, name: ServicePortName) -> Collection[PortalKey]:
-        """All that a service port claims, and its load balancers; nothing if it is not there."""
+    def destinations_of(self, name: ServicePortName) -> Collection[PortalKey]:
+        """The portals that a service port claims, and its load balancers; nothing if it is not wanted."""
         port = self._ports.get(name)
         return () if port is None else _keys(port).keys() | _balancer_keys(port)
 
-    def _enter(self, name: ServicePortName, portals: Iterable[PortalKey], balancers: Iterable[PortalKey]) -> Moved:
+    def _enter(
+        self, name: ServicePortName, portals: Iterable[PortalKey], balancers: Iterable[PortalKey]
+    ) -> OwnerChanges:
         moved = frozenset(self._portals.enter(name, portals))
-        return Moved(moved, moved.union(self._balancers.enter(name, balancers)))
+        return OwnerChanges(moved, moved.union(self._balancers.enter(name, balancers)))
 
-    def _withdraw(self, name: ServicePortName, portals: Iterable[PortalKey], balancers: Iterable[PortalKey]) -> Moved:
+    def _withdraw(
+        self, name: ServicePortName, portals: Iterable[PortalKey], balancers: Iterable[PortalKey]
+    ) -> OwnerChanges:
         moved = frozenset(self._portals.withdraw(name, portals))
-        return Moved(moved, moved.union(self._balancers.withdraw(name, balancers)))
+        return OwnerChanges(moved, moved.union(self._balancers.withdraw(name, balancers)))
 
     def _age(self, name: ServicePortName) -> tuple[bool, str, ServicePortName]:
         created = self._ports[name].created
         return not created, created, name
 
 
-class _Contest:
-    """Who has what several may claim: whoever comes first in the order of `age`."""
+class _Claims:
+    """Gives each key to one of the service ports that claim it: the first in the order of `age`."""
 
     def __init__(self, age: Callable[[ServicePortName], Any]) -> None:
         self.owners: dict[PortalKey, ServicePortName] = {}
         self._losers: dict[PortalKey, tuple[ServicePortName, ...]] = {}
-        """Who else claims it, in order. There is no entry where nobody does."""
+        """The others that claim a key, in order. Keys without others have no entry."""
         self._age = age
 
     def contenders(self, key: PortalKey) -> tuple[ServicePortName, ...]:
@@ -147,7 +155,7 @@ class _Contest:
         return () if owner is None else (owner, *self._losers.get(key, ()))
 
     def enter(self, name: ServicePortName, keys: Iterable[PortalKey]) -> list[PortalKey]:
-        """Have `name` claim `keys`; those that it has now."""
+        """Have `name` claim `keys`; returns those that it gets."""
         moved = []
         for key in keys:
             owner = self.owners.get(key)
@@ -162,7 +170,7 @@ class _Contest:
         return moved
 
     def withdraw(self, name: ServicePortName, keys: Iterable[PortalKey]) -> list[PortalKey]:
-        """Have `name` claim `keys` no longer; those that it had until now."""
+        """Have `name` claim `keys` no longer; returns those that it had."""
         moved = []
         for key in keys:
             if self.owners[key] == name:
@@ -178,12 +186,12 @@ class _Contest:
         return moved
 
 
-class _Users:
-    """Who has which endpoints."""
+class _EndpointUsers:
+    """The service ports that have each endpoint."""
 
     def __init__(self) -> None:
         self._at: dict[Endpoint, tuple[ServicePortName, ...]] = {}
-        """Those of a service port that are nobody else's share one tuple."""
+        """The endpoints that only one service port has share one tuple."""
         self._at_port: dict[int, set[ServicePortName]] = {}
 
     def of(self, key: PortalKey) -> Iterable[ServicePortName]:
@@ -216,7 +224,7 @@ class _Users:
 
 
 def _keys(port: ServicePort) -> dict[PortalKey, Portal]:
-    """The portals that a service port claims, each once: the first of those with one address and port."""
+    """The portals that a service port claims; of several with one address and port, the first."""
     keys: dict[PortalKey, Portal] = {}
     for portal in port.portals:
         keys.setdefault((portal.ip, portal.port, port.name.protocol), portal)

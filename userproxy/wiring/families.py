@@ -14,7 +14,7 @@ from userproxy.portals.conntrack import Conntrack
 from userproxy.portals.interface import PortalDriver
 from userproxy.proxier.family import FamilyOptions, FamilyProxy
 from userproxy.proxier.health_checks import HealthCheckServers
-from userproxy.proxier.surroundings import NodePortAddresses
+from userproxy.proxier.local_addresses import NodePortAddresses
 from userproxy.routing.reserved_ports import ReservedPorts
 from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.portals import until_usable
