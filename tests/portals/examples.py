@@ -95,13 +95,11 @@ WEB_RULES: dict[str, Chains] = {
         ],
         "KUBE-PORTALS-CONTAINER": [
             f"-d 10.96.0.10/32 {_WEB} --dport 80 -j REDIRECT --to-ports 41234",
-            f"-d 203.0.113.5/32 {_WEB} --dport 80 -m physdev ! --physdev-is-in -j REDIRECT --to-ports 41234",
-            f"-d 203.0.113.5/32 {_WEB} --dport 80 -m addrtype --dst-type LOCAL -j REDIRECT --to-ports 41234",
+            f"-d 203.0.113.5/32 {_WEB} --dport 80 -j REDIRECT --to-ports 41234",
         ],
         "KUBE-PORTALS-HOST": [
             f"-d 10.96.0.10/32 {_WEB} --dport 80 -j DNAT --to-destination 192.0.2.10:41234",
-            f"-d 203.0.113.5/32 {_WEB} --dport 80 -m addrtype --dst-type LOCAL "
-            "-j DNAT --to-destination 192.0.2.10:41234",
+            f"-d 203.0.113.5/32 {_WEB} --dport 80 -j DNAT --to-destination 192.0.2.10:41234",
         ],
         "KUBE-NODEPORT-CONTAINER": [f"{_WEB} --dport 30080 -j REDIRECT --to-ports 41234"],
         "KUBE-NODEPORT-HOST": [f"{_WEB} --dport 30080 -j DNAT --to-destination 192.0.2.10:41234"],

@@ -308,7 +308,7 @@ def test_removal_says_what_it_removes() -> None:
         "iptables-nft, table nat: removed the jump from OUTPUT to KUBE-PORTALS-HOST",
         "iptables-nft, table nat: removed the jump from PREROUTING to KUBE-NODEPORT-CONTAINER",
         "iptables-nft, table nat: removed the jump from OUTPUT to KUBE-NODEPORT-HOST",
-        "iptables-nft, table nat: removed the chain KUBE-PORTALS-CONTAINER with 3 rules",
+        "iptables-nft, table nat: removed the chain KUBE-PORTALS-CONTAINER with 2 rules",
         "iptables-nft, table nat: removed the chain KUBE-PORTALS-HOST with 2 rules",
         "iptables-nft, table nat: removed the chain KUBE-NODEPORT-CONTAINER with 1 rule",
         "iptables-nft, table nat: removed the chain KUBE-NODEPORT-HOST with 1 rule",

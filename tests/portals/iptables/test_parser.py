@@ -58,7 +58,10 @@ def test_our_own_text_is_canonical(spec: str) -> None:
     ],
 )
 def test_spellings_of_one_rule(spelling: str) -> None:
-    assert canonical(spelling) == WEB_RULES["nat"]["KUBE-PORTALS-CONTAINER"][1]
+    assert canonical(spelling) == (
+        '-d 203.0.113.5/32 -p tcp -m comment --comment "default/web:http" -m tcp --dport 80 '
+        "-m physdev ! --physdev-is-in -j REDIRECT --to-ports 41234"
+    )
 
 
 @pytest.mark.parametrize("negated", ["", "! "])

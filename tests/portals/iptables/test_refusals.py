@@ -202,7 +202,7 @@ def everything(family: IPFamily) -> list[PortalBinding]:
     [
         (["-j REJECT"], ["-j REJECT"], "ipt_REJECT"),
         (["-m addrtype"], ["addrtype"], "xt_addrtype"),
-        (["-j REJECT", "-m addrtype", "-m physdev"], ["-j REJECT", "addrtype", "physdev"], "xt_physdev"),
+        (["-j REJECT", "-m addrtype"], ["-j REJECT", "addrtype"], "xt_addrtype"),
     ],
 )
 def test_a_kernel_that_lacks_a_part_gets_all_other_rules_and_it_is_said_once(

@@ -53,7 +53,7 @@ def test_jumps_are_inserted_before_portals_and_appended_after() -> None:
             Portal(PortalKind.EXTERNAL_IP, "198.51.100.7", 53),
             "KUBE-PORTALS-HOST",
             '-d 198.51.100.7/32 -p udp -m comment --comment "kube-system/dns" -m udp --dport 53'
-            " -m addrtype --dst-type LOCAL -j DNAT --to-destination 192.0.2.11:5000",
+            " -j DNAT --to-destination 192.0.2.11:5000",
         ),
         (
             Portal(PortalKind.NODE_PORT, "", 30053),
@@ -126,7 +126,6 @@ def shown(
         .replace("-j DNAT --to-destination 192.0.2.10:", "to host ")
         .replace("-j REDIRECT --to-ports ", "to ")
         .replace("-m addrtype --dst-type LOCAL", "LOCAL")
-        .replace("-m physdev ! --physdev-is-in", "UNBRIDGED")
         .replace("-j REJECT --reject-with tcp-reset", "REJECT")
         .replace("-j ", "")
         for rule in portal_rules(binding, "0.0.0.0", "192.0.2.10", local_traffic)
@@ -171,11 +170,9 @@ def shown(
             """
             PORTALS-CONTAINER: -d 10.96.0.10/32 WEB 80 to 5000
             PORTALS-HOST: -d 10.96.0.10/32 WEB 80 to host 5000
-            PORTALS-CONTAINER: -s 10.244.1.0/24 -d 203.0.113.5/32 WEB 80 UNBRIDGED to 5000
-            PORTALS-CONTAINER: -s 10.244.1.0/24 -d 203.0.113.5/32 WEB 80 LOCAL to 5000
-            PORTALS-CONTAINER: -d 203.0.113.5/32 WEB 80 UNBRIDGED to 5001
-            PORTALS-CONTAINER: -d 203.0.113.5/32 WEB 80 LOCAL to 5001
-            PORTALS-HOST: -d 203.0.113.5/32 WEB 80 LOCAL to host 5000
+            PORTALS-CONTAINER: -s 10.244.1.0/24 -d 203.0.113.5/32 WEB 80 to 5000
+            PORTALS-CONTAINER: -d 203.0.113.5/32 WEB 80 to 5001
+            PORTALS-HOST: -d 203.0.113.5/32 WEB 80 to host 5000
             PORTALS-CONTAINER: -s 10.244.1.0/24 -d 198.51.100.7/32 WEB 80 to 5000
             PORTALS-CONTAINER: -d 198.51.100.7/32 WEB 80 to 5001
             PORTALS-HOST: -d 198.51.100.7/32 WEB 80 to host 5000
@@ -195,11 +192,9 @@ def shown(
             """
             PORTALS-CONTAINER: -d 10.96.0.10/32 WEB 80 to 5000
             PORTALS-HOST: -d 10.96.0.10/32 WEB 80 to host 5000
-            PORTALS-CONTAINER: -d 203.0.113.5/32 -i cbr0 WEB 80 UNBRIDGED to 5000
-            PORTALS-CONTAINER: -d 203.0.113.5/32 -i cbr0 WEB 80 LOCAL to 5000
-            PORTALS-HOST: -d 203.0.113.5/32 WEB 80 LOCAL to host 5000
-            PORTALS-FILTER: -d 203.0.113.5/32 WEB has no local endpoints 80 UNBRIDGED DROP
-            PORTALS-FILTER: -d 203.0.113.5/32 WEB has no local endpoints 80 LOCAL DROP
+            PORTALS-CONTAINER: -d 203.0.113.5/32 -i cbr0 WEB 80 to 5000
+            PORTALS-HOST: -d 203.0.113.5/32 WEB 80 to host 5000
+            PORTALS-FILTER: -d 203.0.113.5/32 WEB has no local endpoints 80 DROP
             NODEPORT-CONTAINER: -i cbr0 WEB 30080 to 5000
             NODEPORT-HOST: WEB 30080 to host 5000
             NODEPORT-NON-LOCAL: WEB 5000 -m state --state NEW ACCEPT
@@ -225,9 +220,8 @@ def shown(
             ("10.0.0.0/8", "198.18.0.0/15", "fd00::/8"),
             PODS,
             """
-            PORTALS-CONTAINER: -d 203.0.113.5/32 WEB 80 UNBRIDGED to 5000
-            PORTALS-CONTAINER: -d 203.0.113.5/32 WEB 80 LOCAL to 5000
-            PORTALS-HOST: -d 203.0.113.5/32 WEB 80 LOCAL to host 5000
+            PORTALS-CONTAINER: -d 203.0.113.5/32 WEB 80 to 5000
+            PORTALS-HOST: -d 203.0.113.5/32 WEB 80 to host 5000
             PORTALS-CONTAINER: -s 10.0.0.0/8 -d 198.51.100.7/32 WEB 80 to 5000
             PORTALS-CONTAINER: -s 198.18.0.0/15 -d 198.51.100.7/32 WEB 80 to 5000
             PORTALS-HOST: -s 10.0.0.0/8 -d 198.51.100.7/32 WEB 80 to host 5000

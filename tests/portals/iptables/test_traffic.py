@@ -224,7 +224,7 @@ def test_external_local_with_an_endpoint_here(cluster: Cluster, recognised: str)
     cluster.check("""
         from              outside   pod       node
         cluster-IP        internal  internal  internal
-        external-IP       external  internal  -
+        external-IP       external  internal  internal
         load-balancer-IP  external  internal  internal
         node-port         external  internal  internal
     """)
@@ -239,7 +239,7 @@ def test_external_local_with_no_endpoint_here(cluster: Cluster, recognised: str)
     cluster.check("""
         from              outside   pod       node
         cluster-IP        internal  internal  internal
-        external-IP       silence   internal  -
+        external-IP       silence   internal  internal
         load-balancer-IP  silence   internal  internal
         node-port         silence   internal  internal
     """)
@@ -250,7 +250,7 @@ def test_internal_local_with_no_endpoint_here(cluster: Cluster) -> None:
     cluster.check("""
         from              outside   pod       node
         cluster-IP        silence   silence   silence
-        external-IP       external  external  -
+        external-IP       external  external  external
         load-balancer-IP  external  external  external
         node-port         external  external  external
     """)
@@ -261,7 +261,7 @@ def test_no_endpoint_at_all_and_then_one(cluster: Cluster) -> None:
     cluster.check("""
         from              outside   pod       node
         cluster-IP        refused   refused   refused
-        external-IP       refused   refused   -
+        external-IP       refused   refused   refused
         load-balancer-IP  refused   refused   refused
         node-port         refused   refused   refused
     """)
@@ -269,7 +269,7 @@ def test_no_endpoint_at_all_and_then_one(cluster: Cluster) -> None:
     cluster.check("""
         from              outside   pod       node
         cluster-IP        internal  internal  internal
-        external-IP       internal  internal  -
+        external-IP       internal  internal  internal
         load-balancer-IP  internal  internal  internal
         node-port         internal  internal  internal
     """)
@@ -280,7 +280,7 @@ def test_this_nodes_pods_are_refused_and_others_are_not(cluster: Cluster) -> Non
     cluster.check("""
         from              outside   pod       node
         cluster-IP        internal  internal  internal
-        external-IP       external  refused   -
+        external-IP       external  refused   refused
         load-balancer-IP  external  refused   refused
         node-port         external  refused   refused
     """)
@@ -304,7 +304,7 @@ def test_source_ranges_restrict_load_balancer_ips_alone(
     cluster.check(f"""
         from              outside   pod       node
         cluster-IP        internal  internal  internal
-        external-IP       internal  internal  -
+        external-IP       internal  internal  internal
         load-balancer-IP  {answers}
         node-port         internal  internal  internal
     """)

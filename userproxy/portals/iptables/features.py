@@ -45,16 +45,9 @@ ADDRTYPE = Feature(
     "-m addrtype",
     "-m addrtype --dst-type LOCAL -j ACCEPT",
     "xt_addrtype",
-    "node ports are not served, nor external IPs from the node itself, and UDP listeners are open beside their portals",
+    "node ports are not served, and UDP listeners are open beside their portals",
 )
-PHYSDEV = Feature(
-    "-m physdev",
-    "-m physdev ! --physdev-is-in -j ACCEPT",
-    "xt_physdev",
-    "external IPs that are not the node's own are not served",
-)
-
-FEATURES: Final = (REJECT, ADDRTYPE, PHYSDEV)
+FEATURES: Final = (REJECT, ADDRTYPE)
 
 
 def adapted(rules: Iterable[Rule], missing: Collection[Feature]) -> tuple[Rule, ...]:

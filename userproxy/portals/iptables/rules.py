@@ -43,7 +43,6 @@ CHAINS = MappingProxyType(
 """Our chains by table."""
 
 _LOCAL = "-m addrtype --dst-type LOCAL"
-_NOT_BRIDGED = "-m physdev ! --physdev-is-in"
 _UNSPECIFIED = frozenset({"", "0.0.0.0", "::"})
 _ORDER = {kind: position for position, kind in enumerate(PortalKind)}
 _ABSENT = {Verdict.REJECT: "has no endpoints", Verdict.DROP: "has no local endpoints"}
@@ -83,6 +82,7 @@ class _Node(Struct, frozen=True):
     bind_address: str
     host_ip: str
     local_traffic: LocalTraffic
+    redirects: bool
 
     @property
     def family(self) -> IPFamily:
@@ -125,15 +125,21 @@ def jump_rules() -> tuple[JumpRule, ...]:
 
 
 def portal_rules(
-    binding: PortalBinding, bind_address: str, host_ip: str, local_traffic: LocalTraffic
+    binding: PortalBinding,
+    bind_address: str,
+    host_ip: str,
+    local_traffic: LocalTraffic,
+    *,
+    redirects: bool = True,
 ) -> tuple[Rule, ...]:
     """The rules that lead a service port's portals to its listeners or refuse them, in kube-proxy's order.
 
     `bind_address` is where listeners are bound, `host_ip` the address that reaches them from the node
-    itself: DNAT in OUTPUT cannot use loopback. Portals and networks of the other address family have no rules here.
+    itself: DNAT in OUTPUT cannot use loopback. Unless REDIRECT reaches the listeners from each interface (`redirects`),
+    all packets are led to that address. Portals and networks of the other address family have no rules here.
     Raises ObjectError where the name cannot stand in a rule.
     """
-    node = _Node(bind_address, host_ip, local_traffic)
+    node = _Node(bind_address, host_ip, local_traffic, redirects)
     balancer_ips = [portal.ip for portal in binding.portals if portal.kind is PortalKind.LOAD_BALANCER_IP]
     ranges = allowed_sources(binding.source_ranges, balancer_ips, [host_ip], node.family)
     rules: list[Rule] = []
@@ -168,10 +174,9 @@ def _served(binding: PortalBinding, portal: Portal, streams: _Streams, node: _No
         if portal.kind is PortalKind.NODE_PORT
         else (PORTALS_CONTAINER, PORTALS_HOST)
     )
-    in_container, in_host = _variants(portal)
     rules = [
-        *_translations(container, in_container, binding, portal, streams.container, node),
-        *_translations(host, in_host, binding, portal, streams.host, node),
+        *_translations(container, binding, portal, streams.container, node),
+        *_translations(host, binding, portal, streams.host, node),
     ]
     if portal.kind is PortalKind.NODE_PORT:
         for port in _local_ports([binding.external, binding.on_node]):
@@ -182,7 +187,6 @@ def _served(binding: PortalBinding, portal: Portal, streams: _Streams, node: _No
 
 def _translations(
     chain: str,
-    variants: Sequence[str],
     binding: PortalBinding,
     portal: Portal,
     streams: Sequence[tuple[_Source, Target]],
@@ -197,26 +201,19 @@ def _translations(
             goal = "-j ACCEPT"
         else:
             continue
-        for variant in variants:
-            yield Rule(NAT, chain, f"{_match(binding, portal.ip, portal.port, source)}{variant} {goal}")
+        yield Rule(NAT, chain, f"{_match(binding, portal.ip, portal.port, source)} {goal}")
 
 
 def _refused(
     binding: PortalBinding, portal: Portal, streams: _Streams, node: _Node, *, outsiders: bool
 ) -> Iterable[Rule]:
-    in_container, in_host = _variants(portal)
-    if portal.kind is PortalKind.NODE_PORT and not portal.ip:
-        in_container = in_host = (f" {_LOCAL}",)
-    for chain, variants, sources in (
-        (PORTALS_FILTER, in_container, streams.container),
-        (PORTALS_FILTER_HOST, in_host, streams.host),
-    ):
+    local = f" {_LOCAL}" if portal.kind is PortalKind.NODE_PORT and not portal.ip else ""
+    for chain, sources in ((PORTALS_FILTER, streams.container), (PORTALS_FILTER_HOST, streams.host)):
         for source, target in sources:
             if target.verdict is not Verdict.SERVE:
                 said = _match(binding, portal.ip, portal.port, source, _ABSENT[target.verdict])
                 refusal = _refusal(target.verdict, binding.name.protocol, node)
-                for variant in variants:
-                    yield Rule(FILTER, chain, f"{said}{variant} {refusal}")
+                yield Rule(FILTER, chain, f"{said}{local} {refusal}")
         if outsiders:
             said = _match(binding, portal.ip, portal.port, remark="traffic from outside loadBalancerSourceRanges")
             yield Rule(FILTER, chain, f"{said} -j DROP")
@@ -264,13 +261,6 @@ def _within(source: _Source, ranges: Sequence[str]) -> list[_Source]:
     return parts
 
 
-def _variants(portal: Portal) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What distinguishes the rules of one portal in a chain for containers and in one for the host."""
-    if portal.kind is PortalKind.EXTERNAL_IP:
-        return (f" {_NOT_BRIDGED}", f" {_LOCAL}"), (f" {_LOCAL}",)
-    return ("",), ("",)
-
-
 def _local_ports(targets: Iterable[Target]) -> list[int]:
     return list(dict.fromkeys(target.local_port for target in targets if target.verdict is Verdict.SERVE))
 
@@ -280,9 +270,10 @@ def _same(one: Target, other: Target) -> bool:
 
 
 def _to_listener(port: int, node: _Node) -> str:
-    if node.bind_address in _UNSPECIFIED:
-        return f"-j REDIRECT --to-ports {port}"
-    return f"-j DNAT --to-destination {host_and_port(node.bind_address, port)}"
+    """REDIRECT leads a packet to the first address of the interface that it came in by, and drops it if it has none."""
+    if node.bind_address not in _UNSPECIFIED:
+        return f"-j DNAT --to-destination {host_and_port(node.bind_address, port)}"
+    return f"-j REDIRECT --to-ports {port}" if node.redirects else _to_host(port, node)
 
 
 def _to_host(port: int, node: _Node) -> str:

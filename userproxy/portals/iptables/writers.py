@@ -25,7 +25,7 @@ rules 62, 65, 78, 105 against 90 to 120.
 """
 
 _BASICS = frozenset({"-d", "-p"})
-_MATCHES = frozenset({"comment", "tcp", "udp", "sctp", "physdev", "addrtype", "state"})
+_MATCHES = frozenset({"comment", "tcp", "udp", "sctp", "addrtype", "state"})
 # With a target that it does not know by name, python-iptables opens every table, which creates them.
 _TARGETS = frozenset({"REDIRECT", "DNAT", "ACCEPT"})
 _LINE = re.compile(r"\bline:? (\d{1,9})\b", re.ASCII)
