@@ -9,11 +9,10 @@ from structlog.testing import capture_logs
 from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, echo, eventually, open_bench
 from tests.forwarding.udp import bench as udp_bench
 from userproxy.errors import PortUnavailableError
-from userproxy.forwarding import forwarder
 from userproxy.forwarding.failures import HandlerFailures
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.poller import Poller
-from userproxy.forwarding.tcp import dialer, listener
+from userproxy.forwarding.tcp import connections, dialer, listener
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp import listener as listener_of_udp
@@ -78,12 +77,12 @@ class Balance:
 
 STAGES: dict[str, tuple[object, str]] = {
     "told from a client of the port itself": (listener, "is_direct"),
-    "made a dial": (forwarder, "Dial"),
+    "made a dial": (connections, "Dial"),
     "given an endpoint": (Balancer, "pick"),
     "dialled": (dialer.Dialer, "connect"),
     "watched": (Poller, "add"),
     "given up": (Balancer, "forget"),
-    "made a relay": (forwarder, "Relay"),
+    "made a relay": (connections, "Relay"),
     "relayed first": (Relay, "start"),
     "relayed": (Relay, "on_events"),
 }

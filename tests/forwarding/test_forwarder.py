@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, echo, eventually, named, open_bench
 from userproxy.demo.hosts import Host
 from userproxy.errors import OutOfDescriptorsError, PortUnavailableError
-from userproxy.forwarding import forwarder as forwarder_module
+from userproxy.forwarding import affinity_tables
 from userproxy.forwarding.descriptors import open_descriptors
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.listener_ports import NODE_PORTS, ListenerPorts
@@ -310,11 +310,11 @@ async def test_ten_thousand_connections_ended_in_every_way_leave_nothing_behind(
                 group.create_task(a_hundred(), name=f"clients {number}")
         assert bench.forwarder.statistics(NAME).accepted == 10_000
         await bench.eventually_idle()
-        pipes = 2 * bench.forwarder._pipes._made
+        pipes = 2 * bench.forwarder._tcp.pipes._made
         await eventually(lambda: open_descriptors() <= descriptors + pipes)
         await eventually(lambda: len(asyncio.all_tasks()) == tasks)
-        await eventually(lambda: all(queue._timer is None for queue in bench.forwarder._dialer.limits))
-        assert len(bench.forwarder._half_open) == 0
+        await eventually(lambda: all(queue._timer is None for queue in bench.forwarder._tcp.dialer.limits))
+        assert len(bench.forwarder._tcp.half_open) == 0
         assert len(bench.forwarder._poller) == 1  # the listener
 
 
@@ -494,13 +494,13 @@ async def test_connections_of_a_closed_listener_end_with_their_endpoint_too(benc
     assert await other.is_alive()
     other.writer.close()
     await bench.eventually_idle()
-    assert not forwarder._closed
+    assert not forwarder._tcp.without_listener
 
 
 async def test_a_dial_turns_from_an_endpoint_that_is_not_known_to_the_next(
     bench: Bench, serve: Serve, black_hole: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for queue in bench.forwarder._dialer.limits:
+    for queue in bench.forwarder._tcp.dialer.limits:
         monkeypatch.setattr(queue, "_seconds", 60.0)
     a, b = Endpoint(*black_hole), Endpoint(*await serve(echo))
     bench.forwarder.update(snapshot(NAME, a, known=(a,)))
@@ -525,7 +525,7 @@ async def test_a_dial_under_way_is_not_repeated_to_an_endpoint_that_is_gone(
     writer.write(b"x")
     assert await reader.readexactly(1) == b"x"
     writer.close()
-    assert bench.forwarder._services[NAME].balancer.pick(LOOPBACK, asyncio.get_running_loop().time()) == b
+    assert bench.forwarder._listeners[NAME].balancer.pick(LOOPBACK, asyncio.get_running_loop().time()) == b
     assert (gone.ends, gone.resets) == (0, 0)
 
 
@@ -543,7 +543,7 @@ async def test_the_listeners_of_a_service_port_share_their_clients_affinity(benc
     assert {await fetch(ports[0]) for _ in range(4)} == answers
     for name in (NAME, OTHER):
         bench.forwarder.update(Snapshot(name, Verdict.SERVE, backends))
-    assert not bench.forwarder._affinity
+    assert len(bench.forwarder._affinity) == 0
 
 
 async def fetch(port: int) -> bytes:
@@ -556,20 +556,20 @@ async def fetch(port: int) -> bytes:
 async def test_a_hundred_thousand_clients_are_forgotten_in_many_turns_of_the_loop(bench: Bench) -> None:
     forwarder = bench.forwarder
     forwarder.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(LOOPBACK, 1),), 60))
-    balancer = forwarder._services[NAME].balancer
+    balancer = forwarder._listeners[NAME].balancer
     for n in range(100_000):
         balancer.pick(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 0.0)
     forwarder.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(LOOPBACK, 1),)))
     turns = 0
-    while forwarder._leftovers._entries:
+    while forwarder._affinity._leftovers._entries:
         turns += 1
         await asyncio.sleep(0)
     assert turns >= 50
 
 
 async def test_clients_of_a_table_that_nobody_uses_are_forgotten(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forwarder_module, "_EXPIRY_SECONDS", 0.01)
+    monkeypatch.setattr(affinity_tables, "_EXPIRY_SECONDS", 0.01)
     bench.forwarder.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(LOOPBACK, 1),), 1))
-    (table,) = bench.forwarder._affinity.values()
+    (table,) = bench.forwarder._affinity._tables.values()
     table.record("192.0.2.1", Endpoint(LOOPBACK, 1), asyncio.get_running_loop().time())
     await eventually(lambda: len(table) == 0)

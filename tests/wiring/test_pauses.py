@@ -82,7 +82,7 @@ class Proxy:
 
     async def until_listening(self, count: int) -> None:
         async with asyncio.timeout(30):
-            while len(self.forwarder._services) != count:
+            while len(self.forwarder._listeners) != count:
                 await asyncio.sleep(0.005)
 
 
@@ -109,10 +109,9 @@ async def test_other_endpoints_are_served_though_no_sync_is_due() -> None:
         proxy.put(a_service(1), a_slice(1, "127.0.0.99", port=port))
         await proxy.until_listening(1)
         proxy.put(a_slice(1, "127.0.0.1", port=port))
-        ((_, service),) = proxy.forwarder._services.items()
-        assert service.listener is not None
+        ((_, listener),) = proxy.forwarder._listeners.items()
         async with asyncio.timeout(20):
-            reader, writer = await asyncio.open_connection("127.0.0.1", service.listener.port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
             writer.write(b"x")
             assert await reader.read(1) == b"x"
             writer.close()

@@ -1,23 +1,25 @@
 """Which local ports listeners may have, and what they keep off."""
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+import errno
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from random import Random
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
-from userproxy.forwarding.ports import PortRange, parse_port_range
+from userproxy.errors import PortUnavailableError
+from userproxy.forwarding.ports import PortRange, ephemeral_ports, reserved_ports
 
 log = structlog.get_logger()
 
-_NET: Final = Path("/proc/sys/net/ipv4")
+Bound = TypeVar("Bound")
 
 NODE_PORTS: Final = PortRange(30_000, 32_767)
 """kube-apiserver's default ``--service-node-port-range``."""
 
-_USUAL: Final = PortRange(32_768, 60_999)
-"""net.ipv4.ip_local_port_range as the kernel has it unless somebody says otherwise."""
+_MOST_TRIES: Final = 1000
+"""Ports tried for one listener: where nearly all are taken a try costs 12 us, and the loop waits."""
 
 
 class ListenerPorts:
@@ -51,6 +53,24 @@ class ListenerPorts:
             if self.allows(port) and not any(port in each for each in self._reserved):
                 yield port
 
+    def bind(self, bind: Callable[[str, int], Bound], host: str, preferred: int | None, random: Random) -> Bound:
+        """What `bind(host, port)` returns for a port that is free: `preferred` if it is, else any.
+
+        Raises PortUnavailableError.
+        """
+        if preferred is not None and self.allows(preferred):
+            try:
+                return bind(host, preferred)
+            except PortUnavailableError as error:
+                log.debug("Preferred port not available", v=2, reason=str(error))
+        for port in islice(self.candidates(random), _MOST_TRIES):
+            try:
+                return bind(host, port)
+            except PortUnavailableError as error:
+                if not _is_taken(error):
+                    raise
+        raise PortUnavailableError(f"no free port was found on {host} among {self.source}")
+
     def _look_for_overlap(self, *, is_configured: bool) -> None:
         overlap = tuple(
             each for each in self._kept if each.first <= self.source.last and self.source.first <= each.last
@@ -68,19 +88,7 @@ class ListenerPorts:
             log.info(text, **{name: str(self.source)}, kept_off=needed)
 
 
-def ephemeral_ports() -> PortRange:
-    """net.ipv4.ip_local_port_range, which counts for IPv6, too."""
-    try:
-        first, last = map(int, (_NET / "ip_local_port_range").read_text().split())
-    except (OSError, ValueError):
-        return _USUAL
-    return PortRange(first, last)
-
-
-def reserved_ports() -> tuple[PortRange, ...]:
-    """net.ipv4.ip_local_reserved_ports: the kernel gives them only to those who ask for them by number."""
-    try:
-        text = (_NET / "ip_local_reserved_ports").read_text().strip()
-        return tuple(parse_port_range(part) for part in text.split(",")) if text else ()
-    except (OSError, ValueError):
-        return ()
+def _is_taken(error: PortUnavailableError) -> bool:
+    """Whether another port may well be available on the same address: this one is taken, or too low for us."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in {errno.EADDRINUSE, errno.EACCES}

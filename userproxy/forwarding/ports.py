@@ -1,15 +1,18 @@
-"""Local ports for listeners: kube-proxy 1.25's ``--proxy-port-range``."""
+"""Ranges of local ports: kube-proxy 1.25's ``--proxy-port-range``, and those of the kernel."""
 
 import re
 from collections.abc import Iterator
 from itertools import islice
 from math import gcd
+from pathlib import Path
 from random import Random
 from typing import Final
 
 from msgspec import Struct
 
-_HIGHEST = 65_535
+from userproxy.addresses import HIGHEST_PORT
+
+_NET: Final = Path("/proc/sys/net/ipv4")
 
 _FIRST_TRIES: Final = 8
 """As many ports are tried where connect(2) looks last."""
@@ -39,6 +42,10 @@ class PortRange(Struct, frozen=True):
         yield from _shuffled(ports, random)
 
 
+_USUAL: Final = PortRange(32_768, 60_999)
+"""net.ipv4.ip_local_port_range as the kernel has it unless somebody says otherwise."""
+
+
 def parse_port_range(text: str) -> PortRange:
     """A range written ``N``, ``min-max`` or ``min+offset``; empty, ``0`` and ``0-0`` mean any port.
 
@@ -51,11 +58,29 @@ def parse_port_range(text: str) -> PortRange:
     last = first if match[2] is None else int(match[3]) + (first if match[2] == "+" else 0)
     if last < first:
         raise ValueError(f"{text!r} ends before it begins")
-    if last > _HIGHEST:
-        raise ValueError(f"{text!r} goes beyond port {_HIGHEST}")
+    if last > HIGHEST_PORT:
+        raise ValueError(f"{text!r} goes beyond port {HIGHEST_PORT}")
     if first == 0 and last != 0:
         raise ValueError(f"{text!r} contains port 0")
     return PortRange(first, last)
+
+
+def ephemeral_ports() -> PortRange:
+    """net.ipv4.ip_local_port_range, which counts for IPv6, too."""
+    try:
+        first, last = map(int, (_NET / "ip_local_port_range").read_text().split())
+    except (OSError, ValueError):
+        return _USUAL
+    return PortRange(first, last)
+
+
+def reserved_ports() -> tuple[PortRange, ...]:
+    """net.ipv4.ip_local_reserved_ports: the kernel gives them only to those who ask for them by number."""
+    try:
+        text = (_NET / "ip_local_reserved_ports").read_text().strip()
+        return tuple(parse_port_range(part) for part in text.split(",")) if text else ()
+    except (OSError, ValueError):
+        return ()
 
 
 def _shuffled(ports: range, random: Random) -> Iterator[int]:

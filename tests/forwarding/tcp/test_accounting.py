@@ -18,6 +18,7 @@ from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.ports import PortRange
 from userproxy.forwarding.tcp import dialer, listener, pipes
+from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.direction import Direction
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.sockets import ListeningSocket
@@ -43,7 +44,7 @@ FAULTS: tuple[tuple[object, str, tuple[int, ...]], ...] = (
     (dialer, "start_dial", (*SHORTAGES, errno.EPERM, BUG)),
     (dialer.Dialer, "connect", (*SHORTAGES, BUG)),
     (ListeningSocket, "accept_client", (*SHORTAGES, errno.ECONNABORTED, errno.EPERM, BUG)),
-    (Forwarder, "_accepted", (BUG,)),
+    (Connections, "serve", (BUG,)),
 )
 """What fails now and then, and with which errno."""
 
@@ -131,9 +132,9 @@ class Chaos:
     @property
     def held(self) -> int:
         """Descriptors that the data plane has, as its parts tell."""
-        services = self.forwarder._services.values()
-        waiting = sum(len(each.listener._held) for each in services if isinstance(each.listener, listener.Listener))
-        return len(self.ports) + 2 * (self.forwarder.active + self.forwarder._pipes._made + waiting)
+        listeners = self.forwarder._listeners.values()
+        waiting = sum(len(each._held) for each in listeners if isinstance(each, listener.TcpListener))
+        return len(self.ports) + 2 * (self.forwarder.active + self.forwarder._tcp.pipes._made + waiting)
 
 
 @pytest.fixture(params=[128, 1000])
@@ -181,6 +182,6 @@ async def test_the_budget_is_the_truth_whatever_fails(chaos: Chaos) -> None:
                 assert await reader.readexactly(5) == b"hello"
             writer.close()
         await eventually(lambda: not forwarder.active)
-    assert everything - budget.free == budget._mine == chaos.held == len(NAMES) + 2 * forwarder._pipes._made
-    assert not forwarder._pipes._kept
+    assert everything - budget.free == budget._mine == chaos.held == len(NAMES) + 2 * forwarder._tcp.pipes._made
+    assert not forwarder._tcp.pipes._kept
     assert not any(forwarder.statistics(name).active for name in NAMES)

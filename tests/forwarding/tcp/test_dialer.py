@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from tests.forwarding.clocked import ClockedLoop
 from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, eventually, named, open_bench
 from userproxy.forwarding.descriptors import DescriptorBudget
-from userproxy.forwarding.own_addresses import OwnAddresses
+from userproxy.forwarding.listener_addresses import ListenerAddresses
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.tcp import dialer
 from userproxy.forwarding.tcp.dialer import Dial, Dialer
@@ -188,7 +188,7 @@ class Clocked:
             self.loop,
             self.poller,
             DescriptorBudget(self.loop, 10_000),
-            OwnAddresses(),
+            ListenerAddresses(),
             SourcePorts(self.loop.time),
         )
         self.affinity = AffinityTable()

@@ -6,6 +6,7 @@ import itertools
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from random import Random
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,8 +17,11 @@ from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.shares import Shares
 from userproxy.forwarding.tcp import listener
+from userproxy.forwarding.tcp.connections import Connections
+from userproxy.forwarding.tcp.plane import TcpPlane
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, Snapshot, Verdict
+from userproxy.routing.balancer import Balancer
 
 Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
 SERVE, REJECT, DROP = Verdict.SERVE, Verdict.REJECT, Verdict.DROP
@@ -111,7 +115,7 @@ async def test_a_verdict_that_the_kernel_denies_is_tried_again(
         route.say(SERVE)
         await route.found(REJECT)
         await eventually(lambda: len(logs) > 1)
-    await eventually(lambda: bench.forwarder._services[NAME].listener._accepting)  # type: ignore[union-attr]
+    await eventually(lambda: bench.forwarder._listeners[NAME]._accepting)  # type: ignore[attr-defined]
     await route.found(SERVE)
     assert logs[0]["reason"] == "Cannot allocate memory"
 
@@ -167,20 +171,22 @@ async def test_a_bug_while_accepting_costs_a_pause_and_no_descriptor(
 async def test_many_clients_of_one_listener_do_not_keep_those_of_another_waiting() -> None:
     loop = asyncio.get_running_loop()
     poller, budget = Poller(loop), DescriptorBudget(loop, 10_000)
-    shares = Shares(budget, loop.time, 10_000)
+    plane = TcpPlane(loop, poller, budget, Shares(budget, loop.time, 10_000), 60.0)
     order: list[str] = []
 
-    def listen(name: str) -> listener.Listener:
-        def note(client: socket.SocketType, _address: str) -> None:
-            order.append(name)
-            client.close()
-            budget.give(2)
+    def listen(name: str) -> listener.TcpListener:
+        class Noting(Connections):
+            def serve(self, client: socket.SocketType, address: str) -> None:
+                order.append(name)
+                client.close()
+                plane.budget.give(2)
 
         with socket.socket() as free:
             free.bind((LOOPBACK, 0))
             port = free.getsockname()[1]
-        sock = ListeningSocket(LOOPBACK, port)
-        made = listener.Listener(loop, poller, budget, shares, NAME, sock, note, portals_only=False)
+        sock = ListeningSocket.open(LOOPBACK, port)
+        connections = Noting(plane, NAME, Balancer(Random(1)))
+        made = listener.TcpListener(plane, sock, connections, portals_only=False)
         made.follow(Snapshot(NAME, SERVE))
         return made
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.forwarding.conftest import NAME, Bench, Handler, echo, eventually, open_bench
 from userproxy.forwarding.tcp import pipes
+from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.pipes import MOST_PIPES
 from userproxy.forwarding.tcp.relay import Relay
 
@@ -187,7 +188,9 @@ async def test_what_a_backend_said_before_its_reset_arrives_while_the_client_goe
 
 def has_relay(bench: Bench) -> bool:
     """Whether the connection stands, to its backend, too."""
-    return any(isinstance(each, Relay) for each in bench.forwarder._services[NAME].connections)
+    listener = bench.forwarder._listeners[NAME]
+    assert isinstance(listener, TcpListener)
+    return any(isinstance(each, Relay) for each in listener.connections._members)
 
 
 async def test_bulk_is_spliced_and_messages_are_not(
@@ -250,7 +253,7 @@ async def test_without_pipes_a_slow_reader_gets_everything_too(serve: Serve) -> 
 
     address = await serve(read_slowly)
     async with open_bench() as bench:
-        lent = [bench.forwarder._pipes.borrow() for _ in range(MOST_PIPES)]
+        lent = [bench.forwarder._tcp.pipes.borrow() for _ in range(MOST_PIPES)]
         bench.route_to(address)
         _, writer = await bench.connect()
         body = os.urandom(40 * MEBIBYTE)
@@ -261,7 +264,7 @@ async def test_without_pipes_a_slow_reader_gets_everything_too(serve: Serve) -> 
         await bench.eventually_idle()
         for pipe in lent:
             assert pipe is not None
-            bench.forwarder._pipes.give_back(pipe)
+            bench.forwarder._tcp.pipes.give_back(pipe)
 
 
 async def test_stuck_readers_give_up_their_pipes_and_lose_nothing(
@@ -277,7 +280,7 @@ async def test_stuck_readers_give_up_their_pipes_and_lose_nothing(
         await writer.drain()
 
     bench.route_to(await serve(answer))
-    pool = bench.forwarder._pipes
+    pool = bench.forwarder._tcp.pipes
     with contextlib.ExitStack() as stack:
         stuck = [stack.enter_context(socket.create_connection(bench.address)) for _ in range(2)]
         for client in stuck:
@@ -302,7 +305,7 @@ async def test_what_was_kept_of_a_pipe_goes_with_its_connection(
     monkeypatch.setattr(pipes, "MOST_PIPES", 1)
     monkeypatch.setattr(pipes, "STALL_SECONDS", 0.0)
     bench.route_to(await serve(pour))
-    pool = bench.forwarder._pipes
+    pool = bench.forwarder._tcp.pipes
     clients = [await bench.connect() for _ in range(2)]
     await eventually(lambda: pool._kept > 0)
     for _, writer in clients:
@@ -317,7 +320,7 @@ async def test_what_was_kept_of_a_pipe_is_sent_and_forgotten(
     monkeypatch.setattr(pipes, "MOST_PIPES", 1)
     monkeypatch.setattr(pipes, "STALL_SECONDS", 0.0)
     bench.route_to(await serve(pour))
-    pool = bench.forwarder._pipes
+    pool = bench.forwarder._tcp.pipes
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(bench.address)) for _ in range(2)]
         await eventually(lambda: pool._kept > 0)
@@ -328,7 +331,7 @@ async def test_what_was_kept_of_a_pipe_is_sent_and_forgotten(
 
 async def test_a_reader_that_goes_on_is_stuck_no_longer(bench: Bench, serve: Serve) -> None:
     bench.route_to(await serve(pour))
-    pool = bench.forwarder._pipes
+    pool = bench.forwarder._tcp.pipes
     with socket.create_connection(bench.address) as client:
         await eventually(lambda: len(pool._stuck) == 1)
         await eventually(lambda: read_some([client]) and not pool._stuck)

@@ -41,7 +41,7 @@ def free_port(host: str) -> int:
 
 @contextmanager
 def listening(host: str, port: int = 0, verdict: Verdict = SERVE) -> Iterator[ListeningSocket]:
-    sock = ListeningSocket(host, port or free_port(host))
+    sock = ListeningSocket.open(host, port or free_port(host))
     try:
         sock.set_verdict(verdict)
         yield sock
@@ -145,7 +145,7 @@ def test_nobody_can_take_the_port_while_clients_are_refused(host: str) -> None:
 @both_families
 @pytest.mark.parametrize("verdict", Verdict)
 def test_a_socket_is_opened_in_its_verdict_and_nobody_else_can_listen_there(host: str, verdict: Verdict) -> None:
-    with closing(ListeningSocket(host, free_port(host), verdict)) as sock, socket.socket(sock.family) as thief:
+    with closing(ListeningSocket.open(host, free_port(host), verdict)) as sock, socket.socket(sock.family) as thief:
         assert verdict_of(host, sock.port) is verdict
         thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with pytest.raises(OSError, match="already in use"):
@@ -173,7 +173,7 @@ def test_a_taken_port_says_so(host: str) -> None:
     with listening(host, verdict=REJECT) as sock:
         where = rf"\[{host}\]" if ":" in host else host.replace(".", r"\.")
         with pytest.raises(PortUnavailableError, match=rf"^cannot listen on {where}:{sock.port}: Address already"):
-            ListeningSocket(host, sock.port)
+            ListeningSocket.open(host, sock.port)
 
 
 def test_both_families_may_have_the_same_port_and_keep_to_their_own() -> None:
@@ -192,7 +192,7 @@ def test_a_kernel_without_descriptors_makes_a_port_unavailable() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
     try:
         with pytest.raises(PortUnavailableError, match="Too many open files"):
-            ListeningSocket(LOOPBACK, 40_000)
+            ListeningSocket.open(LOOPBACK, 40_000)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
@@ -222,7 +222,7 @@ def test_a_client_of_a_portal_is_told_from_one_of_the_port_itself(
 ) -> None:
     with Host("node") as node, ExitStack() as stack:
         node.ip_batch([f"addr add {portal} dev lo"])
-        sock = node.inside(ListeningSocket, everywhere, 40_000)
+        sock = node.inside(ListeningSocket.open, everywhere, 40_000)
         stack.callback(sock.close)
         sock.set_verdict(SERVE)
         to_portal = ["-p", "tcp", "-d", portal, "--dport", "80", "-j", "REDIRECT", "--to-ports", str(sock.port)]
@@ -238,7 +238,7 @@ def test_a_client_of_a_portal_is_told_from_one_of_the_port_itself(
 def test_a_portal_with_the_listeners_own_port_is_none_the_less_a_portal() -> None:
     with Host("node") as node, ExitStack() as stack:
         node.ip_batch(["addr add 10.96.0.10 dev lo"])
-        sock = node.inside(ListeningSocket, "0.0.0.0", 0)
+        sock = node.inside(ListeningSocket.open, "0.0.0.0", 0)
         stack.callback(sock.close)
         sock.set_verdict(SERVE)
         port = str(sock.port)
@@ -253,7 +253,7 @@ def test_a_portal_with_the_listeners_own_port_is_none_the_less_a_portal() -> Non
 @pytest.mark.usefixtures("root")
 def test_without_connection_tracking_every_client_is_direct() -> None:
     with Host("node") as node, ExitStack() as stack:
-        sock = node.inside(ListeningSocket, "::", 40_000)
+        sock = node.inside(ListeningSocket.open, "::", 40_000)
         stack.callback(sock.close)
         sock.set_verdict(SERVE)
         with node.connect((LOOPBACK_6, sock.port)):

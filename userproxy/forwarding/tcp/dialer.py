@@ -11,11 +11,12 @@ import structlog
 
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget, is_shortage
+from userproxy.forwarding.listener_addresses import ListenerAddresses
 from userproxy.forwarding.log_limit import LogLimit
-from userproxy.forwarding.own_addresses import OwnAddresses
 from userproxy.forwarding.poller import HANGUP, STREAM, Poller
+from userproxy.forwarding.ports import ephemeral_ports
 from userproxy.forwarding.tcp.sockets import has_source_address, reset_on_close, start_dial
-from userproxy.forwarding.tcp.source_ports import SourcePorts, local_ports
+from userproxy.forwarding.tcp.source_ports import SourcePorts
 from userproxy.model import Endpoint, ListenerName
 from userproxy.routing.balancer import Balancer
 
@@ -33,7 +34,7 @@ _PORTS_TRIED: Final = 4
 class Dialer:
     """What all dials of a process share: the poller, the time limits, the descriptor budget, local ports.
 
-    `own` are the addresses that are not to be dialled.
+    `listeners` are our own, which are not to be dialled.
     """
 
     def __init__(
@@ -41,13 +42,13 @@ class Dialer:
         loop: asyncio.AbstractEventLoop,
         poller: Poller,
         budget: DescriptorBudget,
-        own: OwnAddresses,
+        listeners: ListenerAddresses,
         ports: SourcePorts,
     ) -> None:
         self.loop = loop
         self.poller = poller
         self.budget = budget
-        self._own = own
+        self._listeners = listeners
         self._ports = ports
         self._shortage = LogLimit()
         self.limits = tuple(DeadlineQueue[Dial](loop, seconds, Dial.time_out, poller.failed) for seconds in TIME_LIMITS)
@@ -57,7 +58,7 @@ class Dialer:
 
         Raises OSError where no socket can be had.
         """
-        if endpoint in self._own:
+        if endpoint in self._listeners:
             return None, errno.ELOOP
         if endpoint in self._ports.crowded and (backend := self._reuse_port(endpoint)) is not None:
             return backend, errno.EINPROGRESS
@@ -82,7 +83,7 @@ class Dialer:
                 " widen net.ipv4.ip_local_port_range, or set net.ipv4.tcp_tw_reuse to 1",
                 service_port=str(name),
                 endpoint=str(endpoint),
-                ip_local_port_range="{}-{}".format(*local_ports()),
+                ip_local_port_range=str(ephemeral_ports()),
             )
 
     def _reuse_port(self, endpoint: Endpoint) -> SocketType | None:

@@ -1,18 +1,18 @@
 """A TCP listener: the socket that portals of one service port lead to."""
 
-import asyncio
 from collections import deque
-from collections.abc import Callable
 from socket import SocketType
 from typing import Final
 
 import structlog
 
-from userproxy.forwarding.descriptors import PER_CONNECTION, DescriptorBudget, is_shortage
-from userproxy.forwarding.poller import STREAM, Poller
-from userproxy.forwarding.shares import Shares
+from userproxy.forwarding.descriptors import PER_CONNECTION, is_shortage
+from userproxy.forwarding.poller import STREAM
+from userproxy.forwarding.tcp.connections import Connections, TcpStatistics
+from userproxy.forwarding.tcp.plane import TcpPlane
 from userproxy.forwarding.tcp.sockets import ListeningSocket, has_connection, is_direct, reset_on_close
-from userproxy.model import ListenerName, Snapshot, Verdict
+from userproxy.model import Snapshot, Verdict
+from userproxy.routing.balancer import Balancer
 
 log = structlog.get_logger()
 
@@ -21,11 +21,11 @@ _RETRY_SECONDS: Final = 1.0
 """Pause after an error of accept(2), or of ours, that is neither a client's nor a shortage; the original has none."""
 
 
-class Listener:
-    """Accepts clients while descriptors last and hands them to `on_client(socket, address)`.
+class TcpListener:
+    """Accepts clients while descriptors last and hands them to `connections`.
 
     Each accepted client has two descriptors taken from the budget, its own and its backend's; whoever
-    ends the connection gives them back. A client that `on_client` raises an exception for is reset and accounted for
+    ends the connection gives them back. A client that `connections` raises an exception for is reset and accounted for
     here, and the next one is served. With `portals_only` a client that dialled the listener itself,
     rather than a portal that leads to it, is reset: the random port is no way around portal rules.
 
@@ -40,53 +40,66 @@ class Listener:
         "_budget",
         "_closed",
         "_held",
-        "_loop",
-        "_on_client",
+        "_plane",
         "_poller",
         "_portals_only",
         "_share",
         "_shares",
         "_socket",
         "_verdict",
+        "connections",
         "name",
         "port",
     )
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
-        poller: Poller,
-        budget: DescriptorBudget,
-        shares: Shares,
-        name: ListenerName,
+        plane: TcpPlane,
         sock: ListeningSocket,
-        on_client: Callable[[SocketType, str], None],
+        connections: Connections,
         *,
         portals_only: bool,
         verdict: Verdict = Verdict.REJECT,
     ) -> None:
-        self._loop = loop
-        self._poller = poller
-        self._budget = budget
-        self._shares = shares
-        self._share = shares.of(name.service_port)
+        """Take over a bound socket. Raises OSError where the kernel can watch no more; the socket is then left open."""
+        self._plane = plane
+        self._poller = plane.poller
+        self._budget = plane.budget
+        self._shares = plane.shares
+        self._share = plane.shares.of(connections.name.service_port)
         self._held: deque[tuple[SocketType, str]] = deque()
         """Clients who were accepted while the service port may have no more, and whom nobody has made room for yet."""
         self._socket = sock
-        self._on_client = on_client
         self._portals_only = portals_only
         self._verdict = verdict
         self._accepting = sock.listening
         self._closed = False
-        self.name = name
+        self.connections = connections
+        self.name = connections.name
         self.port = sock.port
-        poller.add(sock.fileno(), STREAM, self._on_event, self)
+        plane.poller.add(sock.fileno(), STREAM, self._on_event, self)
+        plane.listener_addresses.add(self.name.family, sock.getsockname()[0], self.port)
+
+    @property
+    def balancer(self) -> Balancer:
+        """Chooses endpoints for new clients."""
+        return self.connections.balancer
+
+    @property
+    def statistics(self) -> TcpStatistics:
+        """What it has done so far."""
+        return self.connections.statistics
 
     def follow(self, snapshot: Snapshot) -> None:
-        """Treat new clients by the snapshot's verdict. The port stays the same, and so do established connections."""
+        """Treat new clients by the snapshot's verdict; the balancer knows its endpoints already.
+
+        Established connections stay, except those to an endpoint that the snapshot does not know.
+        """
         if snapshot.verdict is not self._verdict:
             self._verdict = snapshot.verdict
             self._set_verdict()
+        if snapshot.known is not None:
+            self.connections.end_unknown(frozenset(snapshot.known))
 
     def close(self) -> None:
         """Serve the clients that the kernel has already accepted for us, then refuse new ones."""
@@ -97,11 +110,14 @@ class Listener:
             self._accepting = False
             self._budget.give_port()
             self._poller.close(self._socket)
+            self._plane.listener_addresses.discard(self.name.family, self.port)
+            if self.connections:
+                self._plane.without_listener.add(self.connections)
 
     def abort(self) -> None:
         """Accepting has failed: go on after a pause. For the poller."""
         if not self._closed:
-            self._loop.call_later(_RETRY_SECONDS, self._resume)
+            self._plane.loop.call_later(_RETRY_SECONDS, self._resume)
 
     def _set_verdict(self) -> None:
         if self._closed:
@@ -115,7 +131,7 @@ class Listener:
                 verdict=self._verdict,
                 reason=error.strerror,
             )
-            self._loop.call_later(_RETRY_SECONDS, self._set_verdict)
+            self._plane.loop.call_later(_RETRY_SECONDS, self._set_verdict)
         self._accepting = self._socket.listening
         if not self._accepting:
             while self._held:
@@ -209,7 +225,7 @@ class Listener:
             log.debug("Client refused: it dialled the local port, not a portal", v=2, service_port=str(self.name))
             self._refuse(client)
         else:
-            self._on_client(client, address)
+            self.connections.serve(client, address)
 
     def _refuse(self, client: SocketType) -> None:
         reset_on_close(client)
@@ -225,5 +241,5 @@ class Listener:
             self._budget.wait(self._resume, refused_by_kernel=True)
         else:
             log.error("Accepting pauses", service_port=str(self.name), reason=error.strerror)
-            self._loop.call_later(_RETRY_SECONDS, self._resume)
+            self._plane.loop.call_later(_RETRY_SECONDS, self._resume)
         return False

@@ -1,4 +1,4 @@
-"""The few socket calls that the data plane makes, with the kernel's constants that Python lacks."""
+"""The socket calls of TCP, with the kernel's constants that Python lacks."""
 
 import ctypes
 import errno
@@ -8,10 +8,11 @@ import socket
 import struct
 import sys
 import termios
+from contextlib import closing
 from socket import SocketType
-from typing import Final
+from typing import Final, Self
 
-from userproxy.addresses import bracketed, socket_family
+from userproxy.addresses import host_and_port, is_ipv6, socket_family
 from userproxy.errors import PortUnavailableError
 from userproxy.model import Endpoint, Verdict
 
@@ -53,29 +54,38 @@ class ListeningSocket(SocketType):
 
     __slots__ = ("_filtered", "listening")
 
-    def __init__(self, host: str, port: int, verdict: Verdict = Verdict.REJECT) -> None:
-        """Hold `host:port` and treat clients by `verdict`. An IPv6 host takes no IPv4 clients.
+    def __init__(self, descriptor: int) -> None:
+        """Take over a bound socket, with the options that :meth:`open` gives it, by its descriptor."""
+        super().__init__(fileno=descriptor)
+        self.settimeout(0)
+        self.listening = bool(self.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        self._filtered = False
+
+    @classmethod
+    def open(cls, host: str, port: int, verdict: Verdict = Verdict.REJECT) -> Self:
+        """One that holds `host:port` and treats clients by `verdict`. An IPv6 host takes no IPv4 clients.
 
         The port is given by its number: one that the kernel picks is lost when the socket does not listen. Raises
         PortUnavailableError where it is taken or may not be bound.
         """
-        self._filtered = self.listening = False
-        family = socket_family(host)
         try:
-            super().__init__(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            _set_tcp_options(self)
-            if family == socket.AF_INET6:
-                self.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.bind((host, port))
-            if verdict is Verdict.REJECT:
-                self.listen(_BACKLOG)  # only then is it sure that nobody else listens there
-                self.listening = True
-            self.set_verdict(verdict)
+            with closing(SocketType(socket_family(host), socket.SOCK_STREAM)) as sock:
+                _set_tcp_options(sock)
+                if is_ipv6(host):
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind((host, port))
+                if verdict is Verdict.REJECT:
+                    sock.listen(_BACKLOG)  # only then is it sure that nobody else listens there
+                opened = cls(sock.detach())
+            try:
+                opened.set_verdict(verdict)
+            except OSError:
+                opened.close()
+                raise
         except OSError as error:
-            self.close()
-            where = bracketed(host)
-            raise PortUnavailableError(f"cannot listen on {where}:{port}: {error.strerror}") from error
+            raise PortUnavailableError(f"cannot listen on {host_and_port(host, port)}: {error.strerror}") from error
+        return opened
 
     def set_verdict(self, verdict: Verdict) -> None:
         """Accept clients, or refuse them as a closed port does, or leave them without an answer.
@@ -140,12 +150,6 @@ def start_dial(endpoint: Endpoint, local_port: int = 0) -> tuple[SocketType, int
         except OSError:
             return backend, errno.EADDRNOTAVAIL
     return backend, backend.connect_ex((endpoint.ip, endpoint.port))
-
-
-def is_taken(error: PortUnavailableError) -> bool:
-    """Whether another port may well be available on the same address: this one is taken, or too low for us."""
-    cause = error.__cause__
-    return isinstance(cause, OSError) and cause.errno in {errno.EADDRINUSE, errno.EACCES}
 
 
 def has_source_address(endpoint: Endpoint) -> bool:

@@ -12,27 +12,13 @@ left alone: it would be lost to every other program's connect(2) as long as it i
 
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
+from userproxy.forwarding.ports import ephemeral_ports
 from userproxy.model import Endpoint
 
 _GENERATION_SECONDS: Final = 25.0
 """Two generations are kept, so that no port is remembered for longer than its TIME_WAIT lasts: 60 s."""
-
-_PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
-"""For IPv6, too."""
-
-_DEFAULT_PORTS: Final = (32_768, 60_999)
-
-
-def local_ports() -> tuple[int, int]:
-    """The first and the last port that connect(2) chooses from."""
-    try:
-        first, last = map(int, _PORT_RANGE.read_text().split())
-    except (OSError, ValueError):
-        return _DEFAULT_PORTS
-    return first, last
 
 
 class SourcePorts:
@@ -77,6 +63,6 @@ class SourcePorts:
         stale = now >= self._next_generation + _GENERATION_SECONDS
         self._older, self._recent = {} if stale else self._recent, {}
         self._next_generation = (now if stale else self._next_generation) + _GENERATION_SECONDS
-        first, last = local_ports()
-        self._many = max(1, (last - first + 1) // 4)
+        ports = ephemeral_ports()
+        self._many = max(1, (ports.last - ports.first + 1) // 4)
         self.crowded = {endpoint for endpoint in self.crowded if self._count(endpoint) >= self._many}

@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from userproxy.addresses import IPFamily
 from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.listener_addresses import ListenerAddresses
 from userproxy.forwarding.log_limit import LogLimit
-from userproxy.forwarding.own_addresses import OwnAddresses
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.udp.datagrams import Inbox, Outbox
 from userproxy.forwarding.udp.flow import UdpFlow
@@ -75,7 +75,7 @@ class UdpPlane:
         self.options = options
         self.quota = FlowQuota[UdpFlow](options.flow_limit, options.flow_limit_per_listener)
         self.listeners: set[Listener] = set()
-        self._own = OwnAddresses()
+        self._own = ListenerAddresses()
         self._boxes: dict[IPFamily, tuple[Inbox, Outbox]] = {}
         self._shortage = LogLimit()
         self.evicted = 0

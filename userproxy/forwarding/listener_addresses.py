@@ -10,7 +10,7 @@ from userproxy.model import Endpoint, IPFamily
 Address = IPv4Address | IPv6Address
 
 
-class OwnAddresses:
+class ListenerAddresses:
     """Where the listeners of one protocol in this process listen.
 
     ``endpoint in own`` costs a look at its port, unless that is also a listener's: only then the kernel is asked

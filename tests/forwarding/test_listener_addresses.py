@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from userproxy.demo.hosts import Host
-from userproxy.forwarding.own_addresses import OwnAddresses
+from userproxy.forwarding.listener_addresses import ListenerAddresses
 from userproxy.model import Endpoint, IPFamily
 
 PORT = 40_000
@@ -52,14 +52,14 @@ def host(root: None) -> Iterator[Host]:
     ],
 )
 def test_what_a_listener_would_accept(host: Host, bound: str, endpoint: str, *, is_own: bool) -> None:
-    own = OwnAddresses()
+    own = ListenerAddresses()
     own.add(IPFamily.IPV6 if ":" in bound else IPFamily.IPV4, bound, PORT)
     assert host.inside(own.__contains__, Endpoint(endpoint, PORT)) is is_own
     assert not host.inside(own.__contains__, Endpoint(endpoint, PORT + 1))
 
 
 def test_a_port_is_forgotten_with_its_last_listener(host: Host) -> None:
-    own, endpoint = OwnAddresses(), Endpoint("127.0.0.1", PORT)
+    own, endpoint = ListenerAddresses(), Endpoint("127.0.0.1", PORT)
     own.add(IPFamily.IPV4, "0.0.0.0", PORT)
     own.add(IPFamily.IPV6, "::", PORT)
     own.discard(IPFamily.IPV6, PORT)

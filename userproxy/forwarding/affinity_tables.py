@@ -1,0 +1,53 @@
+"""The affinity tables of service ports: shared by their listeners, and tidied up bit by bit."""
+
+import asyncio
+from functools import partial
+from typing import Final
+from weakref import WeakValueDictionary
+
+from userproxy.model import IPFamily, ListenerName, ServicePortName
+from userproxy.routing.affinity import AffinityTable, Leftovers
+
+_EXPIRY_SECONDS: Final = 60.0
+"""How often tables that nobody uses let go of what has expired."""
+
+_RELEASED_PER_TURN: Final = 2000
+"""Entries let go of in one turn of the loop: a fifth of a millisecond."""
+
+
+class AffinityTables:
+    """One table for each service port and family, for as long as a balancer has it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._tables: WeakValueDictionary[tuple[ServicePortName, IPFamily], AffinityTable] = WeakValueDictionary()
+        self._leftovers = Leftovers(partial(loop.call_soon, self._release))
+        self._expiry: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+    def of(self, listener: ListenerName) -> AffinityTable:
+        """The table that a listener shares with the others of its service port and family."""
+        key = (listener.service_port, listener.family)
+        table = self._tables.get(key)
+        if table is None:
+            table = self._tables[key] = AffinityTable(self._leftovers)
+            if self._expiry is None:
+                self._expiry = self._loop.call_later(_EXPIRY_SECONDS, self._expire)
+        return table
+
+    def shut_down(self) -> None:
+        """Tidy up no more."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+
+    def _expire(self) -> None:
+        now = self._loop.time()
+        for table in list(self._tables.values()):
+            table.expire(now)
+        self._expiry = self._loop.call_later(_EXPIRY_SECONDS, self._expire) if self._tables else None
+
+    def _release(self) -> None:
+        if self._leftovers.release(_RELEASED_PER_TURN):
+            self._loop.call_soon(self._release)

@@ -1,0 +1,69 @@
+"""What all TCP listeners of a process share: dialling, relaying, and who is being served."""
+
+import asyncio
+from typing import Protocol
+
+from userproxy.forwarding.deadlines import DeadlineQueue
+from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.listener_addresses import ListenerAddresses
+from userproxy.forwarding.poller import Poller
+from userproxy.forwarding.shares import Shares
+from userproxy.forwarding.tcp.dialer import Dialer
+from userproxy.forwarding.tcp.pipes import PipePool
+from userproxy.forwarding.tcp.relay import Relay, RelayContext
+from userproxy.forwarding.tcp.source_ports import SourcePorts
+from userproxy.model import Endpoint, IPFamily, ListenerName, ServicePortName
+
+
+class Connections(Protocol):
+    """What the plane needs of the connections of a listener."""
+
+    name: ListenerName
+
+    def end_unknown(self, known: frozenset[Endpoint]) -> None:
+        """End those to endpoints that are not known."""
+
+    def reset(self) -> int:
+        """End all; returns how many they were."""
+
+
+class TcpPlane:
+    """The parts that every connection uses. A connection half-open for `half_open_timeout` seconds is reset."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
+        budget: DescriptorBudget,
+        shares: Shares,
+        half_open_timeout: float,
+    ) -> None:
+        self.loop = loop
+        self.poller = poller
+        self.budget = budget
+        self.shares = shares
+        self.pipes = PipePool(budget, loop.time)
+        self.half_open = DeadlineQueue[Relay](loop, half_open_timeout, Relay.expire, poller.failed)
+        source_ports = SourcePorts(loop.time)
+        self.relays = RelayContext(poller, self.pipes, self.half_open, source_ports)
+        self.listener_addresses = ListenerAddresses()
+        self.dialer = Dialer(loop, poller, budget, self.listener_addresses, source_ports)
+        self.active = 0
+        """Connections now, those still being dialled included."""
+        self.idle = asyncio.Event()
+        """Set while there is no connection."""
+        self.idle.set()
+        self.without_listener: set[Connections] = set()
+        """Connections whose listener is closed."""
+
+    def end_unknown(self, service_port: ServicePortName, family: IPFamily, known: frozenset[Endpoint]) -> None:
+        """End the connections to unknown endpoints that closed listeners of a service port have left."""
+        key = (service_port, family)
+        for each in [each for each in self.without_listener if (each.name.service_port, each.name.family) == key]:
+            each.end_unknown(known)
+
+    def shut_down(self) -> None:
+        """Let go of everything. Listeners are closed and connections have ended by now; the poller is its owner's."""
+        self.half_open.cancel()
+        self.dialer.shut_down()
+        self.pipes.close()
