@@ -11,14 +11,12 @@ import socket
 import struct
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
-from ipaddress import IPv6Address
 
 import structlog
 from msgspec import Struct
 
-from userproxy.addresses import SOCKET_FAMILIES
 from userproxy.model import IPFamily, Protocol
-from userproxy.portals import netlink
+from userproxy.portals import netlink, rtnetlink
 
 log = structlog.get_logger()
 
@@ -45,11 +43,6 @@ _FILTER_BY_PROTO_NUM = 1 << 3  # CTA_FILTER_F_CTA_PROTO_NUM, net/netfilter/nf_co
 _SEEN_REPLY = 1 << 1  # IPS_SEEN_REPLY, linux/netfilter/nf_conntrack_common.h
 _SYN_SENT = 1  # TCP_CONNTRACK_SYN_SENT, linux/netfilter/nf_conntrack_tcp.h
 
-_GET_ADDRESS = 22  # RTM_GETADDR, linux/rtnetlink.h
-_IFA_ADDRESS = 1  # linux/if_addr.h
-_IFA_LOCAL = 2
-
-_ADDRESS_HEADER = struct.Struct("=BBBBI")
 _PORT = struct.Struct(">H")
 _WORD = struct.Struct(">I")
 
@@ -104,7 +97,7 @@ class Conntrack:
                 closing(netlink.netlink_socket(netlink.NETFILTER)) as listing,
                 closing(netlink.netlink_socket(netlink.NETFILTER)) as deleting,
             ):
-                local = _local_addresses(self._family)
+                local = frozenset(address.ip for address in rtnetlink.addresses(self._family))
                 for protocol in sorted(_NUMBERS.keys() & set(protocols)):
                     for entries in _chunks(listing, self._family, protocol, local):
                         stale = [name for entry, name in entries if is_stale(entry)]
@@ -193,9 +186,9 @@ def _parties(
     addresses = netlink.attributes(data, *parts[_TUPLE_IP])
     source, destination = _IP_ATTRIBUTES[family]
     return (
-        _text(data, *addresses[source]),
+        netlink.address_text(data, *addresses[source]),
         _PORT.unpack_from(data, ports[_PROTO_SRC_PORT][0])[0],
-        _text(data, *addresses[destination]),
+        netlink.address_text(data, *addresses[destination]),
         _PORT.unpack_from(data, ports[_PROTO_DST_PORT][0])[0],
     )
 
@@ -217,27 +210,5 @@ def _delete(deleting: socket.socket, family: IPFamily, names: Sequence[bytes]) -
     return deleted
 
 
-def _local_addresses(family: IPFamily) -> frozenset[str]:
-    """The addresses of this node's interfaces. Raises OSError."""
-    addresses = set()
-    request = _ADDRESS_HEADER.pack(SOCKET_FAMILIES[family], 0, 0, 0, 0)
-    with closing(netlink.netlink_socket(netlink.ROUTE)) as listing:
-        for data, bodies in netlink.dump(listing, _GET_ADDRESS, request):
-            for begin, end in bodies:
-                found = netlink.attributes(data, begin + _ADDRESS_HEADER.size, end)
-                # Of a point-to-point link, IFA_ADDRESS is the other end.
-                addresses.add(_text(data, *(found.get(_IFA_LOCAL) or found[_IFA_ADDRESS])))
-    return frozenset(addresses)
-
-
 def _is_local(address: str, local: frozenset[str]) -> bool:
     return address in local or address.startswith("127.")
-
-
-def _text(data: bytes, begin: int, end: int) -> str:
-    raw = data[begin:end]
-    if len(raw) == 4:
-        return socket.inet_ntop(socket.AF_INET, raw)
-    text = socket.inet_ntop(socket.AF_INET6, raw)
-    # The C library writes the end of some addresses in IPv4's way, ipaddress does not.
-    return str(IPv6Address(raw)) if "." in text else text

@@ -3,10 +3,12 @@
 Layout and numbers: linux/netlink.h.
 """
 
+import errno
 import os
 import socket
 import struct
 from collections.abc import Iterator
+from ipaddress import IPv6Address
 
 from userproxy.addresses import SOCKET_FAMILIES
 from userproxy.model import IPFamily
@@ -31,6 +33,8 @@ _PATIENCE = 5.0
 _NESTED = 0x8000
 _TYPE_MASK = 0x3FFF
 _HEADER = struct.Struct("=IHHII")
+_FLAGS = struct.Struct("=6xH")
+_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
 _ATTRIBUTE = struct.Struct("=HH")
 _CODE = struct.Struct("=i")
 _NETFILTER_HEADER = struct.Struct("=BBH")
@@ -46,13 +50,19 @@ def netlink_socket(protocol: int) -> socket.socket:
 
 
 def dump(listing: socket.socket, kind: int, request: bytes) -> Iterator[tuple[bytes, list[Place]]]:
-    """Each datagram of a dump, with the bodies of its messages. Raises OSError where the kernel refuses."""
+    """Each datagram of a dump, with the bodies of its messages.
+
+    Raises OSError where the kernel refuses, and InterruptedError where the list changed meanwhile, as far as the kernel
+    tells: what it gave may lack some and have others twice.
+    """
     listing.send(message(kind, REQUEST | DUMP, request))
     done = False
     while not done:
         data = listing.recv(CHUNK)
         bodies = []
         for answer, begin, end in messages(data):
+            if _FLAGS.unpack_from(data, begin - _HEADER.size)[0] & _INTERRUPTED:
+                raise InterruptedError(errno.EINTR, "the list changed while the kernel gave it")
             if answer not in (ERROR, DONE):
                 bodies.append((begin, end))
                 continue
@@ -107,14 +117,17 @@ def nested(kind: int, *attributes: bytes) -> bytes:
     return attribute(kind | _NESTED, b"".join(attributes))
 
 
-def attributes(data: bytes, begin: int, end: int) -> dict[int, Place]:
-    """The bodies of the attributes by type."""
+def attributes(data: bytes, begin: int, end: int, last: int | None = None) -> dict[int, Place]:
+    """The bodies of the attributes by type; those up to the first of type `last`, if that is given."""
     found = {}
     while begin + _ATTRIBUTE.size <= end:
         length, kind = _ATTRIBUTE.unpack_from(data, begin)
         if length < _ATTRIBUTE.size:
             break
-        found[kind & _TYPE_MASK] = (begin + _ATTRIBUTE.size, begin + length)
+        kind &= _TYPE_MASK
+        found[kind] = (begin + _ATTRIBUTE.size, begin + length)
+        if kind == last:
+            break
         begin += length + 3 & ~3
     return found
 
@@ -122,3 +135,13 @@ def attributes(data: bytes, begin: int, end: int) -> dict[int, Place]:
 def whole(data: bytes, begin: int, end: int) -> bytes:
     """An attribute just as it came, header and padding included."""
     return data[begin - _ATTRIBUTE.size : end] + bytes(-(end - begin) % 4)
+
+
+def address_text(data: bytes, begin: int, end: int) -> str:
+    """An IP address as canonical text."""
+    raw = data[begin:end]
+    if len(raw) == 4:
+        return socket.inet_ntop(socket.AF_INET, raw)
+    text = socket.inet_ntop(socket.AF_INET6, raw)
+    # The C library writes the end of some addresses in IPv4's way, ipaddress does not.
+    return str(IPv6Address(raw)) if "." in text else text

@@ -1,0 +1,152 @@
+"""The kernel's addresses, links and routes, as they are now in the calling thread's network namespace.
+
+Layout and numbers: linux/rtnetlink.h, linux/if_addr.h, linux/if_link.h; rtnetlink(7). All functions block, for some ten
+microseconds for each address or link, and raise OSError.
+"""
+
+import errno
+import socket
+import struct
+from contextlib import closing, suppress
+from typing import Final
+
+from msgspec import Struct
+
+from userproxy.addresses import SOCKET_FAMILIES, IPFamily
+from userproxy.portals import netlink
+
+_GET_LINK: Final = 18
+_GET_ADDRESS: Final = 22
+_GET_ROUTE: Final = 26
+
+_ADDRESS: Final = struct.Struct("=BBBBI")  # struct ifaddrmsg
+_IFA_ADDRESS: Final = 1
+_IFA_LOCAL: Final = 2
+_SECONDARY: Final = 0x01  # IFA_F_SECONDARY
+_GLOBAL: Final = 0  # RT_SCOPE_UNIVERSE
+
+_LINK: Final = struct.Struct("=BxHiII")  # struct ifinfomsg
+_IFLA_IFNAME: Final = 3
+_IFLA_EXT_MASK: Final = 29
+_WITHOUT_STATISTICS: Final = struct.pack("=I", 1 << 3)  # RTEXT_FILTER_SKIP_STATS: they are most of what a link has
+_UP: Final = 0x1  # IFF_UP, linux/if.h
+_LOOPBACK: Final = 0x8  # IFF_LOOPBACK
+
+_ROUTE: Final = struct.Struct("=8BI")  # struct rtmsg
+_RTA_OIF: Final = 4
+_RTA_PREFSRC: Final = 7
+_RTA_MULTIPATH: Final = 9
+_RTA_TABLE: Final = 15
+_NEXT_HOP_LINK: Final = 4  # offset of rtnh_ifindex in struct rtnexthop
+_MAIN_TABLE: Final = 254  # RT_TABLE_MAIN
+_UNICAST: Final = 1  # RTN_UNICAST
+
+_NUMBER: Final = struct.Struct("=I")
+
+_SOL_NETLINK: Final = 270  # linux/socket.h
+_STRICT_CHECK: Final = 12  # NETLINK_GET_STRICT_CHK, linux/netlink.h, since Linux 4.20
+
+_TRIES: Final = 5
+"""How often a list is asked for that changes while the kernel gives it."""
+
+
+class Address(Struct, frozen=True, gc=False):
+    """An address of an interface: canonical text, and the number of the link that has it.
+
+    `is_secondary` is whether another address of the same network on the same link is older: the kernel takes that one
+    as a source.
+    """
+
+    ip: str
+    link: int
+    is_global: bool
+    is_secondary: bool
+
+
+class Link(Struct, frozen=True, gc=False):
+    """A network interface, by its number and its name."""
+
+    number: int
+    name: str
+    is_up: bool
+    is_loopback: bool
+
+
+class DefaultRoute(Struct, frozen=True, gc=False):
+    """A default route of the main table. Its link is that of the first hop where there are several, 0 for none.
+
+    `source` is the address that it prefers as one, empty for none.
+    """
+
+    link: int
+    source: str
+
+
+def addresses(family: IPFamily) -> list[Address]:
+    """All addresses of one family, those of loopback, too, in the kernel's order."""
+    request = _ADDRESS.pack(SOCKET_FAMILIES[family], 0, 0, 0, 0)
+    return [_address(data, begin, end) for data, begin, end in _listed(_GET_ADDRESS, request)]
+
+
+def links() -> list[Link]:
+    """All network interfaces."""
+    request = _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + netlink.attribute(_IFLA_EXT_MASK, _WITHOUT_STATISTICS)
+    return [_link(data, begin, end) for data, begin, end in _listed(_GET_LINK, request)]
+
+
+def default_routes(family: IPFamily) -> list[DefaultRoute]:
+    """The default routes of one family, that of the lowest metric first."""
+    request = _ROUTE.pack(SOCKET_FAMILIES[family], 0, 0, 0, _MAIN_TABLE, 0, 0, _UNICAST, 0)
+    try:
+        listed = _listed(_GET_ROUTE, request)
+    except FileNotFoundError:  # there is no main table before the first route
+        return []
+    found = (_default_route(data, begin, end) for data, begin, end in listed)
+    return [each for each in found if each is not None]
+
+
+def _address(data: bytes, begin: int, end: int) -> Address:
+    _, _, flags, scope, link = _ADDRESS.unpack_from(data, begin)
+    found = netlink.attributes(data, begin + _ADDRESS.size, end)
+    # Of a point-to-point link, IFA_ADDRESS is the other end.
+    place = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
+    return Address(netlink.address_text(data, *place), link, scope == _GLOBAL, bool(flags & _SECONDARY))
+
+
+def _link(data: bytes, begin: int, end: int) -> Link:
+    _, _, number, flags, _ = _LINK.unpack_from(data, begin)
+    # A link has some thirty attributes, and its name comes first.
+    name = data[slice(*netlink.attributes(data, begin + _LINK.size, end, last=_IFLA_IFNAME)[_IFLA_IFNAME])]
+    return Link(number, name.rstrip(b"\0").decode(errors="replace"), bool(flags & _UP), bool(flags & _LOOPBACK))
+
+
+def _default_route(data: bytes, begin: int, end: int) -> DefaultRoute | None:
+    _, length, _, _, _, _, _, kind, _ = _ROUTE.unpack_from(data, begin)
+    if length or kind != _UNICAST:
+        return None
+    found = netlink.attributes(data, begin + _ROUTE.size, end)
+    if _number(data, found, _RTA_TABLE) != _MAIN_TABLE:
+        return None
+    link = _number(data, found, _RTA_OIF) or _number(data, found, _RTA_MULTIPATH, _NEXT_HOP_LINK)
+    return DefaultRoute(link, netlink.address_text(data, *found[_RTA_PREFSRC]) if _RTA_PREFSRC in found else "")
+
+
+def _number(data: bytes, found: dict[int, netlink.Place], kind: int, offset: int = 0) -> int:
+    if kind not in found:
+        return 0
+    number: int = _NUMBER.unpack_from(data, found[kind][0] + offset)[0]
+    return number
+
+
+def _listed(kind: int, request: bytes) -> list[tuple[bytes, int, int]]:
+    """The messages of a dump: datagram, begin and end. Asked again where something changed meanwhile."""
+    for tries_left in reversed(range(_TRIES)):
+        with closing(netlink.netlink_socket(netlink.ROUTE)) as kernel:
+            with suppress(OSError):  # older kernels list what they are not asked for, too
+                kernel.setsockopt(_SOL_NETLINK, _STRICT_CHECK, 1)
+            try:
+                return [(data, *place) for data, places in netlink.dump(kernel, kind, request) for place in places]
+            except InterruptedError:
+                if not tries_left:
+                    raise
+    raise OSError(errno.EINTR, "the list changed again and again")
