@@ -90,7 +90,7 @@ def _announce(loaded: Loaded) -> None:
 def _write(configuration: KubeProxyConfiguration, file: Path) -> None:
     import structlog
 
-    from userproxy.config.write import write
+    from userproxy.config.file import write
 
     lost = write(configuration, file)
     if lost:

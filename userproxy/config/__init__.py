@@ -1,17 +1,16 @@
 """Flags and kube-proxy's configuration file become one validated Settings.
 
-The way of a value::
+    flag_types  how the text of a flag becomes a value
+    flags       the table of all flags: the paths of the file that each sets, or a setting of our own
+    file        reads and writes the configuration file
+    kubeproxy   the fields of the file and their defaults (KubeProxyConfiguration, v1alpha1)
+    validate    checks the values
+    load        puts it all together: Settings, and what to log at the start
+    settings    the result
+    ignored     the fields that have no effect in userproxy
+    reload      what may change while userproxy runs
 
-    kinds      the text of a flag                            -> a value, or a clause that says what is wrong
-    decode     the bytes of the file                         -> values by path, what is unknown, what is wrong
-    kubeproxy  the fields and their defaults (KubeProxyConfiguration, v1alpha1)
-    flags      one table: flag -> paths of the file, or a setting of our own
-    validate   what must hold for the values
-    load       all of it together                            -> Settings, and what to log at the start
-    settings   the result; effect says what means nothing here, reload what may change while running
-    write      the configuration                             -> a file
-
-What does not belong here: opening a kubeconfig, a socket, a manifest. Nothing here logs.
+Nothing here opens a kubeconfig, a socket or a manifest, and nothing logs.
 """
 
 from userproxy.config.load import Loaded, Notice, load, require_source

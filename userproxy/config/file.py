@@ -1,16 +1,28 @@
-"""Text in, given values out: what a configuration file says, every mistake of type and every field we do not know.
+"""The configuration file: reading and writing its YAML.
 
-Nothing raises at the first mistake, so that a person sees them all at once.
+A file that is read gives values by path, and every wrong or unknown field: nothing raises at the first mistake, so that
+a person sees all of them at once.
 """
 
 import math
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
 
-from userproxy.config.kubeproxy import API_VERSION, KIND, Duration, KubeProxyConfiguration, Quantity
+from userproxy.config.kubeproxy import (
+    API_VERSION,
+    KIND,
+    Duration,
+    KubeProxyConfiguration,
+    Quantity,
+    leaves,
+    plain,
+    replaced,
+)
 from userproxy.durations import format_duration, parse_duration
+from userproxy.errors import UsageError
 
 ZERO_COUNTS = frozenset(
     {
@@ -34,18 +46,18 @@ _NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 _COLLECTIONS = {"featureGates": "a mapping from names to true or false", "logging.vmodule": "a list of patterns"}
 
 
-class Problem(Struct, frozen=True):
-    """What is wrong with the value at a path; `text` is a clause that names the value."""
+class InvalidField(Struct, frozen=True):
+    """A field whose value is wrong; `text` is a clause that names the value."""
 
     path: str
     text: str
 
 
 class Decoded(Struct, frozen=True):
-    """What a file gives: values by path, without those that mean the default."""
+    """The content of a file: values by path, without those that mean the default."""
 
     given: dict[str, Any]
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[InvalidField, ...] = ()
     unknown: tuple[str, ...] = ()
     duplicate: tuple[str, ...] = ()
 
@@ -57,9 +69,9 @@ def decode(data: bytes) -> Decoded:
     walk.section(raw, KubeProxyConfiguration, "")
     for path, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
         if path not in walk.seen:
-            walk.problems.append(Problem(path, f"is missing; it must be {wanted}"))
+            walk.problems.append(InvalidField(path, f"is missing; it must be {wanted}"))
         elif walk.given.get(path, wanted) != wanted:
-            walk.problems.append(Problem(path, f"{walk.given[path]!r} is not {wanted}"))
+            walk.problems.append(InvalidField(path, f"{walk.given[path]!r} is not {wanted}"))
     return Decoded(walk.given, tuple(walk.problems), tuple(walk.unknown), duplicate)
 
 
@@ -73,7 +85,7 @@ def check_duration(text: str) -> str:
 class _Walk:
     def __init__(self) -> None:
         self.given: dict[str, Any] = {}
-        self.problems: list[Problem] = []
+        self.problems: list[InvalidField] = []
         self.unknown: list[str] = []
         self.seen: set[str] = set()
 
@@ -91,14 +103,14 @@ class _Walk:
             elif isinstance(value, dict):
                 self.section(value, item.type, f"{path}.")
             else:
-                self.problems.append(Problem(path, f"{_show(value)} is not a mapping"))
+                self.problems.append(InvalidField(path, f"{_show(value)} is not a mapping"))
 
     def _leaf(self, path: str, kind: Any, value: object) -> None:
         self.seen.add(path)
         try:
             converted = _convert(path, kind, value)
         except ValueError as error:
-            self.problems.append(Problem(path, str(error)))
+            self.problems.append(InvalidField(path, str(error)))
             return
         if path in ZERO_COUNTS or not _is_zero(kind, converted):
             self.given[path] = converted
@@ -152,3 +164,25 @@ def _parse(data: bytes) -> tuple[dict[object, object], tuple[str, ...]]:
     if not isinstance(value, dict):
         raise ValueError(f"is not a mapping with apiVersion {API_VERSION} and kind {KIND}")
     return value, tuple(duplicate)
+
+
+def render(configuration: KubeProxyConfiguration) -> bytes:
+    """The configuration as YAML, with every field."""
+    import yaml  # kept from the start of the command: only a start that writes needs it
+
+    # Escaped to ASCII: PyYAML writes a bare U+0085 as a line break, and reads it back as a blank.
+    return yaml.safe_dump(plain(configuration), encoding="ascii", default_flow_style=False)
+
+
+def write(configuration: KubeProxyConfiguration, file: Path) -> tuple[str, ...]:
+    """Write the file, and return the paths whose value a file cannot express, because zero means the default there.
+
+    Raises UsageError if the file cannot be written.
+    """
+    data = render(configuration)
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"--write-config-to: {file}: {(error.strerror or str(error)).lower()}") from error
+    read = dict(leaves(replaced(KubeProxyConfiguration(), decode(data).given)))
+    return tuple(path for path, value in leaves(configuration) if value != read[path])

@@ -1,4 +1,4 @@
-"""Kinds of flags: how the text of each becomes a value. A parser raises ValueError with a clause naming the text."""
+"""Types of flags: how the text of each becomes a value. Parsers raise ValueError with a clause that names the text."""
 
 import math
 import re
@@ -23,8 +23,8 @@ _TRUE = {"1", "t", "T", "true", "TRUE", "True"}
 _FALSE = {"0", "f", "F", "false", "FALSE", "False"}
 
 
-class Kind(Struct, frozen=True):
-    """`parse` takes the text, or all texts of a flag that may be given several times."""
+class FlagType(Struct, frozen=True):
+    """How one type of flag is read and shown. `parse` gets the text, or all texts of a flag that is repeatable."""
 
     metavar: str
     parse: Callable[[Any], Any]
@@ -99,7 +99,7 @@ def _label_value(text: str) -> str:
     return text
 
 
-def choice(values: type[StrEnum]) -> Kind:
+def choice(values: type[StrEnum]) -> FlagType:
     """One of the values of an enumeration."""
 
     def parse(text: str) -> StrEnum:
@@ -108,10 +108,10 @@ def choice(values: type[StrEnum]) -> Kind:
         except ValueError:
             raise ValueError(f"{text!r} is not one of {', '.join(values)}") from None
 
-    return Kind("|".join(values), parse)
+    return FlagType("|".join(values), parse)
 
 
-def seconds(*, zero: bool) -> Kind:
+def seconds(*, zero: bool) -> FlagType:
     """A duration in seconds that is not negative, and greater than 0 unless `zero` is allowed."""
 
     def parse(text: str) -> float:
@@ -122,21 +122,21 @@ def seconds(*, zero: bool) -> Kind:
             raise ValueError(f"{text} is not greater than 0")
         return value
 
-    return Kind("DURATION", parse)
+    return FlagType("DURATION", parse)
 
 
-TEXT = Kind("TEXT", str)
-NAME = Kind("TEXT", _text_or_none)
-FILE = Kind("FILE", _path)
-ADDRESS = Kind("IP[:PORT]", str)
-DURATION = Kind("DURATION", check_duration)
-NUMBER = Kind("N", _number)
-PORT = Kind("PORT", _port)
-PORTS = Kind("PORTS", parse_reserved_ports)
-REAL = Kind("NUMBER", _real)
-SWITCH = Kind("true|false", _switch, is_switch=True)
-LIST = Kind("LIST", _list, is_repeatable=True)
-GATES = Kind("GATE=BOOL,...", _gates, is_repeatable=True)
-VMODULE = Kind("PATTERN=N,...", _vmodule, is_repeatable=True)
-PATHS = Kind("PATH", _paths, is_repeatable=True)
-LABEL = Kind("NAME", _label_value)
+TEXT = FlagType("TEXT", str)
+NAME = FlagType("TEXT", _text_or_none)
+FILE = FlagType("FILE", _path)
+ADDRESS = FlagType("IP[:PORT]", str)
+DURATION = FlagType("DURATION", check_duration)
+NUMBER = FlagType("N", _number)
+PORT = FlagType("PORT", _port)
+PORTS = FlagType("PORTS", parse_reserved_ports)
+REAL = FlagType("NUMBER", _real)
+SWITCH = FlagType("true|false", _switch, is_switch=True)
+LIST = FlagType("LIST", _list, is_repeatable=True)
+GATES = FlagType("GATE=BOOL,...", _gates, is_repeatable=True)
+VMODULE = FlagType("PATTERN=N,...", _vmodule, is_repeatable=True)
+PATHS = FlagType("PATH", _paths, is_repeatable=True)
+LABEL = FlagType("NAME", _label_value)

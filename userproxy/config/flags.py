@@ -24,7 +24,7 @@ from userproxy.config.flag_types import (
     SWITCH,
     TEXT,
     VMODULE,
-    Kind,
+    FlagType,
     choice,
     seconds,
 )
@@ -41,22 +41,22 @@ class Flag(Struct, frozen=True):
     """
 
     name: str
-    kind: Kind
+    kind: FlagType
     help: str
     paths: tuple[str, ...] = ()
     field: str = ""
     beside_config: bool = False
 
 
-def _own(name: str, kind: Kind, help_text: str, field: str = "") -> Flag:
+def _own(name: str, kind: FlagType, help_text: str, field: str = "") -> Flag:
     return Flag(name, kind, help_text, field=field or name.replace("-", "_"), beside_config=True)
 
 
-def _kept(name: str, kind: Kind, help_text: str, *paths: str) -> Flag:
+def _kept(name: str, kind: FlagType, help_text: str, *paths: str) -> Flag:
     return Flag(name, kind, help_text, paths, beside_config=True)
 
 
-def _set(name: str, kind: Kind, help_text: str, *paths: str) -> Flag:
+def _set(name: str, kind: FlagType, help_text: str, *paths: str) -> Flag:
     return Flag(name, kind, help_text, paths)
 
 

@@ -1,4 +1,7 @@
-"""Which values mean nothing to userproxy: accepted, so that a file written for kube-proxy starts it, and named once."""
+"""Fields of the configuration that have no effect in userproxy.
+
+They are accepted, so that a file written for kube-proxy starts userproxy, and named in the log once.
+"""
 
 from collections.abc import Iterator
 
@@ -27,17 +30,17 @@ _NO_EFFECT_SECTIONS = (
     "logging.options.",
 )
 PERIODS = frozenset(f"{section}.{name}" for section in PERIOD_SECTIONS for name in ("syncPeriod", "minSyncPeriod"))
-"""All sync periods; those of one section count."""
+"""All sync periods. Only those of one section have an effect."""
 _LOCAL_MODES = {
     "clusterCIDR": LocalMode.CLUSTER_CIDR,
     "detectLocal.bridgeInterface": LocalMode.BRIDGE_INTERFACE,
     "detectLocal.interfaceNamePrefix": LocalMode.INTERFACE_NAME_PREFIX,
 }
-"""What only one way of recognising local traffic looks at."""
+"""Fields that only one local mode uses."""
 
 
 def without_effect(configuration: KubeProxyConfiguration) -> Iterator[str]:
-    """Paths of values that differ from their default and mean nothing to userproxy, among them single feature gates."""
+    """The paths of values that are not the default and have no effect, among them single feature gates."""
     default = dict(leaves(KubeProxyConfiguration()))
     for path, value in leaves(configuration):
         if value != default[path] and not has_effect(path, configuration):
@@ -46,7 +49,7 @@ def without_effect(configuration: KubeProxyConfiguration) -> Iterator[str]:
 
 
 def has_effect(path: str, configuration: KubeProxyConfiguration) -> bool:
-    """Whether the value at `path` means something to userproxy."""
+    """Whether the value at `path` has an effect in userproxy."""
     if path in PERIODS:
         return path.startswith(f"{configuration.periods_section}.")
     if path in _LOCAL_MODES:

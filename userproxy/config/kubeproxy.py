@@ -1,7 +1,7 @@
 """KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1): its fields and their defaults.
 
-The fields are those of kube-proxy 1.36 and, beside them, what 1.25 had for its userspace mode. A *path* names a leaf
-as people write it: ``iptables.syncPeriod``. Durations stay text, as in the file.
+The fields are those of kube-proxy 1.36, and those that 1.25 had for its userspace mode. A *path* names a field as in
+``iptables.syncPeriod``. Durations stay text, as in the file.
 """
 
 from collections.abc import Iterator, Mapping
@@ -155,7 +155,7 @@ class KubeProxyConfiguration(Struct, frozen=True, kw_only=True, rename="camel"):
 
     @property
     def periods(self) -> IPTables | NFTables | IPVS:
-        """The section whose sync periods count: that of `mode`, iptables where there is none."""
+        """The section whose sync periods are used: that of `mode`, or iptables if it has none."""
         return getattr(self, self.periods_section)  # type: ignore[no-any-return]
 
     @property
@@ -178,7 +178,7 @@ S = TypeVar("S", bound=Struct)
 
 
 def leaves(struct: Struct, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All values that are no section, each with its path."""
+    """All values except sections, each with its path."""
     for item in structs.fields(struct):
         value = getattr(struct, item.name)
         if isinstance(value, Struct):

@@ -1,4 +1,4 @@
-"""Flags and file become Settings, and what the person who wrote them should know."""
+"""Flags and file become Settings, and lines for the log about what was ignored."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,7 +98,7 @@ def _read(file: str) -> Decoded:
 
 
 class _Draft:
-    """Values as they come together, where each is from, and every mistake so far.
+    """The values read so far, where each came from, and every mistake so far.
 
     `own` are fields of OwnSettings; `actions` are values of flags that set neither a field nor a path.
     """
@@ -138,7 +138,7 @@ class _Draft:
         return configuration
 
     def _complete_address(self, server: _Server) -> None:
-        """Give the address its port and its default. What is no address stays, for the check to name it."""
+        """Fill in an address's port, or its default. Text that is no address stays as it is and fails the check."""
         default = server.ipv6 if is_ipv6(self._values.get("bindAddress", "")) else server.ipv4
         address = self._values.get(server.path, default)
         port = self.actions.get(server.port_flag, server.port)
@@ -152,7 +152,7 @@ class _Draft:
         self._values[server.path] = address
 
     def _check_together(self, configuration: KubeProxyConfiguration) -> None:
-        """What is wrong only beside another value."""
+        """Note values that are wrong only together with another one."""
         context = self.own.get("context")
         if context and not configuration.client_connection.kubeconfig:
             self._mistakes.append(f"--context: {context!r} can be found only in a kubeconfig, and none is given")
@@ -179,7 +179,7 @@ class _Draft:
             yield Notice("The proxy mode is userspace", {"asked": configuration.mode}, is_warning=False)
 
     def _idle(self, configuration: KubeProxyConfiguration) -> list[str]:
-        """What was set in vain, by flag or path. A flag counts if any value that it sets does."""
+        """The flags and paths that were set without effect. A flag has an effect if any value that it sets has one."""
         useful = {flag for path, flag in self._flags.items() if has_effect(path, configuration)}
         names = (self._flags.get(path, path) for path in without_effect(configuration))
         return [name for name in dict.fromkeys(names) if name not in useful]

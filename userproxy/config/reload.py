@@ -14,9 +14,9 @@ _RELOADED_SECTION = "conntrack."
 def reload(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...]]:
     """`old` with what may change while running taken from `new`, and the names of what else differs.
 
-    Logging, sync periods and what is asked of conntrack change at once; whatever decides how packets reach listeners,
-    or which addresses and families there are, needs a restart, and so does what only flags say. The names are paths of
-    the file and flags; what has no effect, before or after, takes its new value: see `changed_in_vain`.
+    Logging, sync periods and conntrack settings change at once. Whatever decides how packets reach listeners, or which
+    addresses and families there are, needs a restart, and so does everything that only flags set. The names are paths
+    of the file, and flags. A field that has no effect, before or after, takes its new value: see `changed_in_vain`.
     """
     before = dict(leaves(old.configuration))
     changed = {path: value for path, value in leaves(new.configuration) if value != before[path]}
@@ -28,7 +28,7 @@ def reload(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...]]:
 
 
 def changed_in_vain(old: Settings, new: Settings) -> tuple[str, ...]:
-    """The paths of values that differ and mean nothing to userproxy, before or after."""
+    """The paths of values that differ and have no effect, neither before nor after."""
     before = dict(leaves(old.configuration))
     changed = [path for path, value in leaves(new.configuration) if value != before[path]]
     configurations = (old.configuration, new.configuration)

@@ -1,4 +1,4 @@
-"""The one validated value that says how `userproxy run` behaves, and what of it may change while it runs."""
+"""Settings: the one validated value that says how `userproxy run` behaves."""
 
 import ipaddress
 from enum import StrEnum
@@ -71,12 +71,13 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
 class Settings(OwnSettings, frozen=True, kw_only=True):
     """How one `userproxy run` behaves.
 
-    Periods and time limits are seconds. None means: no such server (`healthz_bind_address`), what suits the output
-    (`log_format`), credentials of the Pod (`kubeconfig`), the host's name (`hostname_override`, else lower case),
-    userproxy's own choice (`udp_timeout`). `cluster_cidr` has at most one network of each family.
+    Periods and time limits are seconds. None means: no such server (`healthz_bind_address`), the format that suits the
+    output (`log_format`), the Pod's credentials (`kubeconfig`), the host's name (`hostname_override`, which is lower
+    case), userproxy's default (`udp_timeout`). `cluster_cidr` has at most one network of each family.
 
-    `node_port_addresses` are networks of whose addresses node ports are served, all of a family of which there is none,
-    or the word ``primary`` alone. Networks are canonical. `configuration` is what the other fields were made from.
+    `node_port_addresses` are the networks on whose addresses node ports are served, or just the word ``primary``; a
+    family without any network has its node ports on all addresses. Networks are canonical. `configuration` is what the
+    other fields were made from.
     """
 
     bind_address: str = "0.0.0.0"
