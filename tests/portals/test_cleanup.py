@@ -13,7 +13,7 @@ from userproxy.model import IPFamily
 from userproxy.portals.cleanup import cleanup_all
 from userproxy.portals.interface import Cleaned
 from userproxy.portals.iptables import variant
-from userproxy.portals.iptables.rules import CHAINS
+from userproxy.portals.iptables.chains import CHAINS
 from userproxy.portals.iptables.variant import installed, legacy_tables
 from userproxy.portals.lease import Lease, LeaseError, Succession
 

@@ -10,10 +10,9 @@ from userproxy.addresses import family_of
 from userproxy.config import PortalMode, Settings
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
-from userproxy.portals.drivers import DRIVERS
+from userproxy.portals.drivers import DRIVERS, first_usable
 from userproxy.portals.host import ipv6_usable, may_write_rules
 from userproxy.portals.interface import DriverOptions, PortalDriver, Traits
-from userproxy.portals.iptables.driver import IptablesDriver
 from userproxy.portals.none import NoPortals
 
 log = structlog.get_logger()
@@ -47,17 +46,32 @@ def choose_portals(settings: Settings) -> tuple[Mapping[IPFamily, PortalDriver],
 
 
 def _kind(settings: Settings) -> type[PortalDriver]:
-    """What ``--portals`` names. ``auto`` is none only for manifests, on a machine where nobody expects rules."""
-    wanted = IptablesDriver if settings.portals is PortalMode.AUTO else DRIVERS[settings.portals]
-    unusable = wanted.unusable(IPFamily.IPV4)
-    if unusable is None:
-        return wanted
-    if settings.portals is PortalMode.AUTO and settings.manifests:
-        log.warning("Portals: none, because iptables does not work here", reason=unusable)
+    if settings.portals is PortalMode.AUTO:
+        return _best(with_manifests=bool(settings.manifests))
+    kind = DRIVERS[settings.portals]
+    unusable = kind.unusable(IPFamily.IPV4)
+    return kind if unusable is None else _hoped_for(kind, unusable)
+
+
+def _best(*, with_manifests: bool) -> type[PortalDriver]:
+    """What ``auto`` takes. That is none only for manifests, on a machine where nobody expects rules."""
+    found, reasons = first_usable(IPFamily.IPV4)
+    for name, reason in reasons.items():
+        log.debug(f"Portals: {name} does not work here", v=1, reason=reason)
+    if found is not None:
+        return found
+    why = "; ".join(dict.fromkeys(reasons.values()))
+    if with_manifests:
+        log.warning(f"Portals: none, because {' and '.join(reasons)} cannot work here", reason=why)
         return NoPortals
+    return _hoped_for(next(iter(DRIVERS.values())), why)
+
+
+def _hoped_for(kind: type[PortalDriver], unusable: str) -> type[PortalDriver]:
+    """A driver that does not work yet: programs and modules may come, capabilities never do."""
     if may_write_rules():
-        return wanted  # what is missing may come
-    raise KernelToolError(f"--portals {settings.portals}: {unusable}. Without rules only `--portals none` serves")
+        return kind
+    raise KernelToolError(f"--portals {kind.name}: {unusable}. Without rules only `--portals none` serves")
 
 
 async def until_usable(family: IPFamily, driver: PortalDriver) -> None:

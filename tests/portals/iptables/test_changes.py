@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tests.portals.examples import WEB, WEB_RULES, led_to
 from tests.portals.strategies import binding_lists
 from userproxy.model import IPFamily, LocalTraffic, Portal, PortalBinding, PortalKind, Protocol, ServicePortName
+from userproxy.portals.iptables.chains import CHAINS, Rule, jump_rules
 from userproxy.portals.iptables.changes import (
     REWRITE_ABOVE,
     Change,
@@ -19,7 +20,7 @@ from userproxy.portals.iptables.changes import (
     restore_text,
 )
 from userproxy.portals.iptables.parser import Chains, canonical
-from userproxy.portals.iptables.rules import CHAINS, Rule, jump_rules, portal_rules
+from userproxy.portals.iptables.rules import portal_rules
 
 Tables = dict[str, Chains]
 PODS = LocalTraffic(networks=("10.244.1.0/24",))

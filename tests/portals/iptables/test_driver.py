@@ -29,9 +29,10 @@ from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily, Portal, PortalBinding, PortalKind, ServicePortName
 from userproxy.portals.interface import DriverOptions
 from userproxy.portals.iptables import tables
+from userproxy.portals.iptables.chains import CHAINS
 from userproxy.portals.iptables.driver import IptablesDriver
 from userproxy.portals.iptables.parser import Chains, parse_save
-from userproxy.portals.iptables.rules import CHAINS, portal_rules
+from userproxy.portals.iptables.rules import portal_rules
 from userproxy.portals.iptables.tables import MOST_UNREAD
 from userproxy.portals.iptables.variant import Tools, Variant, legacy_tables
 from userproxy.portals.programs import save

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from tests.portals.examples import NOBODY, cluster_ip_binding, web
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily, Protocol, ServicePortName
+from userproxy.portals.iptables.chains import NAT, PORTALS_HOST, Rule
 from userproxy.portals.iptables.changes import Edit, Group
 from userproxy.portals.iptables.isolation import MOST_RUNS, Groups, Refusals, Search, standing
 from userproxy.portals.iptables.parser import Chains
-from userproxy.portals.iptables.rules import NAT, PORTALS_HOST, Rule, portal_rules
+from userproxy.portals.iptables.rules import portal_rules
 from userproxy.portals.iptables.writers import ConflictError
 
 

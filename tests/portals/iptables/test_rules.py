@@ -6,7 +6,8 @@ from tests.portals.examples import DROP, NOBODY, REJECT, WEB, WEB_NAME, WEB_RULE
 from tests.portals.strategies import binding_lists
 from userproxy.errors import ObjectError
 from userproxy.model import IPFamily, LocalTraffic, Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Target
-from userproxy.portals.iptables.rules import CHAINS, Rule, jump_rules, portal_rules
+from userproxy.portals.iptables.chains import CHAINS, Rule, jump_rules
+from userproxy.portals.iptables.rules import portal_rules
 
 
 def test_the_worked_example() -> None:

@@ -13,9 +13,10 @@ from tests.portals.conftest import Network, shell
 from tests.portals.examples import NOBODY, WEB, WEB_RULES
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
+from userproxy.portals.iptables.chains import jump_rules
 from userproxy.portals.iptables.changes import Change, Edit, TableChange, difference
 from userproxy.portals.iptables.parser import parse_save
-from userproxy.portals.iptables.rules import jump_rules, portal_rules
+from userproxy.portals.iptables.rules import portal_rules
 from userproxy.portals.iptables.variant import Tools, Variant, installed, legacy_tables
 from userproxy.portals.iptables.writers import MOST_EDITS, ConflictError, RestoreWriter, Writer, is_small
 

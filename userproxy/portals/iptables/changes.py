@@ -12,8 +12,8 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from userproxy.portals.iptables.chains import CHAINS, FILTER, NAT, PROBE, JumpRule, Rule, jump_rules
 from userproxy.portals.iptables.parser import Chains, canonical, parse_rule
-from userproxy.portals.iptables.rules import CHAINS, FILTER, NAT, PROBE, JumpRule, Rule, jump_rules
 
 REWRITE_ABOVE = 30
 """Deletions in one chain above which it is written anew.

@@ -5,7 +5,7 @@ import structlog
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
 from userproxy.portals.interface import Cleaned
-from userproxy.portals.iptables.rules import CHAINS
+from userproxy.portals.iptables.chains import CHAINS
 from userproxy.portals.iptables.tables import Tables
 from userproxy.portals.iptables.variant import Tools, Variant, installed, legacy_tables
 from userproxy.portals.programs import kernel_lacks_it

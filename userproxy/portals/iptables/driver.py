@@ -14,11 +14,12 @@ from userproxy.errors import KernelToolError, ObjectError
 from userproxy.model import IPFamily, LocalTraffic, PortalBinding, PortalSync, ServicePortName
 from userproxy.portals.host import HostAddress, may_write_rules
 from userproxy.portals.interface import Cleaned, DriverOptions, PortalDriver, Traits
+from userproxy.portals.iptables.chains import NAT, Rule
 from userproxy.portals.iptables.cleanup import clean_up
 from userproxy.portals.iptables.isolation import Groups, Refusals, Search, standing
 from userproxy.portals.iptables.other_proxies import OtherProxies
 from userproxy.portals.iptables.parser import local_ports
-from userproxy.portals.iptables.rules import NAT, Rule, portal_rules
+from userproxy.portals.iptables.rules import portal_rules
 from userproxy.portals.iptables.tables import Changed, Tables
 from userproxy.portals.iptables.variant import detect, installed
 from userproxy.portals.iptables.writers import ConflictError

@@ -10,8 +10,8 @@ from typing import Final
 import structlog
 from msgspec import Struct, structs
 
+from userproxy.portals.iptables.chains import FILTER, PROBE, JumpRule, Rule
 from userproxy.portals.iptables.changes import Edit, TableChange
-from userproxy.portals.iptables.rules import FILTER, PROBE, JumpRule, Rule
 from userproxy.portals.iptables.writers import ConflictError, Writer
 
 log = structlog.get_logger()

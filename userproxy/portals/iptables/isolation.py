@@ -8,9 +8,9 @@ from msgspec import Struct
 
 from userproxy.errors import KernelToolError
 from userproxy.model import ServicePortName
+from userproxy.portals.iptables.chains import CHAINS
 from userproxy.portals.iptables.changes import Edit, Group, Present
 from userproxy.portals.iptables.parser import canonical
-from userproxy.portals.iptables.rules import CHAINS
 from userproxy.portals.iptables.writers import ConflictError
 
 MOST_RUNS: Final = 64

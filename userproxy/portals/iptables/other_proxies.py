@@ -15,8 +15,8 @@ import structlog
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
 from userproxy.portals import netlink
+from userproxy.portals.iptables.chains import NAT
 from userproxy.portals.iptables.changes import KUBE_SERVICES
-from userproxy.portals.iptables.rules import NAT
 from userproxy.portals.iptables.variant import Tools, Variant, installed, legacy_tables
 from userproxy.portals.programs import save
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from userproxy.addresses import is_ipv6, network_of
 from userproxy.model import Protocol, ServicePortName
-from userproxy.portals.iptables.rules import CHAINS, NAT
+from userproxy.portals.iptables.chains import CHAINS, NAT
 
 Chains: TypeAlias = dict[str, list[str]]
 """The rules of each chain, in order, each as the text after ``-A CHAIN``."""

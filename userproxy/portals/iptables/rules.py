@@ -1,4 +1,4 @@
-"""The portals' chains and rules, as the text that iptables-save prints for them.
+"""What a service port's rules are, as iptables-save prints them: REDIRECT or DNAT for each portal, REJECT or DROP.
 
 Pure. Source of chains, comments, order and targets of what is served: kube-proxy 1.25,
 ``pkg/proxy/userspace/proxier.go``; of what is refused or dropped: kube-proxy 1.36, ``pkg/proxy/iptables/proxier.go``.
@@ -12,58 +12,32 @@ host is led differently from everybody else, and what cannot be told apart in OU
 import re
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_network
-from types import MappingProxyType
 
 from msgspec import Struct
 
 from userproxy.addresses import IPFamily, family_of, host_and_port, network_of
 from userproxy.errors import ObjectError
 from userproxy.model import LocalTraffic, Portal, PortalBinding, PortalKind, Protocol, Target, Verdict
+from userproxy.portals.iptables.chains import (
+    FILTER,
+    NAT,
+    NODEPORT_CONTAINER,
+    NODEPORT_HOST,
+    NODEPORT_NON_LOCAL,
+    PORTALS_CONTAINER,
+    PORTALS_FILTER,
+    PORTALS_FILTER_HOST,
+    PORTALS_HOST,
+    TO_LOCAL,
+    Rule,
+)
 from userproxy.routing.source_ranges import allowed_sources
 
-NAT = "nat"
-FILTER = "filter"
-
-PORTALS_CONTAINER = "KUBE-PORTALS-CONTAINER"
-PORTALS_HOST = "KUBE-PORTALS-HOST"
-NODEPORT_CONTAINER = "KUBE-NODEPORT-CONTAINER"
-NODEPORT_HOST = "KUBE-NODEPORT-HOST"
-NODEPORT_NON_LOCAL = "KUBE-NODEPORT-NON-LOCAL"
-PORTALS_FILTER = "KUBE-PORTALS-FILTER"
-PORTALS_FILTER_HOST = "KUBE-PORTALS-FILTER-HOST"
-PROBE = "KUBE-PORTALS-PROBE"
-"""A chain of the filter table in which a rule is tried. It stands for no longer than that takes."""
-
-CHAINS = MappingProxyType(
-    {
-        NAT: (PORTALS_CONTAINER, PORTALS_HOST, NODEPORT_CONTAINER, NODEPORT_HOST),
-        FILTER: (NODEPORT_NON_LOCAL, PORTALS_FILTER, PORTALS_FILTER_HOST),
-    }
-)
-"""Our chains by table."""
-
-_LOCAL = "-m addrtype --dst-type LOCAL"
 _UNSPECIFIED = frozenset({"", "0.0.0.0", "::"})
 _ORDER = {kind: position for position, kind in enumerate(PortalKind)}
 _ABSENT = {Verdict.REJECT: "has no endpoints", Verdict.DROP: "has no local endpoints"}
 # What the Kubernetes API allows in names, and more; no quote, no space, nothing that ends a line.
 _NAME = re.compile(r"[A-Za-z0-9._:/-]+")
-
-
-class Rule(Struct, frozen=True, gc=False):
-    """One rule of one of our chains. ``spec`` is what iptables-save prints after ``-A CHAIN``."""
-
-    table: str
-    chain: str
-    spec: str
-
-
-class JumpRule(Struct, frozen=True):
-    """A rule of a built-in chain that leads to ours: inserted `first`, or appended."""
-
-    rule: Rule
-    target: str
-    first: bool
 
 
 class _Source(Struct, frozen=True):
@@ -98,30 +72,6 @@ class _Streams(Struct, frozen=True):
 
     container: tuple[tuple[_Source, Target], ...]
     host: tuple[tuple[_Source, Target], ...]
-
-
-def jump_rules() -> tuple[JumpRule, ...]:
-    """The eight jumps; those that are inserted first into one chain stand there in this order.
-
-    Portals come before node ports: node port rules match every local address, and some clouds install
-    a load balancer's address as a local one. What is refused is refused before node ports are let in.
-    """
-    portals = '-m comment --comment "handle ClusterIPs; NOTE: this must be before the NodePort rules"'
-    node_ports = (
-        f'{_LOCAL} -m comment --comment "handle service NodePorts; NOTE: this must be the last rule in the chain"'
-    )
-    non_local = '-m comment --comment "Ensure that non-local NodePort traffic can flow"'
-    refused = '-m conntrack --ctstate NEW -m comment --comment "refuse portal traffic that is not served"'
-    return (
-        _jump(NAT, "PREROUTING", portals, PORTALS_CONTAINER, first=True),
-        _jump(NAT, "OUTPUT", portals, PORTALS_HOST, first=True),
-        _jump(NAT, "PREROUTING", node_ports, NODEPORT_CONTAINER, first=False),
-        _jump(NAT, "OUTPUT", node_ports, NODEPORT_HOST, first=False),
-        _jump(FILTER, "INPUT", refused, PORTALS_FILTER, first=True),
-        _jump(FILTER, "INPUT", non_local, NODEPORT_NON_LOCAL, first=True),
-        _jump(FILTER, "FORWARD", refused, PORTALS_FILTER, first=True),
-        _jump(FILTER, "OUTPUT", refused, PORTALS_FILTER_HOST, first=True),
-    )
 
 
 def portal_rules(
@@ -207,7 +157,7 @@ def _translations(
 def _refused(
     binding: PortalBinding, portal: Portal, streams: _Streams, node: _Node, *, outsiders: bool
 ) -> Iterable[Rule]:
-    local = f" {_LOCAL}" if portal.kind is PortalKind.NODE_PORT and not portal.ip else ""
+    local = f" {TO_LOCAL}" if portal.kind is PortalKind.NODE_PORT and not portal.ip else ""
     for chain, sources in ((PORTALS_FILTER, streams.container), (PORTALS_FILTER_HOST, streams.host)):
         for source, target in sources:
             if target.verdict is not Verdict.SERVE:
@@ -228,7 +178,7 @@ def _direct_datagrams(binding: PortalBinding, node: _Node) -> Iterable[Rule]:
     ours = "" if node.bind_address in _UNSPECIFIED else node.bind_address
     for port in _local_ports([binding.internal, binding.external, binding.on_node]):
         said = _match(binding, ours, port, remark="not through a portal")
-        untranslated = f"{_LOCAL} -m conntrack ! --ctstate DNAT"
+        untranslated = f"{TO_LOCAL} -m conntrack ! --ctstate DNAT"
         yield Rule(FILTER, PORTALS_FILTER, f"{said} {untranslated} {_refusal(Verdict.REJECT, Protocol.UDP, node)}")
 
 
@@ -308,7 +258,3 @@ def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ObjectError(f"service port {name!r}: its name cannot be the comment of an iptables rule")
     return name
-
-
-def _jump(table: str, chain: str, match: str, target: str, *, first: bool) -> JumpRule:
-    return JumpRule(Rule(table, chain, f"{match} -j {target}"), target, first)

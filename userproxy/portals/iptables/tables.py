@@ -6,6 +6,7 @@ import structlog
 
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
+from userproxy.portals.iptables.chains import CHAINS, jump_rules
 from userproxy.portals.iptables.changes import (
     Change,
     Group,
@@ -18,7 +19,6 @@ from userproxy.portals.iptables.changes import (
 from userproxy.portals.iptables.features import Probe, adapted, adapted_jumps
 from userproxy.portals.iptables.isolation import Groups
 from userproxy.portals.iptables.parser import parse_save
-from userproxy.portals.iptables.rules import CHAINS, jump_rules
 from userproxy.portals.iptables.variant import Tools, Variant
 from userproxy.portals.iptables.writers import ConflictError, RestoreWriter, Writer, is_small
 from userproxy.portals.programs import save
