@@ -21,8 +21,8 @@ _TURN_MOVES: Final = 64
 _A_MESSAGE: Final = select.EPOLLIN | select.EPOLLOUT
 """The events of a socket that has something to say, takes more, and has not come to its end."""
 
-NOT_READ: Final = -1
-"""In place of a size: the event has brought nothing yet."""
+_NOTHING_READ: Final = -1
+"""In place of a size: what the event is about is still to be read."""
 
 _SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
@@ -42,10 +42,10 @@ class DirectionContext:
 class Connection(Owner, Protocol):
     """What a direction needs of the relay that it is one way of."""
 
-    def on_events(self, source: "Direction", events: int, size: int = NOT_READ, sent: int = 0) -> None:
-        """Whatever the socket that `source` reads from has to say, if that is no mere message."""
+    def on_events(self, direction: "Direction", events: int) -> None:
+        """Whatever the socket that `direction` reads from has to say, if that is no mere message."""
 
-    def work(self, source: "Direction", events: int, size: int = NOT_READ, sent: int = 0) -> None:
+    def work(self, direction: "Direction", events: int) -> None:
         """Deal with events whose turn has come."""
 
     def fail(self) -> None:
@@ -61,9 +61,11 @@ class Direction:
         "_kept",
         "_pending",
         "_pipe",
+        "_read",
         "_recv_into",
         "_relay",
         "_send",
+        "_sent",
         "_sink",
         "_source",
         "_streak",
@@ -83,6 +85,10 @@ class Direction:
         self._recv_into = source.recv_into
         self._send = sink.send
         self._view = context.view
+        self._read = _NOTHING_READ
+        """Bytes in the shared buffer that `on_events` has read and left to `pump`."""
+        self._sent = 0
+        """How many of these it has sent."""
         self._pending: memoryview | None = None
         self._pipe: Pipe | None = None
         self._streak = 0
@@ -121,7 +127,7 @@ class Direction:
         if events != _A_MESSAGE or not self.usual:
             self._relay.on_events(self, events)
             return
-        size, sent = NOT_READ, 0
+        size, sent = _NOTHING_READ, 0
         try:
             size = self._recv_into(self._view)
             if 0 < size < BUFFER_BYTES:
@@ -130,12 +136,13 @@ class Direction:
                     self.count += size
                     return
         except BlockingIOError:
-            if size == NOT_READ:
+            if size == _NOTHING_READ:
                 return
         except OSError:
             self._relay.fail()
             return
-        self._relay.on_events(self, events, size, sent)
+        self._read, self._sent = size, sent
+        self._relay.on_events(self, events)
 
     def put_off(self, events: int) -> None:
         """Deal with events when those have been dealt with that take less time."""
@@ -146,20 +153,22 @@ class Direction:
         events, self._due = self._due, 0
         self._relay.work(self, events)
 
-    def pump(self, events: int, size: int, sent: int) -> bool:
+    def pump(self, events: int) -> bool:
         """Move what there is. True if there may be more, because the turn was over.
 
         A read shorter than the buffer has emptied the socket; only if the events speak of an end or of
         urgent data is there more to read. Raises OSError when either socket has failed.
         """
         view = self._view
+        size, sent = self._read, self._sent
+        self._read, self._sent = _NOTHING_READ, 0
         moved = 0
         for _ in range(_TURN_MOVES):
             if self._pipe is not None:
                 if self._splice(self._pipe):
                     return not self.blocked
                 events |= HANGUP
-            if size == NOT_READ:
+            if size == _NOTHING_READ:
                 try:
                     size = self._recv_into(view)
                 except BlockingIOError:
@@ -188,7 +197,7 @@ class Direction:
             elif not events & UNFINISHED:
                 self._slacken()
                 return False
-            size, sent = NOT_READ, 0
+            size, sent = _NOTHING_READ, 0
         return True
 
     def flush(self) -> bool:

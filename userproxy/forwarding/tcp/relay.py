@@ -17,7 +17,7 @@ from socket import SocketType
 
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.poller import ANOTHER_TURN, FAILED, HANGUP, READABLE, STREAM, WRITABLE, Poller
-from userproxy.forwarding.tcp.direction import NOT_READ, Direction, DirectionContext
+from userproxy.forwarding.tcp.direction import Direction, DirectionContext
 from userproxy.forwarding.tcp.pipes import PipePool
 from userproxy.forwarding.tcp.sockets import quiet_seconds, reset_on_close
 from userproxy.forwarding.tcp.source_ports import SourcePorts
@@ -104,32 +104,34 @@ class Relay:
             self._seen = moved
             self._context.half_open.add(self)
 
-    def on_events(self, source: "Direction", events: int, size: int = NOT_READ, sent: int = 0) -> None:
-        """Whatever a socket has to say. `source` is the direction that reads from it.
+    def on_events(self, direction: Direction, events: int) -> None:
+        """Whatever the socket that `direction` reads from has to say.
 
-        `size` and `sent` are what `source` has read and sent of it already, if it has. In a connection that moves much
-        at once it has not, and its turn comes when others have had theirs.
+        In a connection that moves much at once, its turn comes when others have had theirs.
         """
         if not self.closed and (self._upward.bulk or self._downward.bulk):
-            source.put_off(events)
+            direction.put_off(events)
         else:
-            self.work(source, events, size, sent)
+            self.work(direction, events)
 
-    def work(self, source: "Direction", events: int, size: int = NOT_READ, sent: int = 0) -> None:
-        """Do what there is to do; arguments as for `on_events`."""
+    def work(self, direction: Direction, events: int) -> None:
+        """Do what there is to do; arguments as for `on_events`.
+
+        The socket that `direction` reads from is the one that the opposite direction sends to.
+        """
         if self.closed:
             return
-        sink = self._downward if source is self._upward else self._upward
+        opposite = self._downward if direction is self._upward else self._upward
         try:
-            if sink.blocked and events & WRITABLE and sink.flush():
-                self._pump(sink, source, HANGUP)
-            if events & READABLE and not source.blocked and not source.ended:
-                self._pump(source, sink, events, size, sent)
+            if opposite.blocked and events & WRITABLE and opposite.flush():
+                self._pump(opposite, direction, HANGUP)
+            if events & READABLE and not direction.blocked and not direction.ended:
+                self._pump(direction, opposite, events)
             if events & FAILED:
                 self.abort()
         except OSError:
             self.fail()
-        source.usual = sink.usual = source.is_usual and sink.is_usual and not self.closed
+        direction.usual = opposite.usual = direction.is_usual and opposite.is_usual and not self.closed
 
     def fail(self) -> None:
         """A socket failed. What its peer said before that is still passed on, as far as it goes at once."""
@@ -137,10 +139,8 @@ class Relay:
         self._downward.salvage()
         self.abort()
 
-    def _pump(
-        self, direction: "Direction", opposite: "Direction", events: int, size: int = NOT_READ, sent: int = 0
-    ) -> None:
-        if direction.pump(events, size, sent):
+    def _pump(self, direction: Direction, opposite: Direction, events: int) -> None:
+        if direction.pump(events):
             direction.put_off(ANOTHER_TURN)
         elif direction.ended and opposite.ended:
             if direction is self._downward and self.endpoint is not None:
