@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -21,6 +22,11 @@ LOOPBACK = "127.0.0.1"
 LOOPBACK_6 = "::1"
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
+"""The fixture `serve`."""
+
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER with which close() sends a RST."""
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -96,7 +102,7 @@ async def bench() -> AsyncIterator[Bench]:
 
 
 @pytest.fixture
-async def serve() -> AsyncIterator[Callable[[Handler], Awaitable[tuple[str, int]]]]:
+async def serve() -> AsyncIterator[Serve]:
     """Starts backends: an address for each handler."""
     servers: list[asyncio.Server] = []
 
@@ -159,3 +165,31 @@ def named(name: bytes) -> Handler:
         await writer.drain()
 
     return say_name
+
+
+class Connected:
+    """A client with an established connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def to(cls, port: int) -> "Connected":
+        client = cls(*await asyncio.open_connection(LOOPBACK, port))
+        assert await client.is_alive()
+        return client
+
+    async def is_alive(self) -> bool:
+        """Whether the backend still answers; if not, both ends were reset."""
+        try:
+            if not self.writer.is_closing():
+                self.writer.write(b"x")
+            return await self.reader.readexactly(1) == b"x"
+        except ConnectionResetError:
+            self.writer.close()
+            return False
+
+
+def snapshot(name: ListenerName, *endpoints: Endpoint, known: tuple[Endpoint, ...] | None = None) -> Snapshot:
+    return Snapshot(name, Verdict.SERVE, endpoints, known=known)

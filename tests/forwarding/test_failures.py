@@ -1,12 +1,12 @@
 """Bugs while one client is handled end that client, and nobody else notices."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, echo, eventually, open_bench
+from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Serve, echo, eventually, open_bench
 from tests.forwarding.udp import bench as udp_bench
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.failures import HandlerFailures
@@ -22,8 +22,6 @@ from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServiceP
 from userproxy.routing.balancer import Balancer
 
 pytestmark = pytest.mark.bugs
-
-Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
 
 
 def fail(*_: object, **__: object) -> None:

@@ -3,13 +3,13 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, echo, eventually, open_bench
+from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, Serve, echo, eventually, open_bench
 from tests.forwarding.udp.bench import received
 from userproxy.forwarding.descriptors import RESERVE, DescriptorBudget, open_descriptors
 from userproxy.forwarding.shares import Shares
@@ -17,7 +17,6 @@ from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, S
 
 pytestmark = pytest.mark.usefixtures("uncounted")
 
-Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
 HOGS, OTHERS, ELSEWHERE = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 
 

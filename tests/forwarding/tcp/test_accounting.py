@@ -4,15 +4,14 @@ import asyncio
 import errno
 import os
 import socket
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from random import Random
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.forwarding.conftest import LOOPBACK, Handler, echo, eventually, named
+from tests.forwarding.conftest import LOOPBACK, RESET, Serve, echo, eventually, named
 from userproxy.forwarding.descriptors import open_descriptors
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.poller import Poller
@@ -26,10 +25,8 @@ from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServiceP
 
 pytestmark = pytest.mark.bugs
 
-Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
 
 NAMES = tuple(ListenerName(ServicePortName("default", f"s{n}", "", Protocol.TCP)) for n in range(3))
-RESET = struct.pack("ii", 1, 0)
 STEPS = 300
 SHORTAGES = (errno.EMFILE, errno.ENOBUFS)
 BUG = 0

@@ -6,7 +6,6 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from contextlib import closing
 from random import Random
 
@@ -14,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.forwarding.clocked import ClockedLoop
-from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, eventually, named, open_bench
+from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Serve, eventually, named, open_bench
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.listener_addresses import ListenerAddresses
 from userproxy.forwarding.poller import Poller
@@ -26,7 +25,6 @@ from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, S
 from userproxy.routing.affinity import AffinityTable
 from userproxy.routing.balancer import Balancer
 
-Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
 Address = tuple[str, int]
 
 

@@ -5,13 +5,12 @@ import errno
 import itertools
 import os
 import socket
-from collections.abc import Awaitable, Callable
 from random import Random
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.forwarding.conftest import LOOPBACK, LOOPBACK_6, NAME, Bench, Handler, echo, eventually, open_bench
+from tests.forwarding.conftest import LOOPBACK, LOOPBACK_6, NAME, Bench, Serve, echo, eventually, open_bench
 from userproxy.addresses import socket_family
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.poller import Poller
@@ -23,7 +22,6 @@ from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, Snapshot, Verdict
 from userproxy.routing.balancer import Balancer
 
-Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
 SERVE, REJECT, DROP = Verdict.SERVE, Verdict.REJECT, Verdict.DROP
 
 

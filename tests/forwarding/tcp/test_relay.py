@@ -7,17 +7,14 @@ import os
 import random
 import socket
 import struct
-from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.forwarding.conftest import NAME, Bench, Handler, echo, eventually, open_bench
+from tests.forwarding.conftest import NAME, Bench, Serve, echo, eventually, open_bench
 from userproxy.forwarding.tcp import pipes
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.pipes import MOST_PIPES
 from userproxy.forwarding.tcp.relay import Relay
-
-Serve = Callable[[Handler], Awaitable[tuple[str, int]]]
 
 MEBIBYTE = 1024 * 1024
 

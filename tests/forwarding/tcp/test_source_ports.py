@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -13,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.forwarding.clocked import Clock
-from tests.forwarding.conftest import NAME, Handler, echo
+from tests.forwarding.conftest import NAME, RESET, Handler, echo
 from userproxy.demo.hosts import Host
 from userproxy.forwarding import ports as ports_module
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
@@ -25,7 +24,6 @@ ENDPOINT = Endpoint("10.0.0.1", 80)
 OTHER = Endpoint("10.0.0.2", 80)
 LISTENER = 30_000
 PORTS = range(40_000, 40_050)
-RESET = struct.pack("ii", 1, 0)
 CLIENTS = iter(range(50_000, 60_000))
 """Ports for clients, who thus leave those of the range alone."""
 
