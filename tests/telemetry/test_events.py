@@ -15,7 +15,8 @@ from tests.telemetry.timestamps import Clock
 from tests.telemetry.waiting import eventually
 from userproxy.errors import UserproxyError
 from userproxy.model import ServiceName
-from userproxy.telemetry.events import Pace, Reason, Recorder
+from userproxy.telemetry.event_series import Reason
+from userproxy.telemetry.events import Recorder, RecorderLimits
 
 WEB = ServiceName("shop", "web")
 
@@ -66,15 +67,15 @@ class Api:
         return event
 
 
-UNPACED = Pace(tries=12, apart=0.001, burst=1_000_000, spread=0)
+UNLIMITED = RecorderLimits(tries=12, apart=0.001, burst=1_000_000, spread=0)
 
 
 class Bench:
-    def __init__(self, api: Api | None = None, number: int = 1, pace: Pace = UNPACED) -> None:
+    def __init__(self, api: Api | None = None, number: int = 1, limits: RecorderLimits = UNLIMITED) -> None:
         self.api = Api() if api is None else api
         self.clock = Clock()
         host = f"Worker-{number}.example"
-        self.recorder = Recorder(self.api, f"worker-{number}", host, self.clock, Random(number), pace)
+        self.recorder = Recorder(self.api, f"worker-{number}", host, self.clock, Random(number), limits)
 
     def bad_annotation(self, note: str = "bad", service: ServiceName = WEB) -> None:
         self.recorder.about_service(service, Reason.BAD_ANNOTATION, note, here=False)
@@ -320,8 +321,8 @@ async def test_many_problems_on_many_nodes_cost_few_requests_and_all_are_told() 
 
 
 async def test_a_shared_event_begins_at_a_random_time_on_each_node() -> None:
-    api, pace = Api(), msgspec.structs.replace(UNPACED, spread=0.5)
-    nodes = [Bench(api, number, pace) for number in range(10)]
+    api, limits = Api(), msgspec.structs.replace(UNLIMITED, spread=0.5)
+    nodes = [Bench(api, number, limits) for number in range(10)]
     async with running(*nodes):
         began = time.monotonic()
         for node in nodes:
@@ -415,7 +416,7 @@ async def test_an_object_has_25_writes_and_one_more_every_five_minutes() -> None
 
 
 async def test_requests_come_one_by_one_and_at_a_pace() -> None:
-    bench = Bench(pace=msgspec.structs.replace(UNPACED, burst=5, per_second=50.0))
+    bench = Bench(limits=msgspec.structs.replace(UNLIMITED, burst=5, per_second=50.0))
     began = time.monotonic()
     async with running(bench):
         for number in range(20):
@@ -428,7 +429,7 @@ async def test_requests_come_one_by_one_and_at_a_pace() -> None:
 
 async def test_five_hundred_bad_services_are_told_slowly() -> None:
     """522 Events went out in 3.3 s once."""
-    bench = Bench(pace=msgspec.structs.replace(Pace(), spread=0))
+    bench = Bench(limits=msgspec.structs.replace(RecorderLimits(), spread=0))
     async with running(bench):
         for number in range(500):
             bench.bad_annotation(service=ServiceName("shop", f"web-{number}"))

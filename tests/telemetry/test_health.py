@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from tests.telemetry.timestamps import at
 from userproxy.model import IPFamily, Node
 from userproxy.telemetry.health import Answer, Health
-from userproxy.telemetry.timestamps import Moment
+from userproxy.telemetry.timestamps import Timestamp
 
 IPV4 = (IPFamily.IPV4,)
 WORKER = Node("worker-1")
-NOW = Moment(1_767_323_045_678_901_234, 100.0)
-BEFORE = Moment(1_767_323_030_100_000_000, 84.4)
+NOW = Timestamp(1_767_323_045_678_901_234, 100.0)
+BEFORE = Timestamp(1_767_323_030_100_000_000, 84.4)
 
 
 def synced() -> Health:
@@ -172,8 +172,8 @@ def test_a_change_that_came_during_a_sync_goes_on_waiting(queued: float, healthy
 def test_setting_the_clock_changes_nothing() -> None:
     health = Health(30, IPV4)
     health.family(IPFamily.IPV4).queued(at(0))
-    assert health.healthy(Moment(at(1e6).wall_ns, at(1).monotonic))
-    assert not health.healthy(Moment(at(-1e6).wall_ns, at(60).monotonic))
+    assert health.healthy(Timestamp(at(1e6).wall_ns, at(1).monotonic))
+    assert not health.healthy(Timestamp(at(-1e6).wall_ns, at(60).monotonic))
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,8 @@
 
 import pytest
 
-from tests.telemetry.timestamps import Clock, at
 from userproxy.model import IPFamily
-from userproxy.routing.services import NoLocalEndpoints
-from userproxy.telemetry.health import Health
 from userproxy.telemetry.metrics import Metrics
-from userproxy.telemetry.syncs import SyncReporter
 
 IPV4, BOTH = (IPFamily.IPV4,), tuple(IPFamily)
 SYNC_BOUNDS = [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384]
@@ -161,112 +157,3 @@ async def test_every_familys_proxy_hears_of_every_service_but_only_of_its_own_sl
     printed = await lines(metrics)
     assert "kubeproxy_sync_proxy_rules_service_changes_total 4.0" in printed
     assert "kubeproxy_sync_proxy_rules_endpoint_changes_total 3.0" in printed
-
-
-class Bench:
-    def __init__(self, families: tuple[IPFamily, ...] = IPV4, family: IPFamily = IPFamily.IPV4) -> None:
-        self.clock = Clock()
-        self.health = Health(30, families)
-        self.metrics = Metrics("0.1.0", families)
-        self.observer = SyncReporter(self.health, self.metrics, self.clock, family)
-
-    def sync(self, seconds: float, *, ok: bool, triggers: tuple[float, ...] = ()) -> None:
-        self.observer.sync_began()
-        self.clock.seconds += seconds
-        self.observer.synced(triggers, {}, NoLocalEndpoints(), ok=ok)
-
-    async def latencies(self) -> tuple[float, float]:
-        """How many were observed, and their sum."""
-        prefix = "kubeproxy_network_programming_duration_seconds"
-        ((count,), (total,)) = [await samples(self.metrics, f"{prefix}_{end}{{") for end in ("count", "sum")]
-        return float(count.split()[-1]), round(float(total.split()[-1]), 3)
-
-
-def unix(seconds: float) -> float:
-    return at(seconds).wall_ns / 1e9
-
-
-async def test_a_good_sync_shows_everywhere() -> None:
-    bench = Bench()
-    bench.observer.loop_started()
-    bench.clock.seconds = 10
-    bench.observer.queued()
-    bench.metrics.services_changed(1)
-    bench.metrics.slices_changed(1)
-    bench.sync(0.01, ok=True, triggers=(unix(9.91), unix(8.51)))
-    printed = await lines(bench.metrics)
-    for line in (
-        'kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family="IPv4"} 1.76732305e+09',
-        'kubeproxy_sync_proxy_rules_duration_seconds_bucket{ip_family="IPv4",le="0.008"} 0.0',
-        'kubeproxy_sync_proxy_rules_duration_seconds_bucket{ip_family="IPv4",le="0.016"} 1.0',
-        'kubeproxy_network_programming_duration_seconds_count{ip_family="IPv4"} 2.0',
-        'kubeproxy_network_programming_duration_seconds_bucket{ip_family="IPv4",le="0.25"} 1.0',
-        'kubeproxy_network_programming_duration_seconds_bucket{ip_family="IPv4",le="2.0"} 2.0',
-        "kubeproxy_sync_proxy_rules_service_changes_total 1.0",
-    ):
-        assert line in printed
-    assert await samples(bench.metrics, "kubeproxy_sync_proxy_rules_last_timestamp_seconds")
-    bench.clock.seconds = 1000
-    assert bench.health.healthy(bench.clock())
-
-
-async def test_a_bad_sync_is_measured_and_leaves_the_change_waiting() -> None:
-    bench = Bench()
-    bench.observer.loop_started()
-    bench.observer.queued()
-    bench.sync(0.5, ok=False)
-    (count,) = await samples(bench.metrics, "kubeproxy_sync_proxy_rules_duration_seconds_count")
-    assert count.endswith(" 1.0")
-    assert await samples(bench.metrics, "kubeproxy_sync_proxy_rules_last_timestamp_seconds") == []
-    bench.clock.seconds = 60
-    assert not bench.health.healthy(bench.clock())
-    bench.sync(0.5, ok=True)
-    assert bench.health.healthy(bench.clock())
-
-
-async def test_starting_the_loop_counts_as_an_update() -> None:
-    bench = Bench()
-    bench.observer.loop_started()
-    assert b'"status":{"IPv4":{"lastUpdated":"2026-01-02T03:04:00Z"' in bench.health.livez(bench.clock()).body
-    assert await samples(bench.metrics, "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds")
-
-
-async def test_what_a_bad_sync_took_is_observed_once_a_sync_is_good() -> None:
-    bench = Bench()
-    bench.clock.seconds = 10
-    bench.sync(1, ok=False, triggers=(unix(9), unix(10)))
-    bench.sync(1, ok=False)
-    assert await bench.latencies() == (0.0, 0.0)
-    bench.sync(1, ok=True, triggers=(unix(12),))
-    assert await bench.latencies() == (3.0, 4.0 + 3.0 + 1.0)
-    bench.sync(1, ok=True)
-    assert await bench.latencies() == (3.0, 8.0)
-
-
-async def test_a_clock_ahead_of_ours_makes_no_negative_latency() -> None:
-    bench = Bench()
-    bench.clock.seconds = 5
-    bench.sync(0, ok=True, triggers=(unix(0), unix(7)))
-    assert await bench.latencies() == (2.0, 5.0)
-
-
-async def test_a_proxy_that_never_succeeds_keeps_the_newest_changes() -> None:
-    bench = Bench()
-    bench.sync(100, ok=False, triggers=tuple(unix(second / 1000) for second in range(10_100)))
-    bench.sync(0, ok=True)
-    count, total = await bench.latencies()
-    assert count == 10_000
-    assert total < 10_000 * (100 - 0.1)
-
-
-async def test_reporters_of_two_families_do_not_meet() -> None:
-    bench = Bench(BOTH, IPFamily.IPV6)
-    SyncReporter(bench.health, bench.metrics, bench.clock, IPFamily.IPV4).queued()
-    bench.observer.loop_started()
-    bench.sync(0.5, ok=True)
-    printed = await lines(bench.metrics)
-    assert 'kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv6"} 1.0' in printed
-    assert 'kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"} 0.0' in printed
-    bench.clock.seconds = 60
-    assert bench.health.family(IPFamily.IPV6).healthy(bench.clock())
-    assert not bench.health.family(IPFamily.IPV4).healthy(bench.clock())

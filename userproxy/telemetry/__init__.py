@@ -1,1 +1,1 @@
-"""What we tell others: logs, metrics, health and events. Decides nothing about traffic."""
+"""Logs, metrics, health and events, and the HTTP servers that show them. Decides nothing about traffic."""

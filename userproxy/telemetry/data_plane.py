@@ -1,4 +1,4 @@
-"""Metrics of the data plane: it keeps plain numbers, which are read when somebody asks for the metrics."""
+"""Metrics of the data plane, which keeps plain numbers that are read only when metrics are rendered."""
 
 import typing
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from userproxy.model import Protocol
 
 
 class DataPlane(typing.Protocol):
-    """What is to be known of a data plane. It is asked in another thread than its own."""
+    """The figures of the data plane, which are read in another thread than its own."""
 
     @property
     def handler_failures(self) -> Mapping[Protocol, int]:
@@ -18,7 +18,7 @@ class DataPlane(typing.Protocol):
 
     @property
     def evicted(self) -> Mapping[Protocol, int]:
-        """Connections and flows that have made room for others, by protocol."""
+        """Connections and flows that were closed to make room for others, by protocol."""
 
 
 class DataPlaneCollector(Collector):

@@ -1,7 +1,7 @@
-"""Whether the process lives, does its work, and its node is to get traffic. Pure state.
+"""What ``/healthz`` and ``/livez`` answer, 200 or 503, and why. Pure.
 
-``/healthz`` judges the proxy and its node as kube-proxy 1.36 does (KEP-3836). ``/livez`` asks whether a restart could
-help, and rules that cannot be written are no reason for one: it would cut every connection, and change nothing.
+``/healthz`` judges the proxy and its node as kube-proxy 1.36 does (KEP-3836). ``/livez`` says whether a restart could
+help. Rules that cannot be written are no reason for one: a restart would cut every connection and change nothing.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,14 +11,14 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from userproxy.model import IPFamily, Node
-from userproxy.telemetry.timestamps import ZERO_TIME, Moment, rfc3339_nano
+from userproxy.telemetry.timestamps import ZERO_TIME, Timestamp, rfc3339_nano
 
 _BEING_REMOVED: Final = "ToBeDeletedByClusterAutoscaler"
 """The taint by which the cluster autoscaler announces that it takes a node away."""
 
 _STUCK_SECONDS: Final = 600.0
-"""A sync that has neither begun nor ended for this long, and a few sync periods more, will not go on by itself:
-programs that write rules have time limits of their own, far shorter ones."""
+"""If no sync has begun or ended for this long and a few sync periods more, the sync hangs: the programs that write
+rules have far shorter time limits of their own."""
 
 
 class Answer(Struct, frozen=True):
@@ -36,7 +36,7 @@ class FamilyHealth:
         self._last_turn: float | None = None
         self._oldest_queued: float | None = None
         self._last_queued: float | None = None
-        self.last_updated: Moment | None = None
+        self.last_updated: Timestamp | None = None
 
     @property
     def known(self) -> bool:
@@ -48,42 +48,41 @@ class FamilyHealth:
         """Whether the source has said what to serve."""
         return self._last_queued is not None
 
-    def turned(self, now: Moment) -> None:
-        """A sync has begun or ended, well or badly."""
+    def turned(self, now: Timestamp) -> None:
+        """A sync has begun or ended, whether it succeeded or not."""
         self._last_turn = now.monotonic
 
-    def queued(self, now: Moment) -> None:
-        """A change waits to be synced."""
+    def queued(self, now: Timestamp) -> None:
+        """A change waits to be synced from now on."""
         if self._oldest_queued is None:
             self._oldest_queued = now.monotonic
         self._last_queued = now.monotonic
 
-    def updated(self, now: Moment, began: Moment | None = None) -> None:
+    def updated(self, now: Timestamp, began: Timestamp | None = None) -> None:
         """A sync has succeeded.
 
-        It covers the changes queued until it `began`; a later one waits from then on. Without `began`
-        nothing is left waiting.
+        It covers the changes queued until it `began`; later ones count as waiting since then. Without `began` it covers
+        all of them.
         """
         self.last_updated = now
         self._oldest_queued = None
         if began is not None and self._last_queued is not None and self._last_queued > began.monotonic:
             self._oldest_queued = began.monotonic
 
-    def healthy(self, now: Moment) -> bool:
+    def healthy(self, now: Timestamp) -> bool:
         """False once the oldest waiting change is two sync periods old."""
         return self._oldest_queued is None or now.monotonic - self._oldest_queued < 2 * self.sync_period
 
-    def alive(self, now: Moment) -> bool:
-        """Whether syncs still come and go, however they end. Before the first one there is nothing to judge by."""
+    def alive(self, now: Timestamp) -> bool:
+        """Whether syncs still begin and end, successfully or not. True before the first one."""
         return self._last_turn is None or now.monotonic - self._last_turn < _STUCK_SECONDS + 4 * self.sync_period
 
 
 class Health:
     """The health of the proxy and the eligibility of its node; `sync_period` is seconds, `families` are those served.
 
-    A family is unhealthy when the oldest change queued since its last successful sync is two sync periods
-    old, and the proxy when any family is. The proxy is healthy from the first news of its source on, and whenever
-    nothing waits; kube-proxy is so before, too, while it serves nothing.
+    A family is unhealthy if the oldest change queued since its last successful sync is two sync periods old, and the
+    proxy if any family is. Unlike kube-proxy, the proxy is not healthy before its source has said what to serve.
     """
 
     def __init__(self, sync_period: float, families: Iterable[IPFamily]) -> None:
@@ -103,24 +102,24 @@ class Health:
             family.sync_period = sync_period
 
     def node_seen(self, node: Node) -> None:
-        """Take notice of our own Node. Once it is gone, its last version keeps deciding."""
+        """Our own Node as it is now. After it is deleted, its last version still decides."""
         self._node = node
 
     def leave(self) -> None:
-        """Have load balancers send elsewhere from now on: the process is being stopped."""
+        """Answer 503 from now on, so that load balancers send elsewhere: the process is being stopped."""
         self._leaving = True
 
     def warn(self, warnings: Iterable[str]) -> None:
-        """Say these sentences in every answer: what the node cannot serve, though the proxy does its work."""
+        """Put these sentences into every answer: what cannot be served although the proxy is healthy."""
         self._warnings = tuple(warnings)
 
     def ask_for_nodes(self, listed: Callable[[], bool]) -> None:
-        """Have `listed` asked whether the API has told of Nodes at all: one that it did not name is missing."""
+        """`listed` says whether the API has delivered a list of Nodes, so that a Node that is not in it is missing."""
         self._nodes_listed = listed
 
     @property
     def node_eligible(self) -> bool:
-        """Whether load balancers may send to the node: it is known, and nobody is about to remove it."""
+        """Whether load balancers may send to the node: it is known, and not about to be removed."""
         return self._against_node is None
 
     @property
@@ -131,11 +130,11 @@ class Health:
             return "our Node is being deleted"
         return f"our Node has the taint {_BEING_REMOVED}" if _BEING_REMOVED in self._node.taints else None
 
-    def healthy(self, now: Moment) -> bool:
-        """Whether the proxy does its work."""
+    def healthy(self, now: Timestamp) -> bool:
+        """Whether the proxy is healthy, whatever its node."""
         return self._against_proxy(now) is None
 
-    def _against_proxy(self, now: Moment) -> str | None:
+    def _against_proxy(self, now: Timestamp) -> str | None:
         if self._leaving:
             return "userproxy is being stopped"
         if not any(family.told for family in self._families.values()):
@@ -143,21 +142,21 @@ class Health:
         failing = [name for name, family in sorted(self._families.items()) if not family.healthy(now)]
         return f"{' and '.join(failing)}: changes wait to be served" if failing else None
 
-    def healthz(self, now: Moment) -> Answer:
+    def healthz(self, now: Timestamp) -> Answer:
         """What ``/healthz`` answers: 200 if the proxy is healthy and the node eligible, else 503 with the reason."""
         reasons = filter(None, (self._against_proxy(now), self._against_node))
         return self._answer(now, "; ".join(reasons), node_eligible=self.node_eligible)
 
-    def livez(self, now: Moment) -> Answer:
-        """What ``/livez`` answers: 200 as long as syncs come and go, whether they succeed or not, else 503.
+    def livez(self, now: Timestamp) -> Answer:
+        """What ``/livez`` answers: 200 as long as syncs begin and end, whether they succeed or not, else 503.
 
-        That it answers at all shows that the event loop turns. ``healthy`` in the body judges the rules.
+        Any answer at all shows that the event loop runs. ``healthy`` in the body is that of `healthz`.
         """
         stuck = [name for name, family in sorted(self._families.items()) if not family.alive(now)]
         reason = f"{' and '.join(stuck)}: the sync is stuck" if stuck else ""
         return self._answer(now, reason, node_eligible=UNSET)
 
-    def _answer(self, now: Moment, reason: str, *, node_eligible: bool | UnsetType) -> Answer:
+    def _answer(self, now: Timestamp, reason: str, *, node_eligible: bool | UnsetType) -> Answer:
         ok = not reason
         updates = [family.last_updated for family in self._families.values() if family.last_updated is not None]
         newest = max((moment.wall_ns for moment in updates), default=None)
@@ -191,7 +190,7 @@ class _Body(Struct, frozen=True, rename="camel"):
     warnings: tuple[str, ...] | UnsetType
 
 
-def _family_body(family: FamilyHealth, now: Moment) -> _FamilyBody:
+def _family_body(family: FamilyHealth, now: Timestamp) -> _FamilyBody:
     updated = family.last_updated
     return _FamilyBody(_shown(updated.wall_ns if updated else None), family.healthy(now))
 

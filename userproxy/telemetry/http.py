@@ -1,4 +1,4 @@
-"""What all of our HTTP servers have in common: sockets, limits, headers and what of aiohttp's log is kept."""
+"""What all our HTTP servers share: listening sockets, limits, headers, and the logger for aiohttp."""
 
 import logging
 import os
@@ -14,19 +14,19 @@ from userproxy.errors import PortUnavailableError
 log = structlog.get_logger()
 
 SHUTDOWN_SECONDS: Final = 0.5
-"""How long answers under way may take at the end; they are small, and aiohttp's own 60 s would hold up a stop."""
+"""How long answers under way may take when a server closes. aiohttp's own 60 s would delay a stop."""
 
 _QUEUE: Final = 1024
-"""Clients that wait in the kernel to be accepted. Who finds it full comes again after a second, as TCP has it."""
+"""Clients that wait in the kernel to be accepted. If it is full, a client's TCP tries again after a second."""
 
 NO_SNIFFING: Final = {"X-Content-Type-Options": "nosniff"}
 JSON: Final = {"Content-Type": "application/json", **NO_SNIFFING}
 
 
 def listening_socket(address: SocketAddress, *, both_families: bool = True) -> socket.socket:
-    """A listening socket at `address`. With `both_families` ``::`` takes IPv4 clients, too, as Go has it.
+    """A listening socket at `address`. With `both_families`, ``::`` accepts IPv4 clients, too, as Go's servers do.
 
-    Raises PortUnavailableError, whose text says where it cannot listen and why.
+    Raises PortUnavailableError with a text that names the address and the reason.
     """
     try:
         return socket.create_server(
@@ -42,7 +42,7 @@ def listening_socket(address: SocketAddress, *, both_families: bool = True) -> s
 
 
 class _ToOurLog(logging.Handler):
-    """Passes aiohttp's complaints on, except those about clients: scanners reach the health port too."""
+    """Passes aiohttp's errors on to our log, except those about clients: scanners reach the health port, too."""
 
     def emit(self, record: logging.LogRecord) -> None:
         cause = record.exc_info[1] if record.exc_info else None

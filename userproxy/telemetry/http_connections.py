@@ -1,8 +1,8 @@
-"""The connections of our own HTTP ports: few, small, and never for long, whoever is at the other end.
+"""The connections of our own HTTP ports, which are bounded in number, size and time.
 
-Descriptors and memory are those of the process that carries the traffic of all Services, and the ports are open to
-whoever reaches the node. So a budget bounds how many there are, and beyond it an idle one goes: there is always a place
-for the next probe. Requests are heads without a body, and each phase of a connection has a time limit.
+They use descriptors and memory of the process that carries the traffic of all Services, and anybody who reaches the
+node can open them. So a budget limits their number; beyond it an idle connection is closed, which leaves room for the
+next probe. Requests have no body, and each phase of a connection has a time limit.
 """
 
 import asyncio
@@ -18,20 +18,20 @@ from msgspec import Struct
 from userproxy.telemetry.http import SHUTDOWN_SECONDS, http_logger
 
 Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.Response]]
-"""What answers a request. It never sees a body: one that comes along ends the connection after the answer."""
+"""Answers a request. It never sees a body: a connection that sends one is closed after the answer."""
 
 _HEAD_BYTES: Final = 8192
-"""Request line and headers together. A probe's have some hundred bytes."""
+"""Request line and headers together. Those of a probe have a few hundred bytes."""
 
 _BATCH: Final = 16
 _PAUSE_SECONDS: Final = 0.008
-"""So many connections are taken at a time, and then none for so long: 2,000 a second for each port, at about
-0.1 ms of CPU each. Somebody who opens them as fast as he can leaves most of the loop to its work, and whoever comes
-behind a full queue of 1,024 waits for half a second."""
+"""A port accepts this many connections and then pauses for this long: 2,000 a second, at about 0.1 ms of CPU each. A
+client that opens connections as fast as it can leaves most of the loop's time to other work, and one behind a full queue
+of 1,024 waits for half a second."""
 
 _REST_SECONDS: Final = 0.1
-"""How long a connection is not read after an answer: ten requests a second are more than any probe makes, and somebody
-who asks as fast as he can, on all connections that he may have, costs a tenth of the loop's time."""
+"""How long a connection is not read after an answer. Ten requests a second are more than any probe makes, and a client
+that asks as fast as it can on all its connections uses a tenth of the loop's time."""
 
 _NO_DESCRIPTOR_SECONDS: Final = 0.1
 _LOGGER: Final = http_logger()
@@ -43,8 +43,8 @@ _REFUSALS: Final = {
 
 
 class TimeLimits(Struct, frozen=True):
-    """Seconds: for a request's head, from its first byte on, and for the first byte of the first one; for the answer to
-    be made; and for it to be taken and the next request to come."""
+    """Seconds. `head` is for a request's head from its first byte on, and for the first byte of the first request;
+    `answer` is for making the answer; `idle` is for sending it and for the next request to come."""
 
     head: float = 5.0
     answer: float = 30.0
@@ -52,10 +52,11 @@ class TimeLimits(Struct, frozen=True):
 
 
 class ConnectionBudget:
-    """At most `most` connections of all the ports that share it.
+    """Limits the connections of all ports that share it to `most`.
 
-    Beyond that, an idle one is closed: of the client address that has most of them the one that has been idle longest.
-    So nobody drives out others by opening many. Only where all are busy, one of those goes, chosen alike.
+    Beyond that an idle one is closed: the one that has been idle longest, of the client address that has most
+    connections. So a client cannot displace others by opening many. Only if all are busy, a busy one is closed, chosen
+    likewise.
     """
 
     def __init__(self, most: int) -> None:
@@ -66,12 +67,12 @@ class ConnectionBudget:
         return len(self._held)
 
     def take(self, connection: "_Connection") -> None:
-        """Count a connection that is about to be made, and close others where there are too many."""
+        """Count a connection that is about to be made, and close others if there are too many."""
         self._held[connection] = None
         self.trim(connection.port)
 
     def trim(self, port: "HttpPort") -> None:
-        """Close what is too much, of one port and of all."""
+        """Close connections beyond the limits of one port and of all."""
         _trim([each for each in self._held if each.port is port], port.most)
         _trim(list(self._held), self.most)
 
@@ -87,7 +88,7 @@ class ConnectionBudget:
 
 
 def _trim(held: list["_Connection"], most: int) -> None:
-    """Close as many as there are too many, the last of them not."""
+    """Close connections until there are `most`, but never the last of them."""
     while len(held) > most:
         victim = _victim(held)
         if victim is None:
@@ -97,7 +98,7 @@ def _trim(held: list["_Connection"], most: int) -> None:
 
 
 def _victim(held: list["_Connection"]) -> "_Connection | None":
-    """Which one goes. None where it is one of several that were taken at the same time and are still to be made."""
+    """The connection to close. None if it is one of several that were accepted together and are still to be made."""
     counts = Counter(each.source for each in held)
     made = [each for each in held if each.connected_to is not None]
     several = len(held) - len(made) > 1
@@ -111,7 +112,7 @@ def _victim(held: list["_Connection"]) -> "_Connection | None":
 class HttpPort:
     """Answers HTTP requests on listening sockets, within a budget of connections.
 
-    At most `most` of them are of this port, all of the budget if None.
+    `most` limits the connections of this port; None means the whole budget.
     """
 
     def __init__(
@@ -127,13 +128,13 @@ class HttpPort:
         self._joining: set[asyncio.Task[None]] = set()
 
     def listen(self, listening: socket.socket) -> None:
-        """Serve the clients of a listening socket, which is ours from now on."""
+        """Serve the clients of a listening socket, which the port closes at its end."""
         listening.setblocking(False)  # noqa: FBT003 -- as the library has it
         self._listening[listening] = None
         self._loop.add_reader(listening, self._accept, listening)
 
     async def close(self) -> None:
-        """Let the sockets go at once; answers under way have a moment to end."""
+        """Close the sockets at once; answers under way get half a second to finish."""
         for listening, pause in self._listening.items():
             if pause is None:
                 self._loop.remove_reader(listening)
@@ -189,7 +190,7 @@ class HttpPort:
 
 
 class _Connection(web.RequestHandler):
-    """One client. aiohttp gets whole heads of requests, one at a time, and nothing else."""
+    """One client's connection. It gives aiohttp whole heads of requests, one at a time, and nothing else."""
 
     __slots__ = ("_answering", "_head", "_rest", "_timer", "connected_to", "port", "since", "source")
 
@@ -207,7 +208,7 @@ class _Connection(web.RequestHandler):
         self.source = source
         """The client's address."""
         self.connected_to: asyncio.Transport | None = None
-        """Its transport from the first to the last moment; aiohttp forgets it when it asks for its end."""
+        """Its transport as long as there is one; aiohttp's own attribute is None as soon as it closes the connection."""
         self.since = time.monotonic()
         """When it last became idle or busy."""
         self._answering = False
@@ -217,7 +218,7 @@ class _Connection(web.RequestHandler):
 
     @property
     def idle(self) -> bool:
-        """Whether no request is under way: none has come whole, or its answer has left."""
+        """Whether no request is under way: no whole head has come since the last answer was sent."""
         return not self._answering and self.connected_to is not None and not self.connected_to.get_write_buffer_size()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -251,7 +252,7 @@ class _Connection(web.RequestHandler):
             self._refuse(431)
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio allows it
-        """Whoever has said all and asked something is still answered, as Go has it."""
+        """A client that has closed its side after a request is still answered, as by Go's server."""
         if self._answering:
             self.close()
         return self._answering
@@ -267,7 +268,7 @@ class _Connection(web.RequestHandler):
             self._end_after_answer()
 
     def _end_after_answer(self) -> None:
-        """There is more than a head: a body, which nobody wants, or the next request before the answer to this one."""
+        """There is more than one head: a body, which is not read, or a request before the last one was answered."""
         self.close()
         if self.transport is not None:
             self.transport.pause_reading()
@@ -291,7 +292,7 @@ class _Connection(web.RequestHandler):
         self.force_close()
 
     def evict(self) -> None:
-        """Close it now, and let its descriptor go."""
+        """Close it now, and release its descriptor."""
         self.port.budget.give(self)
         if self.connected_to is not None:
             self.connected_to.abort()

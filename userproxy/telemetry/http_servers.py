@@ -1,4 +1,4 @@
-"""The two HTTP ports that kube-proxy has: health for load balancers, metrics for whoever watches the node."""
+"""The HTTP servers of kube-proxy's two ports: ``/healthz`` and ``/livez`` on one, ``/metrics`` and more on the other."""
 
 import asyncio
 import socket
@@ -28,10 +28,10 @@ _PREDECESSOR_EVERY: Final = 0.1
 
 
 class BindPolicy(Struct, frozen=True):
-    """What happens where a server cannot have its address: the end of the process, or a new try every so many seconds.
+    """What happens if a server's address is taken: the process ends (`hard_fail`), or it tries again.
 
-    As long as a process may have it whose place this one takes, it is tried again soon, without a word. The defaults
-    are kube-proxy's.
+    `retry_every` is seconds. While `may_have_predecessor` is true, the process that this one replaces may still have
+    the address, so it is tried more often, and nothing is logged. The defaults are kube-proxy's.
     """
 
     hard_fail: bool = False
@@ -40,10 +40,10 @@ class BindPolicy(Struct, frozen=True):
 
 
 class HttpServer:
-    """One HTTP port that comes up as soon as its address is to be had.
+    """A server on one HTTP port, which listens as soon as its address is free.
 
-    `name` is what the log calls it, `answer` what answers, within a budget of connections. `on_hard_failure` gets one
-    sentence before :meth:`run` raises.
+    `name` is its name in the log, `answer` answers its requests. `on_hard_failure` gets one sentence before
+    :meth:`run` raises.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class HttpServer:
         self._policy = policy
         self._on_hard_failure = on_hard_failure
         self.bound: SocketAddress | None = None
-        """Where it answers now; None as long as it does not."""
+        """Where it listens now; None as long as it does not."""
 
     async def run(self) -> None:
         """Serve until cancelled. Raises PortUnavailableError at once if that is the policy."""
@@ -120,12 +120,12 @@ def health_app(health: Health, metrics: Metrics, clock: Clock) -> Handler:
 def metrics_app(metrics: Metrics, configuration: Callable[[], Mapping[str, object]]) -> Handler:
     """``/metrics``, ``/healthz``, ``/proxyMode`` and ``/configz``, with any method.
 
-    `configuration` is asked at each request; it is a KubeProxyConfiguration in the form of its file.
+    `configuration` is called at each request, and returns a KubeProxyConfiguration in the form of its file.
     """
     one_at_a_time = asyncio.Lock()
 
     async def metrics_text(_request: web.BaseRequest) -> web.Response:
-        async with one_at_a_time:  # the threads are not for whoever asks most often
+        async with one_at_a_time:  # a client that asks often must not use up all threads
             text = await metrics.render()
         return web.Response(body=text, headers=_PROMETHEUS)
 

@@ -1,6 +1,6 @@
 """Structured logs: readable on a terminal, one JSON object a line otherwise.
 
-kube-proxy's verbosity is a number beside the level: ``log.debug("...", v=3)`` is printed with ``-v 3``
+kube-proxy's verbosity is a number in addition to the level: ``log.debug("...", v=3)`` is printed with ``-v 3``
 and above. Levels in use: 0 start-up and what an operator must act on; 1 service ports come and go;
 2 syncs, backends not reached; 3 endpoints, skipped Services; 4 what the source delivers; 5 the rules.
 """
@@ -14,7 +14,7 @@ from typing import TextIO
 
 @contextmanager
 def _hidden(module: str) -> Iterator[None]:
-    """Have nobody import `module` meanwhile, unless somebody has."""
+    """Make imports of `module` fail meanwhile, unless it is imported already."""
     if module in sys.modules:
         yield
         return
@@ -25,7 +25,7 @@ def _hidden(module: str) -> Iterator[None]:
         del sys.modules[module]
 
 
-with _hidden("rich"):  # structlog has it for tracebacks, which we never want, and it is a fifth of a start's imports
+with _hidden("rich"):  # structlog uses it for tracebacks that we do not want; it is a fifth of the time to import
     import structlog
     from structlog.typing import EventDict, Processor, WrappedLogger
 

@@ -1,7 +1,7 @@
-"""kube-proxy's Prometheus metrics, those of them that apply to a userspace proxy, under its names.
+"""kube-proxy's Prometheus metrics, as far as they apply to a userspace proxy, under its names.
 
-Label values that are known from the start have their child from the start, so that a rate over a counter
-has a zero to begin with. Timestamps and what a sync counts show only once they are known: a zero would be 1970.
+Series whose labels are known from the start exist from the start, so that a rate over a counter begins with a zero.
+Timestamps and what a sync counts are shown only once they are known: a zero would be the year 1970.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ class _FamilyVectors:
 
 
 class _Kept:
-    """The children of a gauge, each looked up once, when it first has a value: that costs more than to set one."""
+    """The children of a gauge, kept after the first use, because to look one up costs more than to set it."""
 
     def __init__(self, gauge: Gauge) -> None:
         self._gauge = gauge
@@ -91,43 +91,43 @@ class FamilyMetrics:
         self._restore_failures = vectors.restore_failures.labels(self._family)
 
     def sync_queued(self, unix_time: float) -> None:
-        """A sync was asked for."""
+        """A sync was requested."""
         self._last_queued.set(unix_time, self._family)
 
     def sync_ended(self, seconds: float) -> None:
-        """Count a sync, good or bad."""
+        """Count a sync, whether it succeeded or not."""
         self._sync_seconds.observe(seconds)
 
     def sync_succeeded(self, unix_time: float) -> None:
-        """A sync has ended well."""
+        """A sync has succeeded."""
         self._last_sync.set(unix_time, self._family)
 
     def endpoints_programmed(self, latencies: Iterable[float]) -> None:
-        """Seconds that each change of an EndpointSlice took until it was served."""
+        """Observe how many seconds each change of an EndpointSlice took until it was served."""
         for seconds in latencies:
             self._programming_seconds.observe(seconds)
 
     def no_local_endpoints(self, *, internal: int, external: int) -> None:
-        """How many service ports drop traffic, because a ``Local`` policy meets endpoints on other nodes only.
+        """How many service ports have a ``Local`` policy and endpoints on other nodes only.
 
-        `internal` are those of ``internalTrafficPolicy``, `external` those of ``externalTrafficPolicy``.
+        `internal` counts ``internalTrafficPolicy``, `external` ``externalTrafficPolicy``.
         """
         self._no_local.set(internal, "internal", self._family)
         self._no_local.set(external, "external", self._family)
 
     def rules_written(self, table: str, count: int) -> None:
-        """The table now holds `count` rules of ours."""
+        """Set how many rules of ours `table` has now."""
         self._rules.set(count, table, self._family)
 
     def restore_failed(self) -> None:
-        """Rules could not be written."""
+        """Count a failed write of rules."""
         self._restore_failures.inc()
 
 
 class Metrics:
     """All metrics in a registry of their own.
 
-    `version` is userproxy's; `families` are those served, and others have no series. Others may register more in
+    `version` is userproxy's. Only the `families` that are served have series. More metrics may be registered in
     `registry`.
     """
 
@@ -189,10 +189,8 @@ class Metrics:
         return self._families[family]
 
     def count_pending(self, family: IPFamily, pending: Callable[[], tuple[int, int]]) -> None:
-        """Have `pending` asked at each rendering, in another thread, how many Services and how many changes of
-        EndpointSlices wait for the next sync of a family.
-
-        The metrics show the sum of all families, as the counters of changes do.
+        """Call `pending` at each rendering, in another thread: it returns how many Services and how many changes of
+        EndpointSlices wait for the next sync of a family. The metrics show the sum of all families.
         """
         self._pending[family] = pending
 
@@ -211,7 +209,7 @@ class Metrics:
         self._slices_changed.inc(count)
 
     def problems_are(self, counts: Mapping[ProblemKind, int]) -> None:
-        """So many problems of each kind there are now; none of a kind that is not there."""
+        """Set how many problems of each kind there are now; a kind that is not in `counts` has none."""
         for kind, gauge in self._problems.items():
             gauge.set(counts.get(kind, 0))
 
@@ -222,14 +220,14 @@ class Metrics:
         self._livez[status].inc()
 
     async def render(self) -> bytes:
-        """All metrics in Prometheus' text format 0.0.4, made in a thread: 76,000 lines take 0.7 s."""
+        """All metrics in Prometheus' text format 0.0.4. It runs in a thread: 76,000 lines take 0.7 s."""
         return await asyncio.to_thread(generate_latest, _WithoutCreation(self.registry))
 
 
 class _WithoutCreation(CollectorRegistry):
-    """A registry's metrics without the ``_created`` series, which kube-proxy does not have.
+    """A registry's metrics without the ``_created`` series, which kube-proxy does not have either.
 
-    The library's own switch for them is global.
+    The library can switch these off only for the whole process.
     """
 
     def __init__(self, source: CollectorRegistry) -> None:

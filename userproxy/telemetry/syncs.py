@@ -8,7 +8,7 @@ from userproxy.addresses import IPFamily
 from userproxy.routing.services import NoLocalEndpoints
 from userproxy.telemetry.health import Health
 from userproxy.telemetry.metrics import Metrics
-from userproxy.telemetry.timestamps import Clock, Moment
+from userproxy.telemetry.timestamps import Clock, Timestamp
 
 _MOST_TRIGGERS: Final = 10_000
 """A proxy that never succeeds must not collect for ever; beyond this the oldest are forgotten."""
@@ -21,8 +21,8 @@ class SyncReporter:
         self._health = health.family(family)
         self._metrics = metrics.family(family)
         self._clock = clock
-        self._sync_began: Moment | None = None
-        self._follow_began: Moment | None = None
+        self._sync_began: Timestamp | None = None
+        self._follow_began: Timestamp | None = None
         self._triggers: deque[float] = deque(maxlen=_MOST_TRIGGERS)
 
     def loop_started(self) -> None:
@@ -69,7 +69,7 @@ class SyncReporter:
         self._ended(now, self._follow_began or now, ok=True)
         self._programmed(rule_counts, no_local)
 
-    def _ended(self, now: Moment, began: Moment, *, ok: bool) -> None:
+    def _ended(self, now: Timestamp, began: Timestamp, *, ok: bool) -> None:
         self._metrics.sync_ended(now.monotonic - began.monotonic)
         if ok:
             self._health.updated(now, began)
@@ -85,5 +85,5 @@ class SyncReporter:
         self._metrics.no_local_endpoints(internal=no_local.internal, external=no_local.external)
 
 
-def _unix_time(moment: Moment) -> float:
+def _unix_time(moment: Timestamp) -> float:
     return moment.wall_ns / 1e9

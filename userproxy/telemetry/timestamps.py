@@ -1,4 +1,4 @@
-"""Points in time, and how Kubernetes writes them."""
+"""Timestamps, and how Kubernetes writes them."""
 
 import time
 from collections.abc import Callable
@@ -12,22 +12,23 @@ ZERO_TIME: Final = "0001-01-01T00:00:00Z"
 """How Go writes a time that was never set."""
 
 
-class Moment(Struct, frozen=True):
-    """A point in time by both clocks.
+class Timestamp(Struct, frozen=True):
+    """A point in time by two clocks.
 
-    `wall_ns` is nanoseconds since 1970, to be shown; `monotonic` is seconds, to be compared: somebody who
-    sets the node's clock must not make it unhealthy.
+    `wall_ns` is nanoseconds since 1970, to be shown. `monotonic` is seconds, to be compared: setting the node's clock
+    must not make it unhealthy.
     """
 
     wall_ns: int
     monotonic: float
 
 
-Clock: TypeAlias = Callable[[], Moment]
+Clock: TypeAlias = Callable[[], Timestamp]
 
 
-def now() -> Moment:
-    return Moment(time.time_ns(), time.monotonic())
+def now() -> Timestamp:
+    """The time now."""
+    return Timestamp(time.time_ns(), time.monotonic())
 
 
 def rfc3339_nano(wall_ns: int) -> str:

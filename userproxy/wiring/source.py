@@ -14,7 +14,8 @@ from userproxy.cluster.nodes import NodeAddresses, NodeLookup, wait_for_addresse
 from userproxy.cluster.store import Store
 from userproxy.config import Settings
 from userproxy.model import Problem, ProblemKind
-from userproxy.telemetry.events import Reason, Recorder
+from userproxy.telemetry.event_series import Reason
+from userproxy.telemetry.events import Recorder
 from userproxy.telemetry.timestamps import now
 
 _REASONS = {

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userproxy.telemetry.token_bucket import TokenBucket
+from userproxy.telemetry.event_series import TokenBucket
 
 
 def test_a_burst_and_then_one_at_a_time() -> None:
