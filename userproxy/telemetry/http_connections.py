@@ -26,8 +26,8 @@ _HEAD_BYTES: Final = 8192
 _BATCH: Final = 16
 _PAUSE_SECONDS: Final = 0.008
 """A port accepts this many connections and then pauses for this long: 2,000 a second, at about 0.1 ms of CPU each. A
-client that opens connections as fast as it can leaves most of the loop's time to other work, and one behind a full queue
-of 1,024 waits for half a second."""
+client that opens connections as fast as it can leaves most of the loop's time to others, and one behind a full queue of
+1,024 waits for half a second."""
 
 _REST_SECONDS: Final = 0.1
 """How long a connection is not read after an answer. Ten requests a second are more than any probe makes, and a client
@@ -208,7 +208,7 @@ class _Connection(web.RequestHandler):
         self.source = source
         """The client's address."""
         self.connected_to: asyncio.Transport | None = None
-        """Its transport as long as there is one; aiohttp's own attribute is None as soon as it closes the connection."""
+        """Its transport as long as there is one; aiohttp's own attribute is None as soon as it begins to close."""
         self.since = time.monotonic()
         """When it last became idle or busy."""
         self._answering = False

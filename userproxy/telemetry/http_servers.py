@@ -1,4 +1,4 @@
-"""The HTTP servers of kube-proxy's two ports: ``/healthz`` and ``/livez`` on one, ``/metrics`` and more on the other."""
+"""The HTTP servers of kube-proxy's two ports: ``/healthz`` and ``/livez``, and ``/metrics`` with a few more paths."""
 
 import asyncio
 import socket
