@@ -13,7 +13,7 @@ from userproxy.cluster.watch import BackoffFigures, Timing
 from userproxy.cluster.watch_stream import WatchLimits
 from userproxy.model import IPFamily, ServiceName, ServiceState
 
-QUICK = Timing(BackoffFigures(first=0.01, longest=0.05), WatchLimits(silence=30.0))
+QUICK = Timing(BackoffFigures(first=0.01, longest=0.05), WatchLimits(idle_timeout=30.0))
 
 
 class Following:

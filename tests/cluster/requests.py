@@ -64,9 +64,9 @@ def write_pki(folder: Path, authority: trustme.CA) -> None:
     mine.private_key_pem.write_to_path(folder / "client.key")
 
 
-async def fetch_stream(url: str, silence: float = 30.0) -> Listing:
+async def fetch_stream(url: str, idle_timeout: float = 30.0) -> Listing:
     client = await open_client(ApiAccess(master=url))
     try:
-        return await fetch_streamed(client, services(None), ObjectReader(services(None)), ANY_VERSION, silence)
+        return await fetch_streamed(client, services(None), ObjectReader(services(None)), ANY_VERSION, idle_timeout)
     finally:
         await client.close()

@@ -3,7 +3,7 @@
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from userproxy.cluster.api_errors import Troubles
+from userproxy.cluster.api_errors import FailureLog
 
 
 class Clock:
@@ -17,26 +17,26 @@ def told(lines: list[EventDict], level: str = "warning") -> list[str]:
     return [line["event"] for line in lines if line["log_level"] == level]
 
 
-def test_a_trouble_is_told_once_for_all_topics_and_its_end_once() -> None:
-    troubles = Troubles(Clock())
+def test_a_failure_is_logged_once_for_all_topics_and_its_end_once() -> None:
+    failures = FailureLog(Clock())
     with capture_logs() as lines:
         for topic in ("services", "nodes", "services"):
-            troubles.note(topic, "no way", "nothing")
-        troubles.clear("services")
-        troubles.clear("nodes")
-        troubles.clear("nodes")
+            failures.failed(topic, "no way", "nothing")
+        failures.succeeded("services")
+        failures.succeeded("nodes")
+        failures.succeeded("nodes")
     assert told(lines) == ["no way"]
     assert told(lines, "info") == ["The API server answers again"]
 
 
-def test_a_trouble_that_lasts_is_told_again_every_few_minutes_with_its_beginning() -> None:
+def test_a_failure_that_lasts_is_logged_again_every_few_minutes_with_its_beginning() -> None:
     clock = Clock()
-    troubles = Troubles(clock)
+    failures = FailureLog(clock)
     times = []
     with capture_logs() as lines:
         for _ in range(1200):  # twenty minutes, a try a second
             before = len(told(lines))
-            troubles.note("services", "no way", "the last state")
+            failures.failed("services", "no way", "the last state")
             if len(told(lines)) > before:
                 times.append(clock.now - 1000.0)
             clock.now += 1
@@ -47,10 +47,10 @@ def test_a_trouble_that_lasts_is_told_again_every_few_minutes_with_its_beginning
     assert all(line["serving"] == "the last state" for line in others)
 
 
-def test_a_new_episode_is_told_at_once() -> None:
-    troubles = Troubles(Clock())
+def test_a_failure_after_a_success_is_logged_at_once() -> None:
+    failures = FailureLog(Clock())
     with capture_logs() as lines:
         for _ in range(2):
-            troubles.note("services", "no way", "nothing")
-            troubles.clear("services")
+            failures.failed("services", "no way", "nothing")
+            failures.succeeded("services")
     assert told(lines) == ["no way", "no way"]

@@ -36,7 +36,7 @@ async def test_unknown_credentials_are_loaded_again_once(server: MinimalApi, tmp
 
 async def test_certificates_are_replaced_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server gets certificates of another authority, and the files that we were given say so in their time."""
-    monkeypatch.setattr("userproxy.cluster.client._LOOK_AGAIN", 0.0)
+    monkeypatch.setattr("userproxy.cluster.client._CHECK_FILES_EVERY", 0.0)
     first, second = trustme.CA(), trustme.CA()
     user = {"client-certificate": "./client.crt", "client-key": "./client.key"}
     write_pki(tmp_path, first)
@@ -60,7 +60,7 @@ async def test_certificates_are_replaced_without_a_restart(tmp_path: Path, monke
 async def test_what_a_replaced_kubeconfig_says_counts(
     server: MinimalApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("userproxy.cluster.client._LOOK_AGAIN", 0.0)
+    monkeypatch.setattr("userproxy.cluster.client._CHECK_FILES_EVERY", 0.0)
     client = await open_client(ApiAccess(kubeconfig=kubeconfig(tmp_path, "http://127.0.0.1:1", {"token": "a"})))
     with pytest.raises(UnreachableError):
         await ask(client)

@@ -12,7 +12,7 @@ from tests.lab.apiserver import FakeApiServer
 from userproxy.cluster.api_errors import ExpiredError, UnreachableError
 from userproxy.cluster.client import open_client
 from userproxy.cluster.credentials import ApiAccess
-from userproxy.cluster.listing import ANY_VERSION, Listing, fetch
+from userproxy.cluster.listing import ANY_VERSION, Listing, fetch_paged
 from userproxy.cluster.objects.reader import ObjectReader
 from userproxy.cluster.objects.resources import services
 from userproxy.model import Service
@@ -23,7 +23,7 @@ async def _fetch(server: MinimalApi, count: int) -> Listing:
         server.put(put(a_service(f"s{number}"), ("metadata", "namespace"), "shop"))
     client = await open_client(ApiAccess(master=server.url))
     try:
-        return await fetch(client, services(None), ObjectReader(services(None)), ANY_VERSION)
+        return await fetch_paged(client, services(None), ObjectReader(services(None)), ANY_VERSION)
     finally:
         await client.close()
 
@@ -97,7 +97,7 @@ async def test_objects_come_in_any_order_and_change_while_they_come(server: Mini
 async def test_what_is_no_streamed_list(server: MinimalApi, answer: bytes, sentence: str) -> None:
     server.streamed = answer
     with pytest.raises(UnreachableError, match=sentence):
-        await fetch_stream(server.url, silence=0.2)
+        await fetch_stream(server.url, idle_timeout=0.2)
 
 
 async def test_the_lab_streams_and_no_page_is_asked_for(lab: FakeApiServer) -> None:

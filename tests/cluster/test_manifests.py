@@ -193,7 +193,7 @@ async def test_a_folder_that_cannot_be_read_for_a_while_keeps_its_content(tmp_pa
         folder.symlink_to(folder.name)
         sentence = f"{folder}: cannot be read: Too many levels of symbolic links"
         await watch.until(lambda: watch.source.problems == (sentence,))
-        assert not watch.source._in_doubt()
+        assert not watch.source._has_unconfirmed()
         folder.unlink()
         (tmp_path / "away").rename(folder)
         await watch.until(lambda: not watch.source.problems)
@@ -243,10 +243,10 @@ async def test_files_that_are_half_written_cost_no_service(tmp_path: Path) -> No
     async with watching(tmp_path) as watch:
         for path, length in lengths.items():
             path.write_text(texts[path][:length])
-        await watch.until(watch.source._in_doubt)
+        await watch.until(watch.source._has_unconfirmed)
         for path, whole in texts.items():
             path.write_text(whole)
-        await watch.until(lambda: not watch.source._in_doubt())
+        await watch.until(lambda: not watch.source._has_unconfirmed())
         assert watch.changed == []
 
 
@@ -300,7 +300,7 @@ def test_a_file_that_drops_an_object_is_believed_when_it_has_stayed_so(tmp_path:
     assert time.monotonic() - began >= DOUBT
 
 
-def test_the_problems_of_a_file_in_doubt_are_not_mended(tmp_path: Path) -> None:
+def test_the_problems_of_a_file_has_unconfirmed_are_not_mended(tmp_path: Path) -> None:
     path = tmp_path / "all.yaml"
     write(path, a_service("web"), {"kind": "Service"})
     files = Reread(tmp_path)

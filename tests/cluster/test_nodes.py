@@ -134,8 +134,8 @@ def test_answers_about_endpoints_that_come_and_go_do_not_pile_up() -> None:
 
 
 NODES = "/api/v1/nodes"
-QUICK = LookupTiming(spread=0.0, patience=5.0, least=0.05, longest=0.2, validity=60.0)
-PATIENT = LookupTiming(spread=0.0, patience=5.0, least=600.0, longest=600.0, validity=600.0)
+QUICK = LookupTiming(spread=0.0, give_up_after=5.0, shortest_pause=0.05, longest_pause=0.2, valid_for=60.0)
+PATIENT = LookupTiming(spread=0.0, give_up_after=5.0, shortest_pause=600.0, longest_pause=600.0, valid_for=600.0)
 
 
 def a_node(name: str, *addresses: tuple[str, str]) -> dict[str, Any]:
@@ -254,7 +254,7 @@ async def test_a_node_that_joins_is_found_at_the_next_list() -> None:
 
 
 async def test_answers_grow_old() -> None:
-    timing = LookupTiming(spread=0.0, patience=5.0, least=0.02, longest=0.02, validity=0.05)
+    timing = LookupTiming(spread=0.0, give_up_after=5.0, shortest_pause=0.02, longest_pause=0.02, valid_for=0.05)
     async with looking_up(timing, a_node("node-2", ("InternalIP", "192.0.2.11"))) as looked:
         before = looked.nodes.version
         assert "192.0.2.11" in looked.nodes
@@ -288,7 +288,7 @@ async def test_where_nodes_cannot_be_listed_endpoints_are_used_and_it_is_said_on
 
 
 async def test_a_server_that_does_not_answer_is_not_waited_for_longer_than_patience() -> None:
-    timing = LookupTiming(spread=0.0, patience=0.1, least=600.0, longest=600.0, validity=600.0)
+    timing = LookupTiming(spread=0.0, give_up_after=0.1, shortest_pause=600.0, longest_pause=600.0, valid_for=600.0)
     async with looking_up(timing, a_node("node-2", ("InternalIP", "192.0.2.11"))) as looked:
         await looked.server.stop()
         port = int(looked.server.url.rpartition(":")[2])
@@ -300,7 +300,7 @@ async def test_a_server_that_does_not_answer_is_not_waited_for_longer_than_patie
 
 
 async def test_the_first_lists_of_all_nodes_are_spread() -> None:
-    timing = LookupTiming(spread=600.0, patience=0.2, least=600.0, longest=600.0, validity=600.0)
+    timing = LookupTiming(spread=600.0, give_up_after=0.2, shortest_pause=600.0, longest_pause=600.0, valid_for=600.0)
     async with looking_up(timing, a_node("node-2", ("InternalIP", "192.0.2.11"))) as looked:
         before = looked.nodes.version
         assert "192.0.2.11" in looked.nodes

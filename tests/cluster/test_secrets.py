@@ -19,7 +19,7 @@ import yaml
 from tests.cluster.examples import places, put
 from userproxy.cluster.client import open_client
 from userproxy.cluster.credentials import ApiAccess
-from userproxy.cluster.objects.manifest import Content, read_content
+from userproxy.cluster.objects.manifest import Manifest, read_manifest
 from userproxy.cluster.objects.resources import services
 from userproxy.config import load
 from userproxy.errors import UserproxyError
@@ -240,7 +240,7 @@ def test_a_manifest_that_is_none_is_not_quoted(name: str, file: str) -> None:
     """A Secret that somebody has put into the folder; keys are no secrets, and one given twice is named."""
     text = BROKEN[name]
     data = text if isinstance(text, bytes) else text.encode()
-    told = [problem.text for problem in read_content(data, file, Content()).problems]
+    told = [problem.text for problem in read_manifest(data, file, Manifest()).problems]
     assert name == "twice" or not reveals(str(told))
 
 

@@ -79,7 +79,7 @@ async def test_a_refused_watch_is_tried_again_without_a_list(server: MinimalApi,
 
 
 async def test_a_silent_watch_is_given_up(server: MinimalApi) -> None:
-    timing = Timing(QUICK.backoff, WatchLimits(silence=0.1))
+    timing = Timing(QUICK.backoff, WatchLimits(idle_timeout=0.1))
     async with following(server.url, timing=timing) as followed:
         await until(lambda: server.counts["watch", SERVICES] > 2)
         server.put(service("web"))
@@ -130,7 +130,7 @@ async def test_a_server_that_only_watches_is_listed_in_pages(server: MinimalApi)
     server.put(service("web"))
     server.put(endpoint_slice("web-1", "web", "10.244.0.1"))
     server.streamed = event_line("ADDED", service("half"), 5)
-    timing = Timing(QUICK.backoff, WatchLimits(silence=30.0, initial_silence=0.1))
+    timing = Timing(QUICK.backoff, WatchLimits(idle_timeout=30.0, initial_idle_timeout=0.1))
     async with following(server.url, timing=timing) as followed:
         await until(lambda: followed.names() == ["shop/web"])
     assert followed.touched == [ServiceName("shop", "web")]

@@ -33,7 +33,7 @@ ALL = 2_000
 """More events than a history has."""
 LAST = COUNT
 """One more Service than there are: when it is served, all that came before it has been."""
-QUICK = Timing(BackoffFigures(first=0.01, longest=0.05, longest_asked=0.05), WatchLimits(silence=30.0))
+QUICK = Timing(BackoffFigures(first=0.01, longest=0.05, longest_asked=0.05), WatchLimits(idle_timeout=30.0))
 
 Document = dict[str, Any]
 Key = tuple[str, str, str]

@@ -1,6 +1,6 @@
-"""What can go wrong with the API server, split by what the one who asked does next.
+"""What can go wrong with the API server, split by what the caller does next; and the log of it.
 
-The text of each is the same at every retry, so that an episode is told once.
+The text of an error is the same at every retry, so that FailureLog can tell a failure that lasts from a new one.
 """
 
 import time
@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 _FIRST_REMINDER: Final = 60.0
 _LONGEST_REMINDER: Final = 300.0
-"""When a trouble is told again, and the longest time between two such lines. Seconds."""
+"""Seconds after which a failure that lasts is logged again; doubled each time up to the second figure."""
 
 
 class ApiError(UserproxyError):
@@ -37,7 +37,7 @@ class NoConnectionError(UnreachableError):
     """There was no connection over which to ask."""
 
 
-class SilentError(UnreachableError):
+class IdleTimeoutError(UnreachableError):
     """The server accepted a request and then sent nothing for too long."""
 
 
@@ -54,45 +54,46 @@ class ExpiredError(ApiError):
     """The server does not know the version we ask for, any longer or yet: only a new list helps."""
 
 
-class _Told(Struct):
-    """When a sentence was first said, as a time for people, and when it is due again by the clock."""
+class _Logged(Struct):
+    """When a sentence was first logged, as text, and when it is to be logged again, in seconds of the clock."""
 
     since: str
     due: float
     pause: float
 
 
-class Troubles:
-    """What is wrong now, by topic. Several topics with the same sentence are one trouble.
+class FailureLog:
+    """Logs what fails at the API server: at once, again every few minutes while it lasts, and when all is well again.
 
-    `clock` gives seconds that only go forward.
+    Failures are kept by topic. Several topics that fail with the same sentence are logged as one. `clock` is monotonic,
+    in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._current: dict[str, set[str]] = {}
-        self._told: dict[str, _Told] = {}
+        self._logged: dict[str, _Logged] = {}
 
-    def note(self, topic: str, sentence: str, serving: str) -> None:
-        """Something failed; `serving` says what is served in spite of it."""
+    def failed(self, topic: str, sentence: str, serving: str) -> None:
+        """A try of `topic` failed; `serving` is what is served meanwhile, for the log."""
         self._current.setdefault(topic, set()).add(sentence)
-        now, told = self._clock(), self._told.get(sentence)
-        if told is None:
+        now, logged = self._clock(), self._logged.get(sentence)
+        if logged is None:
             since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-            self._told[sentence] = _Told(since, now + _FIRST_REMINDER, _FIRST_REMINDER)
+            self._logged[sentence] = _Logged(since, now + _FIRST_REMINDER, _FIRST_REMINDER)
             log.warning(sentence, serving=serving)
-        elif now >= told.due:
-            told.pause = min(2 * told.pause, _LONGEST_REMINDER)
-            told.due = now + told.pause
-            log.warning(sentence, serving=serving, since=told.since)
+        elif now >= logged.due:
+            logged.pause = min(2 * logged.pause, _LONGEST_REMINDER)
+            logged.due = now + logged.pause
+            log.warning(sentence, serving=serving, since=logged.since)
         else:
             log.debug(sentence, v=2, topic=topic)
 
-    def clear(self, topic: str) -> None:
-        """It works again."""
+    def succeeded(self, topic: str) -> None:
+        """A try of `topic` succeeded."""
         if not self._current.pop(topic, None):
             return
         left = set[str]().union(*self._current.values())
-        self._told = {sentence: told for sentence, told in self._told.items() if sentence in left}
+        self._logged = {sentence: logged for sentence, logged in self._logged.items() if sentence in left}
         if not left:
             log.info("The API server answers again")

@@ -1,15 +1,4 @@
-"""The Kubernetes API as the source of truth.
-
-An onion of shells, each with its own kinds of failure::
-
-    ApiSource       all resources; says when there is something to serve
-    _Follower       one resource for ever: list, watch, list again when the server forgot where we were
-    _persist        one try after the other, with pauses; failures told once an episode
-    fetch, watch    one list (streamed where the server can, else in pages), one watch request
-    ApiClient       one request; credentials
-
-While the API is away the last state serves on. A new list is compared with what is there: it never flushes.
-"""
+"""The Kubernetes API server as the source of Services, EndpointSlices and our own Node."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,7 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from userproxy.cluster.api_errors import (
-    Troubles,
+    FailureLog,
 )
 from userproxy.cluster.client import ApiClient
 from userproxy.cluster.objects.resources import endpoint_slices, own_node, services
@@ -31,9 +20,9 @@ log = structlog.get_logger()
 class ApiSource:
     """Keeps a Store equal to what the API server holds of Services, EndpointSlices and our own Node.
 
-    `on_change` is called on the loop's thread: first when Services and EndpointSlices have both been listed, and
-    from then on whenever the Store has changes to take. `proxy_name` selects the Services labelled for it, and
-    None those labelled for no proxy.
+    `on_change` is called on the loop's thread: first when Services and EndpointSlices have both been listed, then
+    whenever the Store has changes to take. `proxy_name` selects the Services that are labelled with it; None selects
+    those without such a label.
     """
 
     def __init__(
@@ -47,10 +36,10 @@ class ApiSource:
     ) -> None:
         self._store = store
         self._on_change = on_change
-        troubles = Troubles()
+        failures = FailureLog()
         resources = (services(proxy_name), endpoint_slices(), own_node(node_name))
         self._reflectors = tuple(
-            Reflector(client, resource, store, self._changed, troubles, timing) for resource in resources
+            Reflector(client, resource, store, self._changed, failures, timing) for resource in resources
         )
         self._serving = False
 
@@ -61,7 +50,7 @@ class ApiSource:
 
     @property
     def node_listed(self) -> bool:
-        """Whether the server has ever answered which Nodes of our name there are, if any."""
+        """Whether the server has said whether there is a Node of our name."""
         return all(reflector.listed for reflector in self._reflectors if reflector.resource.kind is Node)
 
     async def run(self) -> None:

@@ -1,7 +1,7 @@
-"""Requests to the API server: a thin coat over kubernetes_asyncio's transport that streams and renews credentials.
+"""Requests to the API server: streamed answers, errors by what the caller does next, credentials loaded again.
 
-The library's models and its Watch are not used: models cost a hundred times as much as msgspec, and the Watch
-neither re-lists nor notices a connection that fell silent.
+The transport (TLS, proxies, connections) is kubernetes_asyncio's. Its models and its Watch are not used: models cost a
+hundred times as much as msgspec, and the Watch neither lists again nor has a time limit for an idle connection.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from userproxy import __version__
 from userproxy.cluster.api_errors import (
     ApiError,
     ExpiredError,
+    IdleTimeoutError,
     NoConnectionError,
     RefusedError,
-    SilentError,
     UnreachableError,
 )
 from userproxy.cluster.credentials import (
@@ -32,7 +32,7 @@ from userproxy.cluster.credentials import (
     Credentials,
     authorization,
     check_certificates,
-    contents,
+    digest_of,
     files_of,
     load,
     transport_fingerprint,
@@ -46,8 +46,9 @@ log = structlog.get_logger()
 
 _CONNECT = 10.0
 _WRITE_SECONDS = 10.0
-_LOOK_AGAIN = 60.0
-"""How often to look whether the files of our credentials have changed, in seconds."""
+"""Time limits for connecting, and for the answer to a write. Seconds."""
+_CHECK_FILES_EVERY = 60.0
+"""How often the files of our credentials are checked for changes. Seconds."""
 _KEEP_ALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20),
@@ -55,10 +56,12 @@ _KEEP_ALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 40_000),
 )
+"""Socket options (level, option, value) by which the kernel notices within 45 s that the server's machine is gone."""
 _PIECE = 128 * 1024
-"""Bytes that are read at a stretch, at most: 4 MB may arrive at once, and traffic waits while they are split."""
+"""Most bytes given to the caller at once: 4 MB may have arrived, and traffic waits while they are split into events."""
 
-_LONGEST_COMPLAINT = 64 * 1024
+_LONGEST_ERROR = 64 * 1024
+"""Bytes of an error's body that are read at most."""
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
@@ -77,17 +80,17 @@ class _Status(Struct, rename="camel"):
 
 
 class ApiClient:
-    """A client of one API server. Made by `open_client`; `close` it."""
+    """A client of one API server, made by `open_client`. Whoever opens it closes it."""
 
     def __init__(self, access: ApiAccess, credentials: Credentials) -> None:
         self._access = access
         self._credentials = credentials
-        self._contents = contents(files_of(access, credentials))
-        self._look_at = time.monotonic() + _LOOK_AGAIN
+        self._digest = digest_of(files_of(access, credentials))
+        self._check_files_at = time.monotonic() + _CHECK_FILES_EVERY
         self._fingerprint = transport_fingerprint(credentials.configuration)
         self._transport = _transport(credentials.configuration)
         self._retired: Any = None
-        """The transport before: what it carries may go on until the next one takes its place."""
+        """The transport before the last change of certificates: its requests may go on until the next change."""
         self._renewing = asyncio.Lock()
         self._generation = 0
 
@@ -97,26 +100,27 @@ class ApiClient:
         return str(self._credentials.configuration.host)
 
     @property
-    def shown(self) -> str:
-        """The server's URL for people, without a password that may be in it."""
+    def redacted_server(self) -> str:
+        """The server's URL without a password that may be in it, for logs."""
         return without_password(self.server)
 
     async def close(self) -> None:
+        """Close all connections."""
         for transport in filter(None, (self._transport, self._retired)):
             await transport.close()
         await asyncio.sleep(0)  # a closed transport lets go of its socket in the loop's next turn
 
     @asynccontextmanager
     async def get(
-        self, resource: Resource, verb: str, query: Mapping[str, str], silence: float
+        self, resource: Resource, verb: str, query: Mapping[str, str], idle_timeout: float
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """The body of an answer, in chunks as they come.
 
-        `verb` is what RBAC calls the request (``list``, ``watch``). Raises ApiError, also while chunks are read: where
-        the server cannot be reached, refuses, or sends nothing for `silence` seconds. When the server does not
-        know us (401), credentials are loaded anew and the request is tried once more.
+        `verb` is what RBAC calls the request (``list``, ``watch``). Raises ApiError, also while chunks are read, where
+        the server cannot be reached, refuses, or sends nothing for `idle_timeout` seconds. When the server does not
+        know us (401), credentials are loaded again and the request is sent once more.
         """
-        response = await self._send_known("GET", resource.path, silence, query_params=query)
+        response = await self._send_authenticated("GET", resource.path, idle_timeout, query_params=query)
         try:
             if response.status != 200:
                 raise await self._refusal(response, resource, verb)
@@ -126,7 +130,7 @@ class ApiClient:
             response.close()  # A watch is never read to its end, so its connection cannot be used again.
 
     async def post(self, path: str, body: bytes) -> int:
-        """Create an object from JSON; returns the HTTP status, whatever it is. Raises ApiError without an answer."""
+        """Create an object from JSON and return the HTTP status, whatever it is. Raises ApiError without an answer."""
         return await self._write("POST", path, body, "application/json")
 
     async def patch(self, path: str, body: bytes) -> int:
@@ -135,41 +139,45 @@ class ApiClient:
 
     async def _write(self, method: str, path: str, body: bytes, content_type: str) -> int:
         headers = {"Content-Type": content_type}
-        response = await self._send_known(method, path, _WRITE_SECONDS, headers=headers, body=msgspec.json.decode(body))
+        response = await self._send_authenticated(
+            method, path, _WRITE_SECONDS, headers=headers, body=msgspec.json.decode(body)
+        )
         await self._finish(response)
         return response.status
 
     async def _finish(self, response: aiohttp.ClientResponse) -> None:
-        """Read an answer that says nothing more to us: only then the next request can use its connection."""
+        """Read an answer whose body does not matter, so that the next request can use its connection."""
         try:
             async with aclosing(self._chunks(response)) as chunks:
                 length = 0
                 async for chunk in chunks:
                     length += len(chunk)
-                    if length > _LONGEST_COMPLAINT:
+                    if length > _LONGEST_ERROR:
                         break
         except ApiError as error:
             log.debug("An answer broke off", v=4, reason=str(error))
         finally:
             response.release()
 
-    async def _send_known(self, method: str, path: str, silence: float, **request: Any) -> aiohttp.ClientResponse:
-        """Send, and where the server does not know us load the credentials anew and send once more."""
+    async def _send_authenticated(
+        self, method: str, path: str, idle_timeout: float, **request: Any
+    ) -> aiohttp.ClientResponse:
+        """Send, and where the server answers 401 load the credentials again and send once more."""
         generation = self._generation
-        response = await self._send(method, path, silence, **request)
+        response = await self._send(method, path, idle_timeout, **request)
         if response.status == 401:
             response.release()
             await self._renew(generation)
-            response = await self._send(method, path, silence, **request)
+            response = await self._send(method, path, idle_timeout, **request)
         return response
 
-    async def _send(self, method: str, path: str, silence: float, **request: Any) -> aiohttp.ClientResponse:
-        await self._look_again()
+    async def _send(self, method: str, path: str, idle_timeout: float, **request: Any) -> aiohttp.ClientResponse:
+        await self._reload_changed_files()
         headers = await authorization(self._credentials)
         headers["Accept"] = "application/json"
         headers["User-Agent"] = f"userproxy/{__version__}"
         headers.update(request.pop("headers", {}))
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=silence)
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=idle_timeout)
         try:
             response: aiohttp.ClientResponse = await self._transport.request(
                 method,
@@ -180,7 +188,7 @@ class ApiClient:
                 _request_timeout=limits,
             )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            self._look_at = 0.0  # maybe it is our certificates that are out of date
+            self._check_files_at = 0.0  # our certificates may be out of date: check their files before the next request
             raise self._unreachable(error) from error
         _keep_alive(response)
         return response
@@ -190,7 +198,7 @@ class ApiClient:
             async for chunk in response.content.iter_chunked(_PIECE):
                 yield chunk
         except aiohttp.SocketTimeoutError as error:
-            raise SilentError(f"The API server {self.shown} fell silent") from error
+            raise IdleTimeoutError(f"The API server {self.redacted_server} fell silent") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._unreachable(error) from error
 
@@ -217,7 +225,7 @@ class ApiClient:
                 reason = (error.strerror or type(error).__name__).lower()
             case _:  # aiohttp's texts may hold the URL, and with it a password
                 reason = f"the request fails ({type(error).__name__})"
-        return kind(f"The API server {self.shown} cannot be reached: {reason}")
+        return kind(f"The API server {self.redacted_server} cannot be reached: {reason}")
 
     async def _refusal(self, response: aiohttp.ClientResponse, resource: Resource, verb: str) -> ApiError:
         try:
@@ -225,7 +233,7 @@ class ApiClient:
                 body = b""
                 async for chunk in chunks:
                     body += chunk
-                    if len(body) > _LONGEST_COMPLAINT:
+                    if len(body) > _LONGEST_ERROR:
                         break
             status = msgspec.json.decode(body, type=_Status)
         except (UnreachableError, *UNREADABLE):
@@ -239,7 +247,7 @@ class ApiClient:
         )
 
     async def _renew(self, generation: int) -> None:
-        """Load the credentials anew, unless another request did so since ours was sent."""
+        """Load the credentials again, unless another request has done so since ours was sent."""
         async with self._renewing:
             if generation != self._generation:
                 return
@@ -250,16 +258,16 @@ class ApiClient:
             except UsageError as error:
                 raise RefusedError(401, f"The API server does not know us (401), and {error}") from error
 
-    async def _look_again(self) -> None:
-        """Follow a kubeconfig or certificates that were replaced, without a restart."""
-        if time.monotonic() < self._look_at:
+    async def _reload_changed_files(self) -> None:
+        """Load the credentials again where the kubeconfig or a certificate has been replaced."""
+        if time.monotonic() < self._check_files_at:
             return
-        self._look_at = time.monotonic() + _LOOK_AGAIN
-        latest = await asyncio.to_thread(contents, files_of(self._access, self._credentials))
-        if latest in {None, self._contents}:
+        self._check_files_at = time.monotonic() + _CHECK_FILES_EVERY
+        latest = await asyncio.to_thread(digest_of, files_of(self._access, self._credentials))
+        if latest in {None, self._digest}:
             return
         async with self._renewing:
-            self._contents = latest
+            self._digest = latest
             try:
                 await self._load()
             except UsageError as error:
@@ -268,7 +276,7 @@ class ApiClient:
                 log.info("Credentials have changed and were read again")
 
     async def _load(self) -> None:
-        """Take over what the files say now. Raises UsageError, and then everything stays."""
+        """Use what the files say now. Raises UsageError, and then the credentials stay as they were."""
         credentials = await load(self._access)
         fingerprint = transport_fingerprint(credentials.configuration)
         if fingerprint != self._fingerprint:
@@ -283,7 +291,7 @@ class ApiClient:
 
 
 async def open_client(access: ApiAccess) -> ApiClient:
-    """A client with credentials loaded; nothing is sent yet.
+    """A client with its credentials loaded; nothing is sent yet.
 
     Raises UsageError with one sentence where configuration, credentials or certificates cannot be used.
     """
@@ -299,9 +307,10 @@ def _transport(configuration: Any) -> Any:
 
 
 def _keep_alive(response: aiohttp.ClientResponse) -> None:
-    """Have the kernel notice within 45 s that the server's machine is gone, as client-go does by HTTP/2 pings.
+    """Make the kernel notice that the server's machine is gone, as client-go does by HTTP/2 pings.
 
-    A watch has nothing to send, so without this nobody asks. TCP_USER_TIMEOUT is for what we have sent (RFC 5482).
+    A watch sends nothing, so without keep-alive a dead connection would stay. TCP_USER_TIMEOUT is for what was sent and
+    is not acknowledged (RFC 5482).
     """
     transport = response.connection.transport if response.connection else None
     sock = transport.get_extra_info("socket") if transport else None
@@ -312,7 +321,7 @@ def _keep_alive(response: aiohttp.ClientResponse) -> None:
 
 
 def _is_unknown_version(response: aiohttp.ClientResponse, status: _Status) -> bool:
-    """Whether the server never had our version: it is behind, or etcd was restored from a backup."""
+    """Whether the server has not reached our version: it is behind, or etcd was restored from a backup."""
     causes = (status.details.causes or ()) if status.details else ()
     too_large = any(cause.reason == "ResourceVersionTooLarge" for cause in causes)
     return too_large or (response.status == 400 and "resource version" in (status.message or "").lower())
@@ -334,5 +343,5 @@ def _sentence(status: int, message: str | None, resource: Resource, verb: str) -
 
 
 def _seconds(text: str | None) -> float | None:
-    """Retry-After in seconds; the other form, a date, API servers do not send."""
+    """Retry-After in seconds; API servers do not send its other form, a date."""
     return float(text) if text is not None and _SECONDS.fullmatch(text) else None

@@ -1,6 +1,6 @@
-"""What a kubeconfig file must look like, so that what is wrong with it can be said before anybody uses it.
+"""A kubeconfig file is read and checked, so that one sentence says what is wrong with it.
 
-kubernetes_asyncio reads the file for good; its complaints name neither the file nor, at times, the field.
+kubernetes_asyncio reads the file, too; its own errors name neither the file nor, at times, the field.
 """
 
 import base64
@@ -78,10 +78,11 @@ _Named = TypeVar("_Named", _NamedCluster, _NamedUser, _NamedContext)
 
 
 class Kubeconfig(Struct, frozen=True):
-    """A file that can be used: its content, the context to use, and where its token is if that is a file.
+    """A kubeconfig that can be used.
 
-    `document` has the shape of the file, with the server replaced where another one was asked for. `plugin` is the
-    command that gives the credentials, or empty. `impersonation` are the headers that ask to be taken for another user.
+    `document` is the file's content, with the server replaced where `--master` names another one; `context` is the name
+    of the context to use. `token_file` is the file of the user's token, if it is in one. `plugin` is the command that
+    prints the credentials, or empty. `impersonation` are the headers that ask to be treated as another user.
     """
 
     document: dict[str, Any]
@@ -92,9 +93,9 @@ class Kubeconfig(Struct, frozen=True):
 
 
 def read_kubeconfig(path: Path, context: str | None, master: str | None) -> Kubeconfig:
-    """The file at `path`, for its current context or another one, and with `master` in the place of its server.
+    """The kubeconfig at `path`, checked for `context` or else its current one, with `master` as its server if given.
 
-    Raises UsageError with one sentence that names file and field.
+    Raises UsageError with one sentence that names file and field, and holds no credentials. Blocks.
     """
     document = _parse(path)
     try:
@@ -105,28 +106,28 @@ def read_kubeconfig(path: Path, context: str | None, master: str | None) -> Kube
     chosen = context or config.current_context
     if not chosen:
         raise UsageError(f"{path}: current-context: missing, and --context names none")
-    what = _Checker(path)
+    checker = _Checker(path)
     where = f"contexts[{chosen}].context"
-    named = what.find(config.contexts, chosen, "contexts", "current-context" if context is None else "--context")
-    asked = named.context or _Context()
-    if not asked.cluster:
+    named = checker.find(config.contexts, chosen, "contexts", "current-context" if context is None else "--context")
+    wanted = named.context or _Context()
+    if not wanted.cluster:
         raise UsageError(f"{path}: {where}.cluster: missing")
-    cluster = what.find(config.clusters, asked.cluster, "clusters", f"{where}.cluster")
-    what.check_cluster(cluster, master)
+    cluster = checker.find(config.clusters, wanted.cluster, "clusters", f"{where}.cluster")
+    checker.check_cluster(cluster, master)
     user = _NamedUser("")
-    if asked.user:
-        user = what.find(config.users, asked.user, "users", f"{where}.user")
-        what.check_user(user)
-    _replace_server(document, asked.cluster, master)
-    held = user.user or _User()
-    use_file = held.exec is None and not held.token
-    token_file = path.parent / held.token_file if use_file and held.token_file else None
-    plugin = held.exec.command if held.exec else ""
-    return Kubeconfig(document, chosen, token_file, plugin, tuple(_impersonation(held)))
+    if wanted.user:
+        user = checker.find(config.users, wanted.user, "users", f"{where}.user")
+        checker.check_user(user)
+    _replace_server(document, wanted.cluster, master)
+    fields = user.user or _User()
+    use_file = fields.exec is None and not fields.token
+    token_file = path.parent / fields.token_file if use_file and fields.token_file else None
+    plugin = fields.exec.command if fields.exec else ""
+    return Kubeconfig(document, chosen, token_file, plugin, tuple(_impersonation(fields)))
 
 
 def _impersonation(user: _User) -> Iterator[tuple[str, str]]:
-    """See "User impersonation" in Kubernetes' reference of authentication."""
+    """The headers of impersonation: see "User impersonation" in Kubernetes' reference of authentication."""
     if not user.as_user:
         return
     yield "Impersonate-User", user.as_user
@@ -140,7 +141,7 @@ def _impersonation(user: _User) -> Iterator[tuple[str, str]]:
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    """The file's one document. What is wrong with its text is told by line and column: the text holds credentials."""
+    """The file's only document. Raises UsageError with line and column and nothing of the text: it has credentials."""
     try:
         document = parse_one(path.read_bytes(), path.name)
     except OSError as error:

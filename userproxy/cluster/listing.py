@@ -1,6 +1,7 @@
-"""One list of a resource, page by page.
+"""One list of a resource: in pages, or streamed as the initial events of a watch, which costs the API server far less.
 
-See "Retrieving large results sets in chunks" and "Resource versions" in Kubernetes' API concepts.
+See "Retrieving large results sets in chunks", "Streaming lists" and "Resource versions" in Kubernetes' API concepts,
+and KEP-3157.
 """
 
 from collections.abc import AsyncGenerator
@@ -18,12 +19,12 @@ from userproxy.cluster.watch_stream import CHANGES, Event, EventStream
 from userproxy.pace import Pace
 
 ANY_VERSION = "0"
-"""Whatever the server has at hand: the first list of every node at once must not reach through to etcd."""
+"""Whatever the server has in its cache: when all nodes start at once, their first lists must not load etcd."""
 LATEST_VERSION = ""
-"""What is true now, however dear."""
+"""The latest version, which the server may have to read from etcd."""
 
 _PAGE = 500
-_SILENCE = 60.0
+_IDLE_TIMEOUT = 60.0
 
 
 class _Metadata(Struct, rename="camel"):
@@ -37,16 +38,16 @@ class _Page(Struct):
 
 
 class Listing(Struct, frozen=True):
-    """The objects of a resource, and the version of the whole from which a watch goes on."""
+    """The objects of a resource, and the version of the list, after which a watch goes on."""
 
     readings: list[Reading]
     version: str
 
 
-async def fetch(client: ApiClient, resource: Resource, reader: ObjectReader, version: str) -> Listing:
-    """All objects, as of `version` or later; each page is read before the next is asked for.
+async def fetch_paged(client: ApiClient, resource: Resource, reader: ObjectReader, version: str) -> Listing:
+    """All objects in pages, as of `version` or later; each page is read before the next is requested.
 
-    A version or a continue token that the server does not know any longer makes it start again with the latest.
+    Where the server has forgotten the version or the continue token, it begins again with the latest version.
     Raises ApiError.
     """
     try:
@@ -55,11 +56,11 @@ async def fetch(client: ApiClient, resource: Resource, reader: ObjectReader, ver
         return await _fetch_pages(client, resource, reader, LATEST_VERSION)
 
 
-async def confirm(client: ApiClient, resource: Resource, version: str) -> None:
-    """Ask the server for as little as possible that is not older than `version`.
+async def confirm_version(client: ApiClient, resource: Resource, version: str) -> None:
+    """Check with the smallest request there is that the server has reached `version`.
 
-    Raises ExpiredError where it has not got as far: it is behind, or was restored from a backup, and only a new list
-    helps. Raises another ApiError where it does not answer.
+    Raises ExpiredError where it has not: it is behind, or was restored from a backup, and only a new list helps. Raises
+    another ApiError where it does not answer.
     """
     query = {
         **resource.selectors,
@@ -67,7 +68,7 @@ async def confirm(client: ApiClient, resource: Resource, version: str) -> None:
         "resourceVersion": version or ANY_VERSION,
         "resourceVersionMatch": "NotOlderThan",
     }
-    async with client.get(resource, "list", query, _SILENCE) as chunks:
+    async with client.get(resource, "list", query, _IDLE_TIMEOUT) as chunks:
         async for _ in chunks:
             pass
 
@@ -90,7 +91,7 @@ async def _pages(client: ApiClient, resource: Resource, version: str) -> AsyncGe
     # Without a match, a limited list at a version means exactly that version, which may be compacted already.
     since = {"resourceVersion": version, "resourceVersionMatch": "NotOlderThan"} if version else {}
     while True:
-        async with client.get(resource, "list", {**query, **since}, _SILENCE) as chunks:
+        async with client.get(resource, "list", {**query, **since}, _IDLE_TIMEOUT) as chunks:
             body = b"".join([chunk async for chunk in chunks])
         try:
             page = decoder.decode(body)
@@ -102,8 +103,8 @@ async def _pages(client: ApiClient, resource: Resource, version: str) -> AsyncGe
         since = {"continue": page.metadata.next_page}
 
 
-async def items(client: ApiClient, resource: Resource, version: str) -> AsyncGenerator[list[msgspec.Raw], None]:
-    """The objects of one list as they came, page by page. Raises ApiError; a list that expires is not begun again."""
+async def fetch_items(client: ApiClient, resource: Resource, version: str) -> AsyncGenerator[list[msgspec.Raw], None]:
+    """The objects of one list as bytes, page by page. Raises ApiError; a list that expires is not begun again."""
     async with aclosing(_pages(client, resource, version)) as pages:
         async for page in pages:
             yield page.items or []
@@ -122,13 +123,13 @@ class _Bookmark(Struct):
 
 
 async def fetch_streamed(
-    client: ApiClient, resource: Resource, reader: ObjectReader, version: str, silence: float
+    client: ApiClient, resource: Resource, reader: ObjectReader, version: str, idle_timeout: float
 ) -> Listing:
-    """All objects, as of `version` or later; the watch is left as soon as it has told them all.
+    """All objects as the initial events of a watch, as of `version` or later; the watch is ended after them.
 
     Raises RefusedError where the server does not offer such lists or refuses for another reason, ExpiredError where it
-    does not know the version, and UnreachableError where the stream ends, or has nothing for `silence` seconds, before
-    all is told. So it is with a server that ignores what it was asked for and merely watches.
+    does not know the version, and UnreachableError where the stream ends, or is idle for `idle_timeout` seconds, before
+    the list is complete. A server that does not know such lists accepts the watch and sends no initial events.
     """
     query = {
         **resource.selectors,
@@ -138,11 +139,11 @@ async def fetch_streamed(
         "resourceVersion": version,
         "resourceVersionMatch": "NotOlderThan",
     }
-    # The objects that are there come in no order of versions.
+    # The initial objects are not ordered by their versions.
     stream = EventStream(resource, version, ordered=False)
     readings: dict[tuple[str, str], Reading] = {}
     pace = Pace()
-    async with client.get(resource, "watch", query, silence) as chunks:
+    async with client.get(resource, "watch", query, idle_timeout) as chunks:
         async for chunk in chunks:
             events, failure = stream.feed(chunk)
             for event in events:
@@ -156,7 +157,7 @@ async def fetch_streamed(
 
 
 def _apply(event: Event, readings: dict[tuple[str, str], Reading], reader: ObjectReader) -> None:
-    """What changes while the list is told comes among it."""
+    """Take an event into the list: objects may change while they are being listed."""
     key = (event.namespace, event.name)
     if event.type == "DELETED":
         readings.pop(key, None)
@@ -165,7 +166,10 @@ def _apply(event: Event, readings: dict[tuple[str, str], Reading], reader: Objec
 
 
 def _version_of_all(event: Event, resource: Resource) -> str:
-    """The version of a bookmark that ends the list. No server that streams a list sends another one before."""
+    """The version of the bookmark that ends the list.
+
+    Raises UnreachableError for another bookmark, since no server that streams a list sends one before its end.
+    """
     try:
         metadata = msgspec.json.decode(event.data, type=_Bookmark).metadata or _BookmarkMetadata()
     except UNREADABLE:

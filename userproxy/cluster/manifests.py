@@ -1,9 +1,8 @@
-"""Kubernetes objects from files: read once at the start, and again whenever they change.
+"""Manifest files and folders as the source of Kubernetes objects: read at the start, and again when they change.
 
-A change is noticed by watching the folders that the files are in: so is an editor that renames a new file
-into place, and a ConfigMap mount, where only the hidden link ``..data`` changes. A look every ten seconds
-finds what the kernel does not tell: a folder that comes back, a link into another folder, a network file
-system.
+Changes are noticed by watching the folders that the files are in. That also finds an editor that renames a new file
+into place, and a ConfigMap mount, where only the hidden link ``..data`` changes. Everything is read every ten seconds,
+too, for what the kernel does not report: a folder that comes back, a link into another folder, a network file system.
 """
 
 import asyncio
@@ -20,56 +19,57 @@ from msgspec import Struct, structs
 from watchfiles import awatch
 
 from userproxy.cluster.objects.keys import ClusterObject, ObjectKey
-from userproxy.cluster.objects.manifest import Content, Problem, combine, read_content, unreadable
+from userproxy.cluster.objects.manifest import Manifest, ManifestProblem, combine, read_manifest, unreadable
 from userproxy.cluster.store import Store
 from userproxy.errors import UsageError
 
 log = structlog.get_logger()
 
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
-_LOOK = 10.0
-_DOUBT = 0.3
-"""A file that has dropped objects must have said the same for so long before it is believed. Seconds."""
+_READ_EVERY = 10.0
+_CONFIRM_AFTER = 0.3
+"""A file that has lost objects must stay the same for so long before they are deleted. Seconds."""
 _QUIET_MS = 200
 _LONGEST_WRITE_MS = 1000
-"""A look waits until nothing has changed for the one time, but not longer than the other."""
+"""After a change files are read once nothing has changed for the first time, but at the latest after the second."""
 
 _GONE = b"gone"
+"""In the place of the digest of a file that is not there."""
 
 
-class _Held(Struct, frozen=True):
-    """A later state of a file that drops objects, and when it was first seen."""
+class _Unconfirmed(Struct, frozen=True):
+    """A new state of a file in which objects are missing, and when it was first seen (monotonic, seconds)."""
 
     digest: bytes
     since: float
 
 
 class _File(Struct, frozen=True):
-    """A file as it was last taken over, and the later state of it that is in doubt."""
+    """A file as it was last used, and a later state of it that is not yet confirmed."""
 
     digest: bytes = b""
-    content: Content = Content()
-    held: _Held | None = None
+    content: Manifest = Manifest()
+    unconfirmed: _Unconfirmed | None = None
 
-    def becomes(self, digest: bytes, content: Content) -> "_File":
-        """The file with new content; one that drops objects is held until it has stayed the same for a while.
+    def updated(self, digest: bytes, content: Manifest) -> "_File":
+        """The file with new content, which is used at once, or if objects are missing once it has stayed the same.
 
-        A file that is just being written, truncated or renamed must not cost a Service its listener.
+        So a file that is being written, truncated or renamed costs no Service its listener.
         """
         if not self.content.keys() - content.keys():
             return _File(digest, content)
         now = time.monotonic()
-        if self.held is None or self.held.digest != digest:
-            return structs.replace(self, held=_Held(digest, now))
-        return _File(digest, content) if now - self.held.since >= _DOUBT else self
+        if self.unconfirmed is None or self.unconfirmed.digest != digest:
+            return structs.replace(self, unconfirmed=_Unconfirmed(digest, now))
+        return _File(digest, content) if now - self.unconfirmed.since >= _CONFIRM_AFTER else self
 
 
 class ManifestSource:
-    """Keeps a Store equal to what files say.
+    """Keeps a Store equal to what manifests say.
 
-    `paths` are files, or folders whose ``*.yaml``, ``*.yml`` and ``*.json`` are read, hidden ones and folders inside
-    excepted; their order decides which of two versions of an object counts. `on_change` is called, in the
-    loop of `watch`, when the Store has changes to take.
+    `paths` are files, or folders whose ``*.yaml``, ``*.yml`` and ``*.json`` are read, without hidden files and
+    subfolders. Where an object is in two files, that of the first path counts. `on_change` is called on the loop's
+    thread when the Store has changes to take.
     """
 
     def __init__(self, paths: Sequence[Path], store: Store, on_change: Callable[[], None]) -> None:
@@ -78,9 +78,9 @@ class ManifestSource:
         self._on_change = on_change
         self._files: dict[Path, _File] = {}
         self._objects: dict[ObjectKey, ClusterObject] = {}
-        self._problems: tuple[Problem, ...] = ()
+        self._problems: tuple[ManifestProblem, ...] = ()
         self._watched: dict[Path, tuple[int, int]] = {}
-        self._moved = asyncio.Event()
+        self._folders_changed = asyncio.Event()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -91,41 +91,41 @@ class ManifestSource:
         """Read everything once. Raises UsageError for a path that does not exist or cannot be read."""
         for path in self._paths:
             _require(path)
-        self._take_over(self._look())
+        self._update_store(self._read_all())
         log.info("Manifests read", files=len(self._files), objects=len(self._objects))
 
     async def watch(self) -> None:
         """Keep the Store up to date until cancelled."""
         changed = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._notice(changed), name="notice changed manifests")
+            group.create_task(self._watch_folders(changed), name="watch folders of manifests")
             while True:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_DOUBT if self._in_doubt() else _LOOK):
+                    async with asyncio.timeout(_CONFIRM_AFTER if self._has_unconfirmed() else _READ_EVERY):
                         await changed.wait()
                 changed.clear()
                 # Reading and parsing go to a thread: thousands of Services take longer than a packet may wait.
-                self._take_over(await asyncio.to_thread(self._look))
+                self._update_store(await asyncio.to_thread(self._read_all))
                 if self._store.has_changes:
                     self._on_change()
                 if await asyncio.to_thread(self._folders) != self._watched:
-                    self._moved.set()
+                    self._folders_changed.set()
 
-    async def _notice(self, changed: asyncio.Event) -> None:
-        """Set `changed` whenever something happens in a folder."""
+    async def _watch_folders(self, changed: asyncio.Event) -> None:
+        """Set `changed` whenever something changes in a folder."""
         reported = ""
         while True:
             self._watched = await asyncio.to_thread(self._folders)
-            self._moved.clear()
+            self._folders_changed.clear()
             changes = awatch(
                 *self._watched,
                 watch_filter=None,
                 recursive=False,
                 step=_QUIET_MS,
                 debounce=_LONGEST_WRITE_MS,
-                stop_event=self._moved,
+                stop_event=self._folders_changed,
             )
-            # awatch begins to watch before it first gives way to the loop: what happened until then needs a look.
+            # awatch watches from its first await on: for what has changed before, everything is read again.
             asyncio.get_running_loop().call_soon(changed.set)
             try:
                 async with aclosing(changes):
@@ -136,15 +136,15 @@ class ManifestSource:
                         if any(Path(name) in self._watched for _, name in happened):
                             break
             except FileNotFoundError:  # a folder went away just now
-                await asyncio.sleep(_DOUBT)
+                await asyncio.sleep(_CONFIRM_AFTER)
             except (OSError, RuntimeError) as error:
                 if str(error) != reported:
                     log.warning("Manifests cannot be watched, and are read every ten seconds", reason=str(error))
                 reported = str(error)
-                await asyncio.sleep(_LOOK)
+                await asyncio.sleep(_READ_EVERY)
 
-    def _in_doubt(self) -> bool:
-        return any(file.held is not None for file in self._files.values())
+    def _has_unconfirmed(self) -> bool:
+        return any(file.unconfirmed is not None for file in self._files.values())
 
     def _folders(self) -> dict[Path, tuple[int, int]]:
         """The folders to watch, with device and inode: those given, and those of given files, if they are there."""
@@ -152,8 +152,8 @@ class ManifestSource:
         stats = {folder: _stat(folder) for folder in folders}
         return {folder: (found.st_dev, found.st_ino) for folder, found in stats.items() if found}
 
-    def _look(self) -> dict[Path, _File]:
-        """What each file says now, in the order in which they count. Only a file whose bytes are new is parsed."""
+    def _read_all(self) -> dict[Path, _File]:
+        """All files as they are now, by precedence. Only files whose bytes have changed are parsed. Blocks."""
         looked: dict[Path, _File] = {}
         for path in self._paths:
             try:
@@ -163,17 +163,17 @@ class ManifestSource:
                 looked[path] = _unreadable(path, error, self._files.get(path, _File()))
             else:
                 looked |= {file: _read(file, self._files.get(file, _File())) for file in files if file not in looked}
-        gone = {path: file.becomes(_GONE, Content()) for path, file in self._files.items() if path not in looked}
+        gone = {path: file.updated(_GONE, Manifest()) for path, file in self._files.items() if path not in looked}
         missing = {path: _missing(path) for path in self._paths if looked.get(path) == _File(_GONE)}
         return {path: file for path, file in (looked | gone | missing).items() if file != _File(_GONE)}
 
-    def _take_over(self, files: dict[Path, _File]) -> None:
-        """Make the Store say what the files say, and tell what is wrong with them once."""
+    def _update_store(self, files: dict[Path, _File]) -> None:
+        """Make the Store equal to `files`, and log what is wrong with them, each problem once."""
         self._files = files
-        objects, problems = combine(file.content for file in files.values() if file.held is None)
-        doubtful = [file.content for file in files.values() if file.held is not None]
-        objects = combine(doubtful)[0] | objects  # an object that moves to another file is never in two
-        problems += tuple(problem for content in doubtful for problem in content.problems)
+        objects, problems = combine(file.content for file in files.values() if file.unconfirmed is None)
+        unconfirmed = [file.content for file in files.values() if file.unconfirmed is not None]
+        objects = combine(unconfirmed)[0] | objects  # an object may have moved to a file that is confirmed
+        problems += tuple(problem for content in unconfirmed for problem in content.problems)
         for key in self._objects.keys() - objects.keys():
             self._store.delete(key)
         for item in objects.values():
@@ -190,9 +190,9 @@ class ManifestSource:
 
 
 def _files(path: Path) -> list[Path]:
-    """A given file, or the manifests in a given folder by name; hidden ones are drafts and links of mounts.
+    """The manifests in the folder `path`, by name, or `path` itself where it is no folder.
 
-    Raises OSError where a folder may well be there but cannot be read.
+    Hidden files are left out: they are drafts, and the links of mounts. Raises OSError where a folder cannot be read.
     """
     try:
         return sorted(
@@ -208,23 +208,23 @@ def _read(path: Path, last: _File) -> _File:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return last.becomes(_GONE, Content())
+        return last.updated(_GONE, Manifest())
     except OSError as error:
         return _unreadable(path, error, last)
     digest = sha256(data).digest()
     if digest == last.digest:
-        return structs.replace(last, held=None)
-    return last.becomes(digest, read_content(data, str(path), last.content))
+        return structs.replace(last, unconfirmed=None)
+    return last.updated(digest, read_manifest(data, str(path), last.content))
 
 
 def _unreadable(path: Path, error: OSError, last: _File) -> _File:
-    """Without a digest, so that the file counts as new when it can be read again."""
+    """The last good content with the error; without a digest, so that the file is parsed when it can be read again."""
     complaint = f"{path}: cannot be read: {error.strerror or error}"
     return _File(content=unreadable(str(path), complaint, last.content))
 
 
 def _missing(path: Path) -> _File:
-    return _File(content=unreadable(str(path), f"{path}: there is no such file or folder any more", Content()))
+    return _File(content=unreadable(str(path), f"{path}: there is no such file or folder any more", Manifest()))
 
 
 def _stat(path: Path) -> os.stat_result | None:
@@ -239,7 +239,7 @@ def _is_folder(found: os.stat_result | None) -> bool:
 
 
 def _may_be_text(found: os.stat_result | None) -> bool:
-    """Whether to try and read it: reading a pipe would wait for its writer."""
+    """Whether to read it. Reading a pipe would wait for its writer."""
     return found is None or stat.S_ISREG(found.st_mode)
 
 

@@ -1,7 +1,8 @@
-"""Looks up at the API server which addresses are those of Nodes: all Nodes are listed once somebody needs to know.
+"""Our own Node, and which addresses are those of the cluster's Nodes.
 
-Whoever may write EndpointSlices may make every node ask. So they do not ask all at once, and each of them ever more
-seldom while there are ever new questions.
+A node port on any Node's address leads to a Service, so an endpoint with such an address may be a routing loop.
+Manifests name all Nodes. Of an API server only our own Node is watched, since thousands of others report to it every
+few seconds: whether an address is another Node's is looked up by listing all Nodes, once somebody needs to know.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from msgspec import Struct
 
 from userproxy.cluster.api_errors import ApiError, ExpiredError
 from userproxy.cluster.client import ApiClient
-from userproxy.cluster.listing import ANY_VERSION, LATEST_VERSION, items
+from userproxy.cluster.listing import ANY_VERSION, LATEST_VERSION, fetch_items
 from userproxy.cluster.objects.resources import all_nodes
 from userproxy.cluster.store import Store
 from userproxy.errors import UsageError
@@ -28,7 +29,7 @@ log = structlog.get_logger()
 _ADDRESSES: Final = ("InternalIP", "ExternalIP")
 
 
-_LOOK_EVERY: Final = 1.0
+_CHECK_EVERY: Final = 1.0
 
 
 def own_node_name(override: str, host_name: str) -> str:
@@ -43,16 +44,17 @@ def own_node_name(override: str, host_name: str) -> str:
 
 
 async def wait_for_addresses(store: Store, name: str, listed: Callable[[], bool], limit: float = 30.0) -> Node | None:
-    """Our Node once it has addresses; after `limit` seconds what there is of it, and a line in the log.
+    """Our Node as soon as it has addresses; after `limit` seconds a warning, and what there is of it.
 
-    `listed` says whether the API server has told of Nodes at all. kube-proxy waits as long, and serves all the same.
+    `listed` tells whether the API server has answered which Nodes there are. kube-proxy waits as long, and then serves
+    without, too.
     """
     try:
         async with asyncio.timeout(limit):
             while True:
                 if (found := store.nodes.get(name)) and found.addresses:
                     return found
-                await asyncio.sleep(_LOOK_EVERY)
+                await asyncio.sleep(_CHECK_EVERY)
     except TimeoutError:
         if name in store.nodes:
             missing = "has no addresses"
@@ -63,14 +65,15 @@ async def wait_for_addresses(store: Store, name: str, listed: Callable[[], bool]
 
 
 _MOST_ANSWERED = 10_000
-"""Answers that are remembered: endpoints may come and go for as long as the process lives."""
+"""Most answers that are remembered: endpoints come and go for as long as the process lives."""
 
 
 class NodeAddresses:
-    """A container of addresses, which notes what it is asked for. Addresses are canonical text.
+    """The addresses of Nodes: ``address in addresses``. Pure; addresses are canonical text.
 
-    With `looks_up` there is somebody who takes `questions` and brings answers; else the Store's Nodes are all. Until
-    the first answer what is not known counts as a Node's address, and from then on it does not.
+    Without `looks_up` the Store's Nodes are all there are. With it an address that is not known becomes one of the
+    `questions`, which a NodeLookup answers. Until the first answer unknown addresses count as Nodes' addresses
+    (`presuming`), and from then on they do not.
     """
 
     def __init__(self, store: Store, *, looks_up: bool) -> None:
@@ -78,32 +81,32 @@ class NodeAddresses:
         self._looks_up = looks_up
         self._presuming = looks_up
         self._stored: frozenset[str] = frozenset()
-        self._seen_of_store = -1
+        self._store_version = -1
         self._listed: frozenset[str] = frozenset()
         self._answered: set[str] = set()
         self._asked: set[str] = set()
         self._version = 0
         self.on_question: Callable[[], None] = lambda: None
-        """Called when there is a question again after there was none."""
+        """Called when a first question is asked, while there is no other."""
 
     @property
     def version(self) -> int:
-        """Another number once an answer may be another one."""
-        self._look_into_store()
+        """A number that changes whenever an address may have become, or ceased to be, a Node's."""
+        self._follow_store()
         return self._version
 
     @property
     def presuming(self) -> bool:
-        """Whether an address that is not known counts as a Node's."""
+        """Whether an unknown address counts as a Node's."""
         return self._presuming
 
     @property
     def questions(self) -> frozenset[str]:
-        """What was asked for and is not known."""
+        """The addresses that were asked for and are not known."""
         return frozenset(self._asked)
 
     def __contains__(self, address: object) -> bool:
-        self._look_into_store()
+        self._follow_store()
         if address in self._stored:
             return True
         if not self._looks_up or address in self._answered:
@@ -115,7 +118,7 @@ class NodeAddresses:
         return self._presuming or address in self._listed
 
     def answer(self, questions: Iterable[str], listed: Iterable[str]) -> None:
-        """All Nodes have these addresses, and so it is known of `questions` whether they are among them."""
+        """Take an answer: `listed` are the addresses of all Nodes, and so `questions` are known now."""
         found = frozenset(listed)
         answered = frozenset(questions)
         if len(self._answered) > _MOST_ANSWERED:
@@ -127,19 +130,19 @@ class NodeAddresses:
         self._listed, self._presuming = found, False
 
     def stop_presuming(self) -> None:
-        """What is not known counts as no Node's address, since nobody will say it soon."""
+        """Let unknown addresses count as no Nodes' addresses, since no answer will come soon."""
         self._version += self._presuming
         self._presuming = False
 
     def forget_answers(self) -> None:
-        """Nodes come and go: have everything asked for again. What was a Node's address stays one until then."""
+        """Make every address a question again, since Nodes come and go; known ones stay known until the next answer."""
         self._answered.clear()
         self._version += 1
 
-    def _look_into_store(self) -> None:
+    def _follow_store(self) -> None:
         changes = self._store.events["Node"]
-        if changes != self._seen_of_store:
-            self._seen_of_store = changes
+        if changes != self._store_version:
+            self._store_version = changes
             stored = frozenset(address for node in self._store.nodes.values() for address in node.addresses)
             self._version += stored != self._stored
             self._stored = stored
@@ -159,21 +162,26 @@ class _Node(Struct):
 
 
 class LookupTiming(Struct, frozen=True):
-    """All in seconds. The first list comes within `spread` after the first question, at random.
+    """When Nodes are listed, in seconds.
 
-    After `patience` without an answer, nobody waits for one any longer. Lists are at least `least` apart, twice as long
-    each time up to `longest`, and `least` again after as long without a question. After `validity` answers are old.
+    The first list is requested up to `spread` after the first question, at random, so that nodes do not all ask at
+    once. After `give_up_after` without an answer unknown addresses count as no Nodes' addresses. Between two lists
+    there is a pause of `shortest_pause`, which doubles up to `longest_pause` while there are always new questions:
+    whoever may write EndpointSlices can make every node ask. After `valid_for` without one answers are forgotten.
     """
 
     spread: float = 5.0
-    patience: float = 10.0
-    least: float = 60.0
-    longest: float = 1800.0
-    validity: float = 3600.0
+    give_up_after: float = 10.0
+    shortest_pause: float = 60.0
+    longest_pause: float = 1800.0
+    valid_for: float = 3600.0
 
 
 class NodeLookup:
-    """Answers what `addresses` is asked; `on_change` is called on the loop's thread when answers may be others."""
+    """Answers the questions of `addresses` by listing all Nodes.
+
+    `on_change` is called on the loop's thread when an address may have become, or ceased to be, a Node's.
+    """
 
     def __init__(
         self,
@@ -189,28 +197,28 @@ class NodeLookup:
         self._random = random
         self._timing = timing
         self._asked = asyncio.Event()
-        self._told = ""
+        self._logged = ""
         addresses.on_question = self._asked.set
 
     async def run(self) -> None:
-        """Look up what is asked for, until cancelled."""
+        """Answer questions until cancelled."""
         timing, loop = self._timing, asyncio.get_running_loop()
-        pause = timing.least
+        pause = timing.shortest_pause
         await self._wait_for_question(None)
-        out_of_patience = loop.call_later(timing.patience, self._give_up, "the API server has not answered yet")
+        give_up_timer = loop.call_later(timing.give_up_after, self._give_up, "the API server has not answered yet")
         try:
             await asyncio.sleep(self._random.uniform(0, timing.spread))
             await self._look_up()
         finally:
-            out_of_patience.cancel()
+            give_up_timer.cancel()
         while True:
             await asyncio.sleep(pause * self._random.uniform(1, 1.5))
             began = loop.time()
-            if not await self._wait_for_question(timing.validity):
+            if not await self._wait_for_question(timing.valid_for):
                 self._addresses.forget_answers()
                 self._on_change()
                 await self._wait_for_question(None)
-            pause = timing.least if loop.time() - began >= pause else min(2 * pause, timing.longest)
+            pause = timing.shortest_pause if loop.time() - began >= pause else min(2 * pause, timing.longest_pause)
             await self._look_up()
 
     async def _wait_for_question(self, seconds: float | None) -> bool:
@@ -231,16 +239,16 @@ class NodeLookup:
         except ApiError as error:
             self._give_up(str(error))
             return
-        self._told = ""
+        self._logged = ""
         self._addresses.answer(questions, listed)
         log.debug("Nodes looked up", v=2, addresses=len(listed), asked=len(questions))
         if self._addresses.version != before:
             self._on_change()
 
     def _give_up(self, reason: str) -> None:
-        """Endpoints are used though they may be Nodes' addresses: that a Service of Pods works counts for more."""
-        if self._told != reason:
-            self._told = reason
+        """Use endpoints though they may have Nodes' addresses: it matters more that Services of Pods work."""
+        if self._logged != reason:
+            self._logged = reason
             log.warning(
                 "Nodes cannot be looked up: endpoints at a node port's number are used, though they may lead in a loop",
                 reason=reason,
@@ -260,7 +268,7 @@ class NodeLookup:
         decoder = msgspec.json.Decoder(_Node)
         found: set[str] = set()
         pace = Pace()
-        async for page in items(self._client, all_nodes(), version):
+        async for page in fetch_items(self._client, all_nodes(), version):
             for data in page:
                 found.update(_addresses_of(decoder, data))
                 await pace.keep()
@@ -268,7 +276,7 @@ class NodeLookup:
 
 
 def _addresses_of(decoder: "msgspec.json.Decoder[_Node]", data: msgspec.Raw) -> set[str]:
-    """The addresses of a Node; none of one that cannot be read."""
+    """The addresses of a Node; none where it cannot be read."""
     try:
         status = decoder.decode(data).status
     except (msgspec.MsgspecError, UnicodeDecodeError):

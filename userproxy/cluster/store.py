@@ -14,9 +14,9 @@ from userproxy.model import EndpointSlice, IPFamily, Node, Service, ServiceName,
 
 
 class Changes:
-    """What one consumer has not taken yet of what changed for one address family. Made by `Store.subscribe`.
+    """The changes of one address family that one consumer has not taken yet. Made by `Store.subscribe`.
 
-    A Service all of whose cluster IPs are of the other family is not there for it, nor is a slice of the other family.
+    A Service whose cluster IPs are all of the other family does not exist for it, nor does a slice of the other family.
     """
 
     def __init__(self, store: "Store", family: IPFamily) -> None:
@@ -30,26 +30,26 @@ class Changes:
 
     @property
     def pending(self) -> tuple[int, int]:
-        """How many Services changed themselves, and how many changes of slices there were. Any thread may ask."""
+        """How many Services have changed, and how many changes of slices there were. May be read from any thread."""
         return len(self._services), self._slices
 
     @property
     def waiting(self) -> KeysView[ServiceName]:
-        """The Services that changed, or whose slices did: a live view."""
+        """The Services that have changed, or whose slices have: a live view."""
         return self._before.keys()
 
     @property
     def has_changes(self) -> bool:
-        """Whether a Service or a Node differs from what was taken last."""
+        """Whether a Service or a Node is now different from when it was last taken."""
         return self._store.nodes != self._nodes_before or any(
             self._state(name) != before for name, before in self._before.items()
         )
 
     def take_changes(self) -> Mapping[ServiceName, ServiceState | None]:
-        """What became of each Service that changed since the last call; None is a Service that is gone.
+        """The new state of each Service that has changed since the last call; None for one that was deleted.
 
-        The oldest state before and the newest after are compared, so a change that was undone never shows,
-        nor does a slice whose Service is not there.
+        The state at the last call is compared with the state now. So a change that was undone since is not reported,
+        nor is a slice whose Service does not exist.
         """
         changes: dict[ServiceName, ServiceState | None] = {}
         for name, before in self._before.items():
@@ -60,28 +60,28 @@ class Changes:
         return changes
 
     def everything(self) -> Mapping[ServiceName, ServiceState]:
-        """All Services as they are now, which takes all changes, too: a Service that is not among them is gone."""
+        """All Services as they are now; this takes all changes, too. A Service that is not in it does not exist."""
         self._taken()
         states = ((name, self._state(name)) for name in self._store.names(self.family))
         return {name: state for name, state in states if state is not None}
 
     def take_triggers(self) -> Sequence[float]:
-        """When it happened what led to new versions of slices: Unix times, one a version, since the last call.
+        """The trigger times of slices since the last call: for each new version when its cause happened, in Unix time.
 
-        As for kube-proxy, what happened before the Store was started does not count, and a slice that is deleted takes
-        along all times of its Service. Slices whose Service is not there have none: nothing is programmed for them.
+        As for kube-proxy, triggers before the Store was started do not count, and the deletion of a slice drops all
+        triggers of its Service. Slices whose Service does not exist have none, since nothing is programmed for them.
         """
         triggers, self._triggers = self._triggers, {}
         return [time for name, times in triggers.items() if self._state(name) is not None for time in times]
 
     def remember(self, name: ServiceName) -> None:
-        """For the Store to call before a Service changes."""
+        """Called by the Store before a Service changes."""
         self._services.add(name)
         if name not in self._before:
             self._before[name] = self._state(name)
 
     def remember_slice(self, name: ServiceName, triggered: float | None = None) -> None:
-        """For the Store to call before a slice of a Service changes, because of what happened at `triggered`."""
+        """Called by the Store before a slice of a Service changes; `triggered` is its trigger time."""
         self._slices += 1
         if triggered is not None:
             self._triggers.setdefault(name, []).append(triggered)
@@ -89,7 +89,7 @@ class Changes:
             self._before[name] = state
 
     def forget_triggers(self, name: ServiceName) -> None:
-        """For the Store to call when a slice of a Service is gone."""
+        """Called by the Store when a slice of a Service is deleted."""
         self._triggers.pop(name, None)
 
     def _taken(self) -> None:
@@ -102,11 +102,11 @@ class Changes:
 
 
 class Store:
-    """Objects by key, with changes collapsed per Service and subscriber.
+    """All objects by key, and for each subscriber the Services that have changed.
 
-    Objects come in any order: a slice before its Service, a Service deleted before its slices. Slices are
-    tracked one by one, so an endpoint that moves from one to another is never lost. `started` is the Unix time from
-    which triggers of changes count.
+    Objects may come in any order: a slice before its Service, a Service deleted before its slices. Slices are kept one
+    by one, so an endpoint that moves from one to another is never lost. `started` is the Unix time from which trigger
+    times count.
     """
 
     def __init__(self, started: float = 0.0) -> None:
@@ -120,9 +120,9 @@ class Store:
         """How many objects of each kind were added, changed or deleted so far."""
 
     def subscribe(self, family: IPFamily) -> Changes:
-        """The changes of one family for one consumer, who must take them: they are kept until then.
+        """The changes of one family for one consumer. They are kept until it takes them, so it must take them.
 
-        The first that it takes are all Services that there are.
+        The first changes are all Services that exist now.
         """
         subscriber = Changes(self, family)
         self._subscribers.append(subscriber)
@@ -135,7 +135,7 @@ class Store:
 
     @property
     def has_changes(self) -> bool:
-        """Whether a Service or a Node differs from what some subscriber has taken."""
+        """Whether there are changes that some subscriber has not taken."""
         return any(subscriber.has_changes for subscriber in self._subscribers)
 
     def get(self, key: ObjectKey) -> ClusterObject | None:
@@ -160,7 +160,7 @@ class Store:
         self._objects[key] = item
 
     def delete(self, key: ObjectKey) -> None:
-        """Remove an object; one that is not there is no error."""
+        """Delete an object; nothing happens where there is none."""
         match self._objects.pop(key, None):
             case Service() as service:
                 self._remember(service)
@@ -174,28 +174,28 @@ class Store:
         self.events[key.kind] += 1
 
     def keys(self, kind: type[ClusterObject]) -> Iterator[ObjectKey]:
-        """The objects of a kind that there are now, whatever becomes of them meanwhile."""
+        """The keys of all objects of a kind. Objects may be added and deleted while they are iterated over."""
         return (key for key in tuple(self._objects) if key.kind == kind.__name__)
 
     def state(self, name: ServiceName, family: IPFamily) -> ServiceState | None:
-        """A Service as a family has it; None where it is not there for that family."""
+        """A Service with its slices of a family; None where it does not exist for that family."""
         service = self._services.get(name)
         if service is None or not _concerns(service, family):
             return None
         return ServiceState(service, self._slices[family].get(name, ()))
 
     def names(self, family: IPFamily) -> Iterator[ServiceName]:
-        """The Services that are there for a family."""
+        """The names of all Services that exist for a family."""
         return (name for name, service in self._services.items() if _concerns(service, family))
 
     def _remember(self, *versions: Service) -> None:
-        """Note how a Service is before one of these takes the place of the other."""
+        """Tell the subscribers concerned that a Service is about to change; `versions` are the old and the new one."""
         for subscriber in self._subscribers:
             if any(_concerns(version, subscriber.family) for version in versions):
                 subscriber.remember(versions[0].key)
 
     def _put_slice(self, old: EndpointSlice | None, new: EndpointSlice) -> None:
-        """A slice that changes hands is a deletion for the one Service, and new for the other."""
+        """Store a slice. One that now names another Service is deleted for the old one and added for the new one."""
         if old is not None and (old.service_name, old.address_type) != (new.service_name, new.address_type):
             self._remove_slice(old)
         name, kind = new.service_name, IPFamily(new.address_type)
@@ -223,7 +223,7 @@ class Store:
 
 
 def _concerns(service: Service, kind: IPFamily) -> bool:
-    """Whether a family serves a Service, or says why nobody does: one without a cluster IP is of either family."""
+    """Whether a Service exists for a family: it has a cluster IP of it, or none at all, which each family reports."""
     return not service.cluster_ips or any(family_of(address) is kind for address in service.cluster_ips)
 
 

@@ -1,14 +1,8 @@
-"""The Kubernetes API as the source of truth.
+"""One resource of the API server followed for ever: list it, watch it, and list again where the server has forgotten
+where the watch was. What client-go calls a reflector.
 
-An onion of shells, each with its own kinds of failure::
-
-    ApiSource       all resources; says when there is something to serve
-    _Follower       one resource for ever: list, watch, list again when the server forgot where we were
-    _persist        one try after the other, with pauses; failures told once an episode
-    fetch, watch    one list (streamed where the server can, else in pages), one watch request
-    ApiClient       one request; credentials
-
-While the API is away the last state serves on. A new list is compared with what is there: it never flushes.
+While the API server is away the last state stays. A new list is compared with what the Store has, so only what differs
+changes.
 """
 
 import asyncio
@@ -23,14 +17,14 @@ from msgspec import Struct
 from userproxy.cluster.api_errors import (
     ApiError,
     ExpiredError,
+    FailureLog,
+    IdleTimeoutError,
     NoConnectionError,
     RefusedError,
-    SilentError,
-    Troubles,
     UnreachableError,
 )
 from userproxy.cluster.client import ApiClient
-from userproxy.cluster.listing import ANY_VERSION, LATEST_VERSION, Listing, confirm, fetch, fetch_streamed
+from userproxy.cluster.listing import ANY_VERSION, LATEST_VERSION, Listing, confirm_version, fetch_paged, fetch_streamed
 from userproxy.cluster.objects.keys import ClusterObject, ObjectKey, object_key
 from userproxy.cluster.objects.reader import ObjectReader, Reading
 from userproxy.cluster.objects.resources import Resource
@@ -44,18 +38,23 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 _EARLY: Final = 5.0
-"""A watch that ends by so much sooner than asked for did not end because its time was over. Seconds."""
+"""A watch that ends this many seconds before its time was ended by something else: maybe the server stops."""
 _SHORT: Final = 1.0
-"""A watch that ends sooner, without an event, has failed. Seconds."""
+"""A watch that ends within this many seconds and without an event counts as failed."""
 
 _NOT_ABOUT_STREAMS: Final = (401, 429)
-"""A list in pages would be refused, too."""
+"""HTTP statuses for which a list in pages would be refused, too."""
 _STREAM_AGAIN: Final = 600.0
-"""How long a server that would not stream a list is not asked again: it may be another one by then. Seconds."""
+"""After a refused stream, lists come in pages for so many seconds. Later the server may be another one."""
 
 
 class BackoffFigures(Struct, frozen=True):
-    """All in seconds, but `factor`. `longest_asked` limits what a server may ask for by Retry-After."""
+    """Pauses between tries: kube-proxy's figures, from client-go's reflector. All in seconds, except `factor`.
+
+    The first pause is `first`, each further one `factor` times as long, up to `longest`; as much again is added at
+    random. After `quiet` seconds without a failure it begins with `first` again. `longest_asked` limits what a server
+    may ask for by Retry-After.
+    """
 
     first: float = 0.8
     factor: float = 2.0
@@ -65,7 +64,7 @@ class BackoffFigures(Struct, frozen=True):
 
 
 class Backoff:
-    """The pauses between tries of one thing."""
+    """The pauses between tries of one thing. Pure: time and randomness are arguments."""
 
     def __init__(self, figures: BackoffFigures, random: Random) -> None:
         self._figures = figures
@@ -74,9 +73,9 @@ class Backoff:
         self._resumed = float("-inf")
 
     def pause(self, now: float, retry_after: float | None = None) -> float:
-        """Seconds to wait after a failure at `now` (any clock that only goes forward), before the next try.
+        """Seconds to wait after a failure at `now` (of any monotonic clock) before the next try.
 
-        It is never shorter than `retry_after`, what the server asked for, within reason. The random part keeps
+        Not less than `retry_after`, which the server asked for, as far as `longest_asked` allows. The random part keeps
         the nodes of a cluster from coming back all at once.
         """
         figures = self._figures
@@ -98,7 +97,11 @@ class Timing(Struct, frozen=True):
 
 
 class Reflector:
-    """Keeps the objects of one resource in the Store up to date."""
+    """Keeps the objects of one resource in the Store equal to what the API server has.
+
+    `on_change` is called on the loop's thread whenever objects may have changed. Failures go to `failures`, which logs
+    them. `listed` says whether the server has ever answered with a whole list.
+    """
 
     def __init__(
         self,
@@ -106,7 +109,7 @@ class Reflector:
         resource: Resource,
         store: Store,
         on_change: Callable[[], None],
-        troubles: Troubles,
+        failures: FailureLog,
         timing: Timing,
     ) -> None:
         self.resource = resource
@@ -114,45 +117,49 @@ class Reflector:
         self._client = client
         self._store = store
         self._on_change = on_change
-        self._troubles = troubles
+        self._failures = failures
         self._limits = timing.watch
         self._reader = ObjectReader(resource)
         self._random = Random()  # noqa: S311 -- spreads load, keeps no secret
         self._backoff = Backoff(timing.backoff, self._random)
         self._version = ANY_VERSION
         self._stream_from = float("-inf")
-        self._in_doubt = False
-        """Whether the server may be another one, or restored from a backup, and not know our version."""
+        self._must_confirm = False
+        """Whether the server may be another one, or restored from a backup, and so may not know our version."""
 
     @property
     def problems(self) -> tuple[str, ...]:
+        """One sentence for each thing that is wrong with the objects of this resource now."""
         return self._reader.problems
 
     async def run(self) -> None:
-        """List, watch for as long as the server remembers where we were, and list again."""
+        """List, then watch for as long as the server knows our version, then list again; until cancelled."""
         while True:
             try:
-                await self._persist(self._list)
+                await self._retry(self._list)
                 while True:
-                    await self._persist(self._watch)
+                    await self._retry(self._watch)
             except ExpiredError as error:
                 log.debug("Listing again", v=1, resource=self.resource.plural, reason=str(error))
                 await self._pause(error)
 
-    async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Try until it succeeds. Raises ExpiredError, against which trying the same again does not help."""
+    async def _retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The result of `attempt`, tried with pauses until it succeeds.
+
+        Raises ExpiredError, after which only a new list helps.
+        """
         while True:
             try:
                 return await attempt()
             except ExpiredError:
                 raise
             except ApiError as error:
-                self._in_doubt = self._in_doubt or isinstance(error, UnreachableError)
-                self._note(self.resource.plural, error)
+                self._must_confirm = self._must_confirm or isinstance(error, UnreachableError)
+                self._log_failure(self.resource.plural, error)
                 await self._pause(error)
 
-    def _note(self, topic: str, error: ApiError) -> None:
-        self._troubles.note(topic, str(error), "the last state" if self.listed else "nothing of it yet")
+    def _log_failure(self, topic: str, error: ApiError) -> None:
+        self._failures.failed(topic, str(error), "the last state" if self.listed else "nothing of it yet")
 
     async def _pause(self, error: ApiError) -> None:
         clock = asyncio.get_running_loop().time
@@ -164,29 +171,29 @@ class Reflector:
         except ExpiredError:  # even the latest list expired between two of its pages
             self._version = LATEST_VERSION
             raise
-        self._troubles.clear(self.resource.plural)
-        count = await self._take_over(listing.readings)
+        self._failures.succeeded(self.resource.plural)
+        count = await self._replace_all(listing.readings)
         self._version = listing.version
-        self._in_doubt = False
+        self._must_confirm = False
         self.listed = True
         log.debug("Listed", v=2, resource=self.resource.plural, objects=count, version=listing.version)
         self._on_change()
 
     async def _fetch(self) -> Listing:
-        """All objects: streamed, and where that fails in pages, whatever the reason, as client-go does.
+        """All objects: streamed, or in pages where that fails for whatever reason, as client-go does it.
 
-        A server may offer streamed lists and have a storage behind it that cannot give them, because it does not tell
-        its progress (Debian's etcd 3.4, for one): it accepts, and sends an error of code 500.
+        A server may offer streamed lists and fail to give them: its etcd must report progress, and Debian's etcd 3.4
+        does not. Then the server accepts the request and sends an error of code 500.
         """
         clock = asyncio.get_running_loop().time
         if clock() >= self._stream_from:
             try:
                 return await fetch_streamed(
-                    self._client, self.resource, self._reader, self._version, self._limits.initial_silence
+                    self._client, self.resource, self._reader, self._version, self._limits.initial_idle_timeout
                 )
             except NoConnectionError:
                 raise
-            except (RefusedError, SilentError) as error:
+            except (RefusedError, IdleTimeoutError) as error:
                 if isinstance(error, RefusedError) and error.status in _NOT_ABOUT_STREAMS:
                     raise
                 self._stream_from = clock() + _STREAM_AGAIN
@@ -194,21 +201,22 @@ class Reflector:
             except (ExpiredError, UnreachableError) as error:
                 reason = str(error)
             log.debug("Listing in pages", v=2, resource=self.resource.plural, reason=reason)
-        return await fetch(self._client, self.resource, self._reader, self._version)
+        return await fetch_paged(self._client, self.resource, self._reader, self._version)
 
-    async def _take_over(self, readings: list[Reading]) -> int:
-        """Make what was listed all objects of its kind, and return how many they are. Of a bad one the last good stays.
+    async def _replace_all(self, readings: list[Reading]) -> int:
+        """Make the Store's objects of this kind those that were listed, and return how many they are.
 
-        Comparing them takes slices, since nobody else touches objects of this kind meanwhile. What differs is taken
-        over at once, so that an endpoint that has moved from one slice to another is never missed; only before the
-        first list has come nobody looks.
+        Where a listed object cannot be read, its last good version stays. The comparison is done in slices of time,
+        since nobody else changes objects of this kind meanwhile. What differs is then stored in one go, so that an
+        endpoint that has moved from one EndpointSlice to another is never missing. That is not needed for the first
+        list, before which nothing is served.
         """
         pace = Pace()
         listed: set[ObjectKey] = set()
         wanted: set[ObjectKey] = set()
         changed: list[ClusterObject] = []
         readings.reverse()
-        while readings:  # which lets go of each in its turn
+        while readings:  # popped, so that the memory of each is free once it is stored
             reading = readings.pop()
             listed |= set() if reading.key is None else {reading.key}
             item = reading.item if reading.good or reading.key is None else self._store.get(reading.key)
@@ -231,34 +239,35 @@ class Reflector:
         return len(wanted)
 
     async def _watch(self) -> None:
-        """One watch. That it fell silent is no failure: the next one shows whether the server is there.
+        """One watch request, to its end.
 
-        A server that was restored from a backup accepts a watch from a version that it has not reached again, and
-        tells nothing until then. So in doubt it is asked first whether it knows our version.
+        A watch that is idle for too long is ended and is not logged as a failure: the next one shows whether the server
+        is there. A server that was restored from a backup accepts a watch from a version that it has not reached yet,
+        and sends nothing until it has. So where that is possible, it is asked first whether it knows our version.
         """
         clock = asyncio.get_running_loop().time
-        if self._in_doubt:
-            await confirm(self._client, self.resource, self._version)
-            self._in_doubt = False
-        started, heard = clock(), False
+        if self._must_confirm:
+            await confirm_version(self._client, self.resource, self._version)
+            self._must_confirm = False
+        started, had_events = clock(), False
         seconds = self._random.uniform(self._limits.shortest, self._limits.longest)
         try:
-            stream = watch(self._client, self.resource, self._version, seconds, self._limits.silence)
+            stream = watch(self._client, self.resource, self._version, seconds, self._limits.idle_timeout)
             async with aclosing(stream) as batches:
                 async for events in batches:
-                    self._troubles.clear(self.resource.plural)
-                    heard = heard or bool(events)
+                    self._failures.succeeded(self.resource.plural)
+                    had_events = had_events or bool(events)
                     await self._apply_all(events)
-        except SilentError as error:
+        except IdleTimeoutError as error:
             log.debug("Watching anew", v=2, resource=self.resource.plural, reason=str(error))
-        # One that ends before its time may end because the server does, and another one take its place.
-        self._in_doubt = clock() - started < seconds - _EARLY
+        # A watch that ends before its time may end because the server stops, and another may take its place.
+        self._must_confirm = clock() - started < seconds - _EARLY
         topic = f"watch of {self.resource.plural}"
-        if heard or clock() - started >= _SHORT:
-            self._troubles.clear(topic)
+        if had_events or clock() - started >= _SHORT:
+            self._failures.succeeded(topic)
             return
-        short = UnreachableError(f"The API server {self._client.shown} ends watches as soon as they begin")
-        self._note(topic, short)
+        short = UnreachableError(f"The API server {self._client.redacted_server} ends watches as soon as they begin")
+        self._log_failure(topic, short)
         await self._pause(short)
 
     async def _apply_all(self, events: list[Event]) -> None:
@@ -271,7 +280,10 @@ class Reflector:
         self._on_change()
 
     def _apply(self, event: Event) -> None:
-        """An event's version counts however bad its object: else a bad one would come again at each reconnect."""
+        """Store what an event says.
+
+        Its version counts even where its object is bad: else the event would come again at each watch.
+        """
         self._version = event.version or self._version
         if event.type not in CHANGES:
             return

@@ -1,4 +1,4 @@
-"""One watch request: events from a version on, until the server or the silence ends it.
+"""One watch request: bytes become lines, and lines become events, until the server or an idle timeout ends it.
 
 See "Efficient detection of changes" in Kubernetes' API concepts, and KEP-956 for bookmarks.
 """
@@ -17,21 +17,22 @@ from userproxy.cluster.objects.schema import UNREADABLE
 _VERSION = re.compile(r"[0-9]{1,20}")
 
 CHANGES = frozenset({"ADDED", "MODIFIED", "DELETED"})
+"""Types of events that say something of an object; the others are BOOKMARK and ERROR."""
 
 
 class WatchLimits(Struct, frozen=True):
     """How long one watch may last, in seconds.
 
-    The server ends it after a time between `shortest` and `longest`, so that nodes spread over its replicas. It is
-    given up after `silence` without a byte: a server sends a bookmark about every minute. (TCP notices sooner that the
-    other end is gone, see ApiClient; this is for a load balancer with nothing behind it.) A list that is streamed is
-    given up after `initial_silence`: a server that does not know of such lists never tells their end.
+    The server is asked to end it after a time between `shortest` and `longest`, so that nodes spread over its replicas.
+    It is given up after `idle_timeout` without a byte: a server sends a bookmark about every minute. (TCP keep-alive
+    finds a dead machine sooner, see ApiClient; this is for a load balancer without a server behind it.) A streamed list
+    is given up after `initial_idle_timeout`: a server that does not know such lists never sends their end.
     """
 
     shortest: float = 300.0
     longest: float = 600.0
-    silence: float = 90.0
-    initial_silence: float = 10.0
+    idle_timeout: float = 90.0
+    initial_idle_timeout: float = 10.0
 
 
 class Event(Struct, frozen=True, gc=False):
@@ -66,12 +67,12 @@ class _Status(Struct):
 
 
 async def watch(
-    client: ApiClient, resource: Resource, version: str, seconds: float, silence: float
+    client: ApiClient, resource: Resource, version: str, seconds: float, idle_timeout: float
 ) -> AsyncGenerator[list[Event]]:
-    """Events after `version`, as many at once as arrive together; none at first, when the server accepts the watch.
+    """Events after `version`, in lists of those that arrive together. The first list is empty: the watch is accepted.
 
-    It ends when the server ends it. An event that comes twice is given once. Raises ExpiredError where only a new list
-    helps, and another ApiError where the same watch may be tried again.
+    It ends when the server ends it, which is asked to do so after `seconds`. An event that comes twice is given once.
+    Raises ExpiredError where only a new list helps, and another ApiError where the same watch may be tried again.
     """
     query = {
         **resource.selectors,
@@ -81,7 +82,7 @@ async def watch(
         "timeoutSeconds": str(round(seconds)),
     }
     stream = EventStream(resource, version)
-    async with client.get(resource, "watch", query, silence) as chunks:
+    async with client.get(resource, "watch", query, idle_timeout) as chunks:
         yield []
         async for chunk in chunks:
             events, failure = stream.feed(chunk)
@@ -92,11 +93,11 @@ async def watch(
 
 
 class EventStream:
-    """Chunks of a watch's body become events. Pure.
+    """Turns chunks of a watch's body into events. Pure.
 
-    Versions of one resource are ordered numbers (KEP-5504), and a watch tells of them in their order: an event that
-    comes twice is one. Where they go back the server is not what it was, as after a restore from a backup, and only a
-    new list shows what is there. Unless `ordered`, versions decide nothing.
+    Versions of one resource are ordered numbers (KEP-5504), and a watch sends events in their order. So an event whose
+    version was there already is a repetition and left out. Versions that go back mean that the server was restored from
+    a backup; then only a new list helps. Without `ordered` versions are not compared: a streamed list has no order.
     """
 
     def __init__(self, resource: Resource, version: str, *, ordered: bool = True) -> None:
@@ -108,7 +109,7 @@ class EventStream:
         self._heads = msgspec.json.Decoder(_Head)
 
     def feed(self, chunk: bytes) -> tuple[list[Event], ApiError | None]:
-        """The events that `chunk` completes, and what ends the watch after them."""
+        """The events that `chunk` completes, and the error that ends the watch after them, if any."""
         events: list[Event] = []
         for text in self._framer.feed(chunk):
             try:
@@ -129,7 +130,7 @@ class EventStream:
     def _event(self, line: _Line) -> Event:
         try:
             metadata = self._heads.decode(line.object).metadata or _Metadata()
-        except UNREADABLE:  # bad metadata: whoever reads the object says so
+        except UNREADABLE:  # ObjectReader, which reads the whole object, says what is wrong
             metadata = _Metadata()
         return Event(
             line.type, line.object, metadata.namespace or "", metadata.name or "", metadata.resource_version or ""
@@ -147,19 +148,20 @@ class EventStream:
 
 
 def _number(version: str) -> int | None:
-    """A version as a number; None for one that is none, with which nothing can be compared."""
+    """A version as a number; None for one that is not a number and cannot be compared."""
     return int(version) if _VERSION.fullmatch(version) else None
 
 
 class LineFramer:
-    """Collects bytes and gives back lines as they become whole.
+    """Cuts a stream of bytes into lines. Pure.
 
-    A line that is not whole when the stream ends was never delivered: whoever reads on from the version of the
-    last whole line gets it again.
+    A watch sends JSON objects, one a line. JSON has no raw line feed, and no byte of a multi-byte UTF-8 character is
+    one, so bytes can be split before they are decoded. A line that is not whole when the stream ends is dropped: a
+    watch from the version of the last whole line gets it again.
     """
 
     def __init__(self) -> None:
-        # Pieces of one line are joined once, at its end: appending to bytes would copy a huge line at every cut.
+        # Pieces of a line are joined once, at its end: appending to bytes would copy a huge line with every chunk.
         self._pieces: list[bytes] = []
 
     def feed(self, data: bytes) -> list[bytes]:

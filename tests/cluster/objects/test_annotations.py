@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userproxy.cluster.objects.annotations import Settings, read_annotations
+from userproxy.cluster.objects.annotations import ServiceOptions, read_annotations
 
 REMOVAL = "userproxy.io/on-endpoint-removal"
 TIMEOUT = "userproxy.io/udp-timeout"
@@ -13,18 +13,18 @@ TIMEOUT = "userproxy.io/udp-timeout"
 @pytest.mark.parametrize(
     ("annotations", "settings"),
     [
-        ({}, Settings()),
-        ({REMOVAL: "close"}, Settings(close_removed=True)),
-        ({REMOVAL: "keep"}, Settings()),
-        ({REMOVAL: None, TIMEOUT: None, "userproxy.io/x": None}, Settings()),
-        ({TIMEOUT: "1s"}, Settings(udp_timeout=1.0)),
-        ({TIMEOUT: "24h"}, Settings(udp_timeout=86400.0)),
-        ({TIMEOUT: "1m30.5s"}, Settings(udp_timeout=90.5)),
-        ({"userproxy.iox/udp-timeout": "x", "udp-timeout": "x", "a.userproxy.io/x": "x"}, Settings()),
+        ({}, ServiceOptions()),
+        ({REMOVAL: "close"}, ServiceOptions(close_removed=True)),
+        ({REMOVAL: "keep"}, ServiceOptions()),
+        ({REMOVAL: None, TIMEOUT: None, "userproxy.io/x": None}, ServiceOptions()),
+        ({TIMEOUT: "1s"}, ServiceOptions(udp_timeout=1.0)),
+        ({TIMEOUT: "24h"}, ServiceOptions(udp_timeout=86400.0)),
+        ({TIMEOUT: "1m30.5s"}, ServiceOptions(udp_timeout=90.5)),
+        ({"userproxy.iox/udp-timeout": "x", "udp-timeout": "x", "a.userproxy.io/x": "x"}, ServiceOptions()),
     ],
     ids=str,
 )
-def test_what_is_set(annotations: dict[str, object], settings: Settings) -> None:
+def test_what_is_set(annotations: dict[str, object], settings: ServiceOptions) -> None:
     assert read_annotations("shop/web", annotations) == settings
 
 
@@ -55,7 +55,7 @@ CHOICE = "is not one of close, keep"
 def test_a_bad_one_is_a_sentence_and_nothing_else(key: str, value: object, complaint: str) -> None:
     good = {TIMEOUT: "5s"} if key == REMOVAL else {REMOVAL: "close"}
     settings = read_annotations("shop/web", good)
-    bad = Settings(settings.close_removed, settings.udp_timeout, (f"shop/web: annotation {key}: {complaint}",))
+    bad = ServiceOptions(settings.close_removed, settings.udp_timeout, (f"shop/web: annotation {key}: {complaint}",))
     assert read_annotations("shop/web", {key: value, **good}) == bad
 
 

@@ -24,7 +24,7 @@ from tests.cluster.examples import (
 )
 from userproxy.cluster.objects.documents import Decoded, decode, expand
 from userproxy.cluster.objects.keys import identify
-from userproxy.cluster.objects.manifest import Content, read_content
+from userproxy.cluster.objects.manifest import Manifest, read_manifest
 from userproxy.errors import ObjectError
 from userproxy.model import EndpointSlice, Hints, PortSpec, Protocol, Service, SliceEndpoint, SlicePort
 
@@ -35,7 +35,7 @@ HTTP = {"name": "http", "port": 80}
 
 def test_what_kubectl_prints() -> None:
     data = FilePath(__file__).with_name("kubectl-get.yaml").read_bytes()
-    content = read_content(data, "all.yaml", Content())
+    content = read_manifest(data, "all.yaml", Manifest())
     assert content.problems == ()
     assert [entry.where for entry in content.entries] == [f"all.yaml document 1 item {n}" for n in (1, 2, 3, 4)]
     assert [item for entry in content.entries for item in entry.objects] == [
@@ -220,7 +220,7 @@ def test_a_malformed_object_costs_only_itself(base: dict[str, Any], path: Path, 
     """The sentence names file, document, object, field and value; the neighbours in the file are served."""
     broken = put(base, path, value)
     data = as_text(a_service("before"), broken, a_service("after")).encode()
-    content = read_content(data, "web.yaml", Content())
+    content = read_manifest(data, "web.yaml", Manifest())
     key = identify(broken)
     assert [problem.text for problem in content.problems] == [f"web.yaml document 2 ({key}): {sentence}"]
     assert [str(entry.key) for entry in content.entries] == ["Service default/before", "Service default/after"]
@@ -299,7 +299,7 @@ def test_a_list_whose_items_are_none(items: object, shown: str) -> None:
 
 def test_an_item_that_is_malformed_costs_only_itself() -> None:
     items = [a_service("before"), None, put(SERVICE, ("spec", "ports"), "x"), a_service("after")]
-    content = read_content(as_text({"kind": "List", "items": items}).encode(), "a.yaml", Content())
+    content = read_manifest(as_text({"kind": "List", "items": items}).encode(), "a.yaml", Manifest())
     assert [entry.key.name for entry in content.entries] == ["before", "after"]
     assert [problem.text for problem in content.problems] == [
         "a.yaml document 1 item 2: null is not a Kubernetes object",

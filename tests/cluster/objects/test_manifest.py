@@ -4,7 +4,7 @@ from typing import Any
 
 from tests.cluster.examples import SERVICE, SLICE, a_service, as_text, put
 from userproxy.cluster.objects.keys import ObjectKey
-from userproxy.cluster.objects.manifest import Content, Problem, combine, read_content, unreadable
+from userproxy.cluster.objects.manifest import Manifest, ManifestProblem, combine, read_manifest, unreadable
 from userproxy.model import Service
 
 BROKEN = put(SERVICE, ("spec", "ports", 0, "port"), 0)
@@ -12,11 +12,11 @@ SENTENCE = "spec.ports[0].port: 0 is not a port number (1..65535)"
 WEB = ObjectKey("Service", "shop", "web")
 
 
-def read(*documents: Any, last: Content | None = None) -> Content:
-    return read_content(as_text(*documents).encode(), "a.yaml", last or Content())
+def read(*documents: Any, last: Manifest | None = None) -> Manifest:
+    return read_manifest(as_text(*documents).encode(), "a.yaml", last or Manifest())
 
 
-def names(content: Content) -> list[str]:
+def names(content: Manifest) -> list[str]:
     return [str(entry.key) for entry in content.entries]
 
 
@@ -31,13 +31,13 @@ def test_documents_in_their_order_with_their_places() -> None:
 
 
 def test_nothing_at_all() -> None:
-    assert read_content(b"", "a.yaml", Content()) == Content()
-    assert read_content(b"# empty\n---\n", "a.yaml", Content()) == Content()
+    assert read_manifest(b"", "a.yaml", Manifest()) == Manifest()
+    assert read_manifest(b"# empty\n---\n", "a.yaml", Manifest()) == Manifest()
 
 
 def test_malformed_text_keeps_the_last_good_content() -> None:
     good = read(SERVICE, SLICE)
-    broken = read_content(b"a: [", "a.yaml", good)
+    broken = read_manifest(b"a: [", "a.yaml", good)
     assert broken.entries == good.entries
     (problem,) = broken.problems
     assert problem.subject == "a.yaml"
@@ -46,13 +46,13 @@ def test_malformed_text_keeps_the_last_good_content() -> None:
 
 
 def test_malformed_text_without_a_past_promises_nothing() -> None:
-    (problem,) = read_content(b"a: [", "a.yaml", Content()).problems
+    (problem,) = read_manifest(b"a: [", "a.yaml", Manifest()).problems
     assert "last good" not in problem.text
 
 
 def test_one_mistake_of_the_text_after_the_other_is_one_problem() -> None:
-    content = read_content(b"a: [", "a.yaml", read(SERVICE, BROKEN))
-    content = read_content(b"b: {", "a.yaml", content)
+    content = read_manifest(b"a: [", "a.yaml", read(SERVICE, BROKEN))
+    content = read_manifest(b"b: {", "a.yaml", content)
     assert [problem.subject for problem in content.problems] == ["a.yaml", "a.yaml (Service shop/web)"]
 
 
@@ -66,7 +66,7 @@ def test_a_broken_document_keeps_its_last_good_version_while_its_neighbours_chan
     assert isinstance(api, Service)
     assert api.ports[0].port == 2
     assert content.problems == (
-        Problem(
+        ManifestProblem(
             "a.yaml (Service shop/web)",
             f"a.yaml document 3 (Service shop/web): {SENTENCE}; its last good version stays",
         ),
@@ -85,12 +85,12 @@ def test_a_document_that_was_never_good_gives_nothing() -> None:
     content = read(BROKEN)
     assert content.entries == ()
     assert content.problems == (
-        Problem("a.yaml (Service shop/web)", f"a.yaml document 1 (Service shop/web): {SENTENCE}"),
+        ManifestProblem("a.yaml (Service shop/web)", f"a.yaml document 1 (Service shop/web): {SENTENCE}"),
     )
 
 
 def test_a_document_that_was_taken_out_is_gone() -> None:
-    assert read(last=read(SERVICE)) == Content()
+    assert read(last=read(SERVICE)) == Manifest()
 
 
 def test_a_flaw_that_costs_only_itself_is_told_and_the_object_is_there() -> None:
@@ -112,18 +112,18 @@ def test_an_unreadable_file_keeps_everything_it_had() -> None:
     content = unreadable("a.yaml", "a.yaml: cannot be read", good)
     assert content.entries == good.entries
     assert content.problems == (
-        Problem("a.yaml", "a.yaml: cannot be read; its last good content stays"),
+        ManifestProblem("a.yaml", "a.yaml: cannot be read; its last good content stays"),
         *good.problems,
     )
 
 
 def test_of_two_versions_the_first_counts_and_the_other_is_a_problem() -> None:
     first = read(SERVICE)
-    second = read_content(as_text(put(SERVICE, ("spec", "type"), "NodePort")).encode(), "b.yaml", Content())
+    second = read_manifest(as_text(put(SERVICE, ("spec", "type"), "NodePort")).encode(), "b.yaml", Manifest())
     objects, problems = combine([first, second])
     assert objects == {WEB: first.entries[0].objects[0]}
     assert problems == (
-        Problem(
+        ManifestProblem(
             "b.yaml document 1",
             "b.yaml document 1 (Service shop/web): a.yaml document 1 has Service shop/web already, "
             "and the first counts",
@@ -138,5 +138,5 @@ def test_two_versions_in_one_file() -> None:
 
 
 def test_the_problems_of_all_files_stay_in_order() -> None:
-    _, problems = combine([read(BROKEN), unreadable("b.yaml", "b.yaml: cannot be read", Content())])
+    _, problems = combine([read(BROKEN), unreadable("b.yaml", "b.yaml: cannot be read", Manifest())])
     assert [problem.subject for problem in problems] == ["a.yaml (Service shop/web)", "b.yaml"]

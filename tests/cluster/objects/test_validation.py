@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userproxy.addresses import family_of
-from userproxy.cluster.objects.validation import Checker, parse_ip, parse_moment, show
+from userproxy.cluster.objects.validation import Checker, parse_ip, parse_time, show
 from userproxy.errors import ObjectError
 from userproxy.model import IPFamily, Protocol
 
@@ -99,7 +99,7 @@ Check = Callable[[Checker], object]
         (lambda c: c.address("f", "FD00::1", "IPv6"), "fd00::1"),
         (lambda c: c.host("f", "127.0.0.1"), "127.0.0.1"),
         (lambda c: c.family("f", "IPv6"), IPFamily.IPV6),
-        (lambda c: c.salvage(c.host, "f", "10.0.0.1"), "10.0.0.1"),
+        (lambda c: c.attempt(c.host, "f", "10.0.0.1"), "10.0.0.1"),
         (lambda c: c.network("f", "10.244.1.7/24"), "10.244.1.0/24"),
         (lambda c: c.network("f", "010.244.001.000/24"), "10.244.1.0/24"),
         (lambda c: c.network("f", "0.0.0.0/0"), "0.0.0.0/0"),
@@ -184,8 +184,8 @@ def test_a_note_costs_nothing_but_a_sentence() -> None:
 
 def test_a_check_that_costs_nothing_but_a_sentence() -> None:
     checker = Checker("here")
-    assert checker.salvage(checker.host, "spec.x", "web") is None
-    assert checker.salvage(checker.within, "spec.y", 5, lowest=0, highest=4, noun="a number") is None
+    assert checker.attempt(checker.host, "spec.x", "web") is None
+    assert checker.attempt(checker.within, "spec.y", 5, lowest=0, highest=4, noun="a number") is None
     assert checker.problems == ['here: spec.x: "web" is not an IP address', "here: spec.y: 5 is not a number (0..4)"]
 
 
@@ -210,9 +210,9 @@ NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True)
 
 @given(nearly(HOSTS), st.sampled_from([None, "IPv4", "IPv6"]), st.booleans())
 def test_an_address_that_passes_is_canonical_ascii(text: str, wanted: str | None, special: bool) -> None:
-    checker = Checker("here", by_hand=special)
+    checker = Checker("here", from_manifest=special)
     for check in (checker.host, checker.destination):
-        address = checker.salvage(check, "f", text, wanted)
+        address = checker.attempt(check, "f", text, wanted)
         if address is not None:
             assert address.isascii()
             assert address == str(ip_address(address))
@@ -221,7 +221,7 @@ def test_an_address_that_passes_is_canonical_ascii(text: str, wanted: str | None
 
 @given(nearly(NETWORKS))
 def test_a_network_that_passes_is_canonical_ascii(text: str) -> None:
-    network = Checker("here").salvage(Checker("here").network, "f", text)
+    network = Checker("here").attempt(Checker("here").network, "f", text)
     if network is not None:
         assert network.isascii()
         assert network == str(ip_network(network))
@@ -230,19 +230,19 @@ def test_a_network_that_passes_is_canonical_ascii(text: str) -> None:
 @given(nearly(NAMES), nearly(st.builds("{}.{}".format, NAMES, NAMES)))
 def test_a_name_that_passes_is_lower_case_ascii(label: str, subdomain: str) -> None:
     checker = Checker("here")
-    for name in (checker.salvage(checker.label, "f", label), checker.salvage(checker.subdomain, "f", subdomain)):
+    for name in (checker.attempt(checker.label, "f", label), checker.attempt(checker.subdomain, "f", subdomain)):
         assert name is None or set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-.")
 
 
 @given(nearly(st.datetimes(timezones=st.just(UTC)).map(lambda moment: moment.isoformat().replace("+00:00", "Z"))))
 def test_a_time_that_passes_is_ascii(text: str) -> None:
-    assert parse_moment(text) is None or text.isascii()
+    assert parse_time(text) is None or text.isascii()
 
 
 @pytest.mark.parametrize("value", [None, 5, "", "2026-01-31", "2026-13-01T00:00:00Z", "0001-01-01T00:00:00+10:00"])
 def test_what_is_no_moment(value: object) -> None:
-    assert parse_moment(value) is None
+    assert parse_time(value) is None
 
 
 def test_a_moment_is_exact_to_the_microsecond() -> None:
-    assert parse_moment("2026-01-31T14:00:00.123456789+02:00") == datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
+    assert parse_time("2026-01-31T14:00:00.123456789+02:00") == datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)

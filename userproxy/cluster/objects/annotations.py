@@ -1,6 +1,6 @@
 """A Service's own settings: its annotations under ``userproxy.io/``. Pure.
 
-One that cannot be used costs only itself: the Service is served as if it were not there.
+Where one cannot be used, the Service is served as if it were not there.
 """
 
 from collections.abc import Mapping
@@ -18,19 +18,19 @@ _SHORTEST_UDP_TIMEOUT = 1.0
 _LONGEST_UDP_TIMEOUT = 86400.0
 
 
-class Settings(Struct, frozen=True):
-    """What the annotations say. ``udp_timeout`` is seconds or None; ``complaints`` are sentences, one a bad one."""
+class ServiceOptions(Struct, frozen=True):
+    """What the annotations say. ``udp_timeout`` is seconds or None; ``complaints`` has a sentence for each bad one."""
 
     close_removed: bool = False
     udp_timeout: float | None = None
     complaints: tuple[str, ...] = ()
 
 
-def read_annotations(name: str, annotations: Mapping[str, object]) -> Settings:
-    """The settings in the annotations of the Service called `name`, with which every complaint begins.
+def read_annotations(name: str, annotations: Mapping[str, object]) -> ServiceOptions:
+    """The options in the annotations of a Service. Every complaint begins with its `name`.
 
     ``on-endpoint-removal`` is ``close`` or ``keep``; ``udp-timeout`` is one of Go's durations between 1s and 24h. Null
-    is like leaving out. Never raises.
+    is the same as no annotation. Never raises.
     """
     close_removed = False
     udp_timeout: float | None = None
@@ -51,7 +51,7 @@ def read_annotations(name: str, annotations: Mapping[str, object]) -> Settings:
             complaint = f"there is no such setting, only {ON_ENDPOINT_REMOVAL} and {UDP_TIMEOUT}"
         if complaint:
             complaints.append(f"{name}: annotation {key if key.isprintable() else show(key)}: {complaint}")
-    return Settings(close_removed, udp_timeout, tuple(complaints))
+    return ServiceOptions(close_removed, udp_timeout, tuple(complaints))
 
 
 def _udp_timeout(value: object) -> float | None:

@@ -1,7 +1,7 @@
-"""Kubernetes objects, in exactly the shapes of `kubectl get -o yaml`, become values of the model.
+"""One manifest document, as plain values in the shape of ``kubectl get -o yaml``, becomes objects of the model.
 
-Defaults are the API server's, since no API server stands between a manifest and us: namespace ``default``,
-protocol TCP, an unnamed port where the name is null, ready and serving where a condition is null.
+Defaults are the API server's, since a manifest has not been through one: namespace ``default``, protocol TCP, an
+unnamed port where the name is null, ready and serving where a condition is null.
 """
 
 import re
@@ -17,7 +17,7 @@ from userproxy.cluster.objects.endpoints import decode_endpoints, decode_slice
 from userproxy.cluster.objects.keys import ClusterObject, identify
 from userproxy.cluster.objects.node import decode_node
 from userproxy.cluster.objects.service import decode_service
-from userproxy.cluster.objects.validation import Checker, nature, show
+from userproxy.cluster.objects.validation import Checker, describe_type, show
 from userproxy.errors import ObjectError
 
 log = structlog.get_logger()
@@ -43,14 +43,14 @@ _NOUNS = {
 
 
 class Decoded(Struct, frozen=True):
-    """What one document gave: objects of the model, and one sentence for each part left out of them."""
+    """The objects in one document, and one sentence for each part of them that was left out."""
 
     objects: tuple[ClusterObject, ...] = ()
     problems: tuple[str, ...] = ()
 
 
 def expand(document: object, where: str) -> Iterator[tuple[object, str]]:
-    """The items of a List (or ServiceList, ...) with the place of each; any other document just as it is.
+    """The items of a List (or ServiceList, ...), each with its place; any other document as it is.
 
     Raises ObjectError where ``items`` is no list.
     """
@@ -60,25 +60,25 @@ def expand(document: object, where: str) -> Iterator[tuple[object, str]]:
         return
     items = document.get("items")
     if items is not None and not isinstance(items, list):
-        raise ObjectError(f"{where} ({kind}): items: {nature(items)} is not a list")
+        raise ObjectError(f"{where} ({kind}): items: {describe_type(items)} is not a list")
     typed = {} if kind == "List" else {"kind": kind[:-4], "apiVersion": document.get("apiVersion")}
     for number, item in enumerate(items or (), 1):
         yield {**typed, **item} if isinstance(item, dict) else item, f"{where} item {number}"
 
 
-def decode(document: object, where: str, *, by_hand: bool = True) -> Decoded:
-    """The objects in one document: none for a kind that we do not read, several for Endpoints.
+def decode(document: object, where: str, *, from_manifest: bool = True) -> Decoded:
+    """The objects in one document: none for a kind that is not read, several for Endpoints.
 
-    `where` begins every sentence; `by_hand` says that the document is a manifest, see :class:`Checker`. Raises
-    ObjectError, naming the field and its value, where the object cannot be used at all.
+    Every sentence begins with `where`. `from_manifest` is what :class:`Checker` makes of it. Raises ObjectError naming
+    the field and its value where the object cannot be used at all.
     """
     if not isinstance(document, dict):
-        raise ObjectError(f"{where}: {nature(document)} is not a Kubernetes object")
+        raise ObjectError(f"{where}: {describe_type(document)} is not a Kubernetes object")
     kind = document.get("kind")
     if not isinstance(kind, str) or not kind:
         raise ObjectError(f"{where}: kind: {'missing' if kind is None else f'{show(kind)} is not a kind'}")
     name = str(identify(document) or kind)
-    checker = Checker(f"{where} ({name if name.isprintable() else show(name)})", by_hand=by_hand)
+    checker = Checker(f"{where} ({name if name.isprintable() else show(name)})", from_manifest=from_manifest)
     if not _is_read(document, kind, checker):
         log.debug("skipping a kind that no proxy reads", v=2, where=where, kind=kind)
         return Decoded()
@@ -87,7 +87,7 @@ def decode(document: object, where: str, *, by_hand: bool = True) -> Decoded:
 
 
 def _is_read(document: dict[object, object], kind: str, checker: Checker) -> bool:
-    """Whether the document is one of our kinds; another group may have a kind of the same name."""
+    """Whether the document is of a kind that is read. Another API group may have a kind of the same name."""
     if kind.endswith("List"):
         raise checker.error("kind", "a List inside a List is not read")
     wanted = _API_VERSIONS.get(kind)
@@ -128,7 +128,7 @@ def _shaped(document: dict[object, object], shape: type[T], checker: Checker) ->
 
 
 def _value_at(document: object, path: str) -> object:
-    """The value that msgspec means by ``spec.ports[0].port``; a label's key may hold dots itself."""
+    """The value at a path of msgspec's, such as ``spec.ports[0].port``. A label's key may contain dots itself."""
     while path and isinstance(document, dict | list):
         if isinstance(document, dict) and path in document:
             return document[path]

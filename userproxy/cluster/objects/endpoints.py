@@ -1,25 +1,25 @@
-"""What Services lead to, from its raw shape: EndpointSlices, Endpoints, Nodes."""
+"""EndpointSlices and Endpoints, from the API's shape to the model's EndpointSlice."""
 
 from collections.abc import Sequence
 from functools import lru_cache
 
 from userproxy.addresses import family_of
 from userproxy.cluster.objects import schema
-from userproxy.cluster.objects.validation import Checker, parse_moment, shared
+from userproxy.cluster.objects.validation import Checker, interned, parse_time
 from userproxy.model import EndpointSlice, Hints, IPFamily, SliceEndpoint, SlicePort
 
 
 def decode_slice(item: schema.RawEndpointSlice, checker: Checker) -> tuple[EndpointSlice, ...]:
     """A discovery.k8s.io/v1 EndpointSlice; none where its addresses are of type FQDN, which no proxy serves.
 
-    One that names no Service is legal and none of ours either, but a slip in a manifest. An endpoint whose address is
-    bad costs only itself.
+    A slice that names no Service is legal and not used; in a manifest that is a mistake. An endpoint with a bad address
+    is left out.
     """
     metadata = item.metadata or schema.RawSliceMetadata()
     labels = metadata.labels or schema.RawLabels()
     namespace = checker.namespace(metadata.namespace)
     name = checker.subdomain("metadata.name", checker.present("metadata.name", metadata.name))
-    if not labels.service_name and not checker.by_hand:
+    if not labels.service_name and not checker.from_manifest:
         return ()
     if not labels.service_name:
         raise checker.error(
@@ -31,23 +31,23 @@ def decode_slice(item: schema.RawEndpointSlice, checker: Checker) -> tuple[Endpo
         return ()
     kind = IPFamily(kind)
     endpoints = (
-        checker.salvage(_slice_endpoint, f"endpoints[{index}].addresses[0]", endpoint, kind, checker)
+        checker.attempt(_slice_endpoint, f"endpoints[{index}].addresses[0]", endpoint, kind, checker)
         for index, endpoint in enumerate(item.endpoints or ())
         if endpoint.addresses
     )
     ports = _endpoint_ports("ports", item.ports or (), checker)
-    service = shared(labels.service_name)
+    service = interned(labels.service_name)
     usable = tuple(endpoint for endpoint in endpoints if endpoint)
     return (EndpointSlice(namespace, name, service, kind, ports, usable, _triggered(metadata)),)
 
 
 def _triggered(metadata: schema.RawSliceMetadata) -> float | None:
-    moment = parse_moment(metadata.annotations.time) if metadata.annotations else None
-    return moment.timestamp() if moment else None
+    time = parse_time(metadata.annotations.time) if metadata.annotations else None
+    return time.timestamp() if time else None
 
 
 def _slice_endpoint(path: str, endpoint: schema.RawEndpoint, kind: IPFamily, checker: Checker) -> SliceEndpoint:
-    """Only the first address counts: the others are the same Pod, and no consumer reads them."""
+    """An endpoint with its first address: all addresses are of the same Pod, and kube-proxy too uses only the first."""
     conditions = endpoint.conditions or schema.RawConditions()
     return SliceEndpoint(
         address=checker.destination(path, (endpoint.addresses or [""])[0], kind),
@@ -60,7 +60,7 @@ def _slice_endpoint(path: str, endpoint: schema.RawEndpoint, kind: IPFamily, che
 
 
 def _name(name: str | None) -> str | None:
-    return shared(name) if name else None
+    return interned(name) if name else None
 
 
 def _hints(hints: schema.RawHints) -> Hints | None:
@@ -71,25 +71,25 @@ def _hints(hints: schema.RawHints) -> Hints | None:
 def _names(hints: Sequence[schema.RawHint] | None) -> tuple[str, ...]:
     if not hints:
         return ()
-    if len(hints) == 1 and hints[0].name:  # what nearly all endpoints have, in a third of the time
+    if len(hints) == 1 and hints[0].name:  # a shortcut for nearly all endpoints, in a third of the time
         return (hints[0].name,)
     return tuple(dict.fromkeys(hint.name for hint in hints if hint.name))
 
 
 @lru_cache(maxsize=8192)
 def _shared_hints(zones: tuple[str, ...], nodes: tuple[str, ...]) -> Hints:
-    """One value for all that are equal: there are as many as zones and nodes, and endpoints by the ten thousand."""
+    """The same value for all equal hints: there are tens of thousands of endpoints and few zones and nodes."""
     return Hints(zones, nodes)
 
 
 @lru_cache(maxsize=8192)
 def _shared_ports(ports: tuple[SlicePort, ...]) -> tuple[SlicePort, ...]:
-    """One tuple for all that are equal: most slices have one of a few."""
+    """The same tuple for all equal ports: most slices have one of a few."""
     return ports
 
 
 def _endpoint_ports(path: str, ports: Sequence[schema.RawEndpointPort], checker: Checker) -> tuple[SlicePort, ...]:
-    """A port without a number would mean all ports, which kube-proxy does not serve either."""
+    """Ports with a number. One without would mean all ports, which kube-proxy does not serve either."""
     found = []
     for index, port in enumerate(ports):
         here = f"{path}[{index}]"
@@ -106,7 +106,7 @@ def _endpoint_ports(path: str, ports: Sequence[schema.RawEndpointPort], checker:
 def decode_endpoints(item: schema.RawEndpoints, checker: Checker) -> tuple[EndpointSlice, ...]:
     """A core/v1 Endpoints object: one slice for each subset and address family in it.
 
-    An endpoint whose address is bad costs only itself.
+    An endpoint with a bad address is left out.
     """
     metadata = item.metadata or schema.RawSliceMetadata()
     namespace = checker.namespace(metadata.namespace)
@@ -131,7 +131,7 @@ def _subset_endpoints(
     path: str, addresses: Sequence[schema.RawEndpointAddress], checker: Checker, *, ready: bool
 ) -> list[SliceEndpoint]:
     endpoints = (
-        checker.salvage(_subset_endpoint, f"{path}[{index}].ip", address, checker, ready=ready)
+        checker.attempt(_subset_endpoint, f"{path}[{index}].ip", address, checker, ready=ready)
         for index, address in enumerate(addresses)
     )
     return [endpoint for endpoint in endpoints if endpoint]

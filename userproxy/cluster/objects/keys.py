@@ -1,4 +1,4 @@
-"""What makes two Kubernetes objects the same one. Pure."""
+"""The identity of an object: kind, namespace and name. Pure."""
 
 from typing import TypeAlias
 
@@ -11,7 +11,7 @@ ClusterObject: TypeAlias = Service | EndpointSlice | Node
 
 
 class ObjectKey(Struct, frozen=True, order=True, gc=False):
-    """What makes two objects the same one. ``namespace`` is empty for a Node."""
+    """Two objects with equal keys are versions of the same object. ``namespace`` is empty for a Node."""
 
     kind: str
     namespace: str
@@ -22,12 +22,13 @@ class ObjectKey(Struct, frozen=True, order=True, gc=False):
 
 
 def object_key(item: ClusterObject) -> ObjectKey:
+    """The key of an object of the model."""
     namespace = "" if isinstance(item, Node) else item.namespace
     return ObjectKey(type(item).__name__, namespace, item.name)
 
 
 def identify(document: object) -> ObjectKey | None:
-    """What a document says it is, however wrong the rest of it; None where it does not even say that."""
+    """The key that a document names, even if the rest of it is wrong; None where it names none."""
     if not isinstance(document, dict):
         return None
     kind, metadata = document.get("kind"), document.get("metadata")

@@ -1,7 +1,7 @@
-"""What one manifest file holds, and what all of them hold together. Pure.
+"""One manifest file: text becomes objects and problems, and bad parts fall back to their last good version. Pure.
 
-What cannot be read does not take away what could: a file whose text is malformed keeps its last good content, a
-document that does not validate keeps its last good version, and its neighbours are served.
+A file whose text is malformed keeps its last good content. A document that does not validate keeps its last good
+version, and all others in the file are used.
 """
 
 from collections.abc import Iterable
@@ -14,33 +14,34 @@ from userproxy.errors import ObjectError
 from userproxy.yaml_reader import parse
 
 
-class Problem(Struct, frozen=True):
-    """One sentence about a manifest, and whom it is about: the same subject with no problem is mended."""
+class ManifestProblem(Struct, frozen=True):
+    """One sentence about a manifest. `subject` is the object or file, which is mended once it has no problem."""
 
     subject: str
     text: str
 
 
 class Entry(Struct, frozen=True):
-    """One document or item of a List, and the objects that it gave."""
+    """One document, or one item of a List, with the objects in it. `where` is its place in the file."""
 
     where: str
     key: ObjectKey
     objects: tuple[ClusterObject, ...]
 
 
-class Content(Struct, frozen=True):
-    """What a file holds: entries in their order, and what is wrong with it."""
+class Manifest(Struct, frozen=True):
+    """The content of a file: entries in their order, and what is wrong with it."""
 
     entries: tuple[Entry, ...] = ()
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[ManifestProblem, ...] = ()
 
     def keys(self) -> set[ObjectKey]:
+        """The keys of all objects in the file."""
         return {object_key(item) for entry in self.entries for item in entry.objects}
 
 
-def read_content(data: bytes, file: str, last: Content) -> Content:
-    """The content of `file`, falling back to its `last` one where it is malformed."""
+def read_manifest(data: bytes, file: str, last: Manifest) -> Manifest:
+    """The content of `file`; what is malformed is taken from its `last` content."""
     try:
         documents = list(parse(data, file))
     except ObjectError as error:
@@ -48,24 +49,24 @@ def read_content(data: bytes, file: str, last: Content) -> Content:
     reader = _Reader(file, last)
     for number, document in enumerate(documents, 1):
         reader.read(document, f"{file} document {number}")
-    return Content(tuple(reader.entries), tuple(reader.problems))
+    return Manifest(tuple(reader.entries), tuple(reader.problems))
 
 
-def unreadable(file: str, complaint: str, last: Content) -> Content:
-    """The `last` content of a file that nothing can be learnt from now."""
+def unreadable(file: str, complaint: str, last: Manifest) -> Manifest:
+    """The `last` content of a file that cannot be read now, for the reason in `complaint`."""
     stays = "; its last good content stays" if last.entries else ""
     others = (problem for problem in last.problems if problem.subject != file)
-    return Content(last.entries, (Problem(file, complaint + stays), *others))
+    return Manifest(last.entries, (ManifestProblem(file, complaint + stays), *others))
 
 
-def combine(contents: Iterable[Content]) -> tuple[dict[ObjectKey, ClusterObject], tuple[Problem, ...]]:
-    """All objects of all files; of two that are the same one, the first counts and the other is a problem."""
+def combine(manifests: Iterable[Manifest]) -> tuple[dict[ObjectKey, ClusterObject], tuple[ManifestProblem, ...]]:
+    """All objects of all files. Of two with the same key the first counts, and the other is a problem."""
     objects: dict[ObjectKey, ClusterObject] = {}
     owners: dict[ObjectKey, Entry] = {}
-    problems: list[Problem] = []
-    for content in contents:
-        problems += content.problems
-        for entry in content.entries:
+    problems: list[ManifestProblem] = []
+    for manifest in manifests:
+        problems += manifest.problems
+        for entry in manifest.entries:
             for item in entry.objects:
                 key = object_key(item)
                 owner = owners.setdefault(key, entry)
@@ -73,20 +74,20 @@ def combine(contents: Iterable[Content]) -> tuple[dict[ObjectKey, ClusterObject]
                     objects[key] = item
                 else:
                     sentence = f"{entry.where} ({entry.key}): {owner.where} has {key} already, and the first counts"
-                    problems.append(Problem(entry.where, sentence))
+                    problems.append(ManifestProblem(entry.where, sentence))
     return objects, tuple(problems)
 
 
 class _Reader:
     """Collects the entries of one file, document by document."""
 
-    def __init__(self, file: str, last: Content) -> None:
+    def __init__(self, file: str, last: Manifest) -> None:
         self._file = file
         self._last: dict[ObjectKey, Entry] = {}
         for entry in last.entries:
             self._last.setdefault(entry.key, entry)
         self.entries: list[Entry] = []
-        self.problems: list[Problem] = []
+        self.problems: list[ManifestProblem] = []
 
     def read(self, document: object, where: str) -> None:
         if document is None:
@@ -95,7 +96,7 @@ class _Reader:
             for item, place in expand(document, where):
                 self._read_item(item, place)
         except ObjectError as error:
-            self.problems.append(Problem(where, str(error)))
+            self.problems.append(ManifestProblem(where, str(error)))
 
     def _read_item(self, item: object, where: str) -> None:
         key = identify(item)
@@ -104,10 +105,12 @@ class _Reader:
             decoded = decode(item, where)
         except ObjectError as error:
             kept = self._last.get(key) if key else None
-            self.problems.append(Problem(subject, f"{error}; its last good version stays" if kept else str(error)))
+            self.problems.append(
+                ManifestProblem(subject, f"{error}; its last good version stays" if kept else str(error))
+            )
             if kept:
                 self.entries.append(Entry(where, kept.key, kept.objects))
             return
-        self.problems += [Problem(subject, text) for text in decoded.problems]
+        self.problems += [ManifestProblem(subject, text) for text in decoded.problems]
         if key and decoded.objects:
             self.entries.append(Entry(where, key, decoded.objects))

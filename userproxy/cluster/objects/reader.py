@@ -1,7 +1,7 @@
-"""Objects as bytes of the API become values of the model, and a bad one never raises.
+"""Objects of the API as bytes become objects of the model; what is wrong with them is logged and never raised.
 
-A good object goes straight from bytes into its raw shape. A bad one is read once more as plain values, by the same
-code that reads manifests, because that names the field and its value.
+A good object is decoded straight into its shape. A bad one is decoded once more as plain values, by the code that reads
+manifests, which names the field and its value.
 """
 
 from collections.abc import Callable
@@ -30,9 +30,10 @@ Decode = Callable[[Any, Checker], tuple[ClusterObject, ...]]
 
 
 class Reading(Struct, frozen=True, gc=False):
-    """What one object's bytes said. No `key`: not even whose they are. No `item`: nothing that is served.
+    """The result of reading one object.
 
-    Not `good`: the last good version of the object stays.
+    `key` is None where not even the name could be read. `item` is None where there is nothing to serve. Unless `good`,
+    the last good version of the object stays.
     """
 
     key: ObjectKey | None = None
@@ -41,7 +42,7 @@ class Reading(Struct, frozen=True, gc=False):
 
 
 class ObjectReader:
-    """Reads the objects of one resource and remembers what is wrong with them."""
+    """Reads the objects of one resource and keeps what is wrong with them."""
 
     def __init__(self, resource: Resource) -> None:
         self._resource = resource
@@ -52,14 +53,14 @@ class ObjectReader:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """One sentence for each thing that is wrong with objects that are there now."""
+        """One sentence for each thing that is wrong with objects that exist now."""
         return tuple(sentence for sentences in self._problems.values() for sentence in sentences)
 
     def read(self, data: bytes | msgspec.Raw) -> Reading:
-        """The object in `data`. What is wrong with it is logged once, not each time it is read."""
+        """The object in `data`. What is wrong with it is logged the first time only."""
         try:
             shaped = self._decoder.decode(data)
-            checker = Checker(self._heading(shaped.metadata), by_hand=False)
+            checker = Checker(self._heading(shaped.metadata), from_manifest=False)
             objects = self._decode(shaped, checker)
         except (ObjectError, *UNREADABLE) as error:
             return self._read_bad(data, error)
@@ -74,11 +75,11 @@ class ObjectReader:
         return Reading(key, objects[0], good=True)
 
     def forget(self, key: ObjectKey) -> None:
-        """The object is gone, and with it what was wrong."""
+        """Drop the problems of an object that was deleted."""
         self._problems.pop(key, None)
 
     def forget_others(self, keys: set[ObjectKey]) -> None:
-        """Only these objects are there."""
+        """Drop the problems of all objects but these."""
         self._problems = {key: sentences for key, sentences in self._problems.items() if key in keys}
 
     def _heading(self, metadata: Any) -> str:
@@ -97,7 +98,7 @@ class ObjectReader:
             if isinstance(document, dict):
                 # The items of a list do not say what they are.
                 document = {**document, "kind": self._kind, "apiVersion": self._resource.api_version}
-            decode(document, _WHERE, by_hand=False)
+            decode(document, _WHERE, from_manifest=False)
         except ObjectError as complaint:
             sentence = str(complaint)
         except UNREADABLE:

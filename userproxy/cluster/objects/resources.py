@@ -1,6 +1,6 @@
-"""What is read of the API server, and by which selectors.
+"""The resources that are read from the API server, with their selectors.
 
-They are those of kube-proxy 1.36, which keep what no proxy serves off the wire.
+The selectors are those of kube-proxy 1.36: objects that no proxy serves are not even sent.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ _PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 
 
 class Resource(Struct, frozen=True):
-    """One kind of object: what it becomes here, where it is, and which of it is wanted."""
+    """One kind of object: its type here, its shape and place in the API, and the selectors of those that are read."""
 
     kind: type[ClusterObject]
     shape: type[Any]
@@ -26,12 +26,13 @@ class Resource(Struct, frozen=True):
 
     @property
     def path(self) -> str:
+        """The path of its URL."""
         root = "/apis" if "/" in self.api_version else "/api"
         return f"{root}/{self.api_version}/{self.plural}"
 
     @property
     def selectors(self) -> dict[str, str]:
-        """The selectors as parameters of a query."""
+        """The selectors as parameters of a URL."""
         both = {"labelSelector": self.label_selector, "fieldSelector": self.field_selector}
         return {name: text for name, text in both.items() if text}
 
@@ -49,7 +50,7 @@ def services(proxy_name: str | None) -> Resource:
 
 
 def endpoint_slices() -> Resource:
-    """All EndpointSlices but those of headless Services; whether a proxy is named for a Service they do not say."""
+    """All EndpointSlices but those of headless Services. They do not say which proxy their Service names."""
     return Resource(
         EndpointSlice,
         schema.RawEndpointSlice,
@@ -65,5 +66,5 @@ def own_node(name: str) -> Resource:
 
 
 def all_nodes() -> Resource:
-    """Every Node: dear, since each has kilobytes of what no proxy reads."""
+    """Every Node. That costs much, since each has kilobytes that no proxy reads."""
     return Resource(Node, schema.RawNode, "v1", "nodes")

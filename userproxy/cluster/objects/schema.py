@@ -1,7 +1,7 @@
-"""Kubernetes objects in the API's own shape: only the fields we read, and null wherever the API allows it.
+"""The shape of Kubernetes objects in the API: only the fields that are read, and null wherever the API allows it.
 
 The same structs fit plain dicts (a manifest) and JSON bytes (the API server). They say what type a field has;
-:mod:`userproxy.cluster.objects.validation` judges the values. Fields that are not here are never looked at.
+:mod:`userproxy.cluster.objects.validation` checks the values. All other fields are skipped.
 """
 
 from typing import Any
@@ -10,11 +10,11 @@ import msgspec
 from msgspec import Struct, field
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What decoding foreign bytes raises: they are no such object, no JSON, no text, or nested beyond all measure."""
+"""What decoding bytes may raise: they are another object, no JSON, not UTF-8, or nested too deeply."""
 
 
 class RawLabels(Struct, frozen=True, gc=False):
-    """The labels that mean something to a proxy."""
+    """The labels that are read."""
 
     service_name: str | None = field(name="kubernetes.io/service-name", default=None)
     service_proxy_name: str | None = field(name="service.kubernetes.io/service-proxy-name", default=None)
@@ -31,13 +31,13 @@ class RawMetadata(Struct, frozen=True, rename="camel", gc=False):
 
 
 class RawServiceMetadata(RawMetadata, frozen=True, rename="camel"):
-    """A manifest's annotation may be no text at all; that is judged with the annotation, and costs no Service."""
+    """An annotation in a manifest may be something else than text, which must not cost the Service."""
 
     annotations: dict[str, Any] | None = None
 
 
 class RawTrigger(Struct, frozen=True, gc=False):
-    """The annotation that times the slice controllers; anything at all may stand in it."""
+    """The annotation by which the time from a change to its rules is measured; it may hold anything."""
 
     time: Any = field(name="endpoints.kubernetes.io/last-change-trigger-time", default=None)
 

@@ -1,27 +1,27 @@
-"""A core/v1 Service from its raw shape."""
+"""A core/v1 Service, from the API's shape to the model's."""
 
 from collections.abc import Sequence
 
 from userproxy.addresses import family_of
 from userproxy.cluster.objects import schema
 from userproxy.cluster.objects.annotations import read_annotations
-from userproxy.cluster.objects.validation import Checker, shared, show
+from userproxy.cluster.objects.validation import Checker, interned, show
 from userproxy.model import IPFamily, PortSpec, Service
 
 _TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
 _DEFAULT_AFFINITY_TIMEOUT = 10800
 _LONGEST_AFFINITY_TIMEOUT = 86400
-_NOBODY = {IPFamily.IPV4: "0.0.0.0/32", IPFamily.IPV6: "::/128"}
+_NO_CLIENT = {IPFamily.IPV4: "0.0.0.0/32", IPFamily.IPV6: "::/128"}
 """Networks from which no connection can come: the unspecified address is nobody's (RFC 1122, RFC 4291)."""
 
 
 def decode_service(service: schema.RawService, checker: Checker) -> Service:
-    """A core/v1 Service. Headless and ExternalName ones decode, too: routing skips them."""
+    """A core/v1 Service, also a headless or ExternalName one, which routing skips. Raises ObjectError."""
     metadata = service.metadata or schema.RawServiceMetadata()
     spec = service.spec or schema.RawServiceSpec()
     labels = metadata.labels or schema.RawLabels()
     namespace = checker.namespace(metadata.namespace)
-    name = shared(checker.label("metadata.name", checker.present("metadata.name", metadata.name)))
+    name = interned(checker.label("metadata.name", checker.present("metadata.name", metadata.name)))
     kind = checker.choice("spec.type", spec.type or "ClusterIP", _TYPES)
     cluster_ips = _cluster_ips(spec, checker)
     headless = "None" in (spec.cluster_ip, *(spec.cluster_ips or ()))
@@ -34,7 +34,7 @@ def decode_service(service: schema.RawService, checker: Checker) -> Service:
     return Service(
         namespace=namespace,
         name=name,
-        type=shared(kind),
+        type=interned(kind),
         cluster_ips=cluster_ips,
         external_ips=_external_ips(spec, checker),
         load_balancer_ips=load_balancer_ips,
@@ -75,46 +75,46 @@ def _cluster_ips(spec: schema.RawServiceSpec, checker: Checker) -> tuple[str, ..
 
 
 def _external_ips(spec: schema.RawServiceSpec, checker: Checker) -> tuple[str, ...]:
-    """kube-proxy drops what is no address and keeps the Service; blank ones it does not even mention."""
+    """The external IPs without malformed ones, which are reported unless they are blank, as kube-proxy does it."""
     addresses = []
     for index, text in enumerate(spec.external_ips or ()):
         if not text or not text.strip():
             continue
-        address = checker.salvage(checker.destination, f"spec.externalIPs[{index}]", text)
+        address = checker.attempt(checker.destination, f"spec.externalIPs[{index}]", text)
         if address:
             addresses.append(address)
     return tuple(dict.fromkeys(addresses))
 
 
 def _ingress_ips(status: schema.RawServiceStatus | None, checker: Checker) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Ingress addresses to be treated as virtual IPs: mode VIP or none at all (KEP-1860); and those of mode Proxy.
+    """Ingress addresses that are virtual IPs here (mode VIP or none, KEP-1860), and those of mode Proxy.
 
-    A bad one is left out.
+    A malformed one is left out.
     """
     balancer = status.load_balancer if status else None
     found: dict[str, dict[str, None]] = {"VIP": {}, "Proxy": {}}
     for index, ingress in enumerate(balancer.ingress or () if balancer else ()):
         path = f"status.loadBalancer.ingress[{index}]"
-        mode = checker.salvage(checker.choice, f"{path}.ipMode", ingress.ip_mode or "VIP", tuple(found))
+        mode = checker.attempt(checker.choice, f"{path}.ipMode", ingress.ip_mode or "VIP", tuple(found))
         if ingress.ip and mode:
-            address = checker.salvage(checker.destination, f"{path}.ip", ingress.ip)
+            address = checker.attempt(checker.destination, f"{path}.ip", ingress.ip)
             if address:
                 found[mode][address] = None
     return tuple(found["VIP"]), tuple(found["Proxy"])
 
 
 def _is_local(path: str, policy: str | None, checker: Checker) -> bool:
-    """Whether a traffic policy says Local; kube-proxy takes what it does not know for Cluster."""
+    """Whether a traffic policy is Local. An unknown one counts as Cluster, as for kube-proxy."""
     if policy and policy not in ("Cluster", "Local"):
         checker.note(path, f"{show(policy)} is not one of Cluster, Local; it is taken for Cluster")
     return policy == "Local"
 
 
 def _source_ranges(ranges: Sequence[str | None], checker: Checker) -> tuple[str, ...]:
-    """Networks that may use the load-balancer IPs. One that is malformed is left out, as kube-proxy leaves it out.
+    """Networks that may use the load-balancer IPs; a malformed one is left out, as kube-proxy does it.
 
-    But no range at all means everybody. So where a family has nothing but malformed ranges, or all of them are, a
-    network of nobody stands for it: a typing error must not open what somebody meant to close.
+    No range at all would mean that everybody may. So where all ranges of a family are malformed, or all ranges there
+    are, a network that no client can be in is put in their place: a typing error must not admit everybody.
     """
     if not ranges:
         return ()
@@ -122,7 +122,7 @@ def _source_ranges(ranges: Sequence[str | None], checker: Checker) -> tuple[str,
     networks: list[str] = []
     malformed: set[IPFamily] = set()
     for index, text in enumerate(ranges):
-        network = checker.salvage(checker.network, f"{path}[{index}]", (text or "").strip())
+        network = checker.attempt(checker.network, f"{path}[{index}]", (text or "").strip())
         if network:
             networks.append(network)
         else:
@@ -130,14 +130,14 @@ def _source_ranges(ranges: Sequence[str | None], checker: Checker) -> tuple[str,
     closed = malformed - set(map(family_of, networks)) if networks else IPFamily
     for each in sorted(closed):
         checker.note(path, f"no {each} network is left, so no {each} client may use the load-balancer IPs")
-        networks.append(_NOBODY[each])
+        networks.append(_NO_CLIENT[each])
     return tuple(dict.fromkeys(networks))
 
 
 def _health_check_node_port(spec: schema.RawServiceSpec, checker: Checker) -> int:
-    """0 also for what is no port number: that costs the health check, and not the Service."""
+    """The port, or 0 for none; also for a bad one, which must cost the health check only and not the Service."""
     path, port = "spec.healthCheckNodePort", spec.health_check_node_port
-    return checker.salvage(checker.within, path, port, 0, 65535, "a port number") or 0 if port else 0
+    return checker.attempt(checker.within, path, port, 0, 65535, "a port number") or 0 if port else 0
 
 
 def _service_ports(ports: Sequence[schema.RawServicePort], checker: Checker) -> tuple[PortSpec, ...]:
@@ -148,7 +148,7 @@ def _service_ports(ports: Sequence[schema.RawServicePort], checker: Checker) -> 
             raise checker.error(f"{path}.name", f"missing, and needed because there are {len(ports)} ports")
         specs.append(
             PortSpec(
-                name=shared(checker.label(f"{path}.name", port.name)) if port.name else "",
+                name=interned(checker.label(f"{path}.name", port.name)) if port.name else "",
                 protocol=checker.protocol(f"{path}.protocol", port.protocol),
                 port=checker.port(f"{path}.port", port.port),
                 node_port=checker.within(f"{path}.nodePort", port.node_port or 0, 0, 65535, "a port number"),

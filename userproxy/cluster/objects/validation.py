@@ -1,6 +1,6 @@
-"""The values of a Kubernetes object's fields: each check gives the canonical value or one sentence about it.
+"""Checks of single fields of Kubernetes objects: each gives the canonical value, or one sentence about what is wrong.
 
-The rules are the API server's own validation, so that what `kubectl apply` refuses is refused here, too.
+The rules are those of the API server's own validation: what `kubectl apply` refuses is refused here, too.
 """
 
 import json
@@ -26,15 +26,15 @@ _LEADING_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 _ORDINARY_IPV4 = re.compile(
     r"(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])(?:\.(?:\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])){3}", re.ASCII
 )
-"""A canonical unicast address: nearly all there are, at a tenth of what the ipaddress module costs."""
+"""A canonical unicast address. Nearly all are, and this costs a tenth of what the ipaddress module does."""
 _SPECIAL_IPV4 = ("127.", "169.254.")
-"""What a canonical address of the loopback or the link-local network begins with."""
+"""How canonical addresses of the loopback and the link-local networks begin."""
 _PROTOCOLS: dict[str | None, Protocol] = {protocol.value: protocol for protocol in Protocol}
 _SHOWN = 80
 
 
 def show(value: object) -> str:
-    """A value as it stands in a sentence: text quoted, numbers bare, collections by their nature."""
+    """A value for a sentence: text in quotes, numbers bare, collections only by their type."""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list):
@@ -46,8 +46,8 @@ def show(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
-def nature(value: object) -> str:
-    """What kind of value it is, without any of it: for what stands where nobody can tell what it is, maybe a secret."""
+def describe_type(value: object) -> str:
+    """The type of a value for a sentence, and nothing of the value, which may be a secret in the wrong place."""
     if isinstance(value, dict | list):
         return show(value)
     if value is None or isinstance(value, bool):
@@ -68,8 +68,8 @@ def parse_ip(text: str) -> IPv4Address | IPv6Address:
     return mapped or address
 
 
-def parse_moment(text: object) -> datetime | None:
-    """A time in RFC 3339, to the microsecond; None for what is none."""
+def parse_time(text: object) -> datetime | None:
+    """A time in RFC 3339, to the microsecond, in UTC; None for anything else."""
     if not isinstance(text, str) or not _TIMESTAMP.fullmatch(text):
         return None
     try:
@@ -78,22 +78,22 @@ def parse_moment(text: object) -> datetime | None:
         return None
 
 
-def shared(text: str) -> str:
-    """One object for all texts that are equal: ten thousands of endpoints name the same few nodes and Services."""
+def interned(text: str) -> str:
+    """The same object for all equal texts: tens of thousands of endpoints name the same few nodes and Services."""
     return sys.intern(text)
 
 
 class Checker:
-    """Checks the fields of one object; every sentence begins with where the object is and what it is called.
+    """Checks the fields of one object. Every sentence begins with `heading`: where the object is and its name.
 
-    Checks raise ObjectError. A flaw that costs only itself and not the object is noted instead, and ends up
-    in `problems`. An object `by_hand` is in a manifest, which somebody with the node's rights has written: it may
-    name what is the node's alone, and what is legal but leads nowhere is taken for a slip.
+    Checks raise ObjectError. Where a flaw costs only a part of the object, that part is left out and the sentence goes
+    to `problems`. Whoever writes manifests has the node's rights, so with `from_manifest` an object may name loopback
+    and link-local addresses; and what is legal but has no effect is reported as a mistake.
     """
 
-    def __init__(self, heading: str, *, by_hand: bool = True) -> None:
+    def __init__(self, heading: str, *, from_manifest: bool = True) -> None:
         self._heading = heading
-        self.by_hand = by_hand
+        self.from_manifest = from_manifest
         self.problems: list[str] = []
 
     def error(self, path: str, complaint: str) -> ObjectError:
@@ -101,11 +101,11 @@ class Checker:
         return ObjectError(f"{self._heading}: {path}: {complaint}")
 
     def note(self, path: str, complaint: str) -> None:
-        """Report the field at `path` and go on without it."""
+        """Add a sentence about the field at `path` to the problems."""
         self.problems.append(str(self.error(path, complaint)))
 
-    def salvage(self, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """What `check` gives; or None, and its complaint is noted."""
+    def attempt(self, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """The result of `check`; or None where it raises ObjectError, whose sentence is added to the problems."""
         try:
             return check(*args, **kwargs)
         except ObjectError as error:
@@ -151,7 +151,7 @@ class Checker:
 
     def namespace(self, value: str | None) -> str:
         """The namespace of an object, ``default`` where it names none."""
-        return shared(self.label("metadata.namespace", value or "default"))
+        return interned(self.label("metadata.namespace", value or "default"))
 
     def subdomain(self, path: str, value: str) -> str:
         """An RFC 1123 subdomain: labels joined by dots, what most objects are called."""
@@ -183,13 +183,13 @@ class Checker:
         return address
 
     def destination(self, path: str, value: str, wanted: str | None = None) -> str:
-        """A canonical IP address of one host that whoever wrote the object may have traffic sent to, or taken from.
+        """A canonical IP address of one host to or from which the author of an object may have traffic redirected.
 
-        What a node has on its loopback, and what clouds have at link-local addresses (their metadata with the node's
-        credentials), is not for the authors of Services: the API server's ValidateNonSpecialIP.
+        Only a manifest may name loopback and link-local addresses: a node's own programs listen on its loopback, and
+        clouds serve the node's credentials at a link-local address. See the API server's ValidateNonSpecialIP.
         """
         address = self.host(path, value, wanted)
-        if self.by_hand or not (is_ipv6(address) or address.startswith(_SPECIAL_IPV4)):
+        if self.from_manifest or not (is_ipv6(address) or address.startswith(_SPECIAL_IPV4)):
             return address
         ip = ip_address(address)
         if ip.is_loopback or ip.is_link_local:
@@ -210,13 +210,13 @@ class Checker:
         """RFC 3339 in UTC and whole seconds, so that text sorts by time; empty where there is none."""
         if not value:
             return ""
-        moment = parse_moment(value)
-        if moment is None:
+        time = parse_time(value)
+        if time is None:
             raise self.error(path, f"{show(value)} is not a time such as 2026-01-31T12:00:00Z")
-        return moment.replace(microsecond=0).isoformat().replace("+00:00", "Z")
+        return time.replace(microsecond=0).isoformat().replace("+00:00", "Z")
 
     def unique(self, path: str, values: Iterable[str], leaf: str, noun: str) -> None:
-        """No value twice among the entries of the list at `path`."""
+        """Raises ObjectError where a value is there twice in the list at `path`; `leaf` is the field of its entries."""
         seen: dict[str, int] = {}
         for index, value in enumerate(values):
             first = seen.setdefault(value, index)
