@@ -18,7 +18,7 @@ from tests.lab.cluster import QUICK, Lab
 from userproxy.demo.hosts import Host
 from userproxy.demo.waiting import eventually
 from userproxy.model import IPFamily, Protocol
-from userproxy.portals.conntrack import Conntrack, ConntrackEntry
+from userproxy.portals.netlink.conntrack import Conntrack, ConntrackEntry
 
 pytestmark = pytest.mark.e2e
 

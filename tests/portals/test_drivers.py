@@ -3,7 +3,7 @@
 import pytest
 
 from tests.portals.conftest import Network
-from tests.portals.test_conntrack import drop_capabilities
+from tests.portals.netlink.test_conntrack import drop_capabilities
 from userproxy.config import PortalMode
 from userproxy.model import IPFamily
 from userproxy.portals.drivers import DRIVERS, first_usable

@@ -1,9 +1,10 @@
 import pytest
 
 from tests.portals.conftest import Network
+from tests.portals.netlink.test_conntrack import drop_capabilities
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
-from userproxy.portals.host import HostAddress, ipv6_usable
+from userproxy.portals.host import HostAddress, ipv6_usable, may_write_rules
 
 
 def link(network: Network, name: str, address: str) -> None:
@@ -92,3 +93,10 @@ def test_ipv6_is_usable_unless_it_is_switched_off(network: Network) -> None:
     assert network.run(ipv6_usable)
     network.shell("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
     assert not network.run(ipv6_usable)
+
+
+def test_rules_are_written_with_a_capability_and_not_by_a_user(network: Network) -> None:
+    assert network.run(may_write_rules)
+    network.run(drop_capabilities)
+    assert not network.run(may_write_rules)
+    assert may_write_rules(), "another thread has its own"

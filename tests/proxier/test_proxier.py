@@ -31,8 +31,8 @@ from userproxy.model import (
     TrafficClass,
     Verdict,
 )
-from userproxy.portals.conntrack import ConntrackEntry
 from userproxy.portals.interface import Cleaned, PortalDriver, Traits
+from userproxy.portals.netlink.conntrack import ConntrackEntry
 from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
 from userproxy.proxier.conntrack_entries import FlowEntry
 from userproxy.proxier.local_addresses import NodePortAddresses

@@ -12,7 +12,7 @@ import structlog
 
 from userproxy.errors import PortUnavailableError
 from userproxy.model import IPFamily, Protocol
-from userproxy.portals.sock_diag import listened_on, why_not
+from userproxy.portals.netlink.sock_diag import listened_on, why_not
 from userproxy.sockets import sharing_their_port
 
 log = structlog.get_logger()

@@ -9,8 +9,8 @@ import structlog
 
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
-from userproxy.portals import rtnetlink
-from userproxy.portals.rtnetlink import Address
+from userproxy.portals.netlink import rtnetlink
+from userproxy.portals.netlink.rtnetlink import Address
 
 log = structlog.get_logger()
 

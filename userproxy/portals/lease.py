@@ -18,7 +18,7 @@ import structlog
 
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
-from userproxy.portals.sock_diag import user_of
+from userproxy.portals.netlink.sock_diag import user_of
 
 log = structlog.get_logger()
 

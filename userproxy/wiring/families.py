@@ -10,8 +10,8 @@ from userproxy.config import Settings
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.model import Node
 from userproxy.portals.claims import PortClaims
-from userproxy.portals.conntrack import Conntrack
 from userproxy.portals.interface import PortalDriver
+from userproxy.portals.netlink.conntrack import Conntrack
 from userproxy.proxier.family import FamilyOptions, FamilyProxy
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.local_addresses import NodePortAddresses

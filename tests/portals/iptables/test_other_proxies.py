@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from tests.portals.conftest import Network, shell
 from tests.portals.examples import EVERYWHERE, NODE_IPS, led_to
-from tests.portals.test_conntrack import drop_capabilities
+from tests.portals.netlink.test_conntrack import drop_capabilities
 from userproxy.model import IPFamily, Portal, PortalKind, Protocol, ServicePortName
 from userproxy.portals.interface import DriverOptions
 from userproxy.portals.iptables.driver import IptablesDriver

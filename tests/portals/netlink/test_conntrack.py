@@ -15,7 +15,7 @@ import pytest
 from tests.portals.conftest import Network
 from userproxy.demo.waiting import eventually
 from userproxy.model import IPFamily, Protocol
-from userproxy.portals.conntrack import Conntrack, ConntrackEntry
+from userproxy.portals.netlink.conntrack import Conntrack, ConntrackEntry
 
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 

@@ -3,14 +3,17 @@
 import errno
 import os
 import socket
+import subprocess
+import sys
 from contextlib import ExitStack, closing
+from subprocess import PIPE
 
 import pytest
 
 from tests.portals.conftest import Network
 from userproxy.model import IPFamily, Protocol
 from userproxy.portals.claims import PortClaims
-from userproxy.portals.sock_diag import listened_on, why_not
+from userproxy.portals.netlink.sock_diag import listened_on, user_of, why_not
 
 PORT = 8080
 LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
@@ -116,3 +119,30 @@ def test_our_own_claims_are_no_other_program(network: Network, family: IPFamily)
     assert network.run_loop(lambda: asked(claims)) == frozenset()
     assert network.run_loop(lambda: asked(others)) == {place}
     claims.close()
+
+
+NOBODYS = """
+import os, socket, sys
+os.setuid(65534)
+made = socket.socket(socket.AF_UNIX)
+made.bind("\\0theirs")
+made.listen()
+print("listening", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_whose_an_abstract_unix_socket_is(network: Network) -> None:
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen([sys.executable, "-c", NOBODYS], stdin=PIPE, stdout=PIPE, text=True)
+
+    assert network.run(lambda: user_of("theirs")) is None
+    with network.run(start) as holding, closing(network.run(lambda: socket.socket(socket.AF_UNIX))) as connected:
+        assert holding.stdout is not None
+        assert holding.stdin is not None
+        assert holding.stdout.readline() == "listening\n"
+        assert network.run(lambda: user_of("theirs")) == 65534
+        assert user_of("theirs") is None, "it is another network's"
+        connected.connect("\0theirs")  # one more socket with this name, which does not listen
+        assert network.run(lambda: user_of("theirs")) == 65534
+        holding.stdin.close()

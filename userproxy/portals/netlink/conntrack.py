@@ -16,7 +16,8 @@ import structlog
 from msgspec import Struct
 
 from userproxy.model import IPFamily, Protocol
-from userproxy.portals import netlink, rtnetlink
+from userproxy.portals import netlink
+from userproxy.portals.netlink import rtnetlink
 
 log = structlog.get_logger()
 

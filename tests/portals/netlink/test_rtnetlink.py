@@ -9,8 +9,9 @@ import pytest
 
 from tests.portals.conftest import Network
 from userproxy.addresses import IPFamily
-from userproxy.portals import netlink, rtnetlink
-from userproxy.portals.rtnetlink import Address, DefaultRoute, Link
+from userproxy.portals import netlink
+from userproxy.portals.netlink import rtnetlink
+from userproxy.portals.netlink.rtnetlink import Address, DefaultRoute, Link
 
 INTERRUPTED = 0x10  # NLM_F_DUMP_INTR, linux/netlink.h
 
