@@ -6,50 +6,50 @@ from userproxy.cluster.store import Store
 from userproxy.config import Settings
 from userproxy.config.kubeproxy import LocalMode
 from userproxy.model import EndpointSlice, Hints, Service, SliceEndpoint
-from userproxy.wiring.node_wait import News, depends_on_node
+from userproxy.wiring.node_wait import NodeWait, depends_on_node
 
 WEB = Service("shop", "web", cluster_ips=("10.96.0.10",))
 
 
 class Bench:
-    """News that are passed on to a counter; `known` is whether our Node is."""
+    """Counts the changes that are passed on; `known` is whether our Node is."""
 
     def __init__(self) -> None:
         self.known = False
         self.passed = 0
-        self.news = News(lambda: self.known, self._pass_on)
+        self.wait = NodeWait(lambda: self.known, self._pass_on)
 
     def _pass_on(self) -> None:
         self.passed += 1
 
 
-def test_news_wait_for_our_node_and_are_passed_on_ever_after() -> None:
+def test_changes_wait_for_our_node_and_are_passed_on_ever_after() -> None:
     bench = Bench()
-    bench.news.came()
+    bench.wait.source_changed()
     assert bench.passed == 0
     bench.known = True
-    bench.news.came()
+    bench.wait.source_changed()
     bench.known = False
-    bench.news.came()
+    bench.wait.source_changed()
     assert bench.passed == 2
 
 
 def test_in_the_end_nobody_waits() -> None:
     bench = Bench()
-    bench.news.came()
-    bench.news.wait_no_longer()
+    bench.wait.source_changed()
+    bench.wait.end()
     assert bench.passed == 1
-    bench.news.wait_no_longer()
+    bench.wait.end()
     assert bench.passed == 1
-    bench.news.came()
+    bench.wait.source_changed()
     assert bench.passed == 2
 
 
-def test_nothing_is_passed_on_before_the_source_has_news() -> None:
+def test_nothing_is_passed_on_before_the_source_has_changes() -> None:
     bench = Bench()
-    bench.news.wait_no_longer()
+    bench.wait.end()
     assert bench.passed == 0
-    bench.news.came()
+    bench.wait.source_changed()
     assert bench.passed == 1
 
 

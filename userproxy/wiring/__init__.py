@@ -1,1 +1,1 @@
-"""The only place that knows every part: builds them, hands them to each other, sees them through to the stop."""
+"""Builds the parts of userproxy, connects them, runs them until the stop, and shuts them down."""

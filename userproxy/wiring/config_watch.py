@@ -16,20 +16,20 @@ log = structlog.get_logger()
 
 _STEP_MS = 500
 _LOOK = 10.0
-"""How often to look in any case, in seconds: a ConfigMap's mount changes a link that the kernel reports, others may
-not, and inotify instances may be exhausted."""
+"""How often to read the file in any case, in seconds: not every change is reported, and inotify instances may be
+exhausted."""
 
 
 async def follow_configuration(
     settings: Settings, file: Path, read_again: Callable[[], Settings], apply: Callable[[Settings], None]
 ) -> None:
-    """Until cancelled, call `apply` with what may change while running whenever `file` says something else.
+    """Call `apply` with the settings that may change while running, whenever `file` has changed, until cancelled.
 
-    What needs a restart is named in the log and stays as it was; so does everything while the file is wrong.
+    What needs a restart is logged and stays as it was. While the file is invalid, everything stays as it was.
     """
     content = _read(file)
-    async with aclosing(_moments(file.parent)) as moments:
-        async for _ in moments:
+    async with aclosing(_wakeups(file.parent)) as wakeups:
+        async for _ in wakeups:
             latest = _read(file)
             if latest in {content, None}:
                 continue
@@ -49,8 +49,8 @@ async def follow_configuration(
                 log.warning("Settings without effect in userproxy", settings=list(in_vain))
 
 
-async def _moments(folder: Path) -> AsyncGenerator[None]:
-    """The moments to look at a file: whenever something happens in its folder, and every ten seconds in any case."""
+async def _wakeups(folder: Path) -> AsyncGenerator[None]:
+    """Yields when a file may have changed: whenever something happens in its folder, and every ten seconds."""
     told = False
     while True:
         changes = awatch(

@@ -1,4 +1,4 @@
-"""The kernel's connection tracking, set as the configuration says: at the start, and whenever that changes."""
+"""Applies the configuration's conntrack settings to the kernel, at the start and whenever they change."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -11,13 +11,13 @@ from userproxy.portals.sysctls import set_conntrack
 
 
 def set_up(settings: Settings) -> None:
-    """Do what ``--init-only`` asks for: all that takes more privileges than serving does. Blocking."""
+    """Do what ``--init-only`` asks for: everything that needs more privileges than serving. Blocking."""
     if settings.portals is PortalMode.AUTO or DRIVERS[settings.portals].traits.translates:
         _set(settings)
 
 
 class ConntrackTask:
-    """Sets connection tracking while a proxy runs; `translating` is whether any of its packets are translated."""
+    """Applies conntrack settings while a proxy runs. `translating` is whether any driver translates packets."""
 
     def __init__(self, settings: Settings, *, translating: bool) -> None:
         self._settings = settings
@@ -25,13 +25,13 @@ class ConntrackTask:
         self._changed = asyncio.Event()
 
     def apply(self, settings: Settings) -> None:
-        """Follow what the configuration says now."""
+        """Use these settings from now on."""
         if settings.conntrack != self._settings.conntrack:
             self._settings = settings
             self._changed.set()
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
-        """What has to run until the stop."""
+        """The coroutines to run until the stop, by the names of their tasks."""
         return {"set conntrack": self._run()} if self._translating else {}
 
     async def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""Health and metrics of one running proxy, and the ports they are asked on."""
+"""Builds health, metrics and their HTTP servers, and passes on to them what the other parts report."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
@@ -25,9 +25,9 @@ _LEAST_CONNECTIONS: Final = 4
 
 
 class Monitor:
-    """Watches syncs and the node, and answers for them.
+    """Health, metrics and their servers.
 
-    `descriptor_limit` is the process's limit of open files, of which its ports take at most a seventh.
+    `descriptor_limit` is the process's limit of open files, of which the servers' connections take at most a seventh.
     """
 
     def __init__(self, settings: Settings, families: Iterable[IPFamily], descriptor_limit: int = 1024) -> None:
@@ -38,7 +38,7 @@ class Monitor:
         )
         self._health_connections, self._metrics_connections = health, metrics
         self.most_connections = health.most + checks.most + metrics.most
-        """How many connections all HTTP ports have at most."""
+        """The most connections that all HTTP ports have together."""
         self._settings = settings
         self._health = Health(settings.sync_period, families)
         self._metrics = Metrics(__version__, families)
@@ -49,11 +49,11 @@ class Monitor:
         self._slices = 0
 
     def reporter(self, family: IPFamily) -> SyncReporter:
-        """What is to be told of the syncs of one family. Raises KeyError for a family that is not served."""
+        """The object to be told of the syncs of one family. Raises KeyError for a family that is not served."""
         return self._reporters[family]
 
     def count_pending(self, family: IPFamily, pending: Callable[[], tuple[int, int]]) -> None:
-        """Have `pending` asked, in another thread, how many Services and how many changes of slices wait for a sync."""
+        """`pending` says, in any thread, how many Services and how many changes of slices wait for a sync."""
         self._metrics.count_pending(family, pending)
 
     def healthy(self) -> bool:
@@ -61,11 +61,11 @@ class Monitor:
         return self._health.healthy(now())
 
     def leave(self) -> None:
-        """Have load balancers send elsewhere: ``/healthz`` and health checks say 503 from now on."""
+        """Answer 503 to ``/healthz`` and health checks from now on, so that load balancers send elsewhere."""
         self._health.leave()
 
     def node_seen(self, node: Node) -> None:
-        """Our own Node as it is now: it decides whether load balancers may send here."""
+        """Our own Node as it is now, which decides whether load balancers may send here."""
         self._health.node_seen(node)
 
     def watch(self, data_plane: DataPlane) -> None:
@@ -73,7 +73,7 @@ class Monitor:
         self._metrics.registry.register(DataPlaneCollector(data_plane))
 
     def problems_are(self, problems: Collection[Problem]) -> None:
-        """All that is wanted of Services and not served now."""
+        """All problems that there are now."""
         counts = Counter(problem.kind for problem in problems)
         self._metrics.problems_are(counts)
         crowded = counts[ProblemKind.OUT_OF_DESCRIPTORS]
@@ -81,28 +81,28 @@ class Monitor:
         self._health.warn([text] if crowded else [])
 
     def ask_for_nodes(self, listed: Callable[[], bool]) -> None:
-        """Have `listed` asked whether the source has told of Nodes at all."""
+        """`listed` says whether the source has delivered its Nodes."""
         self._health.ask_for_nodes(listed)
 
     def queued(self, events: Mapping[str, int]) -> None:
-        """There are changes: `events` so far by kind of object."""
+        """There are changes; `events` counts all events so far, by kind of object."""
         services, slices = events["Service"], events["EndpointSlice"]
         self._metrics.services_changed(services - self._services)
         self._metrics.slices_changed(slices - self._slices)
         self._services, self._slices = services, slices
 
     def apply(self, settings: Settings) -> None:
-        """Follow what of the settings may change while running."""
+        """Use other settings from now on, as far as they may change while running."""
         self._settings = settings
         self._health.set_sync_period(settings.sync_period)
 
     def tasks(
         self, on_hard_failure: Callable[[str, str], None], may_have_predecessor: Callable[[], bool]
     ) -> dict[str, Coroutine[Any, Any, None]]:
-        """The servers that are switched on, to be run until the stop.
+        """The servers that are switched on, as coroutines to run until the stop, by name.
 
-        `on_hard_failure` gets the name of one that cannot have its address, and a sentence, before that ends the
-        process. `may_have_predecessor` is asked whether a process may still hold them whose place we take.
+        `on_hard_failure` gets the name of a server that cannot listen, and a sentence, before that ends the process.
+        `may_have_predecessor` says whether the process that this one replaces may still have the ports.
         """
         for reporter in self._reporters.values():
             reporter.loop_started()

@@ -1,4 +1,4 @@
-"""What the source says, passed on once there is enough to serve by."""
+"""Holds back the first sync until our own Node is known, if anything depends on it."""
 
 from collections.abc import Callable
 
@@ -9,36 +9,36 @@ from userproxy.model import IPFamily
 from userproxy.routing.node_ports import PRIMARY
 
 
-class News:
-    """Passes on that the source has news: from when `suffices` says so, or nobody waits for our Node any more.
+class NodeWait:
+    """Calls `changed` after each change of the source, once `suffices` is true or the wait for our Node has ended.
 
-    The Node mostly comes with the first lists. One that comes late is news like any other.
+    The Node usually comes with the first lists. If it comes later, that is a change like any other.
     """
 
-    def __init__(self, suffices: Callable[[], bool], pass_on: Callable[[], None]) -> None:
+    def __init__(self, suffices: Callable[[], bool], changed: Callable[[], None]) -> None:
         self._suffices = suffices
-        self._pass_on = pass_on
-        self._came = False
+        self._changed = changed
+        self._has_changes = False
         self._waits = True
 
-    def came(self) -> None:
-        """The source has news."""
-        self._came = True
+    def source_changed(self) -> None:
+        """The source has changes."""
+        self._has_changes = True
         if self._waits:
             self._waits = not self._suffices()
         if not self._waits:
-            self._pass_on()
+            self._changed()
 
-    def wait_no_longer(self) -> None:
-        """Serve what cannot be wrong without our Node."""
+    def end(self) -> None:
+        """Wait no longer."""
         if self._waits:
             self._waits = False
-            if self._came:
-                self._pass_on()
+            if self._has_changes:
+                self._changed()
 
 
 def depends_on_node(settings: Settings, store: Store) -> bool:
-    """Whether anything would be served otherwise if our Node were known: where node ports are, or who is near."""
+    """Whether our Node decides anything: the addresses of node ports, which Pods are local, or topology hints."""
     if settings.node_port_addresses == (PRIMARY,) or settings.detect_local_mode is LocalMode.NODE_CIDR:
         return True
     states = (store.state(name, family) for family in IPFamily for name in store.names(family))

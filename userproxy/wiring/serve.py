@@ -30,20 +30,20 @@ from userproxy.wiring.config_watch import follow_configuration
 from userproxy.wiring.conntrack_settings import ConntrackTask
 from userproxy.wiring.families import build_family
 from userproxy.wiring.monitor import Monitor
-from userproxy.wiring.node_wait import News, depends_on_node
+from userproxy.wiring.node_wait import NodeWait, depends_on_node
 from userproxy.wiring.portals import choose_portals
-from userproxy.wiring.source import Truth, open_truth
+from userproxy.wiring.source import Source, open_source
 from userproxy.wiring.stopping import Stop
 
 log = structlog.get_logger()
 
 _COLLECT_EVERY = 10_000
-"""Allocations between garbage collections. Connections leave no cycles behind, so the default of 700
-would only walk live objects again and again; but walking as many holds up traffic for two milliseconds."""
+"""Allocations between garbage collections. Connections leave no reference cycles, so with the default of 700 the
+collector would only walk live objects again and again. Walking this many holds up traffic for two milliseconds."""
 
 _SWITCH_SECONDS = 0.0005
 """How long a thread that reads rules may keep the interpreter from the one that carries traffic. By default that is
-5 ms, at each of a client's messages."""
+5 ms for each message of a client."""
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -51,8 +51,8 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def run(settings: Settings, read_again: Callable[[], Settings]) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code.
 
-    `read_again` gives the settings anew when the configuration file has changed; it raises UsageError where that
-    is wrong. Raises UsageError where the settings name something that is not there.
+    `read_again` returns new settings when the configuration file has changed, and raises UsageError if the file is
+    invalid. Raises UsageError if the settings name something that does not exist.
     """
     gc.set_threshold(_COLLECT_EVERY)
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -76,7 +76,7 @@ def _loop_factory(choice: EventLoop) -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def _set_oom_score(adjustment: int) -> None:
-    """Make the kernel spare us (or not) when memory runs out, as kube-proxy does (proc(5), oom_score_adj)."""
+    """Set how readily the kernel kills us when memory runs out, as kube-proxy does (proc(5), oom_score_adj)."""
     try:
         Path("/proc/self/oom_score_adj").write_text(str(adjustment))
     except OSError as error:
@@ -85,7 +85,9 @@ def _set_oom_score(adjustment: int) -> None:
 
 async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> int:
     loop = asyncio.get_running_loop()
-    for number in _STOP_SIGNALS:  # there is nothing to take back yet, and a container's first process must do it itself
+    for (
+        number
+    ) in _STOP_SIGNALS:  # nothing must be undone yet; for a container's first process the kernel does not end it
         loop.add_signal_handler(number, os._exit, 0)
     proxy = _Proxy(settings, own_node_name(settings.hostname_override or "", socket.gethostname()))
     try:
@@ -96,7 +98,7 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> int:
 
 
 class _Proxy:
-    """The parts of one proxy, and what they tell each other. Raises KernelToolError where it could never serve."""
+    """Builds the parts of one proxy and connects them. Raises KernelToolError if it could never serve."""
 
     def __init__(self, settings: Settings, node_name: str) -> None:
         self._settings = settings
@@ -106,7 +108,7 @@ class _Proxy:
             "userproxy starts",
             version=__version__,
             node=node_name,
-            source=_source(settings),
+            source=_source_name(settings),
             portals=drivers[IPFamily.IPV4].name,
             families=list(drivers),
         )
@@ -131,7 +133,7 @@ class _Proxy:
             Random(),  # noqa: S311 -- spreads load, keeps no secret
         )
         self._monitor.watch(self._forwarder)
-        self._truth: Truth | None = None
+        self._source: Source | None = None
         self._was_labelled = False
         self._families = [
             build_family(
@@ -149,18 +151,18 @@ class _Proxy:
         ]
 
     async def run(self, read_again: Callable[[], Settings]) -> bool:
-        """Serve until the stop has ended; False if rules stay that should have gone."""
+        """Serve until the stop has ended; returns False if rules are left that should have been removed."""
         settings, monitor = self._settings, self._monitor
-        news = News(self._knows_enough, self._changed)
-        truth = await open_truth(settings, self._store, self._nodes, self._node_name, news.came, news.wait_no_longer)
-        self._truth = truth
-        monitor.ask_for_nodes(truth.nodes_listed)
+        wait = NodeWait(self._knows_enough, self._changed)
+        source = await open_source(settings, self._store, self._nodes, self._node_name, wait.source_changed, wait.end)
+        self._source = source
+        monitor.ask_for_nodes(source.nodes_listed)
         if settings.manifests and self._node is None:
-            monitor.node_seen(Node(self._node_name))  # they need not have one, and then nobody is about to remove it
+            monitor.node_seen(Node(self._node_name))  # manifests need not have one; then nobody is about to remove it
             if settings.node_port_addresses == (PRIMARY,):
                 log.warning("No node ports are served: they are to be on our Node's addresses, and no manifest has it")
         stop = _stop_on_signals(asyncio.get_running_loop())
-        tasks = {**truth.tasks(), **monitor.tasks(truth.server_failed, self._may_have_predecessor)}
+        tasks = {**source.tasks(), **monitor.tasks(source.server_failed, self._may_have_predecessor)}
         tasks |= self._conntrack.tasks()
         for family in self._families:
             tasks |= family.tasks()
@@ -170,9 +172,9 @@ class _Proxy:
         return await _run_until(stop, tasks, self._leave)
 
     async def close(self) -> None:
-        """Let go of everything. Rules stay as they are."""
-        if self._truth is not None:
-            await self._truth.close()
+        """Release everything. Rules stay as they are."""
+        if self._source is not None:
+            await self._source.close()
         self._forwarder.shut_down()
         for family in self._families:
             await family.close()
@@ -182,7 +184,7 @@ class _Proxy:
         return self._store.nodes.get(self._node_name)
 
     def _knows_enough(self) -> bool:
-        """Whether our Node is known, or nothing depends on it. Looks at everything until then."""
+        """Whether our Node is known, or nothing depends on it. Looks at all Services as long as it is not."""
         known = self._node is not None and bool(self._node.addresses)
         return known or bool(self._settings.manifests) or not depends_on_node(self._settings, self._store)
 
@@ -198,8 +200,8 @@ class _Proxy:
     def _report(self) -> None:
         problems = frozenset[Problem]().union(*(family.problems for family in self._families))
         self._monitor.problems_are(problems)
-        if self._truth is not None:
-            self._truth.report(problems)
+        if self._source is not None:
+            self._source.report(problems)
 
     def _may_have_predecessor(self) -> bool:
         return any(family.may_have_predecessor for family in self._families)
@@ -218,7 +220,7 @@ class _Proxy:
 
 
 def _kept_ports(settings: Settings) -> tuple[PortRange, ...]:
-    """What no listener may take, because others will need it: node ports, and the ports of our own servers."""
+    """Ports that no listener may take: node ports, and those of our own servers."""
     servers = (settings.healthz_bind_address, settings.metrics_bind_address)
     return (NODE_PORTS, *(PortRange(each.port, each.port) for each in servers if each is not None))
 
@@ -228,7 +230,7 @@ async def _run_until(
     eternal: Mapping[str, Coroutine[Any, Any, None]],
     leave: Callable[[Mapping[str, asyncio.Task[None]]], Awaitable[bool]],
 ) -> bool:
-    """Run coroutines that never end, each as a task of its name, until `stop` is set; then what `leave` makes of it."""
+    """Run coroutines that never end, as tasks with these names, until `stop` is set; then returns what `leave` does."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = {name: group.create_task(coroutine, name=name) for name, coroutine in eternal.items()}
@@ -241,15 +243,15 @@ async def _run_until(
     return clean
 
 
-def _source(settings: Settings) -> str:
-    """What is served, as the first line of the log has it."""
+def _source_name(settings: Settings) -> str:
+    """The source of Services, as the first line of the log names it."""
     if settings.manifests:
         return ", ".join(map(str, settings.manifests))
     return "API server " + (settings.master or str(settings.kubeconfig or "of this cluster"))
 
 
 def _sentence(error: Exception) -> UserproxyError | None:
-    """The first of a group's errors that was raised on purpose: its text is all that a person needs."""
+    """The first error of a group that is one of ours: its text is all that a person needs."""
     if isinstance(error, UserproxyError):
         return error
     inner = error.exceptions if isinstance(error, ExceptionGroup) else ()

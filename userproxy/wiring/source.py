@@ -1,8 +1,7 @@
-"""Where the truth comes from: manifests if any are given, else the API server."""
+"""The source of Services: manifests if any are given, else the API server."""
 
 import socket
-from collections.abc import Callable, Coroutine, Iterable, Iterator
-from heapq import nsmallest
+from collections.abc import Callable, Coroutine, Iterable
 from random import Random
 from typing import Any, Final, Protocol
 
@@ -13,75 +12,50 @@ from userproxy.cluster.manifests import ManifestSource
 from userproxy.cluster.nodes import NodeAddresses, NodeLookup, wait_for_addresses
 from userproxy.cluster.store import Store
 from userproxy.config import Settings
-from userproxy.model import Problem, ProblemKind
+from userproxy.model import Problem
 from userproxy.telemetry.event_series import Reason
 from userproxy.telemetry.events import Recorder
+from userproxy.telemetry.problem_events import ProblemEvents
 from userproxy.telemetry.timestamps import now
-
-_REASONS = {
-    ProblemKind.PORT_CONFLICT: Reason.PORT_CONFLICT,
-    ProblemKind.UNSUPPORTED_PROTOCOL: Reason.UNSUPPORTED_PROTOCOL,
-    ProblemKind.BAD_ANNOTATION: Reason.BAD_ANNOTATION,
-    ProblemKind.HEALTH_CHECK: Reason.HEALTH_CHECK_FAILED,
-    ProblemKind.PORTALS_REFUSED: Reason.PORTALS_REFUSED,
-    ProblemKind.OUT_OF_DESCRIPTORS: Reason.OUT_OF_DESCRIPTORS,
-}
-
-
-_MOST_CROWDED: Final = 10
-"""Services that Events say of that there is no descriptor for them: there may be thousands, all for one reason."""
-
-
-def _told_of(problems: Iterable[Problem]) -> Iterator[Problem]:
-    """Those of `problems` that become Events."""
-    crowded = []
-    for problem in problems:
-        if problem.kind is ProblemKind.OUT_OF_DESCRIPTORS:
-            crowded.append(problem)
-        else:
-            yield problem
-    yield from nsmallest(_MOST_CROWDED, crowded, key=lambda each: each.text)
-
 
 _SERVER_REASONS = {"healthz": Reason.HEALTH_SERVER_FAILED, "metrics": Reason.METRICS_SERVER_FAILED}
 
 
 _NODE_SECONDS: Final = 10.0
-"""How long nothing is served for want of our Node. kube-proxy waits for 30 s."""
+"""How long the first sync waits for our Node. kube-proxy waits for 30 s."""
 
 
-class Truth(Protocol):
-    """A source that keeps a Store up to date."""
+class Source(Protocol):
+    """Keeps a Store up to date."""
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
-        """What has to run until the stop."""
+        """The coroutines to run until the stop, by the names of their tasks."""
 
     def report(self, problems: Iterable[Problem]) -> None:
-        """Tell the source's users what is wrong with their objects now."""
+        """Report all problems of Services that there are now to whoever owns these."""
 
     def nodes_listed(self) -> bool:
-        """Whether the source has told of Nodes at all, so that one that it did not name is not there."""
+        """Whether the source has delivered its Nodes, so that a Node that is not among them does not exist."""
 
     def server_failed(self, name: str, text: str) -> None:
-        """Tell that a server of ours, "healthz" or "metrics", cannot have its address, as the process ends for it."""
+        """Report that our server `name`, "healthz" or "metrics", cannot listen, which ends the process."""
 
     async def close(self) -> None:
         """Let go of connections."""
 
 
-async def open_truth(
+async def open_source(
     settings: Settings,
     store: Store,
     nodes: NodeAddresses,
     node_name: str,
     changed: Callable[[], None],
     node_settled: Callable[[], None],
-) -> Truth:
-    """The source that `settings` ask for, which feeds `store`, answers `nodes` and calls `changed` when it has news.
+) -> Source:
+    """The source that `settings` ask for. It updates `store`, answers `nodes`, and calls `changed` after each change.
 
-    It calls `node_settled` once our Node has its addresses or has been waited for in vain.
-
-    Raises UsageError where it cannot be used at all.
+    It calls `node_settled` once our Node has its addresses, or has been waited for in vain. Raises UsageError if it
+    cannot be used at all.
     """
     if settings.manifests:
         manifests = ManifestSource(settings.manifests, store, changed)
@@ -105,13 +79,13 @@ class _Manifests:
         return {"watch manifests": self._source.watch()}
 
     def report(self, problems: Iterable[Problem]) -> None:
-        """The log has them; manifests have nobody else to tell."""
+        """The log has them already."""
 
     def nodes_listed(self) -> bool:
         return True
 
     def server_failed(self, name: str, text: str) -> None:
-        """What ends the process is said at its end."""
+        """The error that ends the process is printed at its end."""
 
     async def close(self) -> None:
         pass
@@ -135,7 +109,7 @@ class _Api:
         self._source = source
         self._lookup = lookup
         self._recorder = recorder
-        self._told: frozenset[Problem] = frozenset()
+        self._problem_events = ProblemEvents(recorder)
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         return {
@@ -146,19 +120,15 @@ class _Api:
         }
 
     async def _wait_for_node(self) -> None:
-        await wait_for_addresses(
-            self._store, self._node_name, self.nodes_listed, _NODE_SECONDS
-        )  # which says it, if none comes
+        # It logs if none comes.
+        await wait_for_addresses(self._store, self._node_name, self.nodes_listed, _NODE_SECONDS)
         self._node_settled()
 
     def nodes_listed(self) -> bool:
         return self._source.node_listed
 
     def report(self, problems: Iterable[Problem]) -> None:
-        current = frozenset(_told_of(problems))
-        for problem in sorted(current - self._told, key=lambda each: each.text):
-            self._recorder.about_service(problem.service, _REASONS[problem.kind], problem.text, here=problem.here)
-        self._told = current
+        self._problem_events.report(problems)
 
     def server_failed(self, name: str, text: str) -> None:
         self._recorder.about_node(_SERVER_REASONS[name], text)

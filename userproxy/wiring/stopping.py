@@ -1,4 +1,4 @@
-"""A stop that costs nobody a connection: a successor takes over, or the last client has gone."""
+"""The stop of one process: it lasts until a successor has taken over, or the last client has gone."""
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
@@ -17,25 +17,25 @@ log = structlog.get_logger()
 
 _LOOK_EVERY: Final = 0.05
 _HANDSHAKE_SECONDS: Final = 1.0
-"""So long after a successor's rules stand, clients whom the old rules have led here may still be on their way."""
+"""How long after a successor's rules are written clients may still arrive that the old rules sent here."""
 
 _TAKE_OVER_SECONDS: Final = 2.0
-"""What a successor that has waited for us may take to be there."""
+"""How long a successor that has waited for us may take to take over."""
 
 _ARRIVAL_SECONDS: Final = 0.2
-"""So long a successor is looked out for that is just about to come."""
+"""How long to wait for a successor that is just about to start."""
 
 _LAST_SHARE: Final = 0.1
-"""Of the drain, at its end, for those who came last: nobody is accepted any more."""
+"""The share of the drain, at its end, in which nobody is accepted any more, for the clients that came last."""
 
 
 class Stop:
-    """How one process leaves. `tasks` are those that run meanwhile, by name.
+    """Stops one process. `tasks` are those that run meanwhile, by name.
 
-    `moving_out` is whether the node is to be another proxy's: its rules take time, and ours must not stay then.
+    `moving_out` is whether another proxy is to serve the node: its rules take time, and ours must not stay then.
 
-    Rules are given up at once, and clients whom they lead here are accepted all the same: until a successor's rules
-    lead them elsewhere, or, where there is none, until nobody is being served, ``--drain-timeout`` at most.
+    Rules are given up at once. Clients that they still send here are accepted, until a successor's rules send them
+    elsewhere, or, if there is no successor, until no client is left, at most for ``--drain-timeout``.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Stop:
         self._ports_closed = False
 
     async def leave(self) -> bool:
-        """See it through; False if rules stay that should have gone."""
+        """Do all of it; returns False if rules are left that should have been removed."""
         clock = asyncio.get_running_loop().time
         serving = [proxy for proxy in self._proxies if proxy.serves]
         log.info("Stopping", connections=self._forwarder.active, udp_flows=self._forwarder.flows)
@@ -68,21 +68,21 @@ class Stop:
             await self._close_ports()
         await asyncio.gather(*(proxy.give_up() for proxy in serving))
         if self._moving_out:
-            return await self._make_way(serving)
+            return await self._move_out(serving)
         hold = clock() + (_TAKE_OVER_SECONDS if contended else max(self._settings.drain_delay, _ARRIVAL_SECONDS))
         end = hold + self._settings.drain_timeout
         left = await self._serve_on(serving, hold, end)
-        # The last rule takes connection tracking with it, and so their addresses from those who are still served.
+        # With the last rule connection tracking ends, and clients that are still served would lose their translation.
         await self._drain(min(max(0.0, end - clock()), self._settings.drain_timeout))
         removed = await self._remove(left)
         for proxy in left:
             if proxy.driver.lease is not None:
                 proxy.driver.lease.release()
-        log.info("Stopped: drained", rules=self._fate(len(serving), len(left)) if removed else "not removed")
+        log.info("Stopped: drained", rules=self._rules_left(len(serving), len(left)) if removed else "not removed")
         return removed
 
-    async def _make_way(self, serving: Sequence[FamilyProxy]) -> bool:
-        """Stay until another proxy's rules must stand behind ours, and take these away first."""
+    async def _move_out(self, serving: Sequence[FamilyProxy]) -> bool:
+        """Go on until another proxy has had time to write its rules, then remove ours before draining."""
         log.info("Our Node has lost its label: another proxy is to serve it", linger_seconds=self._settings.linger)
         await asyncio.sleep(self._settings.linger)
         removed = await remove_portals((proxy.family, proxy.driver) for proxy in serving)
@@ -97,7 +97,7 @@ class Stop:
             log.warning("Connections were reset, because they outlasted --drain-timeout", connections=reset)
 
     async def _serve_on(self, serving: Sequence[FamilyProxy], hold: float, end: float) -> list[FamilyProxy]:
-        """Go on accepting as long as that is of use; those whose place nobody has taken."""
+        """Go on accepting clients as long as any can come; returns the families that no successor has taken over."""
         if any(proxy.driver.lease is None for proxy in serving):
             await asyncio.sleep(self._settings.drain_delay)
             return list(serving)
@@ -106,31 +106,31 @@ class Stop:
         left: list[FamilyProxy] = []
         watched = list(serving)
         while watched:
-            found = await self._left_after_watching(watched, hold, last)
+            found = await self._not_taken_over(watched, hold, last)
             ending = [proxy for proxy in found if self._may_end(proxy)]
             left += ending
             watched = [proxy for proxy in found if proxy not in ending and clock() < last]
         return left
 
     def _may_end(self, proxy: FamilyProxy) -> bool:
-        """Whether nothing is in the way of our end. Whoever comes now waits until rules that are to go have gone."""
+        """Whether the process may end. A successor that comes from now on waits until our rules are removed."""
         lease = proxy.driver.lease
         return self._settings.at_stop is AtStop.LEAVE or lease is None or lease.regain()
 
-    async def _left_after_watching(self, serving: Sequence[FamilyProxy], hold: float, last: float) -> list[FamilyProxy]:
+    async def _not_taken_over(self, serving: Sequence[FamilyProxy], hold: float, last: float) -> list[FamilyProxy]:
         successions = {proxy: Succession(proxy.family) for proxy in serving}
         async with asyncio.TaskGroup() as group:
             watching = [
                 group.create_task(succession.watch(), name=f"successor {proxy.family}")
                 for proxy, succession in successions.items()
             ]
-            await self._until_of_no_use(successions.values(), hold, last)
+            await self._until_taken_over_or_idle(successions.values(), hold, last)
             left = [proxy for proxy, succession in successions.items() if not succession.taken]
             for task in watching:
                 task.cancel()
         return left
 
-    async def _until_of_no_use(self, successions: Collection[Succession], hold: float, last: float) -> None:
+    async def _until_taken_over_or_idle(self, successions: Collection[Succession], hold: float, last: float) -> None:
         clock = asyncio.get_running_loop().time
         while clock() < last:
             if any(succession.taken for succession in successions):
@@ -144,7 +144,7 @@ class Stop:
             await asyncio.sleep(min(_HANDSHAKE_SECONDS, max(0.0, last - clock())))
 
     async def _close_ports(self) -> None:
-        """Let a successor have the ports of health, metrics and health checks."""
+        """Close the ports of health, metrics and health checks: a successor needs them."""
         if not self._ports_closed:
             self._ports_closed = True
             self._cancel("healthz", "metrics")
@@ -155,7 +155,7 @@ class Stop:
             return True
         return await remove_portals((proxy.family, proxy.driver) for proxy in left)
 
-    def _fate(self, families: int, left: int) -> str:
+    def _rules_left(self, families: int, left: int) -> str:
         if left < families:
             return "a successor's"
         return "left as they are" if self._settings.at_stop is AtStop.LEAVE else "removed"
