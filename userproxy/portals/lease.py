@@ -1,8 +1,9 @@
-"""One userproxy keeps the chains of a node: two would take each other's rules for leftovers, and remove them.
+"""The lease of a node's portals: only the process that holds it changes them.
 
-How one process follows another. The right to write the chains is a name. Whoever wants it while another process has it
-connects to that name, and the end of the connection says that it is free: the process has given it up, or has ended
-in whatever way. Whoever has given it up connects, too, and is told by one byte that its successor's rules stand.
+Two processes would take each other's rules for leftovers, and remove them. The lease is a Unix socket with an abstract
+name (unix(7)). A process that wants it while another one holds it connects to that name, and the end of the connection
+says that it is free: its holder has given it up, or has ended in whatever way. A process that has given it up connects,
+too, and is told by one byte that its successor's rules stand.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ class LeaseError(KernelToolError):
 
 
 class Lease:
-    """The right to write the chains of one address family in the network namespace of the calling thread.
+    """The right to change the portals of one address family in the network namespace of the calling thread.
 
     It is a socket with an abstract name (unix(7)), which belongs to the namespace and goes with its process, however
     that ends. A process of another user that has the name is no userproxy, and keeps us from nothing.
