@@ -1,7 +1,6 @@
 """What a relay owes its two ends: every byte, the FIN, the RST, and no memory."""
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import random
@@ -11,9 +10,7 @@ import struct
 import pytest
 
 from tests.forwarding.conftest import NAME, Bench, Serve, echo, eventually, open_bench
-from userproxy.forwarding.tcp import pipes
 from userproxy.forwarding.tcp.listener import TcpListener
-from userproxy.forwarding.tcp.pipes import MOST_PIPES
 from userproxy.forwarding.tcp.relay import Relay
 
 MEBIBYTE = 1024 * 1024
@@ -190,23 +187,6 @@ def has_relay(bench: Bench) -> bool:
     return any(isinstance(each, Relay) for each in listener.connections._members)
 
 
-async def test_bulk_is_spliced_and_messages_are_not(
-    bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = splices(monkeypatch)
-    bench.route_to(await serve(echo))
-    reader, writer = await bench.connect()
-    for _ in range(3):
-        writer.write(bytes(1000))
-        await reader.readexactly(1000)
-    assert not sizes
-    body = bytes(8 * MEBIBYTE)
-    writer.write(body)
-    assert await asyncio.wait_for(reader.readexactly(len(body)), 10) == body
-    assert sum(sizes) > len(body)  # twice what went through a pipe: in and out
-    writer.close()
-
-
 async def test_a_stopped_reader_stops_the_sender_and_then_gets_everything(bench: Bench, serve: Serve) -> None:
     resume = asyncio.Event()
     digests = asyncio.Queue[bytes]()
@@ -236,140 +216,6 @@ async def test_a_stopped_reader_stops_the_sender_and_then_gets_everything(bench:
     assert await asyncio.wait_for(digests.get(), 20) == hashlib.sha256(body).digest()
     writer.close()
     await bench.eventually_idle()
-
-
-async def test_without_pipes_a_slow_reader_gets_everything_too(serve: Serve) -> None:
-    digests = asyncio.Queue[bytes]()
-
-    async def read_slowly(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-        digest = hashlib.sha256()
-        while data := await reader.read(10_000):
-            digest.update(data)
-            await asyncio.sleep(0)
-        digests.put_nowait(digest.digest())
-
-    address = await serve(read_slowly)
-    async with open_bench() as bench:
-        lent = [bench.forwarder._tcp.pipes.borrow() for _ in range(MOST_PIPES)]
-        bench.route_to(address)
-        _, writer = await bench.connect()
-        body = os.urandom(40 * MEBIBYTE)
-        writer.write(body)
-        writer.write_eof()
-        assert await asyncio.wait_for(digests.get(), 30) == hashlib.sha256(body).digest()
-        writer.close()
-        await bench.eventually_idle()
-        for pipe in lent:
-            assert pipe is not None
-            bench.forwarder._tcp.pipes.give_back(pipe)
-
-
-async def test_stuck_readers_give_up_their_pipes_and_lose_nothing(
-    bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipes, "MOST_PIPES", 2)
-    monkeypatch.setattr(pipes, "STALL_SECONDS", 0.0)
-    body = os.urandom(20 * MEBIBYTE)
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.write(body)
-        await writer.drain()
-
-    bench.route_to(await serve(answer))
-    pool = bench.forwarder._tcp.pipes
-    with contextlib.ExitStack() as stack:
-        stuck = [stack.enter_context(socket.create_connection(bench.address)) for _ in range(2)]
-        for client in stuck:
-            client.shutdown(socket.SHUT_WR)
-        await eventually(lambda: len(pool._stuck) == len(stuck))
-        spliced = splices(monkeypatch)
-        reader, writer = await bench.connect()
-        writer.write_eof()
-        assert await all_of(reader) == body
-        assert spliced
-        assert pool._kept
-        writer.close()
-        for client in stuck:
-            assert await asyncio.to_thread(read_all, client) == body
-    await bench.eventually_idle()
-    assert pool._kept == 0
-
-
-async def test_what_was_kept_of_a_pipe_goes_with_its_connection(
-    bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipes, "MOST_PIPES", 1)
-    monkeypatch.setattr(pipes, "STALL_SECONDS", 0.0)
-    bench.route_to(await serve(pour))
-    pool = bench.forwarder._tcp.pipes
-    clients = [await bench.connect() for _ in range(2)]
-    await eventually(lambda: pool._kept > 0)
-    for _, writer in clients:
-        writer.transport.abort()
-    await bench.eventually_idle()
-    assert pool._kept == 0
-
-
-async def test_what_was_kept_of_a_pipe_is_sent_and_forgotten(
-    bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipes, "MOST_PIPES", 1)
-    monkeypatch.setattr(pipes, "STALL_SECONDS", 0.0)
-    bench.route_to(await serve(pour))
-    pool = bench.forwarder._tcp.pipes
-    with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(socket.create_connection(bench.address)) for _ in range(2)]
-        await eventually(lambda: pool._kept > 0)
-        await eventually(lambda: read_some(clients) and pool._kept == 0)
-        assert bench.forwarder.active == 2
-    await bench.eventually_idle()
-
-
-async def test_a_reader_that_goes_on_is_stuck_no_longer(bench: Bench, serve: Serve) -> None:
-    bench.route_to(await serve(pour))
-    pool = bench.forwarder._tcp.pipes
-    with socket.create_connection(bench.address) as client:
-        await eventually(lambda: len(pool._stuck) == 1)
-        await eventually(lambda: read_some([client]) and not pool._stuck)
-        assert bench.forwarder.active == 1
-    await bench.eventually_idle()
-
-
-def read_some(clients: list[socket.socket]) -> bool:
-    """Read what there is of each."""
-    for client in clients:
-        client.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while client.recv(MEBIBYTE):
-                pass
-    return True
-
-
-async def pour(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A backend that has always more to say."""
-    while True:
-        writer.write(bytes(MEBIBYTE))
-        await writer.drain()
-
-
-def read_all(client: socket.socket) -> bytes:
-    client.settimeout(20)
-    with client.makefile("rb") as file:
-        return file.read()
-
-
-def splices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of all splice(2) from now on."""
-    sizes: list[int] = []
-    splice = os.splice
-
-    def noted(source: int, sink: int, count: int, *, flags: int) -> int:
-        sizes.append(splice(source, sink, count, flags=flags))
-        return sizes[-1]
-
-    monkeypatch.setattr(os, "splice", noted)
-    return sizes
 
 
 async def test_a_reset_is_seen_while_the_other_side_does_not_read(bench: Bench, serve: Serve) -> None:

@@ -1,6 +1,8 @@
-"""Who moves much at once lets the others go first."""
+"""How one way of a relay moves what it reads: in turns, through pipes where it is much, and to readers who are slow."""
 
 import asyncio
+import contextlib
+import hashlib
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -9,18 +11,18 @@ from itertools import pairwise
 
 import pytest
 
-from tests.forwarding.conftest import LOOPBACK, eventually
+from tests.forwarding.conftest import LOOPBACK, Bench, Serve, echo, eventually, open_bench
 from userproxy.forwarding import poller
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.poller import STREAM, WRITABLE, Poller
+from userproxy.forwarding.tcp import pipes
 from userproxy.forwarding.tcp.direction import BUFFER_BYTES
-from userproxy.forwarding.tcp.pipes import PIPE_BYTES, PipePool
+from userproxy.forwarding.tcp.pipes import MOST_PIPES, PIPE_BYTES, Pipe, PipePool
 from userproxy.forwarding.tcp.relay import Relay, RelayContext
 from userproxy.forwarding.tcp.source_ports import SourcePorts
 
-pytestmark = pytest.mark.usefixtures("root")  # large socket buffers
-
+MEBIBYTE = 1024 * 1024
 MUCH = 4 * PIPE_BYTES
 
 
@@ -64,7 +66,7 @@ def _enlarge(sock: socket.socket) -> None:
 
 
 @pytest.fixture
-async def context() -> AsyncIterator[RelayContext]:
+async def context(root: None) -> AsyncIterator[RelayContext]:
     loop = asyncio.get_running_loop()
     opened = Poller(loop)
     pipes = PipePool(DescriptorBudget(loop, 10_000), loop.time)
@@ -194,3 +196,164 @@ async def test_a_stream_that_slackens_is_served_at_once_again(context: RelayCont
     small.client.send(b"second")
     await eventually(lambda: bool(before_it))
     assert before_it[0] == len(b"first")
+
+
+async def test_bulk_is_spliced_and_messages_are_not(
+    bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = splices(monkeypatch)
+    bench.route_to(await serve(echo))
+    reader, writer = await bench.connect()
+    for _ in range(3):
+        writer.write(bytes(1000))
+        await reader.readexactly(1000)
+    assert not sizes
+    body = bytes(8 * MEBIBYTE)
+    writer.write(body)
+    assert await asyncio.wait_for(reader.readexactly(len(body)), 10) == body
+    assert sum(sizes) > len(body)  # twice what went through a pipe: in and out
+    writer.close()
+
+
+async def test_without_pipes_a_slow_reader_gets_everything_too(serve: Serve) -> None:
+    digests = asyncio.Queue[bytes]()
+
+    async def read_slowly(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        digest = hashlib.sha256()
+        while data := await reader.read(10_000):
+            digest.update(data)
+            await asyncio.sleep(0)
+        digests.put_nowait(digest.digest())
+
+    address = await serve(read_slowly)
+    async with open_bench() as bench:
+        lent = [bench.forwarder._tcp.pipes.borrow() for _ in range(MOST_PIPES)]
+        bench.route_to(address)
+        _, writer = await bench.connect()
+        body = os.urandom(40 * MEBIBYTE)
+        writer.write(body)
+        writer.write_eof()
+        assert await asyncio.wait_for(digests.get(), 30) == hashlib.sha256(body).digest()
+        writer.close()
+        await bench.eventually_idle()
+        for pipe in lent:
+            assert pipe is not None
+            bench.forwarder._tcp.pipes.give_back(pipe)
+
+
+async def test_stuck_readers_give_up_their_pipes_and_lose_nothing(
+    bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipes, "MOST_PIPES", 2)
+    monkeypatch.setattr(pipes, "STALL_SECONDS", 0.0)
+    body = os.urandom(20 * MEBIBYTE)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.write(body)
+        await writer.drain()
+
+    bench.route_to(await serve(answer))
+    pool = bench.forwarder._tcp.pipes
+    with contextlib.ExitStack() as stack:
+        stuck = [stack.enter_context(socket.create_connection(bench.address)) for _ in range(2)]
+        for client in stuck:
+            client.shutdown(socket.SHUT_WR)
+        await eventually(lambda: len(pool._stuck) == len(stuck))
+        spliced = splices(monkeypatch)
+        reader, writer = await bench.connect()
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 20) == body
+        assert spliced
+        assert pool._kept
+        writer.close()
+        for client in stuck:
+            assert await asyncio.to_thread(read_all, client) == body
+    await bench.eventually_idle()
+    assert pool._kept == 0
+
+
+async def test_what_was_kept_of_a_pipe_goes_with_its_connection(
+    bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipes, "MOST_PIPES", 1)
+    monkeypatch.setattr(pipes, "STALL_SECONDS", 0.0)
+    bench.route_to(await serve(pour))
+    pool = bench.forwarder._tcp.pipes
+    clients = [await bench.connect() for _ in range(2)]
+    await eventually(lambda: pool._kept > 0)
+    for _, writer in clients:
+        writer.transport.abort()
+    await bench.eventually_idle()
+    assert pool._kept == 0
+
+
+async def test_what_was_kept_of_a_pipe_is_sent_and_forgotten(
+    bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipes, "MOST_PIPES", 1)
+    monkeypatch.setattr(pipes, "STALL_SECONDS", 0.0)
+    bench.route_to(await serve(pour))
+    pool = bench.forwarder._tcp.pipes
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(bench.address)) for _ in range(2)]
+        await eventually(lambda: pool._kept > 0)
+        await eventually(lambda: read_some(clients) and pool._kept == 0)
+        assert bench.forwarder.active == 2
+    await bench.eventually_idle()
+
+
+async def test_a_reader_that_goes_on_is_stuck_no_longer(
+    bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.route_to(await serve(pour))
+    pool = bench.forwarder._tcp.pipes
+    freed: list[bool] = []
+
+    def moves(pipe: Pipe) -> None:
+        was_stuck = pipe in pool._stuck
+        PipePool.moves(pool, pipe)
+        freed.append(was_stuck and pipe not in pool._stuck)
+
+    monkeypatch.setattr(pool, "moves", moves)
+    with socket.create_connection(bench.address) as client:
+        await eventually(lambda: len(pool._stuck) == 1)
+        await eventually(lambda: read_some([client]) and any(freed))
+        assert bench.forwarder.active == 1
+    await bench.eventually_idle()
+
+
+def read_some(clients: list[socket.socket]) -> bool:
+    """Read what there is of each."""
+    for client in clients:
+        client.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while client.recv(MEBIBYTE):
+                pass
+    return True
+
+
+async def pour(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A backend that has always more to say."""
+    while True:
+        writer.write(bytes(MEBIBYTE))
+        await writer.drain()
+
+
+def read_all(client: socket.socket) -> bytes:
+    client.settimeout(20)
+    with client.makefile("rb") as file:
+        return file.read()
+
+
+def splices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of all splice(2) from now on."""
+    sizes: list[int] = []
+    splice = os.splice
+
+    def noted(source: int, sink: int, count: int, *, flags: int) -> int:
+        sizes.append(splice(source, sink, count, flags=flags))
+        return sizes[-1]
+
+    monkeypatch.setattr(os, "splice", noted)
+    return sizes
