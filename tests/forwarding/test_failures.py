@@ -14,7 +14,6 @@ from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.tcp import connections, dialer, listener
 from userproxy.forwarding.tcp.relay import Relay
-from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp import listener as listener_of_udp
 from userproxy.forwarding.udp import plane
 from userproxy.forwarding.udp.datagrams import Outbox
@@ -141,21 +140,6 @@ async def test_a_dial_that_fails_when_it_is_tried_again_costs_no_other(
             await reader.read()
         writer.close()
     assert bench.forwarder.active == 0
-
-
-async def test_a_listener_whose_accepting_fails_goes_on_after_a_pause(
-    bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listener, "_RETRY_SECONDS", 0.02)
-    bench.route_to(await serve(echo))
-    with monkeypatch.context() as patch, capture_logs():
-        patch.setattr(ListeningSocket, "accept_client", fail)
-        reader, writer = await bench.connect()
-        await eventually(lambda: bench.forwarder.handler_failures[Protocol.TCP] >= 3)
-    writer.write(b"x")
-    assert await reader.readexactly(1) == b"x"
-    writer.close()
-    await bench.eventually_idle()
 
 
 async def test_other_connections_are_closed_with_their_endpoint_though_one_fails(

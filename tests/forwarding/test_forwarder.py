@@ -241,34 +241,6 @@ async def serve_two_hundred_with_few_descriptors(address: tuple[str, int]) -> No
         await bench.eventually_idle()
 
 
-@pytest.mark.usefixtures("uncounted")
-async def test_in_a_shortage_every_service_port_gets_its_share(serve: Serve) -> None:
-    backend, loop = await serve(echo), asyncio.get_running_loop()
-    async with open_bench(descriptor_limit=open_descriptors() + 64 + 12) as bench:
-        flooded, port = bench.address, bench.forwarder.open(OTHER)
-        bench.route_to(backend)
-        bench.forwarder.update(Snapshot(OTHER, endpoints=(Endpoint(*backend),)))
-
-        async def flood() -> None:
-            while True:
-                with socket.socket() as client:
-                    client.setblocking(False)
-                    await loop.sock_connect(client, flooded)
-                    await loop.sock_sendall(client, b"x")
-                    await loop.sock_recv(client, 1)
-
-        async with asyncio.TaskGroup() as group:
-            floods = [group.create_task(flood(), name=f"flood {n}") for n in range(20)]
-            await eventually(lambda: bench.forwarder.statistics(NAME).accepted > 100)
-            for _ in range(5):
-                reader, writer = await asyncio.open_connection(LOOPBACK, port)
-                writer.write(b"y")
-                assert await asyncio.wait_for(reader.read(1), 2) == b"y"
-                writer.close()
-            for task in floods:
-                task.cancel()
-
-
 async def test_recounting_while_connections_are_being_closed_loses_no_descriptor(bench: Bench, serve: Serve) -> None:
     bench.route_to(await serve(echo))
     writers = [(await bench.connect())[1] for _ in range(20)]

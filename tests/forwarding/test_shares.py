@@ -4,7 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 
 import pytest
 from structlog.testing import capture_logs
@@ -86,12 +86,24 @@ async def test_alone_a_service_port_gets_eight_ninths(serve: Serve) -> None:
         assert 79 <= clients.served() <= 81
 
 
-async def test_clients_of_other_service_ports_are_served_at_once_beside_a_hoarder(serve: Serve) -> None:
-    async with open_clients(serve) as clients:
-        clients.hoard(100)
+@pytest.mark.parametrize("talks", [False, True])
+async def test_clients_of_other_service_ports_are_served_at_once_beside_a_hoarder(serve: Serve, *, talks: bool) -> None:
+    async with open_clients(serve) as clients, asyncio.TaskGroup() as group:
+        hogs = clients.hoard(100)
         await eventually(lambda: clients.served() >= 40)
+        talking = group.create_task(keep_talking(hogs), name="talk") if talks else None
         for number in range(12):
             await clients.ask(f"other-{number}", seconds=1.0)
+        if talking is not None:
+            talking.cancel()
+
+
+async def keep_talking(clients: list[socket.socket]) -> None:
+    while True:
+        for client in clients:
+            with suppress(OSError):
+                client.send(b"y")
+        await asyncio.sleep(0.05)
 
 
 async def test_one_hoarder_after_the_other_leaves_room_for_the_next(serve: Serve) -> None:
@@ -102,27 +114,6 @@ async def test_one_hoarder_after_the_other_leaves_room_for_the_next(serve: Serve
         for number in range(6):
             await clients.ask(f"other-{number}", seconds=1.0)
         assert [clients.served(f"hog-{number}") > 4 for number in range(3)] == [True] * 3
-
-
-async def test_a_hoarder_that_keeps_talking_makes_room_too(serve: Serve) -> None:
-    async with open_clients(serve) as clients:
-        hogs = clients.hoard(100)
-        await eventually(lambda: clients.served() >= 40)
-
-        async def talk() -> None:
-            while True:
-                for hog in hogs:
-                    try:
-                        hog.send(b"y")
-                    except OSError:
-                        continue
-                await asyncio.sleep(0.05)
-
-        async with asyncio.TaskGroup() as group:
-            talking = group.create_task(talk(), name="talk")
-            for number in range(12):
-                await clients.ask(f"other-{number}", seconds=1.0)
-            talking.cancel()
 
 
 async def test_nobody_is_reset_for_a_client_who_gets_room_by_waiting_for_a_moment(serve: Serve) -> None:
@@ -139,7 +130,7 @@ async def test_nobody_is_reset_for_a_client_who_gets_room_by_waiting_for_a_momen
         floods = [group.create_task(come_and_go(clients), name=f"flood {n}") for n in range(20)]
         await eventually(lambda: clients.forwarder.statistics(NAME).accepted > 100)
         for _ in range(10):
-            (await clients.ask("other")).close()
+            (await clients.ask("other", seconds=2.0)).close()
         for task in floods:
             task.cancel()
         assert clients.forwarder.evicted[Protocol.TCP] == 0

@@ -5,6 +5,7 @@ import errno
 import itertools
 import os
 import socket
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -118,52 +119,51 @@ async def test_a_verdict_that_the_kernel_denies_is_tried_again(
     assert logs[0]["reason"] == "Cannot allocate memory"
 
 
+def accepting_fails(patch: pytest.MonkeyPatch, *errors: Exception) -> Callable[[], bool]:
+    """accept(2) fails in these ways; afterwards clients are accepted. Returns what tells whether all has happened."""
+    accept_client, left = ListeningSocket.accept_client, list(errors)
+
+    def accept(sock: ListeningSocket) -> tuple[socket.SocketType, str]:
+        if left:
+            raise left.pop()
+        return accept_client(sock)
+
+    patch.setattr(listener, "_RETRY_SECONDS", 0.02)
+    patch.setattr(ListeningSocket, "accept_client", accept)
+    return lambda: not left
+
+
+async def accepted_in_the_end(route: Route, has_failed: Callable[[], bool], left: int) -> None:
+    """Nobody tells when the cause is over, and no further client need come."""
+    with capture_logs():
+        async with asyncio.timeout(10):
+            assert await route.ask() == b"x"
+    await route.bench.eventually_idle()
+    assert has_failed()
+    assert route.bench.forwarder._budget.free == left
+
+
 @pytest.mark.parametrize("code", [errno.ECONNABORTED, errno.EMFILE, errno.ENOBUFS, errno.EPERM])
 async def test_clients_are_accepted_again_after_accept_has_failed(
     bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """Nobody tells when the cause is over, and no further client need come."""
-    failures = iter([code, code])
-
-    def accept(sock: ListeningSocket) -> tuple[socket.SocketType, str]:
-        if (failure := next(failures, None)) is not None:
-            raise OSError(failure, os.strerror(failure))
-        return accept_client(sock)
-
     route = Route(bench, await serve(echo))
     route.say(SERVE)
     left = bench.forwarder._budget.free
-    accept_client = ListeningSocket.accept_client
-    monkeypatch.setattr(listener, "_RETRY_SECONDS", 0.02)
-    monkeypatch.setattr(ListeningSocket, "accept_client", accept)
-    with capture_logs():
-        async with asyncio.timeout(10):
-            assert await route.ask() == b"x"
-    await bench.eventually_idle()
-    assert next(failures, None) is None
-    assert bench.forwarder._budget.free == left
+    has_failed = accepting_fails(monkeypatch, *[OSError(code, os.strerror(code)) for _ in range(2)])
+    await accepted_in_the_end(route, has_failed, left)
 
 
 @pytest.mark.bugs
 async def test_a_bug_while_accepting_costs_a_pause_and_no_descriptor(
     bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def accept(sock: ListeningSocket) -> tuple[socket.SocketType, str]:
-        monkeypatch.setattr(ListeningSocket, "accept_client", accept_client)
-        raise ValueError("a bug")
-
     route = Route(bench, await serve(echo))
     route.say(SERVE)
     left = bench.forwarder._budget.free
-    accept_client = ListeningSocket.accept_client
-    monkeypatch.setattr(listener, "_RETRY_SECONDS", 0.02)
-    monkeypatch.setattr(ListeningSocket, "accept_client", accept)
-    with capture_logs():
-        async with asyncio.timeout(10):
-            assert await route.ask() == b"x"
-    await bench.eventually_idle()
-    assert bench.forwarder.handler_failures[Protocol.TCP] == 1
-    assert bench.forwarder._budget.free == left
+    has_failed = accepting_fails(monkeypatch, *[ValueError("a bug") for _ in range(3)])
+    await accepted_in_the_end(route, has_failed, left)
+    assert bench.forwarder.handler_failures[Protocol.TCP] == 3
 
 
 async def test_many_clients_of_one_listener_do_not_keep_those_of_another_waiting() -> None:
