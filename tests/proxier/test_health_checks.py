@@ -33,6 +33,7 @@ class Bench:
     async def sync(self, *checks: HealthCheck, patient: bool = False) -> None:
         for problem in await self.servers.sync(checks, self.addresses, patient=patient):
             assert (problem.kind, problem.here) == (ProblemKind.HEALTH_CHECK, True)
+            assert problem.service is not None
             self.told.append((problem.service, problem.text))
 
 

@@ -576,6 +576,7 @@ async def test_a_service_whose_rules_are_refused_is_named_and_no_other_is_the_wo
     assert [name.name for name in proxier.programmed] == ["web"]
     assert len(world.open_ports) == 2, "its listener waits for it"
     (problem,) = proxier.problems
+    assert problem.service is not None
     assert (problem.service.name, problem.kind) == ("cursed", ProblemKind.PORTALS_REFUSED)
     assert problem.text == (
         "default/cursed:http: its portals are not served over IPv4, because their rules are refused: line 5 failed"

@@ -1,4 +1,4 @@
-"""What of a Service is wanted and not served."""
+"""What of a Service is wanted and not served, or endangered on this node."""
 
 from enum import StrEnum
 
@@ -16,15 +16,17 @@ class ProblemKind(StrEnum):
     HEALTH_CHECK = "health check"
     PORTALS_REFUSED = "portals refused"
     OUT_OF_DESCRIPTORS = "out of descriptors"
+    PORTALS_CONTESTED = "portals contested"
 
 
 class Problem(Struct, frozen=True, gc=False):
     """Something of a Service that is wanted and not served. `text` is one sentence for whoever owns it.
 
+    `service` is None for what concerns all of them: the sentence is for whoever owns the node.
     `here` means that it is so on this node, and need not be on others.
     """
 
-    service: ServiceName
+    service: ServiceName | None
     kind: ProblemKind
     text: str
     here: bool = False

@@ -117,7 +117,9 @@ class PortalSync(Struct, frozen=True, gc=False):
 
     `differed` is whether what stood was looked at and was something else. `refused` are all service ports whose rules
     do not stand, because the node's tools take those of others and not theirs, and what was said of them.
+    `changed_by` names the programs that had changed what stood, where that is known.
     """
 
     differed: bool = False
     refused: Mapping[ServicePortName, str] = {}
+    changed_by: str = ""

@@ -24,6 +24,7 @@ from userproxy.proxier.interfaces import (
 )
 from userproxy.proxier.local_addresses import NodePortAddresses
 from userproxy.proxier.proxier import Proxier
+from userproxy.proxier.repairs import Repairs
 from userproxy.proxier.runner import SyncRunner
 from userproxy.routing.local_traffic import local_traffic
 from userproxy.routing.selection import Locality
@@ -114,8 +115,11 @@ class FamilyProxy:
         self._reported: tuple[frozenset[Problem], tuple[Problem, ...]] = (frozenset(), ())
         driver.set_local_traffic(traffic)
         self._flows = ConntrackCleanup(conntrack) if conntrack is not None else None
-        self._proxier = Proxier(changes, forwarding, driver, claims, scope, options.node_ports, self._flows, nodes)
-        self._syncs = SyncRunner(options.min_sync_period, options.sync_period)
+        repairs = Repairs(options.sync_period)
+        self._proxier = Proxier(
+            changes, forwarding, driver, claims, scope, options.node_ports, self._flows, nodes, repairs
+        )
+        self._syncs = SyncRunner(options.min_sync_period, options.sync_period, repairs)
 
     @property
     def problems(self) -> frozenset[Problem]:

@@ -64,6 +64,14 @@ def _shown(problems: Collection[Problem]) -> tuple[list[str], int]:
     return others + crowded[:_MOST_ALIKE], max(0, len(crowded) - _MOST_ALIKE)
 
 
+def contested(fight: str | None, family: IPFamily) -> tuple[Problem, ...]:
+    """Another program undoes what we repair; `fight` says which one, and how often, None if none does."""
+    if fight is None:
+        return ()
+    text = f"the {family} portals of this node are changed again and again by {fight}"
+    return (Problem(None, ProblemKind.PORTALS_CONTESTED, text, here=True),)
+
+
 def rules_refused(name: ServicePortName, reason: str, family: IPFamily) -> tuple[Problem, ...]:
     """The problem of a service port whose rules the node's tools refuse, while they accept others."""
     text = f"{name}: its portals are not served over {family}, because their rules are refused: {reason}"

@@ -40,7 +40,8 @@ from userproxy.proxier.plan import (
     plan,
     plan_routes,
 )
-from userproxy.proxier.problems import Problems, action_refused, rules_refused
+from userproxy.proxier.problems import Problems, action_refused, contested, rules_refused
+from userproxy.proxier.repairs import Repairs
 from userproxy.proxier.service_map import ServiceMap
 from userproxy.proxier.sync_log import Listed, LoopLog, RulesLog
 from userproxy.proxier.wanted import PortalKey
@@ -57,6 +58,7 @@ class _NoNodes(frozenset[str]):
 
 
 _EVERYWHERE = NodePortAddresses()
+_SYNC_PERIOD = 30.0
 
 
 class _Pending(Struct):
@@ -87,6 +89,7 @@ class Proxier:
         node_ports: NodePortAddresses = _EVERYWHERE,
         conntrack: ConntrackCleanup | None = None,
         nodes: Nodes | None = None,
+        repairs: Repairs | None = None,
     ) -> None:
         self._source = source
         self._forwarding = forwarding
@@ -122,6 +125,7 @@ class Proxier:
         """What that was when the last good sync began."""
         self._retired = False
         self._rules_log = RulesLog(scope.family)
+        self._repairs = Repairs(_SYNC_PERIOD) if repairs is None else repairs
 
     @property
     def problems(self) -> frozenset[Problem]:
@@ -200,6 +204,7 @@ class Proxier:
         return True
 
     def _unsynced(self, error: KernelToolError) -> bool:
+        self._repairs.failed(time.monotonic())
         if not self._retired:
             text = "Portals could not be synced; the last good ones stand"
             log.error(text, portals=self._portals.name, family=self._scope.family, reason=str(error))
@@ -271,7 +276,10 @@ class Proxier:
                     service_ports=len(pending.bindings),
                     removed=len(pending.gone),
                     differed=done.differed,
+                    changed_by=done.changed_by,
                 )
+                if verify:
+                    self._note_repair(began, done, asked=bool(pending.bindings or pending.gone))
                 self._note_confirmed(pending, done)
             async with self._state:
                 await self._finish(pending)
@@ -279,6 +287,12 @@ class Proxier:
             self._dirty = {**names, **self._dirty}
             raise
         return len(names)
+
+    def _note_repair(self, began: float, done: PortalSync, *, asked: bool) -> None:
+        """Note whether others had changed what stood: where nothing new was `asked` for, only they can have."""
+        repaired = done.differed and not asked
+        self._repairs.synced(began, time.monotonic(), repaired=repaired, author=done.changed_by)
+        self._problems.put("contested", contested(self._repairs.fight, self._scope.family))
 
     def _mark_dirty(self, names: Iterable[ServicePortName]) -> None:
         """Have the next sync plan these, and note which of their portals belong to others."""

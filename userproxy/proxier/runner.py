@@ -1,8 +1,12 @@
 """When to sync: soon after a change, not too often, and periodically in any case."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
+
+from userproxy.proxier.repairs import Repairs
 
 _FIRST_RETRY_SECONDS: Final = 0.5
 
@@ -19,31 +23,37 @@ class SyncRunner:
     - Otherwise there is a sync at once, but not before `min_period` after the end of the last one; all requests in
       between share one sync.
     - Every `period` there is a sync in any case, with `verify` True: it repairs what others have broken.
-      So does the next one after :meth:`verify` was called.
+    - So there is after :meth:`verify` was called, however long `min_period` is: at once, but as long after the end of
+      the sync before as `repairs` say.
     - A sync that returns False is tried again, first after half a second, then ever more slowly up to
       `period` (kube-proxy waits the whole period each time).
     """
 
-    def __init__(self, min_period: float, period: float) -> None:
+    def __init__(self, min_period: float, period: float, repairs: Repairs | None = None) -> None:
         self._min_period = min_period
         self._period = period
+        self._repairs = Repairs(period) if repairs is None else repairs
         self._requested = asyncio.Event()
-        self._needed = asyncio.Event()
-        self._disturbed = False
+        self._is_needed = False
+        self._is_disturbed = False
+        self._news = asyncio.Event()
+        """Set when one of the two has become true."""
 
     def set_periods(self, min_period: float, period: float) -> None:
         """Use other periods from the next sync on."""
         self._min_period = min_period
         self._period = period
+        self._repairs.period = period
 
     def request(self) -> None:
         """Say that something has changed. Called on the loop's thread."""
         self._requested.set()
 
     def verify(self) -> None:
-        """Have a sync with `verify` as soon as there may be one. Called on the loop's thread."""
-        self._disturbed = True
-        self._needed.set()
+        """Say that others may have changed what stands. Called on the loop's thread."""
+        self._repairs.disturbed(time.monotonic())
+        self._is_disturbed = True
+        self._news.set()
 
     async def run(
         self, sync: Callable[[bool], Awaitable[bool]], follow: Callable[[], Awaitable[bool]] = _nothing
@@ -62,28 +72,42 @@ class SyncRunner:
             await self._requested.wait()
             self._requested.clear()
             if not await follow():
-                self._needed.set()
+                self._is_needed = True
+                self._news.set()
 
     async def _sync(self, sync: Callable[[bool], Awaitable[bool]]) -> None:
         clock = asyncio.get_running_loop().time
         retry = _FIRST_RETRY_SECONDS
+        ended = float("-inf")
         due = clock() + self._period  # requests do not put it off
         while True:
-            needed = await self._wait_for_need(due)
-            self._needed.clear()
-            verify, self._disturbed = self._disturbed or not needed or clock() >= due, False
-            if not await sync(verify):
-                due = clock() + min(retry, self._period)
+            await self._until_time(ended, due)
+            is_repair = self._is_disturbed and clock() >= ended + self._repairs.pause
+            verify = is_repair or clock() >= due
+            self._is_needed = False
+            self._is_disturbed &= not verify
+            ok = await sync(verify)
+            ended = clock()
+            if not ok:
+                due = ended + min(retry, self._period)
                 retry *= 2
             elif verify:
-                due = clock() + self._period
+                due = ended + self._period
                 retry = _FIRST_RETRY_SECONDS
-            await asyncio.sleep(self._min_period)
 
-    async def _wait_for_need(self, until: float) -> bool:
-        try:
-            async with asyncio.timeout_at(until):
-                await self._needed.wait()
-        except TimeoutError:
-            return False
-        return True
+    async def _until_time(self, ended: float, due: float) -> None:
+        """Return when the next sync may begin, after one that has `ended`."""
+        clock = asyncio.get_running_loop().time
+        while clock() < (begin := self._next(ended, due)):
+            self._news.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(begin):
+                    await self._news.wait()
+
+    def _next(self, ended: float, due: float) -> float:
+        begins = [max(due, ended + self._min_period)]
+        if self._is_needed:
+            begins.append(ended + self._min_period)
+        if self._is_disturbed:
+            begins.append(ended + self._repairs.pause)
+        return min(begins)

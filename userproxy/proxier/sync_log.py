@@ -34,12 +34,19 @@ class RulesLog:
         self._began = False
 
     def written(
-        self, counts: Mapping[str, int], seconds: float, *, service_ports: int, removed: int, differed: bool
+        self,
+        counts: Mapping[str, int],
+        seconds: float,
+        *,
+        service_ports: int,
+        removed: int,
+        differed: bool,
+        changed_by: str = "",
     ) -> None:
         """A sync of the portals has ended after `seconds`; `counts` is how many rules each table has now.
 
         `service_ports` is how many service ports were to have other rules, `removed` how many none any more. `differed`
-        is whether the rules found were not as they should have been.
+        is whether the rules found were not as they should have been, and `changed_by` is who changed them, where known.
         """
         if not counts and not differed:
             return  # this driver has no rules
@@ -50,7 +57,8 @@ class RulesLog:
         elif service_ports or removed:
             log.debug("Rules written", v=1, service_ports=service_ports, removed=removed, **fields)
         elif differed:
-            log.info("Rules repaired, because something else had changed them", **fields)
+            text = "Rules repaired, because something else had changed them"
+            log.info(text, **({"changed_by": changed_by} if changed_by else {}), **fields)
 
 
 class LoopLog:

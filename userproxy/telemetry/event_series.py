@@ -36,6 +36,7 @@ class Reason(Enum):
     UNSUPPORTED_PROTOCOL = ("UnsupportedProtocol", "Warning", "Listen")
     PORTALS_REFUSED = ("PortalsRefused", "Warning", "WriteRules")
     OUT_OF_DESCRIPTORS = ("OutOfFileDescriptors", "Warning", "Listen")
+    PORTALS_CONTESTED = ("PortalsContested", "Warning", "WriteRules")
     BAD_ANNOTATION = ("BadAnnotation", "Warning", "ReadAnnotations")
 
 

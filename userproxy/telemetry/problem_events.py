@@ -15,6 +15,7 @@ _REASONS: Final = {
     ProblemKind.HEALTH_CHECK: Reason.HEALTH_CHECK_FAILED,
     ProblemKind.PORTALS_REFUSED: Reason.PORTALS_REFUSED,
     ProblemKind.OUT_OF_DESCRIPTORS: Reason.OUT_OF_DESCRIPTORS,
+    ProblemKind.PORTALS_CONTESTED: Reason.PORTALS_CONTESTED,
 }
 
 _MOST_WITHOUT_DESCRIPTOR: Final = 10
@@ -32,7 +33,11 @@ class ProblemEvents:
         """Record the problems that were not there at the last call; `problems` are all that there are now."""
         current = frozenset(_selected(problems))
         for problem in sorted(current - self._reported, key=lambda each: each.text):
-            self._recorder.about_service(problem.service, _REASONS[problem.kind], problem.text, here=problem.here)
+            reason = _REASONS[problem.kind]
+            if problem.service is None:
+                self._recorder.about_node(reason, problem.text)
+            else:
+                self._recorder.about_service(problem.service, reason, problem.text, here=problem.here)
         self._reported = current
 
 

@@ -9,21 +9,26 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import structlog
+from msgspec import structs
 
 from userproxy.errors import KernelToolError, ObjectError
 from userproxy.model import IPFamily, LocalTraffic, PortalBinding, PortalSync, ServicePortName
+from userproxy.portals.conntrack_guard import ConntrackGuard
 from userproxy.portals.host import HostAddress, may_write_rules
 from userproxy.portals.interface import Cleaned, DriverOptions, PortalDriver, Traits
+from userproxy.portals.iptables.canary import Canary
 from userproxy.portals.iptables.chains import NAT, Rule
 from userproxy.portals.iptables.cleanup import clean_up
 from userproxy.portals.iptables.isolation import Groups, Refusals, Search, standing
 from userproxy.portals.iptables.other_proxies import OtherProxies
 from userproxy.portals.iptables.parser import local_ports
 from userproxy.portals.iptables.rules import portal_rules
+from userproxy.portals.iptables.sentinel import NftSentinel, make_ruleset, make_sentinel
 from userproxy.portals.iptables.tables import Changed, Tables
 from userproxy.portals.iptables.variant import detect, installed
 from userproxy.portals.iptables.writers import ConflictError
 from userproxy.portals.lease import Lease
+from userproxy.portals.network_changes import NetworkChanges
 
 log = structlog.get_logger()
 
@@ -52,6 +57,12 @@ class IptablesDriver(PortalDriver):
         self._others = None if options.shared else OtherProxies(options.family)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="portals")
         self._tables: Tables | None = None
+        self._guard = ConntrackGuard(self._family)
+        self._ruleset = make_ruleset(self._family)
+        self._sentinel: NftSentinel | Canary | None = None
+        """Told what is read and written; None until it is known which variant that is."""
+        self._known = asyncio.Event()
+        """Set once there is something to watch: the first sync has ended, and it is known which variant it wrote."""
         self._bindings: dict[ServicePortName, PortalBinding] = {}
         self._rendered: dict[ServicePortName, tuple[Rule, ...]] = {}
         self._rendered_for: tuple[str, LocalTraffic] | None = None
@@ -59,6 +70,8 @@ class IptablesDriver(PortalDriver):
         """Whether the last sync has ended well."""
         self._rule_counts: Counter[str] = Counter()
         self._refusals = Refusals()
+        self._addresses: frozenset[str] = frozenset()
+        """Those of interfaces, as the proxier knows them."""
 
     @staticmethod
     def unusable(family: IPFamily) -> str | None:
@@ -104,7 +117,24 @@ class IptablesDriver(PortalDriver):
         also while this goes on.
         """
         local_traffic = self._local_traffic
-        return await self._run(lambda: self._sync(bindings, gone, local_traffic, verify=verify))
+        with self._ruleset.syncing():
+            try:
+                done = await self._run(lambda: self._sync(bindings, gone, local_traffic, verify=verify))
+            finally:
+                if self._sentinel is not None:
+                    self._known.set()
+        return structs.replace(done, changed_by=self._ruleset.take_authors()) if verify else done
+
+    async def watch(self, disturbed: Callable[[], None]) -> None:
+        """Calls `disturbed` when others have changed what concerns our rules, or the node's addresses are others.
+
+        The kernel tells of changes of nf_tables and of the network; legacy tables are looked at once a second.
+        """
+        while (sentinel := self._sentinel) is None:
+            await self._known.wait()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_rules(sentinel, disturbed), name=f"watch rules {self._family}")
+            group.create_task(self._watch_network(disturbed), name=f"watch network {self._family}")
 
     async def local_ports(self) -> Mapping[ServicePortName, tuple[int, ...]]:
         """The local ports that rules of an earlier process lead each service port to, that of its cluster IP first.
@@ -115,7 +145,7 @@ class IptablesDriver(PortalDriver):
 
     async def local_addresses(self) -> frozenset[str]:
         """The addresses of the family that interfaces have now, loopback's too. Raises KernelToolError."""
-        return await self._run(self._host.addresses)
+        return await self._run(self._look_at_addresses)
 
     async def remove(self) -> list[str]:
         """Removes every rule and chain of ours; a sentence for each. Raises KernelToolError.
@@ -127,16 +157,47 @@ class IptablesDriver(PortalDriver):
     async def close(self) -> None:
         """Ends the thread once it has finished what it does. Rules stay as they are."""
         await asyncio.to_thread(self._executor.shutdown)
+        self._guard.close()
         self.lease.release()
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
+    async def _watch_rules(self, sentinel: NftSentinel | Canary, disturbed: Callable[[], None]) -> None:
+        try:
+            await sentinel.watch(self._run, disturbed)
+        except OSError as error:
+            self._tell_blindness("rules", error)
+
+    async def _watch_network(self, disturbed: Callable[[], None]) -> None:
+        try:
+            await NetworkChanges(self._family).watch(lambda: self._run(self._is_elsewhere), disturbed)
+        except OSError as error:
+            self._tell_blindness("the node's addresses", error)
+
+    def _tell_blindness(self, what: str, error: OSError) -> None:
+        text = f"The kernel does not tell of changes of {what}: they show at the next full sync only"
+        log.warning(text, family=self._family, reason=str(error))
+
+    def _look_at_addresses(self) -> frozenset[str]:
+        self._addresses = self._host.addresses()
+        return self._addresses
+
+    def _is_elsewhere(self) -> bool:
+        """Whether the node's addresses are others than when rules were last written, or could not be."""
+        try:
+            host_ip = self._host.lookup() if self._bindings else ""
+            moved = _lasting(self._host.addresses()) != _lasting(self._addresses)
+        except KernelToolError:
+            return True
+        return moved or not self._stands or self._rendered_for is None or host_ip != self._rendered_for[0]
+
     def _opened(self) -> Tables:
         if self._tables is None:
             tools = detect(self._family)
             log.info("Found iptables", family=self._family, variant=tools.variant, because=tools.reason)
-            self._tables = Tables(tools, shared=self._shared, check=self.lease.check)
+            self._sentinel = make_sentinel(self._family, tools.variant, self._ruleset)
+            self._tables = Tables(tools, self._sentinel, shared=self._shared, check=self.lease.check)
         return self._tables
 
     def _sync(
@@ -157,6 +218,7 @@ class IptablesDriver(PortalDriver):
         for binding in bindings:
             self._bindings[binding.name] = binding
         self.lease.take()
+        self._guard.stand()
         # A node that is not in a cluster of this family has nothing to serve, and may have no address.
         host_ip = self._host.lookup() if self._bindings else ""
         everything = self._rendered_for != (host_ip, local_traffic)
@@ -221,3 +283,8 @@ class IptablesDriver(PortalDriver):
         except KernelToolError as error:
             return [f"nothing, because {error}"]
         return self._opened().remove()
+
+
+def _lasting(addresses: frozenset[str]) -> frozenset[str]:
+    """Without IPv6's link-local addresses: the node's end of each Pod's link has one, and no portal is one."""
+    return frozenset(address for address in addresses if not address.startswith("fe80:"))

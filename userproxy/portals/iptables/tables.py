@@ -19,6 +19,7 @@ from userproxy.portals.iptables.changes import (
 from userproxy.portals.iptables.features import Probe, adapted, adapted_jumps
 from userproxy.portals.iptables.isolation import Groups
 from userproxy.portals.iptables.parser import parse_save
+from userproxy.portals.iptables.sentinel import UNWATCHED, Sentinel
 from userproxy.portals.iptables.variant import Tools, Variant
 from userproxy.portals.iptables.writers import ConflictError, RestoreWriter, Writer, is_small
 from userproxy.portals.programs import save
@@ -33,10 +34,21 @@ MOST_UNREAD = 64
 
 
 class Tables:
-    """The tables of one variant: read, changed, and read back. `check` raises KernelToolError if it may not write."""
+    """The tables of one variant: read, changed, and read back. `check` raises KernelToolError if it may not write.
 
-    def __init__(self, tools: Tools, *, shared: bool = False, check: Callable[[], None] = lambda: None) -> None:
+    `sentinel` is told what is read and written, so that it can tell what others do.
+    """
+
+    def __init__(
+        self,
+        tools: Tools,
+        sentinel: Sentinel = UNWATCHED,
+        *,
+        shared: bool = False,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self._tools = tools
+        self._sentinel = sentinel
         self._shared = shared
         self._check = check
         self._bulk = RestoreWriter(tools)
@@ -102,22 +114,34 @@ class Tables:
         after = appended_and_deleted(standing, change)
         if after is None or sum(len(block.edits) for block in change) > MOST_UNREAD:
             return None
-        return after if self._write(change, tries_left=1) else None
+        mark = self._sentinel.mark(thorough=False)
+        if not self._write(change, tries_left=1):
+            return None
+        self._sentinel.wrote(mark, change)
+        return after
 
     def _read_back(self, groups: Collection[Group]) -> tuple[Present, bool]:
         """What stands in the end, and whether anything had to be written for that."""
         for tries_left in (1, 0):
-            present = self.read()
-            change = self._difference(present, groups)
+            present, change = self._look(groups)
             if not change:
                 return present, not tries_left
             self._write(change, tries_left)
-        present = self.read()
-        if change := self._difference(present, groups):
+        present, change = self._look(groups)
+        if change:
             block = change[0]
             where = f"table {block.table} of {self._tools.label}"
             raise KernelToolError(f"{where} is not as it was written twice: another program changes our chains")
         return present, True
+
+    def _look(self, groups: Collection[Group]) -> tuple[Present, Change]:
+        """What stands, and how it differs from `groups`."""
+        mark = self._sentinel.mark(thorough=True)
+        present = self.read()
+        change = self._difference(present, groups)
+        if not change:
+            self._sentinel.verified(mark)
+        return present, change
 
     def remove(self) -> list[str]:
         """Takes our rules and chains away; one conflict is forgiven."""

@@ -1,0 +1,160 @@
+"""What other programs do to our rules, and to the node's network, while clients go on: noticed, and repaired.
+
+Rules would be read back once an hour here, so whatever is repaired was noticed.
+"""
+
+import re
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from http.client import HTTPException
+from typing import Self
+
+import pytest
+
+from tests.lab.cluster import QUICK, Lab, LabNode
+from tests.lab.manifests import Port
+from tests.lab.probes import KeptConnection
+from tests.lab.proxy import RunningProxy
+from tests.lab.steady import SteadyClient
+from userproxy.demo.hosts import Address, Host
+from userproxy.demo.traffic import fetch
+from userproxy.demo.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+variants = pytest.mark.parametrize("variant", ["legacy", "nft"])
+
+WEB = ("10.96.0.10", 80)
+NODE_PORT = 30080
+NODE_IP = "192.0.2.10"
+
+REPAIRED_WITHIN = 10.0
+"""Seconds: two on a machine that has nothing else to do. kube-proxy takes thirty."""
+
+NOTICED_ONLY = ("--iptables-sync-period", "1h")
+
+SABOTAGE = {
+    "a flush of nat": ["-t nat -F"],
+    "a flush of filter": ["-F"],
+    "flushed and deleted chains": ["-t nat -F", "-t nat -X", "-F", "-X"],
+    "an emptied chain": ["-t nat -F KUBE-PORTALS-CONTAINER"],
+    "a deleted rule": ["-t nat -D KUBE-PORTALS-CONTAINER 1"],
+    "a deleted jump": ["-t nat -D PREROUTING 1"],
+    "two deleted jumps": ["-t nat -D OUTPUT 1", "-t nat -D PREROUTING 1"],
+    "the last jump deleted": ["-t nat -D PREROUTING 2"],
+    "a rule of somebody's in our chain": ["-t nat -I KUBE-PORTALS-CONTAINER -p tcp -j RETURN"],
+    "another rule of the same size": [
+        "-t nat -R KUBE-NODEPORT-CONTAINER 1 -p tcp -m comment --comment default/web:http"
+        " -m tcp --dport 30081 -j REDIRECT --to-ports 41234"
+    ],
+    "jumps in the wrong order": [
+        "-t nat -D PREROUTING 1",
+        '-t nat -A PREROUTING -m comment --comment "handle ClusterIPs; NOTE: this must be before the NodePort rules"'
+        " -j KUBE-PORTALS-CONTAINER",
+    ],
+}
+"""What iptables of either variant is told to do."""
+
+NFT_SABOTAGE = {
+    "nft flush ruleset": ["flush ruleset"],
+    "nft delete table": ["delete table ip nat", "delete table ip filter"],
+    "nft delete chain": ["flush chain ip nat PREROUTING", "delete chain ip nat PREROUTING"],
+    "nft flush table": ["flush table ip nat"],
+}
+
+
+class Talk:
+    """A connection over which something is asked all the time, from a thread. Use as a context manager."""
+
+    def __init__(self, host: Host, address: Address) -> None:
+        self._connection = KeptConnection(host, address)
+        self._what = f"{host.name} to {address[0]}:{address[1]}"
+        self._answers = 0
+        self._failure: Exception | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"talk {self._what}", daemon=True)
+
+    def go_on(self, what: str) -> None:
+        """Return once there are more answers; fails if the connection has not outlived `what`."""
+        enough = self._answers + 10
+        eventually(lambda: self._failure or self._answers >= enough, 30, f"{self._what}: answers")
+        assert self._failure is None, f"{self._what}: after {what}: {self._failure!r}"
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.005):
+            try:
+                self._connection.ask()
+            except (OSError, HTTPException) as error:
+                self._failure = error
+                return
+            self._answers += 1
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._connection.close()
+
+
+def established(lab: Lab) -> list[tuple[Host, Address]]:
+    """Clients of all three kinds, and what they are connected to."""
+    return [(lab.client, WEB), (lab.node, WEB), (lab.outside, (NODE_IP, NODE_PORT))]
+
+
+def saved(node: LabNode, variant: str) -> list[str]:
+    """Chains and rules of the two tables that we write, in their order, without counters."""
+    lines: list[str] = []
+    for table in ("filter", "nat"):
+        text = node.run([f"iptables-{variant}-save", "-t", table]).stdout
+        lines += [re.sub(r" \[.*\]", "", line) for line in text.splitlines() if line.startswith(("-A", ":KUBE-"))]
+    return lines
+
+
+def serve(lab: Lab, variant: str, *flags: str) -> RunningProxy:
+    lab.node.run([f"iptables-{variant}", "-t", "mangle", "-N", "KUBE-IPTABLES-HINT"])
+    lab.serve_http()
+    lab.manifests.service("web", ports=[Port(80, "http")], cluster_ip=WEB[0], node_port=NODE_PORT)
+    lab.manifests.slice("web", lab.pods, ports=[Port(80, "http")])
+    proxy = lab.node.start_userproxy("--proxy-port-range", "41234", *QUICK, *NOTICED_ONLY, *flags)
+    eventually(lambda: any("41234" in line for line in saved(lab.node, variant)), 30, "rules stand")
+    proxy.wait_log("Rules written")
+    return proxy
+
+
+def sabotage_and_wait(lab: Lab, variant: str, what: str, commands: Sequence[Sequence[str]]) -> None:
+    before = saved(lab.node, variant)
+    for command in commands:
+        lab.node.run(command)
+    assert fetch(lab.client, WEB, REPAIRED_WITHIN).pod, "the first client after it is served"
+    eventually(lambda: saved(lab.node, variant) == before, REPAIRED_WITHIN, f"repaired: {what}")
+
+
+@variants
+def test_whatever_iptables_is_told_is_repaired_while_clients_go_on(lab: Lab, variant: str) -> None:
+    serve(lab, variant)
+    with ExitStack() as stack:
+        client = stack.enter_context(SteadyClient(lab.client, WEB, timeout=REPAIRED_WITHIN))
+        talks = [stack.enter_context(Talk(host, address)) for host, address in established(lab)]
+        for what, commands in SABOTAGE.items():
+            told = [["sh", "-c", f"iptables-{variant} -w 5 {command}"] for command in commands]
+            sabotage_and_wait(lab, variant, what, told)
+            for talk in talks:
+                talk.go_on(what)
+            client.go_on(5)
+
+
+def test_whatever_nft_is_told_is_repaired_while_clients_go_on(lab: Lab) -> None:
+    proxy = serve(lab, "nft")
+    with ExitStack() as stack:
+        client = stack.enter_context(SteadyClient(lab.client, WEB, timeout=REPAIRED_WITHIN))
+        talks = [stack.enter_context(Talk(host, address)) for host, address in established(lab)]
+        for what, commands in NFT_SABOTAGE.items():
+            sabotage_and_wait(lab, "nft", what, [["nft", command] for command in commands])
+            for talk in talks:
+                talk.go_on(what)
+            client.go_on(5)
+    assert proxy.wait_log("Rules repaired")["changed_by"].startswith("nft (process ")

@@ -1,0 +1,72 @@
+"""What the kernel tells whoever asks it to: multicast messages of netlink, read by the event loop as they come.
+
+Numbers of groups: linux/netfilter/nfnetlink.h and linux/rtnetlink.h.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from userproxy.portals import netlink
+
+NFTABLES: Final = 7
+"""Every transaction of nf_tables, whichever program it is of: nft, iptables-nft, firewalld, kube-proxy."""
+
+LINK: Final = 1
+IPV4_ADDRESS: Final = 5
+IPV4_ROUTE: Final = 7
+IPV6_ADDRESS: Final = 9
+IPV6_ROUTE: Final = 11
+
+_SOL_NETLINK: Final = 270  # linux/socket.h
+_ADD_MEMBERSHIP: Final = 1  # linux/netlink.h
+
+_AT_ONCE: Final = 16
+"""Datagrams that are read in one turn of the loop. Those of a transaction have 3 KiB each, about 4 rules."""
+
+
+class Subscription:
+    """The messages of some multicast groups, on the running loop, until it is closed.
+
+    `received` gets each datagram; `lost` is called where the socket's buffer was too small for what came, so that
+    anything may have happened. Made in the thread whose network namespace is meant. Raises OSError where the kernel has
+    no such groups, or lets this process not join them (those of netfilter take CAP_NET_ADMIN).
+    """
+
+    def __init__(
+        self, protocol: int, groups: Iterable[int], received: Callable[[bytes], None], lost: Callable[[], None]
+    ) -> None:
+        self._received = received
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._socket = netlink.netlink_socket(protocol)
+        try:
+            self._socket.settimeout(0)
+            self._socket.bind((0, 0))
+            for group in groups:
+                self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+            self._loop.add_reader(self._socket.fileno(), self._read)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+
+    def _read(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                data = self._socket.recv(netlink.CHUNK)
+            except BlockingIOError:
+                return
+            except OSError:  # ENOBUFS, which is told once, before what is left in the buffer
+                self._listen_again()
+                self._lost()
+                return
+            self._received(data)
+
+    def _listen_again(self) -> None:
+        """uvloop (libuv) stops to poll a descriptor that had an error, until it is registered anew."""
+        self._loop.remove_reader(self._socket.fileno())
+        self._loop.add_reader(self._socket.fileno(), self._read)
