@@ -200,9 +200,9 @@ class DescriptorBudget:
     def _resume(self) -> None:
         self._wake = None
         waiting, self._waiting = list(self._waiting), {}
-        for place, resume in enumerate(waiting):
+        for number, resume in enumerate(waiting):
             if self.free < PER_CONNECTION:
-                self._waiting = dict.fromkeys(waiting[place:]) | self._waiting
+                self._waiting = dict.fromkeys(waiting[number:]) | self._waiting
                 break
             resume()
 

@@ -114,7 +114,7 @@ class _Area:
         self.memory = mmap.mmap(-1, data + count * _SLOT)
         self._anchor = ctypes.c_char.from_buffer(self.memory)
         self._base = base = ctypes.addressof(self._anchor)
-        self.places = range(names, names + count * layout.size, layout.size)
+        self.address_offsets = range(names, names + count * layout.size, layout.size)
         self.starts = range(data, data + count * _SLOT, _SLOT)
         for i in range(2 * count):
             vector = vectors + i * ctypes.sizeof(_Iovec)
@@ -123,9 +123,9 @@ class _Area:
             header = _BatchMessage.from_address(base + i * stride).header
             header.iov, header.iov_length = base + vector, 1
             if named or i >= count:
-                place = base + self.places[i % count]
-                header.name, header.name_length = place + layout.name, layout.name_length
-                header.control, header.control_length = place + layout.control, layout.control_length
+                start = base + self.address_offsets[i % count]
+                header.name, header.name_length = start + layout.name, layout.name_length
+                header.control, header.control_length = start + layout.control, layout.control_length
         self.view = memoryview(self.memory)
         self.sizes = self.view[:vectors].cast("I")[_BatchMessage.length.offset // 4 :: stride // 4][:count]
         self.outgoing_sizes = self.view[vectors:names].cast("L")[1::2][count:]  # size_t
@@ -137,7 +137,7 @@ class _Area:
 class Inbox:
     """Room for one batch of clients' datagrams. All listeners of a family share one: it counts until the next call.
 
-    ``headers`` is what to give to :data:`receive_batch`, for up to BATCH datagrams. ``clients`` has for each place
+    ``headers`` is what to give to :data:`receive_batch`, for up to BATCH datagrams. ``clients`` has for each datagram
     where in ``memory`` the bytes are that tell clients apart, ``starts`` where the datagram begins, and ``sizes``
     how long it is.
     """
@@ -152,14 +152,14 @@ class Inbox:
         self.starts = area.starts
         self.sizes = area.sizes
         self.clients: Sequence[slice] = [
-            slice(place + layout.client.start, place + layout.client.stop) for place in area.places
+            slice(offset + layout.client.start, offset + layout.client.stop) for offset in area.address_offsets
         ]
 
     def addressee(self, number: int) -> bytes:
         """How :class:`Outbox` addresses the client of a datagram, with the address that it wrote to as the source."""
         layout = self._layout
-        place = self._area.places[number]
-        raw = bytearray(self.memory[place : place + layout.size])
+        offset = self._area.address_offsets[number]
+        raw = bytearray(self.memory[offset : offset + layout.size])
         header = ctypes.sizeof(_ControlHeader)
         if self._family is IPFamily.IPV6:
             start = layout.control
@@ -175,7 +175,7 @@ class Inbox:
 
     def address(self, number: int) -> str:
         """The IP address of the client of a datagram, as text."""
-        start = self._area.places[number] + self._layout.name
+        start = self._area.address_offsets[number] + self._layout.name
         if self._family is IPFamily.IPV6:
             return socket.inet_ntop(socket.AF_INET6, self.memory[start + 8 : start + 24])
         return socket.inet_ntop(socket.AF_INET, self.memory[start + 4 : start + 8])
@@ -195,7 +195,7 @@ class Outbox:
         self._outgoing_sizes = area.outgoing_sizes
         self._incoming = [area.header(i) for i in range(OUTBOX)]
         self._outgoing = [area.header(OUTBOX + i) for i in range(OUTBOX)]
-        self._addressees = [slice(place, place + area.layout.size) for place in area.places]
+        self._addressees = [slice(offset, offset + area.layout.size) for offset in area.address_offsets]
         self._slots = [area.view[start : start + LARGEST] for start in area.starts]
         self._count = 0
         self._sender: Sender | None = None
@@ -207,17 +207,17 @@ class Outbox:
         """
         if sender is not self._sender or self._count > _LAST:
             self._start(sender)
-        place = self._count
-        count: int = receive_batch(descriptor, self._incoming[place], COLLECTED, 0, None)
+        index = self._count
+        count: int = receive_batch(descriptor, self._incoming[index], COLLECTED, 0, None)
         if count == 1:
-            self._memory[self._addressees[place]] = addressee
-            self._outgoing_sizes[place] = self._sizes[place]
-            self._count = place + 1
+            self._memory[self._addressees[index]] = addressee
+            self._outgoing_sizes[index] = self._sizes[index]
+            self._count = index + 1
         elif count > 1:
-            for number in range(place, place + count):
+            for number in range(index, index + count):
                 self._memory[self._addressees[number]] = addressee
                 self._outgoing_sizes[number] = self._sizes[number]
-            self._count = place + count
+            self._count = index + count
         return count
 
     def collect_one(self, sender: "Sender", receive_into: Callable[[memoryview], int], addressee: bytes) -> None:
@@ -227,10 +227,10 @@ class Outbox:
         """
         if sender is not self._sender or self._count > _LAST:
             self._start(sender)
-        place = self._count
-        self._outgoing_sizes[place] = receive_into(self._slots[place])
-        self._memory[self._addressees[place]] = addressee
-        self._count = place + 1
+        index = self._count
+        self._outgoing_sizes[index] = receive_into(self._slots[index])
+        self._memory[self._addressees[index]] = addressee
+        self._count = index + 1
 
     def flush(self) -> None:
         """Send what has been collected."""

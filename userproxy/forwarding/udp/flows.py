@@ -109,11 +109,11 @@ class FlowTable(Generic[F]):
         while (flow := self.oldest) is not None and self._deadline(flow) <= now:
             yield flow
 
-    def since(self, moment: float) -> Iterator[F]:
-        """The flows that have had a datagram since `moment`, and perhaps some that had one a grain earlier."""
+    def since(self, time: float) -> Iterator[F]:
+        """The flows that have had a datagram since `time`, and perhaps some that had one a grain earlier."""
         for queue in (self._brief, self._streams):
             for flow in reversed(queue):
-                if flow.seen + self.limits.grain < moment:
+                if flow.seen + self.limits.grain < time:
                     break
                 yield flow
 

@@ -221,12 +221,12 @@ class UdpListener:
             self.flows.touch(flow, now)
         return flow
 
-    def _open(self, client: bytes, place: int, now: float) -> UdpFlow | None:
+    def _open(self, client: bytes, number: int, now: float) -> UdpFlow | None:
         if not self.plane.make_room(self):
             return None
         flow = None
         try:
-            flow = self._dialled(client, place, now)
+            flow = self._dialled(client, number, now)
         finally:
             if flow is None:
                 self.plane.budget.give(1)
@@ -239,8 +239,8 @@ class UdpListener:
         self._idle_timer.start()
         return flow
 
-    def _dialled(self, client: bytes, place: int, now: float) -> UdpFlow | None:
-        flow = UdpFlow(self, client, self._inbox.address(place), self._inbox.addressee(place), now)
+    def _dialled(self, client: bytes, number: int, now: float) -> UdpFlow | None:
+        flow = UdpFlow(self, client, self._inbox.address(number), self._inbox.addressee(number), now)
         try:
             return flow if flow.dial(now) else None
         except BaseException:
