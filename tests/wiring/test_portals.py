@@ -1,15 +1,23 @@
-"""The removal of portals at a stop."""
+"""Which driver serves, and the removal of portals at a stop."""
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
+import pytest
 from structlog.testing import capture_logs
 
+from tests.portals.conftest import Network, network
+from tests.portals.netlink.test_conntrack import drop_capabilities
+from userproxy.config import load
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
+from userproxy.portals.drivers import DRIVERS
 from userproxy.portals.interface import DriverOptions
 from userproxy.portals.none import NoPortals
-from userproxy.wiring.portals import remove_portals
+from userproxy.wiring.portals import choose_portals, remove_portals
+
+__all__ = ["network"]  # a fixture
 
 
 class Removable(NoPortals):
@@ -57,3 +65,40 @@ async def test_a_family_that_cannot_be_removed_keeps_no_other_one() -> None:
 async def test_a_hung_program_delays_a_stop_only_so_long() -> None:
     done, other, errors = await removal(Hung(IPFamily.IPV4))
     assert (done, other.removed, errors) == (False, True, ["IPv4: not done within 0.01 s"])
+
+
+def chosen(**given: str | Sequence[str]) -> tuple[list[str], str]:
+    """The driver of each family, and where listeners of IPv4 are bound."""
+    drivers, addresses = choose_portals(load(given).settings)
+    return [driver.name for driver in drivers.values()], addresses[IPFamily.IPV4]
+
+
+def test_auto_takes_iptables_where_rules_can_be_written(network: Network) -> None:
+    assert network.run(lambda: chosen(portals="auto")) == (["iptables", "iptables"], "0.0.0.0")
+    assert network.run(lambda: chosen(portals="none")) == (["none", "none"], "127.0.0.1")
+    bound = {"portals": "none", "bind-address": "192.0.2.10"}
+    assert network.run(lambda: chosen(**bound)) == (["none", "none"], "192.0.2.10")
+    network.shell("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+    assert network.run(lambda: chosen(portals="iptables")) == (["iptables"], "0.0.0.0")
+
+
+@pytest.mark.parametrize("portals", ["auto", "iptables"])
+def test_without_the_capability_a_cluster_is_not_served_at_all(network: Network, portals: str) -> None:
+    network.run(drop_capabilities)
+    with pytest.raises(KernelToolError, match=rf"^--portals {portals}: .* CAP_NET_ADMIN"):
+        network.run(lambda: chosen(portals=portals))
+
+
+def test_without_the_capability_manifests_are_served_on_local_ports(network: Network, tmp_path: Path) -> None:
+    network.run(drop_capabilities)
+    with capture_logs() as logs:
+        given: dict[str, str | Sequence[str]] = {"portals": "auto", "manifests": [str(tmp_path)]}
+        assert network.run(lambda: chosen(**given)) == (["none", "none"], "127.0.0.1")
+    (warning,) = [entry["event"] for entry in logs if entry["log_level"] == "warning"]
+    assert warning.startswith("Portals: none, because")
+
+
+def test_programs_that_are_missing_may_come(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    for driver in DRIVERS.values():
+        monkeypatch.setattr(driver, "unusable", lambda family: "nothing is installed")
+    assert network.run(lambda: chosen(portals="auto")) == (["iptables", "iptables"], "0.0.0.0")

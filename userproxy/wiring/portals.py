@@ -50,7 +50,7 @@ def _kind(settings: Settings) -> type[PortalDriver]:
         return _best(with_manifests=bool(settings.manifests))
     kind = DRIVERS[settings.portals]
     unusable = kind.unusable(IPFamily.IPV4)
-    return kind if unusable is None else _hoped_for(kind, unusable)
+    return kind if unusable is None else _hoped_for(kind, settings.portals, unusable)
 
 
 def _best(*, with_manifests: bool) -> type[PortalDriver]:
@@ -64,14 +64,14 @@ def _best(*, with_manifests: bool) -> type[PortalDriver]:
     if with_manifests:
         log.warning(f"Portals: none, because {' and '.join(reasons)} cannot work here", reason=why)
         return NoPortals
-    return _hoped_for(next(iter(DRIVERS.values())), why)
+    return _hoped_for(next(iter(DRIVERS.values())), PortalMode.AUTO, why)
 
 
-def _hoped_for(kind: type[PortalDriver], unusable: str) -> type[PortalDriver]:
-    """A driver that does not work yet: programs and modules may come, capabilities never do."""
+def _hoped_for(kind: type[PortalDriver], asked: PortalMode, unusable: str) -> type[PortalDriver]:
+    """A driver that does not work yet: programs and modules may come. Raises KernelToolError without the capability."""
     if may_write_rules():
         return kind
-    raise KernelToolError(f"--portals {kind.name}: {unusable}. Without rules only `--portals none` serves")
+    raise KernelToolError(f"--portals {asked}: {unusable}. Without rules only `--portals none` serves")
 
 
 async def until_usable(family: IPFamily, driver: PortalDriver) -> None:

@@ -1,4 +1,4 @@
-"""Which rules a table refuses, so that all others can be written: a search by trying."""
+"""Finds the service ports whose rules a table refuses, so that all others can be written."""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
