@@ -97,7 +97,11 @@ def pod(network: Network) -> Iterator[Network]:
 @pytest.fixture(params=[(family, variant) for family in IPFamily for variant in Variant], ids=lambda p: "-".join(p))
 def tools(request: pytest.FixtureRequest) -> Tools:
     """The programs of one address family and variant; a test runs once for each."""
-    family, variant = request.param
+    return tools_of(*request.param)
+
+
+def tools_of(family: IPFamily, variant: Variant) -> Tools:
+    """The programs of one address family and variant, without which a test is skipped."""
     for found in installed(family):
         if found.variant is variant:
             return found
@@ -107,7 +111,17 @@ def tools(request: pytest.FixtureRequest) -> Tools:
 @pytest.fixture
 def node(network: Network, tools: Tools) -> Network:
     """A network whose kubelet uses `tools`, with 192.0.2.10 and 2001:db8::10 on eth0, and default routes."""
+    use(network, tools)
+    return with_addresses(network)
+
+
+def use(network: Network, tools: Tools) -> None:
+    """Have kubelet use these programs."""
     network.shell(tools.restore, "--noflush", text="*mangle\n:KUBE-KUBELET-CANARY - [0:0]\nCOMMIT\n")
+
+
+def with_addresses(network: Network) -> Network:
+    """The network with 192.0.2.10 and 2001:db8::10 on eth0, and default routes."""
     network.shell("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far0")
     network.shell("ip", "address", "add", "192.0.2.10/24", "dev", "eth0")
     network.shell("ip", "address", "add", "2001:db8::10/64", "dev", "eth0", "nodad")

@@ -21,7 +21,9 @@ async def test_a_driver_is_made_without_looking_at_anything(name: str) -> None:
     await driver.close()
 
 
-@pytest.mark.parametrize(("name", "named"), [("iptables", "CAP_NET_ADMIN"), ("none", "")])
+@pytest.mark.parametrize(
+    ("name", "named"), [("iptables", "CAP_NET_ADMIN"), ("nftables", "CAP_NET_ADMIN"), ("none", "")]
+)
 def test_what_a_driver_lacks_is_named(network: Network, name: str, named: str) -> None:
     def unprivileged() -> str | None:
         drop_capabilities()

@@ -157,7 +157,7 @@ class _Draft:
         if context and not configuration.client_connection.kubeconfig:
             self._mistakes.append(f"--context: {context!r} can be found only in a kubeconfig, and none is given")
         address = configuration.bind_address
-        if self.own.get("portals") is PortalMode.IPTABLES and is_loopback(address):
+        if self.own.get("portals") in (PortalMode.IPTABLES, PortalMode.NFTABLES) and is_loopback(address):
             self._mistakes.append(
                 f"{self._name('bindAddress')}: {address} cannot be the target of portal rules,"
                 " because the kernel does not translate to loopback addresses"

@@ -27,6 +27,7 @@ class PortalMode(StrEnum):
 
     AUTO = "auto"
     IPTABLES = "iptables"
+    NFTABLES = "nftables"
     NONE = "none"
 
 

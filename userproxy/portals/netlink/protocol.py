@@ -88,14 +88,20 @@ def netfilter_header(family: IPFamily) -> bytes:
 
 def raise_for_code(data: bytes, begin: int, unless: int = 0) -> int:
     """The error number that an answer holds, if it is 0 or `unless`. Raises OSError for any other."""
-    code = -int(_CODE.unpack_from(data, begin)[0])
+    code = error_code(data, begin)
     if code not in (0, unless):
         raise OSError(code, os.strerror(code))
     return code
 
 
-def message(kind: int, flags: int, body: bytes) -> bytes:
-    return _HEADER.pack(_HEADER.size + len(body), kind, flags, 0, 0) + body + bytes(-len(body) % 4)
+def error_code(data: bytes, begin: int) -> int:
+    """The error number that an answer holds; 0 is none."""
+    return -int(_CODE.unpack_from(data, begin)[0])
+
+
+def message(kind: int, flags: int, body: bytes, sequence: int = 0) -> bytes:
+    """One message. Answers to it bear the number `sequence` (:func:`sequence_of`)."""
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body + bytes(-len(body) % 4)
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -107,6 +113,12 @@ def messages(data: bytes) -> Iterator[tuple[int, int, int]]:
             return
         yield kind, begin + _HEADER.size, begin + length
         begin += length + 3 & ~3
+
+
+def sequence_of(data: bytes, begin: int) -> int:
+    """The number of the message whose body begins there."""
+    sequence: int = _HEADER.unpack_from(data, begin - _HEADER.size)[3]
+    return sequence
 
 
 def attribute(kind: int, body: bytes) -> bytes:
@@ -130,6 +142,16 @@ def attributes(data: bytes, begin: int, end: int, last: int | None = None) -> di
             break
         begin += length + 3 & ~3
     return found
+
+
+def places(data: bytes, begin: int, end: int) -> Iterator[Place]:
+    """The bodies of the attributes in their order: a list, whose attributes are all of one type."""
+    while begin + _ATTRIBUTE.size <= end:
+        length, _ = _ATTRIBUTE.unpack_from(data, begin)
+        if length < _ATTRIBUTE.size:
+            return
+        yield begin + _ATTRIBUTE.size, begin + length
+        begin += length + 3 & ~3
 
 
 def whole(data: bytes, begin: int, end: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What becomes of real packets: from outside, from a Pod of the node, and from the node itself."""
+"""What becomes of real packets, by each driver: from outside, from a Pod of the node, and from the node itself."""
 
 import selectors
 import socket
@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from tests.portals.conftest import Network
+from tests.portals.conftest import Network, tools_of, use, with_addresses
 from tests.portals.examples import DROP, EVERYWHERE, NODE_IPS, REJECT, serve
 from userproxy.model import (
     IPFamily,
@@ -22,9 +22,9 @@ from userproxy.model import (
     Target,
 )
 from userproxy.portals.claims import PortClaims
-from userproxy.portals.interface import DriverOptions
-from userproxy.portals.iptables.driver import IptablesDriver
-from userproxy.portals.iptables.variant import Tools
+from userproxy.portals.drivers import DRIVERS
+from userproxy.portals.interface import DriverOptions, PortalDriver
+from userproxy.portals.iptables.variant import Variant
 
 pytestmark = pytest.mark.slow
 
@@ -117,8 +117,17 @@ def as_source(level: int, pktinfo: bytes) -> bytes:
 class Cluster:
     """A node with a Pod, a client outside, and listeners named after the traffic that they are for."""
 
-    def __init__(self, node: Network, outside: Network, pod: Network, family: IPFamily, listeners: Listeners) -> None:
+    def __init__(
+        self,
+        node: Network,
+        outside: Network,
+        pod: Network,
+        family: IPFamily,
+        listeners: Listeners,
+        driver: type[PortalDriver],
+    ) -> None:
         self.family = family
+        self._driver = driver
         self.ips = {**IPS[family], "node": NODE_IPS[family]}
         self.ports: dict[tuple[Protocol, str], int] = {}
         self._networks = {"node": node, "outside": outside, "pod": pod}
@@ -162,7 +171,7 @@ class Cluster:
         ]
 
         async def work() -> None:
-            driver = IptablesDriver(DriverOptions(self.family, EVERYWHERE[self.family]))
+            driver = self._driver(DriverOptions(self.family, EVERYWHERE[self.family]))
             driver.set_local_traffic(local_traffic or BY_NETWORK[self.family])
             await driver.sync(bindings)
             await driver.close()
@@ -210,9 +219,18 @@ def listeners() -> Iterator[Listeners]:
     made.close()
 
 
-@pytest.fixture
-def cluster(node: Network, outside: Network, pod: Network, tools: Tools, listeners: Listeners) -> Cluster:
-    return Cluster(node, outside, pod, tools.family, listeners)
+@pytest.fixture(
+    params=[(family, driver) for family in IPFamily for driver in (*Variant, "nftables")], ids=lambda p: "-".join(p)
+)
+def cluster(
+    request: pytest.FixtureRequest, network: Network, outside: Network, pod: Network, listeners: Listeners
+) -> Cluster:
+    """One for each family and driver; the one for iptables with each variant of its tables."""
+    family, driver = request.param
+    if driver in list(Variant):
+        use(network, tools_of(family, driver))
+        driver = "iptables"
+    return Cluster(with_addresses(network), outside, pod, family, listeners, DRIVERS[driver])
 
 
 @pytest.mark.parametrize("recognised", ["networks", "interface"])

@@ -1,0 +1,3 @@
+"""The ``nftables`` driver: the elements (pure: ``elements``, ``ledger``), the table (pure: ``layout``, ``expressions``,
+``changes``, ``messages``) and the kernel that has it.
+"""

@@ -1,0 +1,209 @@
+"""The expressions of which rules are made, in the bytes in which the kernel itself lists them.
+
+Pure. Numbers and layout: linux/netfilter/nf_tables.h. Attributes stand in the order of the kernel's dump functions, so
+a rule is there when its bytes are; tests have a kernel say so, and nft print the rules.
+
+An expression works on 4-byte words of a packet's registers. `word` is the first one that it reads or writes.
+"""
+
+import struct
+from typing import Final
+
+from userproxy.portals.netlink import attribute
+
+TCP: Final = 6
+UDP: Final = 17
+
+_EXPRESSION: Final = 1  # NFTA_LIST_ELEM
+_NAME: Final = 1
+_DATA: Final = 2
+_VALUE: Final = 1  # NFTA_DATA_VALUE
+_VERDICT: Final = 2
+
+_NETWORK_HEADER: Final = 1
+_TRANSPORT_HEADER: Final = 2
+_DESTINATION_PORT: Final = 2
+"""Where it is in the headers of TCP and UDP alike."""
+
+_META_IIFNAME: Final = 6
+_META_L4PROTO: Final = 16
+_CT_STATE: Final = 0
+_CT_STATUS: Final = 2
+_STATE_NEW: Final = 1 << 3  # NF_CT_STATE_BIT(IP_CT_NEW)
+_STATUS_DNAT: Final = 1 << 5  # IPS_DST_NAT
+_EQUAL: Final = 0
+_NOT_EQUAL: Final = 1
+_INVERTED: Final = 1
+_FIB_ADDRTYPE: Final = 3
+_FIB_DESTINATION: Final = 1 << 1
+_LOCAL: Final = 2  # RTN_LOCAL, linux/rtnetlink.h
+_DNAT: Final = 1
+_ADDRESS_AND_PORT: Final = 3  # NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED
+_UNREACHABLE: Final = 0
+_RESET: Final = 1
+_PORT_UNREACHABLE: Final = {False: 3, True: 4}
+"""The codes of ICMP and ICMPv6."""
+
+_INTERFACE_NAME_BYTES: Final = 16
+
+_BIG = struct.Struct(">I")
+_NATIVE = struct.Struct("=I")
+
+DROP: Final = 0  # NF_DROP
+RETURN: Final = -5
+GOTO: Final = -4
+
+
+def verdict_data(code: int, chain: str = "") -> bytes:
+    """A verdict as the data of a map's element or of an expression."""
+    named = attribute(2, _text(chain)) if chain else b""
+    return attribute(_VERDICT, attribute(1, _BIG.pack(code & 0xFFFFFFFF)) + named)
+
+
+def value_data(value: bytes) -> bytes:
+    """A value as the key or the data of an element or of an expression."""
+    return attribute(_VALUE, value)
+
+
+def verdict(code: int, chain: str = "") -> bytes:
+    """Ends a rule that matched: drop, return, or goto a chain."""
+    return _expression("immediate", _number(1, 0), attribute(2, verdict_data(code, chain)))
+
+
+def is_protocol(number: int) -> bytes:
+    """Matches one transport protocol."""
+    return load_protocol(0) + _compare(0, bytes([number]))
+
+
+def load_protocol(word: int) -> bytes:
+    return _expression("meta", _number(2, _META_L4PROTO), _number(1, _register(word)))
+
+
+def load_address(word: int, *, ipv6: bool, source: bool = False) -> bytes:
+    """The destination, or the `source`, of the packet."""
+    offset = (8 if ipv6 else 12) if source else (24 if ipv6 else 16)
+    return _payload(word, _NETWORK_HEADER, offset, 16 if ipv6 else 4)
+
+
+def load_port(word: int) -> bytes:
+    """The destination port."""
+    return _payload(word, _TRANSPORT_HEADER, _DESTINATION_PORT, 2)
+
+
+def load_value(word: int, value: bytes) -> bytes:
+    return _expression("immediate", _number(1, _register(word)), attribute(2, value_data(value)))
+
+
+def lookup(name: str, word: int, into: int | None = None, *, inverted: bool = False) -> bytes:
+    """Matches what is in a set, or is not, and loads what a map has for it `into` a word."""
+    found = b"" if into is None else _number(3, _register(into))
+    flags = _number(5, _INVERTED if inverted else 0)
+    return _expression("lookup", attribute(1, _text(name)), _number(2, _register(word)), found, flags)
+
+
+def lookup_verdict(name: str, word: int) -> bytes:
+    """Takes the verdict that a map has."""
+    return _expression("lookup", attribute(1, _text(name)), _number(2, _register(word)), _number(3, 0), _number(5, 0))
+
+
+def in_network(address: bytes, length: int, *, ipv6: bool) -> bytes:
+    """Matches packets whose source is in a network."""
+    bits = 8 * len(address)
+    mask = ((1 << bits) - (1 << (bits - length))).to_bytes(len(address), "big")
+    masked = b"" if length == bits else _bitwise(0, mask)
+    return load_address(0, ipv6=ipv6, source=True) + masked + _compare(0, address)
+
+
+def arrives_at(interface: str) -> bytes:
+    """Matches packets by the name of the interface, or the beginning of it where ``+`` follows."""
+    name = interface.encode()
+    value = name[:-1] if name.endswith(b"+") else name.ljust(_INTERFACE_NAME_BYTES, b"\0")
+    return _expression("meta", _number(2, _META_IIFNAME), _number(1, _register(0))) + _compare(0, value)
+
+
+def is_to(address: bytes, *, ipv6: bool) -> bytes:
+    """Matches packets to one address."""
+    return load_address(0, ipv6=ipv6) + _compare(0, address)
+
+
+def is_to_this_node() -> bytes:
+    """Matches packets to an address of this node."""
+    fib = _expression("fib", _number(1, _register(0)), _number(2, _FIB_ADDRTYPE), _number(3, _FIB_DESTINATION))
+    return fib + _compare(0, _NATIVE.pack(_LOCAL))
+
+
+def is_new() -> bytes:
+    """Matches the first packet of a connection or flow."""
+    return _ct(_CT_STATE) + _bitwise(0, _NATIVE.pack(_STATE_NEW)) + _compare(0, bytes(4), _NOT_EQUAL)
+
+
+def is_not_translated() -> bytes:
+    """Matches packets of connections whose destination no rule has changed."""
+    return _ct(_CT_STATUS) + _bitwise(0, _NATIVE.pack(_STATUS_DNAT)) + _compare(0, bytes(4))
+
+
+def dnat(address_word: int, port_word: int, *, ipv6: bool) -> bytes:
+    """Leads the connection to the address and the port that stand in two words."""
+    address, port = _register(address_word), _register(port_word)
+    return _expression(
+        "nat",
+        _number(1, _DNAT),
+        _number(2, 10 if ipv6 else 2),  # AF_INET6, AF_INET
+        _number(3, address),
+        _number(4, address),
+        _number(5, port),
+        _number(6, port),
+        _number(7, _ADDRESS_AND_PORT),
+    )
+
+
+def reset() -> bytes:
+    """Refuses a TCP connection."""
+    return _expression("reject", _number(1, _RESET))
+
+
+def unreachable(*, ipv6: bool) -> bytes:
+    """Refuses with an ICMP error: nobody listens on the port."""
+    return _expression("reject", _number(1, _UNREACHABLE), attribute(2, bytes([_PORT_UNREACHABLE[ipv6]])))
+
+
+def _payload(word: int, base: int, offset: int, length: int) -> bytes:
+    return _expression("payload", _number(1, _register(word)), _number(2, base), _number(3, offset), _number(4, length))
+
+
+def _ct(key: int) -> bytes:
+    return _expression("ct", _number(1, _register(0)), _number(2, key))
+
+
+def _compare(word: int, value: bytes, operator: int = _EQUAL) -> bytes:
+    return _expression("cmp", _number(1, _register(word)), _number(2, operator), attribute(3, value_data(value)))
+
+
+def _bitwise(word: int, mask: bytes) -> bytes:
+    register = _number(1, _register(word)) + _number(2, _register(word))
+    nothing = value_data(bytes(len(mask)))
+    return _expression(
+        "bitwise",
+        register,
+        _number(3, len(mask)),
+        _number(6, 0),
+        attribute(4, value_data(mask)),
+        attribute(5, nothing),
+    )
+
+
+def _register(word: int) -> int:
+    """The kernel's number: 1 to 4 where one of the four old registers of 16 bytes begins, else 8 and on."""
+    return 1 + word // 4 if word % 4 == 0 else 8 + word
+
+
+def _expression(name: str, *attributes: bytes) -> bytes:
+    return attribute(_EXPRESSION, attribute(_NAME, _text(name)) + attribute(_DATA, b"".join(attributes)))
+
+
+def _number(kind: int, value: int) -> bytes:
+    return attribute(kind, _BIG.pack(value))
+
+
+def _text(text: str) -> bytes:
+    return text.encode() + b"\0"
