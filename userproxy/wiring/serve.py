@@ -85,9 +85,8 @@ def _set_oom_score(adjustment: int) -> None:
 
 async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> int:
     loop = asyncio.get_running_loop()
-    for (
-        number
-    ) in _STOP_SIGNALS:  # nothing must be undone yet; for a container's first process the kernel does not end it
+    # The kernel would not end a container's first process, and nothing is to be undone yet.
+    for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, os._exit, 0)
     proxy = _Proxy(settings, own_node_name(settings.hostname_override or "", socket.gethostname()))
     try:

@@ -1,0 +1,353 @@
+"""One family of a running proxy: when it syncs, what it tells, and how it gives its rules up. Between fakes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import cast
+
+import pytest
+from msgspec import structs
+
+from tests.proxier.test_health_checks import free_ports
+from tests.proxier.test_proxier import WEB, WEB_LISTENER, Nodes, Portals, World, a_service
+from userproxy.addresses import IPFamily
+from userproxy.model import LocalTraffic, Node, ProblemKind, Protocol, ServiceName, ServiceState
+from userproxy.portals.lease import Lease
+from userproxy.proxier.family import FamilyOptions, FamilyProxy, node_view
+from userproxy.proxier.health_checks import HealthCheckServers
+from userproxy.proxier.local_addresses import NodePortAddresses
+from userproxy.routing.services import NoLocalEndpoints
+from userproxy.telemetry.http_connections import ConnectionBudget
+
+V4, V6 = IPFamily.IPV4, IPFamily.IPV6
+NODE = Node("node-1", ("192.0.2.10", "2001:db8::10"), zone="a", pod_cidrs=("10.244.1.0/24", "fd00:1::/64"))
+ELSEWHERE = Node("node-1", ("192.0.2.11",))
+HOURS = FamilyOptions(min_sync_period=0.0, sync_period=3600.0)
+ON_LOOPBACK = structs.replace(HOURS, node_ports=NodePortAddresses(("127.0.0.0/8",)))
+
+
+class Changes(World):
+    """A World that says what waits."""
+
+    triggers: tuple[float, ...] = ()
+
+    @property
+    def waiting(self) -> Collection[ServiceName]:
+        return self.changes.keys()
+
+    def take_triggers(self) -> Sequence[float]:
+        taken, self.triggers = self.triggers, ()
+        return taken
+
+
+class Claims:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.closings = 0
+
+    def claim(self, ip: str, protocol: Protocol, port: int) -> None:
+        self._world.claim(ip, protocol, port)
+
+    def release(self, ip: str, protocol: Protocol, port: int) -> None:
+        self._world.release(ip, protocol, port)
+
+    async def taken(self, ports: Collection[tuple[str, Protocol, int]]) -> Collection[tuple[str, Protocol, int]]:
+        return await self._world.taken(ports)
+
+    def close(self) -> None:
+        self.closings += 1
+
+
+class TheLease:
+    """A lease that is had once `free` is set; keeps what was asked of it."""
+
+    contended = False
+
+    def __init__(self) -> None:
+        self.free = asyncio.Event()
+        self.free.set()
+        self.wanted = asyncio.Event()
+        self.asked: list[str] = []
+
+    async def acquire(self) -> None:
+        self.wanted.set()
+        await self.free.wait()
+        self.asked.append("acquire")
+
+    def announce(self) -> None:
+        self.asked.append("announce")
+
+    def release(self) -> None:
+        self.asked.append("release")
+
+
+class Observer:
+    """Keeps what it is told, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.triggers: list[float] = []
+        self.no_local = NoLocalEndpoints()
+
+    def queued(self) -> None:
+        self.told.append("queued")
+
+    def sync_began(self) -> None:
+        self.told.append("sync began")
+
+    def synced(
+        self, triggers: Iterable[float], rule_counts: Mapping[str, int], no_local: NoLocalEndpoints, *, ok: bool
+    ) -> None:
+        self.told.append("synced" if ok else "sync failed")
+        self.triggers += triggers
+        self.no_local = no_local
+
+    def follow_began(self) -> None:
+        pass
+
+    def followed(self, triggers: Iterable[float], rule_counts: Mapping[str, int], no_local: NoLocalEndpoints) -> None:
+        self.told.append("followed")
+        self.triggers += triggers
+
+
+class Bench:
+    def __init__(self, family: IPFamily = V4, options: FamilyOptions = HOURS, *, leased: bool = False) -> None:
+        self.world = Changes()
+        self.claims = Claims(self.world)
+        self.observer = Observer()
+        self.nodes = Nodes()
+        self.usable = asyncio.Event()
+        self.usable.set()
+        self.reports = 0
+        self.lease = TheLease() if leased else None
+        self.driver = Portals(self.world)
+        self.driver.lease = cast("Lease | None", self.lease)
+        self.family = FamilyProxy(
+            family,
+            options,
+            Node("node-1"),
+            changes=self.world,
+            forwarding=self.world,
+            driver=self.driver,
+            until_usable=self._until_usable,
+            claims=self.claims,
+            conntrack=None,
+            nodes=self.nodes,
+            health_checks=HealthCheckServers(family, lambda: True, ConnectionBudget(8)),
+            observer=self.observer,
+            report=self._report,
+        )
+
+    async def _until_usable(self) -> None:
+        await self.usable.wait()
+
+    def _report(self) -> None:
+        self.reports += 1
+
+    def put(self, *states: ServiceState) -> None:
+        self.world.put(*states)
+        self.family.changed(None)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work, name=name) for name, work in self.family.tasks().items()]
+            yield
+            for task in tasks:
+                task.cancel()
+        await self.family.close()
+
+    async def until_told(self, what: str, times: int = 1) -> None:
+        while self.observer.told.count(what) < times:
+            await asyncio.sleep(0.001)
+
+
+async def test_nothing_is_served_before_the_source_has_said_what_there_is() -> None:
+    bench = Bench()
+    bench.world.put(a_service("web", "10.96.0.1"))
+    async with bench.running():
+        await asyncio.sleep(0)
+        assert (bench.world.syncs, bench.observer.told) == (0, [])
+        bench.family.changed(None)
+        await bench.until_told("synced")
+    assert bench.observer.told[:2] == ["queued", "sync began"]
+    assert list(bench.world.open_ports) == [WEB_LISTENER]
+
+
+async def test_the_first_news_ask_for_a_sync_though_there_is_no_service_and_later_ones_do_not() -> None:
+    bench = Bench()
+    async with bench.running():
+        bench.family.changed(None)
+        await bench.until_told("synced")
+        queued = bench.observer.told.count("queued")
+        bench.family.changed(None)
+        assert bench.observer.told.count("queued") == queued
+        bench.nodes.version += 1
+        bench.family.changed(None)
+        assert bench.observer.told.count("queued") == queued + 1
+
+
+async def test_endpoints_alone_are_followed_without_a_sync_and_their_triggers_told() -> None:
+    bench = Bench()
+    async with bench.running():
+        bench.world.triggers = (1.0,)
+        bench.put(a_service("web", "10.96.0.1"))
+        await bench.until_told("synced")
+        assert bench.observer.triggers == [1.0]
+        syncs, followed = bench.world.syncs, bench.observer.told.count("followed")
+        bench.world.triggers = (2.0,)
+        bench.put(a_service("web", "10.96.0.1", affinity_timeout=10.0))
+        await bench.until_told("followed", followed + 1)
+        assert (bench.world.syncs, bench.observer.triggers) == (syncs, [1.0, 2.0])
+
+
+async def test_a_sync_that_fails_is_told_as_failed_and_tried_again() -> None:
+    bench = Bench()
+    bench.world.kernel_refuses = True
+    async with bench.running():
+        bench.put(a_service("web", "10.96.0.1"))
+        await bench.until_told("sync failed")
+        assert "synced" not in bench.observer.told
+        bench.world.kernel_refuses = False
+        await bench.until_told("synced")
+
+
+@pytest.mark.parametrize(("family", "queued"), [(V4, 1), (V6, 0)])
+async def test_a_node_without_the_tools_of_ipv6_is_none_the_worse_for_it(family: IPFamily, queued: int) -> None:
+    bench = Bench(family)
+    bench.usable.clear()
+    async with bench.running():
+        bench.family.changed(None)
+        await asyncio.sleep(0)
+        assert bench.observer.told.count("queued") == queued
+        bench.usable.set()
+        await bench.until_told("synced")
+        assert bench.observer.told.count("queued") == queued + 1
+
+
+async def test_our_node_concerns_a_family_only_as_far_as_it_looks_at_it() -> None:
+    bench = Bench()
+    async with bench.running():
+        bench.family.changed(NODE)
+        await bench.until_told("synced")
+        queued = bench.observer.told.count("queued")
+        bench.family.changed(Node(NODE.name, NODE.addresses, zone="a", pod_cidrs=NODE.pod_cidrs, labelled=True))
+        assert bench.observer.told.count("queued") == queued
+        bench.family.changed(ELSEWHERE)
+        assert bench.observer.told.count("queued") == queued + 1
+
+
+async def test_problems_are_reported_when_they_come_and_when_they_go() -> None:
+    bench = Bench()
+    bench.world.taken_by_others = {30080}
+    async with bench.running():
+        bench.put(a_service("web", "10.96.0.1", 30080))
+        await bench.until_told("synced")
+        while not bench.reports:
+            await asyncio.sleep(0.001)
+        assert [problem.kind for problem in bench.family.problems] == [ProblemKind.PORT_CONFLICT]
+        bench.world.taken_by_others = set()
+        bench.put(a_service("other", "10.96.0.2"))
+        while bench.family.problems:
+            await asyncio.sleep(0.001)
+    assert bench.reports == 2
+
+
+async def test_health_checks_are_served_and_closed_for_a_successor_for_good() -> None:
+    (port,) = free_ports(1)
+    bench = Bench(options=ON_LOOPBACK)
+    bench.world.addresses = frozenset({"127.0.0.1"})
+    async with bench.running():
+        checked = a_service("web", "10.96.0.1", type="LoadBalancer", external_local=True, health_check_node_port=port)
+        bench.put(checked)
+        await until_answered(port)
+        await bench.family.close_health_checks()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        bench.put(a_service("other", "10.96.0.2"))
+        await bench.until_told("synced", bench.observer.told.count("synced") + 1)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+
+
+async def until_answered(port: int) -> None:
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.001)
+        else:
+            writer.close()
+            return
+
+
+async def test_rules_wait_for_the_lease_which_is_announced_with_each_good_sync_and_given_up_at_the_end() -> None:
+    bench = Bench(leased=True)
+    assert bench.lease is not None
+    bench.lease.free.clear()
+    async with bench.running():
+        bench.put(a_service("web", "10.96.0.1"))
+        await bench.lease.wanted.wait()
+        assert bench.family.may_have_predecessor
+        assert (bench.family.serves, bench.world.syncs) == (False, 0)
+        assert set(bench.family.writer_tasks) == {"stale conntrack entries IPv4", "sync IPv4"}
+        bench.lease.free.set()
+        await bench.until_told("synced")
+        assert (bench.family.serves, bench.family.writer_tasks) == (True, ("stale conntrack entries IPv4",))
+        await bench.family.give_up()
+        assert (bench.family.serves, bench.claims.closings) == (False, 1)
+    assert bench.lease.asked == ["acquire", "announce", "release"]
+
+
+async def test_after_the_rules_are_given_up_endpoints_are_followed_and_nothing_is_written() -> None:
+    bench = Bench()
+    async with bench.running():
+        bench.put(a_service("web", "10.96.0.1"))
+        await bench.until_told("synced")
+        syncs, followed = bench.world.syncs, bench.observer.told.count("followed")
+        await bench.family.give_up()
+        bench.put(a_service("web", "10.96.0.1", affinity_timeout=10.0), a_service("new", "10.96.0.2"))
+        await bench.until_told("followed", followed + 1)
+    assert bench.world.syncs == syncs
+    assert [name.service_port for name in bench.world.open_ports] == [WEB]
+
+
+async def test_a_stop_waits_for_a_sync_that_is_writing() -> None:
+    bench = Bench()
+    async with bench.running():
+        bench.world.may_write.clear()
+        bench.put(a_service("web", "10.96.0.1"))
+        while not bench.world.syncs:
+            await asyncio.sleep(0.001)
+        async with asyncio.TaskGroup() as group:
+            giving_up = group.create_task(bench.family.give_up(), name="give up")
+            await asyncio.sleep(0)
+            assert bench.claims.closings == 0
+            bench.world.may_write.set()
+            await giving_up
+        assert bench.claims.closings
+
+
+async def test_a_sync_that_hangs_holds_up_no_stop_for_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("userproxy.proxier.family._GIVE_UP_SECONDS", 0.01)
+    bench = Bench()
+    async with bench.running():
+        bench.world.may_write.clear()
+        bench.put(a_service("web", "10.96.0.1"))
+        while not bench.world.syncs:
+            await asyncio.sleep(0.001)
+        await bench.family.give_up()
+        assert bench.claims.closings
+
+
+@pytest.mark.parametrize(
+    ("family", "ip", "network"), [(V4, "192.0.2.10", "10.244.1.0/24"), (V6, "2001:db8::10", "fd00:1::/64")]
+)
+def test_a_family_sees_its_own_part_of_the_node(family: IPFamily, ip: str, network: str) -> None:
+    options = FamilyOptions(proxy_name="mine", external_ips_allowed=False, local_mode="NodeCIDR")
+    scope, traffic = node_view(family, options, NODE)
+    assert (scope.family, scope.node_ips, scope.node_known) == (family, (ip,), True)
+    assert (scope.locality.node, scope.locality.zone) == ("node-1", "a")
+    assert (scope.proxy_name, scope.external_ips_allowed) == ("mine", False)
+    assert traffic == LocalTraffic(networks=(network,))
+    assert not node_view(family, options, Node("node-1"))[0].node_known
