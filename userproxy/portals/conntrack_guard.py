@@ -17,7 +17,7 @@ import structlog
 
 from userproxy.addresses import SOCKET_FAMILIES, IPFamily
 from userproxy.portals import netlink
-from userproxy.portals.transactions import NFTABLES
+from userproxy.portals.netlink.transactions import NFTABLES
 
 log = structlog.get_logger()
 

@@ -18,17 +18,16 @@ from userproxy.portals.host import HostAddress, may_write_rules
 from userproxy.portals.interface import Cleaned, DriverOptions, PortalDriver, Traits
 from userproxy.portals.iptables.canary import Canary
 from userproxy.portals.iptables.chains import NAT, Rule
-from userproxy.portals.iptables.cleanup import clean_up
 from userproxy.portals.iptables.isolation import Groups, Refusals, Search, standing
 from userproxy.portals.iptables.other_proxies import OtherProxies
 from userproxy.portals.iptables.parser import local_ports
 from userproxy.portals.iptables.rules import portal_rules
 from userproxy.portals.iptables.sentinel import NftSentinel, make_ruleset, make_sentinel
-from userproxy.portals.iptables.tables import Changed, Tables
+from userproxy.portals.iptables.tables import Changed, Tables, clean_up
 from userproxy.portals.iptables.variant import detect, installed
 from userproxy.portals.iptables.writers import ConflictError
 from userproxy.portals.lease import Lease
-from userproxy.portals.network_changes import NetworkChanges
+from userproxy.portals.netlink.network_changes import NetworkChanges
 
 log = structlog.get_logger()
 

@@ -9,8 +9,8 @@ from userproxy.portals.iptables.canary import Canary
 from userproxy.portals.iptables.chains import CHAINS, jump_rules
 from userproxy.portals.iptables.changes import Change
 from userproxy.portals.iptables.variant import Variant
-from userproxy.portals.ruleset import Ruleset
-from userproxy.portals.transactions import Touched
+from userproxy.portals.netlink.ruleset import Ruleset
+from userproxy.portals.netlink.transactions import Touched
 
 _OF_INTEREST = {
     (table, name)

@@ -6,6 +6,7 @@ import structlog
 
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
+from userproxy.portals.interface import Cleaned
 from userproxy.portals.iptables.chains import CHAINS, jump_rules
 from userproxy.portals.iptables.changes import (
     Change,
@@ -20,9 +21,9 @@ from userproxy.portals.iptables.features import Probe, adapted, adapted_jumps
 from userproxy.portals.iptables.isolation import Groups
 from userproxy.portals.iptables.parser import parse_save
 from userproxy.portals.iptables.sentinel import UNWATCHED, Sentinel
-from userproxy.portals.iptables.variant import Tools, Variant
+from userproxy.portals.iptables.variant import Tools, Variant, installed, legacy_tables
 from userproxy.portals.iptables.writers import ConflictError, RestoreWriter, Writer, is_small
-from userproxy.portals.programs import save
+from userproxy.portals.programs import kernel_lacks_it, save
 
 log = structlog.get_logger()
 
@@ -169,6 +170,40 @@ class Tables:
             log.info("iptables rules changed while they were written; reading them again", err=str(error))
             return False
         return True
+
+
+def clean_up(family: IPFamily) -> Cleaned:
+    """Remove our rules and chains of one family from both variants. Blocking.
+
+    A variant that the kernel lacks is told of and passed over; ip6tables or IPv6, where missing, in silence.
+    """
+    try:
+        found = installed(family)
+    except KernelToolError as error:
+        if family is IPFamily.IPV6:
+            log.debug("No IPv6 tables to clean up", v=2, err=str(error))
+            return Cleaned()
+        return Cleaned(failed=(str(error),))
+    cleaned = Cleaned()
+    for tools in found:
+        if tools.variant is Variant.NFT or legacy_tables(family) & CHAINS.keys():
+            cleaned += _clean(tools)
+    return cleaned
+
+
+def _clean(tools: Tools) -> Cleaned:
+    tables = Tables(tools)
+    try:
+        tables.read()
+    except KernelToolError as error:
+        text = f"{tools.label}: left as it is, because it cannot be read: {error}"
+        if not kernel_lacks_it(error):
+            return Cleaned(failed=(text,))
+        return Cleaned() if tools.family is IPFamily.IPV6 else Cleaned((text,))
+    try:
+        return Cleaned(tuple(tables.remove()))
+    except KernelToolError as error:
+        return Cleaned(failed=(f"{tools.label}: not removed: {error}",))
 
 
 class _SmallChanges:

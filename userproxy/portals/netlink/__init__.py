@@ -1,7 +1,9 @@
-"""Netlink: what the kernel tells of addresses, sockets and connections, and how it is asked.
+"""Netlink: what the kernel tells of addresses, sockets, connections and rules, when it is asked and of its own accord.
 
-``protocol`` has the layout that all of netlink shares, and its names stand here as well. Each other module is one part
-of the kernel: ``rtnetlink`` for addresses, links and routes, ``sock_diag`` for sockets, ``conntrack`` for connections.
+``protocol`` has the layout that all of netlink shares, and its names stand here as well. Asked are ``rtnetlink`` for
+addresses, links and routes, ``sock_diag`` for sockets and ``conntrack`` for connections. ``notifications`` come by
+themselves: ``network_changes`` are those of addresses, links and routes, ``transactions`` those of nf_tables, and
+``ruleset`` tells which of these are somebody else's.
 """
 
 from userproxy.portals.netlink.protocol import (

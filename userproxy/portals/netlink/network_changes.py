@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from userproxy.addresses import SOCKET_FAMILIES, IPFamily
 from userproxy.portals import netlink
-from userproxy.portals.notifications import (
+from userproxy.portals.netlink.notifications import (
     IPV4_ADDRESS,
     IPV4_ROUTE,
     IPV6_ADDRESS,

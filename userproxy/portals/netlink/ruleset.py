@@ -13,8 +13,8 @@ import structlog
 
 from userproxy.addresses import IPFamily
 from userproxy.portals import netlink
-from userproxy.portals.notifications import NFTABLES, Subscription
-from userproxy.portals.transactions import (
+from userproxy.portals.netlink.notifications import NFTABLES, Subscription
+from userproxy.portals.netlink.transactions import (
     GET_GENERATION,
     Concerns,
     Transaction,
