@@ -1,4 +1,4 @@
-"""Where Kubernetes objects come from: manifests or the API server, into one Store that tells which Services changed.
+"""Where Kubernetes objects come from: manifests or the API server fill a Store, which says which Services changed.
 
 =================== ==================================================================================================
 objects/            Kubernetes objects become values of the model: which fields are read, and what is wrong with them

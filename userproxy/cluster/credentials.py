@@ -53,7 +53,7 @@ class Credentials(Struct, frozen=True):
 
 async def load(access: ApiAccess) -> Credentials:
     """The credentials that `access` leads to. Raises UsageError with one sentence that holds no credentials."""
-    import_client()  # not at the top: with manifests nobody pays for it
+    import_client()  # not at the top of the module: a start with manifests does not need it
     from kubernetes_asyncio.client import Configuration
     from kubernetes_asyncio.config.config_exception import ConfigException
 

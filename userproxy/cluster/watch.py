@@ -243,7 +243,7 @@ class Reflector:
 
         A watch that is idle for too long is ended and is not logged as a failure: the next one shows whether the server
         is there. A server that was restored from a backup accepts a watch from a version that it has not reached yet,
-        and sends nothing until it has. So where that is possible, it is asked first whether it knows our version.
+        and sends nothing until it has. So where that may have happened, it is asked first whether it knows our version.
         """
         clock = asyncio.get_running_loop().time
         if self._must_confirm:

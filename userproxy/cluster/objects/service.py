@@ -12,7 +12,7 @@ _TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
 _DEFAULT_AFFINITY_TIMEOUT = 10800
 _LONGEST_AFFINITY_TIMEOUT = 86400
 _NO_CLIENT = {IPFamily.IPV4: "0.0.0.0/32", IPFamily.IPV6: "::/128"}
-"""Networks from which no connection can come: the unspecified address is nobody's (RFC 1122, RFC 4291)."""
+"""Networks from which no connection can come: no host has the unspecified address (RFC 1122, RFC 4291)."""
 
 
 def decode_service(service: schema.RawService, checker: Checker) -> Service:
