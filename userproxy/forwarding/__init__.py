@@ -1,5 +1,6 @@
-"""The data plane: listeners, dials, relays. Bytes meet callbacks and counters here, nothing else.
+"""The data plane: accepts clients and moves their bytes and datagrams, with callbacks of the event loop.
 
-It knows a service port only by its :class:`~userproxy.model.Snapshot`. What does not belong here:
-Kubernetes objects, portal rules, metrics formats, and any Task per connection.
+What is TCP's or UDP's alone stands in the folder of that name; what both share, here. A service port is known only by
+its :class:`~userproxy.model.Snapshot`. Kubernetes objects, portal rules and metrics formats do not belong here, nor a
+Task, a log line or an avoidable allocation for each connection.
 """

@@ -1,4 +1,4 @@
-"""The affinity tables of service ports: shared by their listeners, and tidied up bit by bit."""
+"""The affinity tables of service ports: each is shared by its listeners, and expired entries are freed in steps."""
 
 import asyncio
 from functools import partial
@@ -9,10 +9,10 @@ from userproxy.model import IPFamily, ListenerName, ServicePortName
 from userproxy.routing.affinity import AffinityTable, Leftovers
 
 _EXPIRY_SECONDS: Final = 60.0
-"""How often tables that nobody uses let go of what has expired."""
+"""How often expired entries are removed from tables that no new connection touches."""
 
 _RELEASED_PER_TURN: Final = 2000
-"""Entries let go of in one turn of the loop: a fifth of a millisecond."""
+"""Entries freed in one turn of the loop: a fifth of a millisecond."""
 
 
 class AffinityTables:
@@ -38,7 +38,7 @@ class AffinityTables:
         return table
 
     def shut_down(self) -> None:
-        """Tidy up no more."""
+        """Cancel the timer."""
         if self._expiry is not None:
             self._expiry.cancel()
 

@@ -1,4 +1,4 @@
-"""Time limits that cost a dictionary entry each, not a timer each."""
+"""Time limits of connections and dials: one timer for all that have the same length."""
 
 import asyncio
 from collections import OrderedDict

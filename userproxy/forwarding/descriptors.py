@@ -1,4 +1,4 @@
-"""The descriptor budget: running out pauses accepting, it never kills (getrlimit(2), accept(2) EMFILE)."""
+"""The budget of file descriptors. A shortage is noticed and logged here, and pauses accepting until it is over."""
 
 import asyncio
 import errno
@@ -20,17 +20,18 @@ RESERVE = 64
 """Kept free for everything that is not a connection: files, iptables' pipes, the log."""
 
 _FOR_PORTS = RESERVE // 2
-"""What listeners and claims may take of the reserve: connections must keep no new Service out, nor these iptables."""
+"""What listeners and port claims may take of the reserve, so that connections keep no new Service out; the rest of it
+is for running iptables."""
 
 _PORTS_PART = 2 / 3
-"""What listeners and claims may have of all: what is served is of no use without connections. Two thirds, so that the
+"""What listeners and port claims may have of all descriptors; the rest is for connections. Two thirds, so that the
 10,000 Services that Kubernetes supports (its scalability thresholds) fit into a limit of 20,000 files."""
 
 _RETRY_SECONDS = 0.1
-"""How soon to look again after the kernel itself said that there are no more (ENFILE has no wake-up)."""
+"""How soon to try again after the kernel refused a descriptor (ENFILE, ENOBUFS: nothing tells when there are some)."""
 
 _LOOK_FIRST, _LOOK_AT_LEAST = 0.1, 0.4
-"""Seconds between two looks at what others in the process have closed, while somebody waits; doubled each time."""
+"""Seconds between two counts of what is open, while a listener waits: doubled from the first to the second."""
 
 _OURS = "/proc/self/fd"
 
@@ -59,16 +60,16 @@ def open_descriptors() -> int:
 
 
 def descriptors_counted_by_kernel() -> int | None:
-    """The same at no cost; None before Linux 6.2, which does not say it."""
+    """The same, from the size that stat(2) gives for /proc/self/fd; None before Linux 6.2, where that is 0."""
     return os.stat(_OURS).st_size or None  # noqa: PTH116 -- a quarter of pathlib's time
 
 
 class DescriptorBudget:
-    """How many descriptors the data plane may still open, and who waits for one.
+    """How many descriptors the data plane may still open, and which listeners wait for one.
 
-    The data plane counts its own; the others of the process are counted with :meth:`recount` when the control plane has
-    worked, and often while somebody waits. `kept` more than the reserve are never taken: whoever has them may open them
-    at any time.
+    The data plane counts its own. Those of the rest of the process are counted with :meth:`recount`: when the control
+    plane has worked, and repeatedly while a listener waits. `kept` descriptors, besides the reserve, are for parts of
+    the process that may open them at any time.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class DescriptorBudget:
         kept: int = 0,
         settle: Callable[[], None] = lambda: None,
     ) -> None:
-        """`settle` closes what is counted as closed already; it is called before all are counted."""
+        """`settle` closes the sockets that were given back to the budget and are still open; called before counting."""
         self._loop = loop
         self._settle = settle
         self._limit = limit
@@ -89,7 +90,7 @@ class DescriptorBudget:
         """How many listeners and claims there may be."""
         self.free = 0
         """What is left for connections and flows."""
-        # By whom, in order; each waits once, however often it asks.
+        # Callbacks in the order in which they are called; asking twice is waiting once.
         self._waiting: dict[Callable[[], None], None] = {}
         self._refused: dict[Callable[[], None], None] = {}
         self._wake: asyncio.Handle | None = None
@@ -101,9 +102,9 @@ class DescriptorBudget:
         self._counted(open_descriptors(), 0)
 
     def recount(self) -> None:
-        """Count the descriptors that others in this process hold: at once, or soon where counting takes its time.
+        """Count what the process has open: at once, or in a thread where the kernel has no count.
 
-        Not for handlers: `settle` closes sockets.
+        Not to be called by handlers of the poller, because `settle` closes sockets.
         """
         self._settle()
         try:
@@ -160,8 +161,8 @@ class DescriptorBudget:
     def wait(self, resume: Callable[[], None], *, refused_by_kernel: bool = False) -> None:
         """Have `resume` called once when descriptors may be had again. Logs the start of a shortage.
 
-        Who waits for the budget is called in turn while a connection's descriptors are left: so every listener gets its
-        share of a shortage. And now and then in any case, so it has to ask again.
+        Waiting listeners are called in turn while the descriptors of a connection are left, so that each gets some.
+        They are also called from time to time without, and have to ask the budget again.
         """
         if self._shortage.begins(self._loop.time()):
             log.warning(
@@ -179,7 +180,7 @@ class DescriptorBudget:
             self._retry = self._loop.call_later(_RETRY_SECONDS, self._try_again)
 
     def shut_down(self) -> None:
-        """Forget who waits."""
+        """Cancel all timers and forget the callbacks."""
         self._waiting.clear()
         self._refused.clear()
         for pending in (self._wake, self._retry, self._look, self._counting):
@@ -207,13 +208,13 @@ class DescriptorBudget:
             resume()
 
     def _resume_all(self) -> None:
-        """Whoever waits may have become able to make room."""
+        """Call all: a listener may be able to make room by now."""
         waiting, self._waiting = self._waiting, {}
         for resume in waiting:
             resume()
 
     def _look_again(self) -> None:
-        """Others in this process close files, too, and tell nobody; connections become idle."""
+        """Other parts of the process may have closed files, and connections may have become idle."""
         self._look = None
         if not self._waiting:
             self._look_after = _LOOK_FIRST

@@ -1,4 +1,4 @@
-"""Bugs that cost a client, or a datagram, and nobody else: counted, and logged so that no client can flood the log."""
+"""Exceptions of handlers, each of which costs one client or one datagram: counted, and logged once a minute."""
 
 from collections.abc import Callable
 from types import TracebackType
@@ -11,23 +11,23 @@ log = structlog.get_logger()
 
 
 class HandlerFailures:
-    """What has failed so far in one part of the data plane. `clock` is monotonic, in seconds."""
+    """The unexpected exceptions in one part of the data plane. `clock` is monotonic, in seconds."""
 
     __slots__ = ("_clock", "_logged", "count")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._logged: dict[tuple[str, int], tuple[LogLimit, int]] = {}
-        """By place: how often it is logged, and how many failures there were of all places when it last was."""
+        """For each line of code: its limit, and the count of all failures when it was logged last."""
         self.count = 0
 
     def note(self, error: Exception) -> None:
-        """Count a failure; log it with its traceback unless its place, a line of code, was logged within a minute."""
+        """Count a failure, and log it with its traceback, at most once a minute for each line of code."""
         self.count += 1
-        place = _place(error)
-        limit, count = self._logged.get(place) or (LogLimit(), 0)
+        line = _line_of(error)
+        limit, count = self._logged.get(line) or (LogLimit(), 0)
         if limit.is_due(self._clock()):
-            self._logged[place] = limit, self.count
+            self._logged[line] = limit, self.count
             log.error(
                 "A client is given up: handling it failed, which is a bug in userproxy",
                 failures=self.count,
@@ -36,8 +36,8 @@ class HandlerFailures:
             )
 
 
-def _place(error: Exception) -> tuple[str, int]:
-    """Where it was raised. There are no more of these than lines of code."""
+def _line_of(error: Exception) -> tuple[str, int]:
+    """The file and line where it was raised."""
     traceback: TracebackType | None = error.__traceback__
     if traceback is None:
         return type(error).__name__, 0

@@ -1,4 +1,4 @@
-"""The data plane as the proxier sees it: open, update and close listeners; drain."""
+"""The interface of the data plane: opens, updates and closes listeners, and drains them."""
 
 import asyncio
 import typing
@@ -30,7 +30,7 @@ from userproxy.routing.balancer import Balancer
 Bound = TypeVar("Bound")
 
 _LOOK_AT_FLOWS_EVERY: Final = 0.05
-"""Seconds; flows end without telling anybody, since they may go on at any time."""
+"""Seconds between two looks whether UDP clients still wait for answers."""
 
 
 class ForwardingOptions(Struct, frozen=True):
@@ -77,7 +77,7 @@ class Listener(typing.Protocol):
 
 
 class Forwarder:
-    """All listeners and connections of this process. Made and used on the loop's own thread."""
+    """All listeners and connections of this process. To be used on the loop's thread only."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: ForwardingOptions, random: Random) -> None:
         self._loop = loop
@@ -159,7 +159,7 @@ class Forwarder:
         self._budget.give_port()
 
     def keep_off(self, port: int) -> None:
-        """Have no listener on a port that a Service needs as a node port, from now on."""
+        """Open no listener on a port that a Service has as a node port, from now on."""
         self._ports.keep_off(port)
 
     def update(self, snapshot: Snapshot) -> None:
@@ -183,7 +183,7 @@ class Forwarder:
         closing.balancer.leave_affinity()
 
     def recount_descriptors(self) -> None:
-        """Take notice that the rest of the process has opened or closed files."""
+        """Count descriptors anew, because the rest of the process has opened or closed some."""
         self._budget.recount()
 
     async def drain(self, seconds: float) -> int:
@@ -214,7 +214,7 @@ class Forwarder:
         return sum(each.reset() for each in (*with_listener, *self._tcp.without_listener))
 
     def shut_down(self) -> None:
-        """Let go of everything. The forwarder is of no use afterwards."""
+        """Close all sockets and cancel all timers. The forwarder cannot be used afterwards."""
         for listener in list(self._listeners):
             self.close(listener)
         self.reset_connections()

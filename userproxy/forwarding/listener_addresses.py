@@ -1,4 +1,4 @@
-"""The addresses that our own listeners take connections at: to dial one would lead in a circle."""
+"""Addresses of our own listeners, which are not to be dialled: that would be a routing loop."""
 
 import socket
 from collections import defaultdict
@@ -11,9 +11,9 @@ Address = IPv4Address | IPv6Address
 
 
 class ListenerAddresses:
-    """Where the listeners of one protocol in this process listen.
+    """The addresses and ports of the listeners of one protocol in this process.
 
-    ``endpoint in own`` costs a look at its port, unless that is also a listener's: only then the kernel is asked
+    ``endpoint in listener_addresses`` looks its port up. Only where a listener has the same port the kernel is asked
     whether the endpoint's address is one of this node.
     """
 
@@ -31,7 +31,7 @@ class ListenerAddresses:
             del self._hosts[port]
 
     def __contains__(self, endpoint: Endpoint) -> bool:
-        """Whether a connection to `endpoint` would be one to ourselves. Raises OSError for want of descriptors."""
+        """Whether a connection to `endpoint` would arrive at a listener. Raises OSError if no socket can be made."""
         return endpoint.port in self._hosts and self._leads_here(endpoint)
 
     def _leads_here(self, endpoint: Endpoint) -> bool:

@@ -1,4 +1,4 @@
-"""Which local ports listeners may have, and what they keep off."""
+"""Which local ports listeners may have; finds a free one."""
 
 import errno
 from collections.abc import Callable, Iterable, Iterator
@@ -25,8 +25,8 @@ _MOST_TRIES: Final = 1000
 class ListenerPorts:
     """The ports that listeners may have: of the configured range, or if that is empty of those that the kernel gives.
 
-    They keep off `kept`, because somebody else will need these later: the API server gives out node ports, and our own
-    servers may come up after the listeners. Where that leaves no port at all it is not done, which is logged.
+    Ports of `kept` are left out, because they are needed later: the API server assigns node ports, and our own servers
+    may come up after the listeners. If that leaves no port at all they are used nevertheless, which is logged.
     """
 
     def __init__(self, configured: PortRange, kept: Iterable[PortRange] = ()) -> None:
@@ -39,12 +39,12 @@ class ListenerPorts:
         self._look_for_overlap(is_configured=bool(configured.last))
 
     def keep_off(self, port: int) -> None:
-        """Have no listener on a port that a Service needs for itself, from now on."""
+        """Leave out a port that a Service has as a node port, from now on."""
         if port not in NODE_PORTS:
             self._node_ports.add(port)
 
     def allows(self, port: int) -> bool:
-        """Whether nobody else is known to need this port, which may be of any range."""
+        """Whether a port, of any range, is not left out."""
         return port not in self._node_ports and not any(port in each for each in self._kept)
 
     def candidates(self, random: Random) -> Iterator[int]:

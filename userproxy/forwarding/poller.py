@@ -44,14 +44,14 @@ class Owner(Protocol):
     """Whoever has sockets at the poller."""
 
     def abort(self) -> None:
-        """A handler of its own has failed: end what it was about."""
+        """One of its handlers has raised an exception: end the connection, flow or listener that it was for."""
 
 
 class Poller:
     """Calls a handler with the events of its socket.
 
-    Why not one loop reader per socket: a reader costs the loop an own handle and two calls into
-    epoll_ctl whenever it is armed or disarmed. Here a socket is registered once for everything, and
+    A reader of the event loop for each socket would cost a handle, and two calls of epoll_ctl(2) whenever it is
+    added or removed. Here a socket is registered once for everything, and
     a connection in flow control costs no call at all. Edge-triggered means that a handler must go on
     until the kernel says EAGAIN (a short read of a stream says the same, epoll(7)), or ask for
     another turn with :meth:`again`.
@@ -67,7 +67,7 @@ class Poller:
         self._again: dict[Handler, Owner] = {}
         self._turns_are_due = False
         self.failures = HandlerFailures(loop.time)
-        """What handlers have failed to handle."""
+        """Exceptions of handlers."""
         loop.add_reader(self._epoll.fileno(), self._drain)
 
     def __len__(self) -> int:
@@ -125,7 +125,7 @@ class Poller:
             self._loop.call_soon(self._run_again)
 
     def failed(self, owner: Owner, error: Exception) -> None:
-        """Count a handler's failure, and have `owner` end what it was about: nobody else is to notice."""
+        """Count an exception of a handler, and have `owner` end what it was for."""
         self.failures.note(error)
         try:
             owner.abort()
@@ -133,7 +133,7 @@ class Poller:
             self.failures.note(again)
 
     def shut_down(self) -> None:
-        """Stop watching altogether. Sockets still watched stay open: they are their owners'."""
+        """Close the epoll. Sockets that are still watched are left open for their owners to close."""
         self.close_now()
         self._handlers.clear()
         self._loop.remove_reader(self._epoll.fileno())

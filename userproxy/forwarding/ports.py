@@ -15,7 +15,7 @@ from userproxy.addresses import HIGHEST_PORT
 _NET: Final = Path("/proc/sys/net/ipv4")
 
 _FIRST_TRIES: Final = 8
-"""As many ports are tried where connect(2) looks last."""
+"""How many ports are tried first among those that connect(2) takes last."""
 
 
 class PortRange(Struct, frozen=True):
@@ -43,7 +43,7 @@ class PortRange(Struct, frozen=True):
 
 
 _USUAL: Final = PortRange(32_768, 60_999)
-"""net.ipv4.ip_local_port_range as the kernel has it unless somebody says otherwise."""
+"""net.ipv4.ip_local_port_range by default, where it cannot be read."""
 
 
 def parse_port_range(text: str) -> PortRange:
@@ -88,9 +88,9 @@ def _shuffled(ports: range, random: Random) -> Iterator[int]:
     count = len(ports)
     if not count:
         return
-    place, stride = random.randrange(count), random.randrange(1, count + 1)
+    index, stride = random.randrange(count), random.randrange(1, count + 1)
     while gcd(stride, count) > 1:
         stride = random.randrange(1, count + 1)
     for _ in range(count):
-        yield ports[place]
-        place = (place + stride) % count
+        yield ports[index]
+        index = (index + stride) % count

@@ -1,7 +1,7 @@
-"""Who may have the next descriptors when they run short: whoever has most waits first, and makes room for the others.
+"""Fair shares of descriptors in a shortage: the service port that has most waits first, and makes room for the others.
 
-The holders are service ports, and within one its clients' addresses. While descriptors abound nobody is held back, and
-all that a connection costs is an entry in a dictionary.
+Within a service port the same holds for the addresses of its clients. Without a shortage no client waits, and a
+connection costs an entry in a dictionary.
 """
 
 from collections.abc import Callable
@@ -18,39 +18,39 @@ from userproxy.model import ServicePortName
 log = structlog.get_logger()
 
 _MULTIPLE: Final = 8
-"""A service port may have so many times what is left: the dynamic thresholds of Choudhury and Hahne, made for the
-buffers of switches. Alone it gets eight ninths of all, and the more others there are the less each gets, so that some
-is always left for one that has nothing."""
+"""A service port may have this many times the descriptors that are left: the dynamic thresholds of Choudhury and Hahne,
+made for the buffers of switches. Alone it gets eight ninths of all, and the more others there are the less each gets,
+so that some are always left for one that has none."""
 
 _LEAST_RATIO: Final = 2
-"""Whoever makes room for another has at least so many times what that one has: else they would take turns at it."""
+"""What makes room for another has at least this many times as much as that one; otherwise both would do so in turn."""
 
 _IDLE_SECONDS: Final = 1.0
-"""After so long a connection on which nobody waits for an answer makes room for one of the same holder."""
+"""After this time a connection on which no client waits for an answer may be ended for one of the same service port."""
 
 _SILENT_SECONDS: Final = 30.0
-"""After so long any connection does: an answer that takes longer is rarer than a client that has gone away."""
+"""After this time any connection may: an answer that takes longer is rarer than a client that has gone away."""
 
 _LOOKS: Final = 32
-"""Connections, the oldest ones, among which the quietest is looked for: 3 us each."""
+"""How many of the oldest connections are asked how long they have been quiet: 3 us each."""
 
 _MOST_PASSED: Final = 256
-"""Connections that are passed over at most, because they are still being dialled."""
+"""How many of the oldest connections are looked at, those included that are still being dialled."""
 
 _PAUSE_SECONDS: Final = 0.1
-"""Before a search for an idle connection that found none is repeated."""
+"""Time before a search for an idle connection that found none is repeated."""
 
 _FLOWS_PART: Final = 16
-"""That part of all descriptors can be had by UDP flows, whatever connections there are."""
+"""One part in so many of all descriptors is for UDP flows, whatever connections there are."""
 
 _PATIENCE_SECONDS: Final = 0.1
-"""For so long others' connections may end by themselves before one is ended that is not idle."""
+"""How long a client waits for room before a connection is ended that is not idle."""
 
 _HELD_PART: Final = 4
-"""Of what is left a quarter, at most, goes to clients who are accepted to see who they are."""
+"""One part in so many of what is left, at most, is for clients who are accepted only to see their address."""
 
 _MOST_HELD: Final = 8
-"""Per listener."""
+"""How many such clients a listener may hold."""
 
 _NEVER: Final = float("inf")
 
@@ -114,7 +114,7 @@ class Share:
         self._shares.grown(self)
 
     def replace(self, address: str, old: Connection, new: Connection) -> None:
-        """A connection is taken on by another object."""
+        """A dial has become a relay."""
         crowd = self.addresses[address]
         crowd[new] = None
         del crowd[old]
@@ -201,7 +201,7 @@ class Shares:
         return share
 
     def take(self, share: Share) -> bool:
-        """Take a connection's descriptors for a client of a service port, if it may have them without further ado."""
+        """Take a connection's descriptors for a client of a service port, if its share allows it; False otherwise."""
         budget = self._budget
         if PER_CONNECTION * share.count <= _MULTIPLE * budget.free and budget.take(PER_CONNECTION):
             share.waits_since = _NEVER
@@ -209,10 +209,10 @@ class Shares:
         return False
 
     def make_room(self, share: Share) -> bool:
-        """Take them after ending a connection that is to make room for a client of this service port, if there is one.
+        """Take a connection's descriptors for a client of a service port after ending another connection or flow.
 
-        Whoever has far more makes room, at once with an idle connection and soon with any; else an idle connection of
-        the service port itself does.
+        A service port that has far more loses one: an idle one at once, any after a short time. Otherwise an idle one
+        of this service port is ended. False if there is none.
         """
         while self._end_one_for(share):
             if self._budget.take(PER_CONNECTION):
@@ -222,7 +222,7 @@ class Shares:
         return False
 
     def take_to_look(self, held: int) -> bool:
-        """Take them to see who waits at a listener that may not have them, and that holds so many clients already."""
+        """Take a connection's descriptors to accept a client whose address is to be seen; `held` are held already."""
         if held >= _MOST_HELD or (self._held + 1) * PER_CONNECTION * _HELD_PART > self._budget.free:
             return False
         return self._budget.take(PER_CONNECTION)
@@ -243,14 +243,14 @@ class Shares:
         return self._evict(largest, idle=False)
 
     def grown(self, share: Share) -> None:
-        """Take notice that a share has a connection more. For shares."""
+        """A share has a connection more. For shares."""
         if share.count == 1:
             self._active[share] = None
         if share.count > self._peak:
             self._largest, self._peak = share, share.count
 
     def emptied(self, share: Share) -> None:
-        """Take notice that a share has no connection any more. For shares."""
+        """A share has no connection any more. For shares."""
         self._active.pop(share, None)
 
     def _end_one_for(self, share: Share) -> bool:

@@ -1,4 +1,4 @@
-"""The connections of one TCP listener: a client is dialled for, relayed, and gone."""
+"""The connections of one TCP listener: each is first a dial to an endpoint, then a relay."""
 
 from functools import partial
 from socket import SocketType
@@ -31,7 +31,7 @@ class TcpStatistics:
 
 
 class Connections:
-    """A listener's clients from when they are accepted. They go on when the listener is closed."""
+    """The connections of the clients that a listener has accepted. They go on when the listener is closed."""
 
     __slots__ = ("_members", "_plane", "_share", "balancer", "name", "statistics")
 
@@ -59,7 +59,7 @@ class Connections:
         dial.start()
 
     def end_unknown(self, known: frozenset[Endpoint]) -> None:
-        """Reset the connections to endpoints that are not known; who is still being dialled for gets another one."""
+        """Reset the connections to endpoints that are not known; dials to them go on to another one."""
         for connection in [each for each in self._members if each.endpoint not in known]:
             try:
                 if isinstance(connection, Relay):

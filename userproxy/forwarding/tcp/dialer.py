@@ -1,4 +1,4 @@
-"""Dialling: finds a backend that answers, without ever delaying another client."""
+"""Dialling: tries endpoints for a client until one accepts the connection. No dial delays another."""
 
 import asyncio
 import errno
@@ -28,7 +28,7 @@ TIME_LIMITS: Final = (0.25, 0.5, 1.0, 2.0)
 _UNDER_WAY: Final = frozenset({0, errno.EINPROGRESS})
 
 _PORTS_TRIED: Final = 4
-"""Ports in TIME_WAIT that a dial tries before it leaves the choice to connect(2); mostly the first one serves."""
+"""Ports in TIME_WAIT that a dial tries before it lets connect(2) choose; mostly the first one can be had."""
 
 
 class Dialer:
@@ -104,7 +104,7 @@ class Dialer:
 
 
 class Dial:
-    """One client on its way to a backend.
+    """The attempts to connect one client to an endpoint.
 
     Ends in exactly one call: `on_connected(dial, backend, events)` or `on_failed(dial)`; the client's socket is
     the caller's in both cases.
@@ -150,15 +150,15 @@ class Dial:
 
     @property
     def endpoint(self) -> Endpoint | None:
-        """Whom it is dialling, or reached."""
+        """The endpoint that is being dialled, or that has accepted."""
         return self._tried[-1] if self._tried else None
 
     def quiet(self) -> tuple[float, bool] | None:
-        """None: it has only just begun. For :mod:`~userproxy.forwarding.shares`."""
+        """None, which says that it is still being dialled. For :mod:`~userproxy.forwarding.shares`."""
         return None
 
     def start(self) -> None:
-        """Try endpoints until one answers or is under way. What goes wrong ends this dial alone."""
+        """Try endpoints until one accepts or connecting to it takes time. An exception ends this dial alone."""
         try:
             self._try_endpoints()
         except Exception as error:  # noqa: BLE001 -- whoever called has other clients to care for
@@ -196,12 +196,12 @@ class Dial:
         self._fail()
 
     def time_out(self) -> None:
-        """The backend's time is over: on to the next."""
+        """The endpoint has not answered in time: try the next."""
         self._give_up_backend(f"no answer within {TIME_LIMITS[self._attempt]:g} s")
         self.start()
 
     def turn_away(self, reason: str) -> None:
-        """Leave the endpoint that is being dialled, resetting its connection: on to the next."""
+        """Reset the connection to the endpoint that is being dialled, and try the next."""
         if self._backend is not None:
             self._give_up_backend(reason)
             self.start()

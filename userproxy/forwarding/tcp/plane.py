@@ -1,4 +1,4 @@
-"""What all TCP listeners of a process share: dialling, relaying, and who is being served."""
+"""What all TCP listeners of a process share."""
 
 import asyncio
 from typing import Protocol
@@ -28,7 +28,10 @@ class Connections(Protocol):
 
 
 class TcpPlane:
-    """The parts that every connection uses. A connection half-open for `half_open_timeout` seconds is reset."""
+    """The parts that all connections use, and how many there are.
+
+    A connection that stays half-open for `half_open_timeout` seconds without moving a byte is reset.
+    """
 
     def __init__(
         self,
@@ -63,7 +66,7 @@ class TcpPlane:
             each.end_unknown(known)
 
     def shut_down(self) -> None:
-        """Let go of everything. Listeners are closed and connections have ended by now; the poller is its owner's."""
+        """Cancel all timers and close idle pipes, after all listeners are closed and all connections have ended."""
         self.half_open.cancel()
         self.dialer.shut_down()
         self.pipes.close()

@@ -1,4 +1,4 @@
-"""When a UDP flow ends: nobody says so, so it does after it has been quiet in both directions for some time."""
+"""When UDP flows end: after no datagram has come in either direction for some time, since UDP has no other end."""
 
 import asyncio
 from collections.abc import Callable, Iterable

@@ -23,7 +23,7 @@ KEPT_BYTES: Final = 2048
 """Up to this size a flow's unanswered datagram is kept, to be sent again if its endpoint refuses it."""
 
 PENDING_SECONDS: Final = 2.0
-"""So long a drain counts on an answer."""
+"""How long a drain waits for the answer to a client's datagram."""
 
 _BATCHES_PER_TURN: Final = 4
 _RETRY_SECONDS: Final = 1.0
@@ -115,12 +115,12 @@ class UdpListener:
             self.plane.poller.close_at_once(self._socket)
 
     def abort(self) -> None:
-        """Receiving has failed: go on after a pause. For the poller."""
+        """A handler has raised an exception: go on after a pause. For the poller."""
         if not self._closed:
             self.plane.loop.call_later(_RETRY_SECONDS, self._resume)
 
     def closed(self, flow: UdpFlow) -> None:
-        """Account for a flow that has ended. For flows."""
+        """A flow has ended. For flows."""
         if self.flows.discard(flow):
             self.plane.quota.remove(self.flows)
             self.plane.budget.give(1)

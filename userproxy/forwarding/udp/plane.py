@@ -81,7 +81,7 @@ class UdpPlane:
         self.evicted = 0
         """Flows that have made room for others."""
         self.make_room_elsewhere: Callable[[], bool] = lambda: False
-        """Has something else than a flow give its descriptors back, if flows have too few."""
+        """Called when flows have too few descriptors: ends a connection, and returns whether it did."""
 
     @property
     def active(self) -> int:
@@ -110,16 +110,16 @@ class UdpPlane:
         self._own.discard(listener.name.family, listener.port)
 
     def connect(self, endpoint: Endpoint) -> SocketType:
-        """A socket for a flow to `endpoint`. Raises OSError, also where that is a listener of ours.
+        """A socket for a flow to `endpoint`. Raises OSError; ELOOP where that is one of our own listeners.
 
-        A datagram would go round for ever.
+        Datagrams to it would loop.
         """
         if endpoint in self._own:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         return connect_to(endpoint)
 
     def shut_down(self) -> None:
-        """Close all listeners and let go of everything."""
+        """Close all listeners and the poller."""
         for listener in list(self.listeners):
             listener.close()
         self.poller.shut_down()
