@@ -21,6 +21,15 @@ from userproxy.portals.netlink.notifications import (
     LINK,
     Subscription,
 )
+from userproxy.portals.netlink.rtnetlink import (
+    ADDRESS_HEADER,
+    LINK_HEADER,
+    MAIN_TABLE,
+    ROUTE_HEADER,
+    RTA_TABLE,
+    UNICAST,
+    UP,
+)
 
 _GROUPS: Final = {
     IPFamily.IPV4: (LINK, IPV4_ADDRESS, IPV4_ROUTE),
@@ -32,18 +41,9 @@ _DELETE_LINK: Final = 17
 _ADDRESS_MESSAGES: Final = (20, 21)
 _ROUTE_MESSAGES: Final = (24, 25)
 
-_LINK_HEADER: Final = struct.Struct("=BxHiII")  # struct ifinfomsg
-_ADDRESS_HEADER: Final = struct.Struct("=BBBBI")  # struct ifaddrmsg
-_ROUTE_HEADER: Final = struct.Struct("=BBBBBBBBI")  # struct rtmsg
 _NUMBER: Final = struct.Struct("=I")
 
-_UP: Final = 0x1
 _LINK_SCOPE: Final = 253
-_TABLE: Final = 15
-"""RTA_TABLE: the number of a route's table, where one byte is too small for it, and else too."""
-
-_MAIN_TABLE: Final = 254
-_UNICAST: Final = 1
 
 _SETTLE_SECONDS: Final = 0.05
 """An address that moves is gone for a moment."""
@@ -65,7 +65,7 @@ ConcernsRoute: TypeAlias = Callable[[Route], bool]
 
 def is_default(route: Route) -> bool:
     """Whether it is a default route, which decides what counts as the node's address."""
-    return route.table == _MAIN_TABLE and route.type == _UNICAST and route.prefix_length == 0
+    return route.table == MAIN_TABLE and route.type == UNICAST and route.prefix_length == 0
 
 
 class NetworkChanges:
@@ -107,7 +107,7 @@ def concerns(data: bytes, family: IPFamily, concerns_route: ConcernsRoute) -> bo
         elif data[begin] != number:
             continue
         elif kind in _ADDRESS_MESSAGES:
-            found = _ADDRESS_HEADER.unpack_from(data, begin)[3] != _LINK_SCOPE
+            found = ADDRESS_HEADER.unpack_from(data, begin)[3] != _LINK_SCOPE
         else:
             found = kind in _ROUTE_MESSAGES and concerns_route(_route(data, begin, end))
         if found:
@@ -117,13 +117,13 @@ def concerns(data: bytes, family: IPFamily, concerns_route: ConcernsRoute) -> bo
 
 def _link_concerns(kind: int, data: bytes, begin: int) -> bool:
     """Messages of another family than none are those of a bridge about its ports."""
-    family, _, _, _, changed = _LINK_HEADER.unpack_from(data, begin)
-    return family == 0 and (kind == _DELETE_LINK or bool(changed & _UP))
+    family, _, _, _, changed = LINK_HEADER.unpack_from(data, begin)
+    return family == 0 and (kind == _DELETE_LINK or bool(changed & UP))
 
 
 def _route(data: bytes, begin: int, end: int) -> Route:
-    _, prefix_length, _, _, table, _, _, type_, _ = _ROUTE_HEADER.unpack_from(data, begin)
-    found = netlink.attributes(data, begin + _ROUTE_HEADER.size, end)
-    if _TABLE in found:
-        (table,) = _NUMBER.unpack_from(data, found[_TABLE][0])
+    _, prefix_length, _, _, table, _, _, type_, _ = ROUTE_HEADER.unpack_from(data, begin)
+    found = netlink.attributes(data, begin + ROUTE_HEADER.size, end)
+    if RTA_TABLE in found:  # one byte is too small for some numbers
+        (table,) = _NUMBER.unpack_from(data, found[RTA_TABLE][0])
     return Route(table, type_, prefix_length)

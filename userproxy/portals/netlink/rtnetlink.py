@@ -19,27 +19,27 @@ _GET_LINK: Final = 18
 _GET_ADDRESS: Final = 22
 _GET_ROUTE: Final = 26
 
-_ADDRESS: Final = struct.Struct("=BBBBI")  # struct ifaddrmsg
+ADDRESS_HEADER: Final = struct.Struct("=BBBBI")  # struct ifaddrmsg
 _IFA_ADDRESS: Final = 1
 _IFA_LOCAL: Final = 2
 _SECONDARY: Final = 0x01  # IFA_F_SECONDARY
 _GLOBAL: Final = 0  # RT_SCOPE_UNIVERSE
 
-_LINK: Final = struct.Struct("=BxHiII")  # struct ifinfomsg
+LINK_HEADER: Final = struct.Struct("=BxHiII")  # struct ifinfomsg
 _IFLA_IFNAME: Final = 3
 _IFLA_EXT_MASK: Final = 29
 _WITHOUT_STATISTICS: Final = struct.pack("=I", 1 << 3)  # RTEXT_FILTER_SKIP_STATS: they are most of what a link has
-_UP: Final = 0x1  # IFF_UP, linux/if.h
+UP: Final = 0x1  # IFF_UP, linux/if.h
 _LOOPBACK: Final = 0x8  # IFF_LOOPBACK
 
-_ROUTE: Final = struct.Struct("=8BI")  # struct rtmsg
+ROUTE_HEADER: Final = struct.Struct("=8BI")  # struct rtmsg
 _RTA_OIF: Final = 4
 _RTA_PREFSRC: Final = 7
 _RTA_MULTIPATH: Final = 9
-_RTA_TABLE: Final = 15
+RTA_TABLE: Final = 15
 _NEXT_HOP_LINK: Final = 4  # offset of rtnh_ifindex in struct rtnexthop
-_MAIN_TABLE: Final = 254  # RT_TABLE_MAIN
-_UNICAST: Final = 1  # RTN_UNICAST
+MAIN_TABLE: Final = 254  # RT_TABLE_MAIN
+UNICAST: Final = 1  # RTN_UNICAST
 
 _NUMBER: Final = struct.Struct("=I")
 
@@ -84,19 +84,19 @@ class DefaultRoute(Struct, frozen=True, gc=False):
 
 def addresses(family: IPFamily) -> list[Address]:
     """All addresses of one family, those of loopback, too, in the kernel's order."""
-    request = _ADDRESS.pack(SOCKET_FAMILIES[family], 0, 0, 0, 0)
+    request = ADDRESS_HEADER.pack(SOCKET_FAMILIES[family], 0, 0, 0, 0)
     return [_address(data, begin, end) for data, begin, end in _listed(_GET_ADDRESS, request)]
 
 
 def links() -> list[Link]:
     """All network interfaces."""
-    request = _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + netlink.attribute(_IFLA_EXT_MASK, _WITHOUT_STATISTICS)
+    request = LINK_HEADER.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + netlink.attribute(_IFLA_EXT_MASK, _WITHOUT_STATISTICS)
     return [_link(data, begin, end) for data, begin, end in _listed(_GET_LINK, request)]
 
 
 def default_routes(family: IPFamily) -> list[DefaultRoute]:
     """The default routes of one family, that of the lowest metric first."""
-    request = _ROUTE.pack(SOCKET_FAMILIES[family], 0, 0, 0, _MAIN_TABLE, 0, 0, _UNICAST, 0)
+    request = ROUTE_HEADER.pack(SOCKET_FAMILIES[family], 0, 0, 0, MAIN_TABLE, 0, 0, UNICAST, 0)
     try:
         listed = _listed(_GET_ROUTE, request)
     except FileNotFoundError:  # there is no main table before the first route
@@ -106,26 +106,26 @@ def default_routes(family: IPFamily) -> list[DefaultRoute]:
 
 
 def _address(data: bytes, begin: int, end: int) -> Address:
-    _, _, flags, scope, link = _ADDRESS.unpack_from(data, begin)
-    found = netlink.attributes(data, begin + _ADDRESS.size, end)
+    _, _, flags, scope, link = ADDRESS_HEADER.unpack_from(data, begin)
+    found = netlink.attributes(data, begin + ADDRESS_HEADER.size, end)
     # Of a point-to-point link, IFA_ADDRESS is the other end.
     place = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
     return Address(netlink.address_text(data, *place), link, scope == _GLOBAL, bool(flags & _SECONDARY))
 
 
 def _link(data: bytes, begin: int, end: int) -> Link:
-    _, _, number, flags, _ = _LINK.unpack_from(data, begin)
+    _, _, number, flags, _ = LINK_HEADER.unpack_from(data, begin)
     # A link has some thirty attributes, and its name comes first.
-    name = data[slice(*netlink.attributes(data, begin + _LINK.size, end, last=_IFLA_IFNAME)[_IFLA_IFNAME])]
-    return Link(number, name.rstrip(b"\0").decode(errors="replace"), bool(flags & _UP), bool(flags & _LOOPBACK))
+    name = data[slice(*netlink.attributes(data, begin + LINK_HEADER.size, end, last=_IFLA_IFNAME)[_IFLA_IFNAME])]
+    return Link(number, name.rstrip(b"\0").decode(errors="replace"), bool(flags & UP), bool(flags & _LOOPBACK))
 
 
 def _default_route(data: bytes, begin: int, end: int) -> DefaultRoute | None:
-    _, length, _, _, _, _, _, kind, _ = _ROUTE.unpack_from(data, begin)
-    if length or kind != _UNICAST:
+    _, length, _, _, _, _, _, kind, _ = ROUTE_HEADER.unpack_from(data, begin)
+    if length or kind != UNICAST:
         return None
-    found = netlink.attributes(data, begin + _ROUTE.size, end)
-    if _number(data, found, _RTA_TABLE) != _MAIN_TABLE:
+    found = netlink.attributes(data, begin + ROUTE_HEADER.size, end)
+    if _number(data, found, RTA_TABLE) != MAIN_TABLE:
         return None
     link = _number(data, found, _RTA_OIF) or _number(data, found, _RTA_MULTIPATH, _NEXT_HOP_LINK)
     return DefaultRoute(link, netlink.address_text(data, *found[_RTA_PREFSRC]) if _RTA_PREFSRC in found else "")
