@@ -2,7 +2,7 @@
 
 `family` is one address family of a running proxy: a `runner` that says when to sync, a `proxier` that syncs, and the
 `health_checks` of Services. The proxier applies changed Services to `service_map` and `wanted`, has `plan` compare what
-is wanted with what there is, and performs the plan. `loops` finds endpoints that would make traffic loop,
+is wanted with what there is, and has `executor` perform the plan. `loops` finds endpoints that would make traffic loop,
 `local_addresses` the portals that belong to the node's own programs, `conntrack_entries` the stale ones.
 
 The other parts of userproxy are seen as the Protocols in `interfaces`; only health checks use telemetry's HTTP ports

@@ -10,7 +10,6 @@ from msgspec import Struct
 
 from userproxy.errors import KernelToolError, OutOfDescriptorsError, PortUnavailableError
 from userproxy.model import (
-    Endpoint,
     HealthCheck,
     ListenerName,
     LocalTraffic,
@@ -20,22 +19,18 @@ from userproxy.model import (
     ServiceName,
     ServicePortName,
     ServiceState,
-    Snapshot,
 )
 from userproxy.pace import Pace
 from userproxy.portals.interface import PortalDriver
 from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
+from userproxy.proxier.executor import Executor, RulesLog
 from userproxy.proxier.interfaces import Claims, Forwarding, Nodes, Source
 from userproxy.proxier.local_addresses import LocalAddressTracker, NodePortAddresses
 from userproxy.proxier.loops import AnyNodeAddress, RoutingLoops
 from userproxy.proxier.plan import (
     Action,
     Actual,
-    ClaimPort,
     CloseListener,
-    OpenListener,
-    ReleasePort,
-    UpdateRoute,
     binding,
     plan,
     plan_routes,
@@ -43,7 +38,6 @@ from userproxy.proxier.plan import (
 from userproxy.proxier.problems import Problems, action_refused, contested, rules_refused
 from userproxy.proxier.repairs import Repairs
 from userproxy.proxier.service_map import ServiceMap
-from userproxy.proxier.sync_log import Listed, LoopLog, RulesLog
 from userproxy.proxier.wanted import PortalKey
 from userproxy.routing.services import NoLocalEndpoints, Scope
 
@@ -94,17 +88,16 @@ class Proxier:
         self._source = source
         self._forwarding = forwarding
         self._portals = portals
-        self._claims = claims
         self._scope = scope
         self._scope_taken = scope
         self._conntrack = conntrack
         self._nodes: Nodes = _NoNodes() if nodes is None else nodes
         self._nodes_version = self._nodes.version
-        self._loop_log = LoopLog()
         self._services = ServiceMap()
         self._wanted = self._services.wanted
         self._local = LocalAddressTracker(portals, claims, self._wanted, node_ports, scope)
         self._actual = Actual(scope.family)
+        self._executor = Executor(self._actual, self._wanted, forwarding, claims, self._nodes)
         self._preferred: Mapping[ServicePortName, Sequence[int]] | None = None
         self._dirty: dict[ServicePortName, None] = {}
         """What the next sync has to plan: more than endpoints and affinity may have changed."""
@@ -243,7 +236,7 @@ class Proxier:
         for name in concerned:
             if name in wanted.ports and (self._retired or name not in self._dirty):
                 for action in plan_routes([name], wanted, self._actual, loops):
-                    self._perform(action)
+                    self._executor.perform(action)
                 await pace.keep()
 
     def _loops(self) -> RoutingLoops:
@@ -326,7 +319,7 @@ class Proxier:
         self._without_descriptor.pop(name, None)
         for action in actions:
             try:
-                self._perform(action)
+                self._executor.perform(action)
             except PortUnavailableError as error:
                 refused += action_refused(action, error, self._scope.family)
                 again = self._without_descriptor if isinstance(error, OutOfDescriptorsError) else self._refused
@@ -338,52 +331,11 @@ class Proxier:
         pace = Pace()
         for action in () if self._retired else pending.after:
             if not (isinstance(action, CloseListener) and self._is_wanted(action.name)):
-                self._perform(action)
+                self._executor.perform(action)
                 await pace.keep()
 
     def _is_wanted(self, listener: ListenerName) -> bool:
         return (port := self._wanted.ports.get(listener.service_port)) is not None and listener in port.listeners
-
-    def _perform(self, action: Action) -> None:
-        actual = self._actual
-        match action:
-            case OpenListener(name, preferred_port, verdict):
-                actual.local_ports[name] = self._forwarding.open(name, preferred_port, verdict)
-                log.debug(
-                    "Listener opened",
-                    v=1,
-                    service_port=str(name),
-                    local_port=actual.local_ports[name],
-                    portals=Listed(self._wanted.portals(name.service_port), ", "),
-                )
-            case ClaimPort(claim, _, owner):
-                if claim not in actual.holders:
-                    self._claims.claim(claim.ip, claim.protocol, claim.port)
-                actual.account(claim, owner)
-            case UpdateRoute(snapshot, looping):
-                if snapshot.listener in actual.local_ports:
-                    self._update(snapshot, looping)
-            case CloseListener(name):
-                self._forwarding.close(name)
-                del actual.local_ports[name]
-                actual.snapshots.pop(name, None)
-                self._loop_log.forget(name)
-                log.debug("Listener closed", v=1, service_port=str(name))
-            case ReleasePort(claim, owner):
-                if actual.discharge(claim, owner):
-                    self._claims.release(claim.ip, claim.protocol, claim.port)
-
-    def _update(self, snapshot: Snapshot, looping: tuple[Endpoint, ...]) -> None:
-        self._loop_log.left_out(snapshot.listener, looping, presumed=self._nodes.presuming)
-        self._forwarding.update(snapshot)
-        self._actual.snapshots[snapshot.listener] = snapshot
-        log.debug(
-            "Endpoints",
-            v=3,
-            service_port=str(snapshot.listener),
-            verdict=snapshot.verdict,
-            endpoints=Listed(snapshot.endpoints),
-        )
 
     def _note_confirmed(self, pending: _Pending, done: PortalSync) -> None:
         """Note what the driver has programmed, and have conntrack entries deleted that contradict it."""

@@ -1,4 +1,4 @@
-"""What the proxier logs about rules and endpoints."""
+"""Performs the actions of plans, one by one, and logs what was done to listeners, endpoints and rules."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -6,11 +6,73 @@ from typing import Final
 import structlog
 
 from userproxy.addresses import IPFamily
-from userproxy.model import Endpoint, ListenerName, Portal
+from userproxy.model import Endpoint, ListenerName, Portal, Snapshot
+from userproxy.proxier.interfaces import Claims, Forwarding, Nodes
+from userproxy.proxier.plan import (
+    Action,
+    Actual,
+    ClaimPort,
+    CloseListener,
+    OpenListener,
+    ReleasePort,
+    UpdateRoute,
+)
+from userproxy.proxier.wanted import Wanted
 
 log = structlog.get_logger()
 
 _MOST_LISTED: Final = 5
+
+
+class Executor:
+    """Performs actions, and keeps `actual` in step with them. `wanted` and `nodes` are only for the log."""
+
+    def __init__(self, actual: Actual, wanted: Wanted, forwarding: Forwarding, claims: Claims, nodes: Nodes) -> None:
+        self._actual = actual
+        self._wanted = wanted
+        self._forwarding = forwarding
+        self._claims = claims
+        self._nodes = nodes
+        self._loop_log = LoopLog()
+
+    def perform(self, action: Action) -> None:
+        """Do what `action` says. Raises PortUnavailableError if it needs a port that cannot be had."""
+        actual = self._actual
+        match action:
+            case OpenListener():
+                self._open(action)
+            case ClaimPort(claim, _, owner):
+                if claim not in actual.holders:
+                    self._claims.claim(claim.ip, claim.protocol, claim.port)
+                actual.account(claim, owner)
+            case UpdateRoute(snapshot, looping):
+                if snapshot.listener in actual.local_ports:
+                    self._update(snapshot, looping)
+            case CloseListener(name):
+                self._close(name)
+            case ReleasePort(claim, owner):
+                if actual.discharge(claim, owner):
+                    self._claims.release(claim.ip, claim.protocol, claim.port)
+
+    def _open(self, action: OpenListener) -> None:
+        local_port = self._forwarding.open(action.name, action.preferred_port, action.verdict)
+        self._actual.local_ports[action.name] = local_port
+        portals = Listed(self._wanted.portals(action.name.service_port), ", ")
+        log.debug("Listener opened", v=1, service_port=str(action.name), local_port=local_port, portals=portals)
+
+    def _close(self, name: ListenerName) -> None:
+        self._forwarding.close(name)
+        del self._actual.local_ports[name]
+        self._actual.snapshots.pop(name, None)
+        self._loop_log.forget(name)
+        log.debug("Listener closed", v=1, service_port=str(name))
+
+    def _update(self, snapshot: Snapshot, looping: tuple[Endpoint, ...]) -> None:
+        self._loop_log.left_out(snapshot.listener, looping, presumed=self._nodes.presuming)
+        self._forwarding.update(snapshot)
+        self._actual.snapshots[snapshot.listener] = snapshot
+        listed = Listed(snapshot.endpoints)
+        log.debug("Endpoints", v=3, service_port=str(snapshot.listener), verdict=snapshot.verdict, endpoints=listed)
 
 
 class Listed:
