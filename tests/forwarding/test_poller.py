@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.forwarding.conftest import eventually
-from userproxy.forwarding.poller import ANOTHER_TURN, READABLE, STREAM, Poller
+from userproxy.forwarding.poller import ANOTHER_TURN, DATAGRAMS, READABLE, STREAM, WHILE_DATAGRAMS, Poller
 
 
 class Owner:
@@ -170,3 +170,40 @@ async def test_a_closed_socket_is_forgotten(poller: Poller, owner: Owner, pairs:
     assert len(poller) == 0
     await eventually(lambda: near.fileno() == -1)
     far.close()
+
+
+async def test_a_socket_closed_at_once_is_closed_and_forgotten(poller: Poller, owner: Owner, pairs: Pairs) -> None:
+    (near, far), *_ = pairs
+    poller.add(near.fileno(), DATAGRAMS, lambda _events: None, owner)
+    poller.close_at_once(near)
+    assert near.fileno() == -1
+    assert len(poller) == 0
+    far.close()
+
+
+async def test_a_handler_that_leaves_something_is_called_again_if_that_was_asked_for(
+    poller: Poller, owner: Owner, pairs: Pairs
+) -> None:
+    (near, far), *_ = pairs
+    far.send(b"xyz")
+    read: list[bytes] = []
+    poller.add(near.fileno(), WHILE_DATAGRAMS, lambda _events: read.append(near.recv(1)), owner)
+    await eventually(lambda: read == [b"x", b"y", b"z"])
+    poller.close(near)
+
+
+async def test_after_handlers_and_after_turns_the_rest_is_done_once(owner: Owner, pairs: Pairs) -> None:
+    order: list[str] = []
+    poller = Poller(asyncio.get_running_loop(), lambda: order.append("rest"))
+    try:
+        for near, far in pairs:
+            far.send(b"x")
+            poller.add(near.fileno(), DATAGRAMS, lambda _events: order.append("event"), owner)
+        await eventually(lambda: "rest" in order)
+        assert order == ["event"] * len(pairs) + ["rest"]
+        order.clear()
+        poller.again(lambda _events: order.append("turn"), owner)
+        await eventually(lambda: "rest" in order)
+        assert order == ["turn", "rest"]
+    finally:
+        poller.shut_down()

@@ -156,6 +156,21 @@ def test_a_socket_is_opened_in_its_verdict_and_nobody_else_can_listen_there(host
 
 
 @both_families
+@pytest.mark.parametrize("verdict", [SERVE, REJECT])
+def test_a_socket_that_is_taken_over_goes_on_as_it_was(host: str, verdict: Verdict) -> None:
+    with listening(host, verdict=verdict) as opened:
+        port = opened.port
+        with closing(ListeningSocket(opened.detach())) as sock:
+            assert (sock.port, sock.listening) == (port, verdict is SERVE)
+            for each in (verdict, DROP, REJECT, SERVE):
+                sock.set_verdict(each)
+                assert verdict_of(host, port) is each
+            client, address = sock.accept_client()
+            client.close()
+            assert address == host
+
+
+@both_families
 def test_a_port_is_found_again_while_old_connections_linger_on_it(host: str) -> None:
     with ExitStack() as stack:
         with listening(host) as sock:

@@ -98,3 +98,21 @@ def test_what_the_kernel_drops_is_counted() -> None:
 def test_a_listener_has_room_for_a_thousand_waiting_datagrams_where_the_kernel_grants_it() -> None:
     with closing(DatagramSocket.open("127.0.0.1", 0)) as listener, open("/proc/sys/net/core/rmem_max") as file:
         assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * min(1 << 20, int(file.read()))
+
+
+def test_a_socket_that_is_taken_over_goes_on_as_it_was(ends: Ends) -> None:
+    family, opened, client = ends
+    host, port = opened.host, opened.port
+    client.send(b"before")
+    with closing(DatagramSocket(opened.detach())) as listener:
+        assert (listener.host, listener.port, listener.family_name) == (host, port, family)
+        client.send(b"after")
+        inbox = Inbox(family)
+        assert received_batch(listener, inbox) == [b"before", b"after"]
+        with pytest.raises(BlockingIOError):
+            listener.recv(1)
+        listener.refuse()
+        listener.admit()
+        client.send(b"again")
+        assert received_batch(listener, inbox) == [b"again"]
+        assert inbox.address(0) == client.getsockname()[0]

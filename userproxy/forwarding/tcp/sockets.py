@@ -55,7 +55,7 @@ class ListeningSocket(SocketType):
     __slots__ = ("_filtered", "listening")
 
     def __init__(self, descriptor: int) -> None:
-        """Take over a bound socket, with the options that :meth:`open` gives it, by its descriptor."""
+        """Take over a bound socket by its descriptor: with the options that :meth:`open` sets, and no filter."""
         super().__init__(fileno=descriptor)
         self.settimeout(0)
         self.listening = bool(self.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))

@@ -38,7 +38,7 @@ class DatagramSocket(SocketType):
     __slots__ = ("_holder", "family_name", "host")
 
     def __init__(self, descriptor: int) -> None:
-        """Take over a bound socket, with the options that :meth:`open` gives it, by its descriptor."""
+        """Take over a bound socket by its descriptor: with the options that :meth:`open` sets, and not connected."""
         super().__init__(fileno=descriptor)
         self.settimeout(0)
         self._holder: SocketType | None = None
