@@ -1,4 +1,4 @@
-"""The command line. Commands parse, call, print; what they do lives elsewhere."""
+"""The command line: a module for each command, however short. Commands parse, call and print, nothing else."""
 
 import click
 

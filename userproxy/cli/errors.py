@@ -1,4 +1,4 @@
-"""How errors leave the process: one sentence on standard error, and an exit code."""
+"""How a command ends with an error: one sentence on standard error, and an exit code."""
 
 import functools
 from collections.abc import Callable

@@ -24,7 +24,7 @@ def _without_sign(_context: click.Context, _option: click.Parameter, text: str |
 
 
 def _option(flag: Flag) -> Callable[[F], F]:
-    """The flag for click: all texts are passed on as given, and a flag that is not given is None or empty."""
+    """The flag as a click option. Its text is passed on as given; a flag that is not given is None or empty."""
     names = ["-v", "--v"] if flag.name == "v" else [f"--{flag.name}"]
     kind, default = flag.kind, default_text(flag)
     switch: dict[str, Any] = {"flag_value": "true"} if kind.is_switch else {}
@@ -76,11 +76,11 @@ def run(context: click.Context, /, **flags: str | Sequence[str] | None) -> None:
 
 
 def _announce(loaded: Loaded) -> None:
-    """Logging is set up only now: it costs more time than printing the help may take."""
+    """Set up logging and log the notices. Not at the import: that would take longer than printing the help should."""
     from userproxy.telemetry.logging import configure
 
     configure(loaded.settings.verbosity, loaded.settings.log_format)
-    import structlog  # only now: not all of it is wanted
+    import structlog  # after telemetry.logging, which hides a part that is slow to import
 
     log = structlog.get_logger()
     for notice in loaded.notices:

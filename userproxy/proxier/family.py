@@ -86,7 +86,7 @@ class FamilyProxy:
         self.driver = driver
         self._sync_name = f"sync {family}"
         self._watch_name = f"watch portals {family}"
-        self._flows_name = f"stale conntrack entries {family}"
+        self._cleanup_name = f"stale conntrack entries {family}"
         self._options = options
         self._changes = changes
         self._until_usable = until_usable
@@ -114,10 +114,10 @@ class FamilyProxy:
         """Those of the last sync that has ended: while one is under way, the other family may report."""
         self._reported: tuple[frozenset[Problem], tuple[Problem, ...]] = (frozenset(), ())
         driver.set_local_traffic(traffic)
-        self._flows = ConntrackCleanup(conntrack) if conntrack is not None else None
+        self._conntrack_cleanup = ConntrackCleanup(conntrack) if conntrack is not None else None
         repairs = Repairs(options.sync_period)
         self._proxier = Proxier(
-            changes, forwarding, driver, claims, scope, options.node_ports, self._flows, nodes, repairs
+            changes, forwarding, driver, claims, scope, options.node_ports, self._conntrack_cleanup, nodes, repairs
         )
         self._syncs = SyncRunner(options.min_sync_period, options.sync_period, repairs)
 
@@ -175,14 +175,14 @@ class FamilyProxy:
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """The coroutines to run until the stop, by the names of their tasks."""
         tasks = {self._sync_name: self._run(), self._watch_name: self.driver.watch(self._syncs.verify)}
-        if self._flows is not None:
-            tasks[self._flows_name] = self._flows.run()
+        if self._conntrack_cleanup is not None:
+            tasks[self._cleanup_name] = self._conntrack_cleanup.run()
         return tasks
 
     @property
     def writer_tasks(self) -> tuple[str, ...]:
         """The names of the tasks that a stop ends first: those that change, or wait to change, what a successor has."""
-        return (self._flows_name,) if self.serves else (self._flows_name, self._sync_name)
+        return (self._cleanup_name,) if self.serves else (self._cleanup_name, self._sync_name)
 
     async def give_up(self) -> None:
         """Let another process write the rules, now or later. Clients that the rules still send to us stay served."""

@@ -118,7 +118,7 @@ class _Server:
             raise
 
     async def close(self) -> None:
-        """Let the port go at once; answers under way have a moment to end."""
+        """Close the port at once; answers under way get half a second to finish."""
         await self._port.close()
 
     async def _answer(self, _request: web.BaseRequest) -> web.Response:

@@ -1,4 +1,7 @@
-"""What the proxier needs of the parts around it, as Protocols. Each proxier has those of one address family."""
+"""What the proxier needs of the parts around it, as Protocols. Each proxier has those of one address family.
+
+The portal driver has an interface of its own, `userproxy.portals.interface`.
+"""
 
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -22,7 +25,7 @@ class Source(typing.Protocol):
         """The Services that changed since the last call, as they are now; None for those that are gone."""
 
     def everything(self) -> Mapping[ServiceName, ServiceState]:
-        """All Services as they are now, which counts as taking their changes."""
+        """All Services as they are now. This takes their changes, too."""
 
 
 class PendingChanges(Source, typing.Protocol):
@@ -33,7 +36,7 @@ class PendingChanges(Source, typing.Protocol):
         """The Services that changed since the last call of `take_changes` or `everything`."""
 
     def take_triggers(self) -> Sequence[float]:
-        """When it happened what led to new versions of EndpointSlices: Unix times, since the last call."""
+        """The Unix times of the events that led to new versions of EndpointSlices, those since the last call."""
 
 
 class SyncObserver(typing.Protocol):
@@ -62,18 +65,18 @@ class SyncObserver(typing.Protocol):
 
 
 class Nodes(typing.Protocol):
-    """The addresses of all Nodes, as far as they are known: those of this one's interfaces need not be among them.
+    """The addresses of all Nodes, as far as they are known; those of this node's interfaces need not be among them.
 
-    What is not known is looked up once it is asked for.
+    An address that is not known is looked up after the first question for it.
     """
 
     @property
     def version(self) -> int:
-        """Another number once an answer may be another one."""
+        """Changes whenever an answer may have changed."""
 
     @property
     def presuming(self) -> bool:
-        """Whether an address that is not known counts as a Node's for now."""
+        """Whether an unknown address counts as a Node's for now."""
 
     def __contains__(self, address: object) -> bool:
         """Whether `address` counts as a Node's."""
@@ -85,7 +88,7 @@ class Forwarding(typing.Protocol):
     def open(self, listener: ListenerName, preferred_port: int | None = None, verdict: Verdict = Verdict.REJECT) -> int:
         """Open a listener and return its local port. Raises PortUnavailableError.
 
-        `verdict` is that of its first snapshot, which is to follow in the same turn of the loop.
+        `verdict` is that of its first snapshot, which must follow in the same turn of the loop.
         """
 
     @property
@@ -93,7 +96,7 @@ class Forwarding(typing.Protocol):
         """How many more listeners and claims the limit of open files allows."""
 
     def keep_off(self, port: int) -> None:
-        """Open no listener on a port that a Service needs as a node port, from now on."""
+        """Open no listener on this port from now on: a Service needs it as a node port."""
 
     def update(self, snapshot: Snapshot) -> None:
         """Route new connections of a listener by `snapshot`, as long as a drain has not closed it."""
@@ -102,7 +105,7 @@ class Forwarding(typing.Protocol):
         """Close a listener; its connections go on."""
 
     def recount_descriptors(self) -> None:
-        """Take notice that other parts of the process have opened or closed files."""
+        """Count the process's open files again: other parts have opened or closed some."""
 
 
 class Claims(typing.Protocol):
@@ -112,10 +115,10 @@ class Claims(typing.Protocol):
         """Hold a port. Raises PortUnavailableError."""
 
     def release(self, ip: str, protocol: Protocol, port: int) -> None:
-        """Let go of a held port."""
+        """Release a held port."""
 
     async def taken(self, ports: Collection[tuple[str, Protocol, int]]) -> Collection[tuple[str, Protocol, int]]:
-        """Those of `ports`, by address, protocol and number, on which a program listens now. Holds nothing."""
+        """Those of `ports`, as address, protocol and number, on which a program listens now. Holds none of them."""
 
 
 class ClosableClaims(Claims, typing.Protocol):
@@ -129,7 +132,7 @@ class Conntrack(typing.Protocol):
     """The kernel's connection tracking."""
 
     async def delete(self, protocols: Collection[Protocol], is_stale: Callable[[FlowEntry], bool]) -> int:
-        """Delete the entries for which `is_stale` is true, as far as the kernel lets us; how many that were.
+        """Delete the entries for which `is_stale` is true, as far as the kernel allows it; returns how many.
 
-        Asked about are all entries of UDP, and of TCP those whose SYN nobody has answered.
+        `is_stale` is called with all UDP entries, and with the TCP entries whose SYN has not been answered.
         """

@@ -1,6 +1,6 @@
 """The node's own addresses: where its node ports are served, and which other portals on them are withheld.
 
-Whoever may create a Service may name an address of the node as an external IP, with any port, and the node's own
+Anybody who may create a Service may name an address of the node as an external IP, with any port, and the node's own
 programs need ports there too. So nothing is bound for such a portal, which leaves every program free to start. Where a
 program listens, or the port is reserved for one, the portal is not served.
 """

@@ -107,7 +107,7 @@ class Actual(Struct):
         self.holders[claim] += 1
 
     def discharge(self, claim: Claim, owner: ServicePortName) -> bool:
-        """Note that `owner` needs a claim no longer. True if nobody else does."""
+        """Note that `owner` no longer needs a claim. Returns True if no other service port needs it."""
         self.claims[owner].remove(claim)
         if not self.claims[owner]:
             del self.claims[owner]

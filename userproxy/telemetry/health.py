@@ -159,7 +159,7 @@ class Health:
     def _answer(self, now: Timestamp, reason: str, *, node_eligible: bool | UnsetType) -> Answer:
         ok = not reason
         updates = [family.last_updated for family in self._families.values() if family.last_updated is not None]
-        newest = max((moment.wall_ns for moment in updates), default=None)
+        newest = max((timestamp.wall_ns for timestamp in updates), default=None)
         status = {name: _family_body(family, now) for name, family in sorted(self._families.items()) if family.known}
         body = _Body(
             last_updated=_shown(now.wall_ns if ok else newest),

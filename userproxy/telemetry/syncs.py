@@ -85,5 +85,5 @@ class SyncReporter:
         self._metrics.no_local_endpoints(internal=no_local.internal, external=no_local.external)
 
 
-def _unix_time(moment: Timestamp) -> float:
-    return moment.wall_ns / 1e9
+def _unix_time(timestamp: Timestamp) -> float:
+    return timestamp.wall_ns / 1e9
