@@ -153,7 +153,7 @@ class DescriptorBudget:
         return max(0, min(self.most_ports - self._ports, self.free + _FOR_PORTS))
 
     def give(self, count: int) -> None:
-        """Count `count` descriptors as closed; whoever waits is called soon."""
+        """Count `count` descriptors as closed; listeners that wait are called soon."""
         self.free += count
         self._mine -= count
         self._wake_soon()

@@ -41,7 +41,7 @@ Handler = Callable[[int], None]
 
 
 class Owner(Protocol):
-    """Whoever has sockets at the poller."""
+    """What has sockets at the poller: a connection, a flow or a listener."""
 
     def abort(self) -> None:
         """One of its handlers has raised an exception: end the connection, flow or listener that it was for."""

@@ -229,9 +229,9 @@ class Direction:
             self._pipe = None
 
     def release(self) -> None:
-        """Let go of whatever holds unsent bytes, and of these."""
+        """Give the pipe back and drop what is unsent."""
         self.release_pipe()
-        self._let_go()
+        self._forget_kept()
 
     def _slacken(self) -> None:
         """The source is empty: if that came soon, the next that comes is likely to be small, too."""
@@ -248,7 +248,7 @@ class Direction:
         self.blocked = sent < len(data)
         self._pending = data[sent:] if self.blocked else None
         if not self.blocked:
-            self._let_go()
+            self._forget_kept()
 
     def _keep(self, data: bytes) -> None:
         """Hold what was in the pipe, which another direction has now. For the pool."""
@@ -256,7 +256,7 @@ class Direction:
         self._pending = memoryview(data)
         self._kept = len(data)
 
-    def _let_go(self) -> None:
+    def _forget_kept(self) -> None:
         if self._kept:
             self._context.pipes.let_go(self._kept)
             self._kept = 0

@@ -24,13 +24,13 @@ _RETRY_SECONDS: Final = 1.0
 class TcpListener:
     """Accepts clients while descriptors last and hands them to `connections`.
 
-    Each accepted client has two descriptors taken from the budget, its own and its backend's; whoever
-    ends the connection gives them back. A client that `connections` raises an exception for is reset and accounted for
-    here, and the next one is served. With `portals_only` a client that dialled the listener itself,
+    Each accepted client has two descriptors taken from the budget, its own and its backend's; they are given back
+    when the connection ends. A client that `connections` raises an exception for is reset and accounted for here,
+    and the next one is served. With `portals_only` a client that dialled the listener itself,
     rather than a portal that leads to it, is reset: the random port is no way around portal rules.
 
-    While descriptors are short, who waits is decided by :class:`~userproxy.forwarding.shares.Shares`; whose client it
-    is shows only once it is accepted, so that a few are held before the rest waits in the kernel's queue.
+    While descriptors are short, :class:`~userproxy.forwarding.shares.Shares` decides which clients wait. The address of
+    a client shows only once it is accepted, so a few are held accepted while the rest waits in the kernel's queue.
 
     Until the first snapshot it treats clients by `verdict`, as the socket does already.
     """

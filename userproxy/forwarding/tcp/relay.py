@@ -38,8 +38,9 @@ class RelayContext(DirectionContext):
 
 
 class Relay:
-    """Both directions of one connection. `on_end(relay)` is called once, when both sockets are let go.
+    """Both directions of one connection.
 
+    `on_end(relay)` is called once, when both sockets have been given to the poller to close.
     `endpoint` is whom `backend` is connected to.
     """
 
@@ -76,7 +77,7 @@ class Relay:
     def quiet(self) -> tuple[float, bool]:
         """For how many seconds the client has neither said nor been told anything; whether it may wait for an answer.
 
-        The kernel knows these times to 4 ms only, so whoever was answered as fast as that counts as waiting.
+        The kernel knows these times to 4 ms only, so a client that was answered faster counts as waiting.
         """
         heard, told = quiet_seconds(self._client)
         return min(heard, told), heard <= told and bool(self.bytes_up)

@@ -1,6 +1,6 @@
 """Local ports of our connections to endpoints: those in TIME_WAIT are used again, before they run out.
 
-Whoever closes first holds the connection's two addresses for a minute (TIME_WAIT), and towards the endpoint that is us
+The side that closes first holds the connection's two addresses for a minute (TIME_WAIT). Towards the endpoint it is us
 whenever the client has closed first. With the kernel's 28,232 ports that is the end at 470 such connections a second.
 Long before, from half of them on, connect(2) searches the range at every call, for up to 12 ms.
 

@@ -70,7 +70,7 @@ class _ControlHeader(ctypes.Structure):
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 """Without letting go of the interpreter's lock, since no call here waits; and no `argtypes`, whose checks cost 0.4 us
-a call. Whoever calls passes pointers as c_void_p."""
+a call. Callers pass pointers as c_void_p."""
 
 receive_batch = _libc.recvmmsg
 """recvmmsg(descriptor, headers, count, flags, None): how many came, or -1 with :func:`last_error`."""

@@ -105,7 +105,7 @@ class FlowTable(Generic[F]):
         return None if oldest is None else self._deadline(oldest)
 
     def expired(self, now: float) -> Iterator[F]:
-        """The flows that have been quiet for too long. Whoever iterates discards each before it takes the next."""
+        """The flows that have been quiet for too long. The caller discards each before it takes the next."""
         while (flow := self.oldest) is not None and self._deadline(flow) <= now:
             yield flow
 

@@ -65,7 +65,7 @@ class DatagramSocket(SocketType):
         return port
 
     def refuse(self) -> None:
-        """Have the kernel answer with ICMP port unreachable: whoever writes here now finds no socket.
+        """Have the kernel answer with ICMP port unreachable: clients find no socket here.
 
         A connected UDP socket takes datagrams of its peer only; the peer is this very socket, which nobody else can
         be. What has already come stays readable. But it has one address now, and others of the node would be free for
