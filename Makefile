@@ -10,14 +10,28 @@ NETWORK_PACKAGES := iptables nftables iproute2 procps util-linux
 TEST_PACKAGES := bind9-dnsutils dnsmasq-base iperf3
 BENCH_PACKAGES := haproxy nginx-light libnginx-mod-stream
 
-.PHONY: help test mutants demo bench format clean packages build-packages network-packages test-packages bench-packages
+# What `make check` tests unless told otherwise (make check TESTS=tests/forwarding): decisions, and what is quick beside them.
+TESTS := $(wildcard tests/test_*.py) tests/routing tests/proxier tests/portals tests/config tests/telemetry tests/cluster/objects
+
+.PHONY: help setup check test mutants demo bench format clean packages build-packages network-packages test-packages bench-packages
 
 help:
+	@echo "make setup   everything that working on userproxy needs, into .venv; the other targets do it, too"
+	@echo "make check   lint, types, import contracts and the quick tests: half a minute, no root (TESTS=tests/AREA for others)"
 	@echo "make test    tests, lint, types and import contracts (as root: also in network namespaces)"
 	@echo "make mutants break the code in thousands of small ways and count what the tests notice (hours; see docs/testing.md)"
 	@echo "make demo    watch userproxy balance real traffic in a private network; changes nothing here"
 	@echo "make bench   measure userproxy beside HAProxy, nginx and a Go proxy"
 	@echo "make format  format the code"
+
+setup: packages $(BIN)/pytest
+
+check: $(BIN)/pytest
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports >/dev/null || $(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -p tests.quick --numprocesses 2 --dist worksteal $(TESTS)
 
 test: packages $(BIN)/tox
 	$(BIN)/tox run
@@ -29,10 +43,10 @@ demo: build-packages network-packages $(BIN)/userproxy
 	$(BIN)/userproxy demo
 
 bench: build-packages bench-packages $(BIN)/userproxy
-	$(BIN)/pip install --quiet '.[bench]'
+	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m examples.benchmarks $(BENCH)
 
-format: $(BIN)/ruff
+format: $(BIN)/pytest
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -60,12 +74,10 @@ $(BIN)/tox: $(BIN)/pip
 	$(BIN)/pip install --quiet 'tox>=4'
 	@touch $@
 
-$(BIN)/ruff: $(BIN)/pip
-	$(BIN)/pip install --quiet 'ruff>=0.11'
+$(BIN)/userproxy: $(BIN)/pip pyproject.toml
+	$(BIN)/pip install --quiet --editable .
 	@touch $@
 
-SOURCES := $(shell find userproxy -name '*.py' -o -name '*.yaml')
-
-$(BIN)/userproxy: $(BIN)/pip pyproject.toml $(SOURCES)
-	$(BIN)/pip install --quiet --upgrade .
+$(BIN)/pytest: $(BIN)/pip pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[test,check]'
 	@touch $@
