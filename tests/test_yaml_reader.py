@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userproxy.errors import ObjectError
-from userproxy.yaml_reader import MalformedTextError, parse, parse_one
+from userproxy.yaml_reader import MalformedTextError, dump, parse, parse_one
 
 
 def read(text: str | bytes, file: str = "a.yaml") -> list[object]:
@@ -243,3 +243,19 @@ def test_no_text_raises_anything_but_an_object_error(data: bytes) -> None:
     for file in ("a.yaml", "a.json"):
         with suppress(ObjectError):
             read(data, file)
+
+
+@pytest.mark.parametrize("text", ["0E0", "1e5", ".5", "-0", "0x50", "1:30", "yes", "null", "2024-01-01", "\u0085", ""])
+def test_text_that_looks_like_something_else_is_written_as_text(text: str) -> None:
+    assert parse_one(dump({text: [text]}), "") == {text: [text]}
+
+
+@given(
+    st.dictionaries(
+        st.text("0123456789eE.+-xobynt:_\u0085 ", max_size=6),
+        st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.lists(st.integers(), max_size=2),
+        max_size=4,
+    )
+)
+def test_what_is_written_is_read_as_it_was(value: dict[str, object]) -> None:
+    assert parse_one(dump(value), "") == value

@@ -81,6 +81,14 @@ class _Composer(yaml.CSafeLoader):
         self._depth -= 1
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that either YAML 1.1 or :func:`parse` would take for a number, such as ``1E0``."""
+
+
+for _tag, _pattern in _NUMBERS.items():
+    _Dumper.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
+
+
 class _Builder:
     """Makes the plain value of one document's nodes.
 
@@ -177,6 +185,12 @@ def parse_one(data: bytes, file: str, on_duplicate: Callable[[str], None] | None
         return _parse_json(text, file)
     with _explained(text, file):
         return _value(_Composer(text.encode()).get_single_node(), on_duplicate)
+
+
+def dump(value: object) -> bytes:
+    """YAML of a plain value, in ASCII, that `parse_one` reads as the same value."""
+    # PyYAML writes a bare U+0085 as a line break, and reads it back as a blank: it is escaped.
+    return yaml.dump(value, Dumper=_Dumper, encoding="ascii", default_flow_style=False)
 
 
 def _decode(data: bytes, file: str) -> str:

@@ -168,10 +168,9 @@ def _parse(data: bytes) -> tuple[dict[object, object], tuple[str, ...]]:
 
 def render(configuration: KubeProxyConfiguration) -> bytes:
     """The configuration as YAML, with every field."""
-    import yaml  # kept from the start of the command: only a start that writes needs it
+    from userproxy import yaml_reader  # loads YAML, which a start without a file does not need
 
-    # Escaped to ASCII: PyYAML writes a bare U+0085 as a line break, and reads it back as a blank.
-    return yaml.safe_dump(plain(configuration), encoding="ascii", default_flow_style=False)
+    return yaml_reader.dump(plain(configuration))
 
 
 def write(configuration: KubeProxyConfiguration, file: Path) -> tuple[str, ...]:
