@@ -43,6 +43,10 @@ class Driven:
         """Our table, as nft prints it."""
         return self.nft("list", "table", *TABLES[self.family])
 
+    def tables(self) -> list[str]:
+        """All that are there, but for those that keep connections translated."""
+        return [line for line in self.nft("list", "tables").splitlines() if "-guard-" not in line]
+
     def key_of_element(self, number: int) -> str:
         """One element of the portals, as nft names it."""
         return f"{{ {self.elements('portals')[number].partition(' comment')[0]} }}"

@@ -1,5 +1,6 @@
 """The driver against a real kernel, in a network namespace of its own."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,10 +11,11 @@ from typing import Self
 import pytest
 from msgspec import structs
 
-from tests.portals.conftest import Network, with_addresses
+from tests.portals.conftest import Network, shell, with_addresses
 from tests.portals.examples import REJECT, WEB_NAME, cluster_ip_binding, in_family, led_to, serve, web
 from tests.portals.netlink.test_conntrack import drop_capabilities
 from tests.portals.nftables.conftest import TABLES, Driven
+from userproxy.addresses import SOCKET_FAMILIES
 from userproxy.errors import KernelToolError
 from userproxy.model import (
     IPFamily,
@@ -28,13 +30,13 @@ from userproxy.model import (
 from userproxy.portals import netlink
 from userproxy.portals.interface import Cleaned
 from userproxy.portals.lease import Lease
+from userproxy.portals.netlink.transactions import TransactionReader
 from userproxy.portals.nftables.driver import NftablesDriver
 from userproxy.portals.nftables.messages import DELETE_ELEMENTS, DELETE_RULES, NEW_ELEMENTS
 from userproxy.portals.nftables.messages import NEW_RULE as NEW_RULES
 
 pytestmark = pytest.mark.slow
 
-NEW_GENERATION = 0xA0F  # NFT_MSG_NEWGEN, linux/netfilter/nf_tables.h
 DNS = ServicePortName("kube-system", "dns", "", Protocol.UDP)
 
 
@@ -100,47 +102,42 @@ def test_what_stands_is_written_once(driven: Driven) -> None:
     bindings = (web(driven.family), dns(driven.family))
     driven.recognise(LocalTraffic(("10.244.1.0/24", "fd00:244::/57"), "cbr0"))
     driven.sync(*bindings)
-    standing = generation(driven)
-    assert driven.sync(*bindings) == PortalSync()
-    successor = Driven(driven.network, driven.family)
     driven.driver.lease.release()
+    successor = Driven(driven.network, driven.family)
     successor.recognise(LocalTraffic(("10.244.1.0/24", "fd00:244::/57"), "cbr0"))
-    assert successor.sync(*bindings) == PortalSync()
-    assert generation(driven) == standing
+    with Monitor(driven) as monitor:
+        assert successor.sync(*bindings) == PortalSync()
+        assert monitor.heard() == []
     successor.close()
-
-
-def generation(driven: Driven) -> int:
-    return driven.network.run(driven.driver._kernel.generation)
 
 
 def test_a_change_edits_what_it_changes(driven: Driven) -> None:
     one, other, third = (cluster_ip_binding(number, family=driven.family) for number in (1, 2, 3))
     driven.sync(one, other, third)
     moved = cluster_ip_binding(1, 12345, driven.family)
-    with Monitor(driven.network) as monitor:
+    with Monitor(driven) as monitor:
         assert driven.sync(moved, gone=[other.name], verify=False) == PortalSync()
         assert monitor.heard() == [(DELETE_ELEMENTS, 2), (NEW_ELEMENTS, 1)]
     assert {each.rpartition(" ")[2] for each in driven.elements("portals")} == {"10003", "12345"}
 
 
 def test_a_first_sync_is_one_transaction(driven: Driven) -> None:
-    with Monitor(driven.network) as monitor:
+    with Monitor(driven) as monitor:
         driven.sync(*(cluster_ip_binding(number, family=driven.family) for number in range(1000)))
         assert (NEW_ELEMENTS, 1000) in monitor.heard()
         assert monitor.transactions == 1
 
 
 class Monitor:
-    """Hears what the kernel says of changes to nftables in a network."""
+    """Hears what the kernel says of changes to our table."""
 
-    def __init__(self, network: Network) -> None:
-        self._network = network
-        self._socket = network.run(lambda: netlink.netlink_socket(netlink.NETFILTER))
-        self._socket.setblocking(False)
+    def __init__(self, driven: Driven) -> None:
+        self._socket = driven.network.run(lambda: netlink.netlink_socket(netlink.NETFILTER))
+        self._socket.settimeout(0)
         self._socket.bind((0, 0))
         self._socket.setsockopt(socket.SOL_SOCKET, 33, 1 << 24)  # SO_RCVBUFFORCE
         self._socket.setsockopt(270, 1, 7)  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES
+        self._number = SOCKET_FAMILIES[driven.family]
         self.transactions = 0
 
     def __enter__(self) -> Self:
@@ -152,11 +149,16 @@ class Monitor:
     def heard(self) -> list[tuple[int, int]]:
         """The kinds of messages, in their order, with how many of each came one after the other."""
         kinds: list[int] = []
+        reader = TransactionReader(lambda touched: (touched.family, touched.table) == (self._number, "userproxy"))
         with suppress(BlockingIOError):
             while data := self._socket.recv(1 << 16):
-                kinds += [kind for kind, _, _ in netlink.messages(data)]
-        self.transactions += kinds.count(NEW_GENERATION)
-        return [(kind, len(list(group))) for kind, group in groupby(kinds) if kind != NEW_GENERATION]
+                self.transactions += sum(each.concerns for each in reader.read(data))
+                kinds += [
+                    kind
+                    for kind, begin, _ in netlink.messages(data)
+                    if data[begin] == self._number and data.startswith(b"userproxy\0", begin + 8)
+                ]
+        return [(kind, len(list(group))) for kind, group in groupby(kinds)]
 
 
 def test_what_others_do_to_our_table_is_put_right(driven: Driven) -> None:
@@ -190,7 +192,7 @@ def test_only_what_is_missing_is_written(driven: Driven) -> None:
     driven.sync(*bindings)
     key = driven.elements("portals")[5].partition(" comment")[0]
     driven.nft("delete", "element", *TABLES[driven.family], "portals", f"{{ {key} }}")
-    with Monitor(driven.network) as monitor:
+    with Monitor(driven) as monitor:
         assert driven.sync() == PortalSync(differed=True)
         assert monitor.heard() == [(NEW_ELEMENTS, 1)]
 
@@ -203,9 +205,10 @@ def test_tables_of_others_are_left_alone(driven: Driven) -> None:
     driven.sync(web(driven.family))
     driven.nft("add", "rule", "inet", "theirs", "c", "counter")
     theirs = driven.nft("list", "table", "inet", "theirs")
-    assert driven.sync(web(driven.family, 5)) == PortalSync()
+    driven.sync(web(driven.family, 5))
     assert driven.run(driven.driver.remove) == [f"nftables: removed the table {' '.join(TABLES[driven.family])}"]
-    assert driven.nft("list", "ruleset") == theirs
+    assert driven.nft("list", "table", "inet", "theirs") == theirs
+    assert driven.tables() == ["table inet theirs"]
     assert driven.run(driven.driver.remove) == []
 
 
@@ -245,7 +248,7 @@ def test_the_node_moves(driven: Driven) -> None:
     length = 24 if driven.family is IPFamily.IPV4 else 64
     driven.network.shell("ip", "address", "del", f"{old}/{length}", "dev", "eth0")
     driven.network.shell("ip", "address", "add", f"{new}/{length}", "dev", "eth0", *NODAD[driven.family])
-    with Monitor(driven.network) as monitor:
+    with Monitor(driven) as monitor:
         driven.sync(verify=False)
         assert {kind for kind, _ in monitor.heard()} == {DELETE_RULES, NEW_RULES}
     assert old not in driven.listing()
@@ -309,7 +312,7 @@ def test_another_userproxy_keeps_the_portals(driven: Driven) -> None:
     driven.network.run(other.take)
     with pytest.raises(KernelToolError, match="another userproxy keeps"):
         driven.sync(web(driven.family))
-    assert driven.nft("list", "ruleset") == ""
+    assert driven.tables() == []
     other.release()
     driven.sync()
     assert len(driven.elements("portals")) == 2
@@ -317,7 +320,7 @@ def test_another_userproxy_keeps_the_portals(driven: Driven) -> None:
 
 def test_what_a_driver_needs_is_looked_for_without_a_trace(driven: Driven) -> None:
     assert driven.network.run(partial(NftablesDriver.unusable, driven.family)) is None
-    assert driven.nft("list", "ruleset") == ""
+    assert driven.tables() == []
     driven.sync(web(driven.family))
     before = driven.nft("-a", "list", "ruleset")
     assert driven.network.run(partial(NftablesDriver.unusable, driven.family)) is None
@@ -337,7 +340,7 @@ def test_cleanup(driven: Driven) -> None:
     name = " ".join(TABLES[driven.family])
     removed = Cleaned((f"nftables: removed the table {name}",))
     assert driven.network.run(partial(NftablesDriver.clean_up, driven.family)) == removed
-    assert driven.nft("list", "ruleset") == ""
+    assert driven.tables() == []
 
 
 @pytest.mark.parametrize("left", range(0, 100, 7))
@@ -367,3 +370,20 @@ def with_chains(lines: list[str]) -> Iterator[tuple[str, str]]:
             chain = words[1]
         elif chain and words[:1] not in (["type"], ["}"]) and "# handle" in line:
             yield line, chain
+
+
+def test_what_others_do_is_noticed_and_their_program_named(driven: Driven) -> None:
+    async def scenario() -> PortalSync:
+        disturbed = asyncio.Event()
+        family, ours = TABLES[driven.family]
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(driven.driver.watch(disturbed.set), name="watch")
+            await driven.driver.sync([web(driven.family)])
+            await asyncio.to_thread(shell, "nft", "add", "chain", family, ours, "more")
+            await asyncio.wait_for(disturbed.wait(), 30)
+            watching.cancel()
+        return await driven.driver.sync([])
+
+    done = driven.run(scenario)
+    assert done.differed
+    assert done.changed_by.startswith("nft (process ")

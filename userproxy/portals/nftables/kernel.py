@@ -19,11 +19,11 @@ from msgspec import Struct
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
 from userproxy.portals import netlink
+from userproxy.portals.netlink.ruleset import current_generation
 from userproxy.portals.nftables.layout import TABLE, Hook
 from userproxy.portals.nftables.messages import (
     GET_CHAINS,
     GET_ELEMENTS,
-    GET_GENERATION,
     GET_RULES,
     GET_SETS,
     GET_TABLE,
@@ -34,7 +34,6 @@ from userproxy.portals.nftables.messages import (
     Message,
     SetShape,
     element_parts,
-    generation_in,
     impossible,
     listed_chain,
     listed_elements,
@@ -86,17 +85,17 @@ class Kernel:
 
     def generation(self) -> int:
         """A number that is another one once anybody has changed rules of nftables in this network namespace."""
-        with _netfilter() as asking:
-            return _generation(asking)
+        with _translated():
+            return current_generation()
 
     def read(self) -> Present:
         """What there is of our table."""
         with _netfilter() as asking:
             for _ in range(_MOST_READS):
-                generation = _generation(asking)
+                generation = current_generation()
                 with suppress(InterruptedError):
                     present = self._read(asking, generation)
-                    if _generation(asking) == generation:
+                    if current_generation() == generation:
                         return present
         raise OvertakenError("the rules of nftables change faster than they can be read")
 
@@ -192,21 +191,16 @@ def following(generation: int) -> int:
 
 @contextmanager
 def _netfilter() -> Iterator[socket.socket]:
+    with _translated(), closing(netlink.netlink_socket(netlink.NETFILTER)) as made:
+        yield made
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
     try:
-        with closing(netlink.netlink_socket(netlink.NETFILTER)) as made:
-            yield made
+        yield
     except OSError as error:
-        raise unreachable(error) from error
-
-
-def _generation(asking: socket.socket) -> int:
-    asking.send(netlink.message(GET_GENERATION, netlink.REQUEST, netlink.netfilter_header(IPFamily.IPV4)))
-    data = asking.recv(netlink.CHUNK)
-    for answer, begin, end in netlink.messages(data):
-        if answer == netlink.ERROR:
-            netlink.raise_for_code(data, begin)
-        return generation_in(data, begin, end)
-    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        raise _unreachable(error) from error
 
 
 def _batch(messages: Sequence[Message], generation: int | None) -> bytes:
@@ -240,7 +234,7 @@ def _refused(code: int, step: Message | None, *, guarded: bool) -> KernelToolErr
     reason = os.strerror(code)
     what = "" if step is None else f" ({step.what})"
     if code in (errno.EPERM, errno.EACCES):
-        return unreachable(OSError(code, reason))
+        return _unreachable(OSError(code, reason))
     lacking = {*_NO_NFTABLES, errno.ENOENT} if guarded else _NO_NFTABLES
     if step is not None and step.kind in (NEW_TABLE, NEW_CHAIN, NEW_RULE, NEW_SET) and code in lacking:
         return KernelToolError(
@@ -252,8 +246,7 @@ def _refused(code: int, step: Message | None, *, guarded: bool) -> KernelToolErr
     return KernelToolError(f"the kernel refuses a change of nftables{what}: {reason}")
 
 
-def unreachable(error: OSError) -> KernelToolError:
-    """Why nothing can be asked of nftables."""
+def _unreachable(error: OSError) -> KernelToolError:
     if error.errno in (errno.EPERM, errno.EACCES):
         return KernelToolError("nftables can be read and written only with CAP_NET_ADMIN, which this process lacks")
     if error.errno in _NO_NFTABLES:

@@ -11,7 +11,6 @@ from msgspec import Struct
 
 from userproxy.model import IPFamily
 from userproxy.portals.netlink import (
-    NETFILTER_HEADER_SIZE,
     Place,
     attribute,
     attributes,
@@ -19,31 +18,29 @@ from userproxy.portals.netlink import (
     places,
     whole,
 )
+from userproxy.portals.netlink.transactions import NFTABLES
 from userproxy.portals.nftables.elements import ELEMENT_COMMENT, ELEMENT_DATA, ELEMENT_NAMES
 from userproxy.portals.nftables.layout import TABLE, VERDICT_DATA, Chain, Hook, Set
 from userproxy.portals.nftables.ledger import Edits
 
-_SUBSYSTEM: Final = 0xA00  # NFNL_SUBSYS_NFTABLES << 8, linux/netfilter/nfnetlink.h
-NEW_TABLE: Final = _SUBSYSTEM | 0
-GET_TABLE: Final = _SUBSYSTEM | 1
-DELETE_TABLE: Final = _SUBSYSTEM | 2
-NEW_CHAIN: Final = _SUBSYSTEM | 3
-GET_CHAINS: Final = _SUBSYSTEM | 4
-NEW_RULE: Final = _SUBSYSTEM | 6
-GET_RULES: Final = _SUBSYSTEM | 7
-DELETE_RULES: Final = _SUBSYSTEM | 8
-NEW_SET: Final = _SUBSYSTEM | 9
-GET_SETS: Final = _SUBSYSTEM | 10
-DELETE_SET: Final = _SUBSYSTEM | 11
-NEW_ELEMENTS: Final = _SUBSYSTEM | 12
-GET_ELEMENTS: Final = _SUBSYSTEM | 13
-DELETE_ELEMENTS: Final = _SUBSYSTEM | 14
+NEW_TABLE: Final = NFTABLES | 0
+GET_TABLE: Final = NFTABLES | 1
+DELETE_TABLE: Final = NFTABLES | 2
+NEW_CHAIN: Final = NFTABLES | 3
+GET_CHAINS: Final = NFTABLES | 4
+NEW_RULE: Final = NFTABLES | 6
+GET_RULES: Final = NFTABLES | 7
+DELETE_RULES: Final = NFTABLES | 8
+NEW_SET: Final = NFTABLES | 9
+GET_SETS: Final = NFTABLES | 10
+DELETE_SET: Final = NFTABLES | 11
+NEW_ELEMENTS: Final = NFTABLES | 12
+GET_ELEMENTS: Final = NFTABLES | 13
+DELETE_ELEMENTS: Final = NFTABLES | 14
 
 CREATE: Final = 0x400  # NLM_F_CREATE, linux/netlink.h
 _APPEND: Final = 0x800
 
-NEW_GENERATION: Final = _SUBSYSTEM | 15
-GET_GENERATION: Final = _SUBSYSTEM | 16
 
 _TABLE_NAME: Final = 1
 """Of all kinds of object: the table that it belongs to."""
@@ -215,12 +212,6 @@ def element_parts(data: bytes, begin: int, end: int) -> tuple[bytes, bytes, byte
     key, value = (_value_in(data, found.get(kind, (end, end))) for kind in (ELEMENT_NAMES[0], ELEMENT_DATA))
     first, last = found.get(ELEMENT_COMMENT, (end, end))
     return key, value, data[first:last]
-
-
-def generation_in(data: bytes, begin: int, end: int) -> int:
-    """The generation that a message of the kernel's is about."""
-    found = attributes(data, begin + NETFILTER_HEADER_SIZE, end)
-    return int(_BIG.unpack_from(data, found[1][0])[0])  # NFTA_GEN_ID
 
 
 def text_at(data: bytes, place: Place) -> str:
