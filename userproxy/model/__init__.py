@@ -22,7 +22,16 @@ from userproxy.model.cluster import (
 )
 from userproxy.model.node import ConntrackSettings, LocalTraffic
 from userproxy.model.problems import Problem, ProblemKind
-from userproxy.model.snapshots import Endpoint, ListenerName, Snapshot, TrafficClass, Verdict
+from userproxy.model.snapshots import (
+    Admission,
+    AdmissionRule,
+    Endpoint,
+    ListenerName,
+    PortalAddress,
+    Snapshot,
+    TrafficClass,
+    Verdict,
+)
 from userproxy.model.wanted import (
     HealthCheck,
     Portal,
@@ -35,6 +44,8 @@ from userproxy.model.wanted import (
 )
 
 __all__ = [
+    "Admission",
+    "AdmissionRule",
     "ConntrackSettings",
     "Endpoint",
     "EndpointSlice",
@@ -46,6 +57,7 @@ __all__ = [
     "Node",
     "PortSpec",
     "Portal",
+    "PortalAddress",
     "PortalBinding",
     "PortalKind",
     "PortalSync",

@@ -8,7 +8,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from userproxy.addresses import IPFamily, host_and_port
-from userproxy.model.cluster import ServicePortName
+from userproxy.model.cluster import Protocol, ServicePortName
 
 
 class TrafficClass(StrEnum):
@@ -72,3 +72,38 @@ class Snapshot(Struct, frozen=True, gc=False):
     affinity_timeout: int | None = None
     known: tuple[Endpoint, ...] | None = None
     udp_timeout: float | None = None
+
+
+class PortalAddress(Struct, frozen=True, order=True, gc=False):
+    """Where a portal is itself listened on, by the ``local`` driver: address, protocol and port."""
+
+    ip: str
+    protocol: Protocol
+    port: int
+
+    def __str__(self) -> str:
+        return f"{host_and_port(self.ip, self.port)}/{self.protocol}"
+
+
+class AdmissionRule(Struct, frozen=True, gc=False):
+    """Whom clients from `network`, everybody if it is empty, are handed to; None leaves them without an answer."""
+
+    network: str
+    listener: ListenerName | None
+
+
+class Admission(Struct, frozen=True, gc=False):
+    """Which clients of a portal's address are let in, and by which listener's routes they are served.
+
+    The first rule that a client's address fits counts; whom none fits gets no answer. `host` is for processes of the
+    node itself, `others` for everybody else.
+    """
+
+    host: tuple[AdmissionRule, ...]
+    others: tuple[AdmissionRule, ...]
+
+    @property
+    def listeners(self) -> tuple[ListenerName, ...]:
+        """Those that clients can be handed to, each once."""
+        rules = (*self.others, *self.host)
+        return tuple(dict.fromkeys(rule.listener for rule in rules if rule.listener is not None))
