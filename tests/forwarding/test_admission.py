@@ -69,16 +69,16 @@ def rules(version: int) -> st.SearchStrategy[tuple[AdmissionRule, ...]]:
 def cases(draw: st.DrawFn) -> tuple[Admission, Address]:
     version = draw(st.sampled_from([4, 6]))
     admission = Admission(draw(rules(version)), draw(rules(version)))
-    near = [
-        ip_network(rule.network).network_address for rule in (*admission.host, *admission.others) if rule.network
-    ]
+    near = [ip_network(rule.network).network_address for rule in (*admission.host, *admission.others) if rule.network]
     bits = 32 if version == 4 else 128
     wide = st.integers(0, 2**bits - 1).map(lambda number: (IPv4Address if version == 4 else IPv6Address)(number))
     return admission, draw(st.sampled_from(near) | wide if near else wide)
 
 
 @given(cases(), st.integers(1, 5))
-def test_a_program_lets_in_whom_the_first_rule_that_fits_lets_in(case: tuple[Admission, Address], interface: int) -> None:
+def test_a_program_lets_in_whom_the_first_rule_that_fits_lets_in(
+    case: tuple[Admission, Address], interface: int
+) -> None:
     admission, source = case
     expected = admitted(admission.host if interface == 1 else admission.others, source)
     assert bool(run(program(admission), source, interface)) is expected

@@ -1,8 +1,8 @@
 """Which clients a socket at a portal's address lets in, decided by the kernel before userproxy sees a packet.
 
-A classic BPF program on the socket (socket(7), SO_ATTACH_FILTER; instructions: linux/filter.h, linux/bpf_common.h) looks
-at a packet's source address and at whether it comes from the host itself. Whom it does not let in gets no answer, as
-a DROP rule of netfilter has it.
+A classic BPF program on the socket (socket(7), SO_ATTACH_FILTER; instructions: linux/filter.h, linux/bpf_common.h)
+looks at a packet's source address and at whether it comes from the host itself. Whom it does not let in gets no answer,
+as a DROP rule of netfilter has it.
 """
 
 import ctypes
@@ -117,8 +117,6 @@ def _matches(network: IPv4Network | IPv6Network) -> list[_Instruction]:
         found += [
             _Instruction(_LOAD, (_NETWORK_HEADER + _SOURCE_AT[network.version] + at) & 0xFFFFFFFF),
             _Instruction(_AND, int.from_bytes(mask[at : at + 4], "big")),
-            _Instruction(
-                _JUMP_IF_EQUAL, int.from_bytes(address[at : at + 4], "big"), if_true=0, if_false=3 * left + 1
-            ),
+            _Instruction(_JUMP_IF_EQUAL, int.from_bytes(address[at : at + 4], "big"), if_true=0, if_false=3 * left + 1),
         ]
     return found

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -19,7 +18,7 @@ both = pytest.mark.parametrize("family", list(IPFamily))
 
 
 @pytest.fixture
-def network(network: Network) -> Iterator[Network]:
+def network(network: Network) -> Network:
     network.shell("ip", "link", "set", "lo", "up")
     return network
 
@@ -55,7 +54,9 @@ def test_what_stands_already_or_no_more_is_no_error(network: Network, family: IP
 @both
 def test_local_addresses_of_others_are_not_ours(network: Network, family: IPFamily) -> None:
     routes, address = LocalRoutes(family), ADDRESSES[family][0]
-    network.shell("ip", SHOW[family], "route", "add", "local", address, "dev", "lo", "table", "local", "proto", "static")
+    network.shell(
+        "ip", SHOW[family], "route", "add", "local", address, "dev", "lo", "table", "local", "proto", "static"
+    )
     network.run(lambda: routes.remove([address]))
     assert network.run(routes.standing) == set()
     assert address in listed(network, family)
