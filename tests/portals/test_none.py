@@ -1,13 +1,19 @@
+from pathlib import Path
+
 import pytest
 
 from tests.portals.examples import REJECT, WEB, WEB_NAME, serve
-from userproxy.model import IPFamily, LocalTraffic, PortalBinding
+from userproxy.model import IPFamily, LocalTraffic, PortalBinding, Protocol, ServicePortName
 from userproxy.portals.interface import DriverOptions
 from userproxy.portals.none import NoPortals
 
+DNS = PortalBinding(
+    ServicePortName("kube-system", "dns", "", Protocol.UDP), WEB.portals[:1], serve(5353), serve(5353), serve(5353)
+)
+
 
 async def test_each_service_port_is_told_once_until_it_moves(capsys: pytest.CaptureFixture[str]) -> None:
-    driver = NoPortals(DriverOptions(IPFamily.IPV4, "127.0.0.1"))
+    driver = NoPortals(DriverOptions(IPFamily.IPV4, "127.0.0.1"), show=lambda _: None)
     await driver.sync([WEB])
     told = capsys.readouterr().out
     assert "address=127.0.0.1:41234" in told
@@ -20,7 +26,7 @@ async def test_each_service_port_is_told_once_until_it_moves(capsys: pytest.Capt
 
 
 async def test_classes_of_traffic_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
-    driver = NoPortals(DriverOptions(IPFamily.IPV6, "::1"))
+    driver = NoPortals(DriverOptions(IPFamily.IPV6, "::1"), show=lambda _: None)
     await driver.sync([PortalBinding(WEB_NAME, WEB.portals, REJECT, serve(5001), serve(5002))])
     first, second = capsys.readouterr().out.splitlines()
     assert "[::1]:5001" in first
@@ -37,3 +43,32 @@ async def test_nothing_else_is_there() -> None:
     assert await driver.remove() == []
     assert driver.rule_counts == {}
     await driver.close()
+
+
+async def test_a_table_of_everything_is_shown_once() -> None:
+    shown: list[str] = []
+    driver = NoPortals(DriverOptions(IPFamily.IPV6, "::1"), show=shown.append)
+    await driver.sync([])
+    assert shown == []
+    await driver.sync([WEB, DNS])
+    await driver.sync([DNS], gone=[WEB_NAME])
+    await driver.sync([WEB])
+    assert len(shown) == 1
+    heading, first, second = shown[0].splitlines()
+    assert heading.split() == ["SERVICE", "PORT", "ADDRESS", "INSTEAD", "OF"]
+    rows = {line.split()[0]: line.split(maxsplit=2)[1:] for line in (first, second)}
+    assert rows == {
+        str(WEB_NAME): ["[::1]:41234", "cluster IP 10.96.0.10:80, external IP 203.0.113.5:80, node port 30080"],
+        str(DNS.name): ["[::1]:5353", "cluster IP 10.96.0.10:80"],
+    }
+    assert {line.index("[::1]") for line in (first, second)} == {heading.index("ADDRESS")}
+
+
+async def test_the_next_process_is_told_the_ports_of_the_last(tmp_path: Path) -> None:
+    options = DriverOptions(IPFamily.IPV4, "127.0.0.1", ports_file=tmp_path / "state" / "ports.json", source="a")
+    driver = NoPortals(options, show=lambda _: None)
+    assert await driver.local_ports() == {}
+    await driver.sync([WEB, DNS])
+    unserved = PortalBinding(WEB_NAME, WEB.portals, REJECT, REJECT, REJECT)
+    await driver.sync([unserved], gone=[DNS.name])
+    assert await NoPortals(options).local_ports() == {WEB_NAME: (41234,), DNS.name: (5353,)}

@@ -7,6 +7,7 @@ A driver is made for one address family, from :class:`DriverOptions`. It stands 
 import asyncio
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -19,11 +20,15 @@ class DriverOptions(Struct, frozen=True):
 
     `bind_address` is where listeners of the family are bound; an unspecified one, or none at all, is every address.
     `shared` is whether another proxy serves other Services of this node, as with ``--service-proxy-name``.
+    A driver whose rules do not tell the local ports of an earlier process may keep them in `ports_file`, for the cluster
+    or directory that `source` names.
     """
 
     family: IPFamily
     bind_address: str
     shared: bool = False
+    ports_file: Path | None = None
+    source: str = ""
 
 
 class Traits(Struct, frozen=True):

@@ -1,25 +1,33 @@
-"""The driver that programs nothing: every listener is dialled by its local port, which is logged."""
+"""The driver that programs nothing: every listener is dialled by its local port, which is printed and remembered."""
 
-from collections.abc import Collection, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import structlog
 
-from userproxy.addresses import IPFamily, bracketed
+from userproxy.addresses import IPFamily, host_and_port
 from userproxy.model import LocalTraffic, PortalBinding, PortalKind, PortalSync, ServicePortName, Verdict
 from userproxy.pace import Pace
 from userproxy.portals.interface import Cleaned, DriverOptions, PortalDriver, Traits
+from userproxy.portals.remembered_ports import RememberedPorts
 
 log = structlog.get_logger()
 
 
 class NoPortals(PortalDriver):
-    """For a laptop without privileges, and for measuring the data plane alone."""
+    """For a laptop without privileges, and for measuring the data plane alone.
+
+    `show` is given the table of all that can be reached, once, after the first sync that brings any.
+    """
 
     name = "none"
     traits = Traits()
 
-    def __init__(self, options: DriverOptions) -> None:
-        self._host = bracketed(options.bind_address)
+    def __init__(self, options: DriverOptions, show: Callable[[str], object] = print) -> None:
+        self._host = options.bind_address
+        file = options.ports_file
+        self._remembered = None if file is None else RememberedPorts(file, options.source, options.family)
+        self._show: Callable[[str], object] | None = show
         self._known: dict[ServicePortName, PortalBinding] = {}
 
     @staticmethod
@@ -50,24 +58,36 @@ class NoPortals(PortalDriver):
         pace = Pace()
         for name in gone:
             self._known.pop(name, None)
+        moved: dict[ServicePortName, tuple[int, ...]] = {}
+        rows: list[tuple[str, str, str]] = []
         for binding in bindings:
             before = self._known.get(binding.name)
             self._known[binding.name] = binding
             ports = _reachable(binding)
             if before is None or _reachable(before) != ports:
+                local_ports = _local_ports(binding)
+                if 0 not in local_ports:
+                    moved[binding.name] = local_ports
                 for port, portals in ports.items():
-                    log.info(
-                        "Service port reachable",
-                        service_port=str(binding.name),
-                        address=f"{self._host}:{port}",
-                        instead_of=portals,
-                    )
+                    address = host_and_port(self._host, port)
+                    rows.append((str(binding.name), address, portals))
+                    log.info("Service port reachable", service_port=rows[-1][0], address=address, instead_of=portals)
             await pace.keep()
+        await asyncio.to_thread(self._keep, moved, rows)
         return PortalSync()
 
+    def _keep(self, moved: Mapping[ServicePortName, tuple[int, ...]], rows: list[tuple[str, str, str]]) -> None:
+        if self._remembered is not None:
+            self._remembered.write(moved)
+        if rows and self._show is not None:
+            show, self._show = self._show, None
+            show(_table(rows))
+
     async def local_ports(self) -> Mapping[ServicePortName, tuple[int, ...]]:
-        """Nothing is left behind by an earlier process."""
-        return {}
+        """What an earlier process had, as far as that is remembered."""
+        if self._remembered is None:
+            return {}
+        return await asyncio.to_thread(self._remembered.read)
 
     async def local_addresses(self) -> frozenset[str]:
         """No address is claimed."""
@@ -95,3 +115,15 @@ def _reachable(binding: PortalBinding) -> dict[int, str]:
             if target.verdict is Verdict.SERVE:
                 found.setdefault(target.local_port, []).append(f"{portal}{whence}")
     return {port: ", ".join(portals) for port, portals in found.items()}
+
+
+def _local_ports(binding: PortalBinding) -> tuple[int, ...]:
+    """In the order in which listeners of a service port are opened; 0 is among them where one serves nobody now."""
+    targets = (binding.internal, binding.external, binding.on_node)
+    return tuple(dict.fromkeys(target.local_port for target in targets))
+
+
+def _table(rows: Sequence[tuple[str, str, str]]) -> str:
+    headed = [("SERVICE PORT", "ADDRESS", "INSTEAD OF"), *sorted(rows)]
+    first, second = (max(len(row[column]) for row in headed) for column in (0, 1))
+    return "\n".join(f"{name:<{first}}   {address:<{second}}   {portals}" for name, address, portals in headed)

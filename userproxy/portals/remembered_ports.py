@@ -1,4 +1,4 @@
-"""Local ports that outlive the process: a file says which ones each service port had, and the next process asks for them.
+"""Local ports that outlive the process: a file says which ones each service port had, for the next process to ask for.
 
 Rules of the other drivers tell that by themselves. Blocking: meant for a thread.
 """
@@ -8,11 +8,12 @@ import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 import structlog
 
+from userproxy.addresses import HIGHEST_PORT
 from userproxy.model import IPFamily, Protocol, ServicePortName
 
 log = structlog.get_logger()
@@ -23,7 +24,8 @@ _MOST_PORTS: Final = 20_000
 
 _LARGEST_FILE: Final = 64 << 20
 
-_Ports = dict[str, tuple[int, ...]]
+_Port = Annotated[int, msgspec.Meta(ge=1, le=HIGHEST_PORT)]
+_Ports = dict[str, tuple[_Port, ...]]
 
 
 class RememberedPorts:
@@ -102,9 +104,9 @@ class RememberedPorts:
 
 
 def default_path() -> Path:
-    """Where programs keep what is to outlive them (XDG Base Directory Specification, XDG_STATE_HOME; for root FHS)."""
+    """In $XDG_STATE_HOME or ~/.local/state (XDG Base Directory Specification); for root in /run."""
     if os.geteuid() == 0:
-        return Path("/var/lib/userproxy/local-ports.json")
+        return Path("/run/userproxy/local-ports.json")
     state = os.environ.get("XDG_STATE_HOME", "")
     home = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
     return home / "userproxy" / "local-ports.json"
