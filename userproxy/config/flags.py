@@ -71,6 +71,12 @@ FLAGS: tuple[Flag, ...] = (
     ),
     _own("portals", choice(PortalMode), "What brings packets to the listeners; auto takes the first that works here."),
     _own(
+        "local-ports-file",
+        FILE,
+        "Where --portals none remembers local ports for the next start; in /run/userproxy for root, else in"
+        " ~/.local/state/userproxy by default.",
+    ),
+    _own(
         "at-stop",
         choice(AtStop),
         "What a stop does with the rules. If they are left, clients are refused until the next start.",

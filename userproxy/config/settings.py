@@ -51,7 +51,7 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
 
     Without `manifests` the API server is the source: `master` is its address and `context` the kubeconfig's
     context, None for the current one. `config_file` is where the rest was read from. `reserved_node_ports` are kept for
-    the node's own services.
+    the node's own services. `local_ports_file` remembers local ports; None is the usual place.
     """
 
     manifests: tuple[Path, ...] = ()
@@ -59,6 +59,7 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     master: str | None = None
     context: str | None = None
     portals: PortalMode = PortalMode.AUTO
+    local_ports_file: Path | None = None
     at_stop: AtStop = AtStop.REMOVE
     drain_delay: float = 0.0
     drain_timeout: float = 30.0

@@ -20,8 +20,8 @@ class DriverOptions(Struct, frozen=True):
 
     `bind_address` is where listeners of the family are bound; an unspecified one, or none at all, is every address.
     `shared` is whether another proxy serves other Services of this node, as with ``--service-proxy-name``.
-    A driver whose rules do not tell the local ports of an earlier process may keep them in `ports_file`, for the cluster
-    or directory that `source` names.
+    A driver without rules, which tell the local ports of an earlier process, may keep them in `ports_file`, for the
+    cluster or directory that `source` names.
     """
 
     family: IPFamily

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 import structlog
 
@@ -13,6 +14,8 @@ from userproxy.portals.remembered_ports import RememberedPorts
 
 log = structlog.get_logger()
 
+_print = partial(print, flush=True)
+
 
 class NoPortals(PortalDriver):
     """For a laptop without privileges, and for measuring the data plane alone.
@@ -23,7 +26,7 @@ class NoPortals(PortalDriver):
     name = "none"
     traits = Traits()
 
-    def __init__(self, options: DriverOptions, show: Callable[[str], object] = print) -> None:
+    def __init__(self, options: DriverOptions, show: Callable[[str], object] = _print) -> None:
         self._host = options.bind_address
         file = options.ports_file
         self._remembered = None if file is None else RememberedPorts(file, options.source, options.family)

@@ -14,6 +14,7 @@ from userproxy.portals.drivers import DRIVERS, first_usable
 from userproxy.portals.host import ipv6_usable, may_write_rules
 from userproxy.portals.interface import DriverOptions, PortalDriver, Traits
 from userproxy.portals.none import NoPortals
+from userproxy.portals.remembered_ports import default_path
 
 log = structlog.get_logger()
 
@@ -41,8 +42,17 @@ def choose_portals(settings: Settings) -> tuple[Mapping[IPFamily, PortalDriver],
     if kind.traits.serves_portals:
         log.info(f"Portals: {kind.name}", bind_address=addresses[IPFamily.IPV4])
     shared = settings.proxy_name is not None
-    drivers = {family: kind(DriverOptions(family, addresses[family], shared)) for family in families}
+    file, source = settings.local_ports_file or default_path(), _source(settings)
+    drivers = {family: kind(DriverOptions(family, addresses[family], shared, file, source)) for family in families}
     return drivers, addresses
+
+
+def _source(settings: Settings) -> str:
+    """Where Services come from, as far as it tells one set of them from another."""
+    if settings.manifests:
+        return f"manifests {' '.join(sorted(str(path.absolute()) for path in settings.manifests))}"
+    kubeconfig = settings.kubeconfig.absolute() if settings.kubeconfig is not None else ""
+    return f"cluster {settings.master or ''} {kubeconfig} {settings.context or ''}"
 
 
 def _kind(settings: Settings) -> type[PortalDriver]:

@@ -11,13 +11,13 @@ from collections.abc import Collection, Iterator, Sequence
 from ipaddress import ip_address
 from typing import Final
 
+from userproxy.addresses import SOCKET_FAMILIES
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
 from userproxy.portals.netlink import (
     ACK,
     CHUNK,
     ERROR,
-    FAMILIES,
     REQUEST,
     ROUTE,
     Place,
@@ -97,7 +97,7 @@ class LocalRoutes:
 
     def _header(self, kind: int, bits: int) -> bytes:
         scope = _HOST if self._family is IPFamily.IPV4 else _UNIVERSE
-        return _ROUTE.pack(FAMILIES[self._family], bits, 0, 0, _LOCAL_TABLE, OURS, scope, kind, 0)
+        return _ROUTE.pack(SOCKET_FAMILIES[self._family], bits, 0, 0, _LOCAL_TABLE, OURS, scope, kind, 0)
 
     def _described(self, address: str) -> bytes:
         destination = attribute(_DESTINATION, ip_address(address).packed)
@@ -107,7 +107,7 @@ class LocalRoutes:
         begin, end = body
         family, bits, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(data, begin)
         if (family, bits, table, protocol, kind) != (
-            FAMILIES[self._family],
+            SOCKET_FAMILIES[self._family],
             self._bits,
             _LOCAL_TABLE,
             OURS,
