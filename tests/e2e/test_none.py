@@ -1,8 +1,8 @@
 """`--portals none`: a laptop with a kubeconfig uses a cluster's Services on local ports, whose table it is shown."""
 
 from tests.lab.cluster import QUICK, Lab
-from tests.lab.probes import fetch
 from tests.lab.proxy import RunningProxy
+from userproxy.demo.traffic import fetch
 from userproxy.demo.waiting import eventually
 
 
