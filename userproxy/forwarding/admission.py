@@ -8,14 +8,14 @@ as a DROP rule of netfilter has it.
 import ctypes
 import socket
 import struct
-from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from collections.abc import Callable, Iterator, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 
 from msgspec import Struct
 
 from userproxy.errors import ObjectError
-from userproxy.model import Admission, AdmissionRule
+from userproxy.model import Admission, AdmissionRule, ListenerName
 
 SO_ATTACH_FILTER: Final = 26
 """asm-generic/socket.h"""
@@ -42,6 +42,9 @@ _MOST_INSTRUCTIONS: Final = 4096
 """BPF_MAXINSNS."""
 
 _INSTRUCTION: Final = struct.Struct("HBBI")
+
+DROP_EVERYTHING: Final = _INSTRUCTION.pack(_RETURN, 0, 0, 0)
+"""The program that lets nobody in."""
 
 
 class _Instruction(Struct, frozen=True):
@@ -120,3 +123,20 @@ def _matches(network: IPv4Network | IPv6Network) -> list[_Instruction]:
             _Instruction(_JUMP_IF_EQUAL, int.from_bytes(address[at : at + 4], "big"), if_true=0, if_false=3 * left + 1),
         ]
     return found
+
+
+def sorted_by(admission: Admission, is_host: Callable[[str], bool]) -> Callable[[str], ListenerName | None]:
+    """A function that says whose client an address is, None for nobody's; `is_host` says which are the node's own."""
+    host, others = (
+        [(ip_network(rule.network) if rule.network else None, rule.listener) for rule in rules]
+        for rules in (admission.host, admission.others)
+    )
+
+    def sort(address: str) -> ListenerName | None:
+        client = ip_address(address.partition("%")[0])
+        for network, listener in host if is_host(address) else others:
+            if network is None or client in network:
+                return listener
+        return None
+
+    return sort

@@ -78,7 +78,7 @@ class TcpListener:
         self.name = connections.name
         self.port = sock.port
         plane.poller.add(sock.fileno(), STREAM, self._on_event, self)
-        plane.listener_addresses.add(self.name.family, sock.getsockname()[0], self.port)
+        self._opened()
 
     @property
     def balancer(self) -> Balancer:
@@ -110,14 +110,20 @@ class TcpListener:
             self._accepting = False
             self._budget.give_port()
             self._poller.close(self._socket)
-            self._plane.listener_addresses.discard(self.name.family, self.port)
-            if self.connections:
-                self._plane.without_listener.add(self.connections)
+            self._let_go()
 
     def abort(self) -> None:
         """Accepting has failed: go on after a pause. For the poller."""
         if not self._closed:
             self._plane.loop.call_later(_RETRY_SECONDS, self._resume)
+
+    def _opened(self) -> None:
+        self._plane.listener_addresses.add(self.name.family, self._socket.getsockname()[0], self.port)
+
+    def _let_go(self) -> None:
+        self._plane.listener_addresses.discard(self.name.family, self.port)
+        if self.connections:
+            self._plane.without_listener.add(self.connections)
 
     def _set_verdict(self) -> None:
         if self._closed:

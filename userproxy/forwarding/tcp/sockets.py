@@ -1,6 +1,5 @@
 """The socket calls of TCP, with the kernel's constants that Python lacks."""
 
-import ctypes
 import errno
 import fcntl
 import select
@@ -10,10 +9,11 @@ import sys
 import termios
 from contextlib import closing
 from socket import SocketType
-from typing import Final, Self
+from typing import Self
 
 from userproxy.addresses import host_and_port, is_ipv6, socket_family
 from userproxy.errors import PortUnavailableError
+from userproxy.forwarding.admission import DROP_EVERYTHING, attach, detach
 from userproxy.model import Endpoint, Verdict
 
 SO_ORIGINAL_DST = 80
@@ -23,16 +23,6 @@ IP6T_SO_ORIGINAL_DST = 80
 """linux/netfilter_ipv6/ip6_tables.h, at level SOL_IPV6, which Python's socket module calls IPPROTO_IPV6."""
 
 _SOCKADDR_IN6_BYTES = 28
-
-_SO_ATTACH_FILTER = 26
-_SO_DETACH_FILTER = 27
-"""asm-generic/socket.h"""
-
-_DROP_EVERYTHING: Final = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
-"""A classic BPF program of one instruction, `ret 0`: nothing of the packet is kept (linux/filter.h)."""
-
-_DROP_PROGRAM: Final = struct.pack("HP", 1, ctypes.addressof(_DROP_EVERYTHING))
-"""struct sock_fprog: the number of instructions, and where they are."""
 
 _BACKLOG = 65_535
 """Asked of listen(2); the kernel cuts it to net.core.somaxconn, as Go does."""
@@ -87,6 +77,28 @@ class ListeningSocket(SocketType):
             raise PortUnavailableError(f"cannot listen on {host_and_port(host, port)}: {error.strerror}") from error
         return opened
 
+    @classmethod
+    def open_shared(cls, host: str, port: int, instructions: bytes | None) -> Self:
+        """One that listens at `host:port`, beside others of the same user that have SO_REUSEPORT, too.
+
+        So a successor can listen before its predecessor ends. `instructions` are a program that says who is let in,
+        None for everybody. Raises PortUnavailableError.
+        """
+        try:
+            with closing(SocketType(socket_family(host), socket.SOCK_STREAM)) as sock:
+                _set_tcp_options(sock)
+                if is_ipv6(host):
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                sock.bind((host, port))
+                if instructions is not None:
+                    attach(sock, instructions)
+                sock.listen(_BACKLOG)
+                return cls(sock.detach())
+        except OSError as error:
+            raise PortUnavailableError(f"cannot listen on {host_and_port(host, port)}: {error.strerror}") from error
+
     def set_verdict(self, verdict: Verdict) -> None:
         """Accept clients, or refuse them as a closed port does, or leave them without an answer.
 
@@ -98,7 +110,7 @@ class ListeningSocket(SocketType):
         new clients only, for accepted sockets have their own.
         """
         if verdict is Verdict.DROP and not self._filtered:
-            self.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _DROP_PROGRAM)
+            attach(self, DROP_EVERYTHING)
             self._filtered = True
         if verdict is not Verdict.REJECT:
             self._listen()
@@ -108,7 +120,7 @@ class ListeningSocket(SocketType):
             # Otherwise another program with SO_REUSEADDR could listen here meanwhile.
             self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         if verdict is not Verdict.DROP and self._filtered:
-            self.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+            detach(self)
             self._filtered = False
 
     def _listen(self) -> None:

@@ -1,6 +1,7 @@
 """One client of a UDP listener, and the socket that stands for it towards its endpoint."""
 
 import errno
+from collections.abc import Collection
 from socket import SocketType
 from typing import Final, Protocol
 
@@ -11,7 +12,6 @@ from userproxy.forwarding.udp.flows import Flow
 from userproxy.forwarding.udp.sockets import dropped
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Endpoint
-from userproxy.routing.balancer import Balancer
 
 TRIES: Final = 4
 """Endpoints that a datagram is sent to at most, each because the one before refused it; kube-proxy's dial attempts."""
@@ -44,10 +44,23 @@ class Plane(Protocol):
         """A socket for a flow to `endpoint`. Raises OSError."""
 
 
+class Chooser(Protocol):
+    """What a flow needs of a balancer."""
+
+    def pick(self, client: str, now: float, tried: Collection[Endpoint] = ()) -> Endpoint | None:
+        """The endpoint for `client`, one that is not among `tried` if there is any; None if there is none at all."""
+
+    def suspect(self, endpoint: Endpoint, now: float) -> None:
+        """The endpoint could not be reached."""
+
+    def forget(self, client: str) -> None:
+        """No endpoint could be reached for a client."""
+
+
 class Listener(Sender, Protocol):
     """What a flow needs of the listener that its client writes to."""
 
-    balancer: Balancer
+    chooser: Chooser
     outbox: Outbox
     statistics: UdpStatistics
 
@@ -108,7 +121,7 @@ class UdpFlow(Flow):
     def dial(self, now: float) -> bool:
         """Connect to an endpoint that is not among `tried`; False if there is none, and all stays as it is."""
         listener = self.listener
-        balancer = listener.balancer
+        balancer = listener.chooser
         while len(self.tried) < TRIES:
             endpoint = balancer.pick(self.address, now, self.tried)
             if endpoint is None or endpoint in self.tried:
@@ -141,7 +154,7 @@ class UdpFlow(Flow):
         """
         self._statistics.dial_failures += 1
         if self.endpoint is not None:
-            self.listener.balancer.suspect(self.endpoint, now)
+            self.listener.chooser.suspect(self.endpoint, now)
             if self.endpoint not in self.tried:
                 self.tried += (self.endpoint,)
         unanswered = self.unanswered

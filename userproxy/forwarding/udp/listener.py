@@ -8,7 +8,7 @@ import structlog
 
 from userproxy.forwarding.poller import DATAGRAMS, READABLE
 from userproxy.forwarding.udp.datagrams import BATCH, last_error, receive_batch
-from userproxy.forwarding.udp.flow import LARGE, UNREACHABLE, UdpFlow
+from userproxy.forwarding.udp.flow import LARGE, UNREACHABLE, Chooser, UdpFlow
 from userproxy.forwarding.udp.flows import FlowTable
 from userproxy.forwarding.udp.idle import STREAM_AFTER, IdleTimer, idle_limits
 from userproxy.forwarding.udp.plane import UdpPlane
@@ -47,6 +47,7 @@ class UdpListener:
         self.plane = plane
         self.name = name
         self.balancer = balancer
+        self.chooser: Chooser = balancer
         self.statistics = statistics
         self.host = sock.getsockname()[0]
         self.port = sock.port
@@ -65,6 +66,7 @@ class UdpListener:
         self._closed = False
         statistics.watch(sock)
         plane.add(self)
+        self._opened()
 
     @property
     def active(self) -> int:
@@ -105,12 +107,13 @@ class UdpListener:
         if not self._closed:
             self._closed = True
             self.plane.discard(self)
+            self._let_go()
             self.outbox.flush()
             self._close_flows()
             self._idle_timer.stop()
             if self._retry is not None:
                 self._retry.cancel()
-            self.statistics.watch(None)
+            self.statistics.unwatch(self._socket)
             self.plane.budget.give_port()
             self.plane.poller.close_at_once(self._socket)
 
@@ -143,6 +146,12 @@ class UdpListener:
     def note_shortage(self, reason: str) -> None:
         """Log that there is no room for another flow. For flows."""
         self.plane.note_shortage(self, reason)
+
+    def _opened(self) -> None:
+        self.plane.listener_addresses.add(self.name.family, self.host, self.port)
+
+    def _let_go(self) -> None:
+        self.plane.listener_addresses.discard(self.name.family, self.port)
 
     def _on_event(self, events: int) -> None:
         if not events & READABLE:
@@ -279,7 +288,7 @@ class UdpListener:
             if verdict is Verdict.REJECT:
                 self._socket.refuse()
             elif before is Verdict.REJECT:
-                self.statistics.watch(None)
+                self.statistics.unwatch(self._socket)
                 self._socket.admit()
                 self.statistics.watch(self._socket)
                 self.plane.poller.add(self.descriptor, DATAGRAMS, self._on_event, self)

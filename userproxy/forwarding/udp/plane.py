@@ -75,7 +75,7 @@ class UdpPlane:
         self.options = options
         self.quota = FlowQuota[UdpFlow](options.flow_limit, options.flow_limit_per_listener)
         self.listeners: set[Listener] = set()
-        self._own = ListenerAddresses()
+        self.listener_addresses = ListenerAddresses()
         self._boxes: dict[IPFamily, tuple[Inbox, Outbox]] = {}
         self._shortage = LogLimit()
         self.evicted = 0
@@ -102,19 +102,17 @@ class UdpPlane:
     def add(self, listener: Listener) -> None:
         """Take in a listener that is new."""
         self.listeners.add(listener)
-        self._own.add(listener.name.family, listener.host, listener.port)
 
     def discard(self, listener: Listener) -> None:
         """Forget a listener that is closed."""
         self.listeners.discard(listener)
-        self._own.discard(listener.name.family, listener.port)
 
     def connect(self, endpoint: Endpoint) -> SocketType:
         """A socket for a flow to `endpoint`. Raises OSError; ELOOP where that is one of our own listeners.
 
         Datagrams to it would loop.
         """
-        if endpoint in self._own:
+        if endpoint in self.listener_addresses:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         return connect_to(endpoint)
 

@@ -10,6 +10,7 @@ from typing import Final, Self
 
 from userproxy.addresses import family_of, host_and_port, is_ipv6, socket_family
 from userproxy.errors import PortUnavailableError
+from userproxy.forwarding.admission import attach
 from userproxy.forwarding.udp.datagrams import IP_PKTINFO
 from userproxy.model import Endpoint
 from userproxy.sockets import sharing_their_port
@@ -54,6 +55,24 @@ class DatagramSocket(SocketType):
         try:
             with closing(SocketType(socket_family(host), socket.SOCK_DGRAM)) as sock:
                 _set_options(sock)
+                sock.bind((host, port))
+                return cls(sock.detach())
+        except OSError as error:
+            raise PortUnavailableError(f"cannot listen on UDP {host_and_port(host, port)}: {error.strerror}") from error
+
+    @classmethod
+    def open_shared(cls, host: str, port: int, instructions: bytes | None) -> Self:
+        """One bound to `host:port`, beside others of the same user that have SO_REUSEPORT, too.
+
+        `instructions` are a program that says whose datagrams are let in, None for everybody's. Raises
+        PortUnavailableError.
+        """
+        try:
+            with closing(SocketType(socket_family(host), socket.SOCK_DGRAM)) as sock:
+                _set_options(sock)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                if instructions is not None:
+                    attach(sock, instructions)
                 sock.bind((host, port))
                 return cls(sock.detach())
         except OSError as error:

@@ -15,7 +15,7 @@ class UdpStatistics:
 
     __slots__ = (
         "_dropped",
-        "_socket",
+        "_sockets",
         "accepted",
         "active",
         "bytes_down",
@@ -42,17 +42,22 @@ class UdpStatistics:
         self.bytes_up = 0
         self.bytes_down = 0
         self._dropped = 0
-        self._socket: SocketType | None = None
+        self._sockets: set[SocketType] = set()
 
     @property
     def dropped(self) -> int:
         """Datagrams that the kernel dropped because a buffer was full; those from endpoints as of their flow's end."""
-        return self._dropped + (dropped(self._socket) if self._socket is not None else 0)
+        return self._dropped + sum(map(dropped, self._sockets))
 
-    def watch(self, sock: SocketType | None) -> None:
-        """Count what the kernel drops at a socket from now on; None ends that and keeps the figure."""
-        self._dropped = self.dropped
-        self._socket = sock
+    def watch(self, sock: SocketType) -> None:
+        """Count what the kernel drops at a socket from now on."""
+        self._sockets.add(sock)
+
+    def unwatch(self, sock: SocketType) -> None:
+        """Count what the kernel drops at a socket no longer; the figure stays."""
+        if sock in self._sockets:
+            self._sockets.remove(sock)
+            self._dropped += dropped(sock)
 
     def add_dropped(self, count: int) -> None:
         self._dropped += count

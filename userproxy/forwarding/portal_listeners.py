@@ -1,0 +1,157 @@
+"""Which portals are listened on themselves, for a portal driver that binds them (``--portals local``).
+
+The listener of a service port then has no local port. It has endpoints, statistics and connections, and a socket here
+for each portal that leads to it.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from userproxy.errors import PortUnavailableError
+from userproxy.forwarding.admission import admits_everybody, attach, detach, program, sorted_by
+from userproxy.forwarding.listener_addresses import address_on_this_node
+from userproxy.forwarding.tcp.connections import Connections
+from userproxy.forwarding.tcp.plane import TcpPlane
+from userproxy.forwarding.tcp.portal import ConnectionsBySource, PortlessTcpListener, TcpPortal
+from userproxy.forwarding.tcp.sockets import ListeningSocket
+from userproxy.forwarding.udp.plane import UdpPlane
+from userproxy.forwarding.udp.portal import PortlessUdpListener, UdpPortal
+from userproxy.forwarding.udp.sockets import DatagramSocket
+from userproxy.model import Admission, Endpoint, ListenerName, PortalAddress, Protocol
+from userproxy.routing.balancer import Balancer
+
+PortlessListener: TypeAlias = PortlessTcpListener | PortlessUdpListener
+PortalSocket: TypeAlias = ListeningSocket | DatagramSocket
+
+
+class _Portal:
+    """One that is listened on. `listener` is None where nobody's clients are let in."""
+
+    __slots__ = ("admission", "listener", "sock")
+
+    def __init__(self, sock: PortalSocket, admission: Admission, listener: TcpPortal | UdpPortal | None) -> None:
+        self.sock = sock
+        self.admission = admission
+        self.listener = listener
+
+
+class PortalListeners:
+    """All sockets at portals of a process.
+
+    `take` accounts for the descriptor of each and raises OutOfDescriptorsError where there is none; `give` gives it
+    back.
+    """
+
+    def __init__(self, tcp: TcpPlane, udp: UdpPlane, take: Callable[[], None], give: Callable[[], None]) -> None:
+        self._tcp = tcp
+        self._udp = udp
+        self._take = take
+        self._give = give
+        self._tcp_listeners: dict[ListenerName, PortlessTcpListener] = {}
+        self._udp_listeners: dict[ListenerName, PortlessUdpListener] = {}
+        self._portals: dict[PortalAddress, _Portal] = {}
+
+    def listener(self, name: ListenerName, balancer: Balancer) -> PortlessListener:
+        """A new listener without a port, for portals to lead to until :meth:`discard`."""
+        if name.service_port.protocol is Protocol.TCP:
+            tcp = self._tcp_listeners[name] = PortlessTcpListener(self._tcp, name, balancer)
+            return tcp
+        udp = self._udp_listeners[name] = PortlessUdpListener(name, balancer)
+        return udp
+
+    def discard(self, name: ListenerName) -> None:
+        """Lead no portal to this listener any more."""
+        self._tcp_listeners.pop(name, None)
+        self._udp_listeners.pop(name, None)
+
+    def serve(self, address: PortalAddress, admission: Admission) -> None:
+        """Listen at `address` and treat new clients by `admission`, whose listeners are all of one service port.
+
+        Where that service port is served there already its clients see no difference. Raises PortUnavailableError
+        where the port is taken or there are no descriptors, and ObjectError where the kernel cannot tell so many
+        networks apart.
+        """
+        portal = self._portals.get(address)
+        instructions = None if admits_everybody(admission) else program(admission)
+        if portal is not None and _is_same_service(portal.admission, admission):
+            _restrict(portal, instructions)
+            portal.admission = admission
+            self._hand_over(portal.listener, address, admission)
+            return
+        self.leave(address)
+        self._take()
+        try:
+            self._portals[address] = self._open(address, admission, instructions)
+        except BaseException:
+            self._give()
+            raise
+
+    def leave(self, address: PortalAddress) -> None:
+        """Listen at `address` no longer. TCP connections go on, UDP flows end."""
+        portal = self._portals.pop(address, None)
+        if portal is None:
+            return
+        if portal.listener is not None:
+            portal.listener.close()
+        else:
+            portal.sock.close()
+            self._give()
+
+    def close(self, protocol: Protocol) -> None:
+        """Listen at no portal of this protocol any longer."""
+        for address in [address for address in self._portals if address.protocol is protocol]:
+            self.leave(address)
+
+    def _open(self, address: PortalAddress, admission: Admission, instructions: bytes | None) -> _Portal:
+        sock: PortalSocket
+        listener: TcpPortal | UdpPortal | None = None
+        if address.protocol is Protocol.TCP:
+            sock = ListeningSocket.open_shared(address.ip, address.port, instructions)
+            try:
+                if admission.listeners:
+                    listener = TcpPortal(self._tcp, address, sock, self._connections(address, admission))
+            except OSError as error:
+                sock.close()
+                raise PortUnavailableError(f"{address} cannot be watched: {error.strerror}") from error
+        else:
+            sock = DatagramSocket.open_shared(address.ip, address.port, instructions)
+            if admission.listeners:
+                sort, listeners = _sort(address, admission), self._listeners_of(admission)
+                listener = UdpPortal(self._udp, address, sock, sort, listeners)
+        return _Portal(sock, admission, listener)
+
+    def _hand_over(self, listener: TcpPortal | UdpPortal | None, address: PortalAddress, admission: Admission) -> None:
+        if isinstance(listener, TcpPortal):
+            listener.hand_to(self._connections(address, admission))
+        elif listener is not None:
+            listener.hand_to(_sort(address, admission), self._listeners_of(admission))
+
+    def _connections(self, address: PortalAddress, admission: Admission) -> Connections:
+        connections = {name: self._tcp_listeners[name].connections for name in admission.listeners}
+        if len(connections) == 1:
+            return next(iter(connections.values()))
+        return ConnectionsBySource(self._tcp, _sort(address, admission), connections)
+
+    def _listeners_of(self, admission: Admission) -> dict[ListenerName, PortlessUdpListener]:
+        return {name: self._udp_listeners[name] for name in admission.listeners}
+
+
+def _is_same_service(old: Admission, new: Admission) -> bool:
+    """Whether what is served, if anything, is of the same service port."""
+    return {name.service_port for name in old.listeners} == {name.service_port for name in new.listeners}
+
+
+def _restrict(portal: _Portal, instructions: bytes | None) -> None:
+    """Have the kernel let in whom the program lets in, everybody if there is none."""
+    if instructions is not None:
+        attach(portal.sock, instructions)
+    elif not admits_everybody(portal.admission):
+        detach(portal.sock)
+
+
+def _sort(address: PortalAddress, admission: Admission) -> Callable[[str], ListenerName | None]:
+    def is_host(client: str) -> bool:
+        # What a process of the host sends to a portal comes from the portal's own address, unless it was bound.
+        return client == address.ip or address_on_this_node(Endpoint(client, address.port)) is not None
+
+    return sorted_by(admission, is_host)

@@ -1,0 +1,94 @@
+"""TCP at the addresses of portals themselves, for a portal driver that binds them (``--portals local``)."""
+
+from collections.abc import Callable, Mapping
+from socket import SocketType
+from typing import Final, TypeAlias
+
+from userproxy.forwarding.descriptors import PER_CONNECTION
+from userproxy.forwarding.tcp.connections import Connections, TcpStatistics
+from userproxy.forwarding.tcp.listener import TcpListener
+from userproxy.forwarding.tcp.plane import TcpPlane
+from userproxy.forwarding.tcp.sockets import ListeningSocket, reset_on_close
+from userproxy.model import ListenerName, PortalAddress, Snapshot, Verdict
+from userproxy.routing.balancer import Balancer
+
+Sort: TypeAlias = Callable[[str], ListenerName | None]
+"""Whose client an address is; None for nobody's."""
+
+
+class PortlessTcpListener:
+    """A service port's listener without a local port: clients come through its portals, which may be several."""
+
+    port: Final = 0
+
+    def __init__(self, plane: TcpPlane, name: ListenerName, balancer: Balancer) -> None:
+        self._plane = plane
+        self.connections = Connections(plane, name, balancer)
+
+    @property
+    def balancer(self) -> Balancer:
+        """Chooses endpoints for new clients."""
+        return self.connections.balancer
+
+    @property
+    def statistics(self) -> TcpStatistics:
+        """What it has done so far."""
+        return self.connections.statistics
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """End the connections to endpoints that the snapshot does not know; the balancer knows its endpoints already.
+
+        Whether clients are let in at all is the portals' business.
+        """
+        if snapshot.known is not None:
+            self.connections.end_unknown(frozenset(snapshot.known))
+
+    def close(self) -> None:
+        """Its portals are closed by now. Established connections go on."""
+        if self.connections:
+            self._plane.without_listener.add(self.connections)
+
+
+class ConnectionsBySource(Connections):
+    """Hands each client to the connections of the listener whose client it is, and has none itself."""
+
+    __slots__ = ("_connections", "_sort")
+
+    def __init__(self, plane: TcpPlane, sort: Sort, connections: Mapping[ListenerName, Connections]) -> None:
+        first = next(iter(connections.values()))
+        super().__init__(plane, first.name, first.balancer)
+        self._sort = sort
+        self._connections = connections
+
+    def serve(self, client: SocketType, address: str) -> None:
+        """As :meth:`Connections.serve`. Who is nobody's client, because its rule has just gone, is reset."""
+        name = self._sort(address)
+        if name is None:
+            reset_on_close(client)
+            client.close()
+            self._plane.budget.give(PER_CONNECTION)
+        else:
+            self._connections[name].serve(client, address)
+
+
+class TcpPortal(TcpListener):
+    """The listening socket at a portal. What it accepts belongs to listeners that have no ports."""
+
+    __slots__ = ("_address",)
+
+    def __init__(
+        self, plane: TcpPlane, address: PortalAddress, sock: ListeningSocket, connections: Connections
+    ) -> None:
+        """Take over a listening socket. Raises OSError where the kernel can watch no more; it is then left open."""
+        self._address = address
+        super().__init__(plane, sock, connections, portals_only=False, verdict=Verdict.SERVE)
+
+    def hand_to(self, connections: Connections) -> None:
+        """Serve new clients so. They are of the same service port."""
+        self.connections = connections
+
+    def _opened(self) -> None:
+        self._plane.listener_addresses.add_portal(self._address.ip, self._address.port)
+
+    def _let_go(self) -> None:
+        self._plane.listener_addresses.discard_portal(self._address.ip, self._address.port)

@@ -1,0 +1,111 @@
+"""UDP at the addresses of portals themselves, for a portal driver that binds them (``--portals local``)."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Final, TypeAlias
+
+from msgspec import structs
+
+from userproxy.forwarding.udp.listener import UdpListener
+from userproxy.forwarding.udp.plane import UdpPlane
+from userproxy.forwarding.udp.sockets import DatagramSocket
+from userproxy.forwarding.udp.statistics import UdpStatistics
+from userproxy.model import Endpoint, ListenerName, PortalAddress, Snapshot, Verdict
+from userproxy.routing.balancer import Balancer
+
+Sort: TypeAlias = Callable[[str], ListenerName | None]
+"""Whose client an address is; None for nobody's."""
+
+
+class PortlessUdpListener:
+    """A service port's listener without a local port: clients come through its portals, which may be several."""
+
+    port: Final = 0
+
+    def __init__(self, name: ListenerName, balancer: Balancer) -> None:
+        self.balancer = balancer
+        self.statistics = UdpStatistics()
+        self.snapshot = Snapshot(name, Verdict.REJECT)
+        self.portals: set[UdpPortal] = set()
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Have the flows at all portals follow; the balancer knows the endpoints already."""
+        self.snapshot = snapshot
+        for portal in self.portals:
+            portal.follow_listeners()
+
+    def close(self) -> None:
+        """Its portals are closed by now, and so are its flows."""
+
+
+class BalancerBySource:
+    """Has each client's endpoint chosen by the balancer of the listener whose client it is."""
+
+    def __init__(self, sort: Sort, balancers: Mapping[ListenerName, Balancer]) -> None:
+        self._sort = sort
+        self._balancers = balancers
+
+    def pick(self, client: str, now: float, tried: Collection[Endpoint] = ()) -> Endpoint | None:
+        """As :meth:`Balancer.pick`; None also for a client that is nobody's."""
+        name = self._sort(client)
+        return None if name is None else self._balancers[name].pick(client, now, tried)
+
+    def suspect(self, endpoint: Endpoint, now: float) -> None:
+        """As :meth:`Balancer.suspect`, for everybody's clients."""
+        for balancer in self._balancers.values():
+            balancer.suspect(endpoint, now)
+
+    def forget(self, client: str) -> None:
+        """As :meth:`Balancer.forget`."""
+        name = self._sort(client)
+        if name is not None:
+            self._balancers[name].forget(client)
+
+
+class UdpPortal(UdpListener):
+    """The socket at a portal, and the flows of its clients, whose listeners have no ports."""
+
+    def __init__(
+        self,
+        plane: UdpPlane,
+        address: PortalAddress,
+        sock: DatagramSocket,
+        sort: Sort,
+        listeners: Mapping[ListenerName, PortlessUdpListener],
+    ) -> None:
+        self._address = address
+        name, first = next(iter(listeners.items()))
+        super().__init__(plane, name, sock, first.balancer, first.statistics)
+        self._listeners: Mapping[ListenerName, PortlessUdpListener] = {}
+        self.hand_to(sort, listeners)
+
+    def hand_to(self, sort: Sort, listeners: Mapping[ListenerName, PortlessUdpListener]) -> None:
+        """Serve new clients so. All listeners are of the same service port."""
+        self._let_listeners_go()
+        self._listeners = listeners
+        for listener in listeners.values():
+            listener.portals.add(self)
+        balancers = {name: listener.balancer for name, listener in listeners.items()}
+        self.chooser = next(iter(balancers.values())) if len(balancers) == 1 else BalancerBySource(sort, balancers)
+        self.follow_listeners()
+
+    def follow_listeners(self) -> None:
+        """Let flows go on to the endpoints that any of the listeners has.
+
+        Where a listener is to refuse its clients the driver closes the portal, or lets them in no longer; until then
+        there is no endpoint for them.
+        """
+        snapshots = [listener.snapshot for listener in self._listeners.values()]
+        serving = [each for each in snapshots if each.verdict is Verdict.SERVE]
+        endpoints = tuple(dict.fromkeys(endpoint for each in serving for endpoint in each.endpoints))
+        self.follow(structs.replace(snapshots[0], verdict=Verdict.SERVE, endpoints=endpoints))
+
+    def _opened(self) -> None:
+        self.plane.listener_addresses.add_portal(self._address.ip, self._address.port)
+
+    def _let_go(self) -> None:
+        self.plane.listener_addresses.discard_portal(self._address.ip, self._address.port)
+        self._let_listeners_go()
+
+    def _let_listeners_go(self) -> None:
+        for listener in self._listeners.values():
+            listener.portals.discard(self)
