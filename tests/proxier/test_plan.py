@@ -224,7 +224,7 @@ def test_another_policy_gets_a_listener_of_its_own_and_the_first_stays() -> None
     assert external != internal
     assert (found.internal, found.external, found.on_node) == (
         Target(Verdict.SERVE, internal),
-        Target(Verdict.SERVE, external),
+        Target(Verdict.SERVE, external, TrafficClass.EXTERNAL),
         Target(Verdict.SERVE, internal),
     )
     assert kinds(sync(wanted_of([web]), actual)) == ["rules", "CloseListener"]

@@ -14,17 +14,19 @@ from userproxy.forwarding.affinity_tables import AffinityTables
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.listener_ports import ListenerPorts
 from userproxy.forwarding.poller import Poller
+from userproxy.forwarding.portal_listeners import PortalListeners
 from userproxy.forwarding.ports import PortRange
 from userproxy.forwarding.shares import Shares
 from userproxy.forwarding.tcp.connections import Connections, TcpStatistics
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.plane import TcpPlane
+from userproxy.forwarding.tcp.portal import PortlessTcpListener
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp.listener import PENDING_SECONDS, UdpListener
 from userproxy.forwarding.udp.plane import UdpOptions, UdpPlane, flow_limits
 from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.forwarding.udp.statistics import UdpStatistics
-from userproxy.model import IPFamily, ListenerName, Protocol, Snapshot, Verdict
+from userproxy.model import Admission, IPFamily, ListenerName, PortalAddress, Protocol, Snapshot, Verdict
 from userproxy.routing.balancer import Balancer
 
 Bound = TypeVar("Bound")
@@ -41,7 +43,8 @@ class ForwardingOptions(Struct, frozen=True):
     `portals_only` refuses clients that dial a listener's port itself; a connection half-open for
     `half_open_timeout` without moving a byte is reset; `descriptor_limit` is the process's limit of open files, of
     which `kept_descriptors` are for others in the process;
-    `udp_timeout` is for flows, None for userproxy's own choice.
+    `udp_timeout` is for flows, None for userproxy's own choice. With `bind_portals` listeners have no local ports, and
+    clients come by the portals that are served.
     """
 
     bind_addresses: Mapping[IPFamily, str]
@@ -52,6 +55,7 @@ class ForwardingOptions(Struct, frozen=True):
     udp_timeout: float | None = None
     kept_ports: tuple[PortRange, ...] = ()
     kept_descriptors: int = 0
+    bind_portals: bool = False
 
 
 class Listener(typing.Protocol):
@@ -99,6 +103,7 @@ class Forwarder:
             Protocol.UDP: self._listen_udp,
         }
         self._listeners: dict[ListenerName, Listener] = {}
+        self._portals = PortalListeners(self._tcp, self._udp, self.take_for_port, self.give_port)
         self._affinity = AffinityTables(loop)
 
     @property
@@ -126,7 +131,7 @@ class Forwarder:
         return self._listeners[listener].statistics
 
     def open(self, listener: ListenerName, preferred_port: int | None = None, verdict: Verdict = Verdict.REJECT) -> int:
-        """Hold a port for a listener and return its number: `preferred_port` if it is free.
+        """Hold a port for a listener and return its number: `preferred_port` if it is free; 0 where it needs none.
 
         `verdict` is that of its first snapshot, which is to follow in the same turn of the loop. Until then a UDP
         listener refuses its clients. Raises PortUnavailableError.
@@ -134,6 +139,9 @@ class Forwarder:
         listen = self._listen.get(listener.service_port.protocol)
         if listen is None:
             raise PortUnavailableError(f"{listener.service_port.protocol} is not forwarded")
+        if self._options.bind_portals:
+            self._listeners[listener] = self._portals.listener(listener, self._balancer())
+            return 0
         self.take_for_port()
         try:
             opened = listen(listener, preferred_port, verdict)
@@ -179,8 +187,21 @@ class Forwarder:
     def close(self, listener: ListenerName) -> None:
         """Stop listening; established connections go on."""
         closing = self._listeners.pop(listener)
+        self._portals.discard(listener)
         closing.close()
         closing.balancer.leave_affinity()
+
+    def serve_portal(self, address: PortalAddress, admission: Admission) -> None:
+        """Listen at a portal itself and hand its clients to listeners that are open, from now on.
+
+        Where the service port is served there already its clients see no difference. Raises PortUnavailableError where
+        the port is taken or there is no descriptor for it, and ObjectError where the admission has too many networks.
+        """
+        self._portals.serve(address, admission)
+
+    def leave_portal(self, address: PortalAddress) -> None:
+        """Listen at a portal no longer, if that was so; connections go on, and flows end."""
+        self._portals.leave(address)
 
     def recount_descriptors(self) -> None:
         """Count descriptors anew, because the rest of the process has opened or closed some."""
@@ -192,6 +213,7 @@ class Forwarder:
         Returns how many were reset. UDP clients are served until then, and at the end those that have just asked are
         waited for: their flows have no other socket for an answer.
         """
+        self._portals.close(Protocol.TCP)
         for name in [name for name in self._listeners if name.service_port.protocol is not Protocol.UDP]:
             self.close(name)
         end = self._loop.time() + seconds
@@ -204,17 +226,21 @@ class Forwarder:
         end = min(end, self._loop.time() + PENDING_SECONDS)
         while self._udp.pending and self._loop.time() < end:  # noqa: ASYNC110 -- flows end without a word
             await asyncio.sleep(_LOOK_AT_FLOWS_EVERY)
+        self._portals.close(Protocol.UDP)
         for name in list(self._listeners):
             self.close(name)
         return reset
 
     def reset_connections(self) -> int:
         """End all connections with a RST; returns how many they were."""
-        with_listener = [each.connections for each in self._listeners.values() if isinstance(each, TcpListener)]
+        of_tcp = (TcpListener, PortlessTcpListener)
+        with_listener = [each.connections for each in self._listeners.values() if isinstance(each, of_tcp)]
         return sum(each.reset() for each in (*with_listener, *self._tcp.without_listener))
 
     def shut_down(self) -> None:
         """Close all sockets and cancel all timers. The forwarder cannot be used afterwards."""
+        for protocol in Protocol:
+            self._portals.close(protocol)
         for listener in list(self._listeners):
             self.close(listener)
         self.reset_connections()

@@ -89,10 +89,15 @@ class HealthCheck(Struct, frozen=True, gc=False):
 
 
 class Target(Struct, frozen=True, gc=False):
-    """What a portal's rules do with one class of traffic. ``local_port`` counts for SERVE only."""
+    """What a portal does with one class of traffic: the verdict, and where it leads if that is SERVE.
+
+    ``local_port`` is that of the listener, 0 if it has none; ``traffic`` names the listener among those of its service
+    port.
+    """
 
     verdict: Verdict
     local_port: int = 0
+    traffic: TrafficClass = TrafficClass.INTERNAL
 
 
 class PortalBinding(Struct, frozen=True, gc=False):

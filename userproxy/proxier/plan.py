@@ -235,7 +235,7 @@ def _target(service_port: ServicePort, traffic: TrafficClass, verdict: Verdict, 
     if verdict is not Verdict.SERVE:
         return Target(verdict)
     local_port = actual.local_ports.get(ListenerName(service_port.name, service_port.family, traffic))
-    return Target(Verdict.REJECT) if local_port is None else Target(Verdict.SERVE, local_port)
+    return Target(Verdict.REJECT) if local_port is None else Target(Verdict.SERVE, local_port, traffic)
 
 
 def _preferred(position: int, ports: Sequence[int]) -> int | None:

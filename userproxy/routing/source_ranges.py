@@ -1,6 +1,6 @@
 """Who may use a Service's load-balancer IPs (``loadBalancerSourceRanges``)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address, ip_network
 
 from userproxy.addresses import IPFamily, network_of, of_family
@@ -23,3 +23,19 @@ def allowed_sources(
     if any(node in network for node in nodes for network in networks):
         named.update(network_of(ip) for ip in of_family(load_balancer_ips, family))
     return tuple(sorted(named))
+
+
+def within(source: str, ranges: Sequence[str]) -> tuple[str, ...]:
+    """The parts of a network that lie in `ranges`, all of it if there are none. An empty `source` is everybody."""
+    if not ranges:
+        return (source,)
+    if not source:
+        return tuple(ranges)
+    own = ip_network(source)
+    # Networks are nested or disjoint, and these are of one family.
+    parts = (
+        max(own, network, key=lambda each: each.prefixlen)
+        for network in map(ip_network, ranges)
+        if own.overlaps(network)
+    )
+    return tuple(dict.fromkeys(map(str, parts)))

@@ -11,7 +11,6 @@ host is led differently from everybody else, and what cannot be told apart in OU
 
 import re
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_network
 
 from msgspec import Struct
 
@@ -31,7 +30,7 @@ from userproxy.portals.iptables.chains import (
     TO_LOCAL,
     Rule,
 )
-from userproxy.routing.source_ranges import allowed_sources
+from userproxy.routing.source_ranges import allowed_sources, within
 
 _UNSPECIFIED = frozenset({"", "0.0.0.0", "::"})
 _ORDER = {kind: position for position, kind in enumerate(PortalKind)}
@@ -197,18 +196,7 @@ def _local_sources(node: _Node) -> list[_Source]:
 
 def _within(source: _Source, ranges: Sequence[str]) -> list[_Source]:
     """The parts of `source` that lie in `ranges`, all of it if there are none."""
-    if not ranges:
-        return [source]
-    if not source.network:
-        return [_Source(network, source.interface) for network in ranges]
-    own = ip_network(source.network)
-    parts: list[_Source] = []
-    for network in map(ip_network, ranges):
-        # Networks are nested or disjoint, and these are of one family.
-        if own.overlaps(network):
-            narrower = max(own, network, key=lambda each: each.prefixlen)
-            parts.append(_Source(str(narrower), source.interface))
-    return parts
+    return [_Source(network, source.interface) for network in within(source.network, ranges)]
 
 
 def _local_ports(targets: Iterable[Target]) -> list[int]:
