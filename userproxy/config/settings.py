@@ -28,6 +28,7 @@ class PortalMode(StrEnum):
     AUTO = "auto"
     IPTABLES = "iptables"
     NFTABLES = "nftables"
+    LOCAL = "local"
     NONE = "none"
 
 

@@ -143,6 +143,23 @@ class PortClaims:
         return claim
 
 
+class NoClaims:
+    """For a driver that listens at portals itself: whoever listens on a port holds it."""
+
+    def claim(self, ip: str, protocol: Protocol, port: int) -> None:
+        """Nothing is held: the driver says where it cannot listen."""
+
+    def release(self, ip: str, protocol: Protocol, port: int) -> None:
+        """Nothing is held."""
+
+    async def taken(self, ports: Collection[Claim]) -> Collection[Claim]:  # noqa: ARG002 - as PortClaims has it
+        """None: what listens on a portal of ours is us, and what another program has the driver is told."""
+        return ()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
 def _named(ip: str, protocol: Protocol, port: int) -> str:
     if not ip:
         return f"{protocol} port {port}"

@@ -6,11 +6,12 @@ from typing import Final
 from userproxy.addresses import IPFamily
 from userproxy.portals.interface import PortalDriver
 from userproxy.portals.iptables.driver import IptablesDriver
+from userproxy.portals.local.driver import LocalDriver
 from userproxy.portals.nftables.driver import NftablesDriver
 from userproxy.portals.none import NoPortals
 
 DRIVERS: Final[Mapping[str, type[PortalDriver]]] = {
-    driver.name: driver for driver in (IptablesDriver, NftablesDriver, NoPortals)
+    driver.name: driver for driver in (IptablesDriver, NftablesDriver, LocalDriver, NoPortals)
 }
 """By what ``--portals`` calls them, the best first."""
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import structlog
 
+from userproxy.addresses import of_family
 from userproxy.errors import KernelToolError
-from userproxy.model import IPFamily
+from userproxy.model import IPFamily, LocalTraffic
 from userproxy.portals.netlink import rtnetlink
 from userproxy.portals.netlink.rtnetlink import Address
 
@@ -58,6 +59,26 @@ class HostAddress:
         """Every address of the family that an interface has now, loopback's too. Raises KernelToolError."""
         with _kernel_errors():
             return frozenset(address.ip for address in rtnetlink.addresses(self._family))
+
+
+def pod_networks(local_traffic: LocalTraffic, family: IPFamily) -> tuple[str, ...]:
+    """The networks of this node's Pods: those that are named, and what the main table has behind their interfaces.
+
+    Sorted. Blocking. Raises KernelToolError.
+    """
+    named = of_family(local_traffic.networks, family)
+    pattern = local_traffic.interface
+    if not pattern:
+        return tuple(sorted(named))
+    prefix = pattern.removesuffix("+")
+    with _kernel_errors():
+        behind = {
+            link.number
+            for link in rtnetlink.links()
+            if link.name == pattern or (prefix != pattern and link.name.startswith(prefix))
+        }
+        routed = (network for network, link in rtnetlink.networks(family) if link in behind)
+        return tuple(sorted({*named, *routed}))
 
 
 def ipv6_usable() -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from userproxy.model import IPFamily, LocalTraffic, PortalBinding, PortalSync, ServicePortName
+from userproxy.model import Admission, IPFamily, LocalTraffic, PortalAddress, PortalBinding, PortalSync, ServicePortName
 from userproxy.portals.lease import Lease
 
 
@@ -59,6 +59,20 @@ class Cleaned(Struct, frozen=True):
         return Cleaned(self.said + other.said, self.failed + other.failed)
 
 
+class PortalListeners(typing.Protocol):
+    """Listens at portals themselves, for drivers that bind them. Called on the running loop."""
+
+    def serve_portal(self, address: PortalAddress, admission: Admission) -> None:
+        """Listen at `address` and treat new clients by `admission`; clients of what it replaces see no difference.
+
+        Raises PortUnavailableError where the port is taken or there is no descriptor for it, and ObjectError where the
+        admission cannot be had.
+        """
+
+    def leave_portal(self, address: PortalAddress) -> None:
+        """Listen at `address` no longer, if that was so."""
+
+
 class PortalDriver(typing.Protocol):
     """Brings packets for the portals of one address family to our listeners. Drivers derive from this class.
 
@@ -77,6 +91,8 @@ class PortalDriver(typing.Protocol):
     A driver takes it in :meth:`sync` and in :meth:`remove`, and changes nothing without it.
     """
 
+    _listeners: PortalListeners | None = None
+
     def __init__(self, options: DriverOptions) -> None:
         """Make a driver. Nothing is looked at or changed yet."""
 
@@ -90,6 +106,10 @@ class PortalDriver(typing.Protocol):
     @staticmethod
     def clean_up(family: IPFamily) -> Cleaned:
         """Remove what any process has left by this driver. Blocking; the caller has the lease."""
+
+    def listen_with(self, listeners: PortalListeners) -> None:
+        """Be given what listens at portals, before the first sync. Only drivers that bind portals need it."""
+        self._listeners = listeners
 
     @property
     def rule_counts(self) -> Mapping[str, int]:

@@ -9,7 +9,7 @@ from userproxy.cluster.store import Store
 from userproxy.config import Settings
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.model import Node
-from userproxy.portals.claims import PortClaims
+from userproxy.portals.claims import NoClaims, PortClaims
 from userproxy.portals.interface import PortalDriver
 from userproxy.portals.netlink.conntrack import Conntrack
 from userproxy.proxier.family import FamilyOptions, FamilyProxy
@@ -32,6 +32,7 @@ def build_family(
     report: Callable[[], None],
 ) -> FamilyProxy:
     """What serves one family with `driver`. `report` is called when its problems may have changed."""
+    driver.listen_with(forwarder)
     changes = store.subscribe(family)
     monitor.count_pending(family, lambda: changes.pending)
     return FamilyProxy(
@@ -42,7 +43,7 @@ def build_family(
         forwarding=forwarder,
         driver=driver,
         until_usable=partial(until_usable, family, driver),
-        claims=PortClaims(family, forwarder),
+        claims=NoClaims() if driver.traits.binds_portals else PortClaims(family, forwarder),
         conntrack=Conntrack(family) if driver.traits.translates else None,
         nodes=nodes,
         health_checks=HealthCheckServers(family, monitor.healthy, monitor.health_check_budget),

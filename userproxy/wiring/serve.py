@@ -128,6 +128,7 @@ class _Proxy:
                 descriptor_limit=descriptor_limit,
                 kept_ports=_kept_ports(settings),
                 kept_descriptors=self._monitor.most_connections,
+                bind_portals=any(driver.traits.binds_portals for driver in drivers.values()),
             ),
             Random(),  # noqa: S311 -- spreads load, keeps no secret
         )

@@ -14,7 +14,7 @@ from typing import Final
 from userproxy.addresses import SOCKET_FAMILIES
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
-from userproxy.portals.netlink import (
+from userproxy.portals.netlink.protocol import (
     ACK,
     CHUNK,
     ERROR,

@@ -33,6 +33,7 @@ UP: Final = 0x1  # IFF_UP, linux/if.h
 _LOOPBACK: Final = 0x8  # IFF_LOOPBACK
 
 ROUTE_HEADER: Final = struct.Struct("=8BI")  # struct rtmsg
+_RTA_DST: Final = 1
 _RTA_OIF: Final = 4
 _RTA_PREFSRC: Final = 7
 _RTA_MULTIPATH: Final = 9
@@ -105,6 +106,17 @@ def default_routes(family: IPFamily) -> list[DefaultRoute]:
     return [each for each in found if each is not None]
 
 
+def networks(family: IPFamily) -> list[tuple[str, int]]:
+    """What the main table sends out of one link: network in canonical text, and the link's number."""
+    request = ROUTE_HEADER.pack(SOCKET_FAMILIES[family], 0, 0, 0, _MAIN_TABLE, 0, 0, _UNICAST, 0)
+    try:
+        listed = _listed(_GET_ROUTE, request)
+    except FileNotFoundError:  # there is no main table before the first route
+        return []
+    found = (_network(data, begin, end) for data, begin, end in listed)
+    return [each for each in found if each is not None]
+
+
 def _address(data: bytes, begin: int, end: int) -> Address:
     _, _, flags, scope, link = ADDRESS_HEADER.unpack_from(data, begin)
     found = netlink.attributes(data, begin + ADDRESS_HEADER.size, end)
@@ -129,6 +141,15 @@ def _default_route(data: bytes, begin: int, end: int) -> DefaultRoute | None:
         return None
     link = _number(data, found, _RTA_OIF) or _number(data, found, _RTA_MULTIPATH, _NEXT_HOP_LINK)
     return DefaultRoute(link, netlink.address_text(data, *found[_RTA_PREFSRC]) if _RTA_PREFSRC in found else "")
+
+
+def _network(data: bytes, begin: int, end: int) -> tuple[str, int] | None:
+    _, length, _, _, _, _, _, kind, _ = ROUTE_HEADER.unpack_from(data, begin)
+    found = netlink.attributes(data, begin + ROUTE_HEADER.size, end)
+    link = _number(data, found, _RTA_OIF)
+    if kind != _UNICAST or not link or _RTA_DST not in found or _number(data, found, _RTA_TABLE) != _MAIN_TABLE:
+        return None
+    return f"{netlink.address_text(data, *found[_RTA_DST])}/{length}", link
 
 
 def _number(data: bytes, found: dict[int, netlink.Place], kind: int, offset: int = 0) -> int:

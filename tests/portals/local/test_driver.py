@@ -1,0 +1,234 @@
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from tests.portals.conftest import Network, shell
+from userproxy.errors import KernelToolError, PortUnavailableError
+from userproxy.model import (
+    Admission,
+    IPFamily,
+    Portal,
+    PortalAddress,
+    PortalBinding,
+    PortalKind,
+    Protocol,
+    ServicePortName,
+    Target,
+    Verdict,
+)
+from userproxy.portals.interface import DriverOptions
+from userproxy.portals.local.driver import LocalDriver
+from userproxy.portals.local.routes import LocalRoutes
+
+WEB = ServicePortName("default", "web", "http", Protocol.TCP)
+API = ServicePortName("default", "api", "http", Protocol.TCP)
+SERVE = Target(Verdict.SERVE)
+REJECT = Target(Verdict.REJECT)
+FAMILY = IPFamily.IPV4
+
+
+def cluster_ip(name: ServicePortName, ip: str, *more: Portal, target: Target = SERVE) -> PortalBinding:
+    return PortalBinding(name, (Portal(PortalKind.CLUSTER_IP, ip, 80), *more), target, target, target)
+
+
+def at(ip: str, port: int = 80) -> PortalAddress:
+    return PortalAddress(ip, Protocol.TCP, port)
+
+
+class Listeners:
+    """Listens as the forwarder does, without anybody behind it; remembers who has what."""
+
+    def __init__(self) -> None:
+        self.sockets: dict[PortalAddress, socket.socket] = {}
+        self.owners: dict[PortalAddress, ServicePortName] = {}
+
+    def serve_portal(self, address: PortalAddress, admission: Admission) -> None:
+        if address not in self.sockets:
+            made = socket.socket()
+            try:
+                made.bind((address.ip, address.port))
+                made.listen()
+            except OSError as error:
+                made.close()
+                raise PortUnavailableError(f"cannot listen there: {error.strerror}") from error
+            self.sockets[address] = made
+        self.owners[address] = admission.listeners[0].service_port
+
+    def leave_portal(self, address: PortalAddress) -> None:
+        self.owners.pop(address, None)
+        sock = self.sockets.pop(address, None)
+        if sock is not None:
+            sock.close()
+
+    def close(self) -> None:
+        for address in list(self.sockets):
+            self.leave_portal(address)
+
+
+Scenario = Callable[[LocalDriver, Listeners], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def play(network: Network) -> Callable[[Scenario], None]:
+    """Runs a scenario with a driver in a network of its own."""
+    network.shell("ip", "link", "set", "lo", "up")
+
+    async def with_driver(scenario: Scenario) -> None:
+        driver, listeners = LocalDriver(DriverOptions(FAMILY, "0.0.0.0")), Listeners()
+        driver.listen_with(listeners)
+        try:
+            await scenario(driver, listeners)
+        finally:
+            listeners.close()
+            await driver.close()
+
+    return lambda scenario: network.run_loop(lambda: with_driver(scenario))
+
+
+def standing() -> frozenset[str]:
+    return LocalRoutes(FAMILY).standing()
+
+
+def test_portals_come_and_go_with_their_routes(play: Callable[[Scenario], None]) -> None:
+    async def scenario(driver: LocalDriver, listeners: Listeners) -> None:
+        node_port = Portal(PortalKind.NODE_PORT, "", 30080)
+        done = await driver.sync([cluster_ip(WEB, "10.96.0.10", node_port), cluster_ip(API, "10.96.0.11")])
+        assert (done.differed, done.refused) == (False, {})
+        assert standing() == {"10.96.0.10", "10.96.0.11"}
+        assert listeners.owners == {at("10.96.0.10"): WEB, at("10.96.0.11"): API, at("127.0.0.1", 30080): WEB}
+        await driver.sync([cluster_ip(API, "10.96.0.12")], [WEB], verify=False)
+        assert standing() == {"10.96.0.12"}
+        assert listeners.owners == {at("10.96.0.12"): API}
+        assert await driver.remove() == ["1 local routes of IPv4"]
+        assert standing() == set()
+
+    play(scenario)
+
+
+def test_an_address_that_two_service_ports_share_stays_while_one_needs_it(play: Callable[[Scenario], None]) -> None:
+    async def scenario(driver: LocalDriver, listeners: Listeners) -> None:
+        other = PortalBinding(API, (Portal(PortalKind.CLUSTER_IP, "10.96.0.10", 443),), SERVE, SERVE, SERVE)
+        await driver.sync([cluster_ip(WEB, "10.96.0.10"), other])
+        await driver.sync([], [WEB])
+        assert standing() == {"10.96.0.10"}
+        assert listeners.owners == {at("10.96.0.10", 443): API}
+        await driver.sync([], [API])
+        assert standing() == set()
+
+    play(scenario)
+
+
+def test_a_portal_that_changes_hands_in_one_sync_is_not_left_without_a_listener(
+    play: Callable[[Scenario], None],
+) -> None:
+    async def scenario(driver: LocalDriver, listeners: Listeners) -> None:
+        await driver.sync([cluster_ip(WEB, "10.96.0.10")])
+        await driver.sync([cluster_ip(API, "10.96.0.10")], [WEB])
+        assert listeners.owners == {at("10.96.0.10"): API}
+        assert standing() == {"10.96.0.10"}
+
+    play(scenario)
+
+
+def test_refused_portals_have_a_route_and_no_listener(play: Callable[[Scenario], None]) -> None:
+    async def scenario(driver: LocalDriver, listeners: Listeners) -> None:
+        await driver.sync([cluster_ip(WEB, "10.96.0.10", target=REJECT)])
+        assert standing() == {"10.96.0.10"}
+        assert listeners.owners == {}
+        with socket.socket() as client, pytest.raises(ConnectionRefusedError):
+            client.connect(("10.96.0.10", 80))
+
+    play(scenario)
+
+
+def test_a_deleted_route_is_found_by_the_next_verification(play: Callable[[Scenario], None]) -> None:
+    async def scenario(driver: LocalDriver, _listeners: Listeners) -> None:
+        await driver.sync([cluster_ip(WEB, "10.96.0.10"), cluster_ip(API, "10.96.0.11")])
+        LocalRoutes(FAMILY).remove(["10.96.0.10"])
+        assert not (await driver.sync([], verify=False)).differed
+        assert standing() == {"10.96.0.11"}
+        assert (await driver.sync([])).differed
+        assert standing() == {"10.96.0.10", "10.96.0.11"}
+        assert not (await driver.sync([])).differed
+
+    play(scenario)
+
+
+def test_routes_that_an_earlier_process_left_go_unless_they_are_wanted(play: Callable[[Scenario], None]) -> None:
+    async def scenario(driver: LocalDriver, _listeners: Listeners) -> None:
+        LocalRoutes(FAMILY).add(["10.96.0.10", "10.96.0.99"])
+        await driver.sync([cluster_ip(WEB, "10.96.0.10")])
+        assert standing() == {"10.96.0.10"}
+
+    play(scenario)
+
+
+def test_a_port_that_another_program_has_on_every_address_is_told_and_tried_again(
+    play: Callable[[Scenario], None],
+) -> None:
+    async def scenario(driver: LocalDriver, listeners: Listeners) -> None:
+        with socket.create_server(("0.0.0.0", 80)):
+            done = await driver.sync([cluster_ip(WEB, "10.96.0.10", Portal(PortalKind.EXTERNAL_IP, "203.0.113.5", 81))])
+            assert done.refused == {
+                WEB: "10.96.0.10:80/TCP: a program of this node listens on this port of every address"
+            }
+            assert listeners.owners == {at("203.0.113.5", 81): WEB}
+        assert (await driver.sync([], verify=False)).refused == {}
+        assert listeners.owners.keys() == {at("10.96.0.10"), at("203.0.113.5", 81)}
+
+    play(scenario)
+
+
+def test_node_ports_follow_the_node_s_addresses(play: Callable[[Scenario], None]) -> None:
+    async def scenario(driver: LocalDriver, listeners: Listeners) -> None:
+        node_port = PortalBinding(WEB, (Portal(PortalKind.NODE_PORT, "", 30080),), SERVE, SERVE, SERVE)
+        await driver.sync([node_port])
+        shell("ip", "address", "add", "192.0.2.10/32", "dev", "lo")
+        await driver.sync([], verify=False)
+        assert listeners.owners.keys() == {at("127.0.0.1", 30080), at("192.0.2.10", 30080)}
+        shell("ip", "address", "del", "192.0.2.10/32", "dev", "lo")
+        await driver.sync([], verify=False)
+        assert listeners.owners.keys() == {at("127.0.0.1", 30080)}
+
+    play(scenario)
+
+
+def test_an_address_that_becomes_the_node_s_own_needs_no_route(play: Callable[[Scenario], None]) -> None:
+    async def scenario(driver: LocalDriver, listeners: Listeners) -> None:
+        await driver.sync([cluster_ip(WEB, "10.96.0.10")])
+        shell("ip", "address", "add", "10.96.0.10/32", "dev", "lo")
+        await driver.sync([], verify=False)
+        assert standing() == set()
+        assert listeners.owners == {at("10.96.0.10"): WEB}
+        shell("ip", "address", "del", "10.96.0.10/32", "dev", "lo")
+        await driver.sync([], verify=False)
+        assert standing() == {"10.96.0.10"}
+
+    play(scenario)
+
+
+def test_without_the_lease_nothing_is_changed(play: Callable[[Scenario], None]) -> None:
+    async def scenario(driver: LocalDriver, _listeners: Listeners) -> None:
+        other = LocalDriver(DriverOptions(FAMILY, "0.0.0.0"))
+        other.listen_with(Listeners())
+        try:
+            await driver.sync([cluster_ip(WEB, "10.96.0.10")])
+            with pytest.raises(KernelToolError):
+                await other.sync([cluster_ip(API, "10.96.0.11")])
+            assert (await other.remove())[0].startswith("nothing, because")
+        finally:
+            await other.close()
+        assert standing() == {"10.96.0.10"}
+
+    play(scenario)
+
+
+def test_cleanup_removes_what_any_process_has_left(network: Network) -> None:
+    network.shell("ip", "link", "set", "lo", "up")
+    network.run(lambda: LocalRoutes(FAMILY).add(["10.96.0.10", "10.96.0.11"]))
+    cleaned = network.run(lambda: LocalDriver.clean_up(FAMILY))
+    assert (cleaned.said, cleaned.failed) == (("2 local routes of IPv4",), ())
+    assert network.run(standing) == set()
+    assert network.run(lambda: LocalDriver.clean_up(FAMILY)).said == ()
