@@ -1,6 +1,8 @@
 """TCP at the addresses of portals themselves, for a portal driver that binds them (``--portals local``)."""
 
+import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from socket import SocketType
 from typing import Final, TypeAlias
 
@@ -91,4 +93,7 @@ class TcpPortal(TcpListener):
         self._plane.listener_addresses.add_portal(self._address.ip, self._address.port)
 
     def _let_go(self) -> None:
+        with suppress(OSError):
+            # The poller closes it at the end of its turn, and no client is to be accepted by it until then.
+            self._socket.shutdown(socket.SHUT_RD)
         self._plane.listener_addresses.discard_portal(self._address.ip, self._address.port)
