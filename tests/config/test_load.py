@@ -94,7 +94,7 @@ def test_flags_become_settings(flag: str, value: str | Sequence[str], field: str
 @pytest.mark.parametrize(
     ("flag", "value", "sentence"),
     [
-        ("portals", "ipvs", "--portals: 'ipvs' is not one of auto, iptables, nftables, none"),
+        ("portals", "ipvs", "--portals: 'ipvs' is not one of auto, iptables, nftables, local, none"),
         ("bind-address", "node1", "--bind-address: 'node1' is not an IP address"),
         ("proxy-port-range", "9-1", "--proxy-port-range: '9-1' ends before it begins"),
         ("iptables-sync-period", "0", "--iptables-sync-period: 0 is not greater than 0"),
