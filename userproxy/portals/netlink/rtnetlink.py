@@ -34,7 +34,7 @@ _LOOPBACK: Final = 0x8  # IFF_LOOPBACK
 
 ROUTE_HEADER: Final = struct.Struct("=8BI")  # struct rtmsg
 _RTA_DST: Final = 1
-RTA_OIF: Final = 4
+_RTA_OIF: Final = 4
 _RTA_PREFSRC: Final = 7
 _RTA_MULTIPATH: Final = 9
 RTA_TABLE: Final = 15
@@ -42,7 +42,7 @@ _NEXT_HOP_LINK: Final = 4  # offset of rtnh_ifindex in struct rtnexthop
 MAIN_TABLE: Final = 254  # RT_TABLE_MAIN
 UNICAST: Final = 1  # RTN_UNICAST
 
-NUMBER: Final = struct.Struct("=I")
+_NUMBER: Final = struct.Struct("=I")
 
 _SOL_NETLINK: Final = 270  # linux/socket.h
 _STRICT_CHECK: Final = 12  # NETLINK_GET_STRICT_CHK, linux/netlink.h, since Linux 4.20
@@ -139,14 +139,14 @@ def _default_route(data: bytes, begin: int, end: int) -> DefaultRoute | None:
     found = netlink.attributes(data, begin + ROUTE_HEADER.size, end)
     if _number(data, found, RTA_TABLE) != MAIN_TABLE:
         return None
-    link = _number(data, found, RTA_OIF) or _number(data, found, _RTA_MULTIPATH, _NEXT_HOP_LINK)
+    link = _number(data, found, _RTA_OIF) or _number(data, found, _RTA_MULTIPATH, _NEXT_HOP_LINK)
     return DefaultRoute(link, netlink.address_text(data, *found[_RTA_PREFSRC]) if _RTA_PREFSRC in found else "")
 
 
 def _network(data: bytes, begin: int, end: int) -> tuple[str, int] | None:
     _, length, _, _, _, _, _, kind, _ = ROUTE_HEADER.unpack_from(data, begin)
     found = netlink.attributes(data, begin + ROUTE_HEADER.size, end)
-    link = _number(data, found, RTA_OIF)
+    link = _number(data, found, _RTA_OIF)
     if kind != UNICAST or not link or _RTA_DST not in found or _number(data, found, RTA_TABLE) != MAIN_TABLE:
         return None
     return f"{netlink.address_text(data, *found[_RTA_DST])}/{length}", link
@@ -155,7 +155,7 @@ def _network(data: bytes, begin: int, end: int) -> tuple[str, int] | None:
 def _number(data: bytes, found: dict[int, netlink.Place], kind: int, offset: int = 0) -> int:
     if kind not in found:
         return 0
-    number: int = NUMBER.unpack_from(data, found[kind][0] + offset)[0]
+    number: int = _NUMBER.unpack_from(data, found[kind][0] + offset)[0]
     return number
 
 
