@@ -53,6 +53,7 @@ def test_a_text_becomes_a_value(kind: FlagType, text: str | Sequence[str], value
         (flag_types.SWITCH, "yes", "'yes' is not true or false"),
         (flag_types.NUMBER, "1.5", "'1.5' is not a whole number"),
         (flag_types.NUMBER, "2147483648", "2147483648 is too large"),
+        (flag_types.NUMBER, "1" * 13, f"'{'1' * 13}' is not a whole number"),
         (flag_types.PORT, "65536", "'65536' is not a port from 0 to 65535"),
         (flag_types.PORT, "-1", "'-1' is not a port from 0 to 65535"),
         (flag_types.REAL, "nan", "'nan' is not a number"),
