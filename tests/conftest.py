@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from tests.lab.fixtures import lab, pytest_runtest_makereport, root, routed_lab
+from tests.lab.fixtures import cell, lab, pytest_addoption, pytest_runtest_makereport, root, routed_lab
 
-__all__ = ["lab", "pytest_runtest_makereport", "root", "routed_lab"]
+__all__ = ["cell", "lab", "pytest_addoption", "pytest_runtest_makereport", "root", "routed_lab"]
 
 
 @pytest.fixture(autouse=True)

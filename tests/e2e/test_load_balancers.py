@@ -5,11 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.lab.cluster import QUICK, Lab
-from tests.lab.datagrams import ask
-from tests.lab.manifests import Ingress, Port
+from tests.lab.manifests import Ingress
 from tests.lab.probes import ACCEPTED, DROPPED, SILENCE, Reply, get, try_to_connect
-from tests.lab.rules import local_ports, rules
-from userproxy.demo.hosts import Host
 from userproxy.demo.traffic import fetch, fetch_many
 from userproxy.demo.waiting import eventually
 from userproxy.model import IPFamily
@@ -98,12 +95,12 @@ def test_an_ingress_of_mode_proxy_is_left_alone(lab: Lab) -> None:
     serve_web(lab, load_balancer_ips=[Ingress("198.51.100.7", "Proxy"), Ingress("198.51.100.8", "VIP")])
     lab.node.start_userproxy(*QUICK)
     lab.settle()
-    assert not [rule for rule in rules(lab.node) if "198.51.100.7" in rule]
+    assert not lab.node.standing("198.51.100.7")
     assert fetch(lab.outside, ("198.51.100.8", 80)).pod
     serve_web(lab, load_balancer_ips=["198.51.100.7", Ingress("198.51.100.8", "Proxy")])
     lab.settle()
     assert fetch(lab.outside, ("198.51.100.7", 80)).pod
-    assert not [rule for rule in rules(lab.node) if "198.51.100.8" in rule]
+    assert not lab.node.standing("198.51.100.8")
 
 
 def test_without_node_ports_of_its_own(lab: Lab) -> None:
@@ -114,28 +111,7 @@ def test_without_node_ports_of_its_own(lab: Lab) -> None:
     lab.settle(*FAMILIES)
     for address in LOAD_BALANCER_IPS.values():
         assert fetch(lab.outside, (address, 80)).pod
-    assert not [rule for rule in rules(lab.node) if "default/web" in rule and rule.startswith("-A KUBE-NODEPORT-C")]
-
-
-def test_the_random_local_ports_are_no_way_around(lab: Lab) -> None:
-    lab.serve_http()
-    ports = [Port(80, "tcp"), Port(80, "udp", "UDP")]
-    lab.manifests.slices("web", lab.pods, ports=ports)
-    serve_web(lab, ports=ports, source_ranges=["192.0.2.100/32", "2001:db8::100/128"], node_port=0)
-    lab.node.start_userproxy(*QUICK)
-    lab.settle(*FAMILIES)
-    attackers: list[Host] = [lab.add_outside("attacker"), lab.client, lab.node]
-    for family in FAMILIES:
-        node = lab.node.address if family is IPFamily.IPV4 else lab.node.address6
-        assert fetch(lab.outside, (LOAD_BALANCER_IPS[family], 80)).pod
-        assert ask(lab.outside, (LOAD_BALANCER_IPS[family], 80)).pod
-        (tcp,) = local_ports(lab.node, "default/web:tcp", family)
-        (udp,) = local_ports(lab.node, "default/web:udp", family, "udp")
-        for attacker in attackers:
-            with pytest.raises((ConnectionResetError, ConnectionRefusedError)):
-                fetch(attacker, (node, tcp), SILENCE)
-            with pytest.raises((ConnectionRefusedError, TimeoutError)):
-                ask(attacker, (node, udp), 0.3)
+    assert not [portal for portal in lab.node.standing() if not portal.ip]
 
 
 def test_an_external_policy_of_local_keeps_off_node_clients_here(lab: Lab) -> None:

@@ -4,14 +4,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from tests.lab.apiserver import HostedApiServer
 from tests.lab.apiserver.objects import ApiObjects
+from tests.lab.drivers import IPTABLES, Driver, Standing
 from tests.lab.manifests import Manifests
 from tests.lab.proxy import RunningProxy, installed_command
 from tests.lab.rules import rules
 from userproxy.demo.hosts import Completed, Host
-from userproxy.demo.network import Network, Node, Pod, PodWiring
+from userproxy.demo.network import Network, Node, Pod, PodWiring, pod_gateways
 from userproxy.demo.programs import Program
 from userproxy.demo.waiting import eventually
 from userproxy.model import IPFamily
@@ -20,6 +22,20 @@ QUICK = ("--iptables-min-sync-period", "0s")
 """Flags for tests that edit a lot: a change is not kept waiting for the one before it."""
 
 _IPV4 = (IPFamily.IPV4,)
+
+
+class Cell(NamedTuple):
+    """What a lab is made for: the driver of its nodes, and how its Pods are wired."""
+
+    driver: Driver = IPTABLES
+    pods: PodWiring = "bridged"
+
+    def __str__(self) -> str:
+        return f"{self.driver.name}:{self.pods}"
+
+
+CLASSIC = Cell()
+"""What tests have that are not of the matrix."""
 
 
 class LabPod(Pod):
@@ -47,11 +63,13 @@ class LabPod(Pod):
 class LabNode(Node):
     """A node with the installed userproxy. ``proxies`` are all that were started on it, ended ones too."""
 
-    def __init__(self, name: str, manifests: Manifests, stack: ExitStack) -> None:
+    def __init__(self, name: str, manifests: Manifests, stack: ExitStack, driver: Driver = IPTABLES) -> None:
         self.proxies: list[RunningProxy] = []
         self._manifests = manifests
         self._stack = stack
+        self._driver = driver
         super().__init__(name)
+        driver.prepare(self)
 
     def own(self, *addresses: str) -> None:
         """Give the node addresses on ``lo``: those of an interface would become the source of its IPv6 traffic.
@@ -63,11 +81,11 @@ class LabNode(Node):
     def start_userproxy(
         self, *flags: str, most_files: int | None = None, env: Mapping[str, str] | None = None
     ) -> RunningProxy:
-        """``userproxy run`` with the lab's source, iptables portals and the node's name.
+        """``userproxy run`` with the lab's source and driver, and the node's name.
 
         `flags` come last, so they win.
         """
-        always = (*self._manifests.flags, "--portals", "iptables", "--hostname-override", self.name)
+        always = (*self._manifests.flags, "--portals", self._driver.portals, "--hostname-override", self.name)
         proxy = RunningProxy(self, *always, *flags, most_files=most_files, env=env)
         self.proxies.append(self._stack.enter_context(proxy))
         return proxy
@@ -75,6 +93,33 @@ class LabNode(Node):
     def userproxy(self, *arguments: str, check: bool = True) -> Completed:
         """Run another command of userproxy, such as ``cleanup``, to its end."""
         return self.run([installed_command(), *arguments], check=check)
+
+    def standing(
+        self, ip: str = "", port: int = 0, protocol: str = "", *, families: Sequence[IPFamily] = tuple(IPFamily)
+    ) -> set[Standing]:
+        """The portals that stand, whatever the driver; those of an address, port or protocol, where one is given."""
+        found = {portal for family in families for portal in self._driver.standing(self, family)}
+        wanted = (("", ip), (0, port), ("", protocol))
+        return {
+            portal
+            for portal in found
+            if all(each in (anything, mine) for (anything, each), mine in zip(wanted, portal, strict=True))
+        }
+
+    def wait_for_portal(self, ip: str = "", port: int = 0, protocol: str = "", *, seconds: float = 30.0) -> None:
+        """Return once a portal of this address, port and protocol stands: packets are led to it, or refused."""
+        what = f"{self.name}: a portal {ip}:{port or '*'} {protocol}"
+        eventually(lambda: self.standing(ip, port, protocol), seconds, what)
+
+    def wait_for_no_portal(self, ip: str = "", port: int = 0, protocol: str = "", *, seconds: float = 30.0) -> None:
+        """Return once no portal of this address, port and protocol stands."""
+        what = f"{self.name}: no portal {ip}:{port or '*'} {protocol}"
+        eventually(lambda: not self.standing(ip, port, protocol), seconds, what)
+
+    def local_ports(self, protocol: Literal["tcp", "udp"] = "tcp") -> set[int]:
+        """The ports of every address at which its userproxy listens, but for those of portals, health and metrics."""
+        others = {portal.port for portal in self.standing()} | {10249, 10256}
+        return self.listening_ports(protocol) - others
 
     def wait_for_rules(self, text: str, seconds: float = 30.0, *, families: Sequence[IPFamily] = _IPV4) -> list[str]:
         """All rules of the node, once each of the families has one that contains `text`: ``default/web``, an address.
@@ -101,12 +146,13 @@ class Lab:
     """One node with three pods to serve (``pods``) and one to ask (``client``), and a host outside.
 
     Everything ends with `stack`, whatever the test has left running. `directory` is for manifests; with `api`
-    the same builders write to an API server instead. `pods` says how Pods are wired on every node.
+    the same builders write to an API server instead. `cell` says which driver its nodes run, and how Pods are wired.
     """
 
-    def __init__(self, directory: Path, stack: ExitStack, *, api: bool = False, pods: PodWiring = "bridged") -> None:
+    def __init__(self, directory: Path, stack: ExitStack, *, api: bool = False, cell: Cell = CLASSIC) -> None:
         self._stack = stack
-        self.network = stack.enter_context(Network(pods=pods))
+        self.cell = cell
+        self.network = stack.enter_context(Network(pods=cell.pods))
         self.manifests = self._api_objects(directory) if api else Manifests(directory)
         self.node = self.add_node("node-1")
         self.pods = [self.add_pod(f"web-{number}") for number in (1, 2, 3)]
@@ -128,10 +174,20 @@ class Lab:
 
     def add_node(self, name: str, *, ipv6: bool = True) -> LabNode:
         """Another node; one without `ipv6` has it switched off, as some have."""
-        node = LabNode(name, self.manifests, self._stack)
+        node = LabNode(name, self.manifests, self._stack, self.cell.driver)
         if not ipv6 and node.has_ipv6:
             node.sysctl("net.ipv6.conf.all.disable_ipv6", 1)
         return self.network.add_node(node)
+
+    def gateways(self, node: Node | None = None) -> dict[IPFamily, str]:
+        """The addresses of a node's bridge, none where Pods are routed."""
+        found = pod_gateways(node or self.node) if self.cell.pods == "bridged" else ()
+        return dict(zip(IPFamily, found, strict=False))
+
+    def seen_by_pods(self, family: IPFamily) -> str:
+        """The address from which the first node's own processes reach its Pods."""
+        own = self.node.address if family is IPFamily.IPV4 else self.node.address6
+        return self.gateways().get(family, own)
 
     def add_second_node(self, pods: int = 2) -> LabNode:
         """Another node, in zone ``b`` while the first is in zone ``a``, with Pods ``far-1`` and on to serve.
@@ -147,27 +203,27 @@ class Lab:
     def settle(self, *families: IPFamily, seconds: float = 30.0) -> None:
         """Return once every running userproxy has taken in everything that was written before this call.
 
-        Its rules show that it has: Services are written that are seen no sooner than what came before, one to be
-        refused and one to be served, so that one table has a rule for each. Not for an API server, which has no order
+        Its portals show that it has: Services are written that are seen no sooner than what came before, one to be
+        refused and one to be served: iptables has a table for each. Not for an API server, which has no order
         between Services and slices. `families` are IPv4 alone by default.
         """
         assert not isinstance(self.manifests, ApiObjects), "an API server's streams have no common order"
         self._settled += 1
         wanted = families or _IPV4
         nobody = {IPFamily.IPV4: "10.244.255.255", IPFamily.IPV6: "fd00:10:244:ff::ff"}
-        portals: list[tuple[IPFamily, str]] = []
+        portals: list[str] = []
         bases = {"served": ("10.96.253", "fd00:10:96::fd"), "refused": ("10.96.254", "fd00:10:96::fe")}
         for kind, (four, six) in bases.items():
             addresses = {IPFamily.IPV4: f"{four}.{self._settled}", IPFamily.IPV6: f"{six}{self._settled:02x}"}
             self.manifests.service(f"settled-{kind}", ports=1, cluster_ip=[addresses[family] for family in wanted])
             for family in wanted:
                 self.manifests.slice(f"settled-{kind}", [nobody[family]] if kind == "served" else [], family=family)
-                portals.append((family, addresses[family]))
+                portals.append(addresses[family])
         running = [node for node in self._nodes() if any(proxy.running for proxy in node.proxies)]
         assert running, "no userproxy is running"
         for node in running:
-            for family, address in portals:
-                node.wait_for_rules(f"-d {address}/", seconds, families=[family])
+            for address in portals:
+                node.wait_for_portal(address, seconds=seconds)
 
     def add_pod(self, name: str, node: Node | None = None, wiring: PodWiring | None = None) -> LabPod:
         """A pod on the first node, or on another; `wiring` where it is not to be the lab's."""

@@ -4,7 +4,8 @@ from tests.portals.conftest import Network
 from tests.portals.netlink.test_conntrack import drop_capabilities
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
-from userproxy.portals.host import HostAddress, ipv6_usable, may_write_rules
+from userproxy.portals.host import HostAddress, ipv6_usable, may_write_rules, without_address
+from userproxy.portals.netlink.rtnetlink import Link
 
 
 def link(network: Network, name: str, address: str) -> None:
@@ -87,6 +88,38 @@ def test_addresses_are_those_of_every_interface_and_of_the_family(network: Netwo
     assert {"::1", "2001:db8::10"} == {address for address in found if not address.startswith("fe80:")}
     network.shell("ip", "address", "del", "203.0.113.1/32", "dev", "lo")
     assert "203.0.113.1" not in network.run(ipv4.addresses)
+
+
+def test_links_that_only_send_need_no_address() -> None:
+    links = [
+        Link(number, kind, is_up=True, is_loopback=False, kind=kind) for number, kind in enumerate(["dummy", "tun"])
+    ]
+    assert without_address(links, []) == ["tun"]
+
+
+@pytest.mark.parametrize("family", IPFamily)
+def test_links_without_an_address_are_those_that_packets_may_come_in_by(network: Network, family: IPFamily) -> None:
+    addresses = {
+        IPFamily.IPV4: ("192.0.2.10/24", "192.0.2.11/24", "169.254.7.7/16"),
+        IPFamily.IPV6: ("2001:db8::10/64", "2001:db8::11/64", "fe80::7/64"),
+    }[family]
+    host = HostAddress("", family)
+    assert network.run(host.links_without_address) == []
+    for name, kind in (("b0", "bridge"), ("off", "bridge")):
+        network.shell("ip", "link", "add", name, "type", kind)
+    for pair in (("port", "pod1"), ("routed", "pod2")):
+        network.shell("ip", "link", "add", pair[0], "type", "veth", "peer", "name", pair[1])
+    network.shell("ip", "link", "set", "port", "master", "b0")
+    for name in ("b0", "port", "routed"):
+        network.shell("ip", "link", "set", name, "up")
+    assert network.run(host.links_without_address) == ["b0", "routed"]
+    nodad = ["nodad"] if family is IPFamily.IPV6 else []
+    network.shell("ip", "address", "add", addresses[0], "dev", "b0", *nodad)
+    network.shell("ip", "address", "add", addresses[2], "dev", "routed", "scope", "link", *nodad)
+    assert network.run(host.links_without_address) == ["routed"], "link-local ones do not count"
+    assert HostAddress("192.0.2.10", IPFamily.IPV4).links_without_address() == [], "nothing is redirected"
+    network.shell("ip", "address", "add", addresses[1], "dev", "routed", *nodad)
+    assert network.run(host.links_without_address) == []
 
 
 def test_ipv6_is_usable_unless_it_is_switched_off(network: Network) -> None:

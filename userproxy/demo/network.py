@@ -89,7 +89,7 @@ class Network:
         routes = ["default via 192.0.2.1", *(["default via 2001:db8::1"] if ipv6 else [])]
         self._join_lan(node, [*routes, *(route for other in self.nodes for route in _pod_routes(other, node))])
         if self._wiring == "bridged":
-            node.ip_batch(_bridge("cni0", *_gateways(node)))
+            node.ip_batch(_bridge("cni0", *pod_gateways(node)))
         node.sysctl("net.ipv4.ip_forward", 1)
         if ipv6:
             node.sysctl("net.ipv6.conf.all.forwarding", 1)
@@ -112,7 +112,7 @@ class Network:
         if (wiring or self._wiring) == "routed":
             _connect_routed(pod, node)
         else:
-            gateways = _gateways(node)[: 2 if ipv6 else 1]
+            gateways = pod_gateways(node)[: 2 if ipv6 else 1]
             _plug(pod, node, "cni0", [f"default via {gateway}" for gateway in gateways])
         return pod
 
@@ -215,7 +215,7 @@ def _address(address: str, device: str) -> str:
     return f"addr add {address}/{64 if is_ipv6(address) else 24} dev {device}"
 
 
-def _gateways(node: Node) -> list[str]:
+def pod_gateways(node: Node) -> list[str]:
     """What `node`'s bridged pods know it by, one address per family."""
     return [f"10.244.{node.number}.1", *([f"fd00:10:244:{node.number}::1"] if node.address6 else [])]
 

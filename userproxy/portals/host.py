@@ -11,11 +11,12 @@ from userproxy.addresses import of_family
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily, LocalTraffic
 from userproxy.portals.netlink import rtnetlink
-from userproxy.portals.netlink.rtnetlink import Address
+from userproxy.portals.netlink.rtnetlink import Address, Link
 
 log = structlog.get_logger()
 
 _LOOPBACK = 1  # LOOPBACK_IFINDEX, include/net/flow.h: in every network namespace
+_SEND_ONLY = frozenset({"dummy", "ifb", "nlmon"})
 _CAP_NET_ADMIN = 12  # linux/capability.h
 
 
@@ -55,6 +56,13 @@ class HostAddress:
             self._told = True
         return chosen
 
+    def links_without_address(self) -> list[str]:
+        """The links by which packets may come in, and which have no global address. Raises KernelToolError."""
+        if self._bind_address and not ip_address(self._bind_address).is_unspecified:
+            return []
+        with _kernel_errors():
+            return without_address(rtnetlink.links(), rtnetlink.addresses(self._family))
+
     def addresses(self) -> frozenset[str]:
         """Every address of the family that an interface has now, loopback's too. Raises KernelToolError."""
         with _kernel_errors():
@@ -79,6 +87,20 @@ def pod_networks(local_traffic: LocalTraffic, family: IPFamily) -> tuple[str, ..
         }
         routed = (network for network, link in rtnetlink.networks(family) if link in behind)
         return tuple(sorted({*named, *routed}))
+
+
+def without_address(links: Iterable[Link], addresses: Iterable[Address]) -> list[str]:
+    """The names of those links by which packets may come in, and which have no global address. Pure.
+
+    Link-local addresses do not count: the kernel cannot use those of IPv6 before it has found them to be no duplicates,
+    a second or two after a link is up.
+    """
+    addressed = {address.link for address in addresses if address.is_global}
+    return [link.name for link in links if _receives(link) and link.number not in addressed]
+
+
+def _receives(link: Link) -> bool:
+    return link.is_up and not (link.is_loopback or link.is_port or link.kind in _SEND_ONLY)
 
 
 def ipv6_usable() -> bool:

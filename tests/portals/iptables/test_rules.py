@@ -56,6 +56,17 @@ def test_a_specific_bind_address_is_led_to_by_dnat(portal: Portal, chain: str, s
     assert Rule("nat", chain, spec) in rules
 
 
+@pytest.mark.parametrize("host_ip", ["192.0.2.10", "2001:db8::10"])
+def test_where_redirect_does_not_work_all_packets_are_led_to_the_nodes_address(host_ip: str) -> None:
+    anywhere, goal = ("::", f"[{host_ip}]:41234") if ":" in host_ip else ("0.0.0.0", f"{host_ip}:41234")
+    redirected = portal_rules(WEB, anywhere, host_ip, NOBODY)
+    translated = portal_rules(WEB, anywhere, host_ip, NOBODY, redirects=False)
+    assert "REDIRECT" in str(redirected)
+    assert [rule.spec.replace("REDIRECT --to-ports 41234", f"DNAT --to-destination {goal}") for rule in redirected] == [
+        rule.spec for rule in translated
+    ]
+
+
 def test_ipv6_portals_have_a_long_mask_and_brackets() -> None:
     portals = (Portal(PortalKind.CLUSTER_IP, "fd00::10", 80), Portal(PortalKind.CLUSTER_IP, "10.96.0.10", 80))
     specs = [rule.spec for rule in portal_rules(led_to(WEB_NAME, 41234, portals), "::", "2001:db8::1", NOBODY)]

@@ -32,9 +32,31 @@ def numbers(node: Network) -> dict[str, int]:
 def test_links_have_their_names_and_say_whether_they_are_up(node: Network) -> None:
     found = {link.name: link for link in node.run(rtnetlink.links)}
     assert found["lo"] == Link(1, "lo", is_up=True, is_loopback=True)
-    assert found["b0"] == Link(found["b0"].number, "b0", is_up=True, is_loopback=False)
-    assert not found["d0"].is_up
+    assert found["b0"] == Link(found["b0"].number, "b0", is_up=True, is_loopback=False, kind="bridge")
+    assert (found["d0"].is_up, found["d0"].kind) == (False, "veth")
     assert node.run(lambda: socket.if_nametoindex("b0")) == found["b0"].number
+
+
+def test_a_port_of_a_bridge_is_known(node: Network) -> None:
+    node.shell("ip", "link", "set", "d0", "master", "b0")
+    found = {link.name: link for link in node.run(rtnetlink.links)}
+    assert {name for name, link in found.items() if link.is_port} == {"d0"}
+
+
+@pytest.mark.parametrize(("kind", "is_port"), [(b"bridge", True), (b"vrf\0", False)])
+def test_what_a_vrf_takes_over_is_no_port(kind: bytes, *, is_port: bool) -> None:
+    """Told from a message: few kernels have VRFs."""
+    number = struct.pack("=I", 3)
+    body = struct.pack("=BxHiII", 0, 1, 7, 1, 0) + b"".join(
+        [
+            netlink.attribute(3, b"d0\0"),
+            netlink.attribute(10, number),
+            netlink.nested(18, netlink.attribute(1, b"veth\0"), netlink.attribute(4, kind)),
+        ]
+    )
+    assert rtnetlink._link(body, 0, len(body)) == Link(
+        7, "d0", is_up=True, is_loopback=False, kind="veth", is_port=is_port
+    )
 
 
 def test_addresses_say_where_they_are_and_how_far_they_count(node: Network) -> None:

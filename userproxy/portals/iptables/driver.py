@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import structlog
-from msgspec import structs
+from msgspec import Struct, structs
 
 from userproxy.errors import KernelToolError, ObjectError
 from userproxy.model import IPFamily, LocalTraffic, PortalBinding, PortalSync, ServicePortName
@@ -21,6 +21,7 @@ from userproxy.portals.iptables.chains import NAT, Rule
 from userproxy.portals.iptables.isolation import Groups, Refusals, Search, standing
 from userproxy.portals.iptables.other_proxies import OtherProxies
 from userproxy.portals.iptables.parser import local_ports
+from userproxy.portals.iptables.redirection import Redirection
 from userproxy.portals.iptables.rules import portal_rules
 from userproxy.portals.iptables.sentinel import NftSentinel, make_ruleset, make_sentinel
 from userproxy.portals.iptables.tables import Changed, Tables, clean_up
@@ -32,6 +33,14 @@ from userproxy.portals.netlink.network_changes import NetworkChanges
 log = structlog.get_logger()
 
 T = TypeVar("T")
+
+
+class _Node(Struct, frozen=True):
+    """What all rules depend on: the node's address, whether REDIRECT works for all its links, and its Pods."""
+
+    host_ip: str
+    redirects: bool
+    local_traffic: LocalTraffic
 
 
 class IptablesDriver(PortalDriver):
@@ -50,6 +59,7 @@ class IptablesDriver(PortalDriver):
         self._family = options.family
         self._local_traffic = LocalTraffic()
         self._host = HostAddress(options.bind_address, options.family)
+        self._redirection = Redirection()
         self.lease = Lease(options.family)
         """Taken by a sync that finds it free, and given back by :meth:`close`."""
         self._shared = options.shared
@@ -64,7 +74,7 @@ class IptablesDriver(PortalDriver):
         """Set once there is something to watch: the first sync has ended, and it is known which variant it wrote."""
         self._bindings: dict[ServicePortName, PortalBinding] = {}
         self._rendered: dict[ServicePortName, tuple[Rule, ...]] = {}
-        self._rendered_for: tuple[str, LocalTraffic] | None = None
+        self._rendered_for: _Node | None = None
         self._stands = False
         """Whether the last sync has ended well."""
         self._rule_counts: Counter[str] = Counter()
@@ -183,13 +193,21 @@ class IptablesDriver(PortalDriver):
         return self._addresses
 
     def _is_elsewhere(self) -> bool:
-        """Whether the node's addresses are others than when rules were last written, or could not be."""
+        """Whether the node's addresses or links are others than when rules were last written, or could not be."""
         try:
-            host_ip = self._host.lookup() if self._bindings else ""
+            node = self._look_at_node(self._local_traffic, links=True)
             moved = _lasting(self._host.addresses()) != _lasting(self._addresses)
         except KernelToolError:
             return True
-        return moved or not self._stands or self._rendered_for is None or host_ip != self._rendered_for[0]
+        return moved or not self._stands or node != self._rendered_for
+
+    def _look_at_node(self, local_traffic: LocalTraffic, *, links: bool) -> _Node:
+        """What rules depend on; without `links` they count as they were when they were looked at last."""
+        if not self._bindings:  # a node that is not in a cluster of this family may have no address
+            return _Node("", self._redirection.works, local_traffic)
+        if links:
+            self._redirection.look(self._host.links_without_address(), self._family)
+        return _Node(self._host.lookup(), self._redirection.works, local_traffic)
 
     def _opened(self) -> Tables:
         if self._tables is None:
@@ -218,12 +236,10 @@ class IptablesDriver(PortalDriver):
             self._bindings[binding.name] = binding
         self.lease.take()
         self._guard.stand()
-        # A node that is not in a cluster of this family has nothing to serve, and may have no address.
-        host_ip = self._host.lookup() if self._bindings else ""
-        everything = self._rendered_for != (host_ip, local_traffic)
-        self._rendered_for = host_ip, local_traffic
+        node = self._look_at_node(local_traffic, links=verify or not follows)
+        everything, self._rendered_for = self._rendered_for != node, node
         for binding in self._bindings.values() if everything else bindings:
-            self._replace(binding.name, self._rules(binding, host_ip, local_traffic))
+            self._replace(binding.name, self._rules(binding, node))
         changed = [(old, self._rendered.get(name, ())) for name, old in before.items()]
         differed = self._converge(self._rendered, changed if follows and not everything else None, verify=verify)
         self._stands = True
@@ -238,10 +254,10 @@ class IptablesDriver(PortalDriver):
             self._rendered[name] = rules
             self._rule_counts.update(rule.table for rule in rules)
 
-    def _rules(self, binding: PortalBinding, host_ip: str, local_traffic: LocalTraffic) -> tuple[Rule, ...]:
+    def _rules(self, binding: PortalBinding, node: _Node) -> tuple[Rule, ...]:
         """The rules of `binding`, none where its name cannot stand in one."""
         try:
-            return portal_rules(binding, self._bind_address, host_ip, local_traffic)
+            return portal_rules(binding, self._bind_address, node.host_ip, node.local_traffic, redirects=node.redirects)
         except ObjectError as error:
             self._refusals.refuse(binding.name, (), str(error))
             return ()

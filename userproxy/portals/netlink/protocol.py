@@ -129,17 +129,14 @@ def nested(kind: int, *attributes: bytes) -> bytes:
     return attribute(kind | _NESTED, b"".join(attributes))
 
 
-def attributes(data: bytes, begin: int, end: int, last: int | None = None) -> dict[int, Place]:
-    """The bodies of the attributes by type; those up to the first of type `last`, if that is given."""
+def attributes(data: bytes, begin: int, end: int) -> dict[int, Place]:
+    """The bodies of the attributes by type."""
     found = {}
     while begin + _ATTRIBUTE.size <= end:
         length, kind = _ATTRIBUTE.unpack_from(data, begin)
         if length < _ATTRIBUTE.size:
             break
-        kind &= _TYPE_MASK
-        found[kind] = (begin + _ATTRIBUTE.size, begin + length)
-        if kind == last:
-            break
+        found[kind & _TYPE_MASK] = (begin + _ATTRIBUTE.size, begin + length)
         begin += length + 3 & ~3
     return found
 

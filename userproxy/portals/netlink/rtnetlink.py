@@ -27,6 +27,10 @@ _GLOBAL: Final = 0  # RT_SCOPE_UNIVERSE
 
 LINK_HEADER: Final = struct.Struct("=BxHiII")  # struct ifinfomsg
 _IFLA_IFNAME: Final = 3
+_IFLA_MASTER: Final = 10
+_IFLA_LINKINFO: Final = 18
+_INFO_KIND: Final = 1  # IFLA_INFO_KIND
+_INFO_SLAVE_KIND: Final = 4
 _IFLA_EXT_MASK: Final = 29
 _WITHOUT_STATISTICS: Final = struct.pack("=I", 1 << 3)  # RTEXT_FILTER_SKIP_STATS: they are most of what a link has
 UP: Final = 0x1  # IFF_UP, linux/if.h
@@ -65,12 +69,17 @@ class Address(Struct, frozen=True, gc=False):
 
 
 class Link(Struct, frozen=True, gc=False):
-    """A network interface, by its number and its name."""
+    """A network interface, by its number and its name; `kind` is the kernel's word for what it is, if it is virtual.
+
+    `is_port` is whether another link has what it receives, as a bridge or a bond has.
+    """
 
     number: int
     name: str
     is_up: bool
     is_loopback: bool
+    kind: str = ""
+    is_port: bool = False
 
 
 class DefaultRoute(Struct, frozen=True, gc=False):
@@ -127,9 +136,17 @@ def _address(data: bytes, begin: int, end: int) -> Address:
 
 def _link(data: bytes, begin: int, end: int) -> Link:
     _, _, number, flags, _ = LINK_HEADER.unpack_from(data, begin)
-    # A link has some thirty attributes, and its name comes first.
-    name = data[slice(*netlink.attributes(data, begin + LINK_HEADER.size, end, last=_IFLA_IFNAME)[_IFLA_IFNAME])]
-    return Link(number, name.rstrip(b"\0").decode(errors="replace"), bool(flags & UP), bool(flags & _LOOPBACK))
+    found = netlink.attributes(data, begin + LINK_HEADER.size, end)
+    about = netlink.attributes(data, *found[_IFLA_LINKINFO]) if _IFLA_LINKINFO in found else {}
+    # What a VRF's link receives is seen as that link's own first (l3mdev_ip_rcv comes after PREROUTING).
+    is_port = bool(_number(data, found, _IFLA_MASTER)) and _text(data, about, _INFO_SLAVE_KIND) != "vrf"
+    name, kind = _text(data, found, _IFLA_IFNAME), _text(data, about, _INFO_KIND)
+    return Link(number, name, bool(flags & UP), bool(flags & _LOOPBACK), kind, is_port)
+
+
+def _text(data: bytes, found: dict[int, netlink.Place], kind: int) -> str:
+    """A text that ends with a zero, or does not; empty where there is none."""
+    return data[slice(*found[kind])].rstrip(b"\0").decode(errors="replace") if kind in found else ""
 
 
 def _default_route(data: bytes, begin: int, end: int) -> DefaultRoute | None:

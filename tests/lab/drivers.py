@@ -1,0 +1,63 @@
+"""The portal drivers that a lab's nodes may run, and how each one's portals are seen from outside the process."""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tests.lab.rules import rules
+from userproxy.demo.hosts import Host
+from userproxy.model import IPFamily
+
+_DESTINATION = re.compile(r"-d ([^ /]+)")
+_PORT = re.compile(r"-p (\w+) .*--dport (\d+)")
+_PORTAL_CHAINS = re.compile(
+    r"-A KUBE-(PORTALS-CONTAINER|PORTALS-HOST|PORTALS-FILTER|PORTALS-FILTER-HOST|NODEPORT-CONTAINER|NODEPORT-HOST) "
+)
+
+
+class Standing(NamedTuple):
+    """A portal that packets are led to or refused at; `ip` is empty for a node port of every address."""
+
+    ip: str
+    port: int
+    protocol: str
+
+
+class Driver(NamedTuple):
+    """A driver as the lab runs it: `portals` is what ``--portals`` says.
+
+    `standing` reads what a host has of it, `variant` is that of iptables which the node is made to use.
+    """
+
+    name: str
+    portals: str
+    standing: Callable[[Host, IPFamily], set[Standing]]
+    variant: str = ""
+
+    def prepare(self, host: Host) -> None:
+        """Leave kubelet's hint for the variant, if the driver has one: that is how userproxy finds out."""
+        for command in (f"iptables-{self.variant}", f"ip6tables-{self.variant}") if self.variant else ():
+            host.run([command, "-t", "mangle", "-N", "KUBE-IPTABLES-HINT"], check=command[2] != "6")
+
+
+def _of_rules(host: Host, family: IPFamily) -> set[Standing]:
+    found: set[Standing] = set()
+    for rule in rules(host, family):
+        port = _PORT.search(rule)
+        if port and _PORTAL_CHAINS.match(rule) and "not through a portal" not in rule:
+            ip = _DESTINATION.search(rule)
+            found.add(Standing(ip[1] if ip else "", int(port[2]), port[1]))
+    return found
+
+
+IPTABLES = Driver("iptables", "iptables", _of_rules)
+"""The variant that the machine's programs take by default."""
+
+DRIVERS = {
+    driver.name: driver
+    for driver in (
+        Driver("iptables-legacy", "iptables", _of_rules, "legacy"),
+        Driver("iptables-nft", "iptables", _of_rules, "nft"),
+    )
+}
+"""What the matrix of end-to-end tests goes through (tests/e2e/matrix.py)."""
