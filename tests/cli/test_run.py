@@ -34,7 +34,7 @@ def run(*arguments: str) -> Result:
     [
         ((), "nothing says which Services to serve: give --manifests PATH, or --kubeconfig FILE"),
         (("--manifests", "/nowhere/at/all"), "--manifests: /nowhere/at/all: no such file or directory"),
-        (("--portals", "ipvs"), "--portals: 'ipvs' is not one of auto, iptables, nftables, none"),
+        (("--portals", "ipvs"), "--portals: 'ipvs' is not one of auto, iptables, nftables, local, none"),
         (("--event-loop", "trio"), "--event-loop: 'trio' is not one of auto, uvloop, asyncio"),
         (("--logging-format", "xml"), "--logging-format: 'xml' is not one of text, json"),
         (("--bind-address", "localhost"), "--bind-address: 'localhost' is not an IP address"),
