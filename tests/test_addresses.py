@@ -13,7 +13,6 @@ from userproxy.addresses import (
     SOCKET_FAMILIES,
     IPFamily,
     SocketAddress,
-    bracketed,
     family_of,
     host_and_port,
     is_ipv6,
@@ -55,11 +54,6 @@ def test_the_network_of_an_address_has_that_address_alone(address: str) -> None:
 def test_an_ipv6_address_stands_in_brackets_before_a_port() -> None:
     assert host_and_port("fd00::1", 80) == "[fd00::1]:80"
     assert host_and_port("10.0.0.1", 80) == "10.0.0.1:80"
-    assert (bracketed("fd00::1"), bracketed("10.0.0.1"), bracketed("example.org")) == (
-        "[fd00::1]",
-        "10.0.0.1",
-        "example.org",
-    )
 
 
 @given(ADDRESSES, PORTS)
@@ -71,7 +65,7 @@ def test_what_is_written_is_read_again(host: str, port: int) -> None:
 @given(ADDRESSES, PORTS)
 def test_without_a_port_the_default_holds(host: str, port: int) -> None:
     assert parse_socket_address(host, port) == SocketAddress(host, port)
-    assert parse_socket_address(bracketed(host), port) == SocketAddress(host, port)
+    assert parse_socket_address(f"[{host}]" if is_ipv6(host) else host, port) == SocketAddress(host, port)
 
 
 @pytest.mark.parametrize(

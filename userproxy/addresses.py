@@ -43,11 +43,6 @@ def socket_family(ip: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in ip else socket.AF_INET
 
 
-def bracketed(host: str) -> str:
-    """A host as it is written in URLs and before a port: an IPv6 address in brackets, all else as it is."""
-    return f"[{host}]" if ":" in host else host
-
-
 def host_and_port(host: str, port: int) -> str:
     """``10.0.0.1:80`` or ``[fd00::1]:80``."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -34,11 +34,11 @@ def test_endpoints_that_are_portals_lead_nobody_in_a_circle(lab: Lab) -> None:
     proxy = lab.node.start_userproxy(*QUICK, most_files=1024)
     lab.settle(IPFamily.IPV4)
     at_rest = proxy.descriptors()
-    for circular in ("10.96.0.20", "10.96.0.21", "10.96.0.22"):
+    for looping in ("10.96.0.20", "10.96.0.21", "10.96.0.22"):
         with pytest.raises(OSError, match="reset"):
-            fetch(lab.client, (circular, 80))
+            fetch(lab.client, (looping, 80))
         with pytest.raises(TimeoutError):
-            ask(lab.client, (circular, 80), 0.5)
+            ask(lab.client, (looping, 80), 0.5)
     for served in ("10.96.0.10", "10.96.0.11"):
         assert fetch(lab.client, (served, 80)).pod
         assert ask(lab.client, (served, 80)).pod

@@ -6,9 +6,9 @@ import sys
 from rich.console import Console
 
 from userproxy.demo.screen import Screen
-from userproxy.demo.story import tell
+from userproxy.demo.steps import run_demo
 
 if __name__ == "__main__":
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # bars in a terminal that has no such character
-    sys.exit(tell(Screen(Console())))
+    sys.exit(run_demo(Screen(Console())))

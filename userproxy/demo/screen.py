@@ -9,7 +9,7 @@ from userproxy.demo.hosts import Host
 
 
 class Screen:
-    """Writes the story's lines. Addresses such as ``[fd00::15]:53`` are printed as they are."""
+    """Writes the demo's lines. Addresses such as ``[fd00::15]:53`` are printed as they are."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

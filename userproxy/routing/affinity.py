@@ -207,7 +207,7 @@ class AffinityTable:
 
 
 def _key(client: str) -> _Client:
-    """An address as a number, which takes a third of its text; what is no plain address stays as it is."""
+    """An address as a number, which takes a third of its text; anything else stays as it is."""
     if is_ipv6(client):
         return client if "%" in client else int(IPv6Address(client))
     try:

@@ -22,7 +22,7 @@ def node_port_ips(
     """Those of the node's `addresses` of `family` on which node ports are served, sorted; None if on all.
 
     `cidrs` are kube-proxy's ``nodePortAddresses``: networks of either family, or the word ``primary`` alone for
-    `node_ips`, None as long as nobody has told them: then there is none. A family of which they name nothing is not
+    `node_ips`, None while these are not known: then no address serves. A family of which they name nothing is not
     restricted. Without `localhost` (kube-proxy's
     ``iptables.localhostNodePorts``) no IPv4 loopback address is among them; an IPv6 one never is where networks are
     named, as in kube-proxy. Raises ValueError where a network or an address is none.

@@ -28,11 +28,6 @@ class Selection(Struct, frozen=True, gc=False):
     local: tuple[Endpoint, ...] | None
     has_any: bool
 
-    @property
-    def reachable(self) -> tuple[Endpoint, ...]:
-        """The endpoints that any traffic may get, sorted (kube-proxy's ``allReachableEndpoints``)."""
-        return tuple(sorted({*(self.cluster or ()), *(self.local or ())}))
-
 
 def candidates(
     slices: Iterable[EndpointSlice], port_name: str, protocol: Protocol, family: IPFamily = IPFamily.IPV4
@@ -76,22 +71,22 @@ def select(
     uses_cluster = not internal_local or externally_accessible
     uses_local = internal_local or (external_local and externally_accessible)
     if ready and not uses_local:
-        return Selection(_near(ready, candidates, locality), None, has_any=True)
+        return Selection(_hinted(ready, candidates, locality), None, has_any=True)
     draining = sorted([e for e, source in candidates.items() if source.serving and source.terminating])
     return Selection(
-        cluster=(_near(ready, candidates, locality) or tuple(draining)) if uses_cluster else None,
-        local=(_here(ready, candidates, locality) or _here(draining, candidates, locality)) if uses_local else None,
+        cluster=(_hinted(ready, candidates, locality) or tuple(draining)) if uses_cluster else None,
+        local=(_local(ready, candidates, locality) or _local(draining, candidates, locality)) if uses_local else None,
         has_any=bool(ready or draining),
     )
 
 
-def _here(
+def _local(
     endpoints: Sequence[Endpoint], candidates: Mapping[Endpoint, SliceEndpoint], locality: Locality
 ) -> tuple[Endpoint, ...]:
     return tuple([endpoint for endpoint in endpoints if candidates[endpoint].node == locality.node])
 
 
-def _near(
+def _hinted(
     ready: Sequence[Endpoint], candidates: Mapping[Endpoint, SliceEndpoint], locality: Locality
 ) -> tuple[Endpoint, ...]:
     """The `ready` endpoints hinted to our node, else to our zone; all of them unless every one has such a hint."""

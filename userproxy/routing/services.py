@@ -45,7 +45,7 @@ class Scope(Struct, frozen=True):
 
     ``proxy_name`` is our own ``--service-proxy-name``: with it only the Services labelled for it are ours, without it
     only the unlabelled ones. ``external_ips_allowed`` is the feature gate ``AllowServiceExternalIPs``. ``node_ips``
-    are the node's own addresses, of either family; ``node_known`` is whether anybody has told them.
+    are the node's own addresses, of either family; ``node_known`` is whether they are known.
     """
 
     family: IPFamily = IPFamily.IPV4
@@ -69,9 +69,9 @@ class NoLocalEndpoints(Struct, frozen=True):
 class Routed(Struct, frozen=True, gc=False):
     """The service ports of one Service in one address family, and what of it is not served.
 
-    ``left_out`` is meant for the operator; what concerns both families is told by the family of the first cluster IP
+    ``left_out`` is meant for the operator; what concerns both families is reported by that of the first cluster IP
     alone. ``skipped`` is the reason why the whole Service is none of ours (headless, ExternalName, another proxy's,
-    not of this family), which is no fault of anybody. ``health_check`` is None where load balancers need not ask.
+    not of this family), which is not a problem. ``health_check`` is None where load balancers need not ask.
     """
 
     ports: tuple[ServicePort, ...] = ()
@@ -130,7 +130,7 @@ def service_ports(state: ServiceState, scope: Scope) -> Routed:
         )
     return Routed(
         tuple(ports),
-        _problems(service) if _tells(scope.family, service) else (),
+        _problems(service) if _reports(scope.family, service) else (),
         health_check=(
             HealthCheck(service.key, health_check_port, _local_ready(state, scope))
             if ports and health_check_port
@@ -204,15 +204,15 @@ def _unused(found: Collection[Endpoint], routes: Sequence[Route]) -> tuple[Endpo
 
 
 def _balancers(service: Service, spec: PortSpec, scope: Scope) -> tuple[Endpoint, ...]:
-    """Where load balancers of mode Proxy, which are no portals of ours, send on to the service port."""
+    """Where load balancers with ``ipMode: Proxy``, which are not portals, send traffic for the service port."""
     if not service.balancer_ips:
         return ()
     ips = of_family(service.balancer_ips, scope.family)
     return tuple(Endpoint(ip, port) for ip in ips for port in (spec.port, spec.node_port) if port)
 
 
-def _tells(family: IPFamily, service: Service) -> bool:
-    """Whether this family tells what no family serves: IPv4, which every node has, where the Service has it."""
+def _reports(family: IPFamily, service: Service) -> bool:
+    """Whether this family reports what no family serves: IPv4, which every node has, where the Service has it."""
     return family is IPFamily.IPV4 or not of_family(service.cluster_ips, IPFamily.IPV4)
 
 

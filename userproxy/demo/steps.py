@@ -1,4 +1,4 @@
-"""The demo's story, step by step. Each step checks what it claims: a claim that fails ends the demo."""
+"""The steps of the demo. Each checks what it claims: a claim that fails ends the demo."""
 
 import sys
 import time
@@ -32,23 +32,23 @@ class ClaimError(UserproxyError):
     """Something did not go as the demo says; the text says what."""
 
 
-def tell(screen: Screen) -> int:
-    """Play the whole story on `screen`. Returns the exit code: 1 after a claim that did not hold."""
+def run_demo(screen: Screen) -> int:
+    """Play all steps on `screen`. Returns the exit code: 1 after a claim that did not hold."""
     start = time.monotonic()
-    story = None
+    demo = None
     try:
         with ExitStack() as stack:
-            story = Story(screen, stack)
-            story.play()
+            demo = Demo(screen, stack)
+            demo.play()
     except (UserproxyError, OSError) as error:
-        screen.bad(str(error), story.last_words() if story else [])
+        screen.bad(str(error), demo.last_words() if demo else [])
         return 1
     screen.end(f"That took {time.monotonic() - start:.1f} s. Hosts, rules and files are gone; nothing is left behind.")
     return 0
 
 
-class Story:
-    """The cast of the demo, and the steps that it plays. All that it starts is closed with `stack`.
+class Demo:
+    """The hosts of the demo, and its steps. All that it starts is closed with `stack`.
 
     Making one builds the hosts. Raises KernelToolError where the kernel cannot.
     """
