@@ -17,7 +17,9 @@ from tests.lab.manifests import Port
 from tests.lab.probes import KeptConnection
 from tests.lab.proxy import RunningProxy
 from tests.lab.steady import SteadyClient
+from userproxy.addresses import IPFamily
 from userproxy.demo.hosts import Address, Host
+from userproxy.demo.programs import Program
 from userproxy.demo.traffic import fetch
 from userproxy.demo.waiting import eventually
 
@@ -158,3 +160,81 @@ def test_whatever_nft_is_told_is_repaired_while_clients_go_on(lab: Lab) -> None:
                 talk.go_on(what)
             client.go_on(5)
     assert proxy.wait_log("Rules repaired")["changed_by"].startswith("nft (process ")
+
+
+@variants
+def test_an_address_that_moves_is_followed(lab: Lab, variant: str) -> None:
+    serve(lab, variant)
+    assert fetch(lab.node, WEB).pod
+    lab.node.ip_batch(
+        ["addr del 192.0.2.10/24 dev eth0", "addr add 192.0.2.77/24 dev eth0", "route add default via 192.0.2.1"]
+    )
+    eventually(
+        lambda: any("--to-destination 192.0.2.77:41234" in line for line in saved(lab.node, variant)),
+        REPAIRED_WITHIN,
+        "rules lead to the new address",
+    )
+    assert not any("192.0.2.10:" in line for line in saved(lab.node, variant))
+    assert fetch(lab.node, WEB).pod
+    assert fetch(lab.outside, ("192.0.2.77", NODE_PORT)).pod
+
+
+def test_a_default_route_that_goes_and_comes_back_is_followed(lab: Lab) -> None:
+    serve(lab, "nft")
+    lab.node.ip_batch(["link add other0 type bridge", "addr add 198.51.100.7/32 dev other0", "link set other0 up"])
+    lab.node.ip_batch(["route replace default dev other0"])
+    eventually(lambda: leads_to(lab.node, "198.51.100.7"), REPAIRED_WITHIN, "rules lead to the new default route's")
+    lab.node.ip_batch(["route replace default via 192.0.2.1"])
+    eventually(lambda: leads_to(lab.node, NODE_IP), REPAIRED_WITHIN, "rules lead to the old default route's")
+
+
+def test_what_does_not_concern_us_makes_nobody_read_rules(lab: Lab) -> None:
+    proxy = serve(lab, "nft", "-v", "4")
+    for family in IPFamily:
+        proxy.wait_log(f'"family": "{family}", "listeners"')
+    before = len(proxy.records)
+    for command in ("-t nat -N DOCKER", "-t nat -A DOCKER -j RETURN", "-t mangle -A OUTPUT -j RETURN", "-N OTHERS"):
+        lab.node.run(["sh", "-c", f"iptables-nft {command}"])
+    lab.node.run(["nft", "add table ip somebody"])
+    lab.node.run(["ip6tables-nft", "-t", "nat", "-N", "SOMEBODYS"])
+    lab.node.ip_batch(["link add other0 type bridge", "link set other0 up", "route add 198.51.100.0/24 dev other0"])
+    lab.node.run(["iptables-nft", "-t", "nat", "-F", "KUBE-PORTALS-HOST"])  # this does, and comes last
+    proxy.wait_log("Rules repaired")
+    synced = [record for record in proxy.records[before:] if record["event"] == "Synced"]
+    assert [record["family"] for record in synced] in (["IPv4"], []), "one sync, or its record is still to come"
+
+
+@variants
+def test_only_what_is_missing_is_written(lab: Lab, variant: str) -> None:
+    proxy = serve(lab, variant, "-v", "4")
+    for number in range(1, 30):
+        lab.manifests.service(f"more-{number}", ports=1, cluster_ip=f"10.96.1.{number}")
+    lab.settle()
+    before = len(proxy.records)
+    lab.node.run([f"iptables-{variant}", "-t", "nat", "-D", "OUTPUT", "1"])
+    lab.node.run([f"iptables-{variant}", "-t", "nat", "-D", "KUBE-PORTALS-CONTAINER", "1"])
+    eventually(lambda: missing(proxy, before) == 2, 30, "two rules written")
+    proxy.wait_log("Rules repaired")
+    assert missing(proxy, before) == 2
+
+
+def missing(proxy: RunningProxy, since: int) -> int:
+    changes = [record for record in proxy.records[since:] if record["event"] == "Changing iptables rules"]
+    return sum(record["edits"] for record in changes)
+
+
+def leads_to(node: LabNode, address: str) -> bool:
+    return any(f"--to-destination {address}:41234" in line for line in saved(node, "nft"))
+
+
+@variants
+def test_a_fight_is_damped_and_told_once(lab: Lab, variant: str) -> None:
+    proxy = serve(lab, variant)
+    script = f"while :; do iptables-{variant} -w 5 -t nat -F KUBE-PORTALS-HOST; sleep 0.05; done"
+    with Program(lab.node, ["sh", "-c", script]):
+        told = proxy.wait_log("the IPv4 portals of this node are changed again and again by")
+        assert told["level"] == "warning"
+        assert ("iptables" in told["event"]) == (variant == "nft")
+        proxy.wait_log("Rules repaired", 30)
+    assert fetch(lab.node, WEB, 60).pod, "in the end they stand"
+    assert sum("again and again" in record["event"] for record in proxy.records if record["level"] == "warning") == 1

@@ -4,9 +4,9 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from msgspec import Struct, structs
@@ -139,11 +139,16 @@ class IptablesDriver(PortalDriver):
 
         The kernel tells of changes of nf_tables and of the network; legacy tables are looked at once a second.
         """
-        while (sentinel := self._sentinel) is None:
-            await self._known.wait()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch_rules(sentinel, disturbed), name=f"watch rules {self._family}")
-            group.create_task(self._watch_network(disturbed), name=f"watch network {self._family}")
+            watch = self._tell_blindness("rules", self._ruleset.watch(self._run, disturbed))
+            ruleset = group.create_task(watch, name=f"watch nf_tables {self._family}")
+            await self._known.wait()
+            network = NetworkChanges(self._family).watch(lambda: self._run(self._is_elsewhere), disturbed)
+            watch = self._tell_blindness("the node's addresses", network)
+            group.create_task(watch, name=f"watch network {self._family}")
+            if isinstance(self._sentinel, Canary):
+                ruleset.cancel()
+                await self._sentinel.watch(self._run, disturbed)
 
     async def local_ports(self) -> Mapping[ServicePortName, tuple[int, ...]]:
         """The local ports that rules of an earlier process lead each service port to, that of its cluster IP first.
@@ -172,21 +177,13 @@ class IptablesDriver(PortalDriver):
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    async def _watch_rules(self, sentinel: NftSentinel | Canary, disturbed: Callable[[], None]) -> None:
+    async def _tell_blindness(self, what: str, watch: Coroutine[Any, Any, None]) -> None:
+        """Watch for as long as the kernel tells."""
         try:
-            await sentinel.watch(self._run, disturbed)
+            await watch
         except OSError as error:
-            self._tell_blindness("rules", error)
-
-    async def _watch_network(self, disturbed: Callable[[], None]) -> None:
-        try:
-            await NetworkChanges(self._family).watch(lambda: self._run(self._is_elsewhere), disturbed)
-        except OSError as error:
-            self._tell_blindness("the node's addresses", error)
-
-    def _tell_blindness(self, what: str, error: OSError) -> None:
-        text = f"The kernel does not tell of changes of {what}: they show at the next full sync only"
-        log.warning(text, family=self._family, reason=str(error))
+            text = f"The kernel does not tell of changes of {what}: they show at the next full sync only"
+            log.warning(text, family=self._family, reason=str(error))
 
     def _look_at_addresses(self) -> frozenset[str]:
         self._addresses = self._host.addresses()
@@ -194,12 +191,18 @@ class IptablesDriver(PortalDriver):
 
     def _is_elsewhere(self) -> bool:
         """Whether the node's addresses or links are others than when rules were last written, or could not be."""
+        if not self._stands:
+            return True
         try:
             node = self._look_at_node(self._local_traffic, links=True)
-            moved = _lasting(self._host.addresses()) != _lasting(self._addresses)
-        except KernelToolError:
+            moved = _lasting(self._host.addresses()) ^ _lasting(self._addresses)
+        except KernelToolError as error:
+            log.debug("Addresses of the node cannot be read", v=2, family=self._family, reason=str(error))
             return True
-        return moved or not self._stands or node != self._rendered_for
+        if moved or node != self._rendered_for:
+            log.debug("The node's network changed", v=2, family=self._family, moved=sorted(moved), node=str(node))
+            return True
+        return False
 
     def _look_at_node(self, local_traffic: LocalTraffic, *, links: bool) -> _Node:
         """What rules depend on; without `links` they count as they were when they were looked at last."""

@@ -1,7 +1,6 @@
 """How a driver notices that others have changed its tables, in either variant of iptables."""
 
 import typing
-from collections.abc import Awaitable, Callable
 from functools import partial
 
 from userproxy.addresses import SOCKET_FAMILIES, IPFamily
@@ -63,12 +62,6 @@ class NftSentinel:
     def wrote(self, mark: int | None, change: Change) -> None:
         """Each table commits on its own."""
         self._ruleset.wrote(mark, len(change))
-
-    async def watch(
-        self, in_thread: Callable[[Callable[[], int | None]], Awaitable[int | None]], disturbed: Callable[[], None]
-    ) -> None:
-        """Call `disturbed` after transactions of others, until cancelled. Raises OSError."""
-        await self._ruleset.watch(in_thread, disturbed)
 
 
 def make_ruleset(family: IPFamily) -> Ruleset:

@@ -85,6 +85,7 @@ class NetworkChanges:
         """
         groups = _GROUPS[self._family]
         with closing(Subscription(netlink.ROUTE, groups, self._received, self._news.set)):
+            self._news.set()  # something may have changed since somebody looked
             while True:
                 await self._news.wait()
                 await asyncio.sleep(_SETTLE_SECONDS)

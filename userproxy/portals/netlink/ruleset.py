@@ -104,11 +104,11 @@ class Ruleset:
     ) -> None:
         """Call `disturbed` after each transaction of others that concerns us, until cancelled.
 
+        To be called before the first sync: what happened before the call is not told.
         `in_thread` has something that blocks done by a thread of the network namespace that is meant. Raises OSError
         where the kernel does not tell.
         """
         with closing(Subscription(netlink.NETFILTER, [NFTABLES], self._received, self._missed)):
-            self._missed()  # there may have been a sync, and transactions since
             while True:
                 await self._news.wait()
                 await self._quiet.wait()
@@ -117,6 +117,8 @@ class Ruleset:
                 foreign, self._foreign = [each for each in self._foreign if self._is_foreign(each.generation)], []
                 if foreign:
                     self._authors |= dict.fromkeys(map(_author, foreign))
+                for each in foreign:
+                    log.debug("Rules changed by others", v=4, program=each.program, generation=each.generation)
                 if foreign or (lost and self._is_foreign(await in_thread(self.generation))):
                     disturbed()
 
