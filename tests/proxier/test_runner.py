@@ -1,12 +1,14 @@
 """When the runner runs: clock readings of real runs, compared with what the periods promise at least."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 
 import pytest
 
 from tests.forwarding.clocked import ClockedLoop
+from userproxy.proxier.repairs import DAMPED_AFTER, Repairs
 from userproxy.proxier.runner import SyncRunner
 
 
@@ -230,3 +232,35 @@ def test_the_least_period_counts_from_the_end_of_the_sync_before(apart: float) -
         there.request()
         there.advance(5.0)
         assert there.runs == [(0.0, False), (max(apart, 2.0), False)]
+
+
+async def test_what_others_changed_is_looked_at_however_long_the_least_period_is() -> None:
+    runs = Runs()
+    runner = SyncRunner(3600, 3600)
+    async with running(runs, runner) as request:
+        request()
+        await runs.reach(1)
+        runner.verify()
+        await runs.reach(2)
+        runner.verify()
+        runner.verify()
+        await runs.reach(3)
+    assert runs.verify == [False, True, True]
+    assert runs.times[2] - runs.times[1] >= Repairs(3600).pause - 0.001
+
+
+async def test_a_fight_is_not_speeded_up_by_changes() -> None:
+    runs = Runs()
+    repairs = Repairs(3600)
+    runner = SyncRunner(0.0, 3600, repairs)
+    for _ in range(DAMPED_AFTER + 20):
+        repairs.disturbed(time.monotonic())
+        repairs.synced(time.monotonic(), time.monotonic(), repaired=True)
+    async with running(runs, runner) as request:
+        request()
+        await runs.reach(1)
+        for count in range(2, 10):
+            runner.verify()
+            request()
+            await runs.reach(count)
+    assert runs.verify[1:] == [False] * 8, "changes are written, and what others did is left for later"

@@ -218,3 +218,27 @@ def test_what_the_node_cannot_serve_is_said_in_a_healthy_answer() -> None:
         assert (answer.status, json.loads(answer.body)["warnings"]) == (200, ["12 node ports are not served"])
     health.warn([])
     assert "warnings" not in json.loads(health.healthz(at(1)).body)
+
+
+def test_repairs_that_fail_for_ten_seconds_are_unhealthy_though_nothing_is_queued() -> None:
+    health = synced()
+    health.node_seen(WORKER)
+    family = health.family(IPFamily.IPV4)
+    family.failed(at(100))
+    family.failed(at(105))
+    assert health.healthz(at(109.9)).status == 200
+    assert reason(health.healthz(at(110))) == (503, "IPv4: portals cannot be synced")
+    assert health.livez(at(110)).status == 200, "a restart would not help"
+    family.updated(at(111), at(110))
+    assert health.healthz(at(200)).status == 200
+
+
+def test_failures_count_sooner_where_the_sync_period_is_short() -> None:
+    health = Health(1, IPV4)
+    health.node_seen(WORKER)
+    family = health.family(IPFamily.IPV4)
+    family.queued(at(0))
+    family.updated(at(0))
+    family.failed(at(1))
+    assert health.healthz(at(2.9)).status == 200
+    assert health.healthz(at(3)).status == 503

@@ -16,6 +16,9 @@ from userproxy.telemetry.timestamps import ZERO_TIME, Timestamp, rfc3339_nano
 _BEING_REMOVED: Final = "ToBeDeletedByClusterAutoscaler"
 """The taint by which the cluster autoscaler announces that it takes a node away."""
 
+_FAILING_SECONDS: Final = 10.0
+"""How long syncs may fail until it counts: half a dozen tries. Another program may hold a lock for a while."""
+
 _STUCK_SECONDS: Final = 600.0
 """If no sync has begun or ended for this long and a few sync periods more, the sync hangs: the programs that write
 rules have far shorter time limits of their own."""
@@ -36,6 +39,7 @@ class FamilyHealth:
         self._last_turn: float | None = None
         self._oldest_queued: float | None = None
         self._last_queued: float | None = None
+        self._failing_since: float | None = None
         self.last_updated: Timestamp | None = None
 
     @property
@@ -58,6 +62,11 @@ class FamilyHealth:
             self._oldest_queued = now.monotonic
         self._last_queued = now.monotonic
 
+    def failed(self, began: Timestamp) -> None:
+        """A sync that `began` then has failed: what stands may not be what is wanted, even if nothing is queued."""
+        if self._failing_since is None:
+            self._failing_since = began.monotonic
+
     def updated(self, now: Timestamp, began: Timestamp | None = None) -> None:
         """A sync has succeeded.
 
@@ -65,13 +74,20 @@ class FamilyHealth:
         all of them.
         """
         self.last_updated = now
-        self._oldest_queued = None
+        self._oldest_queued = self._failing_since = None
         if began is not None and self._last_queued is not None and self._last_queued > began.monotonic:
             self._oldest_queued = began.monotonic
 
     def healthy(self, now: Timestamp) -> bool:
-        """False once the oldest waiting change is two sync periods old."""
-        return self._oldest_queued is None or now.monotonic - self._oldest_queued < 2 * self.sync_period
+        """False once the oldest waiting change is two sync periods old, or syncs have failed for ten seconds."""
+        patience = 2 * self.sync_period
+        late = _lasts(self._oldest_queued, patience, now)
+        return not (late or _lasts(self._failing_since, min(_FAILING_SECONDS, patience), now))
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last sync has failed."""
+        return self._failing_since is not None
 
     def alive(self, now: Timestamp) -> bool:
         """Whether syncs still begin and end, successfully or not. True before the first one."""
@@ -81,8 +97,9 @@ class FamilyHealth:
 class Health:
     """The health of the proxy and the eligibility of its node; `sync_period` is seconds, `families` are those served.
 
-    A family is unhealthy if the oldest change queued since its last successful sync is two sync periods old, and the
-    proxy if any family is. Unlike kube-proxy, the proxy is not healthy before its source has said what to serve.
+    A family is unhealthy if the oldest change queued since its last successful sync is two sync periods old, or if its
+    syncs, repairs among them, have failed for ten seconds. The proxy is unhealthy if any family is. Unlike kube-proxy,
+    the proxy is not healthy before its source has said what to serve.
     """
 
     def __init__(self, sync_period: float, families: Iterable[IPFamily]) -> None:
@@ -140,7 +157,10 @@ class Health:
         if not any(family.told for family in self._families.values()):
             return "what to serve has not been read yet"
         failing = [name for name, family in sorted(self._families.items()) if not family.healthy(now)]
-        return f"{' and '.join(failing)}: changes wait to be served" if failing else None
+        if not failing:
+            return None
+        broken = any(self._families[name].failing for name in failing)
+        return f"{' and '.join(failing)}: {'portals cannot be synced' if broken else 'changes wait to be served'}"
 
     def healthz(self, now: Timestamp) -> Answer:
         """What ``/healthz`` answers: 200 if the proxy is healthy and the node eligible, else 503 with the reason."""
@@ -193,6 +213,10 @@ class _Body(Struct, frozen=True, rename="camel"):
 def _family_body(family: FamilyHealth, now: Timestamp) -> _FamilyBody:
     updated = family.last_updated
     return _FamilyBody(_shown(updated.wall_ns if updated else None), family.healthy(now))
+
+
+def _lasts(since: float | None, seconds: float, now: Timestamp) -> bool:
+    return since is not None and now.monotonic - since >= seconds
 
 
 def _shown(wall_ns: int | None) -> str:

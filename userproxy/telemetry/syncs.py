@@ -56,6 +56,7 @@ class SyncReporter:
         self._ended(now, self._sync_began or now, ok=ok)
         self._programmed(rule_counts, no_local)
         if not ok:
+            self._health.failed(self._sync_began or now)
             self._metrics.restore_failed()
 
     def follow_began(self) -> None:

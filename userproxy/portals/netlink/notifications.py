@@ -38,6 +38,7 @@ class Subscription:
     ) -> None:
         self._received = received
         self._lost = lost
+        self._overrun = False
         self._loop = asyncio.get_running_loop()
         self._socket = netlink.netlink_socket(protocol)
         try:
@@ -55,16 +56,28 @@ class Subscription:
         self._socket.close()
 
     def _read(self) -> None:
+        if self._socket.fileno() < 0:
+            return
         for _ in range(_AT_ONCE):
             try:
                 data = self._socket.recv(netlink.CHUNK)
             except BlockingIOError:
+                self._drained()
                 return
-            except OSError:  # ENOBUFS, which is told once, before what is left in the buffer
+            except OSError:  # ENOBUFS, which the kernel tells before what is left in the buffer
                 self._listen_again()
+                self._overrun = True
                 self._lost()
                 return
             self._received(data)
+        if self._overrun:
+            self._loop.call_soon(self._read)  # even if that was all: when it was has to be known
+
+    def _drained(self) -> None:
+        """After an overrun the kernel drops all that comes, and says no more about it, until everything is read."""
+        if self._overrun:
+            self._overrun = False
+            self._lost()
 
     def _listen_again(self) -> None:
         """uvloop (libuv) stops to poll a descriptor that had an error, until it is registered anew."""
