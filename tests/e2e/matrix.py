@@ -30,6 +30,7 @@ SUITES = (
     "test_dual_stack",
     "test_local_ports",
     "test_new_links",
+    "test_capabilities",
 )
 
 WIRINGS: tuple[PodWiring, ...] = ("bridged", "routed")

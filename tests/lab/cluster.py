@@ -211,19 +211,19 @@ class Lab:
         self._settled += 1
         wanted = families or _IPV4
         nobody = {IPFamily.IPV4: "10.244.255.255", IPFamily.IPV6: "fd00:10:244:ff::ff"}
-        portals: list[str] = []
+        portals: list[tuple[str, int]] = []
         bases = {"served": ("10.96.253", "fd00:10:96::fd"), "refused": ("10.96.254", "fd00:10:96::fe")}
         for kind, (four, six) in bases.items():
             addresses = {IPFamily.IPV4: f"{four}.{self._settled}", IPFamily.IPV6: f"{six}{self._settled:02x}"}
             self.manifests.service(f"settled-{kind}", ports=1, cluster_ip=[addresses[family] for family in wanted])
             for family in wanted:
                 self.manifests.slice(f"settled-{kind}", [nobody[family]] if kind == "served" else [], family=family)
-                portals.append(addresses[family])
+                portals.append((addresses[family], 1 if kind == "served" else 0))
         running = [node for node in self._nodes() if any(proxy.running for proxy in node.proxies)]
         assert running, "no userproxy is running"
         for node in running:
-            for address in portals:
-                node.wait_for_portal(address, seconds=seconds)
+            for ip, port in portals:
+                node.wait_for_portal(ip, port, seconds=seconds)
 
     def add_pod(self, name: str, node: Node | None = None, wiring: PodWiring | None = None) -> LabPod:
         """A pod on the first node, or on another; `wiring` where it is not to be the lab's."""

@@ -10,6 +10,7 @@ from userproxy.model import IPFamily
 
 _DESTINATION = re.compile(r"-d ([^ /]+)")
 _PORT = re.compile(r"-p (\w+) .*--dport (\d+)")
+_ELEMENT = re.compile(r"(?:([0-9a-f.:]+) \. )?(tcp|udp) \. (\d+)(?: comment \"[^\"]*\")? : ")
 _PORTAL_CHAINS = re.compile(
     r"-A KUBE-(PORTALS-CONTAINER|PORTALS-HOST|PORTALS-FILTER|PORTALS-FILTER-HOST|NODEPORT-CONTAINER|NODEPORT-HOST) "
 )
@@ -26,13 +27,15 @@ class Standing(NamedTuple):
 class Driver(NamedTuple):
     """A driver as the lab runs it: `portals` is what ``--portals`` says.
 
-    `standing` reads what a host has of it, `variant` is that of iptables which the node is made to use.
+    `standing` reads what a host has of it, `variant` is that of iptables which the node is made to use. It works with
+    `capabilities` and no others.
     """
 
     name: str
     portals: str
     standing: Callable[[Host, IPFamily], set[Standing]]
     variant: str = ""
+    capabilities: frozenset[str] = frozenset({"CAP_NET_ADMIN"})
 
     def prepare(self, host: Host) -> None:
         """Leave kubelet's hint for the variant, if the driver has one: that is how userproxy finds out."""
@@ -50,14 +53,22 @@ def _of_rules(host: Host, family: IPFamily) -> set[Standing]:
     return found
 
 
+def _of_elements(host: Host, family: IPFamily) -> set[Standing]:
+    """Elements of maps: ``10.96.0.10 . tcp . 80 comment "default/web" : 41234``, ``tcp . 30080 ... : 41234``."""
+    table = "ip6" if family is IPFamily.IPV6 else "ip"
+    text = host.run(["nft", "list", "table", table, "userproxy"], check=False).stdout
+    return {Standing(ip, int(port), protocol) for ip, protocol, port in _ELEMENT.findall(text)}
+
+
 IPTABLES = Driver("iptables", "iptables", _of_rules)
 """The variant that the machine's programs take by default."""
 
 DRIVERS = {
     driver.name: driver
     for driver in (
-        Driver("iptables-legacy", "iptables", _of_rules, "legacy"),
+        Driver("iptables-legacy", "iptables", _of_rules, "legacy", frozenset({"CAP_NET_ADMIN", "CAP_NET_RAW"})),
         Driver("iptables-nft", "iptables", _of_rules, "nft"),
+        Driver("nftables", "nftables", _of_elements),
     )
 }
 """What the matrix of end-to-end tests goes through (tests/e2e/matrix.py)."""
