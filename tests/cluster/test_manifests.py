@@ -300,7 +300,7 @@ def test_a_file_that_drops_an_object_is_believed_when_it_has_stayed_so(tmp_path:
     assert time.monotonic() - began >= DOUBT
 
 
-def test_the_problems_of_a_file_has_unconfirmed_are_not_mended(tmp_path: Path) -> None:
+def test_the_problems_of_a_file_with_unconfirmed_removals_stay(tmp_path: Path) -> None:
     path = tmp_path / "all.yaml"
     write(path, a_service("web"), {"kind": "Service"})
     files = Reread(tmp_path)

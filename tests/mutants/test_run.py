@@ -22,7 +22,7 @@ def test_a_folder_and_a_module_are_named_by_their_paths() -> None:
     assert modules_of(["forwarding/tcp/dialer", "forwarding/poller"]) == [DIALER, POLLER]
 
 
-@pytest.mark.parametrize("target", ["forwarding/nothing", "telemetry", "nowhere"])
+@pytest.mark.parametrize("target", ["forwarding/nothing", "telemetry", "nowhere", "nowhere/else"])
 def test_what_is_not_there_is_named(target: str) -> None:
     with pytest.raises(SystemExit, match=f"^{target}: there is no such area or module"):
         modules_of([target])
@@ -32,4 +32,5 @@ def test_a_module_is_tried_with_its_own_tests_or_with_all_of_its_area() -> None:
     assert files_for(DIALER) == ["tests/forwarding/tcp/test_dialer.py"]
     assert files_for(POLLER) == ["tests/forwarding/test_poller.py"]
     assert files_for(DIALER, wide=True) == ["tests/forwarding"]
-    assert files_for(Path("userproxy/forwarding/tcp/no_tests.py")) == ["tests/forwarding"]
+    untested = Path("userproxy/forwarding/tcp/no_tests.py")
+    assert files_for(untested) == files_for(untested, wide=True) == ["tests/forwarding"]

@@ -1,11 +1,5 @@
 """What mutmut prints is read as it is meant."""
 
-from pathlib import Path
-
-import pytest
-
-from tests.mutants import run
-from tests.mutants.run import files_for, modules_of
 from tests.mutants.score import Score, read_score
 
 PRINTED = """
@@ -39,22 +33,3 @@ def test_others_do_not_count_and_one_without_an_outcome_is_unnoticed() -> None:
 def test_scores_add_up_and_none_is_perfect() -> None:
     assert Score().percent == 100.0
     assert Score(3, ("a: survived",)) + Score(2, ("b: survived",)) == Score(5, ("a: survived", "b: survived"))
-
-
-def test_targets_are_areas_or_modules_of_them() -> None:
-    assert [path.stem for path in modules_of(["routing/affinity"])] == ["affinity"]
-    assert "__init__" not in [path.stem for path in modules_of(["routing"])]
-    with pytest.raises(SystemExit, match="nowhere/else: there is no such area"):
-        modules_of(["nowhere/else"])
-
-
-def test_a_module_is_tried_with_its_own_tests_or_with_all_of_its_area(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own = Path("tests", "proxier", "test_plan.py")
-    (tmp_path / own).parent.mkdir(parents=True)
-    (tmp_path / own).touch()
-    monkeypatch.setattr(run, "_ROOT", tmp_path)
-    plan, interfaces = Path("userproxy/proxier/plan.py"), Path("userproxy/proxier/interfaces.py")
-    assert (files_for(plan), files_for(plan, wide=True)) == ([str(own)], [str(own.parent)])
-    assert files_for(interfaces) == files_for(interfaces, wide=True) == [str(own.parent)]

@@ -5,6 +5,7 @@ a person sees all of them at once.
 """
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ ZERO_COUNTS = frozenset(
 LARGEST_INT = 2**31 - 1
 _LONGEST = (2**63 - 1) / 1e9
 """Limits of Go's int32, and of its durations in seconds."""
+
+_GO_INTEGER = re.compile(r"([-+]?)0(x[0-9a-f]+|b[01]+|o?[0-7]+)")
+_DECIMAL = re.compile(r"[-+]?[1-9][0-9]*")
 
 _NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _COLLECTIONS = {"featureGates": "a mapping from names to true or false", "logging.vmodule": "a list of patterns"}
@@ -127,6 +131,8 @@ def _convert(path: str, kind: Any, value: object) -> object:
         return check_duration(value if isinstance(value, str) else _show(value))
     if kind is Quantity:
         kind, value = str, str(value) if type(value) in {int, float} else value
+    if kind in {int, float} and isinstance(value, str):
+        value = _go_integer(value)
     try:
         converted: object = msgspec.convert(value, kind)
     except msgspec.ValidationError:
@@ -137,6 +143,15 @@ def _convert(path: str, kind: Any, value: object) -> object:
     if isinstance(converted, int) and abs(converted) > LARGEST_INT:
         raise ValueError(f"{value} is too large")
     return converted
+
+
+def _go_integer(text: str) -> int | str:
+    """The number that go-yaml takes ``0x50``, ``010`` or ``1_000`` for, which `yaml_reader` leaves as text."""
+    plain = text.replace("_", "").lower()
+    if found := _GO_INTEGER.fullmatch(plain):
+        sign, digits = found.groups()
+        return int(f"{sign}0{digits if digits[0] in 'xbo' else f'o{digits}'}", 0)
+    return int(plain) if "_" in text and _DECIMAL.fullmatch(plain) else text
 
 
 def _is_zero(kind: Any, value: object) -> bool:
