@@ -10,12 +10,14 @@ import pytest
 from tests.portals.conftest import Network
 from tests.portals.iptables.test_driver import kernel, with_foreign_rules
 from userproxy.model import IPFamily
-from userproxy.portals.cleanup import cleanup_all
-from userproxy.portals.interface import Cleaned
+from userproxy.portals.cleanup import clean_up_after_others, cleanup_all
+from userproxy.portals.drivers import DRIVERS
+from userproxy.portals.interface import Cleaned, DriverOptions, PortalDriver
 from userproxy.portals.iptables import variant
 from userproxy.portals.iptables.chains import CHAINS
 from userproxy.portals.iptables.variant import installed, legacy_tables
 from userproxy.portals.lease import Lease, LeaseError, Succession
+from userproxy.portals.local.routes import LocalRoutes
 
 
 def test_cleanup_clears_both_families_and_variants(network: Network) -> None:
@@ -74,7 +76,7 @@ def test_cleanup_passes_over_a_variant_that_the_kernel_lacks(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     network.shell("iptables-legacy", "-t", "nat", "-N", "KUBE-PORTALS-HOST")
     cleaned = network.run(cleanup_all)
-    told, removed = cleaned.said
+    (told,), (removed,) = cleaned.absent, cleaned.said
     assert removed == "iptables-legacy, table nat: removed the chain KUBE-PORTALS-HOST with 0 rules"
     assert not cleaned.failed
     assert told.startswith("iptables-nft: left as it is, because it cannot be read: ")
@@ -123,3 +125,67 @@ def test_cleanup_leaves_the_rules_while_a_stop_still_serves_clients_by_them(netw
         assert (await asyncio.to_thread(cleanup_all)).said
 
     network.run_loop(scenario)
+
+
+def without_iptables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variant, "_SYSTEM_PATHS", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def test_cleanup_without_iptables_names_the_package_and_cleans_the_rest(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network.shell("nft", "add", "table", "ip", "userproxy")
+    without_iptables(tmp_path, monkeypatch)
+    cleaned = network.run(cleanup_all)
+    assert (cleaned.said, cleaned.failed) == (("nftables: removed the table ip userproxy",), ())
+    (absent,) = cleaned.absent
+    assert absent.startswith("iptables is not installed (package iptables)")
+
+
+@pytest.mark.parametrize(
+    ("command", "left"),
+    [("iptables-nft", "KUBE-PORTALS-HOST"), ("ip6tables-nft", "KUBE-PORTALS-HOST"), ("iptables-legacy", "nat")],
+)
+def test_cleanup_without_iptables_fails_where_rules_of_ours_may_be_left(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, left: str
+) -> None:
+    network.shell(command, "-t", "nat", "-N", "KUBE-PORTALS-HOST")
+    without_iptables(tmp_path, monkeypatch)
+    (failed,) = network.run(cleanup_all).failed
+    assert "tables is not installed (package iptables)" in failed
+    assert failed.endswith(f"cannot be removed without it: {left}")
+
+
+@pytest.mark.parametrize("serving", ["nftables", "local", "iptables"])
+def test_who_serves_removes_what_all_others_have_left_and_nothing_of_its_own(network: Network, serving: str) -> None:
+    network.shell("iptables-nft", "-t", "nat", "-N", "KUBE-PORTALS-HOST")
+    network.shell("nft", "add", "table", "ip", "userproxy")
+    network.run(lambda: LocalRoutes(IPFamily.IPV4).add(["10.96.0.10"]))
+    driver: PortalDriver = DRIVERS[serving](DriverOptions(IPFamily.IPV4, "192.0.2.10"))
+    cleaned = network.run(lambda: clean_up_after_others(IPFamily.IPV4, driver))
+    left = {
+        "iptables": "KUBE-PORTALS-HOST" in network.shell("iptables-nft-save"),
+        "nftables": "userproxy" in network.shell("nft", "list", "tables"),
+        "local": bool(network.run(LocalRoutes(IPFamily.IPV4).standing)),
+    }
+    assert left == {name: name == serving for name in left}
+    assert (len(cleaned.said), cleaned.failed, cleaned.in_use) == (2, (), ())
+    network.run(lambda: asyncio.run(driver.close()))
+
+
+def test_who_serves_with_one_variant_removes_what_is_left_in_the_other(network: Network) -> None:
+    network.shell("iptables-nft", "-t", "mangle", "-N", "KUBE-KUBELET-CANARY")
+    network.shell("iptables-legacy", "-t", "nat", "-N", "KUBE-PORTALS-HOST")
+
+    async def scenario() -> Cleaned:
+        driver = DRIVERS["iptables"](DriverOptions(IPFamily.IPV4, "192.0.2.10"))
+        try:
+            await driver.sync([])
+            return await asyncio.to_thread(clean_up_after_others, IPFamily.IPV4, driver)
+        finally:
+            await driver.close()
+
+    said = network.run(lambda: asyncio.run(scenario())).said
+    assert said == ("iptables-legacy, table nat: removed the chain KUBE-PORTALS-HOST with 0 rules",)
+    assert "KUBE-PORTALS-HOST" in network.shell("iptables-nft-save")

@@ -1,7 +1,7 @@
 """One family of a running proxy: when it syncs, what it tells, and how it gives its rules up. Between fakes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -12,6 +12,7 @@ from tests.proxier.test_health_checks import free_ports
 from tests.proxier.test_proxier import WEB, WEB_LISTENER, Nodes, Portals, World, a_service
 from userproxy.addresses import IPFamily
 from userproxy.model import LocalTraffic, Node, ProblemKind, Protocol, ServiceName, ServiceState
+from userproxy.portals.interface import PortalDriver
 from userproxy.portals.lease import Lease
 from userproxy.proxier.family import FamilyOptions, FamilyProxy, node_view
 from userproxy.proxier.health_checks import HealthCheckServers
@@ -110,6 +111,10 @@ class Observer:
         self.triggers += triggers
 
 
+async def _nothing_left(_driver: PortalDriver) -> bool:
+    return True
+
+
 class Bench:
     def __init__(self, family: IPFamily = V4, options: FamilyOptions = HOURS, *, leased: bool = False) -> None:
         self.world = Changes()
@@ -122,9 +127,15 @@ class Bench:
         self.lease = TheLease() if leased else None
         self.driver = Portals(self.world)
         self.driver.lease = cast("Lease | None", self.lease)
-        self.family = FamilyProxy(
+        self._ip_family = family
+        self._options = options
+        self.family = self.proxy()
+
+    def proxy(self, clean_up_after_others: Callable[[PortalDriver], Awaitable[bool]] = _nothing_left) -> FamilyProxy:
+        family = self._ip_family
+        return FamilyProxy(
             family,
-            options,
+            self._options,
             Node("node-1"),
             changes=self.world,
             forwarding=self.world,
@@ -136,6 +147,7 @@ class Bench:
             health_checks=HealthCheckServers(family, lambda: True, ConnectionBudget(8)),
             observer=self.observer,
             report=self._report,
+            clean_up_after_others=clean_up_after_others,
         )
 
     async def _until_usable(self) -> None:
@@ -351,3 +363,26 @@ def test_a_family_sees_its_own_part_of_the_node(family: IPFamily, ip: str, netwo
     assert (scope.proxy_name, scope.external_ips_allowed) == ("mine", False)
     assert traffic == LocalTraffic(networks=(network,))
     assert not node_view(family, options, Node("node-1"))[0].node_known
+
+
+async def test_what_others_left_is_removed_after_the_first_good_sync_and_before_that_is_announced() -> None:
+    bench = Bench(leased=True, options=structs.replace(HOURS, sync_period=0.02))
+    assert bench.lease is not None
+    asked = bench.lease.asked
+    outcomes = iter([False, True])
+
+    async def clean_up(driver: PortalDriver) -> bool:
+        assert driver is bench.driver
+        asked.append("clean up")
+        return next(outcomes)
+
+    bench.family = bench.proxy(clean_up)
+    bench.world.kernel_refuses = True
+    async with bench.running():
+        bench.put(a_service("web", "10.96.0.1"))
+        await bench.until_told("sync failed")
+        assert asked == ["acquire"]
+        bench.world.kernel_refuses = False
+        await bench.until_told("synced", 5)
+    assert asked[:5] == ["acquire", "clean up", "announce", "clean up", "announce"], "tried until nothing is left"
+    assert set(asked[5:]) == {"announce"}

@@ -137,7 +137,7 @@ class Portals(PortalDriver):
         return None
 
     @staticmethod
-    def clean_up(family: IPFamily) -> Cleaned:
+    def clean_up(family: IPFamily, *, sparing: bool = False) -> Cleaned:
         return Cleaned()
 
     @property

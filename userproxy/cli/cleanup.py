@@ -14,10 +14,12 @@ from userproxy.cli.errors import FAILED, exit_on_usage_error
 )
 @exit_on_usage_error
 def cleanup(*, force: bool = False) -> None:
-    """Remove every rule and chain of userproxy, in both iptables variants, and say what was removed.
+    """Remove what userproxy has left by any driver, and say what was removed.
 
-    Where userproxy runs on this node, also one that is being stopped and still serves, nothing is touched, and the exit
-    code is 1; so it is where something cannot be read or removed.
+    That is rules and chains of both iptables variants, tables of nftables, and local routes. Programs and parts of the
+    kernel that are missing are named, and passed over. Where userproxy runs on this node, also one that is being
+    stopped and still serves, nothing is touched, and the exit code is 1; so it is where something cannot be read or
+    removed.
     """
     import structlog
 
@@ -35,7 +37,7 @@ def cleanup(*, force: bool = False) -> None:
             "stop it and let that end; --force takes its rules all the same, and nobody is served until it repairs them"
         )
         raise KernelToolError(f"nothing was removed, because {error}: {hint}") from error
-    for text in cleaned.said:
+    for text in (*cleaned.said, *cleaned.absent):
         click.echo(text)
     for text in cleaned.failed:
         click.echo(f"Error: {text}", err=True)

@@ -7,7 +7,7 @@ from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
 from userproxy.portals.drivers import DRIVERS
 from userproxy.portals.host import may_write_rules
-from userproxy.portals.interface import Cleaned
+from userproxy.portals.interface import Cleaned, PortalDriver
 from userproxy.portals.lease import Lease, LeaseError
 
 
@@ -30,6 +30,18 @@ def cleanup_all(*, force: bool = False) -> Cleaned:
             for driver in DRIVERS.values():
                 cleaned += driver.clean_up(family)
         return cleaned
+
+
+def clean_up_after_others(family: IPFamily, serving: PortalDriver) -> Cleaned:
+    """Remove what earlier processes have left by other drivers than the one that serves now, or elsewhere by that one.
+
+    Established connections go on. Blocking; the caller has the lease.
+    """
+    cleaned = serving.clean_up_elsewhere()
+    for name, driver in DRIVERS.items():
+        if name != serving.name:
+            cleaned += driver.clean_up(family, sparing=True)
+    return cleaned
 
 
 @contextmanager

@@ -50,13 +50,24 @@ class Traits(Struct, frozen=True):
 
 
 class Cleaned(Struct, frozen=True):
-    """What a cleanup has done: a sentence for each thing `said`, and for each thing that it had to leave (`failed`)."""
+    """What a cleanup has done: a sentence for each thing `said`, and for each thing that it had to leave (`failed`).
+
+    `absent` names programs and parts of the kernel that are not here, so that there is nothing to remove. `in_use` is
+    what connections go on by, and what another cleanup is to remove.
+    """
 
     said: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    in_use: tuple[str, ...] = ()
 
     def __add__(self, other: "Cleaned") -> "Cleaned":
-        return Cleaned(self.said + other.said, self.failed + other.failed)
+        return Cleaned(
+            self.said + other.said,
+            self.failed + other.failed,
+            self.absent + other.absent,
+            self.in_use + other.in_use,
+        )
 
 
 class PortalListeners(typing.Protocol):
@@ -104,8 +115,15 @@ class PortalDriver(typing.Protocol):
         """
 
     @staticmethod
-    def clean_up(family: IPFamily) -> Cleaned:
-        """Remove what any process has left by this driver. Blocking; the caller has the lease."""
+    def clean_up(family: IPFamily, *, sparing: bool = False) -> Cleaned:
+        """Remove what any process has left by this driver. Blocking; the caller has the lease.
+
+        With `sparing` established connections go on, whatever they need for that.
+        """
+
+    def clean_up_elsewhere(self) -> Cleaned:
+        """Remove what earlier processes have left by this driver where it does not write. Blocking, after a sync."""
+        return Cleaned()
 
     def listen_with(self, listeners: PortalListeners) -> None:
         """Be given what listens at portals, before the first sync. Only drivers that bind portals need it."""

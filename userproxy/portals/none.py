@@ -38,7 +38,7 @@ class NoPortals(PortalDriver):
         """It works everywhere."""
 
     @staticmethod
-    def clean_up(family: IPFamily) -> Cleaned:  # noqa: ARG004 - a driver's signature
+    def clean_up(family: IPFamily, *, sparing: bool = False) -> Cleaned:  # noqa: ARG004 - a driver's signature
         """Nothing is ever left."""
         return Cleaned()
 

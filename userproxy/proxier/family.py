@@ -41,6 +41,10 @@ _PREDECESSOR_SECONDS: Final = 5.0
 _TRY_PORTS_EVERY: Final = 0.1
 
 
+async def _nothing_left(_driver: PortalDriver) -> bool:
+    return True
+
+
 class FamilyOptions(Struct, frozen=True, kw_only=True):
     """What the configuration says, as far as it concerns one family. Periods are seconds.
 
@@ -63,6 +67,8 @@ class FamilyProxy:
 
     `until_usable` returns once the driver's tools work. `conntrack` is None where no packet is translated. `nodes` is
     asked which addresses are those of Nodes. `report` is called when `problems` may have changed.
+    `clean_up_after_others` removes what other drivers than the one it is given have left, and returns whether that is
+    all gone; it is called once the driver's portals stand, and after later verifying syncs until it is done.
     """
 
     def __init__(
@@ -81,6 +87,7 @@ class FamilyProxy:
         health_checks: HealthCheckServers,
         observer: SyncObserver,
         report: Callable[[], None],
+        clean_up_after_others: Callable[[PortalDriver], Awaitable[bool]] = _nothing_left,
     ) -> None:
         self.family = family
         self.driver = driver
@@ -90,6 +97,9 @@ class FamilyProxy:
         self._options = options
         self._changes = changes
         self._until_usable = until_usable
+        self._clean_up_after_others = clean_up_after_others
+        self._alone = False
+        """Whether nothing of another driver is left."""
         self._observer = observer
         self._report = report
         self._nodes = nodes
@@ -245,13 +255,15 @@ class FamilyProxy:
         finally:
             self._observer.synced(triggers, self.driver.rule_counts, self._proxier.no_local, ok=ok)
         if ok:
-            self._settle()
+            await self._settle(verified=verify)
             await self._sync_health_checks()
         self._report_changes()
         return ok
 
-    def _settle(self) -> None:
+    async def _settle(self, *, verified: bool) -> None:
         """A sync has succeeded."""
+        if not self._alone and (verified or not self._settled) and not self._retired:
+            self._alone = await self._clean_up_after_others(self.driver)
         if not self._settled:
             self._settled = True
             gc.freeze()  # most of what there is now will stay: the collector need not look through it again

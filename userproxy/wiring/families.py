@@ -16,6 +16,7 @@ from userproxy.proxier.family import FamilyOptions, FamilyProxy
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.local_addresses import NodePortAddresses
 from userproxy.routing.reserved_ports import ReservedPorts
+from userproxy.wiring.leftovers import Leftovers
 from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.portals import until_usable
 
@@ -49,6 +50,7 @@ def build_family(
         health_checks=HealthCheckServers(family, monitor.healthy, monitor.health_check_budget),
         observer=monitor.reporter(family),
         report=report,
+        clean_up_after_others=Leftovers(family).clean_up,
     )
 
 

@@ -18,7 +18,7 @@ from userproxy.model import (
     Target,
     Verdict,
 )
-from userproxy.portals.interface import DriverOptions
+from userproxy.portals.interface import Cleaned, DriverOptions
 from userproxy.portals.local.driver import LocalDriver
 from userproxy.portals.local.routes import LocalRoutes
 
@@ -101,7 +101,7 @@ def test_portals_come_and_go_with_their_routes(play: Callable[[Scenario], None])
         await driver.sync([cluster_ip(API, "10.96.0.12")], [WEB], verify=False)
         assert standing() == {"10.96.0.12"}
         assert listeners.owners == {at("10.96.0.12"): API}
-        assert await driver.remove() == ["1 local routes of IPv4"]
+        assert await driver.remove() == ["removed 1 local routes of IPv4"]
         assert standing() == set()
 
     play(scenario)
@@ -229,6 +229,21 @@ def test_cleanup_removes_what_any_process_has_left(network: Network) -> None:
     network.shell("ip", "link", "set", "lo", "up")
     network.run(lambda: LocalRoutes(FAMILY).add(["10.96.0.10", "10.96.0.11"]))
     cleaned = network.run(lambda: LocalDriver.clean_up(FAMILY))
-    assert (cleaned.said, cleaned.failed) == (("2 local routes of IPv4",), ())
+    assert (cleaned.said, cleaned.failed) == (("removed 2 local routes of IPv4",), ())
     assert network.run(standing) == set()
     assert network.run(lambda: LocalDriver.clean_up(FAMILY)).said == ()
+
+
+def test_a_sparing_cleanup_leaves_the_routes_by_which_connections_get_their_packets(network: Network) -> None:
+    def scenario() -> tuple[Cleaned, frozenset[str], Cleaned]:
+        LocalRoutes(FAMILY).add(["10.96.0.10", "10.96.0.11"])
+        with socket.create_server(("10.96.0.10", 0)) as listening:
+            with socket.create_connection(listening.getsockname()), listening.accept()[0]:
+                spared = LocalDriver.clean_up(FAMILY, sparing=True)
+                left = standing()
+            listening.close()
+            return spared, left, LocalDriver.clean_up(FAMILY)
+
+    spared, left, then = network.run(scenario)
+    assert (spared.said, spared.in_use) == (("removed 1 local routes of IPv4",), ("1 local routes of IPv4",))
+    assert (left, then.said) == (frozenset({"10.96.0.10"}), ("removed 1 local routes of IPv4",))

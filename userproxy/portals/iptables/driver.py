@@ -97,9 +97,13 @@ class IptablesDriver(PortalDriver):
         return None
 
     @staticmethod
-    def clean_up(family: IPFamily) -> Cleaned:
+    def clean_up(family: IPFamily, *, sparing: bool = False) -> Cleaned:  # noqa: ARG004 - a driver's signature
         """Remove our rules and chains of both variants."""
         return clean_up(family)
+
+    def clean_up_elsewhere(self) -> Cleaned:
+        """Remove our rules and chains of the variant that this node does not use now."""
+        return clean_up(self._family, kept=self._tables.variant) if self._tables is not None else Cleaned()
 
     @property
     def rule_counts(self) -> Counter[str]:

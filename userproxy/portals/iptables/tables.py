@@ -23,6 +23,7 @@ from userproxy.portals.iptables.parser import parse_save
 from userproxy.portals.iptables.sentinel import UNWATCHED, Sentinel
 from userproxy.portals.iptables.variant import Tools, Variant, installed, legacy_tables
 from userproxy.portals.iptables.writers import ConflictError, RestoreWriter, Writer, is_small
+from userproxy.portals.netlink.chains import chain_names
 from userproxy.portals.programs import kernel_lacks_it, save
 
 log = structlog.get_logger()
@@ -56,6 +57,11 @@ class Tables:
         self.probe = Probe(self._bulk, tools.label)
         self._small = _SmallChanges(tools)
         self._standing: Present | None = None
+
+    @property
+    def variant(self) -> Variant:
+        """Where the kernel keeps these tables."""
+        return self._tools.variant
 
     def read(self) -> Present:
         present = {}
@@ -172,23 +178,32 @@ class Tables:
         return True
 
 
-def clean_up(family: IPFamily) -> Cleaned:
-    """Remove our rules and chains of one family from both variants. Blocking.
+def clean_up(family: IPFamily, kept: Variant | None = None) -> Cleaned:
+    """Remove our rules and chains of one family from both variants, or from all but the one that is `kept`. Blocking.
 
-    A variant that the kernel lacks is told of and passed over; ip6tables or IPv6, where missing, in silence.
+    A variant that is not installed, or that the kernel lacks, is told of and passed over, in IPv6 in silence; it is a
+    failure only if rules of ours are there.
     """
     try:
         found = installed(family)
     except KernelToolError as error:
-        if family is IPFamily.IPV6:
-            log.debug("No IPv6 tables to clean up", v=2, err=str(error))
-            return Cleaned()
-        return Cleaned(failed=(str(error),))
+        return _without_programs(family, str(error))
     cleaned = Cleaned()
     for tools in found:
-        if tools.variant is Variant.NFT or legacy_tables(family) & CHAINS.keys():
+        if tools.variant is not kept and (tools.variant is Variant.NFT or legacy_tables(family) & CHAINS.keys()):
             cleaned += _clean(tools)
     return cleaned
+
+
+def _without_programs(family: IPFamily, lacking: str) -> Cleaned:
+    try:
+        ours = {chain for chains in CHAINS.values() for chain in chains}
+        left = sorted(ours & chain_names(family)) or sorted(legacy_tables(family) & CHAINS.keys())
+    except OSError as error:
+        return Cleaned(failed=(f"{lacking}; whether rules are left cannot be seen: {error.strerror or error}",))
+    if left:
+        return Cleaned(failed=(f"{lacking}, and what is left cannot be removed without it: {', '.join(left)}",))
+    return Cleaned(absent=(lacking,) if family is IPFamily.IPV4 else ())
 
 
 def _clean(tools: Tools) -> Cleaned:
@@ -199,7 +214,7 @@ def _clean(tools: Tools) -> Cleaned:
         text = f"{tools.label}: left as it is, because it cannot be read: {error}"
         if not kernel_lacks_it(error):
             return Cleaned(failed=(text,))
-        return Cleaned() if tools.family is IPFamily.IPV6 else Cleaned((text,))
+        return Cleaned() if tools.family is IPFamily.IPV6 else Cleaned(absent=(text,))
     try:
         return Cleaned(tuple(tables.remove()))
     except KernelToolError as error:

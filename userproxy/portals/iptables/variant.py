@@ -83,7 +83,8 @@ def installed(family: IPFamily) -> tuple[Tools, ...]:
         _add(found, family, _default(family), stem)
     if not found:
         raise KernelToolError(
-            f"{stem} is not installed: no {stem}-nft-save, {stem}-legacy-save or {stem}-save was found"
+            f"{stem} is not installed (package iptables): no {stem}-nft-save, {stem}-legacy-save or"
+            f" {stem}-save was found"
         )
     return tuple(found.values())
 

@@ -26,6 +26,7 @@ from userproxy.portals.interface import Cleaned, DriverOptions, PortalDriver, Po
 from userproxy.portals.lease import Lease
 from userproxy.portals.local.admissions import admissions, portal_ips
 from userproxy.portals.local.routes import LocalRoutes
+from userproxy.portals.netlink.sock_diag import connected_addresses, why_not
 
 log = structlog.get_logger()
 
@@ -68,10 +69,15 @@ class LocalDriver(PortalDriver):
         )
 
     @staticmethod
-    def clean_up(family: IPFamily) -> Cleaned:
-        """Remove the routes that any process has left."""
+    def clean_up(family: IPFamily, *, sparing: bool = False) -> Cleaned:
+        """Remove the routes that any process has left; with `sparing` not those that connections need."""
         try:
-            return Cleaned(said=tuple(_removed(LocalRoutes(family), family)))
+            routes = LocalRoutes(family)
+            used = connected_addresses(family) & routes.standing() if sparing else frozenset[str]()
+            in_use = (f"{len(used)} local routes of {family}",) if used else ()
+            return Cleaned(said=tuple(_removed(routes, family, used)), in_use=in_use)
+        except OSError as error:
+            return Cleaned(failed=(f"local routes of {family}: connections cannot be listed: {why_not(error)}",))
         except KernelToolError as error:
             return Cleaned(failed=(str(error),))
 
@@ -222,7 +228,7 @@ def _needs_scope(ip: str) -> bool:
     return is_ipv6(ip) and ip.lower().startswith(("fe8", "fe9", "fea", "feb"))
 
 
-def _removed(routes: LocalRoutes, family: IPFamily) -> list[str]:
-    standing = routes.standing()
+def _removed(routes: LocalRoutes, family: IPFamily, spared: Collection[str] = ()) -> list[str]:
+    standing = routes.standing().difference(spared)
     routes.remove(standing)
-    return [f"{len(standing)} local routes of {family}"] if standing else []
+    return [f"removed {len(standing)} local routes of {family}"] if standing else []

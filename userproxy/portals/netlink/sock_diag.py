@@ -10,6 +10,7 @@ import struct
 from collections.abc import Collection, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import closing
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,9 @@ _LISTENING = {
     Protocol.TCP: (socket.IPPROTO_TCP, 1 << 10),  # TCP_LISTEN, net/tcp_states.h
     Protocol.UDP: (socket.IPPROTO_UDP, 1 << 7),  # TCP_CLOSE, in which UDP sockets are that are not connected
 }
+_CONNECTED: Final = sum(1 << state for state in (1, 2, 3, 4, 5, 8, 9, 11, 12))
+"""All states of net/tcp_states.h but TIME_WAIT, CLOSE and LISTEN."""
+
 _FAMILIES = {IPFamily.IPV4: (socket.AF_INET, socket.AF_INET6), IPFamily.IPV6: (socket.AF_INET6,)}
 """Whose sockets get packets of a family: one of IPv6 may get those of IPv4, too."""
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -69,6 +73,22 @@ def listened_on(
                 heard = wanted[port]
                 found.update([heard[address]] if address in heard else () if any(address) else heard.values())
     return frozenset(found)
+
+
+def connected_addresses(family: IPFamily) -> frozenset[str]:
+    """The local addresses of TCP connections, half-open ones included. Raises OSError where it is not told."""
+    number = socket.IPPROTO_TCP
+    found: set[bytes] = set()
+    with closing(netlink.netlink_socket(_SOCK_DIAG)) as kernel:
+        for kind in _FAMILIES[family]:
+            for data, bodies in netlink.dump(
+                kernel, _BY_FAMILY, _REQUEST.pack(kind, number, 0, _CONNECTED) + bytes(_SOCKET_ID)
+            ):
+                for begin, _ in bodies:
+                    address = _ANSWER.unpack_from(data, begin)[1]
+                    found.add(address[:4] if kind == socket.AF_INET else address.removeprefix(_MAPPED))
+    size = 4 if family is IPFamily.IPV4 else 16
+    return frozenset(str(ip_address(each)) for each in found if len(each) == size)
 
 
 def _sockets(

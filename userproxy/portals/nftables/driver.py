@@ -63,7 +63,7 @@ class NftablesDriver(TranslatingDriver):
         return unusable(family)
 
     @staticmethod
-    def clean_up(family: IPFamily) -> Cleaned:
+    def clean_up(family: IPFamily, *, sparing: bool = False) -> Cleaned:  # noqa: ARG004 - a driver's signature
         """Remove our table, if there is one; a kernel without nftables has none."""
         return clean_up(family)
 

@@ -33,8 +33,8 @@ def clean_up(family: IPFamily) -> Cleaned:
     """Remove our table of a family, if there is one."""
     try:
         return Cleaned(tuple(remove_ours(family)))
-    except NoNftablesError:
-        return Cleaned()
+    except NoNftablesError as error:
+        return Cleaned(absent=(f"nftables: {error}",) if family is IPFamily.IPV4 else ())
     except KernelToolError as error:
         return Cleaned(failed=(f"nftables, table {TABLE_NAMES[family]}: not removed: {error}",))
 

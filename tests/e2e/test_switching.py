@@ -1,0 +1,77 @@
+"""A restart with another portal driver: what the old one left is removed once the new one serves, unnoticed."""
+
+import signal
+
+import pytest
+
+from tests.lab.cluster import QUICK, Lab
+from tests.lab.probes import KeptConnection
+from tests.lab.proxy import RunningProxy
+from tests.lab.steady import SteadyClient
+from userproxy.demo.hosts import Host
+from userproxy.demo.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+WEB = ("10.96.0.10", 80)
+FLAGS = (*QUICK, "--bind-address-hard-fail", "--drain-timeout", "20s")
+EVERY_MS = 200.0
+"""New connections a second."""
+
+TRACES = {
+    "iptables-legacy": (["iptables-legacy-save"], "KUBE-PORTALS-"),
+    "iptables-nft": (["iptables-nft-save"], "KUBE-PORTALS-"),
+    "nftables": (["nft", "list", "tables", "ip"], "table ip userproxy\n"),
+    "local": (["ip", "route", "show", "table", "local", "proto", "117"], "local "),
+}
+"""How each driver's traces are listed, and what they have in common."""
+
+SWITCHES = (
+    ("iptables-legacy", "iptables-nft"),
+    ("iptables-nft", "nftables"),
+    ("iptables-legacy", "local"),
+    ("nftables", "local"),
+    ("nftables", "iptables-nft"),
+)
+
+
+def traces(host: Host) -> set[str]:
+    return {name for name, (command, mark) in TRACES.items() if mark in host.run(command, check=False).stdout}
+
+
+def start(lab: Lab, driver: str, at_stop: str) -> RunningProxy:
+    """Start it with a driver; one of iptables takes the variant that kubelet's chain is in."""
+    portals, _, variant = driver.partition("-")
+    if variant:
+        for each in ("nft", "legacy"):
+            lab.node.run([f"iptables-{each}", "-t", "mangle", "-X", "KUBE-KUBELET-CANARY"], check=False)
+        lab.node.run([f"iptables-{variant}", "-t", "mangle", "-N", "KUBE-KUBELET-CANARY"])
+    return lab.node.start_userproxy(*FLAGS, "--portals", portals, "--at-stop", at_stop)
+
+
+@pytest.mark.parametrize("at_stop", ["leave", "remove"])
+@pytest.mark.parametrize(("before", "after"), SWITCHES, ids=[f"{before}-to-{after}" for before, after in SWITCHES])
+def test_clients_notice_nothing_of_another_driver(lab: Lab, before: str, after: str, at_stop: str) -> None:
+    lab.serve_http()
+    lab.manifests.service("web", cluster_ip=WEB[0])
+    lab.manifests.slice("web", lab.pods)
+    old = start(lab, before, at_stop)
+    eventually(lambda: traces(lab.node) == {before}, 20, "the first driver serves")
+    with SteadyClient(lab.client, WEB, EVERY_MS) as client, KeptConnection(lab.client, WEB) as kept:
+        client.go_on()
+        kept.ask()
+        successor = start(lab, after, at_stop)
+        successor.wait_log("Another userproxy keeps the portals of this node")
+        client.go_on()
+        assert traces(lab.node) == {before}, "nothing is touched before it is time"
+        old.signal(signal.SIGTERM)
+        old.wait_log("A successor's rules stand", 10)
+        assert after in traces(lab.node)
+        client.go_on(200)
+        kept.ask()
+        assert old.running, "it carries the kept connection"
+        kept.close()
+        assert old.wait(20) == 0
+        eventually(lambda: traces(lab.node) == {after}, 40, "nothing of the first driver is left")
+        client.go_on(100)
+    assert client.failures == []
