@@ -11,7 +11,7 @@ TEST_PACKAGES := bind9-dnsutils dnsmasq-base iperf3
 BENCH_PACKAGES := haproxy nginx-light libnginx-mod-stream
 
 # What `make check` tests unless told otherwise (make check TESTS=tests/forwarding): decisions, and what is quick beside them.
-TESTS := $(wildcard tests/test_*.py) tests/routing tests/proxier tests/portals tests/config tests/telemetry tests/cluster/objects
+TESTS := $(wildcard tests/test_*.py) tests/docs tests/model tests/routing tests/proxier tests/portals tests/config tests/telemetry tests/cluster/objects
 
 .PHONY: help setup check test mutants demo bench format clean packages build-packages network-packages test-packages bench-packages
 

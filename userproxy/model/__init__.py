@@ -41,6 +41,7 @@ from userproxy.model.wanted import (
     Route,
     ServicePort,
     Target,
+    local_ports_of,
 )
 
 __all__ = [
@@ -76,4 +77,5 @@ __all__ = [
     "Target",
     "TrafficClass",
     "Verdict",
+    "local_ports_of",
 ]

@@ -1,6 +1,6 @@
 """What is wanted of this node: service ports with their portals and routes, and bindings for portal drivers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 
 from msgspec import Struct
@@ -98,6 +98,17 @@ class Target(Struct, frozen=True, gc=False):
     verdict: Verdict
     local_port: int = 0
     traffic: TrafficClass = TrafficClass.INTERNAL
+
+    def is_like(self, other: "Target") -> bool:
+        """Whether both traffic classes fare alike: one verdict, and one local port if they are served."""
+        return self.verdict is other.verdict and (
+            self.local_port == other.local_port or self.verdict is not Verdict.SERVE
+        )
+
+
+def local_ports_of(targets: Iterable[Target]) -> list[int]:
+    """The local ports that serve any of `targets`, in their order, each once."""
+    return list(dict.fromkeys(target.local_port for target in targets if target.verdict is Verdict.SERVE))
 
 
 class PortalBinding(Struct, frozen=True, gc=False):

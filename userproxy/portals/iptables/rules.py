@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from userproxy.addresses import IPFamily, family_of, host_and_port, network_of
 from userproxy.errors import ObjectError
-from userproxy.model import LocalTraffic, Portal, PortalBinding, PortalKind, Protocol, Target, Verdict
+from userproxy.model import LocalTraffic, Portal, PortalBinding, PortalKind, Protocol, Target, Verdict, local_ports_of
 from userproxy.portals.iptables.chains import (
     FILTER,
     NAT,
@@ -109,7 +109,7 @@ def _streams(binding: PortalBinding, portal: Portal, ranges: Sequence[str], node
     if portal.kind is PortalKind.CLUSTER_IP:
         everybody = ((_EVERYBODY, binding.internal),)
         return _Streams(everybody, everybody)
-    of_node = _local_sources(node) if not _same(binding.on_node, binding.external) else []
+    of_node = _local_sources(node) if not binding.on_node.is_like(binding.external) else []
     container = [
         *((source, binding.on_node) for local in of_node for source in _within(local, ranges)),
         *((source, binding.external) for source in _within(_EVERYBODY, ranges)),
@@ -128,7 +128,7 @@ def _served(binding: PortalBinding, portal: Portal, streams: _Streams, node: _No
         *_translations(host, binding, portal, streams.host, node),
     ]
     if portal.kind is PortalKind.NODE_PORT:
-        for port in _local_ports([binding.external, binding.on_node]):
+        for port in local_ports_of([binding.external, binding.on_node]):
             accept = f"{_match(binding, '', port)} -m state --state NEW -j ACCEPT"
             rules.append(Rule(FILTER, NODEPORT_NON_LOCAL, accept))
     return rules
@@ -175,7 +175,7 @@ def _direct_datagrams(binding: PortalBinding, node: _Node) -> Iterable[Rule]:
     datagram is a new one. On addresses where we do not listen the port is somebody else's.
     """
     ours = "" if node.bind_address in _UNSPECIFIED else node.bind_address
-    for port in _local_ports([binding.internal, binding.external, binding.on_node]):
+    for port in local_ports_of([binding.internal, binding.external, binding.on_node]):
         said = _match(binding, ours, port, remark="not through a portal")
         untranslated = f"{TO_LOCAL} -m conntrack ! --ctstate DNAT"
         yield Rule(FILTER, PORTALS_FILTER, f"{said} {untranslated} {_refusal(Verdict.REJECT, Protocol.UDP, node)}")
@@ -197,14 +197,6 @@ def _local_sources(node: _Node) -> list[_Source]:
 def _within(source: _Source, ranges: Sequence[str]) -> list[_Source]:
     """The parts of `source` that lie in `ranges`, all of it if there are none."""
     return [_Source(network, source.interface) for network in within(source.network, ranges)]
-
-
-def _local_ports(targets: Iterable[Target]) -> list[int]:
-    return list(dict.fromkeys(target.local_port for target in targets if target.verdict is Verdict.SERVE))
-
-
-def _same(one: Target, other: Target) -> bool:
-    return one.verdict is other.verdict and (one.local_port == other.local_port or one.verdict is not Verdict.SERVE)
 
 
 def _to_listener(port: int, node: _Node) -> str:

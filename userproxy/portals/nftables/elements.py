@@ -22,6 +22,7 @@ from userproxy.model import (
     ServicePortName,
     Target,
     Verdict,
+    local_ports_of,
 )
 from userproxy.portals.netlink import attribute
 from userproxy.portals.nftables.expressions import DROP, GOTO, TCP, UDP, value_data, verdict_data
@@ -104,7 +105,7 @@ def claims(binding: PortalBinding, family: IPFamily, host_ip: str) -> dict[Slot,
             found[slot] = Claim(_ORDER[portal.kind], tuple(_portal_elements(binding, portal, sources)))
     if binding.name.protocol is Protocol.UDP:
         comment = _comment(str(_checked(binding.name)))
-        for port in _local_ports([binding.internal, binding.external, binding.on_node]):
+        for port in local_ports_of([binding.internal, binding.external, binding.on_node]):
             guarded = Element(UDP_LISTENERS, attribute(_KEY, value_data(port_value(port))), comment)
             found[UDP_LISTENERS, "", port] = Claim(0, (guarded,))
     return found
@@ -147,7 +148,7 @@ def _targets(binding: PortalBinding, portal: Portal) -> Sequence[tuple[str, Targ
     """Where each audience of a portal is led."""
     if portal.kind is PortalKind.CLUSTER_IP:
         return ((EVERYBODY, binding.internal),)
-    if _same(binding.on_node, binding.external):
+    if binding.on_node.is_like(binding.external):
         return ((EVERYBODY, binding.external),)
     return ((ON_NODE, binding.on_node), (ELSEWHERE, binding.external))
 
@@ -170,14 +171,6 @@ def _allowed_sources(binding: PortalBinding, family: IPFamily, host_ip: str) -> 
     if family is IPFamily.IPV6:
         return list(collapse_addresses(map(IPv6Network, texts)))
     return list(collapse_addresses(map(IPv4Network, texts)))
-
-
-def _same(one: Target, other: Target) -> bool:
-    return one.verdict is other.verdict and (one.local_port == other.local_port or one.verdict is not Verdict.SERVE)
-
-
-def _local_ports(targets: Iterable[Target]) -> list[int]:
-    return list(dict.fromkeys(target.local_port for target in targets if target.verdict is Verdict.SERVE))
 
 
 def _element(name: str, key: bytes, rest: bytes) -> Element:
