@@ -50,7 +50,6 @@ _BIG = struct.Struct(">I")
 _NATIVE = struct.Struct("=I")
 
 DROP: Final = 0  # NF_DROP
-RETURN: Final = -5
 GOTO: Final = -4
 
 
