@@ -122,7 +122,9 @@ def use(network: Network, tools: Tools) -> None:
 
 def with_addresses(network: Network) -> Network:
     """The network with 192.0.2.10 and 2001:db8::10 on eth0, and default routes."""
+    network.shell("ip", "link", "add", "lan0", "type", "bridge")
     network.shell("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far0")
+    network.shell("ip", "link", "set", "far0", "master", "lan0")  # else it is a link of this host, without an address
     network.shell("ip", "address", "add", "192.0.2.10/24", "dev", "eth0")
     network.shell("ip", "address", "add", "2001:db8::10/64", "dev", "eth0", "nodad")
     network.shell("ip", "link", "set", "eth0", "up")
