@@ -17,6 +17,7 @@ GLOSSARY = ROOT / "docs" / "glossary.md"
 _REFERENCE = re.compile(r"`([\w./-]+\.(?:py|md|toml|ini))(?:: ([\w.]+))?`")
 _DIRECTORY = re.compile(r"`((?:tests|docs|userproxy|examples)(?:/\w+)*)/?`")
 _PLACEHOLDER = re.compile(r"\b(?:AREA|NAME)\b")
+_DOTTED = re.compile(r"`((?:cluster|config|forwarding|portals|proxier|routing|tcp|telemetry|udp|wiring)(?:\.\w+)+)`")
 _NOUN = re.compile(r"`([A-Z]\w+)`")
 
 
@@ -29,6 +30,18 @@ def found(name: str) -> Path | None:
 def defined(path: Path) -> frozenset[str]:
     """Classes, functions, methods and constants of a module, methods as ``Class.method``."""
     return frozenset(_names(ast.parse(path.read_text()).body, ""))
+
+
+def is_there(dotted: str) -> bool:
+    """Whether ``package.module.Class.method``, or the beginning of such a name, is one of userproxy's."""
+    path, parts = ROOT / "userproxy", dotted.split(".")
+    if parts[0] in {"tcp", "udp"}:
+        path /= "forwarding"
+    while parts and (path / parts[0]).is_dir():
+        path /= parts.pop(0)
+    if parts:
+        path /= f"{parts.pop(0)}.py"
+    return path.exists() and (not parts or ".".join(parts) in defined(path))
 
 
 def _names(body: list[ast.stmt], prefix: str) -> Iterator[str]:
@@ -51,6 +64,7 @@ def test_what_a_page_names_exists(page: Path) -> None:
         path = found(name)
         if path is None or (inside and inside not in defined(path)):
             missing.append(f"{name}: {inside}" if inside else name)
+    missing += [name for name in _DOTTED.findall(text) if not name.endswith((".py", ".md")) and not is_there(name)]
     missing += [name for name in _DIRECTORY.findall(text) if found(name) is None]
     assert [name for name in missing if not _PLACEHOLDER.search(name)] == []
 
