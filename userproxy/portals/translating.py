@@ -59,7 +59,7 @@ class TranslatingDriver(PortalDriver):
         """
         local_traffic = self._local_traffic
         with self._ruleset.syncing():
-            done = await self._run(lambda: self._leased_sync(bindings, gone, local_traffic, verify=verify))
+            done = await self._run(lambda: self._sync(bindings, gone, local_traffic, verify=verify))
         return structs.replace(done, changed_by=self._ruleset.take_authors()) if verify else done
 
     async def watch(self, disturbed: Callable[[], None]) -> None:
@@ -92,26 +92,28 @@ class TranslatingDriver(PortalDriver):
         self._guard.close()
         self.lease.release()
 
-    @property
     @abstractmethod
-    def _led_to(self) -> str | None:
-        """The node's address to which packets are led as of the last sync, empty for none; None if that has failed."""
-
-    @abstractmethod
-    def _take(self, bindings: Sequence[PortalBinding], gone: Collection[ServicePortName]) -> bool:
-        """Want these from now on, and no longer those; whether anything is wanted at all."""
-
-    @abstractmethod
-    def _converge(self, host_ip: str, local_traffic: LocalTraffic, *, verify: bool) -> PortalSync:
-        """Have what is wanted stand. Raises KernelToolError."""
+    def _sync(
+        self,
+        bindings: Sequence[PortalBinding],
+        gone: Collection[ServicePortName],
+        local_traffic: LocalTraffic,
+        *,
+        verify: bool,
+    ) -> PortalSync:
+        """As :meth:`sync`; blocking, as the next ones."""
 
     @abstractmethod
     def _local_ports(self) -> Mapping[ServicePortName, Sequence[int]]:
-        """As :meth:`local_ports`; blocking, as the next one."""
+        """As :meth:`local_ports`."""
 
     @abstractmethod
     def _remove(self) -> Sequence[str]:
-        """As :meth:`remove`."""
+        """As :meth:`remove`, while the lease is held."""
+
+    @abstractmethod
+    def _is_elsewhere(self) -> bool:
+        """Whether the node's addresses are others than when rules were last written, or could not be."""
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
@@ -136,29 +138,12 @@ class TranslatingDriver(PortalDriver):
         self._addresses = self._host.addresses()
         return self._addresses
 
-    def _is_elsewhere(self) -> bool:
-        """Whether the node's addresses are others than when rules were last written, or could not be."""
-        led_to = self._led_to
-        try:
-            moved = _lasting(self._host.addresses()) != _lasting(self._addresses)
-            return moved or led_to is None or (bool(led_to) and led_to != self._host.lookup())
-        except KernelToolError:
-            return True
+    def _moved_addresses(self) -> frozenset[str]:
+        """The addresses that interfaces have, or had at :meth:`local_addresses`, and not both. Raises KernelToolError.
 
-    def _leased_sync(
-        self,
-        bindings: Sequence[PortalBinding],
-        gone: Collection[ServicePortName],
-        local_traffic: LocalTraffic,
-        *,
-        verify: bool,
-    ) -> PortalSync:
-        self.lease.check()
-        is_needed = self._take(bindings, gone)
-        self.lease.take()
-        self._guard.stand()
-        # A node that is not in a cluster of this family has nothing to serve, and may have no address.
-        return self._converge(self._host.lookup() if is_needed else "", local_traffic, verify=verify)
+        Without IPv6's link-local ones: the node's end of each Pod's link has one, and no portal is one.
+        """
+        return frozenset(each for each in self._host.addresses() ^ self._addresses if not each.startswith("fe80:"))
 
     def _leased_removal(self) -> Sequence[str]:
         try:
@@ -166,8 +151,3 @@ class TranslatingDriver(PortalDriver):
         except KernelToolError as error:
             return [f"nothing, because {error}"]
         return self._remove()
-
-
-def _lasting(addresses: frozenset[str]) -> frozenset[str]:
-    """Without IPv6's link-local addresses: the node's end of each Pod's link has one, and no portal is one."""
-    return frozenset(address for address in addresses if not address.startswith("fe80:"))

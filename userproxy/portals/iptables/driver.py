@@ -4,18 +4,15 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import structlog
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from userproxy.errors import KernelToolError, ObjectError
 from userproxy.model import IPFamily, LocalTraffic, PortalBinding, PortalSync, ServicePortName
-from userproxy.portals.conntrack_guard import ConntrackGuard
-from userproxy.portals.host import HostAddress, may_write_rules
-from userproxy.portals.interface import Cleaned, DriverOptions, PortalDriver, Traits
+from userproxy.portals.host import may_write_rules
+from userproxy.portals.interface import Cleaned, DriverOptions
 from userproxy.portals.iptables.canary import Canary
 from userproxy.portals.iptables.chains import NAT, Rule
 from userproxy.portals.iptables.isolation import Groups, Refusals, Search, standing
@@ -27,12 +24,9 @@ from userproxy.portals.iptables.sentinel import NftSentinel, make_ruleset, make_
 from userproxy.portals.iptables.tables import Changed, Tables, clean_up
 from userproxy.portals.iptables.variant import detect, installed
 from userproxy.portals.iptables.writers import ConflictError
-from userproxy.portals.lease import Lease
-from userproxy.portals.netlink.network_changes import NetworkChanges
+from userproxy.portals.translating import TranslatingDriver
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 
 class _Node(Struct, frozen=True):
@@ -43,31 +37,20 @@ class _Node(Struct, frozen=True):
     local_traffic: LocalTraffic
 
 
-class IptablesDriver(PortalDriver):
+class IptablesDriver(TranslatingDriver):
     """Keeps the chains of one address family equal to the bindings of the last sync.
 
     Rules of a kube-proxy are told of, and come after ours, unless it is to serve other Services here (`shared`).
-    Everything that blocks runs in one thread of the driver's own, in the order of the calls.
     """
 
     name = "iptables"
-    traits = Traits(translates=True)
-    lease: Lease
 
     def __init__(self, options: DriverOptions) -> None:
-        self._bind_address = options.bind_address
-        self._family = options.family
-        self._local_traffic = LocalTraffic()
-        self._host = HostAddress(options.bind_address, options.family)
+        super().__init__(options, make_ruleset(options.family))
         self._redirection = Redirection()
-        self.lease = Lease(options.family)
-        """Taken by a sync that finds it free, and given back by :meth:`close`."""
         self._shared = options.shared
         self._others = None if options.shared else OtherProxies(options.family)
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="portals")
         self._tables: Tables | None = None
-        self._guard = ConntrackGuard(self._family)
-        self._ruleset = make_ruleset(self._family)
         self._sentinel: NftSentinel | Canary | None = None
         """Told what is read and written; None until it is known which variant that is."""
         self._known = asyncio.Event()
@@ -79,8 +62,6 @@ class IptablesDriver(PortalDriver):
         """Whether the last sync has ended well."""
         self._rule_counts: Counter[str] = Counter()
         self._refusals = Refusals()
-        self._addresses: frozenset[str] = frozenset()
-        """Those of interfaces, as the proxier knows them."""
 
     @staticmethod
     def unusable(family: IPFamily) -> str | None:
@@ -110,10 +91,6 @@ class IptablesDriver(PortalDriver):
         """How many portal rules each table has, as of the last sync; jumps do not count."""
         return self._rule_counts
 
-    def set_local_traffic(self, local_traffic: LocalTraffic) -> None:
-        """How this node's Pods are recognised from the next sync on."""
-        self._local_traffic = local_traffic
-
     async def sync(
         self, bindings: Sequence[PortalBinding], gone: Collection[ServicePortName] = (), *, verify: bool = True
     ) -> PortalSync:
@@ -129,14 +106,11 @@ class IptablesDriver(PortalDriver):
         Raises KernelToolError where nothing can be written, another userproxy keeps the chains, or they are given up,
         also while this goes on.
         """
-        local_traffic = self._local_traffic
-        with self._ruleset.syncing():
-            try:
-                done = await self._run(lambda: self._sync(bindings, gone, local_traffic, verify=verify))
-            finally:
-                if self._sentinel is not None:
-                    self._known.set()
-        return structs.replace(done, changed_by=self._ruleset.take_authors()) if verify else done
+        try:
+            return await super().sync(bindings, gone, verify=verify)
+        finally:
+            if self._sentinel is not None:
+                self._known.set()
 
     async def watch(self, disturbed: Callable[[], None]) -> None:
         """Calls `disturbed` when others have changed what concerns our rules, or the node's addresses are others.
@@ -144,54 +118,15 @@ class IptablesDriver(PortalDriver):
         The kernel tells of changes of nf_tables and of the network; legacy tables are looked at once a second.
         """
         async with asyncio.TaskGroup() as group:
-            watch = self._tell_blindness("rules", self._ruleset.watch(self._run, disturbed))
-            ruleset = group.create_task(watch, name=f"watch nf_tables {self._family}")
+            rules = group.create_task(self._watch_rules(disturbed), name=f"watch nf_tables {self._family}")
             await self._known.wait()
-            network = NetworkChanges(self._family).watch(lambda: self._run(self._is_elsewhere), disturbed)
-            watch = self._tell_blindness("the node's addresses", network)
-            group.create_task(watch, name=f"watch network {self._family}")
+            group.create_task(self._watch_network(disturbed), name=f"watch network {self._family}")
             if isinstance(self._sentinel, Canary):
-                ruleset.cancel()
+                rules.cancel()
                 await self._sentinel.watch(self._run, disturbed)
 
-    async def local_ports(self) -> Mapping[ServicePortName, tuple[int, ...]]:
-        """The local ports that rules of an earlier process lead each service port to, that of its cluster IP first.
-
-        Raises KernelToolError.
-        """
-        return await self._run(lambda: local_ports(self._opened().read().get(NAT, {})))
-
-    async def local_addresses(self) -> frozenset[str]:
-        """The addresses of the family that interfaces have now, loopback's too. Raises KernelToolError."""
-        return await self._run(self._look_at_addresses)
-
-    async def remove(self) -> list[str]:
-        """Removes every rule and chain of ours; a sentence for each. Raises KernelToolError.
-
-        Those of another userproxy, which are not ours, stay.
-        """
-        return await self._run(self._remove)
-
-    async def close(self) -> None:
-        """Ends the thread once it has finished what it does. Rules stay as they are."""
-        await asyncio.to_thread(self._executor.shutdown)
-        self._guard.close()
-        self.lease.release()
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-
-    async def _tell_blindness(self, what: str, watch: Coroutine[Any, Any, None]) -> None:
-        """Watch for as long as the kernel tells."""
-        try:
-            await watch
-        except OSError as error:
-            text = f"The kernel does not tell of changes of {what}: they show at the next full sync only"
-            log.warning(text, family=self._family, reason=str(error))
-
-    def _look_at_addresses(self) -> frozenset[str]:
-        self._addresses = self._host.addresses()
-        return self._addresses
+    def _local_ports(self) -> Mapping[ServicePortName, tuple[int, ...]]:
+        return local_ports(self._opened().read().get(NAT, {}))
 
     def _is_elsewhere(self) -> bool:
         """Whether the node's addresses or links are others than when rules were last written, or could not be."""
@@ -199,7 +134,7 @@ class IptablesDriver(PortalDriver):
             return True
         try:
             node = self._look_at_node(self._local_traffic, links=True)
-            moved = _lasting(self._host.addresses()) ^ _lasting(self._addresses)
+            moved = self._moved_addresses()
         except KernelToolError as error:
             log.debug("Addresses of the node cannot be read", v=2, family=self._family, reason=str(error))
             return True
@@ -300,13 +235,4 @@ class IptablesDriver(PortalDriver):
         return accepted
 
     def _remove(self) -> list[str]:
-        try:
-            self.lease.take()
-        except KernelToolError as error:
-            return [f"nothing, because {error}"]
         return self._opened().remove()
-
-
-def _lasting(addresses: frozenset[str]) -> frozenset[str]:
-    """Without IPv6's link-local addresses: the node's end of each Pod's link has one, and no portal is one."""
-    return frozenset(address for address in addresses if not address.startswith("fe80:"))

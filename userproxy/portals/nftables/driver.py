@@ -7,7 +7,7 @@ import structlog
 from msgspec import Struct
 
 from userproxy.addresses import SOCKET_FAMILIES
-from userproxy.errors import ObjectError
+from userproxy.errors import KernelToolError, ObjectError
 from userproxy.model import IPFamily, LocalTraffic, PortalBinding, PortalSync, ServicePortName
 from userproxy.portals.interface import Cleaned, DriverOptions
 from userproxy.portals.netlink.ruleset import Ruleset
@@ -72,11 +72,31 @@ class NftablesDriver(TranslatingDriver):
         """How many elements the table has, as of the last sync."""
         return {TABLE_NAMES[self._family]: len(self._ledger)} if self._standing is not None else {}
 
-    @property
-    def _led_to(self) -> str | None:
-        return self._host_ip if self._standing is not None else None
+    def _sync(
+        self,
+        bindings: Sequence[PortalBinding],
+        gone: Collection[ServicePortName],
+        local_traffic: LocalTraffic,
+        *,
+        verify: bool,
+    ) -> PortalSync:
+        self.lease.check()
+        is_needed = self._take(bindings, gone)
+        self.lease.take()
+        self._guard.stand()
+        # A node that is not in a cluster of this family has nothing to serve, and may have no address.
+        return self._converge(self._host.lookup() if is_needed else "", local_traffic, verify=verify)
+
+    def _is_elsewhere(self) -> bool:
+        if self._standing is None:
+            return True
+        try:
+            return bool(self._moved_addresses()) or (bool(self._host_ip) and self._host_ip != self._host.lookup())
+        except KernelToolError:
+            return True
 
     def _take(self, bindings: Sequence[PortalBinding], gone: Collection[ServicePortName]) -> bool:
+        """Want these from now on, and no longer those; whether anything is wanted at all."""
         for name in gone:
             self._take_out(name)
         for binding in bindings:
@@ -99,6 +119,7 @@ class NftablesDriver(TranslatingDriver):
             self._refused[binding.name] = str(error)
 
     def _converge(self, host_ip: str, local_traffic: LocalTraffic, *, verify: bool) -> PortalSync:
+        """Have what is wanted stand, with packets led to `host_ip`. Raises KernelToolError."""
         if host_ip != self._host_ip:
             self._host_ip = host_ip
             for binding in list(self._restricted.values()):  # their ranges may have the address among them
