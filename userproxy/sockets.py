@@ -1,9 +1,24 @@
 """A port that several sockets of ours share, and nobody else's."""
 
+import ctypes
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from socket import SocketType
+from typing import Final
+
+_IP_FREEBIND: Final = 15
+"""linux/in.h."""
+
+_IPV6_FREEBIND: Final = 78
+"""linux/in6.h, since Linux 4.15."""
+
+_SO_ATTACH_REUSEPORT_CBPF: Final = 51
+"""asm-generic/socket.h, since Linux 4.5."""
+
+_SECOND: Final = struct.pack("HBBI", 0x06, 0, 0, 1)
+"""A program of classic BPF: `BPF_RET | BPF_K` with 1, the second socket (linux/filter.h)."""
 
 
 @contextmanager
@@ -21,3 +36,26 @@ def sharing_their_port(*sockets: SocketType) -> Iterator[None]:
         for each in sockets:
             if each.fileno() >= 0:
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+
+
+def share(sock: SocketType) -> None:
+    """Let sockets of this user's other processes be bound to the same port, if they want it, too.
+
+    It can be bound to any address, also to one that this node gets only later.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+
+
+def lead_here(sock: SocketType) -> None:
+    """Have all new clients of a port that is shared with one older socket come to this one. Raises OSError.
+
+    Otherwise the kernel spreads them over both, and those whose handshake is under way when the older one closes are
+    reset. Sockets of a port are numbered as they came; when the first is closed the last one takes its number, and for
+    a number that there is not the kernel chooses as it did (reuseport_select_sock(), net/core/sock_reuseport.c).
+    """
+    code = ctypes.create_string_buffer(_SECOND, len(_SECOND))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, struct.pack("HP", 1, ctypes.addressof(code)))

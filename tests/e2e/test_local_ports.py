@@ -45,7 +45,10 @@ def test_nobody_gets_past_the_portals(lab: Lab) -> None:
     attackers: list[Host] = [lab.add_outside("attacker"), lab.client, lab.pods[0], lab.node]
     addresses = [lab.node.address, lab.node.address6, *lab.gateways().values()]
     tcp, udp = lab.node.local_ports("tcp"), lab.node.local_ports("udp")
-    assert min(len(tcp), len(udp)) >= len(IPFamily), "listeners are found"
+    if lab.cell.driver.has_local_ports:
+        assert min(len(tcp), len(udp)) >= len(IPFamily), "listeners are found"
+    else:
+        assert not tcp | udp, "nothing listens but at portals"
     for attacker in attackers:
         for address in (each for each in addresses if _has_route(attacker, each)):
             for port in tcp:

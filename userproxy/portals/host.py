@@ -17,7 +17,8 @@ log = structlog.get_logger()
 
 _LOOPBACK = 1  # LOOPBACK_IFINDEX, include/net/flow.h: in every network namespace
 _SEND_ONLY = frozenset({"dummy", "ifb", "nlmon"})
-_CAP_NET_ADMIN = 12  # linux/capability.h
+CAP_NET_BIND_SERVICE = 10  # linux/capability.h
+CAP_NET_ADMIN = 12
 
 
 class HostAddress:
@@ -116,10 +117,23 @@ def ipv6_usable() -> bool:
 
 def may_write_rules() -> bool:
     """Whether this thread has CAP_NET_ADMIN, without which no iptables program reads or writes anything."""
+    return has_capability(CAP_NET_ADMIN)
+
+
+def has_capability(number: int) -> bool:
+    """Whether this thread has a capability in effect."""
     for line in Path("/proc/thread-self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) >> _CAP_NET_ADMIN & 1)
+            return bool(int(line.split()[1], 16) >> number & 1)
     return False
+
+
+def first_unprivileged_port() -> int:
+    """From which port on anybody may bind, in this thread's network namespace."""
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    except OSError:  # before Linux 4.11
+        return 1024
 
 
 @contextmanager

@@ -1,8 +1,13 @@
+import asyncio
+import os
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.portals.conftest import Network, shell
 from userproxy.errors import KernelToolError, PortUnavailableError
@@ -18,9 +23,10 @@ from userproxy.model import (
     Target,
     Verdict,
 )
-from userproxy.portals.interface import Cleaned, DriverOptions
+from userproxy.portals.interface import Cleaned, DriverOptions, PortalDriver
 from userproxy.portals.local.driver import LocalDriver
 from userproxy.portals.local.routes import LocalRoutes
+from userproxy.sockets import share
 
 WEB = ServicePortName("default", "web", "http", Protocol.TCP)
 API = ServicePortName("default", "api", "http", Protocol.TCP)
@@ -43,16 +49,19 @@ class Listeners:
     def __init__(self) -> None:
         self.sockets: dict[PortalAddress, socket.socket] = {}
         self.owners: dict[PortalAddress, ServicePortName] = {}
+        self.calls = 0
 
     def serve_portal(self, address: PortalAddress, admission: Admission) -> None:
         if address not in self.sockets:
             made = socket.socket()
+            share(made)
             try:
                 made.bind((address.ip, address.port))
                 made.listen()
             except OSError as error:
                 made.close()
                 raise PortUnavailableError(f"cannot listen there: {error.strerror}") from error
+            self.calls += 1
             self.sockets[address] = made
         self.owners[address] = admission.listeners[0].service_port
 
@@ -85,6 +94,11 @@ def play(network: Network) -> Callable[[Scenario], None]:
             await driver.close()
 
     return lambda scenario: network.run_loop(lambda: with_driver(scenario))
+
+
+def me() -> str:
+    """This process, as a program that is in the way is named."""
+    return f"{Path('/proc/self/comm').read_text().strip()} (process {os.getpid()})"
 
 
 def standing() -> frozenset[str]:
@@ -171,9 +185,7 @@ def test_a_port_that_another_program_has_on_every_address_is_told_and_tried_agai
     async def scenario(driver: LocalDriver, listeners: Listeners) -> None:
         with socket.create_server(("0.0.0.0", 80)):
             done = await driver.sync([cluster_ip(WEB, "10.96.0.10", Portal(PortalKind.EXTERNAL_IP, "203.0.113.5", 81))])
-            assert done.refused == {
-                WEB: "10.96.0.10:80/TCP: a program of this node listens on this port of every address"
-            }
+            assert done.refused == {WEB: f"10.96.0.10:80/TCP: {me()} listens on this port of every address"}
             assert listeners.owners == {at("203.0.113.5", 81): WEB}
         assert (await driver.sync([], verify=False)).refused == {}
         assert listeners.owners.keys() == {at("10.96.0.10"), at("203.0.113.5", 81)}
@@ -247,3 +259,97 @@ def test_a_sparing_cleanup_leaves_the_routes_by_which_connections_get_their_pack
     spared, left, then = network.run(scenario)
     assert (spared.said, spared.in_use) == (("removed 1 local routes of IPv4",), ("1 local routes of IPv4",))
     assert (left, then.said) == (frozenset({"10.96.0.10"}), ("removed 1 local routes of IPv4",))
+
+
+@asynccontextmanager
+async def watched(driver: PortalDriver) -> AsyncIterator[asyncio.Event]:
+    """An event that is set whenever the driver's watch reports something."""
+    told = asyncio.Event()
+    task = asyncio.create_task(driver.watch(told.set))  # noqa: TID251 -- it ends with the block
+    try:
+        yield told
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def is_told(told: asyncio.Event, seconds: float = 10.0) -> bool:
+    try:
+        await asyncio.wait_for(told.wait(), seconds)
+    except TimeoutError:
+        return False
+    told.clear()
+    return True
+
+
+DISTURBANCES = {
+    "a route is deleted": ("ip", "route", "del", "local", "10.96.0.10", "dev", "lo", "table", "local"),
+    "all of ours are": ("ip", "route", "flush", "table", "local", "proto", "117"),
+    "one is replaced": ("ip", "route", "replace", "unreachable", "10.96.0.10", "table", "local"),
+    "an address comes": ("ip", "address", "add", "192.0.2.10/32", "dev", "lo"),
+}
+
+
+@pytest.mark.parametrize("what", DISTURBANCES)
+def test_what_others_do_to_routes_and_addresses_is_told_and_repaired(
+    play: Callable[[Scenario], None], what: str
+) -> None:
+    async def scenario(driver: LocalDriver, _listeners: Listeners) -> None:
+        async with watched(driver) as told:
+            await driver.sync([cluster_ip(WEB, "10.96.0.10"), cluster_ip(API, "10.96.0.11")])
+            shell(*DISTURBANCES[what])
+            assert await is_told(told)
+            await driver.sync([])
+        assert standing() == {"10.96.0.10", "10.96.0.11"}
+
+    play(scenario)
+
+
+def test_own_changes_and_others_routes_disturb_nobody(play: Callable[[Scenario], None]) -> None:
+    async def scenario(driver: LocalDriver, _listeners: Listeners) -> None:
+        async with watched(driver) as told:
+            await driver.sync([cluster_ip(WEB, "10.96.0.10"), cluster_ip(API, "10.96.0.11")])
+            await driver.sync([cluster_ip(WEB, "10.96.0.12")], [API], verify=False)
+            shell("ip", "route", "add", "local", "198.51.100.9", "dev", "lo", "table", "local")
+            shell("ip", "route", "del", "local", "198.51.100.9", "dev", "lo", "table", "local")
+            assert not await is_told(told, 0.6)
+
+    play(scenario)
+
+
+def test_a_program_that_has_gone_is_noticed(play: Callable[[Scenario], None]) -> None:
+    async def scenario(driver: LocalDriver, listeners: Listeners) -> None:
+        with socket.create_server(("0.0.0.0", 80)):
+            assert (await driver.sync([cluster_ip(WEB, "10.96.0.10")])).refused
+        async with watched(driver) as told:
+            assert await is_told(told)
+        assert not (await driver.sync([])).refused
+        assert listeners.owners == {at("10.96.0.10"): WEB}
+
+    play(scenario)
+
+
+def test_a_sync_touches_only_what_it_is_about(play: Callable[[Scenario], None]) -> None:
+    async def scenario(driver: LocalDriver, listeners: Listeners) -> None:
+        names = [ServicePortName("default", f"s{number}", "http", Protocol.TCP) for number in range(50)]
+        await driver.sync([cluster_ip(name, f"10.96.1.{number}") for number, name in enumerate(names)])
+        shell("ip", "address", "add", "192.0.2.10/32", "dev", "lo")
+        before = listeners.calls
+        await driver.sync([cluster_ip(WEB, "10.96.0.10")], verify=False)
+        await driver.sync([])
+        assert listeners.calls == before + 1
+        assert len(standing()) == 51
+
+    play(scenario)
+
+
+def test_programs_that_listen_everywhere_are_told_of_once(play: Callable[[Scenario], None]) -> None:
+    async def scenario(driver: LocalDriver, _listeners: Listeners) -> None:
+        with capture_logs() as logs, socket.create_server(("0.0.0.0", 22)):
+            await driver.sync([cluster_ip(WEB, "10.96.0.10")])
+            await driver.sync([])
+        told = [each for each in logs if "listeners" in each]
+        assert [each["listeners"] for each in told] == [f"TCP 22 of {me()}"]
+
+    play(scenario)

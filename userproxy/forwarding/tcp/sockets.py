@@ -15,6 +15,7 @@ from userproxy.addresses import host_and_port, is_ipv6, socket_family
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.admission import DROP_EVERYTHING, attach, detach
 from userproxy.model import Endpoint, Verdict
+from userproxy.sockets import lead_here, share
 
 SO_ORIGINAL_DST = 80
 """linux/netfilter_ipv4.h; Python's socket module does not have it."""
@@ -81,7 +82,8 @@ class ListeningSocket(SocketType):
     def open_shared(cls, host: str, port: int, instructions: bytes | None) -> Self:
         """One that listens at `host:port`, beside others of the same user that have SO_REUSEPORT, too.
 
-        So a successor can listen before its predecessor ends. `instructions` are a program that says who is let in,
+        So a successor can listen before its predecessor ends, and has all new clients from then on. The node need not
+        have the address yet. `instructions` are a program that says who is let in,
         None for everybody. Raises PortUnavailableError.
         """
         try:
@@ -90,11 +92,12 @@ class ListeningSocket(SocketType):
                 if is_ipv6(host):
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                share(sock)
                 sock.bind((host, port))
                 if instructions is not None:
                     attach(sock, instructions)
                 sock.listen(_BACKLOG)
+                lead_here(sock)
                 return cls(sock.detach())
         except OSError as error:
             raise PortUnavailableError(f"cannot listen on {host_and_port(host, port)}: {error.strerror}") from error

@@ -13,7 +13,7 @@ from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.admission import attach
 from userproxy.forwarding.udp.datagrams import IP_PKTINFO
 from userproxy.model import Endpoint
-from userproxy.sockets import sharing_their_port
+from userproxy.sockets import lead_here, share, sharing_their_port
 
 _IPV6_RECVPKTINFO: Final = 49
 """linux/in6.h."""
@@ -64,16 +64,19 @@ class DatagramSocket(SocketType):
     def open_shared(cls, host: str, port: int, instructions: bytes | None) -> Self:
         """One bound to `host:port`, beside others of the same user that have SO_REUSEPORT, too.
 
+        As :meth:`ListeningSocket.open_shared`.
+
         `instructions` are a program that says whose datagrams are let in, None for everybody's. Raises
         PortUnavailableError.
         """
         try:
             with closing(SocketType(socket_family(host), socket.SOCK_DGRAM)) as sock:
                 _set_options(sock)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                share(sock)
                 if instructions is not None:
                     attach(sock, instructions)
                 sock.bind((host, port))
+                lead_here(sock)
                 return cls(sock.detach())
         except OSError as error:
             raise PortUnavailableError(f"cannot listen on UDP {host_and_port(host, port)}: {error.strerror}") from error

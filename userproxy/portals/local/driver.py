@@ -1,11 +1,10 @@
 """The ``local`` driver: portals are made addresses of this node, and listened on. No netfilter, no conntrack."""
 
 import asyncio
-import errno
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
 
@@ -17,23 +16,35 @@ from userproxy.model import (
     LocalTraffic,
     PortalAddress,
     PortalBinding,
+    PortalKind,
     PortalSync,
     ServicePortName,
 )
 from userproxy.pace import Pace
-from userproxy.portals.host import HostAddress, may_write_rules, pod_networks
+from userproxy.portals.host import (
+    CAP_NET_ADMIN,
+    CAP_NET_BIND_SERVICE,
+    HostAddress,
+    first_unprivileged_port,
+    has_capability,
+    pod_networks,
+)
 from userproxy.portals.interface import Cleaned, DriverOptions, PortalDriver, PortalListeners, Traits
 from userproxy.portals.lease import Lease
 from userproxy.portals.local.admissions import admissions, portal_ips
-from userproxy.portals.local.routes import LocalRoutes
+from userproxy.portals.local.conflicts import Conflicts
+from userproxy.portals.local.routes import OURS, LocalRoutes
+from userproxy.portals.netlink import address_text
+from userproxy.portals.netlink.network_changes import NetworkChanges, Route
+from userproxy.portals.netlink.rtnetlink import LOCAL_TABLE, MAIN_TABLE, UNICAST
 from userproxy.portals.netlink.sock_diag import connected_addresses, why_not
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-_MOST_TOLD = 5
-"""Portals that are named in the sentence for a service port."""
+_LOOK_EVERY_SECONDS: Final = 1.0
+"""How often it is looked whether a program has gone that has a port of ours: it costs a tenth of a millisecond."""
 
 
 class LocalDriver(PortalDriver):
@@ -53,20 +64,27 @@ class LocalDriver(PortalDriver):
         self._local_traffic = LocalTraffic()
         self._bindings: dict[ServicePortName, PortalBinding] = {}
         self._served: dict[ServicePortName, Mapping[PortalAddress, Admission]] = {}
+        self._by_host: set[ServicePortName] = set()
+        """Those whose portals depend on the node's addresses, or on those of its Pods."""
         self._wanted_ips: Counter[str] = Counter()
         """By how many service ports each address is wanted as a portal's."""
+        self._unsettled_ips: set[str] = set()
+        """Those that may be wanted, or owned by the node, otherwise than when routes were last made or removed."""
         self._standing: set[str] = set()
         """The addresses that routes of ours make local, as far as is known."""
+        self._routes_disturbed = False
         self._own_ips: frozenset[str] = frozenset()
         self._pod_networks: tuple[str, ...] = ()
-        self._refused: dict[ServicePortName, str] = {}
+        self._conflicts = Conflicts(options.family)
 
     @staticmethod
     def unusable(family: IPFamily) -> str | None:  # noqa: ARG004 - a driver's signature
-        """Why routes cannot be made here."""
-        return (
-            None if may_write_rules() else "routes take the capability CAP_NET_ADMIN, which this process does not have"
-        )
+        """Why routes cannot be made here, or ports not be bound."""
+        if not has_capability(CAP_NET_ADMIN):
+            return "routes take the capability CAP_NET_ADMIN, which this process does not have"
+        if not has_capability(CAP_NET_BIND_SERVICE) and first_unprivileged_port() > 1:
+            return "ports under 1024 take the capability CAP_NET_BIND_SERVICE, which this process does not have"
+        return None
 
     @staticmethod
     def clean_up(family: IPFamily, *, sparing: bool = False) -> Cleaned:
@@ -103,13 +121,21 @@ class LocalDriver(PortalDriver):
             self._want(binding.name, binding)
         for name in gone:
             self._want(name, None)
-        changed = {*gone, *(binding.name for binding in bindings), *self._refused}
+        changed = {*gone, *(binding.name for binding in bindings), *self._conflicts.names}
         if await self._run(self._look_at_host):
-            changed.update(self._bindings)
-        differed = await self._run(lambda: self._add_routes(verify=verify))
+            changed.update(self._by_host)
+        # Sockets come first, which can be bound to any address: nobody is led here and finds a closed port.
         await self._listen(changed)
-        await self._run(self._remove_routes)
-        return PortalSync(differed, dict(self._refused))
+        differed = await self._run(lambda: self._make_routes(verify=verify))
+        await self._run(lambda: self._look_at_programs(verify=verify))
+        return PortalSync(differed, self._conflicts.sentences)
+
+    async def watch(self, disturbed: Callable[[], None]) -> None:
+        """Call `disturbed` when somebody has deleted or replaced a route of ours, or the node's addresses changed.
+
+        Also once a program has gone that kept us from listening.
+        """
+        await asyncio.gather(self._watch_network(disturbed), self._watch_programs(disturbed))
 
     async def local_ports(self) -> Mapping[ServicePortName, tuple[int, ...]]:
         """There are none, but the routes can be read. Raises KernelToolError where they cannot."""
@@ -137,38 +163,92 @@ class LocalDriver(PortalDriver):
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
+    async def _watch_network(self, disturbed: Callable[[], None]) -> None:
+        try:
+            changes = NetworkChanges(self._family, self._concerns, self._missed)
+            await changes.watch(lambda: self._run(self._is_disturbed), disturbed)
+        except OSError as error:
+            text = "The kernel does not tell of changes of routes and addresses: they show at the next full sync only"
+            log.warning(text, family=self._family, reason=str(error))
+
+    async def _watch_programs(self, disturbed: Callable[[], None]) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+            if self._conflicts.are_of_programs and await self._run(self._conflicts.have_gone):
+                disturbed()
+
+    def _look_at_programs(self, *, verify: bool) -> None:
+        if self._standing:
+            self._conflicts.tell_wildcards()
+        self._conflicts.look(again=verify)
+
     def _want(self, name: ServicePortName, binding: PortalBinding | None) -> None:
         before = self._bindings.pop(name, None)
-        if before is not None:
-            self._wanted_ips.subtract(portal_ips(before, self._family))
+        old = portal_ips(before, self._family) if before is not None else frozenset()
+        new = portal_ips(binding, self._family) if binding is not None else frozenset()
+        self._by_host.discard(name)
         if binding is not None:
             self._bindings[name] = binding
-            self._wanted_ips.update(portal_ips(binding, self._family))
+            if any(portal.kind is not PortalKind.CLUSTER_IP for portal in binding.portals):
+                self._by_host.add(name)
+        self._wanted_ips.update(new - old)
+        self._wanted_ips.subtract(old - new)
+        for ip in old - new:
+            if not self._wanted_ips[ip]:
+                del self._wanted_ips[ip]
+        self._unsettled_ips |= old ^ new
 
     def _look_at_host(self) -> bool:
         """Whether the node's addresses, or those of its Pods, are others than at the last sync."""
-        own, pods = self._host.addresses(), pod_networks(self._local_traffic, self._family)
+        own, pods = self._host_now()
         differs = (own, pods) != (self._own_ips, self._pod_networks)
+        self._unsettled_ips |= own ^ self._own_ips
         self._own_ips, self._pod_networks = own, pods
         return differs
 
-    def _add_routes(self, *, verify: bool) -> bool:
-        self.lease.check()
-        before = frozenset(self._standing)
-        if verify:
-            self._standing = set(self._routes.standing())
-        needed = {ip for ip, count in self._wanted_ips.items() if count > 0} - self._own_ips
-        missing = needed - self._standing
-        self._routes.add(missing)
-        self._standing |= missing
-        return bool(before & missing)
+    def _host_now(self) -> tuple[frozenset[str], tuple[str, ...]]:
+        return self._host.addresses(), pod_networks(self._local_traffic, self._family)
 
-    def _remove_routes(self) -> None:
+    def _make_routes(self, *, verify: bool) -> bool:
+        """Have routes for what is wanted and the node does not own; returns whether any was missing."""
         self.lease.check()
-        unneeded = {ip for ip in self._standing if self._wanted_ips[ip] <= 0 or ip in self._own_ips}
-        self._wanted_ips = +self._wanted_ips
+        known = self._standing
+        if verify:
+            self._routes_disturbed = False
+            self._standing = set(self._routes.standing())
+            self._unsettled_ips |= self._standing | self._wanted_ips.keys()
+        needed = {ip for ip in self._unsettled_ips if ip in self._wanted_ips and ip not in self._own_ips}
+        missing, unneeded = needed - self._standing, (self._unsettled_ips - needed) & self._standing
+        lost = missing & known if verify else set()
+        self._routes.add(missing - lost)
+        self._routes.add(lost, replace=True)  # there may be another's now
+        self._standing |= missing
+        self._standing -= unneeded  # before they go: what then is told of them is nobody else's work
         self._routes.remove(unneeded)
-        self._standing -= unneeded
+        self._unsettled_ips = set()
+        return bool(lost)
+
+    def _concerns(self, route: Route) -> bool:
+        if route.table == MAIN_TABLE:  # which says where the Pods behind interfaces are
+            return bool(self._local_traffic.interface) and route.type == UNICAST
+        if route.table != LOCAL_TABLE or not (route.is_gone or route.protocol != OURS):
+            return False
+        ours = bool(route.destination) and address_text(route.destination, 0, len(route.destination)) in self._standing
+        self._routes_disturbed |= ours
+        return ours
+
+    def _missed(self) -> None:
+        self._routes_disturbed = True
+
+    def _is_disturbed(self) -> bool:
+        """Whether the node's addresses are others than at the last sync, or a route of ours is not there."""
+        disturbed, self._routes_disturbed = self._routes_disturbed, False
+        try:
+            if self._host_now() != (self._own_ips, self._pod_networks):
+                return True
+            return disturbed and not self._standing <= self._routes.standing()
+        except KernelToolError:
+            return True
 
     async def _listen(self, names: Iterable[ServicePortName]) -> None:
         """Have the sockets of these service ports as they should be."""
@@ -179,10 +259,10 @@ class LocalDriver(PortalDriver):
         for name in names:
             binding = self._bindings.get(name)
             wanted = {} if binding is None else admissions(binding, self._family, ips, self._pod_networks)
-            leaving += self._served.pop(name, {}).keys() - wanted.keys()
-            if wanted:
+            served = self._served.get(name, {})
+            if wanted != served or name in self._conflicts.names:
+                leaving += served.keys() - wanted.keys()
                 arriving.append((name, wanted))
-            self._refused.pop(name, None)
             await pace.keep()
         kept = {address for _, wanted in arriving for address in wanted}
         for address in leaving:
@@ -190,37 +270,31 @@ class LocalDriver(PortalDriver):
                 self._forwarding.leave_portal(address)
                 await pace.keep()
         for name, wanted in arriving:
-            self._served[name] = self._serve(name, wanted)
+            self._serve(name, wanted)
             await pace.keep()
 
-    def _serve(
-        self, name: ServicePortName, wanted: Mapping[PortalAddress, Admission]
-    ) -> Mapping[PortalAddress, Admission]:
-        """Listen at these portals; returns those where it is done."""
-        served, refusals = {}, []
+    def _serve(self, name: ServicePortName, wanted: Mapping[PortalAddress, Admission]) -> None:
+        """Listen at these portals, as far as that can be, and note what of it is done."""
+        before = self._served.pop(name, {})
+        served: dict[PortalAddress, Admission] = {}
+        failures: dict[PortalAddress, PortUnavailableError | ObjectError] = {}
         for address, admission in wanted.items():
             try:
-                self._forwarding.serve_portal(address, admission)
+                if before.get(address) != admission:
+                    self._forwarding.serve_portal(address, admission)
             except (PortUnavailableError, ObjectError) as error:
-                refusals.append(_sentence(address, error))
+                failures[address] = error
             else:
                 served[address] = admission
-        if refusals:
-            self._refused[name] = "; ".join(refusals[:_MOST_TOLD])
-        return served
+        if served:
+            self._served[name] = served
+        self._conflicts.put(name, failures)
 
     @property
     def _forwarding(self) -> PortalListeners:
         if self._listeners is None:
             raise RuntimeError("listen_with comes before the first sync")
         return self._listeners
-
-
-def _sentence(address: PortalAddress, error: PortUnavailableError | ObjectError) -> str:
-    cause = error.__cause__
-    if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
-        return f"{address}: a program of this node listens on this port of every address"
-    return f"{address}: {error}"
 
 
 def _needs_scope(ip: str) -> bool:

@@ -37,6 +37,7 @@ _NEW_ROUTE: Final = 24  # RTM_NEWROUTE
 _DELETE_ROUTE: Final = 25  # RTM_DELROUTE
 _GET_ROUTE: Final = 26  # RTM_GETROUTE
 _CREATE: Final = 0x400  # NLM_F_CREATE
+_REPLACE: Final = 0x100  # NLM_F_REPLACE
 _EXCLUSIVE: Final = 0x200  # NLM_F_EXCL
 _DESTINATION: Final = 1  # RTA_DST
 _INTERFACE: Final = 4  # RTA_OIF
@@ -73,10 +74,14 @@ class LocalRoutes:
         except OSError as error:
             raise _translated(error, "cannot be read") from error
 
-    def add(self, addresses: Collection[str]) -> None:
-        """Make `addresses` local; those that are already stay so. Raises KernelToolError."""
+    def add(self, addresses: Collection[str], *, replace: bool = False) -> None:
+        """Make `addresses` local; those that are already stay so, by whichever route. Raises KernelToolError.
+
+        With `replace` what others have made of these addresses goes.
+        """
+        how = _CREATE | (_REPLACE if replace else _EXCLUSIVE)
         try:
-            self._perform(_NEW_ROUTE, REQUEST | ACK | _CREATE | _EXCLUSIVE, addresses, unless=errno.EEXIST)
+            self._perform(_NEW_ROUTE, REQUEST | ACK | how, addresses, unless=errno.EEXIST)
         except OSError as error:
             raise _translated(error, "cannot be added") from error
 

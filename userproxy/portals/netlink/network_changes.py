@@ -26,6 +26,7 @@ from userproxy.portals.netlink.rtnetlink import (
     LINK_HEADER,
     MAIN_TABLE,
     ROUTE_HEADER,
+    RTA_DST,
     RTA_TABLE,
     UNICAST,
     UP,
@@ -39,7 +40,8 @@ _GROUPS: Final = {
 _NEW_LINK: Final = 16
 _DELETE_LINK: Final = 17
 _ADDRESS_MESSAGES: Final = (20, 21)
-_ROUTE_MESSAGES: Final = (24, 25)
+_NEW_ROUTE: Final = 24
+_DELETE_ROUTE: Final = 25
 
 _NUMBER: Final = struct.Struct("=I")
 
@@ -53,11 +55,17 @@ _PAUSE_SECONDS: Final = 0.25
 
 
 class Route(Struct, frozen=True):
-    """A route that came or went; `type` and `table` are the kernel's numbers (RTN_UNICAST, RT_TABLE_MAIN, ...)."""
+    """A route that came or went; `type` and `table` are the kernel's numbers (RTN_UNICAST, RT_TABLE_MAIN, ...).
+
+    `protocol` is the mark of who made it, `destination` the address as bytes, none for a default route.
+    """
 
     table: int
     type: int
     prefix_length: int
+    protocol: int = 0
+    destination: bytes = b""
+    is_gone: bool = False
 
 
 ConcernsRoute: TypeAlias = Callable[[Route], bool]
@@ -71,11 +79,16 @@ def is_default(route: Route) -> bool:
 class NetworkChanges:
     """What of the network may have changed: addresses of a family, links that come, go, or go up or down, and routes
     for which `concerns` is true. Link-local addresses do not count: each Pod that starts brings one.
+
+    `missed` is called where messages were lost, so that anything may have changed.
     """
 
-    def __init__(self, family: IPFamily, concerns: ConcernsRoute = is_default) -> None:
+    def __init__(
+        self, family: IPFamily, concerns: ConcernsRoute = is_default, missed: Callable[[], None] | None = None
+    ) -> None:
         self._family = family
         self._concerns = concerns
+        self._tell_missed = missed
         self._news = asyncio.Event()
 
     async def watch(self, differs: Callable[[], Awaitable[bool]], disturbed: Callable[[], None]) -> None:
@@ -84,7 +97,7 @@ class NetworkChanges:
         `differs` is asked three times a second at most. Raises OSError where the kernel does not tell of changes.
         """
         groups = _GROUPS[self._family]
-        with closing(Subscription(netlink.ROUTE, groups, self._received, self._news.set)):
+        with closing(Subscription(netlink.ROUTE, groups, self._received, self._missed)):
             self._news.set()  # something may have changed since somebody looked
             while True:
                 await self._news.wait()
@@ -94,8 +107,13 @@ class NetworkChanges:
                     disturbed()
                 await asyncio.sleep(_PAUSE_SECONDS)
 
+    def _missed(self) -> None:
+        if self._tell_missed is not None:
+            self._tell_missed()
+        self._news.set()
+
     def _received(self, data: bytes) -> None:
-        if not self._news.is_set() and concerns(data, self._family, self._concerns):
+        if concerns(data, self._family, self._concerns):
             self._news.set()
 
 
@@ -110,7 +128,7 @@ def concerns(data: bytes, family: IPFamily, concerns_route: ConcernsRoute) -> bo
         elif kind in _ADDRESS_MESSAGES:
             found = ADDRESS_HEADER.unpack_from(data, begin)[3] != _LINK_SCOPE
         else:
-            found = kind in _ROUTE_MESSAGES and concerns_route(_route(data, begin, end))
+            found = kind in (_NEW_ROUTE, _DELETE_ROUTE) and concerns_route(_route(kind, data, begin, end))
         if found:
             return True
     return False
@@ -122,9 +140,10 @@ def _link_concerns(kind: int, data: bytes, begin: int) -> bool:
     return family == 0 and (kind == _DELETE_LINK or bool(changed & UP))
 
 
-def _route(data: bytes, begin: int, end: int) -> Route:
-    _, prefix_length, _, _, table, _, _, type_, _ = ROUTE_HEADER.unpack_from(data, begin)
+def _route(kind: int, data: bytes, begin: int, end: int) -> Route:
+    _, prefix_length, _, _, table, protocol, _, type_, _ = ROUTE_HEADER.unpack_from(data, begin)
     found = netlink.attributes(data, begin + ROUTE_HEADER.size, end)
     if RTA_TABLE in found:  # one byte is too small for some numbers
         (table,) = _NUMBER.unpack_from(data, found[RTA_TABLE][0])
-    return Route(table, type_, prefix_length)
+    destination = data[slice(*found[RTA_DST])] if RTA_DST in found else b""
+    return Route(table, type_, prefix_length, protocol, destination, kind == _DELETE_ROUTE)

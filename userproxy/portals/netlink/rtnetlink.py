@@ -37,13 +37,14 @@ UP: Final = 0x1  # IFF_UP, linux/if.h
 _LOOPBACK: Final = 0x8  # IFF_LOOPBACK
 
 ROUTE_HEADER: Final = struct.Struct("=8BI")  # struct rtmsg
-_RTA_DST: Final = 1
+RTA_DST: Final = 1
 _RTA_OIF: Final = 4
 _RTA_PREFSRC: Final = 7
 _RTA_MULTIPATH: Final = 9
 RTA_TABLE: Final = 15
 _NEXT_HOP_LINK: Final = 4  # offset of rtnh_ifindex in struct rtnexthop
 MAIN_TABLE: Final = 254  # RT_TABLE_MAIN
+LOCAL_TABLE: Final = 255  # RT_TABLE_LOCAL
 UNICAST: Final = 1  # RTN_UNICAST
 
 _NUMBER: Final = struct.Struct("=I")
@@ -164,9 +165,9 @@ def _network(data: bytes, begin: int, end: int) -> tuple[str, int] | None:
     _, length, _, _, _, _, _, kind, _ = ROUTE_HEADER.unpack_from(data, begin)
     found = netlink.attributes(data, begin + ROUTE_HEADER.size, end)
     link = _number(data, found, _RTA_OIF)
-    if kind != UNICAST or not link or _RTA_DST not in found or _number(data, found, RTA_TABLE) != MAIN_TABLE:
+    if kind != UNICAST or not link or RTA_DST not in found or _number(data, found, RTA_TABLE) != MAIN_TABLE:
         return None
-    return f"{netlink.address_text(data, *found[_RTA_DST])}/{length}", link
+    return f"{netlink.address_text(data, *found[RTA_DST])}/{length}", link
 
 
 def _number(data: bytes, found: dict[int, netlink.Place], kind: int, offset: int = 0) -> int:

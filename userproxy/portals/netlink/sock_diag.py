@@ -69,8 +69,8 @@ def listened_on(
             for each in addresses:
                 if each[1] == protocol:
                     wanted.setdefault(each[2], {})[_packed(each[0])] = each
-            for address, port in _sockets(kernel, family, protocol, wanted.keys(), own):
-                heard = wanted[port]
+            for address, port, inode in _sockets(kernel, family, protocol, wanted.keys()):
+                heard = {} if inode in own else wanted[port]
                 found.update([heard[address]] if address in heard else () if any(address) else heard.values())
     return frozenset(found)
 
@@ -91,22 +91,39 @@ def connected_addresses(family: IPFamily) -> frozenset[str]:
     return frozenset(str(ip_address(each)) for each in found if len(each) == size)
 
 
+def wildcard_sockets(
+    family: IPFamily, ports: Collection[tuple[Protocol, int]] | None = None
+) -> dict[tuple[Protocol, int], set[int]]:
+    """The inodes of the sockets that hear every address of `family`, by port; all ports if `ports` is None.
+
+    For UDP those without a peer. Raises OSError where the kernel does not tell.
+    """
+    found: dict[tuple[Protocol, int], set[int]] = {}
+    with closing(netlink.netlink_socket(_SOCK_DIAG)) as kernel:
+        for protocol in _LISTENING:
+            asked = None if ports is None else {port for each, port in ports if each is protocol}
+            for address, port, inode in _sockets(kernel, family, protocol, asked):
+                if not any(address):
+                    found.setdefault((protocol, port), set()).add(inode)
+    return found
+
+
 def _sockets(
-    kernel: socket.socket, family: IPFamily, protocol: Protocol, ports: AbstractSet[int], own: AbstractSet[int]
-) -> Iterator[tuple[bytes, int]]:
-    """Address, zero for every one, and port of each listening socket with one of these ports."""
+    kernel: socket.socket, family: IPFamily, protocol: Protocol, ports: AbstractSet[int] | None
+) -> Iterator[tuple[bytes, int, int]]:
+    """Address, zero for every one, port and inode of each listening socket with one of these ports, or with any."""
     number, states = _LISTENING[protocol]
-    for kind in _FAMILIES[family] if ports else ():
-        for asked in sorted(ports) if len(ports) <= _ONE_BY_ONE else (0,):
+    for kind in _FAMILIES[family] if ports is None or ports else ():
+        for asked in sorted(ports) if ports is not None and len(ports) <= _ONE_BY_ONE else (0,):
             place = _PORTS.pack(asked, 0) + bytes(_SOCKET_ID - _PORTS.size)
             for data, bodies in netlink.dump(kernel, _BY_FAMILY, _REQUEST.pack(kind, number, 0, states) + place):
                 for begin, end in bodies:
                     port, address = _ANSWER.unpack_from(data, begin)
-                    if port in ports and _INODE.unpack_from(data, begin + _ANSWER.size)[0] not in own:
+                    if ports is None or port in ports:
                         rest = begin + _ANSWER.size + _INODE.size
                         heard = _heard(family, kind, address, netlink.attributes(data, rest, end), data)
                         if heard is not None:
-                            yield heard, port
+                            yield heard, port, _INODE.unpack_from(data, begin + _ANSWER.size)[0]
 
 
 def _heard(family: IPFamily, kind: int, address: bytes, extra: dict[int, netlink.Place], data: bytes) -> bytes | None:
