@@ -218,6 +218,20 @@ def test_only_what_is_missing_is_written(lab: Lab, variant: str) -> None:
     assert missing(proxy, before) == 2
 
 
+@variants
+def test_our_jumps_go_before_a_rule_that_takes_everything(lab: Lab, variant: str) -> None:
+    serve(lab, variant)
+    lab.node.run([f"iptables-{variant}", "-t", "nat", "-I", "PREROUTING", "-j", "ACCEPT"])
+    assert fetch(lab.client, WEB, REPAIRED_WITHIN).pod
+    assert fetch(lab.outside, (NODE_IP, NODE_PORT), REPAIRED_WITHIN).pod
+    rules = [line for line in saved(lab.node, variant) if line.startswith("-A PREROUTING")]
+    assert [rule.rpartition(" ")[2] for rule in rules] == [
+        "KUBE-PORTALS-CONTAINER",
+        "KUBE-NODEPORT-CONTAINER",
+        "ACCEPT",
+    ]
+
+
 def missing(proxy: RunningProxy, since: int) -> int:
     changes = [record for record in proxy.records[since:] if record["event"] == "Changing iptables rules"]
     return sum(record["edits"] for record in changes)

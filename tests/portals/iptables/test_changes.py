@@ -333,3 +333,24 @@ def test_what_changed_alone_leads_to_the_same_tables(before: list[PortalBinding]
     assert difference(found, groups(after)) == ()
     assert appended_and_deleted(standing, change) == found
     assert replacement([(rules, rules) for rules in new.values()]) == ()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    "taker", ["-j ACCEPT", '-m comment --comment "mine" -j RETURN', "-j DNAT --to-destination 1.2.3.4"]
+)
+def test_all_jumps_of_nat_come_before_a_rule_that_takes_everything(taker: str, shared: bool) -> None:
+    before = restored(empty(), restore_text(difference(empty(), [])))
+    before["nat"]["PREROUTING"].insert(0, taker)
+    after = restored(before, restore_text(difference(before, [], shared=shared)))
+    targets = [rule.rpartition(" ")[2] for rule in after["nat"]["PREROUTING"]]
+    assert targets == ["KUBE-PORTALS-CONTAINER", "KUBE-NODEPORT-CONTAINER", taker.rpartition(" ")[2]]
+    assert difference(after, [], shared=shared) == ()
+
+
+@pytest.mark.parametrize("exception", ["-s 10.0.0.0/8 -j ACCEPT", "-p tcp -m tcp --dport 80 -j RETURN", "-j DOCKER"])
+def test_an_exception_that_somebody_has_put_before_ours_stands(exception: str) -> None:
+    before = restored(empty(), restore_text(difference(empty(), [])))
+    before["nat"]["PREROUTING"].insert(0, exception)
+    before["filter"]["INPUT"].insert(0, "-j DROP")
+    assert difference(before, []) == ()

@@ -25,6 +25,9 @@ the whole chain 0.28 s.
 KUBE_SERVICES = "KUBE-SERVICES"
 """kube-proxy's chain to which its jumps lead. That of its node ports is reached from the end of it."""
 
+_FINAL = frozenset({"ACCEPT", "RETURN", "DNAT", "REDIRECT"})
+"""Targets of nat after which no other rule of a chain is asked."""
+
 Present: TypeAlias = Mapping[str, Chains]
 Group: TypeAlias = Sequence[Rule]
 """The rules of one service port: inside a chain their order matters, that of groups does not."""
@@ -81,8 +84,9 @@ def difference(
 ) -> Change:
     """The change after which our chains hold exactly the rules of `groups`, and each jump stands once.
 
-    Unless the node is `shared` with a kube-proxy that serves other Services, all jumps of nat come before kube-proxy's:
-    its rules for node ports would win for as long as they stand, whoever left them behind. `jumps` are all, or those
+    All jumps of nat come before a rule there that takes every packet. Unless the node is `shared` with a kube-proxy that
+    serves other Services, they come before kube-proxy's jump, too: its rules for node ports would win for as long as
+    they stand, whoever left them behind. `jumps` are all, or those
     that the kernel takes.
     """
     jumps = jump_rules() if jumps is None else jumps
@@ -250,8 +254,8 @@ def _jump_edits(table: str, present: Present, jumps: Sequence[JumpRule], *, shar
     for chain in dict.fromkeys(jump.rule.chain for jump in jumps):
         rules = present.get(table, {}).get(chain, [])
         ours = [jump for jump in jumps if jump.rule.chain == chain]
-        others = [] if shared else [place for place, line in enumerate(rules) if _leads_to(line, KUBE_SERVICES)]
-        edits += _jumps_before(rules, ours, others[0]) if others else _chain_jump_edits(rules, ours)
+        other = next((place for place, line in enumerate(rules) if _comes_after_ours(line, table, shared=shared)), None)
+        edits += _chain_jump_edits(rules, ours) if other is None else _jumps_before(rules, ours, other)
     return tuple(edits)
 
 
@@ -287,6 +291,21 @@ def _chain_jump_edits(rules: list[str], jumps: Sequence[JumpRule]) -> list[Edit]
 
 def _places(rules: Sequence[str], jump: JumpRule) -> list[int]:
     return [place for place, line in enumerate(rules) if _is_jump(line, jump)]
+
+
+def _comes_after_ours(line: str, table: str, *, shared: bool) -> bool:
+    """Whether our jumps have to stand before a rule: it is kube-proxy's jump, or leaves nothing to others.
+
+    In filter such a rule is an administrator's decision, which stands.
+    """
+    return (not shared and _leads_to(line, KUBE_SERVICES)) or (table == NAT and _takes_everything(line))
+
+
+def _takes_everything(line: str) -> bool:
+    if not any(line.endswith(f"-j {target}") or f"-j {target} " in line for target in _FINAL):
+        return False
+    rule = parse_rule(line)
+    return not rule.basics and all(match.name == "comment" for match in rule.matches) and rule.target.name in _FINAL
 
 
 def _leads_to(line: str, chain: str) -> bool:
