@@ -35,6 +35,9 @@ _CHAIN: Final = "keep-translating"
 _LAST: Final = 1000
 """The chain's priority: all others of its hook come before it."""
 
+_INVALID: Final = struct.pack("=I", 1)
+"""NF_CT_STATE_INVALID_BIT."""
+
 _HEADER: Final = struct.Struct("=BBxB")  # struct nfgenmsg; the subsystem is a number of two bytes, big-endian
 _NUMBER: Final = struct.Struct("!I")
 
@@ -90,17 +93,25 @@ def _transaction(family: int, table: str) -> bytes:
     header = _HEADER.pack(family, 0, 0)
     batch = _HEADER.pack(socket.AF_UNSPEC, 0, NFTABLES >> 8)
     hook = netlink.nested(4, _number(1, 0), _number(2, _LAST))  # NF_INET_PRE_ROUTING
-    tracking = netlink.nested(2, _number(1, 1), _number(2, 0))  # ct state, read into the first register
-    expression = netlink.nested(1, _text(1, "ct"), tracking)
     requests = (
         (_NEW_TABLE, _CREATE, _text(1, table) + _number(2, _OWNER)),
         (_NEW_CHAIN, _CREATE, _text(1, table) + _text(3, _CHAIN) + hook + _text(7, "nat")),
-        (_NEW_RULE, _CREATE | _APPEND, _text(1, table) + _text(2, _CHAIN) + netlink.nested(4, expression)),
+        (_NEW_RULE, _CREATE | _APPEND, _text(1, table) + _text(2, _CHAIN) + netlink.nested(4, *_ct_state_invalid())),
     )
     flags = netlink.REQUEST | netlink.ACK
     messages = (netlink.message(kind, flags | more, header + body) for kind, more, body in requests)
     begin, end = (netlink.message(kind, netlink.REQUEST, batch) for kind in (_BATCH_BEGIN, _BATCH_END))
     return b"".join((begin, *messages, end))
+
+
+def _ct_state_invalid() -> tuple[bytes, ...]:
+    """The match ``ct state invalid``, which no packet that gets here fulfils, as nft(8) writes it."""
+    state = _number(1, 1) + _number(2, 0)  # into register 1
+    mask = netlink.nested(4, netlink.attribute(1, _INVALID)) + netlink.nested(5, netlink.attribute(1, bytes(4)))
+    masked = _number(1, 1) + _number(2, 1) + _number(3, len(_INVALID)) + mask
+    differs = _number(1, 1) + _number(2, 1) + netlink.nested(3, netlink.attribute(1, bytes(4)))
+    expressions = (("ct", state), ("bitwise", masked), ("cmp", differs))
+    return tuple(netlink.nested(1, _text(1, name), netlink.nested(2, fields)) for name, fields in expressions)
 
 
 def _number(kind: int, value: int) -> bytes:

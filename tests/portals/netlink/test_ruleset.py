@@ -257,6 +257,8 @@ def test_a_guard_outlives_a_flush_and_goes_with_us(network: Network, family: IPF
         network.run(lambda: nft("table ip others { }\nflush ruleset"))
         word = "ip6" if family is IPFamily.IPV6 else "ip"
         assert network.run(tables).count(f"table {word} userproxy-guard-") == 2, "one of each process"
+        shown = [line.strip() for line in network.shell("nft", "list", "ruleset").splitlines()]
+        assert shown.count("ct state invalid") == 2, "a rule that nft prints, and would read again"
     finally:
         guard.close()
         other.close()

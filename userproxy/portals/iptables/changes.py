@@ -84,10 +84,9 @@ def difference(
 ) -> Change:
     """The change after which our chains hold exactly the rules of `groups`, and each jump stands once.
 
-    All jumps of nat come before a rule there that takes every packet. Unless the node is `shared` with a kube-proxy that
-    serves other Services, they come before kube-proxy's jump, too: its rules for node ports would win for as long as
-    they stand, whoever left them behind. `jumps` are all, or those
-    that the kernel takes.
+    All jumps of nat come before a rule there that takes every packet. Unless the node is `shared` with a kube-proxy
+    that serves other Services, they come before kube-proxy's jump, too: its rules for node ports would win for as long
+    as they stand, whoever left them behind. `jumps` are all, or those that the kernel takes.
     """
     jumps = jump_rules() if jumps is None else jumps
     wanted = _by_chain(groups)
