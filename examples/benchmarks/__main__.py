@@ -1,5 +1,12 @@
-"""``python -m examples.benchmarks``."""
+"""``python -m examples.benchmarks``: proxies side by side, or by its name the benchmark of another part."""
 
-from examples.benchmarks.run import main
+import sys
 
-main()
+from examples.benchmarks import control_plane, portal_syncs, portals, run
+
+_BY_NAME = {"portals": portals.main, "portal_syncs": portal_syncs.main, "control_plane": control_plane.main}
+
+if len(sys.argv) > 1 and sys.argv[1] in _BY_NAME:
+    name = sys.argv.pop(1)
+    _BY_NAME[name](prog_name=f"python -m examples.benchmarks {name}")
+run.main()

@@ -93,7 +93,7 @@ def measure(program: str, services: int, changes: int, idle: float) -> Figures:
             _wait(lambda: _is_complete(process.pid, services), process, log)
             wall = time.monotonic() - began
             start_cpu = settled_cpu_seconds(process.pid)
-            resident = _resident_mb(process.pid)
+            resident = resident_mb(process.pid)
             _wait(lambda: server.watches("endpointslices") > 0, process, log)
             _change(server, objects["endpointslices"], changes)
             changed_cpu = settled_cpu_seconds(process.pid)
@@ -153,6 +153,16 @@ def _steps_text(figures: list[Figures]) -> list[str]:
 
 
 def _command(program: str, directory: Path, url: str, portals: str = "none") -> tuple[str, ...]:
+    kubeconfig = write_kubeconfig(directory, url)
+    return (
+        *(program, "run", "--kubeconfig", str(kubeconfig), "--portals", portals, "--hostname-override", "node-1"),
+        *("--iptables-min-sync-period", "0s", "--logging-format", "json"),
+        *("--healthz-bind-address", f"127.0.0.1:{free_port()}", "--metrics-bind-address", f"127.0.0.1:{free_port()}"),
+    )
+
+
+def write_kubeconfig(directory: Path, url: str) -> Path:
+    """A kubeconfig for a server that asks for nothing."""
     kubeconfig = directory / "kubeconfig"
     kubeconfig.write_text(
         "apiVersion: v1\nkind: Config\ncurrent-context: bench\n"
@@ -160,11 +170,7 @@ def _command(program: str, directory: Path, url: str, portals: str = "none") -> 
         "users: [{name: bench, user: {}}]\n"
         "contexts: [{name: bench, context: {cluster: bench, user: bench}}]\n"
     )
-    return (
-        *(program, "run", "--kubeconfig", str(kubeconfig), "--portals", portals, "--hostname-override", "node-1"),
-        *("--iptables-min-sync-period", "0s", "--logging-format", "json"),
-        *("--healthz-bind-address", f"127.0.0.1:{free_port()}", "--metrics-bind-address", f"127.0.0.1:{free_port()}"),
-    )
+    return kubeconfig
 
 
 def _is_complete(pid: int, services: int) -> bool:
@@ -189,7 +195,8 @@ def _change(server: ControlServer, slices: list[Object], changes: int) -> None:
         time.sleep(_PACE)
 
 
-def _resident_mb(pid: int) -> float:
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process. Raises MeasureError where it has ended."""
     found = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     if found is None:
         raise MeasureError(f"process {pid} has no resident memory any longer")

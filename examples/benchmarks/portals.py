@@ -1,120 +1,99 @@
-"""``python -m examples.benchmarks.portals``: what the rules of so many service ports cost. Root only."""
+"""``python -m examples.benchmarks portals``: what so many Services cost by each portal driver. Root only."""
 
-import asyncio
-import logging
-import resource
 import statistics
-import subprocess
-import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 import msgspec
-import structlog
-from msgspec import Struct, structs
 
+from examples.benchmarks.measure import MeasureError
+from examples.benchmarks.portal_runs import DRIVERS, Change, Figures, Rounds, measure
+from examples.benchmarks.processes import StartError
 from examples.benchmarks.toolchain import find_program
-from userproxy.demo.namespaces import enter_new_namespaces
-from userproxy.model import IPFamily, Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Target, Verdict
-from userproxy.portals.interface import DriverOptions
-from userproxy.portals.iptables.driver import IptablesDriver
 
-_HINT = "KUBE-IPTABLES-HINT"
-"""The chain by which kubelet shows which variant it uses."""
+KUBE_PROXY = {"iptables": 8.6, "nftables": 3.2}
+"""Seconds that kube-proxy 1.33 takes for a full sync of 5,000 Services, measured on two CPUs by mode."""
 
+_PROGRAMS = {"iptables-legacy": "iptables-legacy", "iptables-nft": "iptables-nft"}
+_CONSTANT = ("nftables", "local")
+"""Drivers whose latency must not grow with the number of Services."""
 
-class Cost(Struct, frozen=True):
-    """Of one step: CPU of this process and of the programs that it ran, and time by the clock; medians."""
-
-    variant: str
-    step: str
-    cpu_ms: float
-    wall_ms: float
+_Cell = Callable[[Figures], float]
+_COLUMNS: tuple[tuple[str, _Cell, int], ...] = (
+    ("Services", lambda row: row.services, 0),
+    ("serving, s", lambda row: row.start_s, 2),
+    ("CPU, s", lambda row: row.start_cpu_s, 2),
+    ("MB", lambda row: row.resident_mb, 0),
+    ("added, ms", lambda row: _median(row.added).seen_ms, 1),
+    ("sync, ms", lambda row: _median(row.added).sync_ms, 1),
+    ("CPU, ms", lambda row: _median(row.added).cpu_ms, 1),
+    ("removed, ms", lambda row: _median(row.removed).seen_ms, 1),
+    ("sync, ms", lambda row: _median(row.removed).sync_ms, 1),
+    ("CPU, ms", lambda row: _median(row.removed).cpu_ms, 1),
+    ("connect, us", lambda row: row.connect_us, 0),
+    ("answer, us", lambda row: row.answer_us, 0),
+)
 
 
 @click.command()
-@click.option("--ports", "count", default=5_000, show_default=True, help="Service ports that have rules.")
-@click.option("--rounds", default=20, show_default=True, help="How often the small changes are made.")
-@click.option("--variants", default="legacy,nft", show_default=True, help="Variants of iptables.")
+@click.option("--services", "sizes", type=int, multiple=True, default=(100, 1_000, 5_000, 10_000), show_default=True)
+@click.option("--drivers", default=",".join(DRIVERS), show_default=True, help="Which, separated by commas.")
+@click.option("--changes", default=9, show_default=True, help="Services that are added and removed, one by one.")
+@click.option("--connections", default=1_000, show_default=True, help="New connections whose latency is taken.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Also write JSON here.")
-def main(count: int, rounds: int, variants: str, json_file: Path | None) -> None:
-    """CPU and time of the iptables driver, in a network namespace of its own: no rule of the machine is touched."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    costs: list[Cost] = []
-    for variant in variants.split(","):
-        if find_program(f"iptables-{variant}") is None:
-            click.echo(f"iptables-{variant} is not installed, so it is left out.", err=True)
+def main(sizes: tuple[int, ...], drivers: str, changes: int, connections: int, json_file: Path | None) -> None:
+    """Start, change and latency of `userproxy run` with so many Services, by each portal driver.
+
+    In network namespaces of its own: nothing of the machine is touched.
+    """
+    program = find_program("userproxy")
+    if program is None:
+        raise click.ClickException("userproxy is not installed (pip install .)")
+    figures = []
+    for driver in drivers.split(","):
+        if driver not in DRIVERS:
+            raise click.ClickException(f"{driver!r} is none of {', '.join(DRIVERS)}")
+        if driver in _PROGRAMS and find_program(_PROGRAMS[driver]) is None:
+            click.echo(f"{_PROGRAMS[driver]} is not installed, so it is left out.", err=True)
             continue
-        try:
-            enter_new_namespaces()
-        except OSError as error:
-            raise click.ClickException(f"no network namespace of our own can be had: {error}") from error
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        subprocess.run([f"iptables-{variant}", "-t", "mangle", "-N", _HINT], check=True)
-        click.echo(f"iptables-{variant}", err=True)
-        costs += asyncio.run(measure(variant, count, rounds))
-    click.echo(to_text(costs, count, rounds), nl=False)
+        for size in sizes:
+            click.echo(f"{driver}, {size} Services", err=True)
+            try:
+                figures.append(measure(program, driver, size, Rounds(changes, connections)))
+            except (StartError, MeasureError, OSError) as error:
+                raise click.ClickException(f"{driver}, {size} Services: {error}") from error
+    click.echo(to_text(figures), nl=False)
     if json_file is not None:
-        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(costs), indent=2) + b"\n")
+        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n")
 
 
-async def measure(variant: str, count: int, rounds: int) -> list[Cost]:
-    """Sync `count` service ports, then make small changes one after the other. The rules vanish with the namespace."""
-    bindings = [_binding(number) for number in range(count)]
-    added = _binding(count)
-    refused = Target(Verdict.REJECT)
-    without = structs.replace(bindings[count // 2], internal=refused, external=refused, on_node=refused)
-    driver = IptablesDriver(DriverOptions(IPFamily.IPV4, "127.0.0.1"))
-    found: dict[str, list[tuple[float, float]]] = {}
-
-    async def step(
-        name: str, changed: Sequence[PortalBinding], gone: Sequence[ServicePortName] = (), *, verify: bool = False
-    ) -> None:
-        found.setdefault(name, []).append(await _timed(driver.sync(changed, gone, verify=verify)))
-
-    try:
-        await step("first sync", bindings, verify=True)
-        for _ in range(max(rounds // 5, 1)):
-            await step("nothing new, verified", [], verify=True)
-        for _ in range(rounds):
-            await step("one added", [added])
-            await step("one removed", [], [added.name])
-            await step("one loses its endpoints", [without])
-            await step("one has endpoints again", [bindings[count // 2]])
-    finally:
-        await driver.close()
-    return [
-        Cost(variant, name, *(statistics.median(values) * 1e3 for values in zip(*taken, strict=True)))
-        for name, taken in found.items()
-    ]
+def to_text(figures: Sequence[Figures]) -> str:
+    """One line a driver and size, and how latency grows."""
+    lines = [["driver", *(heading for heading, _, _ in _COLUMNS)]]
+    lines += [[row.driver, *(f"{cell(row):.{decimals}f}" for _, cell, decimals in _COLUMNS)] for row in figures]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    beside = ", ".join(f"{mode} {seconds} s" for mode, seconds in KUBE_PROXY.items())
+    return "\n".join([*table, "", *_growth(figures), f"kube-proxy, a full sync of 5,000 Services: {beside}"]) + "\n"
 
 
-def to_text(costs: Sequence[Cost], count: int, rounds: int) -> str:
-    """One line a step."""
-    lines = [f"{count} service ports with a cluster IP each; medians of {rounds} small changes"]
-    lines += [f"{'iptables':<9}{'step':<26}{'CPU, ms':>10}{'time, ms':>10}"]
-    lines += [f"{cost.variant:<9}{cost.step:<26}{cost.cpu_ms:>10.1f}{cost.wall_ms:>10.1f}" for cost in costs]
-    return "\n".join(lines) + "\n"
+def _growth(figures: Sequence[Figures]) -> list[str]:
+    lines = []
+    for driver in dict.fromkeys(row.driver for row in figures):
+        rows = sorted((row for row in figures if row.driver == driver), key=lambda row: row.services)
+        if len(rows) > 1:
+            least, most = rows[0], rows[-1]
+            aim = " (at most 1.2)" if driver in _CONSTANT else ""
+            connect, answer = most.connect_us / least.connect_us, most.answer_us / least.answer_us
+            what = f"{driver}, {most.services} Services over {least.services}"
+            lines.append(f"{what}: connect {connect:.2f}, answer {answer:.2f}{aim}")
+    return lines
 
 
-async def _timed(work: Awaitable[object]) -> tuple[float, float]:
-    """Seconds of CPU, programs that were waited for included, and of the clock."""
-    cpu, wall = _cpu_seconds(), time.monotonic()
-    await work
-    return _cpu_seconds() - cpu, time.monotonic() - wall
-
-
-def _cpu_seconds() -> float:
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in usage)
-
-
-def _binding(number: int) -> PortalBinding:
-    target = Target(Verdict.SERVE, 20_000 + number)
-    portal = Portal(PortalKind.CLUSTER_IP, f"10.96.{number // 256}.{number % 256}", 80)
-    name = ServicePortName("default", f"service-{number}", "http", Protocol.TCP)
-    return PortalBinding(name, (portal,), target, target, target)
+def _median(changes: Sequence[Change]) -> Change:
+    columns = zip(*(msgspec.structs.astuple(change) for change in changes), strict=True)
+    return Change(*map(statistics.median, columns))
 
 
 if __name__ == "__main__":

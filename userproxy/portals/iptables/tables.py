@@ -18,6 +18,7 @@ from userproxy.portals.iptables.changes import (
     replacement,
 )
 from userproxy.portals.iptables.features import Probe, adapted, adapted_jumps
+from userproxy.portals.iptables.handles import HandleWriter
 from userproxy.portals.iptables.isolation import Groups
 from userproxy.portals.iptables.parser import parse_save
 from userproxy.portals.iptables.sentinel import UNWATCHED, Sentinel
@@ -56,6 +57,7 @@ class Tables:
         self._bulk = RestoreWriter(tools)
         self.probe = Probe(self._bulk, tools.label)
         self._small = _SmallChanges(tools)
+        self._by_handles = HandleWriter(tools.family, self._bulk) if tools.variant is Variant.NFT else None
         self._standing: Present | None = None
 
     @property
@@ -122,9 +124,10 @@ class Tables:
         if after is None or sum(len(block.edits) for block in change) > MOST_UNREAD:
             return None
         mark = self._sentinel.mark(thorough=False)
-        if not self._write(change, tries_left=1):
+        planned = self._by_handles.planned(standing, change) if self._by_handles is not None else None
+        if not self._write(planned or change, tries_left=1, writer=None if planned is None else self._by_handles):
             return None
-        self._sentinel.wrote(mark, change)
+        self._sentinel.wrote(mark, planned or change)
         return after
 
     def _read_back(self, groups: Collection[Group]) -> tuple[Present, bool]:
@@ -148,6 +151,8 @@ class Tables:
         change = self._difference(present, groups)
         if not change:
             self._sentinel.verified(mark)
+            if self._by_handles is not None:
+                self._by_handles.learn(present, mark)
         return present, change
 
     def remove(self) -> list[str]:
@@ -162,10 +167,10 @@ class Tables:
             self._write(found.change, tries_left)
         return sentences
 
-    def _write(self, change: Change, tries_left: int) -> bool:
+    def _write(self, change: Change, tries_left: int, writer: Writer | None = None) -> bool:
         """Whether `change` was written; it was not where it met another program's and may be tried again."""
         self._check()
-        writer = self._small.writer_for(change) or self._bulk
+        writer = writer or self._small.writer_for(change) or self._bulk
         edits = sum(len(block.edits) for block in change)
         log.debug("Changing iptables rules", v=4, edits=edits, writer=type(writer).__name__)
         try:

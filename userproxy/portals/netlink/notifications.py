@@ -4,6 +4,7 @@ Numbers of groups: linux/netfilter/nfnetlink.h and linux/rtnetlink.h.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -23,6 +24,11 @@ _ADD_MEMBERSHIP: Final = 1  # linux/netlink.h
 
 _AT_ONCE: Final = 16
 """Datagrams that are read in one turn of the loop. Those of a transaction have 3 KiB each, about 4 rules."""
+
+
+def join(listening: socket.socket, group: int) -> None:
+    """Have a socket told what the kernel tells a multicast group. Raises OSError."""
+    listening.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
 
 
 class Subscription:
@@ -45,7 +51,7 @@ class Subscription:
             self._socket.settimeout(0)
             self._socket.bind((0, 0))
             for group in groups:
-                self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+                join(self._socket, group)
             self._loop.add_reader(self._socket.fileno(), self._read)
         except BaseException:
             self._socket.close()
