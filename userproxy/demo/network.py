@@ -123,8 +123,8 @@ class Network:
         host.address = f"192.0.2.{number}"
         host.address6 = f"2001:db8::{number}" if self._set_up(host) else ""
         self.outsiders.append(host)
-        ways = [(block, _next_hop(node, block)) for node in self.nodes[:1] for block in EXTERNAL_RANGES]
-        self._join_lan(host, [f"{block} via {hop}" for block, hop in ways if hop and (host.address6 or "." in hop)])
+        routes = [(block, _next_hop(node, block)) for node in self.nodes[:1] for block in EXTERNAL_RANGES]
+        self._join_lan(host, [f"{block} via {hop}" for block, hop in routes if hop and (host.address6 or "." in hop)])
         return host
 
     def _set_up(self, host: Host) -> bool:

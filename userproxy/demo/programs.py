@@ -27,7 +27,7 @@ class Program:
         self.host = host
         self.lines: list[str] = []
         self._name = " ".join(argv[:4])
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._ended = False
         self._child = host.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env)
         self._reader = threading.Thread(target=self._collect, name=f"output of {self._name}", daemon=True)
@@ -48,7 +48,7 @@ class Program:
         """
         deadline = time.monotonic() + seconds
         seen = 0
-        with self._news:
+        with self._changed:
             while True:
                 for line in self.lines[seen:]:
                     if text in line:
@@ -56,7 +56,7 @@ class Program:
                 seen = len(self.lines)
                 if self._ended:
                     raise ProgramEndedError(f"{self._name} ended without {text!r}: {self._last_words()}")
-                if not self._news.wait(deadline - time.monotonic()):
+                if not self._changed.wait(deadline - time.monotonic()):
                     raise DeadlineError(f"{self._name}: no {text!r} in {seconds:g} s: {self._last_words()}")
 
     def wait_port(self, port: int, seconds: float = 30.0) -> None:
@@ -102,12 +102,12 @@ class Program:
 
     def _collect(self) -> None:
         for line in cast(IO[str], self._child.stdout):
-            with self._news:
+            with self._changed:
                 self.lines.append(line.rstrip("\n"))
-                self._news.notify_all()
-        with self._news:
+                self._changed.notify_all()
+        with self._changed:
             self._ended = True
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def _last_words(self) -> str:
         return "\n".join(["", *self.lines[-10:]]) if self.lines else "it wrote nothing"

@@ -48,7 +48,7 @@ class NoPortals(PortalDriver):
         return {}
 
     def set_local_traffic(self, local_traffic: LocalTraffic) -> None:
-        """Nothing tells this node's Pods apart: whoever dials a local port has chosen the traffic's class."""
+        """Has no effect: a client chooses the traffic class by the local port that it dials."""
 
     async def sync(
         self,
@@ -57,7 +57,7 @@ class NoPortals(PortalDriver):
         *,
         verify: bool = True,  # noqa: ARG002 - a driver's signature
     ) -> PortalSync:
-        """Log where each service port that is new, or has moved, can be dialled, and instead of what."""
+        """Log the address of each service port that is new or has moved, and the portals that it stands for."""
         pace = Pace()
         for name in gone:
             self._known.pop(name, None)
@@ -87,7 +87,7 @@ class NoPortals(PortalDriver):
             show(_table(rows))
 
     async def local_ports(self) -> Mapping[ServicePortName, tuple[int, ...]]:
-        """What an earlier process had, as far as that is remembered."""
+        """The local ports that an earlier process had, from the file that remembers them."""
         if self._remembered is None:
             return {}
         return await asyncio.to_thread(self._remembered.read)
@@ -101,7 +101,7 @@ class NoPortals(PortalDriver):
         return []
 
     async def close(self) -> None:
-        """There is nothing to let go of."""
+        """Nothing is held."""
 
 
 def _reachable(binding: PortalBinding) -> dict[int, str]:

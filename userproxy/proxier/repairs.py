@@ -1,4 +1,4 @@
-"""How soon what others have changed is repaired: at once, but against a writer that never gives in ever more seldom.
+"""How soon other programs' changes are repaired: at once, but with growing pauses if they undo repairs again and again.
 
 Pure: times are arguments, in seconds of any clock that does not go back.
 """
@@ -9,17 +9,17 @@ _LEAST_PAUSE: Final = 0.25
 _LONGEST_USUAL_PAUSE: Final = 1.0
 
 _STANDS_SECONDS: Final = 10.0
-"""A repair that has stood for so long was not fought: whoever changes things after that has a new reason."""
+"""A repair that has stood for so long counts as accepted: a change after that begins a new row."""
 
 TOLD_AFTER: Final = 5
-"""Repairs in a row, none of which has stood, from which on it is a fight."""
+"""So many repairs in a row, none of which has stood, are logged and count as a fight."""
 
 DAMPED_AFTER: Final = 20
-"""Repairs in a row from which on each has to wait twice as long as the one before."""
+"""After so many repairs in a row, each has to wait twice as long as the one before."""
 
 
 class Repairs:
-    """The repairs of one family's portals. `period` is after how many seconds they are read back in any case."""
+    """The repairs of one family's portals. `period` is after how many seconds portals are read back in any case."""
 
     def __init__(self, period: float) -> None:
         self.period = period
@@ -40,13 +40,13 @@ class Repairs:
         return max(self._usual_pause, min(doubled, self.period))
 
     def disturbed(self, now: float) -> None:
-        """Others may have changed what stands."""
+        """Note that others may have changed what stands."""
         if not self._is_disturbed:
             self._is_disturbed = True
             self._look_back(now)
 
     def synced(self, began: float, now: float, *, repaired: bool, author: str = "") -> None:
-        """A sync that looked at what stands has succeeded; `author` is who had changed what it `repaired`, if known."""
+        """Note that a verifying sync has succeeded; `author` names who had changed what it `repaired`, if known."""
         self._usual_pause = min(max(_LEAST_PAUSE, 2 * (now - began)), _LONGEST_USUAL_PAUSE)
         self._is_disturbed = False
         if not repaired:
@@ -61,7 +61,7 @@ class Repairs:
             )
 
     def failed(self, now: float) -> None:
-        """A sync that looked at what stands has failed, which may be somebody's work."""
+        """Note that a verifying sync has failed, which counts as a repair: others may have caused it."""
         self._is_disturbed = False
         self._count(now)
 

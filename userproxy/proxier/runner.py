@@ -19,14 +19,14 @@ class SyncRunner:
     """Calls the sync at the right times, as kube-proxy's bounded-frequency runner does; periods are seconds.
 
     - Nothing runs before the first request: only then does the source know what is wanted.
-    - What a request asks for and needs no sync is done at once, even during a sync.
-    - Otherwise there is a sync at once, but not before `min_period` after the end of the last one; all requests in
-      between share one sync.
+    - After each request `follow` does at once, even during a sync, what needs no sync.
+    - If that was not all, there is a sync at once, but not before `min_period` after the end of the last one; all
+      requests in between share one sync.
     - Every `period` there is a sync in any case, with `verify` True: it repairs what others have broken.
-    - So there is after :meth:`verify` was called, however long `min_period` is: at once, but as long after the end of
-      the sync before as `repairs` say.
-    - A sync that returns False is tried again, first after half a second, then ever more slowly up to
-      `period` (kube-proxy waits the whole period each time).
+    - After :meth:`verify` there is such a sync, too, however long `min_period` is: at once, but not before
+      `repairs.pause` after the end of the last one.
+    - A sync that returns False is tried again after half a second, then after twice as long each time, up to `period`
+      (kube-proxy waits the whole period each time).
     """
 
     def __init__(self, min_period: float, period: float, repairs: Repairs | None = None) -> None:
@@ -36,7 +36,7 @@ class SyncRunner:
         self._requested = asyncio.Event()
         self._is_needed = False
         self._is_disturbed = False
-        self._news = asyncio.Event()
+        self._wake = asyncio.Event()
         """Set when one of the two has become true."""
 
     def set_periods(self, min_period: float, period: float) -> None:
@@ -53,7 +53,7 @@ class SyncRunner:
         """Say that others may have changed what stands. Called on the loop's thread."""
         self._repairs.disturbed(time.monotonic())
         self._is_disturbed = True
-        self._news.set()
+        self._wake.set()
 
     async def run(
         self, sync: Callable[[bool], Awaitable[bool]], follow: Callable[[], Awaitable[bool]] = _nothing
@@ -73,7 +73,7 @@ class SyncRunner:
             self._requested.clear()
             if not await follow():
                 self._is_needed = True
-                self._news.set()
+                self._wake.set()
 
     async def _sync(self, sync: Callable[[bool], Awaitable[bool]]) -> None:
         clock = asyncio.get_running_loop().time
@@ -99,10 +99,10 @@ class SyncRunner:
         """Return when the next sync may begin, after one that has `ended`."""
         clock = asyncio.get_running_loop().time
         while clock() < (begin := self._next(ended, due)):
-            self._news.clear()
+            self._wake.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(begin):
-                    await self._news.wait()
+                    await self._wake.wait()
 
     def _next(self, ended: float, due: float) -> float:
         begins = [max(due, ended + self._min_period)]

@@ -60,7 +60,7 @@ def _kind(settings: Settings) -> type[PortalDriver]:
         return _best(with_manifests=bool(settings.manifests))
     kind = DRIVERS[settings.portals]
     unusable = kind.unusable(IPFamily.IPV4)
-    return kind if unusable is None else _hoped_for(kind, settings.portals, unusable)
+    return kind if unusable is None else _if_permitted(kind, settings.portals, unusable)
 
 
 def _best(*, with_manifests: bool) -> type[PortalDriver]:
@@ -74,10 +74,10 @@ def _best(*, with_manifests: bool) -> type[PortalDriver]:
     if with_manifests:
         log.warning(f"Portals: none, because {' and '.join(reasons)} cannot work here", reason=why)
         return NoPortals
-    return _hoped_for(next(iter(DRIVERS.values())), PortalMode.AUTO, why)
+    return _if_permitted(next(iter(DRIVERS.values())), PortalMode.AUTO, why)
 
 
-def _hoped_for(kind: type[PortalDriver], asked: PortalMode, unusable: str) -> type[PortalDriver]:
+def _if_permitted(kind: type[PortalDriver], asked: PortalMode, unusable: str) -> type[PortalDriver]:
     """A driver that does not work yet: programs and modules may come. Raises KernelToolError without the capability."""
     if may_write_rules():
         return kind
@@ -132,7 +132,7 @@ async def _refusal(driver: PortalDriver) -> str | None:
 
 
 def _bind_address(settings: Settings, family: IPFamily, traits: Traits) -> str:
-    """``--bind-address`` for its own family, every address for the other; loopback where nothing leads anybody here."""
+    """``--bind-address`` for its own family, every address for the other; loopback if no portals are served."""
     ours = settings.bind_address
     address = ours if family_of(ours) is family else _UNSPECIFIED[family]
     return address if traits.serves_portals or address != _UNSPECIFIED[family] else _LOOPBACK[family]

@@ -1,4 +1,4 @@
-"""One way of a relay: recv(2) and send(2), or splice(2) through a pipe, with flow control."""
+"""One direction of a relay: recv(2) and send(2), or splice(2) through a pipe, with flow control."""
 
 import contextlib
 import os
@@ -16,13 +16,13 @@ _TURN_BYTES: Final = PIPE_BYTES
 """What one direction may move before the other connections get their turn."""
 
 _TURN_MOVES: Final = 64
-"""How often it may read for that: a sender of small messages can write as fast as they are passed on."""
+"""How many reads that may take: a sender of small messages can write as fast as they are passed on."""
 
 _A_MESSAGE: Final = select.EPOLLIN | select.EPOLLOUT
-"""The events of a socket that has something to say, takes more, and has not come to its end."""
+"""The events of a socket that has bytes to read and room to write, and neither a FIN nor an error."""
 
 _NOTHING_READ: Final = -1
-"""In place of a size: what the event is about is still to be read."""
+"""In place of a size: nothing has been read for the event yet."""
 
 _SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
@@ -40,20 +40,20 @@ class DirectionContext:
 
 
 class Connection(Owner, Protocol):
-    """What a direction needs of the relay that it is one way of."""
+    """What a direction needs of its relay."""
 
     def on_events(self, direction: "Direction", events: int) -> None:
-        """Whatever the socket that `direction` reads from has to say, if that is no mere message."""
+        """Handle events of the source of `direction`, unless they were a small message that it has moved itself."""
 
     def work(self, direction: "Direction", events: int) -> None:
-        """Deal with events whose turn has come."""
+        """Handle events that :meth:`Direction.put_off` has put off."""
 
     def fail(self) -> None:
-        """A socket failed."""
+        """Handle the failure of a socket."""
 
 
 class Direction:
-    """One way of a relay: from `source` to `sink`."""
+    """One direction of a relay: from `source` to `sink`."""
 
     __slots__ = (
         "_context",
@@ -102,9 +102,9 @@ class Direction:
         self.ended = False
         """The source's FIN has arrived."""
         self.bulk = False
-        """The source had more than a buffer could take, and has not slackened since."""
+        """The source has filled the read buffer. False again once it is found empty after less than that."""
         self.usual = True
-        """Whether `is_usual` held for both directions after the last event that was not a mere message."""
+        """Whether `is_usual` held for both directions after the last event that was not a small message."""
         self.count = 0
 
     @property
@@ -121,8 +121,8 @@ class Direction:
     def on_events(self, events: int) -> None:
         """What the poller calls with the events of the source.
 
-        A short message on a connection with nothing else going on is moved right here: these lines are all
-        that most requests cost. Everything else is the relay's.
+        A small message is moved right here while nothing waits in either direction: most requests run only these
+        lines. Everything else is handed to the relay.
         """
         if events != _A_MESSAGE or not self.usual:
             self._relay.on_events(self, events)
@@ -145,7 +145,7 @@ class Direction:
         self._relay.on_events(self, events)
 
     def put_off(self, events: int) -> None:
-        """Deal with events when those have been dealt with that take less time."""
+        """Handle these events after those of other connections that take less time."""
         self._due |= events
         self._context.poller.again(self._take_turn, self._relay)
 
@@ -154,10 +154,10 @@ class Direction:
         self._relay.work(self, events)
 
     def pump(self, events: int) -> bool:
-        """Move what there is. True if there may be more, because the turn was over.
+        """Read and send for one turn. True if there may be more to read, because the turn is over.
 
-        A read shorter than the buffer has emptied the socket; only if the events speak of an end or of
-        urgent data is there more to read. Raises OSError when either socket has failed.
+        A read shorter than the buffer has emptied the socket, unless the events announce an end or urgent data. Raises
+        OSError when either socket has failed.
         """
         view = self._view
         size, sent = self._read, self._sent
@@ -201,7 +201,7 @@ class Direction:
         return True
 
     def flush(self) -> bool:
-        """Send what waits. True if all of it went, and reading may go on. Raises OSError as `pump`."""
+        """Send what waits. True if all of it was sent, and reading may go on. Raises OSError as `pump`."""
         if self._pending is not None:
             self._send_pending(self._pending)
         elif self._pipe is not None:
@@ -213,7 +213,10 @@ class Direction:
         self._sink.shutdown(socket.SHUT_WR)
 
     def salvage(self) -> None:
-        """Move what is left after a failure. Once that is reported, the end of a reset socket looks like a FIN."""
+        """Move what can still be read after a failure; raises nothing.
+
+        The kernel reports a reset once. After that, the end of the socket looks like a FIN.
+        """
         if self.blocked or self.ended:
             return
         view = self._context.view
@@ -234,7 +237,7 @@ class Direction:
         self._forget_kept()
 
     def _slacken(self) -> None:
-        """The source is empty: if that came soon, the next that comes is likely to be small, too."""
+        """The source is empty: if it had less than a buffer of bytes, what comes next is likely to be small, too."""
         if self._streak < BUFFER_BYTES:
             self.bulk = False
             self.release_pipe()
@@ -251,7 +254,7 @@ class Direction:
             self._forget_kept()
 
     def _keep(self, data: bytes) -> None:
-        """Hold what was in the pipe, which another direction has now. For the pool."""
+        """Keep what was in the pipe, which another direction gets. Called by the pool."""
         self._pipe = None
         self._pending = memoryview(data)
         self._kept = len(data)
@@ -262,9 +265,9 @@ class Direction:
             self._kept = 0
 
     def _splice(self, pipe: Pipe) -> bool:
-        """Move what splice(2) can: True if the sink is full or the turn over, False if only recv(2) knows more.
+        """Move what splice(2) can. True if the sink is full or the turn over, False if recv(2) has to be asked.
 
-        At urgent data splice(2) says what it says of an empty socket, or of an ended one.
+        At urgent data splice(2) returns what it returns for an empty socket, or for an ended one.
         """
         moved = 0
         for _ in range(_TURN_MOVES):

@@ -13,13 +13,13 @@ PIPE_BYTES: Final = 1024 * 1024
 """The unprivileged maximum (/proc/sys/fs/pipe-max-size). The default of 64 KiB halves the throughput."""
 
 MOST_PIPES: Final = 64
-"""Directions that splice at once; the others copy. 64 MiB is also the default pipe quota of a user (pipe(7))."""
+"""How many directions can splice at a time; others copy. 64 MiB is also the default pipe quota of a user (pipe(7))."""
 
 STALL_SECONDS: Final = 1.0
-"""A sink that has taken nothing for so long gives its pipe up, if another direction wants one."""
+"""A direction whose sink has taken nothing for so long loses its pipe, if another direction wants one."""
 
 MOST_KEPT: Final = MOST_PIPES * PIPE_BYTES
-"""What was in such pipes is kept in memory, of all directions together at most so many bytes."""
+"""How many bytes that were in such pipes may be kept in memory, for all directions together."""
 
 
 class Pipe:
@@ -41,7 +41,7 @@ class Pipe:
 class PipePool:
     """At most MOST_PIPES pipes, made when first needed and kept until the end.
 
-    Where there are no more, the one is taken away whose sink has been stuck for longest.
+    When all are lent, the one whose sink has been stuck for longest is taken away from its direction.
     """
 
     def __init__(self, budget: DescriptorBudget, now: Callable[[], float]) -> None:
@@ -54,7 +54,7 @@ class PipePool:
         self._stuck: OrderedDict[Pipe, tuple[float, Callable[[bytes], None]]] = OrderedDict()
 
     def borrow(self) -> Pipe | None:
-        """An empty pipe, or None if there is none to be had: then the caller copies."""
+        """An empty pipe, or None if there is none: then the caller copies."""
         if self._idle:
             return self._idle.pop()
         return self._make() or self._take_away()
@@ -72,7 +72,7 @@ class PipePool:
         self._stuck.pop(pipe, None)
 
     def let_go(self, count: int) -> None:
-        """Note that so many of the bytes that were to be kept are no longer there."""
+        """Note that so many of the kept bytes are sent or dropped."""
         self._kept -= count
 
     def give_back(self, pipe: Pipe) -> None:

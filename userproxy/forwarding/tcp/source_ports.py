@@ -1,8 +1,8 @@
 """Local ports of our connections to endpoints: those in TIME_WAIT are used again, before they run out.
 
-The side that closes first holds the connection's two addresses for a minute (TIME_WAIT). Towards the endpoint it is us
-whenever the client has closed first. With the kernel's 28,232 ports that is the end at 470 such connections a second.
-Long before, from half of them on, connect(2) searches the range at every call, for up to 12 ms.
+The side that closes first holds the connection's two addresses for a minute (TIME_WAIT). Towards the endpoint that is
+us whenever the client has closed first. The kernel's 28,232 ports run out at 470 such connections a second. Long
+before, once half of them are taken, connect(2) searches the range at every call, for up to 12 ms.
 
 A connection that is bound to such a port explicitly may have it at once, where both sides use TCP timestamps
 (tcp_twsk_unique() in the kernel, RFC 6191): the sequence numbers go on from the old ones. connect(2) that chooses by
@@ -22,9 +22,9 @@ _GENERATION_SECONDS: Final = 25.0
 
 
 class SourcePorts:
-    """Which local ports are in TIME_WAIT towards which endpoint, as far as our connections brought them there.
+    """The local ports that our connections have left in TIME_WAIT, by endpoint.
 
-    ``crowded`` are the endpoints towards which a quarter of all ports is: these ports should be used first.
+    ``crowded`` are the endpoints with a quarter of all ports or more: for these, :meth:`take` should be asked first.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -43,7 +43,7 @@ class SourcePorts:
             self.crowded.add(endpoint)
 
     def take(self, endpoint: Endpoint) -> int | None:
-        """The port that has waited for longest towards `endpoint`, to be forgotten; None if none is known."""
+        """Take out the port that has been in TIME_WAIT towards `endpoint` for longest; None if there is none."""
         self._follow_time()
         ports = self._older.get(endpoint) or self._recent.get(endpoint)
         if not ports:

@@ -32,7 +32,7 @@ UNREACHABLE: Final = frozenset(
         errno.ETIMEDOUT,
     }
 )
-"""What ICMP and routing say of an endpoint that cannot be reached (icmp(7); the kernel's icmp_err_convert)."""
+"""The errors for an endpoint that cannot be reached, from ICMP and routing (icmp(7); the kernel's icmp_err_convert)."""
 
 
 class Plane(Protocol):
@@ -51,10 +51,10 @@ class Chooser(Protocol):
         """The endpoint for `client`, one that is not among `tried` if there is any; None if there is none at all."""
 
     def suspect(self, endpoint: Endpoint, now: float) -> None:
-        """The endpoint could not be reached."""
+        """Note that the endpoint could not be reached."""
 
     def forget(self, client: str) -> None:
-        """No endpoint could be reached for a client."""
+        """Note that no endpoint could be reached for a client."""
 
 
 class Listener(Sender, Protocol):
@@ -72,13 +72,13 @@ class Listener(Sender, Protocol):
         """The loop's time."""
 
     def note_reply(self, flow: "UdpFlow", now: float) -> None:
-        """An answer of the endpoint came."""
+        """Note that an answer of the endpoint has come."""
 
     def note_shortage(self, reason: str) -> None:
-        """There is no socket for a flow."""
+        """Note that there is no socket for a flow; `reason` is a clause for the log."""
 
     def closed(self, flow: "UdpFlow") -> None:
-        """A flow has ended."""
+        """Note that a flow has ended."""
 
 
 class UdpFlow(Flow):
@@ -148,9 +148,9 @@ class UdpFlow(Flow):
         return False
 
     def move(self, now: float) -> bool:
-        """The endpoint refuses: go to the next with the datagram that it left unanswered.
+        """Leave an endpoint that refuses: connect to the next one and send it the datagram that was left unanswered.
 
-        False if there is no other. The flow then stays, for an endpoint may come back, and its datagram is lost.
+        False if there is no other one. Then the datagram is lost, and the flow stays, since the endpoint may come back.
         """
         self._statistics.dial_failures += 1
         if self.endpoint is not None:
@@ -171,7 +171,7 @@ class UdpFlow(Flow):
         return True
 
     def close(self) -> None:
-        """End the flow. What its endpoint still answers is lost."""
+        """End the flow. Answers that are still to come are lost."""
         if not self._closed:
             self._closed = True
             try:
@@ -188,7 +188,7 @@ class UdpFlow(Flow):
             self.listener.plane.poller.close_at_once(sock)
 
     def _on_event(self, _events: int) -> None:
-        """Take answers in. A question mostly has one; where more come than were asked for, several are read at once."""
+        """Receive answers. A request mostly has one; after that one, several are read at once."""
         if self._closed:
             return
         if self.unanswered is None:
@@ -209,6 +209,6 @@ class UdpFlow(Flow):
             self.listener.note_reply(self, now)
 
     def _survive(self, number: int | None) -> None:
-        """Go elsewhere if the endpoint cannot be reached; what else is wrong may pass."""
+        """Move to another endpoint if this one cannot be reached; any other error may be temporary, and is ignored."""
         if number in UNREACHABLE:
             self.move(self.listener.now())

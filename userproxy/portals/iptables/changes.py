@@ -1,7 +1,7 @@
-"""From the rules that are there to the rules that should be: the smallest change, as values.
+"""The smallest change that makes the rules that are there the wanted ones, as values. Pure.
 
-Pure. Only our own chains and jumps are ever mentioned; no rule is addressed by its number,
-because another program may insert one before the change is written.
+A change touches only our own chains and jumps, and never addresses a rule by its number: another program may insert
+one before the change is written.
 
 Order across tables, since each table commits on its own and a later one may fail: what accepts packets
 for a local port comes before the rules that lead packets there, and goes after them.
@@ -23,7 +23,7 @@ the whole chain 0.28 s.
 """
 
 KUBE_SERVICES = "KUBE-SERVICES"
-"""kube-proxy's chain to which its jumps lead. That of its node ports is reached from the end of it."""
+"""The chain that kube-proxy's jumps go to. Its chain of node ports is reached from the end of that one."""
 
 _FINAL = frozenset({"ACCEPT", "RETURN", "DNAT", "REDIRECT"})
 """Targets of nat after which no other rule of a chain is asked."""

@@ -1,8 +1,8 @@
-"""Reading iptables-save: tables, chains and rules, and when two texts are the same rule.
+"""Reads what iptables-save prints: tables, chains and rules, and whether two texts are the same rule. Pure.
 
-Pure. Programs of different ages print one rule differently: protocol numbers, quotes, a host address
-without its mask, the conntrack match for the state match. :func:`canonical` irons that out. It costs
-some microseconds a rule, so callers first try plain equality with the text they want.
+Versions of iptables print one rule differently: protocol numbers, quotes, a host address without its mask, the
+conntrack match for the state match. :func:`canonical` gives all of them the same text. It costs some microseconds a
+rule, so callers first compare the texts as they are.
 """
 
 import re
@@ -57,11 +57,11 @@ class Module(Struct, frozen=True):
 
 
 class ParsedRule(Struct, frozen=True):
-    """A rule taken apart. ``leads`` is ``-j`` or ``-g``, and empty where the rule has no target."""
+    """A rule taken apart. ``jump`` is ``-j`` or ``-g``, and empty where the rule has no target."""
 
     basics: tuple[Option, ...]
     matches: tuple[Module, ...]
-    leads: str = ""
+    jump: str = ""
     target: Module = Module("")
 
 
@@ -89,14 +89,14 @@ def canonical(spec: str) -> str:
     for match in rule.matches:
         parts.append(f"-m {match.name}")
         parts += [_render(option) for option in match.options]
-    if rule.leads:
-        parts.append(f"{rule.leads} {rule.target.name}")
+    if rule.jump:
+        parts.append(f"{rule.jump} {rule.target.name}")
         parts += [_render(option) for option in rule.target.options]
     return " ".join(parts)
 
 
 def parse_rule(spec: str) -> ParsedRule:
-    """The parts of a rule. Matches keep their order, as they do in the kernel; the rest has one of its own."""
+    """The parts of a rule. Matches keep their order, as in the kernel; other options are in that of iptables-save."""
     basics: dict[str, Option] = {}
     modules: list[tuple[str, str, list[Option]]] = []
     for option in _options(spec):
@@ -107,10 +107,10 @@ def parse_rule(spec: str) -> ParsedRule:
         else:
             modules[-1][2].append(option)
     matches = [_normal_match(name, tuple(options)) for kind, name, options in modules if kind == "-m"]
-    leads = next(((kind, Module(name, tuple(options))) for kind, name, options in modules if kind != "-m"), None)
+    jump = next(((kind, Module(name, tuple(options))) for kind, name, options in modules if kind != "-m"), None)
     rank = {name: position for position, name in enumerate(_BASIC_ORDER)}
     ordered = sorted(basics.values(), key=lambda option: rank.get(option.name, len(rank)))
-    return ParsedRule(tuple(ordered), tuple(matches), *(leads or ()))
+    return ParsedRule(tuple(ordered), tuple(matches), *(jump or ()))
 
 
 def local_ports(chains: Chains) -> dict[ServicePortName, tuple[int, ...]]:
@@ -121,13 +121,14 @@ def local_ports(chains: Chains) -> dict[ServicePortName, tuple[int, ...]]:
     found: dict[ServicePortName, dict[int, None]] = {}
     for chain in CHAINS[NAT]:
         for spec in chains.get(chain, ()):
-            name, port = _lead(parse_rule(spec))
+            name, port = _local_port(parse_rule(spec))
             if name is not None and port:
                 found.setdefault(name, {})[port] = None
     return {name: tuple(ports) for name, ports in found.items()}
 
 
-def _lead(rule: ParsedRule) -> tuple[ServicePortName | None, int]:
+def _local_port(rule: ParsedRule) -> tuple[ServicePortName | None, int]:
+    """The service port in the rule's comment and the port of its target; None and 0 where it has not got both."""
     comment = next((m.options[0].value for m in rule.matches if m.name == "comment" and m.options), "")
     protocol = next((option.value.upper() for option in rule.basics if option.name == "-p"), "")
     goal = next((o.value for o in rule.target.options if o.name in {"--to-ports", "--to-destination"}), "")

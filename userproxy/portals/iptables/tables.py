@@ -98,8 +98,8 @@ class Tables:
             if changed is None:
                 change = self._difference(standing, groups)
             else:
-                olds, news = zip(*changed, strict=True) if changed else ((), ())
-                change = replacement(zip(self._adapted(olds), self._adapted(news), strict=True))
+                before, after = zip(*changed, strict=True) if changed else ((), ())
+                change = replacement(zip(self._adapted(before), self._adapted(after), strict=True))
             self._standing = self._converged(standing, change)
         if self._standing is not None:
             return False

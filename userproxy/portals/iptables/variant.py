@@ -1,8 +1,8 @@
 """Which iptables this node uses: the legacy tables or those of nf_tables.
 
-Rules in the other variant would be evaluated as well, in an order nobody chose, so the two are never
-mixed. The tests and their order follow kubernetes-sigs/iptables-wrappers: kubelet makes
-KUBE-IPTABLES-HINT and KUBE-KUBELET-CANARY in the mangle table of the variant it uses.
+The kernel would evaluate the rules of both, in an order that nobody chose, so the two are never mixed. The checks and
+their order are those of kubernetes-sigs/iptables-wrappers: kubelet makes the chains KUBE-IPTABLES-HINT and
+KUBE-KUBELET-CANARY in the mangle table of the variant that it uses.
 """
 
 import os
@@ -34,7 +34,7 @@ class Variant(StrEnum):
 
 
 class Tools(Struct, frozen=True):
-    """The programs of one variant, as absolute paths, and why this variant was taken."""
+    """The programs of one variant, as absolute paths; `reason` is a clause that says why this variant was chosen."""
 
     family: IPFamily
     variant: Variant
@@ -48,14 +48,14 @@ class Tools(Struct, frozen=True):
 
 
 class _Trace(Struct):
-    """What a variant's tables hold: kubelet's chain, if any, and how many rules and chains of anyone."""
+    """What a variant's tables have: kubelet's chain, if any, and the number of rules and chains of all programs."""
 
     hint: str
     size: int
 
 
 def detect(family: IPFamily) -> Tools:
-    """The variant in use, judged by what is in the kernel, with the reason as half a sentence.
+    """The variant that this node uses, judged by what is in the kernel.
 
     Looking creates no table. Raises KernelToolError where iptables is not installed, or a variant cannot be read that
     may be the one in use.
@@ -127,7 +127,7 @@ def _trace(tools: Tools) -> _Trace | None:
                 f"{error}; reading legacy tables takes CAP_NET_RAW as well as CAP_NET_ADMIN"
             ) from error
         if not kernel_lacks_it(error):
-            raise  # it may be in use, and work again in a moment
+            raise  # it may be the one in use, and fail only now
         log.debug("One variant of iptables does not work here", v=2, variant=tools.label, err=str(error))
         return None
     hints = sorted(_HINTS & tables.get("mangle", {}).keys())

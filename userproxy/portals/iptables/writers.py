@@ -86,7 +86,7 @@ def _is_portal_rule(edit: Edit) -> bool:
         edit.command != "-I"
         and {option.name for option in rule.basics} <= _BASICS
         and {match.name for match in rule.matches} <= _MATCHES
-        and rule.leads == "-j"
+        and rule.jump == "-j"
         and rule.target.name in _TARGETS
     )
 
