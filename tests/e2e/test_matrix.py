@@ -23,7 +23,7 @@ def test_cells_are_named_by_driver_by_wiring_or_by_both() -> None:
         chosen_cells("ipvs")
 
 
-@pytest.mark.parametrize("exemption", EXEMPTIONS, ids=lambda each: each.test)
+@pytest.mark.parametrize("exemption", EXEMPTIONS, ids=lambda each: f"{each.test} {' '.join(each.drivers)}")
 def test_every_exemption_is_of_a_test_and_stands_in_the_documentation(exemption: Exemption) -> None:
     file, _, name = exemption.test.partition("::")
     assert file.removesuffix(".py") in SUITES

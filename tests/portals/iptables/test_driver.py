@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from tests.portals.conftest import Network, shell
 from tests.portals.examples import (
@@ -196,6 +197,28 @@ def test_a_specific_bind_address(node: Network, tools: Tools) -> None:
         in_family("-j DNAT --to-destination 192.0.2.10:41234", tools.family)
     )
     assert "REDIRECT" not in str(rules)
+
+
+def test_a_link_without_an_address_makes_all_rules_others_in_one_change(node: Network, tools: Tools) -> None:
+    def redirected() -> list[str]:
+        return [line for line in shell(tools.save, "-t", "nat").splitlines() if "REDIRECT" in line]
+
+    async def work(driver: IptablesDriver) -> None:
+        await driver.sync([web(tools.family), *(cluster_ip_binding(n, family=tools.family) for n in range(3))])
+        assert len(redirected()) == 6
+        shell("ip", "link", "add", "routed", "type", "bridge")
+        await driver.sync([])
+        assert len(redirected()) == 6, "it is down"
+        shell("ip", "link", "set", "routed", "up")
+        with capture_logs() as logs:
+            await driver.sync([])
+        assert redirected() == []
+        assert len([record for record in logs if record["event"] == "Changing iptables rules"]) == 1
+        assert [record["links"] for record in logs if "links" in record] == ["routed"]
+
+    with_driver(node, tools, work)
+    goal = in_family("192.0.2.10:41234", tools.family)
+    assert kernel(node, tools)["nat"]["KUBE-NODEPORT-CONTAINER"][0].endswith(f"-j DNAT --to-destination {goal}")
 
 
 def test_the_host_address_is_looked_up_at_each_sync(node: Network, tools: Tools) -> None:
