@@ -59,8 +59,8 @@ def test_new_clients_are_served_by_every_portal(lab: Lab) -> None:
             eventually(lambda: ask(host, (address, NODE_PORT), 1.0).pod, 10, f"{host.name}: {address}")  # noqa: B023
 
 
-def test_connections_that_were_redirected_go_on(lab: Lab) -> None:
-    """They lead to the address of the Pods' bridge, which has not changed."""
+def test_connections_by_the_bridges_address_go_on(lab: Lab) -> None:
+    """Clients are redirected to it, and Pods are reached from it; it has not changed."""
     start(lab)
     with ExitStack() as stack:
         kept = [stack.enter_context(KeptConnection(lab.client, (ip, 80))) for ip in CLUSTER_IPS]
