@@ -1,4 +1,7 @@
-"""A port that several sockets of ours share, and nobody else's."""
+"""A port that several sockets of ours share, and nobody else's.
+
+Here because `portals.claims` and `forwarding` both do so, and do not know each other.
+"""
 
 import ctypes
 import socket

@@ -30,8 +30,8 @@ class Bench:
         self.told: list[tuple[ServiceName, str]] = []
         self.servers = HealthCheckServers(family, lambda: self.healthy, ConnectionBudget(32))
 
-    async def sync(self, *checks: HealthCheck, patient: bool = False) -> None:
-        for problem in await self.servers.sync(checks, self.addresses, patient=patient):
+    async def sync(self, *checks: HealthCheck, has_predecessor: bool = False) -> None:
+        for problem in await self.servers.sync(checks, self.addresses, has_predecessor=has_predecessor):
             assert (problem.kind, problem.here) == (ProblemKind.HEALTH_CHECK, True)
             assert problem.service is not None
             self.told.append((problem.service, problem.text))
@@ -228,7 +228,7 @@ async def test_while_a_predecessor_may_have_it_a_taken_port_is_told_and_not_logg
     (port,) = free_ports(1)
     async with opened() as bench:
         with capture_logs() as logs, socket.create_server(("127.0.0.1", port)):
-            await bench.sync(HealthCheck(WEB, port, 1), patient=True)
+            await bench.sync(HealthCheck(WEB, port, 1), has_predecessor=True)
             assert len(bench.told) == 1
             assert warnings(logs) == []
             await bench.sync(HealthCheck(WEB, port, 1))

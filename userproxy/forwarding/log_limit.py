@@ -1,4 +1,4 @@
-"""Keeps what happens again and again from filling the log."""
+"""Keeps what happens again and again from filling the log. For all parts of the data plane."""
 
 from typing import Final
 

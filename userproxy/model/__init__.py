@@ -20,7 +20,6 @@ from userproxy.model.cluster import (
     SliceEndpoint,
     SlicePort,
 )
-from userproxy.model.node import ConntrackSettings, LocalTraffic
 from userproxy.model.problems import Problem, ProblemKind
 from userproxy.model.snapshots import (
     Admission,
@@ -33,7 +32,9 @@ from userproxy.model.snapshots import (
     Verdict,
 )
 from userproxy.model.wanted import (
+    ConntrackSettings,
     HealthCheck,
+    LocalTraffic,
     Portal,
     PortalBinding,
     PortalKind,

@@ -280,10 +280,10 @@ class FamilyProxy:
         async with self._serving:
             if not self._checks_health:
                 return
-            patient = self.may_have_predecessor
+            has_predecessor = self.may_have_predecessor
             checks, addresses = self._proxier.health_checks, self._proxier.node_port_ips
-            failed = await self._health_checks.sync(checks, addresses, patient=patient)
-        if patient and failed:
+            failed = await self._health_checks.sync(checks, addresses, has_predecessor=has_predecessor)
+        if has_predecessor and failed:
             asyncio.get_running_loop().call_later(_TRY_PORTS_EVERY, self._syncs.request)
         else:
             self._failed_health_checks = failed

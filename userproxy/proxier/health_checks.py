@@ -41,7 +41,11 @@ class HealthCheckServers:
         """The failure of each Service that the log has already."""
 
     async def sync(
-        self, checks: Iterable[HealthCheck], addresses: Iterable[str] | None = None, *, patient: bool = False
+        self,
+        checks: Iterable[HealthCheck],
+        addresses: Iterable[str] | None = None,
+        *,
+        has_predecessor: bool = False,
     ) -> tuple[Problem, ...]:
         """Serve `checks` and no others, on `addresses`; returns a problem for each that cannot be served.
 
@@ -49,8 +53,8 @@ class HealthCheckServers:
         than before reopen every server. A check with port 0 has no server.
 
         A server that stays answers with its new count from now on. One that cannot be opened is tried again by each
-        call, and logged once, but not while `patient`. If two Services have the same port, the one that is served
-        already keeps it, else the first gets it.
+        call, and logged once; not logged with `has_predecessor`, which may have the port still. If two Services have
+        the same port, the one that is served already keeps it, else the first gets it.
         """
         wanted_addresses = _EVERYWHERE[self._family] if addresses is None else tuple(addresses)
         if wanted_addresses != self._addresses:
@@ -62,7 +66,7 @@ class HealthCheckServers:
         for service, check in wanted.items():
             if service in self._servers:
                 self._servers[service].check = check
-            elif problem := await self._open(check, patient=patient):
+            elif problem := await self._open(check, has_predecessor=has_predecessor):
                 problems.append(problem)
         return tuple(problems)
 
@@ -74,20 +78,20 @@ class HealthCheckServers:
                 self._log("Health check closed", server.check)
         self._logged = {service: text for service, text in self._logged.items() if service in wanted}
 
-    async def _open(self, check: HealthCheck, *, patient: bool) -> Problem | None:
+    async def _open(self, check: HealthCheck, *, has_predecessor: bool) -> Problem | None:
         server = _Server(check, self._healthy, self._budget)
         try:
             await server.open(self._addresses)
         except PortUnavailableError as error:
-            return self._failed(check, str(error), patient=patient)
+            return self._failed(check, str(error), has_predecessor=has_predecessor)
         self._servers[check.service] = server
         self._logged.pop(check.service, None)
         self._log("Health check opened", check)
         return None
 
-    def _failed(self, check: HealthCheck, reason: str, *, patient: bool) -> Problem:
+    def _failed(self, check: HealthCheck, reason: str, *, has_predecessor: bool) -> Problem:
         text = f"{check.service}: health check node port {check.port} is not served: {reason}"
-        if self._logged.get(check.service) != text and not patient:
+        if self._logged.get(check.service) != text and not has_predecessor:
             self._logged[check.service] = text
             log.warning(text)
         return Problem(check.service, ProblemKind.HEALTH_CHECK, text, here=True)
