@@ -277,15 +277,36 @@ async def test_endpoints_that_are_gone_lose_their_connections_when_that_is_asked
     assert not await established.is_alive()
 
 
-async def test_a_portal_as_an_endpoint_is_not_dialled(forwarder: Forwarder, web: PortalAddress, serve: Serve) -> None:
-    forwarder.serve_portal(web, everybody(internal(TCP)))
-    for ip in (web.ip, "::ffff:7f60:a"):
-        route(forwarder, internal(TCP), (ip, web.port))
-        with pytest.raises(ConnectionResetError):
-            await ask(web)
-    assert forwarder.statistics(internal(TCP)).accepted == 2
+async def test_a_portal_as_an_endpoint_leads_to_its_service(
+    forwarder: Forwarder, web: PortalAddress, serve: Serve
+) -> None:
+    """Which of them would loop is found out before (userproxy.proxier.loops)."""
+    front = PortalAddress("127.96.0.11", Protocol.TCP, free_port())
     route(forwarder, internal(TCP), await serve(named(b"pod")))
-    assert await ask(web) == b"pod"
+    forwarder.serve_portal(web, everybody(internal(TCP)))
+    route(forwarder, external(TCP), (web.ip, web.port))
+    forwarder.serve_portal(front, everybody(external(TCP)))
+    assert await ask(front) == b"pod"
+
+
+async def test_the_newer_of_two_processes_at_a_portal_has_all_new_clients(
+    forwarder: Forwarder, web: PortalAddress, serve: Serve
+) -> None:
+    """Half of them were lost if their handshake was under way when the older one closed its socket."""
+    route(forwarder, internal(TCP), await serve(named(b"old")))
+    forwarder.serve_portal(web, everybody(internal(TCP)))
+    assert await ask(web) == b"old"
+    options = ForwardingOptions({}, PortRange(), True, 60.0, 10_000, bind_portals=True)
+    successor = Forwarder(asyncio.get_running_loop(), options, Random(1))
+    try:
+        successor.open(internal(TCP))
+        route(successor, internal(TCP), await serve(named(b"new")))
+        successor.serve_portal(web, everybody(internal(TCP)))
+        assert {await ask(web) for _ in range(30)} == {b"new"}
+        forwarder.leave_portal(web)
+        assert {await ask(web) for _ in range(30)} == {b"new"}
+    finally:
+        successor.shut_down()
 
 
 async def test_without_descriptors_a_portal_is_refused(web: PortalAddress) -> None:

@@ -4,7 +4,7 @@ import socket
 from collections import defaultdict
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from userproxy.addresses import is_ipv6, socket_family
+from userproxy.addresses import socket_family
 from userproxy.model import Endpoint, IPFamily
 
 Address = IPv4Address | IPv6Address
@@ -14,12 +14,11 @@ class ListenerAddresses:
     """The addresses and ports of the listeners of one protocol in this process.
 
     ``endpoint in listener_addresses`` looks its port up. Only where a listener has the same port the kernel is asked
-    whether the endpoint's address is one of this node. Portals that are listened on themselves are known by name.
+    whether the endpoint's address is one of this node.
     """
 
     def __init__(self) -> None:
         self._hosts: defaultdict[int, dict[IPFamily, Address]] = defaultdict(dict)
-        self._portals: set[Endpoint] = set()
 
     def add(self, family: IPFamily, host: str, port: int) -> None:
         """Note that the listener of `family` at `port` is bound to `host`, which may be a wildcard."""
@@ -31,18 +30,8 @@ class ListenerAddresses:
         if not self._hosts[port]:
             del self._hosts[port]
 
-    def add_portal(self, ip: str, port: int) -> None:
-        """Note that a portal is listened on itself."""
-        self._portals.update(_spellings(ip, port))
-
-    def discard_portal(self, ip: str, port: int) -> None:
-        """Forget a portal that was added."""
-        self._portals.difference_update(_spellings(ip, port))
-
     def __contains__(self, endpoint: Endpoint) -> bool:
         """Whether a connection to `endpoint` would arrive at a listener. Raises OSError if no socket can be made."""
-        if self._portals and endpoint in self._portals:
-            return True
         return endpoint.port in self._hosts and self._leads_here(endpoint)
 
     def _leads_here(self, endpoint: Endpoint) -> bool:
@@ -66,13 +55,6 @@ def address_on_this_node(endpoint: Endpoint) -> Address | None:
         except OSError:  # no route: the dial will say the same
             return None
     return destination if source == destination or destination.is_loopback else None
-
-
-def _spellings(ip: str, port: int) -> tuple[Endpoint, ...]:
-    """An IPv4 address can also be dialled from an IPv6 socket."""
-    if is_ipv6(ip):
-        return (Endpoint(ip, port),)
-    return Endpoint(ip, port), Endpoint(str(IPv6Address(f"::ffff:{ip}")), port)
 
 
 def _address(name: tuple[str, int]) -> Address:

@@ -109,7 +109,7 @@ class PortalListeners:
             sock = ListeningSocket.open_shared(address.ip, address.port, instructions)
             try:
                 if admission.listeners:
-                    listener = TcpPortal(self._tcp, address, sock, self._connections(address, admission))
+                    listener = TcpPortal(self._tcp, sock, self._connections(address, admission))
             except OSError as error:
                 sock.close()
                 raise PortUnavailableError(f"{address} cannot be watched: {error.strerror}") from error
@@ -117,7 +117,7 @@ class PortalListeners:
             sock = DatagramSocket.open_shared(address.ip, address.port, instructions)
             if admission.listeners:
                 sort, listeners = _sort(address, admission), self._listeners_of(admission)
-                listener = UdpPortal(self._udp, address, sock, sort, listeners)
+                listener = UdpPortal(self._udp, sock, sort, listeners)
         return _Portal(sock, admission, listener)
 
     def _hand_over(self, listener: TcpPortal | UdpPortal | None, address: PortalAddress, admission: Admission) -> None:

@@ -21,6 +21,7 @@ EXTERNAL = Target(Verdict.SERVE, 0, TrafficClass.EXTERNAL)
 REJECT = Target(Verdict.REJECT)
 DROP = Target(Verdict.DROP)
 
+NODE = "192.0.2.10"
 OWN = ("127.0.0.1", "192.0.2.10")
 PODS = ("10.244.1.0/24",)
 
@@ -47,7 +48,7 @@ def of(
     ranges: tuple[str, ...] = (),
 ) -> dict[PortalAddress, Admission]:
     binding = PortalBinding(WEB, portals, internal, external, on_node, ranges)
-    return dict(admissions(binding, IPFamily.IPV4, OWN, PODS))
+    return dict(admissions(binding, IPFamily.IPV4, NODE, OWN, PODS))
 
 
 def test_everybody_is_let_in_at_each_portal_and_at_node_ports_on_each_own_address() -> None:

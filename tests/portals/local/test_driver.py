@@ -1,6 +1,8 @@
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -274,6 +276,9 @@ async def watched(driver: PortalDriver) -> AsyncIterator[asyncio.Event]:
             await task
 
 
+LISTENS_EVERYWHERE = "import socket; s = socket.create_server(('0.0.0.0', 22)); print(flush=True); input()"
+
+
 async def is_told(told: asyncio.Event, seconds: float = 10.0) -> bool:
     try:
         await asyncio.wait_for(told.wait(), seconds)
@@ -346,10 +351,19 @@ def test_a_sync_touches_only_what_it_is_about(play: Callable[[Scenario], None]) 
 
 def test_programs_that_listen_everywhere_are_told_of_once(play: Callable[[Scenario], None]) -> None:
     async def scenario(driver: LocalDriver, _listeners: Listeners) -> None:
-        with capture_logs() as logs, socket.create_server(("0.0.0.0", 22)):
+        command = [sys.executable, "-c", LISTENS_EVERYWHERE]
+        with (
+            capture_logs() as logs,
+            socket.create_server(("0.0.0.0", 10256)),
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other,
+        ):
+            assert other.stdout is not None
+            other.stdout.readline()
             await driver.sync([cluster_ip(WEB, "10.96.0.10")])
             await driver.sync([])
+            other.terminate()
         told = [each for each in logs if "listeners" in each]
-        assert [each["listeners"] for each in told] == [f"TCP 22 of {me()}"]
+        name = Path(sys.executable).name[:15]  # TASK_COMM_LEN
+        assert [each["listeners"] for each in told] == [f"TCP 22 of {name} (process {other.pid})"], "and not of ours"
 
     play(scenario)

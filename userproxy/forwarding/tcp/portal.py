@@ -11,7 +11,7 @@ from userproxy.forwarding.tcp.connections import Connections, TcpStatistics
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.plane import TcpPlane
 from userproxy.forwarding.tcp.sockets import ListeningSocket, reset_on_close
-from userproxy.model import ListenerName, PortalAddress, Snapshot, Verdict
+from userproxy.model import ListenerName, Snapshot, Verdict
 from userproxy.routing.balancer import Balancer
 
 Sort: TypeAlias = Callable[[str], ListenerName | None]
@@ -76,13 +76,10 @@ class ConnectionsBySource(Connections):
 class TcpPortal(TcpListener):
     """The listening socket at a portal. What it accepts belongs to listeners that have no ports."""
 
-    __slots__ = ("_address",)
+    __slots__ = ()
 
-    def __init__(
-        self, plane: TcpPlane, address: PortalAddress, sock: ListeningSocket, connections: Connections
-    ) -> None:
+    def __init__(self, plane: TcpPlane, sock: ListeningSocket, connections: Connections) -> None:
         """Take over a listening socket. Raises OSError where the kernel can watch no more; it is then left open."""
-        self._address = address
         super().__init__(plane, sock, connections, portals_only=False, verdict=Verdict.SERVE)
 
     def hand_to(self, connections: Connections) -> None:
@@ -90,10 +87,9 @@ class TcpPortal(TcpListener):
         self.connections = connections
 
     def _opened(self) -> None:
-        self._plane.listener_addresses.add_portal(self._address.ip, self._address.port)
+        """It has no port of its own that an endpoint might name: portals as endpoints are the proxier's business."""
 
     def _let_go(self) -> None:
         with suppress(OSError):
             # The poller closes it at the end of its turn, and no client is to be accepted by it until then.
             self._socket.shutdown(socket.SHUT_RD)
-        self._plane.listener_addresses.discard_portal(self._address.ip, self._address.port)

@@ -9,7 +9,7 @@ from userproxy.forwarding.udp.listener import UdpListener
 from userproxy.forwarding.udp.plane import UdpPlane
 from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.forwarding.udp.statistics import UdpStatistics
-from userproxy.model import Endpoint, ListenerName, PortalAddress, Snapshot, Verdict
+from userproxy.model import Endpoint, ListenerName, Snapshot, Verdict
 from userproxy.routing.balancer import Balancer
 
 Sort: TypeAlias = Callable[[str], ListenerName | None]
@@ -67,12 +67,10 @@ class UdpPortal(UdpListener):
     def __init__(
         self,
         plane: UdpPlane,
-        address: PortalAddress,
         sock: DatagramSocket,
         sort: Sort,
         listeners: Mapping[ListenerName, PortlessUdpListener],
     ) -> None:
-        self._address = address
         name, first = next(iter(listeners.items()))
         super().__init__(plane, name, sock, first.balancer, first.statistics)
         self._listeners: Mapping[ListenerName, PortlessUdpListener] = {}
@@ -100,10 +98,9 @@ class UdpPortal(UdpListener):
         self.follow(structs.replace(snapshots[0], verdict=Verdict.SERVE, endpoints=endpoints))
 
     def _opened(self) -> None:
-        self.plane.listener_addresses.add_portal(self._address.ip, self._address.port)
+        """It has no port of its own that an endpoint might name: portals as endpoints are the proxier's business."""
 
     def _let_go(self) -> None:
-        self.plane.listener_addresses.discard_portal(self._address.ip, self._address.port)
         self._let_listeners_go()
 
     def _let_listeners_go(self) -> None:

@@ -25,15 +25,16 @@ _ORDER = {kind: position for position, kind in enumerate(PortalKind)}
 
 
 def admissions(
-    binding: PortalBinding, family: IPFamily, own_ips: Collection[str], pod_networks: Sequence[str]
+    binding: PortalBinding, family: IPFamily, host_ip: str, own_ips: Collection[str], pod_networks: Sequence[str]
 ) -> Mapping[PortalAddress, Admission]:
     """Who is let in at each portal of `family`; one that refuses everybody is not there.
 
-    A node port without an address is on each of `own_ips`. `pod_networks` are the addresses of this node's own Pods.
+    A node port without an address is on each of `own_ips`. A range with `host_ip` in it, the node's own address if it
+    has one, lets in the node's processes. `pod_networks` are the addresses of this node's own Pods.
     """
     found: dict[PortalAddress, Admission] = {}
     balanced = [portal.ip for portal in binding.portals if portal.kind is PortalKind.LOAD_BALANCER_IP]
-    allowed = allowed_sources(binding.source_ranges, balanced, own_ips, family)
+    allowed = allowed_sources(binding.source_ranges, balanced, [host_ip] if host_ip else [], family)
     for portal in sorted(binding.portals, key=lambda portal: _ORDER[portal.kind]):
         ranges = allowed if portal.kind is PortalKind.LOAD_BALANCER_IP else ()
         admission = _admission(binding, portal, family, ranges, pod_networks)

@@ -74,6 +74,7 @@ class LocalDriver(PortalDriver):
         """The addresses that routes of ours make local, as far as is known."""
         self._routes_disturbed = False
         self._own_ips: frozenset[str] = frozenset()
+        self._host_ip = ""
         self._pod_networks: tuple[str, ...] = ()
         self._conflicts = Conflicts(options.family)
 
@@ -200,14 +201,21 @@ class LocalDriver(PortalDriver):
 
     def _look_at_host(self) -> bool:
         """Whether the node's addresses, or those of its Pods, are others than at the last sync."""
-        own, pods = self._host_now()
-        differs = (own, pods) != (self._own_ips, self._pod_networks)
+        now = self._host_now()
+        differs = now != (self._host_ip, self._own_ips, self._pod_networks)
+        own = self._own_ips
+        self._host_ip, self._own_ips, self._pod_networks = now
         self._unsettled_ips |= own ^ self._own_ips
-        self._own_ips, self._pod_networks = own, pods
         return differs
 
-    def _host_now(self) -> tuple[frozenset[str], tuple[str, ...]]:
-        return self._host.addresses(), pod_networks(self._local_traffic, self._family)
+    def _host_now(self) -> tuple[str, frozenset[str], tuple[str, ...]]:
+        """The node's address, empty if it has none, all that it has, and the networks of its Pods."""
+        own = self._host.addresses()
+        try:
+            host_ip = self._host.lookup()
+        except KernelToolError:
+            host_ip = ""
+        return host_ip, own, pod_networks(self._local_traffic, self._family)
 
     def _make_routes(self, *, verify: bool) -> bool:
         """Have routes for what is wanted and the node does not own; returns whether any was missing."""
@@ -244,7 +252,7 @@ class LocalDriver(PortalDriver):
         """Whether the node's addresses are others than at the last sync, or a route of ours is not there."""
         disturbed, self._routes_disturbed = self._routes_disturbed, False
         try:
-            if self._host_now() != (self._own_ips, self._pod_networks):
+            if self._host_now() != (self._host_ip, self._own_ips, self._pod_networks):
                 return True
             return disturbed and not self._standing <= self._routes.standing()
         except KernelToolError:
@@ -258,7 +266,9 @@ class LocalDriver(PortalDriver):
         ips = frozenset(ip for ip in self._own_ips if not _needs_scope(ip))
         for name in names:
             binding = self._bindings.get(name)
-            wanted = {} if binding is None else admissions(binding, self._family, ips, self._pod_networks)
+            wanted: Mapping[PortalAddress, Admission] = {}
+            if binding is not None:
+                wanted = admissions(binding, self._family, self._host_ip, ips, self._pod_networks)
             served = self._served.get(name, {})
             if wanted != served or name in self._conflicts.names:
                 leaving += served.keys() - wanted.keys()

@@ -17,21 +17,27 @@ _PROCESSES: Final = Path("/proc")
 
 
 def wildcard_listeners(family: IPFamily, ports: Collection[LocalPort] | None = None) -> Mapping[LocalPort, str]:
-    """The ports, or those of `ports`, on which a program hears every address of `family`, and each one's programs.
+    """The ports on which programs hear every address of `family`, and which ones: those of `ports`, or all but our own.
 
     Raises OSError where the kernel does not tell.
     """
     found = wildcard_sockets(family, ports)
-    names = _programs({inode for inodes in found.values() for inode in inodes})
+    links = _links({inode for inodes in found.values() for inode in inodes})
+    own = set(_held(_PROCESSES / "self", links)) if ports is None else set()
+    names = _programs(links)
     return {
-        port: ", ".join(sorted({names[inode] for inode in inodes if inode in names}))
+        port: ", ".join(sorted({names[inode] for inode in inodes - own if inode in names}))
         for port, inodes in sorted(found.items())
+        if inodes - own
     }
 
 
-def _programs(inodes: Collection[int]) -> Mapping[int, str]:
+def _links(inodes: Collection[int]) -> Mapping[str, int]:
+    return {f"socket:[{inode}]": inode for inode in inodes}
+
+
+def _programs(wanted: Mapping[str, int]) -> Mapping[int, str]:
     """The programs that have these sockets, as ``sshd (process 712)``, as far as this process may see them."""
-    wanted = {f"socket:[{inode}]": inode for inode in inodes}
     found: dict[int, str] = {}
     for process in _PROCESSES.iterdir() if wanted else ():
         if process.name.isdecimal():
