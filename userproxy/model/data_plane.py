@@ -1,0 +1,75 @@
+"""The one interface through which the data plane is asked what it does.
+
+Arguments and results are values that can be sent as messages: who answers may be in this process or in several others.
+"""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeVar
+
+from userproxy.model.reports import (
+    ALL,
+    Batch,
+    Choice,
+    ConnectionChange,
+    ConnectionPage,
+    Decision,
+    ListenerFigures,
+    ProcessFigures,
+    Query,
+)
+from userproxy.model.snapshots import Endpoint, ListenerName
+
+T = TypeVar("T")
+
+WATCH_ROOM = 8192
+"""Events that wait for a reader at most, unless it asks for another number."""
+
+
+class Watch(Protocol[T]):
+    """Events as they come, for one reader."""
+
+    async def read(self) -> Batch[T]:
+        """All events since the last call, at least one: waits for it.
+
+        A reader for whom more events wait than it has room for is cut off: it gets those that waited and, in the same
+        batch, the number of those that were lost. After a batch with `lost` there is none.
+        """
+
+
+class DataPlane(Protocol):
+    """What carries the traffic, as commands, metrics and the admin API see it.
+
+    Answers are made in slices between which traffic is served, so two values in one answer may be of two moments.
+    """
+
+    async def listeners(self, query: Query = ALL) -> tuple[ListenerFigures, ...]:
+        """The listeners that are open, sorted by name; `query` by service, protocol and family."""
+
+    async def connections(self, query: Query = ALL, limit: int = 1000, after: int = 0) -> ConnectionPage:
+        """The first `limit` connections and flows with ids above `after`, by id."""
+
+    async def decisions(self, query: Query = ALL, last: int = 100) -> tuple[Decision, ...]:
+        """The `last` decisions that are remembered, in the order of their times. The oldest are forgotten."""
+
+    def watch_decisions(
+        self, query: Query = ALL, room: int = WATCH_ROOM
+    ) -> AbstractAsyncContextManager[Watch[Decision]]:
+        """All decisions from now on, until the context is left."""
+
+    def watch_connections(
+        self, query: Query = ALL, room: int = WATCH_ROOM
+    ) -> AbstractAsyncContextManager[Watch[ConnectionChange]]:
+        """What becomes of connections and flows from now on, until the context is left.
+
+        Several changes of one connection between two reads are one. One that is over before it was told of is told of
+        as removed. `room` is for connections.
+        """
+
+    async def peek(self, listener: ListenerName, client: str, tried: tuple[Endpoint, ...] = ()) -> Choice:
+        """Which endpoint a client's next connection would get. Changes nothing.
+
+        `tried` are endpoints that it could not reach. Raises KeyError for a listener that is not open.
+        """
+
+    async def processes(self) -> tuple[ProcessFigures, ...]:
+        """The processes that carry traffic."""
