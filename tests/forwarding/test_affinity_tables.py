@@ -53,7 +53,7 @@ async def test_a_hundred_thousand_clients_are_forgotten_in_many_turns_of_the_loo
         balancer.pick(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 0.0)
     forwarder.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(LOOPBACK, 1),)))
     turns = 0
-    while forwarder._affinity._leftovers._entries:
+    while forwarder._affinity._discarded._entries:
         turns += 1
         await asyncio.sleep(0)
     assert turns >= 50

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from userproxy.model import Endpoint
-from userproxy.routing.affinity import AffinityTable, Leftovers
+from userproxy.routing.affinity import AffinityTable, DiscardedEntries
 
 ENDPOINTS = [Endpoint("10.0.0.1", 80), Endpoint("10.0.0.2", 80), Endpoint("fd00::3", 80)]
 BALANCERS = ["internal", "external"]
@@ -18,8 +18,8 @@ endpoints = st.sampled_from(ENDPOINTS)
 balancers = st.sampled_from(BALANCERS)
 
 
-def a_table(timeout: int, leftovers: Leftovers | None = None) -> AffinityTable:
-    table = AffinityTable(leftovers)
+def a_table(timeout: int, discarded: DiscardedEntries | None = None) -> AffinityTable:
+    table = AffinityTable(discarded)
     table.follow("internal", frozenset(ENDPOINTS), timeout)
     return table
 
@@ -29,8 +29,8 @@ class AffinityMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.leftovers = Leftovers(lambda: None)
-        self.table = AffinityTable(self.leftovers)
+        self.discarded = DiscardedEntries(lambda: None)
+        self.table = AffinityTable(self.discarded)
         self.now = 0
         self.timeout = 10
         self.lists: dict[str, frozenset[Endpoint]] = {}
@@ -121,7 +121,7 @@ class AffinityMachine(RuleBasedStateMachine):
 
     @rule()
     def release(self) -> None:
-        while self.leftovers.release(1):
+        while self.discarded.release(1):
             pass
 
     @invariant()
@@ -248,8 +248,8 @@ def test_a_hundred_thousand_clients_take_less_than_twenty_megabytes(count: int) 
 
 def test_entries_are_let_go_of_in_steps() -> None:
     wakes = []
-    leftovers = Leftovers(lambda: wakes.append(1))
-    table = a_table(10, leftovers)
+    discarded = DiscardedEntries(lambda: wakes.append(1))
+    table = a_table(10, discarded)
     for now in (0, 20):
         for n in range(1000):
             table.record(f"10.{now}.{n // 250}.{n % 250}", ENDPOINTS[0], now)
@@ -257,9 +257,9 @@ def test_entries_are_let_go_of_in_steps() -> None:
     assert len(table) == 0
     assert len(wakes) == 1
     steps = 1
-    while leftovers.release(300):
+    while discarded.release(300):
         steps += 1
     assert steps == 7
-    leftovers.add({1: 1})
+    discarded.add({1: 1})
     assert len(wakes) == 2
-    assert not leftovers.release(300)
+    assert not discarded.release(300)

@@ -57,8 +57,8 @@ class InvalidField(Struct, frozen=True):
     text: str
 
 
-class Decoded(Struct, frozen=True):
-    """The content of a file: values by path, without those that mean the default."""
+class FileContent(Struct, frozen=True):
+    """What a file says: values by path, without those that mean the default, and what is wrong with it."""
 
     given: dict[str, Any]
     problems: tuple[InvalidField, ...] = ()
@@ -66,7 +66,7 @@ class Decoded(Struct, frozen=True):
     duplicate: tuple[str, ...] = ()
 
 
-def decode(data: bytes) -> Decoded:
+def decode(data: bytes) -> FileContent:
     """Read one YAML (or JSON) document. Raises ValueError with a sentence where it is not one mapping."""
     raw, duplicate = _parse(data)
     walk = _Walk()
@@ -76,7 +76,7 @@ def decode(data: bytes) -> Decoded:
             walk.problems.append(InvalidField(path, f"is missing; it must be {wanted}"))
         elif walk.given.get(path, wanted) != wanted:
             walk.problems.append(InvalidField(path, f"{walk.given[path]!r} is not {wanted}"))
-    return Decoded(walk.given, tuple(walk.problems), tuple(walk.unknown), duplicate)
+    return FileContent(walk.given, tuple(walk.problems), tuple(walk.unknown), duplicate)
 
 
 def check_duration(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from userproxy.addresses import is_ipv6, is_loopback, parse_socket_address
-from userproxy.config.file import Decoded, decode
+from userproxy.config.file import FileContent, decode
 from userproxy.config.flags import FLAGS, Flag, flag_of_path
 from userproxy.config.ignored import has_effect, without_effect
 from userproxy.config.kubeproxy import HEALTHZ_PORT, METRICS_PORT, KubeProxyConfiguration, replaced
@@ -63,7 +63,7 @@ def load(given: Given) -> Loaded:
     """
     file = str(given.get("config", ""))
     ignored = [name for name in given if file and not _FLAGS[name].beside_config]
-    draft = _Draft(file, _read(file) if file else Decoded({}))
+    draft = _Draft(file, _read(file) if file else FileContent({}))
     for name, text in given.items():
         if name not in ignored:
             draft.take(_FLAGS[name], text)
@@ -88,7 +88,7 @@ def require_source(settings: Settings, environ: Mapping[str, str]) -> None:
     )
 
 
-def _read(file: str) -> Decoded:
+def _read(file: str) -> FileContent:
     try:
         return decode(Path(file).read_bytes())
     except OSError as error:
@@ -103,7 +103,7 @@ class _Draft:
     `own` are fields of OwnSettings; `actions` are values of flags that set neither a field nor a path.
     """
 
-    def __init__(self, file: str, decoded: Decoded) -> None:
+    def __init__(self, file: str, decoded: FileContent) -> None:
         self.own: dict[str, Any] = {}
         self.actions: dict[str, Any] = {}
         self._file = file

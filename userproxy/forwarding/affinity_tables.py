@@ -6,7 +6,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from userproxy.model import IPFamily, ListenerName, ServicePortName
-from userproxy.routing.affinity import AffinityTable, Leftovers
+from userproxy.routing.affinity import AffinityTable, DiscardedEntries
 
 _EXPIRY_SECONDS: Final = 60.0
 """How often expired entries are removed from tables that no new connection touches."""
@@ -21,7 +21,7 @@ class AffinityTables:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._tables: WeakValueDictionary[tuple[ServicePortName, IPFamily], AffinityTable] = WeakValueDictionary()
-        self._leftovers = Leftovers(partial(loop.call_soon, self._release))
+        self._discarded = DiscardedEntries(partial(loop.call_soon, self._release))
         self._expiry: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -32,7 +32,7 @@ class AffinityTables:
         key = (listener.service_port, listener.family)
         table = self._tables.get(key)
         if table is None:
-            table = self._tables[key] = AffinityTable(self._leftovers)
+            table = self._tables[key] = AffinityTable(self._discarded)
             if self._expiry is None:
                 self._expiry = self._loop.call_later(_EXPIRY_SECONDS, self._expire)
         return table
@@ -49,5 +49,5 @@ class AffinityTables:
         self._expiry = self._loop.call_later(_EXPIRY_SECONDS, self._expire) if self._tables else None
 
     def _release(self) -> None:
-        if self._leftovers.release(_RELEASED_PER_TURN):
+        if self._discarded.release(_RELEASED_PER_TURN):
             self._loop.call_soon(self._release)

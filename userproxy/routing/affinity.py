@@ -22,8 +22,8 @@ _Generation = dict[int, _Entries]
 _NOTHING: Final[_Entries] = {}
 
 
-class Leftovers:
-    """Entries that nobody needs any more, let go of in steps: to free 100,000 takes 2 ms and more.
+class DiscardedEntries:
+    """Entries that no table needs any more, freed in steps: to free 100,000 at once takes 2 ms and more.
 
     `wake` is called when there is something to release after there was nothing.
     """
@@ -41,7 +41,7 @@ class Leftovers:
                 self._wake()
 
     def release(self, count: int) -> bool:
-        """Let go of `count` entries. True if there are more."""
+        """Free `count` entries. True if there are more."""
         while self._entries:
             entries = self._entries[-1]
             for _ in range(min(count, len(entries))):
@@ -71,10 +71,10 @@ class AffinityTable:
         "__weakref__",
         "_changed",
         "_dead",
+        "_discarded",
         "_dying",
         "_endpoints",
         "_indices",
-        "_leftovers",
         "_lists",
         "_old",
         "_reusable",
@@ -83,9 +83,9 @@ class AffinityTable:
         "timeout",
     )
 
-    def __init__(self, leftovers: Leftovers | None = None) -> None:
+    def __init__(self, discarded: DiscardedEntries | None = None) -> None:
         self.timeout = 0
-        self._leftovers = leftovers
+        self._discarded = discarded
         self._lists: dict[Hashable, Collection[Endpoint]] = {}
         self._changed = False
         self._young: _Generation = {}
@@ -181,9 +181,9 @@ class AffinityTable:
         self._dead, self._dying = self._dying, []
 
     def _discard(self, generation: _Generation) -> None:
-        if self._leftovers is not None:
+        if self._discarded is not None:
             for entries in generation.values():
-                self._leftovers.add(entries)
+                self._discarded.add(entries)
 
     def _index(self, endpoint: Endpoint) -> int:
         index = self._indices.get(endpoint)

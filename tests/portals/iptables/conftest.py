@@ -11,7 +11,7 @@ from tests.portals.conftest import Network
 from userproxy.addresses import IPFamily
 from userproxy.portals.iptables.changes import difference
 from userproxy.portals.iptables.variant import Tools, Variant, installed
-from userproxy.portals.iptables.writers import RestoreWriter
+from userproxy.portals.iptables.writers.restore import RestoreWriter
 
 
 @pytest.fixture

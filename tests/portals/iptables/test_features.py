@@ -5,7 +5,7 @@ from structlog.testing import capture_logs
 from userproxy.portals.iptables.chains import FILTER, NAT, PORTALS_FILTER, PORTALS_HOST, PROBE, Rule, jump_rules
 from userproxy.portals.iptables.changes import Change
 from userproxy.portals.iptables.features import ADDRTYPE, FEATURES, REJECT, Probe, adapted, adapted_jumps
-from userproxy.portals.iptables.writers import ConflictError
+from userproxy.portals.iptables.writers.restore import ConflictError
 
 SERVED = Rule(NAT, PORTALS_HOST, "-d 10.96.0.10/32 -p tcp -j DNAT --to-destination 192.0.2.10:4000")
 LOCAL = Rule(NAT, PORTALS_HOST, "-p tcp -m addrtype --dst-type LOCAL -j DNAT --to-destination 192.0.2.10:4000")

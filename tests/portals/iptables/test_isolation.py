@@ -16,7 +16,7 @@ from userproxy.portals.iptables.changes import Edit, Group
 from userproxy.portals.iptables.isolation import MOST_RUNS, Groups, Refusals, Search, standing
 from userproxy.portals.iptables.parser import Chains
 from userproxy.portals.iptables.rules import portal_rules
-from userproxy.portals.iptables.writers import ConflictError
+from userproxy.portals.iptables.writers.restore import ConflictError
 
 
 def named(number: int) -> ServicePortName:

@@ -23,7 +23,7 @@ from userproxy.portals.iptables.rules import portal_rules
 from userproxy.portals.iptables.sentinel import NftSentinel, make_ruleset, make_sentinel
 from userproxy.portals.iptables.tables import Changed, Tables, clean_up
 from userproxy.portals.iptables.variant import detect, installed
-from userproxy.portals.iptables.writers import ConflictError
+from userproxy.portals.iptables.writers.restore import ConflictError
 from userproxy.portals.translating import TranslatingDriver
 
 log = structlog.get_logger()

@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 
 from userproxy.portals.iptables.chains import FILTER, PROBE, JumpRule, Rule
 from userproxy.portals.iptables.changes import Edit, TableChange
-from userproxy.portals.iptables.writers import ConflictError, Writer
+from userproxy.portals.iptables.writers.restore import ConflictError, Writer
 
 log = structlog.get_logger()
 

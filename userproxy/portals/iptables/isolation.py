@@ -11,7 +11,7 @@ from userproxy.model import ServicePortName
 from userproxy.portals.iptables.chains import CHAINS
 from userproxy.portals.iptables.changes import Edit, Group, Present
 from userproxy.portals.iptables.parser import canonical
-from userproxy.portals.iptables.writers import ConflictError
+from userproxy.portals.iptables.writers.restore import ConflictError
 
 MOST_RUNS: Final = 64
 """Writes that a search may take: one refused service port among 10,000 takes less than 20, if no line is named."""

@@ -18,12 +18,12 @@ from userproxy.portals.iptables.changes import (
     replacement,
 )
 from userproxy.portals.iptables.features import Probe, adapted, adapted_jumps
-from userproxy.portals.iptables.handles import HandleWriter
 from userproxy.portals.iptables.isolation import Groups
 from userproxy.portals.iptables.parser import parse_save
 from userproxy.portals.iptables.sentinel import UNWATCHED, Sentinel
 from userproxy.portals.iptables.variant import Tools, Variant, installed, legacy_tables
-from userproxy.portals.iptables.writers import ConflictError, RestoreWriter, Writer, is_small
+from userproxy.portals.iptables.writers.handles import HandleWriter
+from userproxy.portals.iptables.writers.restore import ConflictError, RestoreWriter, Writer, is_small
 from userproxy.portals.netlink.chains import chain_names
 from userproxy.portals.programs import kernel_lacks_it, save
 
@@ -246,7 +246,7 @@ class _SmallChanges:
 
     def _load(self) -> Writer | None:
         try:
-            from userproxy.portals.iptables.libiptc import LibiptcWriter
+            from userproxy.portals.iptables.writers.libiptc import LibiptcWriter
         except Exception as error:  # noqa: BLE001 - python-iptables raises bare Exceptions where libraries are missing
             log.warning("python-iptables cannot be loaded: iptables-restore writes every change", err=str(error))
             self._usable = False

@@ -17,7 +17,7 @@ import iptc
 from userproxy.errors import KernelToolError
 from userproxy.portals.iptables.changes import Change, TableChange
 from userproxy.portals.iptables.parser import Module, parse_rule
-from userproxy.portals.iptables.writers import LOCK_SECONDS, ConflictError
+from userproxy.portals.iptables.writers.restore import LOCK_SECONDS, ConflictError
 
 _POLL = 0.02
 _LOCK_FILE = "/run/xtables.lock"

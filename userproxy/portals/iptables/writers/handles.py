@@ -20,7 +20,7 @@ from userproxy.model import IPFamily
 from userproxy.portals import netlink
 from userproxy.portals.iptables.chains import CHAINS
 from userproxy.portals.iptables.changes import Change, Edit, Present, TableChange
-from userproxy.portals.iptables.writers import ConflictError, RestoreWriter
+from userproxy.portals.iptables.writers.restore import ConflictError, RestoreWriter
 from userproxy.portals.netlink.notifications import NFTABLES, join
 from userproxy.portals.netlink.ruleset import current_generation
 from userproxy.portals.nftables.kernel import Kernel, following

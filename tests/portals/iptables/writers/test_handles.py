@@ -15,7 +15,7 @@ from userproxy.portals.iptables.changes import Change, restore_text
 from userproxy.portals.iptables.driver import IptablesDriver
 from userproxy.portals.iptables.tables import Tables
 from userproxy.portals.iptables.variant import Tools, Variant
-from userproxy.portals.iptables.writers import RestoreWriter
+from userproxy.portals.iptables.writers.restore import RestoreWriter
 
 
 class Scene:

@@ -9,12 +9,12 @@ import pytest
 
 from tests.portals.conftest import Network, shell
 from tests.portals.examples import WEB_RULES
-from tests.portals.iptables.test_writers import BACKWARDS, EVERY_RULE, libiptc, rules
+from tests.portals.iptables.writers.test_restore import BACKWARDS, EVERY_RULE, libiptc, rules
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
 from userproxy.portals.iptables.changes import Edit, TableChange
 from userproxy.portals.iptables.variant import Tools, legacy_tables
-from userproxy.portals.iptables.writers import RestoreWriter, Writer, is_small
+from userproxy.portals.iptables.writers.restore import RestoreWriter, Writer, is_small
 
 
 def test_libiptc_writes_what_restore_writes(network: Network, legacy: Tools) -> None:
@@ -42,7 +42,7 @@ def test_libiptc_opens_no_other_table(network: Network, legacy: Tools) -> None:
     network.shell(
         sys.executable,
         "-c",
-        "from tests.portals.iptables.test_writers import EVERY_RULE, libiptc; libiptc().apply(EVERY_RULE)",
+        "from tests.portals.iptables.writers.test_restore import EVERY_RULE, libiptc; libiptc().apply(EVERY_RULE)",
     )
     assert rules(network, legacy) == WEB_RULES
     assert network.run(lambda: legacy_tables(IPFamily.IPV4)) == {"nat", "filter"}

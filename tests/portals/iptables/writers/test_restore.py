@@ -13,7 +13,7 @@ from userproxy.portals.iptables.changes import Change, Edit, TableChange, differ
 from userproxy.portals.iptables.parser import parse_save
 from userproxy.portals.iptables.rules import portal_rules
 from userproxy.portals.iptables.variant import Tools
-from userproxy.portals.iptables.writers import MOST_EDITS, ConflictError, RestoreWriter, Writer, is_small
+from userproxy.portals.iptables.writers.restore import MOST_EDITS, ConflictError, RestoreWriter, Writer, is_small
 
 GROUPS = [portal_rules(WEB, "0.0.0.0", "192.0.2.10", NOBODY)]
 FROM_NOTHING = difference({}, GROUPS)
@@ -31,7 +31,7 @@ ABSENT = (TableChange("nat", (), (Edit("-D", "KUBE-PORTALS-HOST", GROUPS[0][1].s
 
 def libiptc() -> Writer:
     # Not at the top: the library looks for libxtables when it is imported, and hosts without it skip these tests.
-    from userproxy.portals.iptables.libiptc import LibiptcWriter
+    from userproxy.portals.iptables.writers.libiptc import LibiptcWriter
 
     return LibiptcWriter()
 

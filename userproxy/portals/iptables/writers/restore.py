@@ -1,7 +1,4 @@
-"""What the writers of rules have in common, and the one for both variants and any amount: iptables-restore.
-
-The other one is python-iptables (:mod:`~userproxy.portals.iptables.libiptc`), for small changes of legacy tables.
-"""
+"""What the writers of rules have in common, and the one for both variants and changes of any size: iptables-restore."""
 
 import re
 from collections.abc import Sequence
