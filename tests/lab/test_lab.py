@@ -37,6 +37,17 @@ def test_userproxy_serves_what_the_manifests_say(lab: Lab) -> None:
     lab.node.wait_for_no_rules()
 
 
+def test_a_client_that_came_before_the_rules_asks_the_node_again(lab: Lab) -> None:
+    """Without rules a node forwards to the LAN what came from there, and sends the client an ICMP redirect."""
+    for _ in range(4):  # the first one has the client look for the other gateway
+        with pytest.raises(TimeoutError):
+            ask(lab.outside, ("198.51.100.7", 80), 0.2)
+    redirects = lab.node.run(["nstat", "-asz", "IcmpOutRedirects"]).stdout.split()
+    assert int(redirects[redirects.index("IcmpOutRedirects") + 1]) > 0
+    route = lab.outside.run(["ip", "route", "get", "198.51.100.7"]).stdout
+    assert f"via {lab.node.address} " in route
+
+
 def test_a_running_proxy_can_be_looked_at(lab: Lab) -> None:
     proxy = lab.node.start_userproxy("-v", "2")
     record = proxy.wait_log("Portals: iptables")

@@ -122,6 +122,7 @@ class Network:
         number = 100 + len(self.outsiders)
         host.address = f"192.0.2.{number}"
         host.address6 = f"2001:db8::{number}" if self._set_up(host) else ""
+        _ignore_redirects(host)
         self.outsiders.append(host)
         routes = [(block, _next_hop(node, block)) for node in self.nodes[:1] for block in EXTERNAL_RANGES]
         self._join_lan(host, [f"{block} via {hop}" for block, hop in routes if hop and (host.address6 or "." in hop)])
@@ -149,6 +150,13 @@ class Network:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _ignore_redirects(host: Host) -> None:
+    """A node without rules for an address sends it back to the LAN, and says so by ICMP. Later it may have rules."""
+    for family in ("ipv4", "ipv6") if host.address6 else ("ipv4",):
+        for scope in ("all", "default"):
+            host.sysctl(f"net.{family}.conf.{scope}.accept_redirects", 0)
 
 
 def _plug(host: Host, switch: Host, bridge: str, routes: Sequence[str]) -> None:
