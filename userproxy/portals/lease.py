@@ -176,7 +176,7 @@ class Lease:
 
 
 class Succession:
-    """What becomes of an lease that was given up: `taken` by another userproxy, whose rules `stand`."""
+    """What becomes of a lease that was given up: `taken` by another userproxy, whose rules `stand`."""
 
     def __init__(self, family: IPFamily) -> None:
         self._name = f"userproxy-portals-{family}"

@@ -48,7 +48,7 @@ def choose_portals(settings: Settings) -> tuple[Mapping[IPFamily, PortalDriver],
 
 
 def _source(settings: Settings) -> str:
-    """Where Services come from, as far as it tells one set of them from another."""
+    """A text that names the source of Services: other manifests or another API server have another one."""
     if settings.manifests:
         return f"manifests {' '.join(sorted(str(path.absolute()) for path in settings.manifests))}"
     kubeconfig = settings.kubeconfig.absolute() if settings.kubeconfig is not None else ""
@@ -78,7 +78,10 @@ def _best(*, with_manifests: bool) -> type[PortalDriver]:
 
 
 def _if_permitted(kind: type[PortalDriver], asked: PortalMode, unusable: str) -> type[PortalDriver]:
-    """A driver that does not work yet: programs and modules may come. Raises KernelToolError without the capability."""
+    """`kind`, which does not work yet, but may once its programs and modules are installed.
+
+    Raises KernelToolError without the capability to write rules.
+    """
     if may_write_rules():
         return kind
     raise KernelToolError(f"--portals {asked}: {unusable}. Without rules only `--portals none` serves")

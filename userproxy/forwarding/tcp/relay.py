@@ -75,7 +75,7 @@ class Relay:
         return self._downward.count
 
     def quiet(self) -> tuple[float, bool]:
-        """For how many seconds the client has neither said nor been told anything; whether it may wait for an answer.
+        """Seconds since the client last sent or received bytes, and whether it may be waiting for an answer.
 
         The kernel knows these times to 4 ms only, so a client that was answered faster counts as waiting.
         """
@@ -106,9 +106,9 @@ class Relay:
             self._context.half_open.add(self)
 
     def on_events(self, direction: Direction, events: int) -> None:
-        """Whatever the socket that `direction` reads from has to say.
+        """Handle events of the source of `direction`.
 
-        In a connection that moves much at once, its turn comes when others have had theirs.
+        In a connection that moves much they are put off until other connections have had their turn.
         """
         if not self.closed and (self._upward.bulk or self._downward.bulk):
             direction.put_off(events)
@@ -116,9 +116,9 @@ class Relay:
             self.work(direction, events)
 
     def work(self, direction: Direction, events: int) -> None:
-        """Do what there is to do; arguments as for `on_events`.
+        """Read and send, as the events allow; arguments as for `on_events`.
 
-        The socket that `direction` reads from is the one that the opposite direction sends to.
+        The source of a direction is the sink of the opposite one.
         """
         if self.closed:
             return
@@ -135,7 +135,7 @@ class Relay:
         direction.usual = opposite.usual = direction.is_usual and opposite.is_usual and not self.closed
 
     def fail(self) -> None:
-        """A socket failed. What its peer said before that is still passed on, as far as it goes at once."""
+        """Handle the failure of a socket. What its peer sent before is passed on, as far as it goes at once."""
         self._upward.salvage()
         self._downward.salvage()
         self.abort()

@@ -214,9 +214,9 @@ def has_connection(sock: SocketType) -> bool:
 
 
 def quiet_seconds(sock: SocketType) -> tuple[float, float]:
-    """Seconds since the peer last said something, and since it was last told something.
+    """Seconds since the peer last sent bytes, and since it was last sent some.
 
-    Both since the connection was made where nobody has said anything (linux/tcp.h, struct tcp_info).
+    Both count from the handshake where nothing was sent yet (linux/tcp.h, struct tcp_info).
     """
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECV + 4)
     told, heard = (int.from_bytes(info[at : at + 4], sys.byteorder) for at in (_LAST_DATA_SENT, _LAST_DATA_RECV))

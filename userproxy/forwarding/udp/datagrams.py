@@ -249,7 +249,7 @@ class Outbox:
         self._sender = sender
 
     def _send_singly(self, descriptor: int, done: int, count: int, total: int) -> tuple[int, int]:
-        """One cannot be sent: the others can, perhaps."""
+        """Send answers one by one, because a batch was refused: others of it may still be sent."""
         sent = done
         for number in range(done, count):
             if _libc.sendmmsg(descriptor, self._outgoing[number], 1, 0) == 1:

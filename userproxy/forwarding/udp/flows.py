@@ -78,7 +78,7 @@ class FlowTable(Generic[F]):
         flow.seen, flow.due = now, now + self.limits.grain
 
     def reconsider(self) -> None:
-        """Have every flow's next datagram noted, however short ago the last one was."""
+        """Have the next datagram of every flow recorded, however recent the last one was."""
         for flow in self:
             flow.due = float("-inf")
 

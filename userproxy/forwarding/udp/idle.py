@@ -31,7 +31,7 @@ class IdleLimits(Struct, frozen=True):
 
     @property
     def grain(self) -> float:
-        """How exactly a flow's last datagram is known: noting it less often spares every datagram the work."""
+        """How exactly, in seconds, a flow's last datagram is recorded: less often is cheaper for every datagram."""
         return min(self.brief / _GRAINS, self.stream / _GRAINS, _LONGEST_GRAIN)
 
 

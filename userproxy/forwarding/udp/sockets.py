@@ -164,7 +164,7 @@ def connect_to(endpoint: Endpoint) -> SocketType:
 def dropped(sock: SocketType) -> int:
     """Datagrams that the kernel has dropped at this socket for want of buffer, or because they were damaged.
 
-    0 where the kernel cannot tell: Linux can from 4.12 on, others that play Linux need not.
+    0 where the kernel cannot tell: Linux can from 4.12 on, kernels that imitate it may not.
     """
     try:
         numbers = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4 * (_MEMINFO_DROPS + 1))

@@ -47,7 +47,7 @@ class Refusals:
 
     @property
     def reasons(self) -> dict[ServicePortName, str]:
-        """What was said of each that is refused now."""
+        """Why each is refused that is refused now."""
         return {name: refusal.reason for name, refusal in self._refused.items()}
 
     def refuse(self, name: ServicePortName, group: Group, reason: str) -> None:
@@ -72,7 +72,7 @@ class Refusals:
         return {name: group for name, group in groups.items() if name not in left_out} if left_out else groups
 
     def accepted(self, names: Collection[ServicePortName]) -> None:
-        """The rules of these stand."""
+        """Note that the rules of these stand."""
         for name in [name for name in self._refused if name in names]:
             del self._refused[name]
 

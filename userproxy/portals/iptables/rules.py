@@ -169,10 +169,10 @@ def _refused(
 
 
 def _direct_datagrams(binding: PortalBinding, node: _Node) -> Iterable[Rule]:
-    """A local port is no way around the portals; a UDP socket cannot see itself who was translated.
+    """Rules that refuse datagrams to a local port which were not translated: a UDP socket cannot see that itself.
 
-    A packet of the host to itself passes INPUT too. What is refused leaves no conntrack entry, so every
-    datagram is a new one. On addresses where we do not listen the port is somebody else's.
+    Packets of the host to itself pass INPUT, too. What is refused leaves no conntrack entry, so every datagram is
+    looked at. On addresses where we do not listen the port may be another program's.
     """
     ours = "" if node.bind_address in _UNSPECIFIED else node.bind_address
     for port in local_ports_of([binding.internal, binding.external, binding.on_node]):
@@ -200,7 +200,10 @@ def _within(source: _Source, ranges: Sequence[str]) -> list[_Source]:
 
 
 def _to_listener(port: int, node: _Node) -> str:
-    """REDIRECT leads a packet to the first address of the interface that it came in by, and drops it if it has none."""
+    """What sends a packet that came in by an interface to our listener.
+
+    REDIRECT sends it to the first address of that interface, and drops it where there is none.
+    """
     if node.bind_address not in _UNSPECIFIED:
         return f"-j DNAT --to-destination {host_and_port(node.bind_address, port)}"
     return f"-j REDIRECT --to-ports {port}" if node.redirects else _to_host(port, node)
