@@ -1,10 +1,13 @@
 """A restart with another portal driver: what the old one left is removed once the new one serves, unnoticed."""
 
 import signal
+import socket
 
 import pytest
 
 from tests.lab.cluster import QUICK, Lab
+from tests.lab.datagrams import ask_over
+from tests.lab.manifests import Port
 from tests.lab.probes import KeptConnection
 from tests.lab.proxy import RunningProxy
 from tests.lab.steady import SteadyClient
@@ -32,6 +35,8 @@ SWITCHES = (
     ("iptables-legacy", "local"),
     ("nftables", "local"),
     ("nftables", "iptables-nft"),
+    ("local", "iptables-legacy"),
+    ("local", "nftables"),
 )
 
 
@@ -75,3 +80,29 @@ def test_clients_notice_nothing_of_another_driver(lab: Lab, before: str, after: 
         eventually(lambda: traces(lab.node) == {after}, 40, "nothing of the first driver is left")
         client.go_on(100)
     assert client.failures == []
+
+
+@pytest.mark.parametrize(("before", "after"), [("nftables", "local"), ("local", "nftables"), ("nftables", "iptables")])
+def test_a_udp_client_that_keeps_its_socket_moves_to_the_other_driver(lab: Lab, before: str, after: str) -> None:
+    lab.serve_http()
+    ports = [Port(53, "dns", "UDP")]
+    lab.manifests.service("dns", ports=ports, cluster_ip="10.96.0.53")
+    lab.manifests.slice("dns", lab.pods, ports=ports)
+    old = start(lab, before, "leave")
+    with lab.client.udp_socket(("10.96.0.53", 53), 1.0) as sock:
+        eventually(lambda: answered(sock), 20, "the first driver serves")
+        start(lab, after, "leave").wait_log("Another userproxy keeps the portals of this node")
+        old.signal(signal.SIGTERM)
+        lost = 0
+        while old.running:
+            lost += not answered(sock)
+        assert [answered(sock) for _ in range(5)] == [True] * 5
+    assert lost <= 2, "what was under way when the rules changed"
+
+
+def answered(sock: socket.socket) -> bool:
+    try:
+        ask_over(sock)
+    except OSError:
+        return False
+    return True

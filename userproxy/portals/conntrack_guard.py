@@ -18,6 +18,7 @@ import structlog
 from userproxy.addresses import SOCKET_FAMILIES, IPFamily
 from userproxy.portals import netlink
 from userproxy.portals.netlink.transactions import NFTABLES
+from userproxy.portals.untracked import track_connections
 
 log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ class ConntrackGuard:
         self._refused = False
 
     def stand(self) -> None:
-        """Have the table stand from now on. Where the kernel refuses it, that is logged once."""
+        """Have the table stand from now on, and what the local driver serves tracked. A refusal is logged once."""
         if self._owner is not None or self._refused:
             return
         try:
@@ -61,6 +62,7 @@ class ConntrackGuard:
             text = "Established connections may break when another program flushes all rules"
             reason = f"the kernel refuses a table that has an owner: {error.strerror or error}"
             log.info(text, family=self._family, reason=reason)
+        track_connections(self._family)
 
     def close(self) -> None:
         """Let the table go."""

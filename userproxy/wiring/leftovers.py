@@ -1,14 +1,21 @@
 """What earlier processes have left by other drivers: removed once the driver that serves now has its portals."""
 
 import asyncio
+from functools import partial
+from typing import Final
 
 import structlog
 
-from userproxy.model import IPFamily
+from userproxy.errors import KernelToolError
+from userproxy.model import IPFamily, Protocol
 from userproxy.portals.cleanup import clean_up_after_others
 from userproxy.portals.interface import Cleaned, PortalDriver
+from userproxy.portals.local.routes import LocalRoutes
+from userproxy.portals.netlink.conntrack import Conntrack, ConntrackEntry
 
 log = structlog.get_logger()
+
+_PROTOCOLS: Final = (Protocol.TCP, Protocol.UDP)
 
 
 class Leftovers:
@@ -25,9 +32,24 @@ class Leftovers:
         """
         if serving.lease is None:
             return True
-        cleaned = await asyncio.to_thread(clean_up_after_others, self._family, serving)
+        cleaned, no_longer_local = await asyncio.to_thread(self._clean_up, serving)
         self._tell(cleaned)
+        if cleaned.said:
+            is_stale = partial(_is_untranslated, no_longer_local) if serving.traits.translates else _is_translated
+            await Conntrack(self._family).delete(_PROTOCOLS, is_stale)
         return not (cleaned.failed or cleaned.in_use)
+
+    def _clean_up(self, serving: PortalDriver) -> tuple[Cleaned, frozenset[str]]:
+        """What was done, and which addresses routes made local before."""
+        before = self._local_addresses()
+        cleaned = clean_up_after_others(self._family, serving)
+        return cleaned, before - self._local_addresses()
+
+    def _local_addresses(self) -> frozenset[str]:
+        try:
+            return LocalRoutes(self._family).standing()
+        except KernelToolError:
+            return frozenset()
 
     def _tell(self, cleaned: Cleaned) -> None:
         for text in cleaned.said:
@@ -41,3 +63,16 @@ class Leftovers:
         for text in {*cleaned.in_use} - self._told:
             log.info("Connections go on by what another portal driver has left", family=self._family, what=text)
         self._told.update(cleaned.failed, cleaned.in_use)
+
+
+def _is_translated(entry: ConntrackEntry) -> bool:
+    """Whether packets are led to another port of this node, as rules had it: a UDP client's would go on being so."""
+    return entry.reply_local and (entry.reply_source, entry.reply_port) != (entry.destination, entry.port)
+
+
+def _is_untranslated(portals: frozenset[str], entry: ConntrackEntry) -> bool:
+    """Whether an entry is of one of these `portals`, from before there were rules for it.
+
+    Where the listener's last answer made the entry, the portal is its source.
+    """
+    return entry.source in portals or (entry.destination in portals and entry.reply_source == entry.destination)

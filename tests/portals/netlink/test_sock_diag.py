@@ -13,7 +13,7 @@ import pytest
 from tests.portals.conftest import Network
 from userproxy.model import IPFamily, Protocol
 from userproxy.portals.claims import PortClaims
-from userproxy.portals.netlink.sock_diag import connected_addresses, listened_on, user_of, why_not
+from userproxy.portals.netlink.sock_diag import Connection, connections, listened_on, user_of, why_not
 
 PORT = 8080
 LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
@@ -148,12 +148,16 @@ def test_whose_an_abstract_unix_socket_is(network: Network) -> None:
         holding.stdin.close()
 
 
-def test_the_local_addresses_of_connections_are_told_and_those_of_listeners_are_not(network: Network) -> None:
-    def connected() -> list[frozenset[str]]:
+def test_connections_are_told_at_both_ends_and_listeners_are_not(network: Network) -> None:
+    def connected() -> tuple[list[Connection], set[Connection], list[Connection], int, int]:
         with closing(program("127.0.0.2")) as listening, closing(program("::1")), closing(socket.socket()) as client:
-            before = connected_addresses(IPFamily.IPV4)
+            before = list(connections(IPFamily.IPV4))
             client.bind(("127.0.0.1", 0))
             client.connect(listening.getsockname())
-            return [before, connected_addresses(IPFamily.IPV4), connected_addresses(IPFamily.IPV6)]
+            ports = client.getsockname()[1], listening.getsockname()[1]
+            return before, set(connections(IPFamily.IPV4)), list(connections(IPFamily.IPV6)), *ports
 
-    assert network.run(connected) == [frozenset(), {"127.0.0.1", "127.0.0.2"}, frozenset()]
+    before, four, six, ours, theirs = network.run(connected)
+    there = Connection("127.0.0.1", ours, "127.0.0.2", theirs)
+    back = Connection("127.0.0.2", theirs, "127.0.0.1", ours)
+    assert (before, four, six) == ([], {there, back}, [])

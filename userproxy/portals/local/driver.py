@@ -37,7 +37,7 @@ from userproxy.portals.local.routes import OURS, LocalRoutes
 from userproxy.portals.netlink import address_text
 from userproxy.portals.netlink.network_changes import NetworkChanges, Route
 from userproxy.portals.netlink.rtnetlink import LOCAL_TABLE, MAIN_TABLE, UNICAST
-from userproxy.portals.netlink.sock_diag import connected_addresses, why_not
+from userproxy.portals.netlink.sock_diag import connections, why_not
 
 log = structlog.get_logger()
 
@@ -92,7 +92,11 @@ class LocalDriver(PortalDriver):
         """Remove the routes that any process has left; with `sparing` not those that connections need."""
         try:
             routes = LocalRoutes(family)
-            used = connected_addresses(family) & routes.standing() if sparing else frozenset[str]()
+            used = (
+                routes.standing().intersection(each.address for each in connections(family))
+                if sparing
+                else frozenset[str]()
+            )
             in_use = (f"{len(used)} local routes of {family}",) if used else ()
             return Cleaned(said=tuple(_removed(routes, family, used)), in_use=in_use)
         except OSError as error:

@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import closing
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from userproxy.addresses import socket_family
 from userproxy.model import IPFamily, Protocol
@@ -28,6 +28,7 @@ _REQUEST = struct.Struct("=BBBxI")  # struct inet_diag_req_v2, up to its struct 
 _PORTS = struct.Struct(">HH")
 _SOCKET_ID = 48
 _ANSWER = struct.Struct(">4xH2x16s16x12x")  # the parts of struct inet_diag_msg that matter, up to its last five numbers
+_CONNECTION = struct.Struct(">4xHH16s16s")
 _INODE = struct.Struct("=16xI")
 
 _LISTENING = {
@@ -75,20 +76,32 @@ def listened_on(
     return frozenset(found)
 
 
-def connected_addresses(family: IPFamily) -> frozenset[str]:
-    """The local addresses of TCP connections, half-open ones included. Raises OSError where it is not told."""
-    number = socket.IPPROTO_TCP
-    found: set[bytes] = set()
+class Connection(NamedTuple):
+    """A TCP connection as the socket of one end has it; the `peer` is the other end."""
+
+    address: str
+    port: int
+    peer: str
+    peer_port: int
+
+
+def connections(family: IPFamily) -> Iterator[Connection]:
+    """The TCP connections of this network namespace, half-open ones included; those within it once for each end.
+
+    Raises OSError where the kernel does not tell.
+    """
+    size = 4 if family is IPFamily.IPV4 else 16
     with closing(netlink.netlink_socket(_SOCK_DIAG)) as kernel:
         for kind in _FAMILIES[family]:
-            for data, bodies in netlink.dump(
-                kernel, _BY_FAMILY, _REQUEST.pack(kind, number, 0, _CONNECTED) + bytes(_SOCKET_ID)
-            ):
+            request = _REQUEST.pack(kind, socket.IPPROTO_TCP, 0, _CONNECTED) + bytes(_SOCKET_ID)
+            for data, bodies in netlink.dump(kernel, _BY_FAMILY, request):
                 for begin, _ in bodies:
-                    address = _ANSWER.unpack_from(data, begin)[1]
-                    found.add(address[:4] if kind == socket.AF_INET else address.removeprefix(_MAPPED))
-    size = 4 if family is IPFamily.IPV4 else 16
-    return frozenset(str(ip_address(each)) for each in found if len(each) == size)
+                    port, peer_port, ours, theirs = _CONNECTION.unpack_from(data, begin)
+                    ends = [
+                        each[:4] if kind == socket.AF_INET else each.removeprefix(_MAPPED) for each in (ours, theirs)
+                    ]
+                    if len(ends[0]) == size:
+                        yield Connection(str(ip_address(ends[0])), port, str(ip_address(ends[1])), peer_port)
 
 
 def wildcard_sockets(
