@@ -38,9 +38,9 @@ class _Standing(Struct, frozen=True):
 class NftablesDriver(TranslatingDriver):
     """Keeps the table of one address family equal to the bindings of the last sync.
 
-    A sync is one transaction: all of it happens, or nothing does. The table is read at first, and with `verify` if
-    others have changed rules of nftables since; else a change is written against what the last sync left, unless what
-    others did is in its way.
+    A sync is one transaction: all of it happens, or nothing does (the exception: :meth:`Kernel.commit`). The table is
+    read at first, and with `verify` if others have changed rules of nftables since; else a change is written against
+    what the last sync left, unless what others did is in its way.
     """
 
     name = "nftables"
@@ -190,9 +190,9 @@ class NftablesDriver(TranslatingDriver):
         steps = transaction(wanted, needed, edits)
         log.debug("Changing nftables", v=4, deleted=len(edits.deleted), added=len(edits.added), steps=len(steps))
         before = self._kernel.generation() if generation is None else generation
-        self._kernel.commit(steps, generation)
-        self._ruleset.wrote(before, 1)
-        standing = _Standing(wanted, None if generation is None else following(generation))
+        transactions = self._kernel.commit(steps, generation)
+        self._ruleset.wrote(before, transactions)
+        standing = _Standing(wanted, None if generation is None else following(generation, transactions))
         if needed:
             self._note_listing(standing)
         return standing

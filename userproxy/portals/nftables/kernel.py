@@ -49,6 +49,9 @@ _SO_SNDBUFFORCE: Final = 32  # asm-generic/socket.h; Python's socket has no name
 _SO_RCVBUFFORCE: Final = 33
 _RECEIVE_BYTES: Final = 1 << 20
 _OVERHEAD: Final = 4096
+"""Bytes of a buffer that are not for messages, at most."""
+_MESSAGE_OVERHEAD: Final = 24
+"""Bytes of a header and of padding, at most."""
 _HIGHEST_GENERATION: Final = 0xFFFFFFFF
 _MOST_READS: Final = 10
 
@@ -107,11 +110,19 @@ class Kernel:
         """Key, data and comment of the elements of a set, none where there is no such set."""
         return [element_parts(*element) for element in self._elements(set_name)]
 
-    def commit(self, messages: Sequence[Message], generation: int | None = None) -> None:
-        """Do all of it or nothing. Raises OvertakenError where the rules are of another `generation`, if one is named.
+    def commit(self, messages: Sequence[Message], generation: int | None = None) -> int:
+        """Do all of it or nothing; how many transactions that were.
 
-        The next generation is :func:`following` then.
+        That is one, unless this process may not have a buffer for all of it (CAP_NET_ADMIN in a user namespace alone):
+        then what is in the parts that were committed stays. Raises OvertakenError where the rules are of another
+        `generation`, if one is named; each transaction makes the next one.
         """
+        parts = list(_parts(messages, self._room(_size(messages))))
+        for number, part in enumerate(parts):
+            self._commit(part, None if generation is None else following(generation, number))
+        return len(parts)
+
+    def _commit(self, messages: Sequence[Message], generation: int | None) -> None:
         answers = self._send(messages, generation)
         for sequence, code in answers:
             if code:
@@ -119,6 +130,11 @@ class Kernel:
                 raise _refused(code, step, guarded=generation is not None)
         if all(sequence != len(messages) for sequence, _ in answers):
             raise KernelToolError("the kernel has not said what became of a change of nftables")
+
+    def _room(self, size: int) -> int:
+        """How many bytes one transaction may have, of as many as are needed."""
+        with _netfilter() as sending:
+            return _make_room(sending, size)
 
     def refusal(self, messages: Sequence[Message]) -> str | None:
         """Why this kernel would not do these steps; None if it would. Nothing is changed.
@@ -134,8 +150,7 @@ class Kernel:
         """The number of each step that is answered, from 1 on, and the error, 0 for none."""
         batch = _batch(messages, generation)
         with _netfilter() as sending:
-            sending.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BYTES)
-            sending.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, len(batch) + _OVERHEAD)
+            _make_room(sending, len(batch))
             sending.send(batch)
             sending.setblocking(False)  # noqa: FBT003 - as the library has it; the kernel has answered all by now
             return list(_answers(sending))
@@ -184,9 +199,41 @@ class Kernel:
         raise OvertakenError("the rules of nftables change faster than they can be read")
 
 
-def following(generation: int) -> int:
-    """The generation after a change to one."""
-    return generation % _HIGHEST_GENERATION + 1
+def following(generation: int, changes: int = 1) -> int:
+    """The generation after so many changes to one. The kernel leaves 0 out."""
+    return (generation - 1 + changes) % _HIGHEST_GENERATION + 1
+
+
+def _size(messages: Sequence[Message]) -> int:
+    return sum(len(each.body) + _MESSAGE_OVERHEAD for each in messages)
+
+
+def _parts(messages: Sequence[Message], room: int) -> Iterator[list[Message]]:
+    """The messages in their order, as many at a time as there is room for."""
+    part: list[Message] = []
+    left = room
+    for each in messages:
+        size = _size([each])
+        if part and size > left:
+            yield part
+            part, left = [], room
+        part.append(each)
+        left -= size
+    if part:
+        yield part
+
+
+def _make_room(sending: socket.socket, size: int) -> int:
+    """Have buffers for a transaction of so many bytes, as far as we may; for how many there is room."""
+    for forced, usual, wanted in (
+        (_SO_RCVBUFFORCE, socket.SO_RCVBUF, _RECEIVE_BYTES),
+        (_SO_SNDBUFFORCE, socket.SO_SNDBUF, size + _OVERHEAD),
+    ):
+        try:
+            sending.setsockopt(socket.SOL_SOCKET, forced, wanted)
+        except PermissionError:  # it takes CAP_NET_ADMIN in the first user namespace
+            sending.setsockopt(socket.SOL_SOCKET, usual, wanted)
+    return sending.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _OVERHEAD
 
 
 @contextmanager
