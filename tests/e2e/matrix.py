@@ -61,6 +61,11 @@ EXEMPTIONS = (
     ),
     Exemption(_BY_THE_BRIDGE, "routed Pods are reached from the node's address", pods=["routed"]),
     Exemption(_BY_THE_BRIDGE, "what is translated to the node's address ends with it", drivers=["nftables"]),
+    Exemption(
+        "test_node_ports.py::test_portals_on_addresses_of_the_node_give_way_to_its_programs",
+        "it listens there itself",
+        drivers=["local"],
+    ),
 )
 
 
