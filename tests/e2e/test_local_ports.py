@@ -36,6 +36,7 @@ def start(lab: Lab) -> None:
     )
     lab.node.start_userproxy(*QUICK, "--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48")
     for ip in LOAD_BALANCER_IPS:
+        lab.node.wait_for_portal(ip, 80)
         eventually(lambda: fetch(lab.outside, (ip, 80), 1.0).pod, 30, f"{ip} is served")  # noqa: B023 -- used at once
         eventually(lambda: ask(lab.outside, (ip, 80), 1.0).pod, 30, f"{ip} is served")  # noqa: B023 -- used at once
 

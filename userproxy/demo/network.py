@@ -129,13 +129,14 @@ class Network:
         return host
 
     def _set_up(self, host: Host) -> bool:
-        """Make IPv6 addresses of `host` count at once; whether it and the LAN have IPv6 at all."""
-        if not (host.has_ipv6 and self.lan.has_ipv6):
-            return False
+        """Make IPv6 addresses of `host` count at once, and its routes stay; whether it and the LAN have IPv6 at all."""
+        ipv6 = host.has_ipv6 and self.lan.has_ipv6
         for scope in ("all", "default"):  # a link looks for duplicates unless both say no
-            host.sysctl(f"net.ipv6.conf.{scope}.accept_dad", 0)
-            host.sysctl(f"net.ipv6.conf.{scope}.accept_ra", 0)
-        return True
+            # A node that has no rules yet tells outside hosts to use its own gateway for a portal (ICMP redirect).
+            host.sysctl(f"net.ipv4.conf.{scope}.accept_redirects", 0)
+            for setting in ("accept_redirects", "accept_dad", "accept_ra") if ipv6 else ():
+                host.sysctl(f"net.ipv6.conf.{scope}.{setting}", 0)
+        return ipv6
 
     def _join_lan(self, host: Host, routes: Sequence[str]) -> None:
         _plug(host, self.lan, "lan0", routes)
