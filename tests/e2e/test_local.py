@@ -156,19 +156,18 @@ def test_a_successor_takes_over_and_nobody_is_refused(lab: Lab) -> None:
     with (
         SteadyClient(lab.client, WEB, 200) as client,
         SteadyClient(lab.outside, (lab.node.address, NODE_PORT), 200) as other,
-        KeptConnection(lab.client, WEB) as kept,
     ):
         for _ in range(3):
-            kept.ask()
-            successor = lab.node.start_userproxy(*QUICK, *flags)
-            successor.wait_log("Another userproxy keeps the portals of this node")
-            client.go_on()
-            old.signal(signal.SIGTERM)
-            old.wait_log("A successor's rules stand", 10)
-            client.go_on(300)
-            other.go_on(300)
-            kept.ask()
-            kept.close()
+            with KeptConnection(lab.client, WEB) as kept:
+                kept.ask()
+                successor = lab.node.start_userproxy(*QUICK, *flags)
+                successor.wait_log("Another userproxy keeps the portals of this node")
+                client.go_on()
+                old.signal(signal.SIGTERM)
+                old.wait_log("A successor's rules stand", 10)
+                client.go_on(300)
+                other.go_on(300)
+                kept.ask()
             assert old.wait(20) == 0
             old = successor
         client.go_on()
