@@ -8,6 +8,7 @@ import pytest
 from tests.lab.cluster import QUICK, Lab
 from tests.lab.datagrams import ask
 from tests.lab.manifests import Port
+from tests.lab.probes import ACCEPTED, try_to_connect
 from tests.lab.proxy import installed_command
 from userproxy.demo.programs import Program
 from userproxy.demo.traffic import fetch
@@ -66,7 +67,7 @@ def test_each_is_needed_and_named_where_it_is_missing(lab: Lab) -> None:
     for missing in lab.cell.driver.capabilities:
         with start(lab, lab.cell.driver.capabilities - {missing}) as proxy:
             proxy.wait_line(missing)
-            assert not lab.node.standing(CLUSTER_IPS[0])
+            assert try_to_connect(lab.client, (CLUSTER_IPS[0], 80)) != ACCEPTED
 
 
 def test_they_are_those_of_the_page(lab: Lab) -> None:
