@@ -119,7 +119,7 @@ def test_a_client_behind_another_interface_of_the_node(lab: Lab) -> None:
         portals = [LOAD_BALANCER_IPS[family], EXTERNAL_IPS[family]]
         away.ip_batch([f"addr add {far}{rest}", *(f"route replace {portal} via {near}" for portal in portals)])
         if not lab.cell.driver.has_local_ports:  # it listens at each address, and hears of this one
-            eventually(lambda: ask(away, (near, NODE_PORT), source=(far, 0)).pod, 2)  # noqa: B023 -- used at once
+            eventually(lambda: ask(away, (near, NODE_PORT), 0.3, source=(far, 0)).pod, 5)  # noqa: B023 -- used at once
         for address in ((near, NODE_PORT), *((portal, 53) for portal in portals)):
             assert ask(away, address, source=(far, 0)).pod, address
             with away.udp_socket(address, source=(far, 0)) as sock:

@@ -189,8 +189,10 @@ def test_a_port_that_another_program_has_on_every_address_is_told_and_tried_agai
             done = await driver.sync([cluster_ip(WEB, "10.96.0.10", Portal(PortalKind.EXTERNAL_IP, "203.0.113.5", 81))])
             assert done.refused == {WEB: f"10.96.0.10:80/TCP: {me()} listens on this port of every address"}
             assert listeners.owners == {at("203.0.113.5", 81): WEB}
+            assert standing() == {"203.0.113.5"}, "clients of the other would reach the program"
         assert (await driver.sync([], verify=False)).refused == {}
         assert listeners.owners.keys() == {at("10.96.0.10"), at("203.0.113.5", 81)}
+        assert standing() == {"10.96.0.10", "203.0.113.5"}
 
     play(scenario)
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
@@ -66,6 +67,9 @@ class LocalDriver(PortalDriver):
         self._served: dict[ServicePortName, Mapping[PortalAddress, Admission]] = {}
         self._by_host: set[ServicePortName] = set()
         """Those whose portals depend on the node's addresses, or on those of its Pods."""
+        self._failing: dict[ServicePortName, AbstractSet[str]] = {}
+        self._failing_ips: Counter[str] = Counter()
+        """By how many service ports each address cannot be listened at, at any of their ports."""
         self._wanted_ips: Counter[str] = Counter()
         """By how many service ports each address is wanted as a portal's."""
         self._unsettled_ips: set[str] = set()
@@ -229,7 +233,7 @@ class LocalDriver(PortalDriver):
             self._routes_disturbed = False
             self._standing = set(self._routes.standing())
             self._unsettled_ips |= self._standing | self._wanted_ips.keys()
-        needed = {ip for ip in self._unsettled_ips if ip in self._wanted_ips and ip not in self._own_ips}
+        needed = {ip for ip in self._unsettled_ips if self._is_needed(ip)}
         missing, unneeded = needed - self._standing, (self._unsettled_ips - needed) & self._standing
         lost = missing & known if verify else set()
         self._routes.add(missing - lost)
@@ -239,6 +243,10 @@ class LocalDriver(PortalDriver):
         self._routes.remove(unneeded)
         self._unsettled_ips = set()
         return bool(lost)
+
+    def _is_needed(self, ip: str) -> bool:
+        """Not where nobody could listen: clients would reach whatever program is in the way."""
+        return ip not in self._own_ips and self._wanted_ips[ip] > self._failing_ips[ip]
 
     def _concerns(self, route: Route) -> bool:
         if route.table == MAIN_TABLE:  # which says where the Pods behind interfaces are
@@ -302,7 +310,19 @@ class LocalDriver(PortalDriver):
                 served[address] = admission
         if served:
             self._served[name] = served
+        self._note_failing(name, {each.ip for each in failures} - {each.ip for each in served})
         self._conflicts.put(name, failures)
+
+    def _note_failing(self, name: ServicePortName, ips: AbstractSet[str]) -> None:
+        before = self._failing.pop(name, frozenset())
+        if ips:
+            self._failing[name] = ips
+        self._failing_ips.update(ips - before)
+        self._failing_ips.subtract(before - ips)
+        for ip in before - ips:
+            if not self._failing_ips[ip]:
+                del self._failing_ips[ip]
+        self._unsettled_ips |= before ^ ips
 
     @property
     def _forwarding(self) -> PortalListeners:

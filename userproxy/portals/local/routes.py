@@ -29,6 +29,7 @@ from userproxy.portals.netlink.protocol import (
     netlink_socket,
     raise_for_code,
 )
+from userproxy.portals.netlink.rtnetlink import LOCAL_TABLE, MAIN_TABLE
 
 OURS: Final = 117
 """Which program made a route (rtm_protocol): no other is known to use this number (iproute2's rt_protos)."""
@@ -41,7 +42,6 @@ _REPLACE: Final = 0x100  # NLM_F_REPLACE
 _EXCLUSIVE: Final = 0x200  # NLM_F_EXCL
 _DESTINATION: Final = 1  # RTA_DST
 _INTERFACE: Final = 4  # RTA_OIF
-_LOCAL_TABLE: Final = 255  # RT_TABLE_LOCAL
 _LOCAL: Final = 2  # RTN_LOCAL
 _HOST: Final = 254  # RT_SCOPE_HOST
 _UNIVERSE: Final = 0  # RT_SCOPE_UNIVERSE; IPv6 has no other
@@ -82,6 +82,8 @@ class LocalRoutes:
         how = _CREATE | (_REPLACE if replace else _EXCLUSIVE)
         try:
             self._perform(_NEW_ROUTE, REQUEST | ACK | how, addresses, unless=errno.EEXIST)
+            if self._family is IPFamily.IPV6:
+                self._forget_older_routes(addresses)
         except OSError as error:
             raise _translated(error, "cannot be added") from error
 
@@ -92,21 +94,33 @@ class LocalRoutes:
         except OSError as error:
             raise _translated(error, "cannot be removed") from error
 
-    def _perform(self, kind: int, flags: int, addresses: Collection[str], unless: int) -> None:
+    def _forget_older_routes(self, addresses: Collection[str]) -> None:
+        """Have the node's sockets that are connected to `addresses` look for a route anew.
+
+        In IPv6 each keeps the one it has until something changes in the table which that is in, the main one
+        (net/ipv6/ip6_fib.c, fib6_update_sernum_upto_root()). So the same route comes there and goes.
+        """
+        for kind, how in ((_NEW_ROUTE, _CREATE | _EXCLUSIVE), (_DELETE_ROUTE, 0)):
+            unless = errno.EEXIST if kind == _NEW_ROUTE else errno.ESRCH
+            self._perform(kind, REQUEST | ACK | how, addresses, unless, MAIN_TABLE)
+
+    def _perform(
+        self, kind: int, flags: int, addresses: Collection[str], unless: int, table: int = LOCAL_TABLE
+    ) -> None:
         if not addresses:
             return
         with netlink_socket(ROUTE) as asking:
             for part in _parts(sorted(addresses)):
-                asking.send(b"".join(message(kind, flags, self._described(address)) for address in part))
+                asking.send(b"".join(message(kind, flags, self._described(address, table)) for address in part))
                 _wait_for(asking, len(part), unless)
 
-    def _header(self, kind: int, bits: int) -> bytes:
+    def _header(self, kind: int, bits: int, table: int = LOCAL_TABLE) -> bytes:
         scope = _HOST if self._family is IPFamily.IPV4 else _UNIVERSE
-        return _ROUTE.pack(SOCKET_FAMILIES[self._family], bits, 0, 0, _LOCAL_TABLE, OURS, scope, kind, 0)
+        return _ROUTE.pack(SOCKET_FAMILIES[self._family], bits, 0, 0, table, OURS, scope, kind, 0)
 
-    def _described(self, address: str) -> bytes:
+    def _described(self, address: str, table: int) -> bytes:
         destination = attribute(_DESTINATION, ip_address(address).packed)
-        return self._header(_LOCAL, self._bits) + destination + attribute(_INTERFACE, _NUMBER.pack(_LOOPBACK))
+        return self._header(_LOCAL, self._bits, table) + destination + attribute(_INTERFACE, _NUMBER.pack(_LOOPBACK))
 
     def _ours(self, data: bytes, body: Place) -> str | None:
         begin, end = body
@@ -114,7 +128,7 @@ class LocalRoutes:
         if (family, bits, table, protocol, kind) != (
             SOCKET_FAMILIES[self._family],
             self._bits,
-            _LOCAL_TABLE,
+            LOCAL_TABLE,
             OURS,
             _LOCAL,
         ):
