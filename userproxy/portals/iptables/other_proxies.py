@@ -72,10 +72,10 @@ def _found(family: IPFamily) -> Iterator[str]:
     ip = netlink.netfilter_header(family)
     with closing(netlink.netlink_socket(netlink.NETFILTER)) as asking:
         for chain in _CHAINS:
-            named = netlink.attribute(_CHAIN_TABLE, _text(NAT)) + netlink.attribute(_CHAIN_NAME, _text(chain))
+            named = netlink.text_attribute(_CHAIN_TABLE, NAT) + netlink.text_attribute(_CHAIN_NAME, chain)
             if _exists(asking, _GET_CHAIN, ip + named):
                 yield f"iptables-nft: chain {chain}"
-        if _exists(asking, _GET_TABLE, ip + netlink.attribute(_TABLE_NAME, _text(_NFT_TABLE))):
+        if _exists(asking, _GET_TABLE, ip + netlink.text_attribute(_TABLE_NAME, _NFT_TABLE)):
             yield f"nftables: table {_NFT_TABLE}"
 
 
@@ -95,7 +95,3 @@ def _exists(asking: socket.socket, kind: int, request: bytes) -> bool:
             return False
         raise
     return True
-
-
-def _text(name: str) -> bytes:
-    return name.encode() + b"\0"

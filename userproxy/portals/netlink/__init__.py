@@ -31,6 +31,9 @@ from userproxy.portals.netlink.protocol import (
     places,
     raise_for_code,
     sequence_of,
+    text_at,
+    text_attribute,
+    text_of,
     whole,
 )
 
@@ -59,5 +62,8 @@ __all__ = [
     "places",
     "raise_for_code",
     "sequence_of",
+    "text_at",
+    "text_attribute",
+    "text_of",
     "whole",
 ]

@@ -22,7 +22,7 @@ def chain_names(family: IPFamily) -> frozenset[str]:
     try:
         with closing(netlink.netlink_socket(netlink.NETFILTER)) as asking:
             return frozenset(
-                bytes(data[begin:end]).rstrip(b"\0").decode()
+                netlink.text_at(data, begin, end)
                 for data, bodies in netlink.dump(asking, _GET_CHAINS, netlink.netfilter_header(family))
                 for place in bodies
                 for begin, end in [netlink.attributes(data, place[0] + netlink.NETFILTER_HEADER_SIZE, place[1])[_NAME]]

@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv6Address
 
 from userproxy.addresses import SOCKET_FAMILIES
@@ -154,6 +154,21 @@ def places(data: bytes, begin: int, end: int) -> Iterator[Place]:
 def whole(data: bytes, begin: int, end: int) -> bytes:
     """An attribute just as it came, header and padding included."""
     return data[begin - _ATTRIBUTE.size : end] + bytes(-(end - begin) % 4)
+
+
+def text_attribute(kind: int, text: str) -> bytes:
+    """An attribute that is a text, with a zero at its end."""
+    return attribute(kind, text.encode() + b"\0")
+
+
+def text_at(data: bytes, begin: int, end: int) -> str:
+    """The text in the body of an attribute, which need not end with a zero."""
+    return bytes(data[begin:end]).rstrip(b"\0").decode(errors="replace")
+
+
+def text_of(data: bytes, found: Mapping[int, Place], kind: int) -> str:
+    """The text of one of the attributes `found`; empty where there is none of that kind."""
+    return text_at(data, *found[kind]) if kind in found else ""
 
 
 def address_text(data: bytes, begin: int, end: int) -> str:

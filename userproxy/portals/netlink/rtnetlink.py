@@ -107,23 +107,13 @@ def links() -> list[Link]:
 
 def default_routes(family: IPFamily) -> list[DefaultRoute]:
     """The default routes of one family, that of the lowest metric first."""
-    request = ROUTE_HEADER.pack(SOCKET_FAMILIES[family], 0, 0, 0, MAIN_TABLE, 0, 0, UNICAST, 0)
-    try:
-        listed = _listed(_GET_ROUTE, request)
-    except FileNotFoundError:  # there is no main table before the first route
-        return []
-    found = (_default_route(data, begin, end) for data, begin, end in listed)
+    found = (_default_route(*place) for place in _main_table(family))
     return [each for each in found if each is not None]
 
 
 def networks(family: IPFamily) -> list[tuple[str, int]]:
     """What the main table sends out of one link: network in canonical text, and the link's number."""
-    request = ROUTE_HEADER.pack(SOCKET_FAMILIES[family], 0, 0, 0, MAIN_TABLE, 0, 0, UNICAST, 0)
-    try:
-        listed = _listed(_GET_ROUTE, request)
-    except FileNotFoundError:  # there is no main table before the first route
-        return []
-    found = (_network(data, begin, end) for data, begin, end in listed)
+    found = (_network(*place) for place in _main_table(family))
     return [each for each in found if each is not None]
 
 
@@ -140,14 +130,9 @@ def _link(data: bytes, begin: int, end: int) -> Link:
     found = netlink.attributes(data, begin + LINK_HEADER.size, end)
     about = netlink.attributes(data, *found[_IFLA_LINKINFO]) if _IFLA_LINKINFO in found else {}
     # What a VRF's link receives is seen as that link's own first (l3mdev_ip_rcv comes after PREROUTING).
-    is_port = bool(_number(data, found, _IFLA_MASTER)) and _text(data, about, _INFO_SLAVE_KIND) != "vrf"
-    name, kind = _text(data, found, _IFLA_IFNAME), _text(data, about, _INFO_KIND)
+    is_port = bool(_number(data, found, _IFLA_MASTER)) and netlink.text_of(data, about, _INFO_SLAVE_KIND) != "vrf"
+    name, kind = netlink.text_of(data, found, _IFLA_IFNAME), netlink.text_of(data, about, _INFO_KIND)
     return Link(number, name, bool(flags & UP), bool(flags & _LOOPBACK), kind, is_port)
-
-
-def _text(data: bytes, found: dict[int, netlink.Place], kind: int) -> str:
-    """A text that ends with a zero, or does not; empty where there is none."""
-    return data[slice(*found[kind])].rstrip(b"\0").decode(errors="replace") if kind in found else ""
 
 
 def _default_route(data: bytes, begin: int, end: int) -> DefaultRoute | None:
@@ -175,6 +160,15 @@ def _number(data: bytes, found: dict[int, netlink.Place], kind: int, offset: int
         return 0
     number: int = _NUMBER.unpack_from(data, found[kind][0] + offset)[0]
     return number
+
+
+def _main_table(family: IPFamily) -> list[tuple[bytes, int, int]]:
+    """The routes of the main table, as `_listed` has them; some kernels add those of other tables."""
+    request = ROUTE_HEADER.pack(SOCKET_FAMILIES[family], 0, 0, 0, MAIN_TABLE, 0, 0, UNICAST, 0)
+    try:
+        return _listed(_GET_ROUTE, request)
+    except FileNotFoundError:  # there is no main table before the first route
+        return []
 
 
 def _listed(kind: int, request: bytes) -> list[tuple[bytes, int, int]]:

@@ -87,7 +87,7 @@ class TransactionReader:
         generation, process = (
             _NUMBER.unpack_from(data, found[key][0])[0] if key in found else 0 for key in (_GENERATION, _PROCESS)
         )
-        return Transaction(generation, self._concerns, _text(data, found, _PROGRAM), process)
+        return Transaction(generation, self._concerns, netlink.text_of(data, found, _PROGRAM), process)
 
 
 def generation_in(data: bytes, begin: int, end: int) -> int | None:
@@ -104,12 +104,5 @@ def is_later(generation: int, than: int) -> bool:
 def _touched(kind: int, data: bytes, begin: int, end: int) -> Touched:
     found = netlink.attributes(data, begin + netlink.NETFILTER_HEADER_SIZE, end)
     names = _CHAIN_NAME if kind in (_NEW_CHAIN, _DELETE_CHAIN) else _NAME
-    name = "" if kind in (_NEW_TABLE, _DELETE_TABLE) else _text(data, found, names)
-    return Touched(data[begin], _text(data, found, _TABLE), name)
-
-
-def _text(data: bytes, found: dict[int, netlink.Place], kind: int) -> str:
-    if kind not in found:
-        return ""
-    begin, end = found[kind]
-    return data[begin:end].rstrip(b"\0").decode(errors="replace")
+    name = "" if kind in (_NEW_TABLE, _DELETE_TABLE) else netlink.text_of(data, found, names)
+    return Touched(data[begin], netlink.text_of(data, found, _TABLE), name)

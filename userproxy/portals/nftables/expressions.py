@@ -9,7 +9,7 @@ An expression works on 4-byte words of a packet's registers. `word` is the first
 import struct
 from typing import Final
 
-from userproxy.portals.netlink import attribute
+from userproxy.portals.netlink import attribute, text_attribute
 
 TCP: Final = 6
 UDP: Final = 17
@@ -55,7 +55,7 @@ GOTO: Final = -4
 
 def verdict_data(code: int, chain: str = "") -> bytes:
     """A verdict as the data of a map's element or of an expression."""
-    named = attribute(2, _text(chain)) if chain else b""
+    named = text_attribute(2, chain) if chain else b""
     return attribute(_VERDICT, attribute(1, _BIG.pack(code & 0xFFFFFFFF)) + named)
 
 
@@ -97,12 +97,12 @@ def lookup(name: str, word: int, into: int | None = None, *, inverted: bool = Fa
     """Matches what is in a set, or is not, and loads what a map has for it `into` a word."""
     found = b"" if into is None else _number(3, _register(into))
     flags = _number(5, _INVERTED if inverted else 0)
-    return _expression("lookup", attribute(1, _text(name)), _number(2, _register(word)), found, flags)
+    return _expression("lookup", text_attribute(1, name), _number(2, _register(word)), found, flags)
 
 
 def lookup_verdict(name: str, word: int) -> bytes:
     """Takes the verdict that a map has."""
-    return _expression("lookup", attribute(1, _text(name)), _number(2, _register(word)), _number(3, 0), _number(5, 0))
+    return _expression("lookup", text_attribute(1, name), _number(2, _register(word)), _number(3, 0), _number(5, 0))
 
 
 def in_network(address: bytes, length: int, *, ipv6: bool) -> bytes:
@@ -197,12 +197,8 @@ def _register(word: int) -> int:
 
 
 def _expression(name: str, *attributes: bytes) -> bytes:
-    return attribute(_EXPRESSION, attribute(_NAME, _text(name)) + attribute(_DATA, b"".join(attributes)))
+    return attribute(_EXPRESSION, text_attribute(_NAME, name) + attribute(_DATA, b"".join(attributes)))
 
 
 def _number(kind: int, value: int) -> bytes:
     return attribute(kind, _BIG.pack(value))
-
-
-def _text(text: str) -> bytes:
-    return text.encode() + b"\0"

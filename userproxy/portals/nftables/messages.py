@@ -16,6 +16,8 @@ from userproxy.portals.netlink import (
     attributes,
     netfilter_header,
     places,
+    text_at,
+    text_attribute,
     whole,
 )
 from userproxy.portals.netlink.transactions import NFTABLES
@@ -106,22 +108,22 @@ def create_table(family: IPFamily) -> Message:
 
 def impossible(family: IPFamily) -> Message:
     """Deletes a set that never was."""
-    return _message(family, DELETE_SET, 0, attribute(_NAME, _text("no-such-set")), "set that never was")
+    return _message(family, DELETE_SET, 0, text_attribute(_NAME, "no-such-set"), "set that never was")
 
 
 def create_chain(family: IPFamily, chain: Chain) -> Message:
     """Makes a chain without its rules."""
-    body = attribute(_CHAIN_NAME, _text(chain.name))
+    body = text_attribute(_CHAIN_NAME, chain.name)
     if chain.hook is not None:
         hook = attribute(1, _BIG.pack(chain.hook.number)) + attribute(2, _SIGNED.pack(chain.hook.priority))
-        body += attribute(_HOOK, hook) + _number(_POLICY, _ACCEPT) + attribute(_CHAIN_TYPE, _text(chain.hook.type))
+        body += attribute(_HOOK, hook) + _number(_POLICY, _ACCEPT) + text_attribute(_CHAIN_TYPE, chain.hook.type)
     return _message(family, NEW_CHAIN, CREATE, body, f"chain {chain.name}")
 
 
 def create_set(family: IPFamily, made: Set, number: int) -> Message:
     """Makes a set without its elements. `number` names it within the transaction."""
     shape = set_shape(made)
-    body = attribute(_NAME, _text(made.name)) + _number(_SET_FLAGS, shape.flags)
+    body = text_attribute(_NAME, made.name) + _number(_SET_FLAGS, shape.flags)
     body += _number(_KEY_TYPE, shape.key_type) + _number(_KEY_SIZE, shape.key_size)
     if made.data:
         size = 0 if made.data == VERDICT_DATA else 2
@@ -135,7 +137,7 @@ def create_set(family: IPFamily, made: Set, number: int) -> Message:
 
 def replace_rules(family: IPFamily, chain: Chain, *, empty: bool) -> Iterator[Message]:
     """Has a chain's rules be as they should, whatever they are, unless it is `empty`."""
-    named = attribute(_NAME, _text(chain.name))
+    named = text_attribute(_NAME, chain.name)
     if not empty:
         yield _message(family, DELETE_RULES, 0, named, f"chain {chain.name}")
     for rule in chain.rules:
@@ -151,8 +153,8 @@ def edit_elements(family: IPFamily, edits: Edits) -> Iterator[Message]:
 
 def request(family: IPFamily, set_name: str = "") -> bytes:
     """Names our table, or one of its sets. Asked for so, the kernel lists what is in it."""
-    named = attribute(_NAME, _text(set_name)) if set_name else b""
-    return netfilter_header(family) + attribute(_TABLE_NAME, _text(TABLE)) + named
+    named = text_attribute(_NAME, set_name) if set_name else b""
+    return netfilter_header(family) + text_attribute(_TABLE_NAME, TABLE) + named
 
 
 def set_shape(made: Set) -> SetShape:
@@ -172,7 +174,7 @@ def listed_set(data: bytes, begin: int, end: int) -> tuple[str, SetShape]:
         _BIG.unpack_from(data, found[kind][0])[0] if kind in found else 0
         for kind in (_SET_FLAGS, _KEY_TYPE, _KEY_SIZE, _DATA_TYPE)
     )
-    return text_at(data, found[_NAME]), SetShape(*numbers)
+    return text_at(data, *found[_NAME]), SetShape(*numbers)
 
 
 def listed_chain(data: bytes, begin: int, end: int) -> tuple[str, str, Hook | None]:
@@ -182,15 +184,15 @@ def listed_chain(data: bytes, begin: int, end: int) -> tuple[str, str, Hook | No
     if _HOOK in found:
         where = attributes(data, *found[_HOOK])
         number = _BIG.unpack_from(data, where[1][0])[0]
-        hook = Hook(text_at(data, found[_CHAIN_TYPE]), number, _SIGNED.unpack_from(data, where[2][0])[0])
-    return text_at(data, found[_TABLE_NAME]), text_at(data, found[_CHAIN_NAME]), hook
+        hook = Hook(text_at(data, *found[_CHAIN_TYPE]), number, _SIGNED.unpack_from(data, where[2][0])[0])
+    return text_at(data, *found[_TABLE_NAME]), text_at(data, *found[_CHAIN_NAME]), hook
 
 
 def listed_rule(data: bytes, begin: int, end: int) -> tuple[str, bytes]:
     """The chain and the expressions of a rule that the kernel lists."""
     found = attributes(data, begin, end)
     first, last = found.get(_EXPRESSIONS, (end, end))
-    return text_at(data, found[_NAME]), data[first:last]
+    return text_at(data, *found[_NAME]), data[first:last]
 
 
 def listed_elements(data: bytes, begin: int, end: int) -> Iterator[Place]:
@@ -214,11 +216,6 @@ def element_parts(data: bytes, begin: int, end: int) -> tuple[bytes, bytes, byte
     return key, value, data[first:last]
 
 
-def text_at(data: bytes, place: Place) -> str:
-    """A text among attributes."""
-    return data[place[0] : place[1]].rstrip(b"\0").decode(errors="replace")
-
-
 def _value_in(data: bytes, place: Place) -> bytes:
     first, last = attributes(data, *place).get(1, (0, 0))  # NFTA_DATA_VALUE
     return data[first:last]
@@ -230,7 +227,7 @@ def _elements(family: IPFamily, kind: int, flags: int, elements: Iterable[tuple[
         by_set.setdefault(name, []).append(attribute(_ELEMENT, body))
     for name, bodies in by_set.items():
         for part in _parts(bodies):
-            body = attribute(_NAME, _text(name)) + attribute(_ELEMENTS, part)
+            body = text_attribute(_NAME, name) + attribute(_ELEMENTS, part)
             yield _message(family, kind, flags, body, f"elements of {name}")
 
 
@@ -253,7 +250,3 @@ def _message(family: IPFamily, kind: int, flags: int, body: bytes, what: str) ->
 
 def _number(kind: int, value: int) -> bytes:
     return attribute(kind, _BIG.pack(value))
-
-
-def _text(text: str) -> bytes:
-    return text.encode() + b"\0"

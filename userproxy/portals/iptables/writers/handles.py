@@ -130,7 +130,7 @@ class HandleWriter:
         self._generation = None if before is None else following(before)
 
     def _rule(self, table: str, chain: str, handle: int | None = None) -> bytes:
-        names = netlink.attribute(_TABLE, _text(table)) + netlink.attribute(_CHAIN, _text(chain))
+        names = netlink.text_attribute(_TABLE, table) + netlink.text_attribute(_CHAIN, chain)
         return self._header + names + (b"" if handle is None else netlink.attribute(_HANDLE, _NUMBER.pack(handle)))
 
     def _listed(self, table: str, chain: str) -> list[int]:
@@ -185,9 +185,5 @@ def _announced(listening: socket.socket) -> Iterator[tuple[_Chain, int]]:
         for kind, begin, end in netlink.messages(data):
             if kind == NEW_RULE:
                 found = netlink.attributes(data, begin + netlink.NETFILTER_HEADER_SIZE, end)
-                table, chain = (data[slice(*found[key])].rstrip(b"\0").decode() for key in (_TABLE, _CHAIN))
+                table, chain = (netlink.text_at(data, *found[key]) for key in (_TABLE, _CHAIN))
                 yield (table, chain), _NUMBER.unpack_from(data, found[_HANDLE][0])[0]
-
-
-def _text(name: str) -> bytes:
-    return name.encode() + b"\0"
