@@ -98,6 +98,20 @@ def test_junk_is_survived(data: bytes) -> None:
         pass
 
 
+@given(
+    st.sampled_from([NEW_TABLE, NEW_CHAIN, NEW_RULE, NEW_GENERATION]),
+    st.binary(max_size=40) | st.builds(netlink.attribute, st.integers(0, 4), st.binary(max_size=6)),
+    st.integers(0, 16),
+    st.integers(-8, 1 << 24),
+)
+def test_messages_that_are_cut_or_say_a_wrong_length_are_survived(kind: int, body: bytes, cut: int, more: int) -> None:
+    data = bytearray(touch(kind, body))
+    data[:4] = struct.pack("=I", max(0, len(data) + more))
+    for part in (bytes(data), bytes(data[: len(data) - cut]), netlink.message(kind, 0, body)):
+        for _ in TransactionReader(lambda _: True).read(part):
+            pass
+
+
 @given(st.integers(0, (1 << 32) - 1), st.integers(1, 1 << 20))
 def test_generations_begin_anew(number: int, more: int) -> None:
     later = (number + more) % (1 << 32)

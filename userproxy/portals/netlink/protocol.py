@@ -109,7 +109,7 @@ def messages(data: bytes) -> Iterator[tuple[int, int, int]]:
     begin = 0
     while begin + _HEADER.size <= len(data):
         length, kind, _, _, _ = _HEADER.unpack_from(data, begin)
-        if length < _HEADER.size:
+        if length < _HEADER.size or begin + length > len(data):
             return
         yield kind, begin + _HEADER.size, begin + length
         begin += length + 3 & ~3
@@ -134,7 +134,7 @@ def attributes(data: bytes, begin: int, end: int) -> dict[int, Place]:
     found = {}
     while begin + _ATTRIBUTE.size <= end:
         length, kind = _ATTRIBUTE.unpack_from(data, begin)
-        if length < _ATTRIBUTE.size:
+        if length < _ATTRIBUTE.size or begin + length > end:
             break
         found[kind & _TYPE_MASK] = (begin + _ATTRIBUTE.size, begin + length)
         begin += length + 3 & ~3
@@ -145,7 +145,7 @@ def places(data: bytes, begin: int, end: int) -> Iterator[Place]:
     """The bodies of the attributes in their order: a list, whose attributes are all of one type."""
     while begin + _ATTRIBUTE.size <= end:
         length, _ = _ATTRIBUTE.unpack_from(data, begin)
-        if length < _ATTRIBUTE.size:
+        if length < _ATTRIBUTE.size or begin + length > end:
             return
         yield begin + _ATTRIBUTE.size, begin + length
         begin += length + 3 & ~3

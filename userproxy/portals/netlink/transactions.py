@@ -6,7 +6,7 @@ linux/netfilter/nf_tables.h.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeAlias
 
 from msgspec import Struct
@@ -75,7 +75,7 @@ class TransactionReader:
             if kind == _NEW_GENERATION:
                 yield self._ended(data, begin + netlink.NETFILTER_HEADER_SIZE, end)
                 self._concerns = False
-            elif not self._concerns and kind & 0xFF00 == NFTABLES:
+            elif not self._concerns and kind & 0xFF00 == NFTABLES and begin < end:
                 self._concerns = self._asks(_touched(kind, data, begin, end))
 
     def lost(self) -> None:
@@ -84,16 +84,18 @@ class TransactionReader:
 
     def _ended(self, data: bytes, begin: int, end: int) -> Transaction:
         found = netlink.attributes(data, begin, end)
-        generation, process = (
-            _NUMBER.unpack_from(data, found[key][0])[0] if key in found else 0 for key in (_GENERATION, _PROCESS)
-        )
+        generation, process = (_number(data, found, kind) or 0 for kind in (_GENERATION, _PROCESS))
         return Transaction(generation, self._concerns, netlink.text_of(data, found, _PROGRAM), process)
 
 
 def generation_in(data: bytes, begin: int, end: int) -> int | None:
     """The generation that the answer to GET_GENERATION names, where it names one."""
-    found = netlink.attributes(data, begin + netlink.NETFILTER_HEADER_SIZE, end)
-    return int(_NUMBER.unpack_from(data, found[_GENERATION][0])[0]) if _GENERATION in found else None
+    return _number(data, netlink.attributes(data, begin + netlink.NETFILTER_HEADER_SIZE, end), _GENERATION)
+
+
+def _number(data: bytes, found: Mapping[int, netlink.Place], kind: int) -> int | None:
+    begin, end = found.get(kind, (0, 0))
+    return int(_NUMBER.unpack_from(data, begin)[0]) if end - begin == _NUMBER.size else None
 
 
 def is_later(generation: int, than: int) -> bool:
