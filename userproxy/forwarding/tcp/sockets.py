@@ -7,7 +7,8 @@ import socket
 import struct
 import sys
 import termios
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from socket import SocketType
 from typing import Self
 
@@ -59,23 +60,16 @@ class ListeningSocket(SocketType):
         The port is given by its number: one that the kernel picks is lost when the socket does not listen. Raises
         PortUnavailableError where it is taken or may not be bound.
         """
-        try:
-            with closing(SocketType(socket_family(host), socket.SOCK_STREAM)) as sock:
-                _set_tcp_options(sock)
-                if is_ipv6(host):
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.bind((host, port))
-                if verdict is Verdict.REJECT:
-                    sock.listen(_BACKLOG)  # only then is it sure that nobody else listens there
-                opened = cls(sock.detach())
+        with _to_listen_at(host, port) as sock:
+            sock.bind((host, port))
+            if verdict is Verdict.REJECT:
+                sock.listen(_BACKLOG)  # only then is it sure that nobody else listens there
+            opened = cls(sock.detach())
             try:
                 opened.set_verdict(verdict)
             except OSError:
                 opened.close()
                 raise
-        except OSError as error:
-            raise PortUnavailableError(f"cannot listen on {host_and_port(host, port)}: {error.strerror}") from error
         return opened
 
     @classmethod
@@ -83,24 +77,17 @@ class ListeningSocket(SocketType):
         """One that listens at `host:port`, beside others of the same user that have SO_REUSEPORT, too.
 
         So a successor can listen before its predecessor ends, and has all new clients from then on. The node need not
-        have the address yet. `instructions` are a program that says who is let in,
-        None for everybody. Raises PortUnavailableError.
+        have the address yet. `instructions` are a program that says who is let in, None for everybody. Raises
+        PortUnavailableError.
         """
-        try:
-            with closing(SocketType(socket_family(host), socket.SOCK_STREAM)) as sock:
-                _set_tcp_options(sock)
-                if is_ipv6(host):
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                share(sock)
-                sock.bind((host, port))
-                if instructions is not None:
-                    attach(sock, instructions)
-                sock.listen(_BACKLOG)
-                lead_here(sock)
-                return cls(sock.detach())
-        except OSError as error:
-            raise PortUnavailableError(f"cannot listen on {host_and_port(host, port)}: {error.strerror}") from error
+        with _to_listen_at(host, port) as sock:
+            share(sock)
+            sock.bind((host, port))
+            if instructions is not None:
+                attach(sock, instructions)
+            sock.listen(_BACKLOG)
+            lead_here(sock)
+            return cls(sock.detach())
 
     def set_verdict(self, verdict: Verdict) -> None:
         """Accept clients, or refuse them as a closed port does, or leave them without an answer.
@@ -221,6 +208,23 @@ def quiet_seconds(sock: SocketType) -> tuple[float, float]:
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECV + 4)
     told, heard = (int.from_bytes(info[at : at + 4], sys.byteorder) for at in (_LAST_DATA_SENT, _LAST_DATA_RECV))
     return heard / 1000, told / 1000
+
+
+@contextmanager
+def _to_listen_at(host: str, port: int) -> Iterator[SocketType]:
+    """A TCP socket with its options, not bound yet; closed afterwards, unless it has been detached.
+
+    What fails meanwhile is a PortUnavailableError with address and reason.
+    """
+    try:
+        with closing(SocketType(socket_family(host), socket.SOCK_STREAM)) as sock:
+            _set_tcp_options(sock)
+            if is_ipv6(host):
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            yield sock
+    except OSError as error:
+        raise PortUnavailableError(f"cannot listen on {host_and_port(host, port)}: {error.strerror}") from error
 
 
 def _set_tcp_options(sock: SocketType) -> None:
