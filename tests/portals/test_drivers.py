@@ -1,8 +1,14 @@
 """The table of portal drivers."""
 
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
 import pytest
 
-from tests.portals.conftest import Network
+from tests.lab.lacking import without_netfilter
+from tests.portals.conftest import Network, shell
 from tests.portals.netlink.test_conntrack import drop_capabilities
 from userproxy.config import PortalMode
 from userproxy.model import IPFamily
@@ -47,3 +53,39 @@ def test_auto_takes_the_first_that_works_and_knows_what_the_others_lack(
     assert network.run(first) == (next(iter(capturing[1:]), None), capturing[:1])
     network.run(drop_capabilities)
     assert network.run(first) == (None, capturing)
+
+
+def test_without_netfilter_auto_takes_the_driver_that_needs_none_and_knows_why(network: Network) -> None:
+    def chosen() -> tuple[str, Mapping[str, str]]:
+        without_netfilter()
+        found, reasons = first_usable(IPFamily.IPV4)
+        assert found is not None
+        return found.name, reasons
+
+    name, reasons = network.run(chosen)
+    assert (name, list(reasons)) == ("local", ["iptables", "nftables"])
+    assert "iptable_nat" in reasons["iptables"]
+    assert "nf_tables" in reasons["nftables"]
+
+
+@pytest.mark.parametrize("family", IPFamily)
+def test_trying_leaves_no_trace(network: Network, family: IPFamily) -> None:
+    def traces() -> list[str]:
+        tables = Path("/proc/thread-self/net/ip_tables_names").read_text()
+        return [tables, shell("nft", "list", "ruleset"), shell("ip", "route", "show", "table", "all")]
+
+    before = network.run(traces)
+    assert [network.run(partial(driver.unusable, family)) for driver in DRIVERS.values()] == [None] * len(DRIVERS)
+    assert network.run(traces) == before
+
+
+def test_a_variant_whose_nat_tables_cannot_be_made_is_unusable_though_its_programs_are_there(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("iptables-nft-restore", "iptables-legacy-restore"):
+        (tmp_path / name).write_text("#!/bin/sh\necho 'nat: Table does not exist' >&2\nexit 3\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    reason = network.run(partial(DRIVERS["iptables"].unusable, IPFamily.IPV4))
+    assert reason is not None
+    assert "nat: Table does not exist (it takes the kernel's" in reason

@@ -11,7 +11,8 @@ from msgspec import structs
 from tests.proxier.test_health_checks import free_ports
 from tests.proxier.test_proxier import WEB, WEB_LISTENER, Nodes, Portals, World, a_service
 from userproxy.addresses import IPFamily
-from userproxy.model import LocalTraffic, Node, ProblemKind, Protocol, ServiceName, ServiceState
+from userproxy.errors import KernelToolError
+from userproxy.model import LocalTraffic, Node, PortalSync, ProblemKind, Protocol, ServiceName, ServiceState
 from userproxy.portals.interface import PortalDriver
 from userproxy.portals.lease import Lease
 from userproxy.proxier.family import FamilyOptions, FamilyProxy, node_view
@@ -386,3 +387,40 @@ async def test_what_others_left_is_removed_after_the_first_good_sync_and_before_
         await bench.until_told("synced", 5)
     assert asked[:5] == ["acquire", "clean up", "announce", "clean up", "announce"], "tried until nothing is left"
     assert set(asked[5:]) == {"announce"}
+
+
+async def test_another_driver_of_the_same_traits_takes_over_with_the_lease_and_is_asked_for_everything() -> None:
+    bench = Bench(leased=True)
+    assert bench.lease is not None
+    async with bench.running():
+        bench.put(a_service("web", "10.96.0.1"))
+        await bench.until_told("synced")
+        ports, before = dict(bench.world.open_ports), bench.world.bindings
+        other = Portals(bench.world)
+        assert await bench.family.move_to(other)
+        assert bench.family.driver is other
+        assert (bench.world.open_ports, bench.world.bindings) == (ports, before)
+        assert "release" not in bench.lease.asked
+        bench.put(a_service("api", "10.96.0.2"))
+        await bench.until_told("synced", 3)
+        assert len(bench.world.bindings or ()) == 2
+        await bench.family.give_up()
+    assert bench.lease.asked.count("release") == 1
+
+
+async def test_where_the_other_driver_cannot_write_the_one_before_goes_on() -> None:
+    bench = Bench(leased=True)
+
+    class Refusing(Portals):
+        async def sync(self, *args: object, **named: object) -> PortalSync:
+            raise KernelToolError("no chain of that name")
+
+    async with bench.running():
+        assert not await bench.family.move_to(Portals(bench.world)), "it does not serve yet"
+        bench.put(a_service("web", "10.96.0.1"))
+        await bench.until_told("synced")
+        before = bench.world.bindings
+        assert not await bench.family.move_to(Refusing(bench.world))
+        assert bench.family.driver is bench.driver
+        assert bench.world.bindings == before
+        assert bench.observer.told[-2:] == ["sync began", "synced"]

@@ -1,6 +1,6 @@
 """The portal drivers by name, and the order in which ``--portals auto`` tries them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from userproxy.addresses import IPFamily
@@ -16,13 +16,21 @@ DRIVERS: Final[Mapping[str, type[PortalDriver]]] = {
 """By what ``--portals`` calls them, the best first."""
 
 
-def first_usable(family: IPFamily) -> tuple[type[PortalDriver] | None, Mapping[str, str]]:
+def first_usable(
+    family: IPFamily, among: Iterable[type[PortalDriver]] = DRIVERS.values()
+) -> tuple[type[PortalDriver] | None, Mapping[str, str]]:
     """The first driver that brings clients to portals here, if any, and why each before it cannot. Blocking."""
     reasons: dict[str, str] = {}
-    for name, driver in DRIVERS.items():
+    for driver in among:
         if driver.traits.serves_portals:
             reason = driver.unusable(family)
             if reason is None:
                 return driver, reasons
-            reasons[name] = reason
+            reasons[driver.name] = reason
     return None, reasons
+
+
+def better_than(serving: type[PortalDriver]) -> Sequence[type[PortalDriver]]:
+    """The drivers that ``--portals auto`` would rather have, the best first."""
+    drivers = list(DRIVERS.values())
+    return drivers[: drivers.index(serving)]

@@ -12,6 +12,7 @@ from msgspec import Struct
 from userproxy.addresses import IPFamily, of_family
 from userproxy.model import LocalTraffic, Node, Problem
 from userproxy.portals.interface import PortalDriver
+from userproxy.portals.lease import Lease
 from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.interfaces import (
@@ -115,6 +116,8 @@ class FamilyProxy:
         self._made = time.monotonic()
         self._settled = False
         """Whether a sync has succeeded yet."""
+        self._moved = asyncio.Event()
+        """Set when another driver has taken the place of the one before."""
         self._turn = asyncio.Lock()
         """Held by a sync: a stop gives the rules up between two syncs."""
         self._health_checks = health_checks
@@ -184,7 +187,7 @@ class FamilyProxy:
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """The coroutines to run until the stop, by the names of their tasks."""
-        tasks = {self._sync_name: self._run(), self._watch_name: self.driver.watch(self._syncs.verify)}
+        tasks = {self._sync_name: self._run(), self._watch_name: self._watch()}
         if self._conntrack_cleanup is not None:
             tasks[self._cleanup_name] = self._conntrack_cleanup.run()
         return tasks
@@ -193,6 +196,48 @@ class FamilyProxy:
     def writer_tasks(self) -> tuple[str, ...]:
         """The names of the tasks that a stop ends first: those that change, or wait to change, what a successor has."""
         return (self._cleanup_name,) if self.serves else (self._cleanup_name, self._sync_name)
+
+    async def move_to(self, driver: PortalDriver) -> bool:
+        """Have another driver bring packets to the same listeners; its traits are those of the one that serves now.
+
+        Both stand for a moment, then what the one before has written is removed. Returns False, and goes on as before,
+        where the other one cannot write, or this family does not serve yet or no longer.
+        """
+        async with self._turn:
+            before = self.driver
+            if not self.serves or not self._settled or before.lease is None:
+                await driver.close()
+                return False
+            self._use(driver, before.lease)
+            self._alone = False
+            if await self._sync_now(verify=True):
+                before.lease = Lease(self.family)  # what it had is the other one's, and must not go with it
+                self._moved.set()
+                return True
+            driver.lease = Lease(self.family)
+            self._use(before, before.lease)
+            await self._sync_now(verify=True)
+        await driver.close()
+        return False
+
+    def _use(self, driver: PortalDriver, lease: Lease) -> None:
+        self.driver = driver
+        driver.lease = lease
+        driver.set_local_traffic(self._node_view[1])
+        self._proxier.use(driver)
+
+    async def _watch(self) -> None:
+        """Have the driver that serves watch what stands, and close one that another has taken the place of."""
+        while True:
+            driver = self.driver
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(
+                    driver.watch(self._syncs.verify), name=f"{self._watch_name}: {driver.name}"
+                )
+                await self._moved.wait()
+                watching.cancel()
+            self._moved.clear()
+            await driver.close()
 
     async def give_up(self) -> None:
         """Let another process write the rules, now or later. Clients that the rules still send to us stay served."""

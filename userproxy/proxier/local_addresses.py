@@ -104,6 +104,10 @@ class LocalAddressTracker:
         """Portals on addresses of the node, other than node ports."""
         self.addresses = self._addresses(frozenset(), scope, frozenset())
 
+    def use(self, driver: PortalDriver) -> None:
+        """Ask another driver for the node's addresses from now on."""
+        self._driver = driver
+
     async def refresh(self, scope: Scope) -> Iterable[ServicePortName]:
         """Look at interfaces and listening programs; returns the service ports that other portals may be served of.
 

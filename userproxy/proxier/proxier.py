@@ -151,6 +151,13 @@ class Proxier:
         self._portals.set_local_traffic(local_traffic)
         self._node_version += 1
 
+    def use(self, portals: PortalDriver) -> None:
+        """Have another driver bring packets to the listeners, which is asked for everything by the next sync."""
+        self._portals = portals
+        self._local.use(portals)
+        self._confirmed = False
+        self._mark_dirty({*self._wanted.ports, *self._actual.programmed, *self._unwritten})
+
     def retire(self) -> None:
         """Only update routes from now on: portals, claims and new listeners are a successor's."""
         self._retired = True

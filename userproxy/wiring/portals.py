@@ -41,10 +41,20 @@ def choose_portals(settings: Settings) -> tuple[Mapping[IPFamily, PortalDriver],
     addresses = {family: _bind_address(settings, family, kind.traits) for family in IPFamily}
     if kind.traits.serves_portals:
         log.info(f"Portals: {kind.name}", bind_address=addresses[IPFamily.IPV4])
-    shared = settings.proxy_name is not None
-    file, source = settings.local_ports_file or default_path(), _source(settings)
-    drivers = {family: kind(DriverOptions(family, addresses[family], shared, file, source)) for family in families}
-    return drivers, addresses
+    return {family: make_driver(settings, family, kind) for family in families}, addresses
+
+
+def make_driver(settings: Settings, family: IPFamily, kind: type[PortalDriver]) -> PortalDriver:
+    """A driver of a family as the settings want it. Nothing is looked at or changed yet."""
+    return kind(
+        DriverOptions(
+            family,
+            _bind_address(settings, family, kind.traits),
+            settings.proxy_name is not None,
+            settings.local_ports_file or default_path(),
+            _source(settings),
+        )
+    )
 
 
 def _source(settings: Settings) -> str:
@@ -59,15 +69,16 @@ def _kind(settings: Settings) -> type[PortalDriver]:
     if settings.portals is PortalMode.AUTO:
         return _best(with_manifests=bool(settings.manifests))
     kind = DRIVERS[settings.portals]
-    unusable = kind.unusable(IPFamily.IPV4)
-    return kind if unusable is None else _if_permitted(kind, settings.portals, unusable)
+    if may_write_rules() or (unusable := kind.unusable(IPFamily.IPV4)) is None:
+        return kind
+    return _if_permitted(kind, settings.portals, unusable)
 
 
 def _best(*, with_manifests: bool) -> type[PortalDriver]:
     """What ``auto`` takes. That is none only for manifests, on a machine where nobody expects rules."""
     found, reasons = first_usable(IPFamily.IPV4)
     for name, reason in reasons.items():
-        log.debug(f"Portals: {name} does not work here", v=1, reason=reason)
+        log.info(f"Portals: not {name}, which does not work here", reason=reason)
     if found is not None:
         return found
     why = "; ".join(dict.fromkeys(reasons.values()))

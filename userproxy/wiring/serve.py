@@ -17,21 +17,24 @@ import structlog
 from userproxy import __version__
 from userproxy.cluster.nodes import NodeAddresses, own_node_name
 from userproxy.cluster.store import Store
-from userproxy.config import EventLoop, Settings
+from userproxy.config import EventLoop, PortalMode, Settings
 from userproxy.errors import UsageError, UserproxyError
 from userproxy.forwarding.descriptors import raise_limit
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.listener_ports import NODE_PORTS
 from userproxy.forwarding.ports import PortRange
 from userproxy.model import IPFamily, Node, Problem
+from userproxy.portals.drivers import DRIVERS
+from userproxy.portals.interface import PortalDriver
 from userproxy.routing.node_ports import PRIMARY
 from userproxy.telemetry.logging import configure
+from userproxy.wiring.better_portals import follow_better
 from userproxy.wiring.config_watch import follow_configuration
 from userproxy.wiring.conntrack_settings import ConntrackTask
 from userproxy.wiring.families import build_family
 from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.node_wait import NodeWait, depends_on_node
-from userproxy.wiring.portals import choose_portals
+from userproxy.wiring.portals import choose_portals, make_driver
 from userproxy.wiring.source import Source, open_source
 from userproxy.wiring.stopping import Stop
 
@@ -164,6 +167,9 @@ class _Proxy:
         stop = _stop_on_signals(asyncio.get_running_loop())
         tasks = {**source.tasks(), **monitor.tasks(source.server_failed, self._may_have_predecessor)}
         tasks |= self._conntrack.tasks()
+        if settings.portals is PortalMode.AUTO:
+            serving = DRIVERS[self._families[0].driver.name]
+            tasks["better portals"] = follow_better(serving, settings.sync_period, self._move)
         for family in self._families:
             tasks |= family.tasks()
         if settings.config_file is not None:
@@ -202,6 +208,15 @@ class _Proxy:
         self._monitor.problems_are(problems)
         if self._source is not None:
             self._source.report(problems)
+
+    async def _move(self, kind: type[PortalDriver]) -> bool:
+        """Have this kind of driver serve each family for which it works; whether it does so for the first one."""
+        moved = [
+            await family.move_to(make_driver(self._settings, family.family, kind))
+            for family in self._families
+            if await asyncio.to_thread(kind.unusable, family.family) is None
+        ]
+        return bool(moved) and moved[0]
 
     def _may_have_predecessor(self) -> bool:
         return any(family.may_have_predecessor for family in self._families)

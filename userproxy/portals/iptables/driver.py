@@ -22,7 +22,8 @@ from userproxy.portals.iptables.redirection import Redirection
 from userproxy.portals.iptables.rules import portal_rules
 from userproxy.portals.iptables.sentinel import NftSentinel, make_ruleset, make_sentinel
 from userproxy.portals.iptables.tables import Changed, Tables, clean_up
-from userproxy.portals.iptables.variant import detect, installed
+from userproxy.portals.iptables.usable import refusal
+from userproxy.portals.iptables.variant import detect
 from userproxy.portals.iptables.writers.restore import ConflictError
 from userproxy.portals.translating import TranslatingDriver
 
@@ -65,17 +66,13 @@ class IptablesDriver(TranslatingDriver):
 
     @staticmethod
     def unusable(family: IPFamily) -> str | None:
-        """Why rules cannot be written here: a capability or the programs are missing."""
+        """Why rules cannot be written here: a capability, the programs or parts of the kernel are missing."""
         if not may_write_rules():
             return (
                 f"writing rules takes the capability CAP_NET_ADMIN, which this process, of user {os.geteuid()}, does"
                 " not have (a container has added capabilities as user 0 only)"
             )
-        try:
-            installed(family)
-        except KernelToolError as error:
-            return str(error)
-        return None
+        return refusal(family)
 
     @staticmethod
     def clean_up(family: IPFamily, *, sparing: bool = False) -> Cleaned:  # noqa: ARG004 - a driver's signature
