@@ -77,6 +77,12 @@ FLAGS: tuple[Flag, ...] = (
         " ~/.local/state/userproxy by default.",
     ),
     _own(
+        "conntrack-guard",
+        SWITCH,
+        "Keep a table of nf_tables that outlives a flush of all rules, so that established connections do, too. nft up"
+        " to 1.0.6 writes wrong JSON for such a table.",
+    ),
+    _own(
         "at-stop",
         choice(AtStop),
         "What a stop does with the rules. If they are left, clients are refused until the next start.",

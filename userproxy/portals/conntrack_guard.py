@@ -46,23 +46,31 @@ _NUMBER: Final = struct.Struct("!I")
 class ConntrackGuard:
     """Such a table of one address family. All methods are called in a thread of the network namespace that is meant."""
 
-    def __init__(self, family: IPFamily) -> None:
+    def __init__(self, family: IPFamily, *, with_table: bool = True) -> None:
         self._family = family
+        self._with_table = with_table
         self._owner: socket.socket | None = None
-        self._refused = False
+        self._stands = False
 
     def stand(self) -> None:
-        """Have the table stand from now on, and what the local driver serves tracked. A refusal is logged once."""
-        if self._owner is not None or self._refused:
+        """Have the table stand from now on, and what the local driver serves tracked. A refusal is logged once.
+
+        Where the table is not wanted it does not stand, and a flush of all rules may break connections.
+        """
+        if self._stands:
             return
+        self._stands = True
+        if self._with_table:
+            self._make_table()
+        track_connections(self._family)
+
+    def _make_table(self) -> None:
         try:
             self._owner = _table(SOCKET_FAMILIES[self._family])
         except OSError as error:
-            self._refused = True
             text = "Established connections may break when another program flushes all rules"
             reason = f"the kernel refuses a table that has an owner: {error.strerror or error}"
             log.info(text, family=self._family, reason=reason)
-        track_connections(self._family)
 
     def close(self) -> None:
         """Let the table go."""

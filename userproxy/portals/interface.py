@@ -20,6 +20,7 @@ class DriverOptions(Struct, frozen=True):
 
     `bind_address` is where listeners of the family are bound; an unspecified one, or none at all, is every address.
     `shared` is whether another proxy serves other Services of this node, as with ``--service-proxy-name``.
+    `guard` is whether connections that packets are translated for are to outlive a flush of all rules by others.
     A driver without rules, which tell the local ports of an earlier process, may keep them in `ports_file`, for the
     cluster or directory that `source` names.
     """
@@ -27,6 +28,7 @@ class DriverOptions(Struct, frozen=True):
     family: IPFamily
     bind_address: str
     shared: bool = False
+    guard: bool = True
     ports_file: Path | None = None
     source: str = ""
 

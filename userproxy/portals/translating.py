@@ -38,7 +38,7 @@ class TranslatingDriver(PortalDriver):
         self._host = HostAddress(options.bind_address, options.family)
         self._local_traffic = LocalTraffic()
         self._ruleset = ruleset
-        self._guard = ConntrackGuard(options.family)
+        self._guard = ConntrackGuard(options.family, with_table=options.guard)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="portals")
         self._addresses: frozenset[str] = frozenset()
         """Those of interfaces, as the proxier knows them."""

@@ -51,6 +51,7 @@ def make_driver(settings: Settings, family: IPFamily, kind: type[PortalDriver]) 
             family,
             _bind_address(settings, family, kind.traits),
             settings.proxy_name is not None,
+            settings.conntrack_guard,
             settings.local_ports_file or default_path(),
             _source(settings),
         )
