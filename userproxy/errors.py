@@ -1,4 +1,7 @@
-"""What can go wrong, split by who must act. Foreign exceptions become one of these at the adapter's edge."""
+"""What can go wrong, split by who must act. Foreign exceptions become one of these at the adapter's edge.
+
+Here, below all other packages, because each of them raises some.
+"""
 
 
 class UserproxyError(Exception):

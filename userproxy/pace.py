@@ -1,4 +1,7 @@
-"""Work that grows with the cluster, in slices between which the loop serves traffic."""
+"""Work that grows with the cluster, in slices between which the loop serves traffic.
+
+Here because the source, the proxier and the portal drivers all work so, and do not know each other.
+"""
 
 import asyncio
 import time

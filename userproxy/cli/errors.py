@@ -1,4 +1,4 @@
-"""How a command ends with an error: one sentence on standard error, and an exit code."""
+"""How a command ends with an error: one sentence on standard error, and an exit code. The same for all commands."""
 
 import functools
 from collections.abc import Callable
