@@ -137,7 +137,7 @@ def test_routes_that_others_delete_are_repaired_while_clients_go_on(lab: Lab) ->
             eventually(lambda: routes(lab) == before, REPAIRED_WITHIN, f"repaired: {what}")
             client.go_on(5)
             kept.ask()
-    assert proxy.running
+    assert proxy.wait_log("Portals repaired")["event"].endswith("something else had changed their routes")
 
 
 def test_node_ports_follow_addresses_that_come_and_go(lab: Lab) -> None:

@@ -7,7 +7,7 @@ from tests.proxier.test_plan import a_name
 from userproxy.errors import PortUnavailableError
 from userproxy.model import IPFamily, ListenerName, Portal, PortalKind, Problem, ProblemKind, Protocol
 from userproxy.proxier.plan import Claim, ClaimPort, CloseListener, OpenListener
-from userproxy.proxier.problems import Problems, action_refused, rules_refused
+from userproxy.proxier.problems import Problems, action_refused, portals_refused
 
 WEB = a_name("web")
 LISTENER = ListenerName(WEB)
@@ -74,7 +74,12 @@ def test_an_action_that_needs_no_port_is_not_refused_one() -> None:
 
 
 def test_refused_rules_name_service_port_family_and_reason() -> None:
-    (found,) = rules_refused(WEB, "line 3 failed", IPFamily.IPV6)
+    (found,) = portals_refused(WEB, "line 3 failed", IPFamily.IPV6)
     assert (found.service, found.kind) == (WEB.service, ProblemKind.PORTALS_REFUSED)
     assert found.text.startswith("default/web:http: its portals are not served over IPv6")
     assert found.text.endswith(": line 3 failed")
+
+
+def test_portals_that_nobody_may_listen_at_are_no_refused_rules() -> None:
+    (found,) = portals_refused(WEB, "10.96.0.10:22/TCP: sshd has it", IPFamily.IPV4, are_rules=False)
+    assert found.text == f"{WEB}: not all its portals are served over IPv4: 10.96.0.10:22/TCP: sshd has it"

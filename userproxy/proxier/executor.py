@@ -110,8 +110,11 @@ class RulesLog:
         `service_ports` is how many service ports were to have other rules, `removed` how many none any more. `differed`
         is whether the rules found were not as they should have been, and `changed_by` is who changed them, where known.
         """
-        if not counts and not differed:
-            return  # this driver has no rules
+        if not counts:  # this driver has no rules
+            if differed:
+                text = "Portals repaired, because something else had changed their routes"
+                log.info(text, family=self._family.value, seconds=round(seconds, 3))
+            return
         fields = {"family": self._family.value, "rules": sum(counts.values()), "seconds": round(seconds, 3)}
         if not self._began and differed:
             self._began = True

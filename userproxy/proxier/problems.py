@@ -72,9 +72,13 @@ def contested(fight: str | None, family: IPFamily) -> tuple[Problem, ...]:
     return (Problem(None, ProblemKind.PORTALS_CONTESTED, text, here=True),)
 
 
-def rules_refused(name: ServicePortName, reason: str, family: IPFamily) -> tuple[Problem, ...]:
-    """The problem of a service port whose rules the node's tools refuse, while they accept others."""
+def portals_refused(
+    name: ServicePortName, reason: str, family: IPFamily, *, are_rules: bool = True
+) -> tuple[Problem, ...]:
+    """The problem of a service port whose rules the node's tools refuse, or at whose portals nobody may listen."""
     text = f"{name}: its portals are not served over {family}, because their rules are refused: {reason}"
+    if not are_rules:
+        text = f"{name}: not all its portals are served over {family}: {reason}"
     return (Problem(name.service, ProblemKind.PORTALS_REFUSED, text),)
 
 

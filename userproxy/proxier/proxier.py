@@ -35,7 +35,7 @@ from userproxy.proxier.plan import (
     plan,
     plan_routes,
 )
-from userproxy.proxier.problems import Problems, action_refused, contested, rules_refused
+from userproxy.proxier.problems import Problems, action_refused, contested, portals_refused
 from userproxy.proxier.repairs import Repairs
 from userproxy.proxier.service_map import ServiceMap
 from userproxy.proxier.wanted import PortalKey
@@ -359,9 +359,9 @@ class Proxier:
                 continue
             if name in done.refused:
                 unwritten[name] = now[name]
-                self._problems.put(
-                    ("refused by the driver", name), rules_refused(name, done.refused[name], self._scope.family)
-                )
+                are_rules, family = not self._portals.traits.binds_portals, self._scope.family
+                problem = portals_refused(name, done.refused[name], family, are_rules=are_rules)
+                self._problems.put(("refused by the driver", name), problem)
             else:
                 programmed[name] = now[name]
         if self._conntrack is not None:
