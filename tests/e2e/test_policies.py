@@ -161,7 +161,7 @@ def outcome(
 def test_flows_are_the_same_with_an_api_server(lab: Lab) -> None:
     start(lab)
     for number, family in product(SERVICES.values(), FAMILIES):
-        lab.node.wait_for_portal(*address_of("cluster IP", number, family))
+        lab.node.wait_for_portal(address_of("cluster IP", number, family)[0])
     cases = [case for case in product(FLOWS, FAMILIES, SITUATIONS, POLICIES) if case[0][1] in in_force(case[3])]
     with ThreadPoolExecutor(48) as threads:
         found = dict(zip(cases, threads.map(lambda case: outcome(lab, *case), cases), strict=True))
