@@ -6,11 +6,8 @@ from collections.abc import Sequence
 import pytest
 from click.testing import CliRunner
 
-from userproxy.cli import main
+from userproxy.cli import demo, main
 from userproxy.demo.sandbox import SandboxError
-
-MODULE = sys.modules["userproxy.cli.demo"]
-"""The package's attribute of this name is the command."""
 
 STOPPED = "Stopped; nothing is left behind.\n"
 
@@ -23,7 +20,7 @@ def test_the_demo_s_exit_code_is_the_command_s(monkeypatch: pytest.MonkeyPatch, 
         started.append(arguments)
         return ended
 
-    monkeypatch.setattr(MODULE, "run_in_sandbox", run)
+    monkeypatch.setattr(demo, "run_in_sandbox", run)
     result = CliRunner().invoke(main, ["demo"])
     assert (result.exit_code, result.stdout, result.stderr) == (ended, "", text)
     assert started == [[sys.executable, "-m", "userproxy.demo"]]
@@ -33,6 +30,6 @@ def test_a_machine_that_allows_no_sandbox_is_told_why(monkeypatch: pytest.Monkey
     def run(_arguments: Sequence[str]) -> int:
         raise SandboxError("user namespaces are switched off")
 
-    monkeypatch.setattr(MODULE, "run_in_sandbox", run)
+    monkeypatch.setattr(demo, "run_in_sandbox", run)
     result = CliRunner().invoke(main, ["demo"])
     assert (result.exit_code, result.stderr) == (1, "Error: user namespaces are switched off\n")

@@ -3,16 +3,19 @@
 import click
 
 from userproxy import __version__
-from userproxy.cli.cleanup import cleanup
-from userproxy.cli.demo import demo
-from userproxy.cli.run import run
+from userproxy.cli.sections import SectionedGroup
+
+SECTIONS = {
+    "Serve": {
+        "run": "userproxy.cli.run:run",
+        "cleanup": "userproxy.cli.cleanup:cleanup",
+        "demo": "userproxy.cli.demo:demo",
+    },
+}
+"""Where each command is, by its name, as the help groups them."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=SectionedGroup, sections=SECTIONS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="userproxy")
 def main() -> None:
     """A userspace Service proxy for Kubernetes."""
-
-
-for command in (run, cleanup, demo):
-    main.add_command(command)
