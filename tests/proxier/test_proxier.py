@@ -54,6 +54,8 @@ class World:
         self.bindings: list[PortalBinding] | None = None
         self.opened_as: dict[ListenerName, Verdict] = {}
         self.syncs = 0
+        self.asked: list[tuple[tuple[ServicePortName, ...], bool]] = []
+        """What each sync of the driver was told: names of bindings, and whether to verify."""
         self.held: set[tuple[str, int]] = set()
         self.kept_off: list[int] = []
         self.room_for_ports = 1_000_000
@@ -148,6 +150,7 @@ class Portals(PortalDriver):
         self, bindings: Sequence[PortalBinding], gone: Collection[ServicePortName] = (), *, verify: bool = True
     ) -> PortalSync:
         self._world.syncs += 1
+        self._world.asked.append((tuple(each.name for each in bindings), verify))
         self._wanted = {name: each for name, each in self._wanted.items() if name not in gone}
         self._wanted |= {each.name: each for each in bindings}
         await self._world.may_write.wait()
@@ -428,6 +431,17 @@ class Tracked:
 
 def translated(port: int, local_port: int) -> ConntrackEntry:
     return ConntrackEntry("10.244.1.2", 40000, "10.96.0.1", port, "192.0.2.10", local_port, reply_local=True)
+
+
+async def test_a_change_is_in_force_before_everything_is_read_back(world: World, proxier: Proxier) -> None:
+    assert await proxier.sync(verify=False)
+    world.asked.clear()
+    world.put(a_service("web", "10.96.0.1"))
+    assert await proxier.sync(verify=True)
+    assert world.asked == [((WEB,), False), ((), True)]
+    world.asked.clear()
+    assert await proxier.sync(verify=True)
+    assert world.asked == [((), True)]
 
 
 async def test_clients_that_were_led_elsewhere_are_forgotten_once_rules_are_others(world: World) -> None:

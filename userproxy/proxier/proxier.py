@@ -184,9 +184,10 @@ class Proxier:
             return await self.follow()
         version = self._node_version
         # Rules may differ although no binding does.
-        verify = verify or version != self._node_version_synced or not self._confirmed
+        in_doubt = version != self._node_version_synced or not self._confirmed
         try:
-            planned = await self._converge(verify=verify)
+            planned = await self._converge_early() if verify and not in_doubt else 0
+            planned += await self._converge(verify=verify or in_doubt)
         except KernelToolError as error:
             return self._unsynced(error)
         finally:
@@ -250,6 +251,12 @@ class Proxier:
         """Valid as long as nothing is edited."""
         node_addresses = AnyNodeAddress(self._local.addresses.local, self._nodes)
         return RoutingLoops(self._wanted.ports, self._wanted.destinations, node_addresses)
+
+    async def _converge_early(self) -> int:
+        """Have changes be in force before a verification, which takes its time where there is much to read."""
+        async with self._state:
+            await self._take_changes()
+        return await self._converge(verify=False) if self._dirty else 0
 
     async def _converge(self, *, verify: bool) -> int:
         """Plan and act; returns how many service ports were planned. Raises KernelToolError."""

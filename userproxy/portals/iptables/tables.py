@@ -90,11 +90,12 @@ class Tables:
 
         True if the tables were read, and differed.
 
-        Without `verify` the tables are taken for what they were when this last ended, where that is enough.
+        Without `verify` the tables are taken for what they were when this last ended, where that is enough. So they are
+        with it, where the kernel says that nobody has changed anything since.
         """
         groups = self._adapted(groups)
         standing, self._standing = self._standing, None
-        if not verify and standing is not None:
+        if standing is not None and (not verify or self._is_untouched()):
             if changed is None:
                 change = self._difference(standing, groups)
             else:
@@ -106,6 +107,15 @@ class Tables:
         self._standing, differed = self._read_back(groups)
         self._small.load()
         return differed
+
+    def _is_untouched(self) -> bool:
+        if self._by_handles is None:
+            return False
+        mark = self._sentinel.mark(thorough=True)
+        if not self._by_handles.is_current(mark):
+            return False
+        self._sentinel.verified(mark)
+        return True
 
     def _adapted(self, groups: Collection[Group]) -> Collection[Group]:
         """The rules that this kernel takes."""

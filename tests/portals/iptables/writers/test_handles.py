@@ -11,7 +11,7 @@ from tests.portals.conftest import Network, tools_of, use, with_addresses
 from tests.portals.examples import EVERYWHERE, REJECT, cluster_ip_binding, serve
 from userproxy.model import IPFamily, PortalBinding
 from userproxy.portals.interface import DriverOptions
-from userproxy.portals.iptables.changes import Change, restore_text
+from userproxy.portals.iptables.changes import Change, Present, restore_text
 from userproxy.portals.iptables.driver import IptablesDriver
 from userproxy.portals.iptables.tables import Tables
 from userproxy.portals.iptables.variant import Tools, Variant
@@ -112,3 +112,26 @@ def test_what_cannot_be_deleted_any_more_is_put_right(scene: Scene) -> None:
     scene.sync(gone=[bindings[2]])
     there = scene.lines()
     assert [f"service-{number}" in there for number in range(4)] == [True, True, False, True]
+
+
+def test_a_verification_reads_nothing_where_nobody_else_has_written(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bindings = [cluster_ip_binding(number, family=scene.tools.family) for number in range(3)]
+    read, reads = Tables.read, []
+
+    def noted(tables: Tables) -> Present:
+        reads.append(tables)
+        return read(tables)
+
+    monkeypatch.setattr(Tables, "read", noted)
+    scene.sync(*bindings[:2], verify=True)
+    reads.clear()
+    scene.sync(bindings[2])
+    scene.sync(gone=[bindings[0]])
+    assert not scene.sync(verify=True)
+    assert not scene.sync(bindings[0], verify=True)
+    assert reads == []
+    scene.network.shell(scene.tools.restore, "--noflush", text="*nat\n-F KUBE-PORTALS-HOST\nCOMMIT\n")
+    assert scene.sync(verify=True), "what others did is found"
+    assert not scene.sync(verify=True)

@@ -69,6 +69,10 @@ class HandleWriter:
                 self._handles[table, chain] = dict(zip(lines, found, strict=True))
         self._generation = generation
 
+    def is_current(self, generation: int | None) -> bool:
+        """Whether nobody else had changed any rules of nf_tables by this `generation`: all is as it was written."""
+        return generation is not None and generation == self._generation
+
     def planned(self, standing: Present, change: Change) -> Change | None:
         """`change` to what is `standing` in commits that either append or delete; None where it is for others to do.
 
