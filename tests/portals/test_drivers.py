@@ -28,7 +28,8 @@ async def test_a_driver_is_made_without_looking_at_anything(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "named"), [("iptables", "CAP_NET_ADMIN"), ("nftables", "CAP_NET_ADMIN"), ("none", "")]
+    ("name", "named"),
+    [("iptables", "CAP_NET_ADMIN"), ("nftables", "CAP_NET_ADMIN"), ("local", "CAP_NET_ADMIN"), ("none", "")],
 )
 def test_what_a_driver_lacks_is_named(network: Network, name: str, named: str) -> None:
     def unprivileged() -> str | None:
