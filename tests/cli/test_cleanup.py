@@ -61,3 +61,29 @@ def test_without_the_right_to_read_rules_it_fails() -> None:
     (sentence,) = done.stderr.splitlines()
     assert sentence.startswith("Error: ")
     assert "CAP_NET_ADMIN" in sentence
+
+
+WITHOUT_IPTABLES = """
+mount -t tmpfs none /run
+nft add table ip userproxy
+{more}
+for place in /usr/sbin /sbin /usr/local/sbin; do mount -t tmpfs none $place; done
+exec "$0" -m userproxy cleanup
+"""
+
+
+def test_without_iptables_the_package_is_named_and_the_rest_cleaned() -> None:
+    done = in_namespaces(WITHOUT_IPTABLES.format(more=""))
+    removed, lacking = done.stdout.splitlines()
+    assert removed == "nftables: removed the table ip userproxy"
+    assert lacking.startswith("iptables is not installed (package iptables)")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_rules_that_only_missing_programs_can_remove_are_a_failure() -> None:
+    done = in_namespaces(WITHOUT_IPTABLES.format(more="iptables-nft -t nat -N KUBE-PORTALS-HOST"))
+    assert done.stdout.splitlines() == ["nftables: removed the table ip userproxy"]
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("Error: iptables is not installed (package iptables)")
+    assert sentence.endswith("cannot be removed without it: KUBE-PORTALS-HOST")
+    assert done.returncode == 1
