@@ -408,6 +408,37 @@ async def test_another_driver_of_the_same_traits_takes_over_with_the_lease_and_i
     assert bench.lease.asked.count("release") == 1
 
 
+async def test_the_driver_that_took_over_watches_what_stands_and_the_one_before_is_closed() -> None:
+    bench = Bench(leased=True)
+    told: list[str] = []
+    watched = asyncio.Event()
+
+    class Watching(Portals):
+        async def watch(self, disturbed: Callable[[], None]) -> None:
+            told.append("watch")
+            watched.set()
+            disturbed()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                told.append("left")
+
+        async def close(self) -> None:
+            told.append("closed")
+
+    bench.driver = Watching(bench.world)
+    bench.driver.lease = cast("Lease | None", bench.lease)
+    bench.family = bench.proxy()
+    async with bench.running():
+        bench.put(a_service("web", "10.96.0.1"))
+        await bench.until_told("synced")
+        watched.clear()
+        assert await bench.family.move_to(Watching(bench.world))
+        await watched.wait()
+        assert told == ["watch", "left", "closed", "watch"]
+    assert told[4:] == ["left", "closed"]
+
+
 async def test_where_the_other_driver_cannot_write_the_one_before_goes_on() -> None:
     bench = Bench(leased=True)
 
