@@ -135,3 +135,18 @@ def test_a_verification_reads_nothing_where_nobody_else_has_written(
     scene.network.shell(scene.tools.restore, "--noflush", text="*nat\n-F KUBE-PORTALS-HOST\nCOMMIT\n")
     assert scene.sync(verify=True), "what others did is found"
     assert not scene.sync(verify=True)
+
+
+def test_what_others_did_is_found_although_changes_were_written_since(scene: Scene) -> None:
+    bindings = [cluster_ip_binding(number, family=scene.tools.family) for number in range(4)]
+    scene.sync(*bindings[:3], verify=True)
+    jumps = [line for line in scene.lines().splitlines() if line.startswith("nat OUTPUT") and "PORTALS" in line]
+    delete = "".join(f"-D {line.removeprefix('nat ')}\n" for line in jumps)
+    scene.network.shell(scene.tools.restore, "--noflush", text=f"*nat\n{delete}COMMIT\n")
+    scene.restored.clear()
+    scene.sync(gone=[bindings[1]])
+    scene.sync(bindings[3])
+    scene.sync(gone=[bindings[3]])
+    assert [text for text in scene.restored if "-D " in text] == [], "handles are right all the same"
+    assert scene.sync(verify=True), "a verification finds the jump gone"
+    assert all(line in scene.lines() for line in jumps)
