@@ -22,6 +22,7 @@ PACKAGES: Final[Mapping[str, str]] = {
     "setpriv": "util-linux",
     "ss": "iproute2",
     "sysctl": "procps",
+    "tshark": "tshark",
     "unshare": "util-linux",
 }
 """The package of each program, by Debian's and Ubuntu's names."""
