@@ -5,10 +5,26 @@ Here because the source, the proxier and the portal drivers all work so, and do 
 
 import asyncio
 import time
-from typing import Final
+from collections.abc import Iterable, Iterator
+from heapq import merge
+from itertools import islice
+from typing import Any, Final, Protocol, TypeVar
+
+
+class Ordered(Protocol):
+    """What can be sorted."""
+
+    def __lt__(self, other: Any, /) -> bool:
+        """Whether it comes before another one."""
+
+
+T = TypeVar("T", bound=Ordered)
 
 SLICE_SECONDS: Final = 0.002
 """How long traffic waits for a slice. A client's round trip meets two: one on its way there and one back."""
+
+_RUN: Final = 512
+"""Sorting so many takes half a millisecond."""
 
 
 class Pace:
@@ -29,3 +45,13 @@ class Pace:
         if time.perf_counter() >= self._over:
             await asyncio.sleep(0)
             self._over = time.perf_counter() + SLICE_SECONDS
+
+
+async def merged(items: Iterable[T]) -> Iterator[T]:
+    """`items` in their order, which is found in slices; each then takes a few comparisons."""
+    pace, runs = Pace(), []
+    left = iter(items)
+    while run := sorted(islice(left, _RUN)):
+        runs.append(run)
+        await pace.keep()
+    return merge(*runs)

@@ -113,6 +113,7 @@ class SliceEndpoint(Struct, frozen=True, gc=False):
     terminating: bool = False
     node: str | None = None
     hints: Hints | None = None
+    zone: str | None = None
 
 
 class EndpointSlice(Struct, frozen=True, gc=False):

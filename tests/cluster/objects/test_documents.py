@@ -59,8 +59,8 @@ def test_what_kubectl_prints() -> None:
             address_type="IPv4",
             ports=(SlicePort("http", Protocol.TCP, 8080), SlicePort("dns", Protocol.UDP, 5353)),
             endpoints=(
-                SliceEndpoint("10.244.1.5", node="worker-1", hints=Hints(zones=("zone-a",))),
-                SliceEndpoint("10.244.2.9", ready=False, terminating=True, node="worker-2"),
+                SliceEndpoint("10.244.1.5", node="worker-1", hints=Hints(zones=("zone-a",)), zone="zone-a"),
+                SliceEndpoint("10.244.2.9", ready=False, terminating=True, node="worker-2", zone="zone-b"),
             ),
             triggered=datetime(2026, 1, 31, 12, 0, 3, tzinfo=UTC).timestamp(),
         ),

@@ -32,7 +32,7 @@ def test_a_slice() -> None:
         service="web",
         address_type="IPv4",
         ports=(HTTP,),
-        endpoints=(SliceEndpoint("10.244.1.5", node="worker-1", hints=Hints(("a",), ("worker-1",))),),
+        endpoints=(SliceEndpoint("10.244.1.5", node="worker-1", hints=Hints(("a",), ("worker-1",)), zone="a"),),
         triggered=TRIGGERED,
     )
 
@@ -81,7 +81,7 @@ def test_a_field_of_a_slice(path: Path, value: object, field: str, expected: obj
             SliceEndpoint("10.244.1.9", ready=False, serving=False, terminating=True),
         ),
         ({"nodeName": "", "zone": ""}, SliceEndpoint("10.244.1.9")),
-        ({"nodeName": "n", "zone": "z"}, SliceEndpoint("10.244.1.9", node="n")),
+        ({"nodeName": "n", "zone": "z"}, SliceEndpoint("10.244.1.9", node="n", zone="z")),
         ({"addresses": ["10.244.1.9", "never looked at"]}, SliceEndpoint("10.244.1.9")),
         ({"addresses": ["010.244.001.009"]}, SliceEndpoint("10.244.1.9")),
         ({"deprecatedTopology": {"zone": "a"}, "targetRef": {"kind": "Pod"}}, SliceEndpoint("10.244.1.9")),

@@ -15,8 +15,8 @@ SHAPES: list[tuple[dict[str, Any], type[Any]]] = [
     (ENDPOINTS, schema.RawEndpoints),
     (NODE, schema.RawNode),
 ]
-NOT_READ = {"kind", "apiVersion", "zone"}
-"""Fields of the examples that no shape has. An endpoint's zone is not read: its hints say which zones it serves."""
+NOT_READ = {"kind", "apiVersion"}
+"""Fields of the examples that no shape has."""
 each_shape = pytest.mark.parametrize(("document", "shape"), SHAPES, ids=lambda value: getattr(value, "__name__", ""))
 
 

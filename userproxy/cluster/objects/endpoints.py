@@ -56,6 +56,7 @@ def _slice_endpoint(path: str, endpoint: schema.RawEndpoint, kind: IPFamily, che
         terminating=conditions.terminating is True,
         node=_name(endpoint.node_name),
         hints=_hints(endpoint.hints) if endpoint.hints else None,
+        zone=_name(endpoint.zone),
     )
 
 

@@ -121,6 +121,7 @@ class RawEndpoint(Struct, frozen=True, rename="camel", gc=False):
     conditions: RawConditions | None = None
     node_name: str | None = None
     hints: RawHints | None = None
+    zone: str | None = None
 
 
 class RawEndpointSlice(Struct, frozen=True, rename="camel", gc=False):

@@ -1,0 +1,231 @@
+"""A control plane and a data plane that say what a test has told them to, and a server that shows it."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from userproxy import __version__
+from userproxy.addresses import IPFamily
+from userproxy.admin.client import AdminClient
+from userproxy.admin.items import Configuration, Status, Version
+from userproxy.admin.rows import Planes
+from userproxy.admin.server import AdminServer, Objects
+from userproxy.model import Endpoint, ListenerName, Portal, PortalKind, Problem, Protocol, ServicePortName
+from userproxy.model.data_plane import WATCH_ROOM, Watch
+from userproxy.model.reports import (
+    ALL,
+    Batch,
+    Choice,
+    ConnectionChange,
+    ConnectionPage,
+    ConnectionReport,
+    ConnectionState,
+    Decision,
+    ListenerFigures,
+    ProcessFigures,
+    Query,
+    SocketAddress,
+)
+from userproxy.proxier.reports import EndpointReport, FamilyReport, PortalReport, ServicePortReport, WatchReport
+
+T = TypeVar("T")
+
+WEB = ServicePortName("default", "web", "http", Protocol.TCP)
+DNS = ServicePortName("kube-system", "dns", "dns", Protocol.UDP)
+ONE = Endpoint("10.1.0.1", 8080)
+TWO = Endpoint("10.1.0.2", 8080)
+
+
+class Control:
+    """Service ports as `ports` and `listed` have them."""
+
+    def __init__(self) -> None:
+        self.ports: dict[ServicePortName, tuple[ServicePortReport, ...]] = {}
+        self.listed: dict[ServicePortName, tuple[EndpointReport, ...]] = {}
+        self.found: frozenset[Problem] = frozenset()
+
+    def add(self, name: ServicePortName, *endpoints: Endpoint, ip: str = "10.96.0.10", port: int = 80) -> None:
+        portal = PortalReport(Portal(PortalKind.CLUSTER_IP, ip, port), 40000, in_sync=True)
+        count = len(endpoints)
+        self.ports[name] = (ServicePortReport(name, IPFamily.IPV4, "iptables", (portal,), None, count, count),)
+        self.listed[name] = tuple(
+            EndpointReport(each, "node-1", "a", True, True, False, usable=True, reason="") for each in endpoints
+        )
+
+    def names(self) -> Collection[ServicePortName]:
+        return self.ports.keys()
+
+    def service_ports(self, name: ServicePortName) -> tuple[ServicePortReport, ...]:
+        return self.ports.get(name, ())
+
+    def endpoints(self, name: ServicePortName) -> tuple[EndpointReport, ...]:
+        return self.listed.get(name, ())
+
+    def problems(self) -> frozenset[Problem]:
+        return self.found
+
+    def families(self) -> tuple[FamilyReport, ...]:
+        return ()
+
+    def watches(self) -> tuple[WatchReport, ...]:
+        return ()
+
+
+class Events(Generic[T]):
+    """What is told to one reader, who is cut off where more than `room` wait."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._waiting: deque[T] = deque()
+        self._lost = 0
+        self._told = asyncio.Event()
+
+    def tell(self, event: T) -> None:
+        if self._lost or len(self._waiting) >= self._room:
+            self._lost += 1
+        else:
+            self._waiting.append(event)
+        self._told.set()
+
+    async def read(self) -> Batch[T]:
+        await self._told.wait()
+        self._told.clear()
+        batch = Batch(tuple(self._waiting), self._lost)
+        self._waiting.clear()
+        return batch
+
+
+class Data:
+    """Connections, decisions and figures as the test has set them."""
+
+    def __init__(self) -> None:
+        self.figures: tuple[ListenerFigures, ...] = ()
+        self.open: list[ConnectionReport] = []
+        self.made: list[Decision] = []
+        self.room: int | None = None
+        """Of watches, in place of what they ask for."""
+        self.decision_watches: list[Events[Decision]] = []
+        self.connection_watches: list[Events[ConnectionChange]] = []
+
+    async def listeners(self, query: Query = ALL) -> tuple[ListenerFigures, ...]:
+        return tuple(each for each in self.figures if _meant(each.listener, query))
+
+    async def connections(self, query: Query = ALL, limit: int = 1000, after: int = 0) -> ConnectionPage:
+        found = [each for each in self.open if each.id > after and _meant(each.listener, query) and _fits(each, query)]
+        return ConnectionPage(tuple(found[:limit]), found[limit - 1].id if len(found) > limit else None)
+
+    async def decisions(self, query: Query = ALL, last: int = 100) -> tuple[Decision, ...]:
+        found = [each for each in self.made if not query.outcomes or each.verdict in query.outcomes]
+        return tuple(found[-last:])
+
+    def watch_decisions(
+        self, query: Query = ALL, room: int = WATCH_ROOM
+    ) -> AbstractAsyncContextManager[Watch[Decision]]:
+        return self._watch(self.decision_watches, room)
+
+    def watch_connections(
+        self, query: Query = ALL, room: int = WATCH_ROOM
+    ) -> AbstractAsyncContextManager[Watch[ConnectionChange]]:
+        return self._watch(self.connection_watches, room)
+
+    @asynccontextmanager
+    async def _watch(self, watches: list[Events[T]], room: int) -> AsyncIterator[Events[T]]:
+        events: Events[T] = Events(room if self.room is None else self.room)
+        watches.append(events)
+        try:
+            yield events
+        finally:
+            watches.remove(events)
+
+    async def peek(self, listener: ListenerName, client: str, tried: tuple[Endpoint, ...] = ()) -> Choice:
+        raise KeyError(listener)
+
+    async def processes(self) -> tuple[ProcessFigures, ...]:
+        return ()
+
+
+def _meant(listener: ListenerName, query: Query) -> bool:
+    name = listener.service_port
+    return query.namespace in ("", name.namespace) and query.service in ("", name.name)
+
+
+def _fits(report: ConnectionReport, query: Query) -> bool:
+    return not query.states or report.state in query.states
+
+
+def connection(number: int, name: ServicePortName = WEB, **changed: Any) -> ConnectionReport:
+    """A connection with an id; everything else is plausible."""
+    given: dict[str, Any] = {
+        "client": SocketAddress("10.2.0.9", 1024 + number % 60_000),
+        "portal": SocketAddress("10.96.0.10", 80),
+        "endpoint": ONE,
+        "state": ConnectionState.OPEN,
+        "opened": 5.0,
+        "opened_at": 1.7e9,
+        "age_seconds": 1.23456789,
+        "idle_seconds": 0.5,
+        "bytes_up": 100,
+        "bytes_down": 2000,
+        "dial_seconds": 0.00025,
+    }
+    return ConnectionReport(id=number, listener=ListenerName(name), **{**given, **changed})
+
+
+async def _status() -> Status:
+    return Status(
+        in_sync=True,
+        healthy=True,
+        version=__version__,
+        node="node-1",
+        source="here",
+        families=(),
+        watches=(),
+        processes=(),
+        problems=0,
+    )
+
+
+class Served:
+    """A running server with its planes, and clients for it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.control = Control()
+        self.data = Data()
+        objects = Objects(
+            configuration=lambda: Configuration({"kind": "KubeProxyConfiguration"}, {"at_stop": "remove"}),
+            version=lambda: Version(__version__, "v1", "3", 1, "node-1", "2026-01-01T00:00:00Z"),
+            status=_status,
+        )
+        self.server = AdminServer(path, Planes(self.control, self.data), objects)
+
+    @property
+    def client(self) -> AdminClient:
+        return AdminClient(self.path)
+
+    async def get(self, route: str, **parameters: Any) -> dict[str, Any]:
+        """As a command gets it, which blocks."""
+        return await asyncio.to_thread(self.client.get, route, **parameters)
+
+    async def all_items(self, route: str, **parameters: Any) -> Sequence[dict[str, Any]]:
+        """All pages."""
+        return await asyncio.to_thread(lambda: list(self.client.items(route, **parameters)))
+
+    async def items(self, route: str, **parameters: Any) -> Sequence[dict[str, Any]]:
+        found: Sequence[dict[str, Any]] = (await self.get(route, **parameters))["items"]
+        return found
+
+
+@asynccontextmanager
+async def served(folder: Path) -> AsyncIterator[Served]:
+    """A server whose socket is in `folder`, and listens by now."""
+    made = Served(folder / "admin.sock")
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(made.server.run(), name="admin")
+        while not made.path.exists():
+            await asyncio.sleep(0)
+        yield made
+        task.cancel()

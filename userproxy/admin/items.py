@@ -1,0 +1,252 @@
+"""What the admin API answers, as values: their fields are those of the JSON, and their docstrings its documentation.
+
+Seconds, bytes and times are as in :mod:`userproxy.model.reports`; times of day are RFC 3339 in UTC.
+"""
+
+from typing import Any, Generic, Literal, TypeVar
+
+from msgspec import Struct
+
+from userproxy.addresses import IPFamily
+from userproxy.model.cluster import Protocol
+from userproxy.model.reports import ConnectionState, Outcome
+
+T = TypeVar("T")
+
+
+class EndpointCount(Struct, frozen=True, gc=False):
+    """How many endpoints get new clients now, and how many there are."""
+
+    usable: int
+    all: int
+
+
+class ServiceItem(Struct, frozen=True, gc=False):
+    """A port of a Service, with both families together.
+
+    `port` is its name, empty if it has none. `affinity` is Kubernetes' sessionAffinity. `total` are all connections and
+    flows since userproxy opened it, those that were refused included; `failed` are clients whom no endpoint served,
+    `retried` those who were served after another endpoint had failed.
+    """
+
+    namespace: str
+    name: str
+    port: str
+    protocol: Protocol
+    portals: tuple[str, ...]
+    balancer: Literal["round-robin"]
+    affinity: Literal["None", "ClientIP"]
+    endpoints: EndpointCount
+    active: int
+    total: int
+    failed: int
+    retried: int
+    bytes_up: int
+    bytes_down: int
+
+
+class EndpointItem(Struct, frozen=True, gc=False):
+    """An endpoint of a Service's port. `reason` says why it is not used, or not now, or not by all clients.
+
+    `usable` is whether new clients may get it. `failed` counts dials; `dial_p50_seconds` and `dial_p99_seconds` are of
+    those that succeeded, null if none did.
+    """
+
+    service: str
+    port: str
+    endpoint: str
+    node: str | None
+    zone: str | None
+    ready: bool
+    serving: bool
+    terminating: bool
+    usable: bool
+    reason: str
+    active: int
+    total: int
+    failed: int
+    dial_p50_seconds: float | None
+    dial_p99_seconds: float | None
+
+
+class ConnectionItem(Struct, frozen=True, gc=False):
+    """A TCP connection, or a UDP flow, as it is now.
+
+    `portal` is what the client dialled, null if that is not known any more; `endpoint` is null as long as none has been
+    chosen. `idle_seconds` is since the client has last said or been told something. `retries` are endpoints that were
+    given up before this one.
+    """
+
+    id: int
+    service: str
+    port: str
+    protocol: Protocol
+    client: str
+    portal: str | None
+    endpoint: str | None
+    state: ConnectionState
+    age_seconds: float
+    idle_seconds: float
+    bytes_up: int
+    bytes_down: int
+    retries: int
+    dial_seconds: float
+
+
+class PortalItem(Struct, frozen=True, gc=False):
+    """An address through which a Service's port is reached.
+
+    A node port on all addresses is 0.0.0.0 or [::]. `local_port` is where clients from elsewhere are led, null where
+    they are not served, or the portal itself is listened on. `in_sync` is whether the driver has confirmed that it
+    stands as it is wanted.
+    """
+
+    portal: str
+    kind: Literal["ClusterIP", "ExternalIP", "LoadBalancerIP", "NodePort"]
+    protocol: Protocol
+    service: str
+    port: str
+    local_port: int | None
+    driver: str
+    in_sync: bool
+
+
+class AttemptItem(Struct, frozen=True, gc=False):
+    """An endpoint that was tried in vain, and why."""
+
+    endpoint: str
+    reason: str
+
+
+class DecisionItem(Struct, frozen=True, gc=False):
+    """What became of a client. A connection that was retried and then served has two: `retried`, and at its end
+    `served`."""
+
+    time: str
+    service: str
+    port: str
+    protocol: Protocol
+    client: str
+    portal: str | None
+    endpoint: str | None
+    verdict: Outcome
+    reason: str
+    tried: tuple[AttemptItem, ...]
+    duration_seconds: float
+    bytes_up: int
+    bytes_down: int
+
+
+class ProblemItem(Struct, frozen=True, gc=False):
+    """Something that is wanted and not served, or endangered. `service` is null for what concerns the whole node;
+    `here` is whether it may be otherwise on other nodes."""
+
+    service: str | None
+    kind: str
+    text: str
+    here: bool
+
+
+class Page(Struct, Generic[T], frozen=True, gc=False):
+    """A part of a list. `next` is what to give as `after` for the following part, null at the end."""
+
+    items: tuple[T, ...]
+    next: str | None
+
+
+class Change(Struct, Generic[T], frozen=True, gc=False):
+    """What has become of an item. What there is already comes first, as ADDED; then one SYNCED without an object."""
+
+    type: Literal["ADDED", "MODIFIED", "DELETED", "SYNCED"]
+    object: T | None = None
+
+
+class CutOff(Struct, frozen=True, gc=False, tag="ERROR", tag_field="type"):
+    """The last line of a watch whose reader was too slow: `lost` changes were not sent, if not 0."""
+
+    message: str
+    lost: int
+
+
+class Failure(Struct, frozen=True, gc=False):
+    """Why a request is not answered: one sentence."""
+
+    error: str
+
+
+class Version(Struct, frozen=True, gc=False):
+    """The program that answers."""
+
+    version: str
+    api: Literal["v1"]
+    python: str
+    pid: int
+    node: str
+    started: str
+
+
+class FamilyStatus(Struct, frozen=True, gc=False):
+    """An address family. `since` is when what is described by `in_sync` began, null if that was never so; `reason` says
+    why it is not in sync. The other two numbers are what waits for a sync."""
+
+    family: IPFamily
+    driver: str
+    in_sync: bool
+    since: str | None
+    reason: str
+    pending_services: int
+    pending_endpoint_slices: int
+
+
+class WatchStatus(Struct, frozen=True, gc=False):
+    """A source of objects. `last_event_age_seconds` is since it has last said anything, null if it never has; `reason`
+    says what is wrong now, and is empty if nothing is."""
+
+    resource: str
+    synced: bool
+    last_event_age_seconds: float | None
+    reason: str
+
+
+class ProcessStatus(Struct, frozen=True, gc=False):
+    """A process that carries traffic. `loop_lag_seconds` is the worst of the last ten seconds."""
+
+    pid: int
+    loop_lag_seconds: float
+    descriptors: int
+    descriptor_limit: int
+    connections: int
+    flows: int
+    pipes: int
+
+
+class Status(Struct, frozen=True, gc=False):
+    """Whether everything is as it should be. `in_sync` is so if every family and every watch is."""
+
+    in_sync: bool
+    healthy: bool
+    version: str
+    node: str
+    source: str
+    families: tuple[FamilyStatus, ...]
+    watches: tuple[WatchStatus, ...]
+    processes: tuple[ProcessStatus, ...]
+    problems: int
+
+
+class Configuration(Struct, frozen=True, gc=False):
+    """The configuration in force: `kubeproxy` in the form of kube-proxy's file, and the values of our own flags."""
+
+    kubeproxy: dict[str, Any]
+    userproxy: dict[str, Any]
+
+
+class Differences(Struct, frozen=True, gc=False):
+    """What the source wants and the kernel has not, and what it has of ours that nobody wants; each a line of text.
+
+    `unread` says what could not be looked at.
+    """
+
+    missing: tuple[str, ...]
+    left_over: tuple[str, ...]
+    unread: tuple[str, ...]

@@ -1,0 +1,75 @@
+"""The OpenAPI document of the admin API, made of the routes themselves."""
+
+import inspect
+from functools import cache
+from typing import Any, Final
+
+import msgspec
+
+from userproxy import __version__
+from userproxy.admin.items import CutOff, Failure
+from userproxy.admin.parameters import Parameter
+from userproxy.admin.routes import LISTS, OBJECTS, ListRoute, ObjectRoute, answer_types, parameters_of
+from userproxy.admin.streaming import JSON, LINES
+
+_ABOUT: Final = """What a running userproxy does: Services, endpoints, connections, portals, decisions and problems.
+It answers on a Unix socket, to root and to the user it runs as. All of it is read only.
+Seconds are floating point numbers, times of day RFC 3339 in UTC, bytes are payload."""
+
+
+@cache
+def document() -> bytes:
+    """The document as JSON."""
+    routes = (*LISTS, *OBJECTS)
+    types: list[Any] = [Failure, CutOff, *(route.answer for route in OBJECTS if route.answer is not None)]
+    for route in LISTS:
+        types += answer_types(route)
+    schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    by_type = dict(zip(map(repr, types), schemas, strict=True))
+    described = {name: _described(component) for name, component in components.items()}
+    return msgspec.json.encode(
+        {
+            "openapi": "3.1.0",
+            "info": {"title": "userproxy admin API", "version": __version__, "description": _ABOUT},
+            "paths": {f"/v1/{route.path}": {"get": _operation(route, by_type)} for route in routes},
+            "components": {"schemas": described},
+        }
+    )
+
+
+def _operation(route: ListRoute | ObjectRoute, schemas: dict[str, Any]) -> dict[str, Any]:
+    failure = {"content": {JSON: {"schema": schemas[repr(Failure)]}}}
+    return {
+        "operationId": route.path.partition(".")[0],
+        "summary": route.text,
+        "parameters": [_parameter(each) for each in parameters_of(route)],
+        "responses": {
+            "200": {"description": "The answer.", "content": _content(route, schemas)},
+            "400": {"description": "A parameter is unknown, or has a value that it cannot have.", **failure},
+            "503": {"description": "Too many ask at the same time.", **failure},
+        },
+    }
+
+
+def _content(route: ListRoute | ObjectRoute, schemas: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(route, ObjectRoute):
+        return {JSON: {"schema": {"type": "object"} if route.answer is None else schemas[repr(route.answer)]}}
+    page, line = answer_types(route)
+    return {
+        JSON: {"schema": schemas[repr(page)]},
+        LINES: {"itemSchema": {"anyOf": [schemas[repr(line)], schemas[repr(CutOff)]]}},
+    }
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    schema = dict(parameter.schema)
+    return {
+        "name": parameter.name,
+        "in": "query",
+        "description": parameter.text,
+        "schema": {"type": "array", "items": schema} if parameter.repeatable else schema,
+    }
+
+
+def _described(component: dict[str, Any]) -> dict[str, Any]:
+    return {**component, "description": inspect.cleandoc(component.get("description", ""))}

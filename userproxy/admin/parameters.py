@@ -1,0 +1,214 @@
+"""The query parameters of the admin API: what each may be, how its text becomes a value, and how OpenAPI says that."""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Final
+
+from msgspec import Struct
+
+from userproxy.addresses import HIGHEST_PORT
+from userproxy.model.cluster import Protocol, ServicePortName
+from userproxy.model.reports import ConnectionState, Outcome, Query
+from userproxy.model.snapshots import Endpoint
+
+MOST_ITEMS: Final = 1_000_000
+
+_NAME: Final = r"[-a-z0-9.]{1,253}"
+_OCTET: Final = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_PORT: Final = r"[1-9][0-9]{0,4}"
+_IP_PORT: Final = rf"^(({_OCTET}\.){{3}}{_OCTET}|\[[0-9a-fA-F:.]{{2,45}}\]):{_PORT}$"
+
+
+class BadParameterError(ValueError):
+    """A parameter is unknown, or its value is not one. The text is a sentence."""
+
+
+class Parameter(Struct, frozen=True):
+    """One parameter: `parse` raises ValueError with a clause, `schema` is its JSON schema."""
+
+    name: str
+    text: str
+    parse: Callable[[str], Any]
+    schema: Mapping[str, Any]
+    repeatable: bool = False
+
+
+class Filter(Struct, frozen=True, gc=False):
+    """What a request asks for: a field that is None or empty admits all. `endpoint` with port 0 is any of its ports."""
+
+    namespace: str = ""
+    service: str = ""
+    endpoint: Endpoint | None = None
+    client: str = ""
+    protocol: Protocol | None = None
+    state: tuple[ConnectionState, ...] = ()
+    verdict: tuple[Outcome, ...] = ()
+    limit: int | None = None
+    after: str = ""
+    last: int | None = None
+    watch: bool = False
+
+    @property
+    def query(self) -> Query:
+        """The same, as the data plane is asked."""
+        return Query(
+            namespace=self.namespace,
+            service=self.service,
+            protocol=self.protocol,
+            endpoint=self.endpoint,
+            client=self.client,
+            states=self.state,
+            outcomes=self.verdict,
+        )
+
+    def admits(self, name: ServicePortName) -> bool:
+        """Whether a service port is asked for."""
+        return (
+            self.namespace in ("", name.namespace)
+            and self.service in ("", name.name)
+            and self.protocol in (None, name.protocol)
+        )
+
+
+def _matching(pattern: str, what: str) -> Callable[[str], str]:
+    compiled = re.compile(pattern)
+
+    def parse(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(f"is not {what}")
+        return text
+
+    return parse
+
+
+def _address(text: str) -> str:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError("is not an IP address") from None
+    if "%" in text:
+        raise ValueError("is not an IP address without a zone")
+    return str(address)
+
+
+def _endpoint(text: str) -> Endpoint:
+    if not re.fullmatch(_IP_PORT, text):
+        try:
+            return Endpoint(_address(text), 0)
+        except ValueError:
+            raise ValueError("is not an endpoint such as 10.0.0.1, 10.0.0.1:80 or [fd00::1]:80") from None
+    ip, _, port = text.rpartition(":")
+    if int(port) > HIGHEST_PORT:
+        raise ValueError(f"has no port from 1 to {HIGHEST_PORT}")
+    return Endpoint(_address(ip.strip("[]")), int(port))
+
+
+def _one_of(values: type[StrEnum]) -> Callable[[str], StrEnum]:
+    def parse(text: str) -> StrEnum:
+        try:
+            return values(text)
+        except ValueError:
+            raise ValueError(f"is not one of {', '.join(values)}") from None
+
+    return parse
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,7}", text) or not 1 <= int(text) <= MOST_ITEMS:
+        raise ValueError(f"is not a number from 1 to {MOST_ITEMS}")
+    return int(text)
+
+
+def _switch(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("is not true or false")
+    return text == "true"
+
+
+_COUNT: Final = {"type": "integer", "minimum": 1, "maximum": MOST_ITEMS}
+
+NAMESPACE: Final = Parameter(
+    "namespace",
+    "Only Services of this namespace.",
+    _matching(_NAME, "the name of a namespace"),
+    {"type": "string", "pattern": f"^{_NAME}$"},
+)
+SERVICE: Final = Parameter(
+    "service",
+    "Only Services of this name.",
+    _matching(_NAME, "the name of a Service, without its namespace"),
+    {"type": "string", "pattern": f"^{_NAME}$"},
+)
+PROTOCOL: Final = Parameter(
+    "protocol", "Only service ports of this protocol.", _one_of(Protocol), {"enum": sorted(Protocol)}
+)
+ENDPOINT: Final = Parameter(
+    "endpoint",
+    "Only what is about this endpoint, or about all endpoints of this address.",
+    _endpoint,
+    {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}, {"pattern": _IP_PORT}]},
+)
+CLIENT: Final = Parameter(
+    "client",
+    "Only what is about clients of this address.",
+    _address,
+    {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
+)
+STATE: Final = Parameter(
+    "state",
+    "Only connections in one of these states.",
+    _one_of(ConnectionState),
+    {"enum": sorted(ConnectionState)},
+    repeatable=True,
+)
+VERDICT: Final = Parameter(
+    "verdict",
+    "Only decisions with one of these verdicts.",
+    _one_of(Outcome),
+    {"enum": sorted(Outcome)},
+    repeatable=True,
+)
+LAST: Final = Parameter(
+    "last",
+    "Only so many decisions, the newest ones. With `watch` these come first, none of the past without it.",
+    _count,
+    _COUNT,
+)
+LIMIT: Final = Parameter("limit", "At most so many items; `next` leads to the others.", _count, _COUNT)
+WATCH: Final = Parameter(
+    "watch",
+    "Changes as they come, a JSON object a line, instead of a list. `limit` and `after` do not count then.",
+    _switch,
+    {"type": "boolean"},
+)
+
+
+def after(pattern: str) -> Parameter:
+    """Where a list goes on. What the `next` of a list looks like depends on the list."""
+    return Parameter(
+        "after",
+        "Only what comes after an item: the `next` of the part of the list before.",
+        _matching(pattern, "the `next` of this list"),
+        {"type": "string", "pattern": f"^{pattern}$"},
+    )
+
+
+def parse(given: Iterable[tuple[str, str]], known: Sequence[Parameter]) -> Filter:
+    """What a request's parameters ask for. Raises BadParameterError."""
+    by_name = {parameter.name: parameter for parameter in known}
+    values: dict[str, Any] = {}
+    for name, text in given:
+        parameter = by_name.get(name)
+        if parameter is None:
+            names = f"only {', '.join(by_name)}" if by_name else "none at all"
+            raise BadParameterError(f"there is no parameter {name!r} here, {names}")
+        if name in values and not parameter.repeatable:
+            raise BadParameterError(f"{name} is given twice")
+        try:
+            value = parameter.parse(text)
+        except ValueError as error:
+            raise BadParameterError(f"{name}: {text!r} {error}") from None
+        values[name] = (*values.get(name, ()), value) if parameter.repeatable else value
+    return Filter(**values)

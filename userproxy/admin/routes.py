@@ -1,0 +1,127 @@
+"""What the admin API has: for each path under /v1 what it answers, which parameters it takes, and who makes it."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec import Struct
+
+from userproxy.admin import items, rows, watches
+from userproxy.admin.parameters import (
+    CLIENT,
+    ENDPOINT,
+    LAST,
+    LIMIT,
+    NAMESPACE,
+    PROTOCOL,
+    SERVICE,
+    STATE,
+    VERDICT,
+    WATCH,
+    Filter,
+    Parameter,
+    after,
+)
+from userproxy.admin.rows import Planes, Rows
+from userproxy.admin.watches import Changes
+
+_SERVICE_PORT_KEY: Final = r"[^/\s]{0,253}/[^/\s]{0,253}/[^/\s]{0,63}/(TCP|UDP|SCTP)"
+
+
+class ListRoute(Struct, frozen=True):
+    """A list, and the watch of it."""
+
+    path: str
+    text: str
+    item: type[Struct]
+    parameters: tuple[Parameter, ...]
+    rows: Callable[[Planes, Filter], Rows]
+    changes: Callable[[Planes, Filter], Changes]
+
+
+class ObjectRoute(Struct, frozen=True):
+    """One object."""
+
+    path: str
+    text: str
+    answer: type[Struct] | None
+    """None for what has a form of its own."""
+
+
+LISTS: Final = (
+    ListRoute(
+        "services",
+        "The ports of Services that are served here, by name. With `endpoint` those that have it.",
+        items.ServiceItem,
+        (NAMESPACE, SERVICE, PROTOCOL, ENDPOINT, LIMIT, after(_SERVICE_PORT_KEY), WATCH),
+        rows.services,
+        watches.looked_for(rows.services),
+    ),
+    ListRoute(
+        "endpoints",
+        "The endpoints of each port of a Service, and why they are used or not.",
+        items.EndpointItem,
+        (NAMESPACE, SERVICE, PROTOCOL, ENDPOINT, LIMIT, after(rf"{_SERVICE_PORT_KEY}/\S{{1,60}}"), WATCH),
+        rows.endpoints,
+        watches.looked_for(rows.endpoints),
+    ),
+    ListRoute(
+        "connections",
+        "TCP connections and UDP flows, by id.",
+        items.ConnectionItem,
+        (NAMESPACE, SERVICE, PROTOCOL, ENDPOINT, CLIENT, STATE, LIMIT, after(r"[0-9]{1,18}"), WATCH),
+        rows.connections,
+        watches.connections,
+    ),
+    ListRoute(
+        "portals",
+        "The addresses through which Services are reached, and whether they stand.",
+        items.PortalItem,
+        (NAMESPACE, SERVICE, PROTOCOL, LIMIT, after(rf"{_SERVICE_PORT_KEY}/\S{{1,60}}"), WATCH),
+        rows.portals,
+        watches.looked_for(rows.portals),
+    ),
+    ListRoute(
+        "decisions",
+        "What became of clients and why, by time. The last ones are remembered, some of each port of a Service.",
+        items.DecisionItem,
+        (
+            NAMESPACE,
+            SERVICE,
+            PROTOCOL,
+            ENDPOINT,
+            CLIENT,
+            VERDICT,
+            LAST,
+            LIMIT,
+            after(r"[0-9]{1,12}(\.[0-9]{1,9})?:[0-9]{1,18}:[-a-z]{1,20}"),
+            WATCH,
+        ),
+        rows.decisions,
+        watches.decisions,
+    ),
+    ListRoute(
+        "problems",
+        "What is wanted and not served, or endangered.",
+        items.ProblemItem,
+        (NAMESPACE, SERVICE, LIMIT, after(r"[^\x00-\x1f]{0,2000}"), WATCH),
+        rows.problems,
+        watches.looked_for(rows.problems),
+    ),
+)
+
+OBJECTS: Final = (
+    ObjectRoute("configuration", "The configuration in force.", items.Configuration),
+    ObjectRoute("version", "The program that answers.", items.Version),
+    ObjectRoute("status", "Whether everything is as it should be, and since when not.", items.Status),
+    ObjectRoute("openapi.json", "This document.", None),
+)
+
+
+def parameters_of(route: ListRoute | ObjectRoute) -> tuple[Parameter, ...]:
+    """The query parameters that a route takes."""
+    return route.parameters if isinstance(route, ListRoute) else ()
+
+
+def answer_types(route: ListRoute) -> tuple[Any, Any]:
+    """What a list answers: a page, and the lines of its watch but for the last of one that is cut off."""
+    return items.Page[route.item], items.Change[route.item]  # type: ignore[name-defined]

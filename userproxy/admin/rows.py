@@ -1,0 +1,292 @@
+"""The items of the admin API's lists, in order, each with the key that says where a list may go on.
+
+Rows are made in slices between which traffic is served, and no list is ever held as a whole.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+
+from userproxy.addresses import IPFamily, host_and_port
+from userproxy.admin import figures
+from userproxy.admin.items import (
+    AttemptItem,
+    ConnectionItem,
+    DecisionItem,
+    EndpointCount,
+    EndpointItem,
+    PortalItem,
+    ProblemItem,
+    ServiceItem,
+)
+from userproxy.admin.parameters import MOST_ITEMS, Filter
+from userproxy.model.cluster import Protocol, ServicePortName
+from userproxy.model.data_plane import DataPlane
+from userproxy.model.reports import ConnectionReport, Decision
+from userproxy.model.snapshots import Endpoint
+from userproxy.model.wanted import Portal, PortalKind
+from userproxy.pace import Pace, merged
+from userproxy.proxier.reports import ControlPlane, EndpointReport, PortalReport, ServicePortReport
+
+Rows: TypeAlias = AsyncIterator[tuple[str, Struct]]
+"""Keys and items."""
+
+_CONNECTIONS_AT_ONCE: Final = 256
+_KINDS: Final = {
+    PortalKind.CLUSTER_IP: "ClusterIP",
+    PortalKind.EXTERNAL_IP: "ExternalIP",
+    PortalKind.LOAD_BALANCER_IP: "LoadBalancerIP",
+    PortalKind.NODE_PORT: "NodePort",
+}
+_ANY: Final = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
+_GONE: Final = "gone: no EndpointSlice names it any more, and its connections go on"
+
+
+class Planes(Struct, frozen=True):
+    """Whom the rows are got from."""
+
+    control: ControlPlane
+    data: DataPlane
+
+
+async def services(planes: Planes, asked: Filter) -> Rows:
+    """The service ports, by name."""
+    found = await figures.by_service_port(planes.data, asked.query)
+    pace = Pace()
+    async for name in _names(planes.control, asked):
+        reports = planes.control.service_ports(name)
+        if reports and _has_endpoint(planes.control, name, asked.endpoint):
+            yield _key(name), _service(name, reports, figures.totals(found.get(name, ())))
+        await pace.keep()
+
+
+async def endpoints(planes: Planes, asked: Filter) -> Rows:
+    """The endpoints of each service port, by its name, those included that are gone but still have connections."""
+    found = await figures.by_service_port(planes.data, asked.query)
+    pace = Pace()
+    async for name in _names(planes.control, asked):
+        totals = figures.by_endpoint(found.get(name, ()))
+        reports = {report.endpoint: report for report in planes.control.endpoints(name)}
+        gone = {endpoint: _gone(endpoint) for endpoint, each in totals.items() if each.active}
+        for endpoint, report in sorted((gone | reports).items(), key=lambda each: str(each[0])):
+            key = _key(name, str(endpoint))
+            if _is(endpoint, asked.endpoint) and _follows(key, asked.after):
+                yield key, _endpoint(name, report, totals.get(endpoint, figures.NOTHING))
+            await pace.keep()
+        await pace.keep()
+
+
+async def portals(planes: Planes, asked: Filter) -> Rows:
+    """The portals of each service port, by its name."""
+    pace = Pace()
+    async for name in _names(planes.control, asked):
+        found = {
+            _key(name, portal_text(portal.portal, report.family)): _portal(report, portal)
+            for report in planes.control.service_ports(name)
+            for portal in report.portals
+        }
+        for key in sorted(found):
+            if _follows(key, asked.after):
+                yield key, found[key]
+        await pace.keep()
+
+
+async def connections(planes: Planes, asked: Filter) -> Rows:
+    """The connections and flows, by id."""
+    after: int | None = int(asked.after or 0)
+    while after is not None:
+        page = await planes.data.connections(asked.query, _CONNECTIONS_AT_ONCE, after)
+        for report in page.items:
+            yield str(report.id), connection(report)
+        after = page.next
+
+
+async def decisions(planes: Planes, asked: Filter) -> Rows:
+    """The decisions that are remembered, by time."""
+    last = asked.last or MOST_ITEMS
+    after = _decision_place(asked.after) if asked.after else None
+    pace = Pace()
+    for each in await planes.data.decisions(asked.query, last):
+        place = (each.time, each.id, each.verdict.value)
+        if after is None or place > after:
+            yield f"{each.time!r}:{each.id}:{each.verdict}", decision(each)
+        await pace.keep()
+
+
+async def problems(planes: Planes, asked: Filter) -> Rows:
+    """What is wanted and not served, by its text."""
+    pace = Pace()
+    by_text = {problem.text: problem for problem in planes.control.problems()}
+    for each in map(by_text.__getitem__, await merged(by_text)):
+        service = each.service
+        named = "" if service is None else service.name, "" if service is None else service.namespace
+        wanted = asked.service or named[0], asked.namespace or named[1]
+        if named == wanted and each.text > asked.after:
+            yield each.text, ProblemItem(None if service is None else str(service), each.kind, each.text, each.here)
+        await pace.keep()
+
+
+def connection(report: ConnectionReport) -> ConnectionItem:
+    """A connection as the API shows it."""
+    name = report.listener.service_port
+    return ConnectionItem(
+        report.id,
+        str(name.service),
+        name.port,
+        name.protocol,
+        str(report.client),
+        None if report.portal is None else str(report.portal),
+        None if report.endpoint is None else str(report.endpoint),
+        report.state,
+        _seconds(report.age_seconds),
+        _seconds(report.idle_seconds),
+        report.bytes_up,
+        report.bytes_down,
+        report.retries,
+        _seconds(report.dial_seconds),
+    )
+
+
+def decision(made: Decision) -> DecisionItem:
+    """A decision as the API shows it."""
+    name = made.listener.service_port
+    return DecisionItem(
+        time_text(made.time),
+        str(name.service),
+        name.port,
+        name.protocol,
+        str(made.client),
+        None if made.portal is None else str(made.portal),
+        None if made.endpoint is None else str(made.endpoint),
+        made.verdict,
+        made.reason,
+        tuple(AttemptItem(str(attempt.endpoint), attempt.reason) for attempt in made.tried),
+        _seconds(made.duration_seconds),
+        made.bytes_up,
+        made.bytes_down,
+    )
+
+
+def portal_text(portal: Portal, family: IPFamily) -> str:
+    """A portal as address and port: ``10.96.0.10:80``, or ``0.0.0.0:30080`` for a node port on all addresses."""
+    return host_and_port(portal.ip or _ANY[family], portal.port)
+
+
+def time_text(time: float) -> str:
+    """Unix time as RFC 3339 in UTC, to the microsecond."""
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+async def _names(control: ControlPlane, asked: Filter) -> AsyncIterator[ServicePortName]:
+    """The service ports that are asked for, in order, beginning with that of the last item of the page before."""
+    pace = Pace()
+    first, rest = _place(asked.after) if asked.after else (None, "")
+    wanted = []
+    for name in tuple(control.names()):
+        if asked.admits(name) and (first is None or name > first or (rest and name == first)):
+            wanted.append(name)
+        await pace.keep()
+    for name in await merged(wanted):
+        yield name
+        await pace.keep()
+
+
+def _key(name: ServicePortName, rest: str = "") -> str:
+    return "/".join((name.namespace, name.name, name.port, name.protocol, *([rest] if rest else [])))
+
+
+def _place(key: str) -> tuple[ServicePortName, str]:
+    namespace, name, port, protocol, *rest = key.split("/", 4)
+    return ServicePortName(namespace, name, port, Protocol(protocol)), "".join(rest)
+
+
+def _follows(key: str, after: str) -> bool:
+    """Whether an item comes after that with the key `after`, of whose service port it may be."""
+    if not after:
+        return True
+    name, rest = _place(key)
+    first, last = _place(after)
+    return name != first or rest > last
+
+
+def _decision_place(key: str) -> tuple[float, int, str]:
+    time, number, verdict = key.split(":", 2)
+    return float(time), int(number), verdict
+
+
+def _is(endpoint: Endpoint, asked: Endpoint | None) -> bool:
+    return asked is None or (endpoint.ip == asked.ip and asked.port in (0, endpoint.port))
+
+
+def _has_endpoint(control: ControlPlane, name: ServicePortName, asked: Endpoint | None) -> bool:
+    return asked is None or any(_is(report.endpoint, asked) for report in control.endpoints(name))
+
+
+def _service(name: ServicePortName, reports: Iterable[ServicePortReport], totals: figures.Totals) -> ServiceItem:
+    reports = tuple(reports)
+    return ServiceItem(
+        name.namespace,
+        name.name,
+        name.port,
+        name.protocol,
+        tuple(portal_text(each.portal, report.family) for report in reports for each in report.portals),
+        "round-robin",
+        "None" if reports[0].affinity_timeout is None else "ClientIP",
+        EndpointCount(sum(report.usable for report in reports), sum(report.endpoints for report in reports)),
+        totals.active,
+        totals.total,
+        totals.failed,
+        totals.retried,
+        totals.bytes_up,
+        totals.bytes_down,
+    )
+
+
+def _gone(endpoint: Endpoint) -> EndpointReport:
+    return EndpointReport(
+        endpoint, None, None, ready=False, serving=False, terminating=False, usable=False, reason=_GONE
+    )
+
+
+def _endpoint(name: ServicePortName, report: EndpointReport, totals: figures.EndpointTotals) -> EndpointItem:
+    reason = report.reason
+    if report.usable and totals.passed_over_seconds > 0:
+        passed_over = f"passed over for {totals.passed_over_seconds:.1f} s after a failed dial"
+        reason = f"{passed_over}; {reason}" if reason else passed_over
+    return EndpointItem(
+        str(name.service),
+        name.port,
+        str(report.endpoint),
+        report.node,
+        report.zone,
+        report.ready,
+        report.serving,
+        report.terminating,
+        report.usable,
+        reason,
+        totals.active,
+        totals.total,
+        totals.failed,
+        totals.dial.quantile(0.5),
+        totals.dial.quantile(0.99),
+    )
+
+
+def _portal(report: ServicePortReport, portal: PortalReport) -> PortalItem:
+    return PortalItem(
+        portal_text(portal.portal, report.family),
+        _KINDS[portal.portal.kind],  # type: ignore[arg-type]
+        report.name.protocol,
+        str(report.name.service),
+        report.name.port,
+        portal.local_port,
+        report.driver,
+        portal.in_sync,
+    )
+
+
+def _seconds(value: float) -> float:
+    """To the microsecond: what comes after that is noise, and costs bytes."""
+    return round(value, 6)

@@ -1,0 +1,210 @@
+"""What the control plane says of itself, and the interface through which it is asked."""
+
+import typing
+from collections.abc import Collection, Mapping
+
+from msgspec import Struct, structs
+
+from userproxy.model import (
+    Endpoint,
+    IPFamily,
+    ListenerName,
+    Portal,
+    PortalBinding,
+    PortalKind,
+    Problem,
+    ServicePort,
+    ServicePortName,
+    ServiceState,
+    SliceEndpoint,
+    Snapshot,
+    Target,
+    TrafficClass,
+    Verdict,
+)
+from userproxy.routing.exclusions import exclusions
+from userproxy.routing.selection import Locality, candidates
+
+
+class PortalReport(Struct, frozen=True, gc=False):
+    """A portal of a service port. `local_port` is where clients from elsewhere are led, None if they are not served or
+    the portal is itself listened on. `in_sync` is whether the driver has confirmed it as it is wanted."""
+
+    portal: Portal
+    local_port: int | None
+    in_sync: bool
+
+
+class ServicePortReport(Struct, frozen=True, gc=False):
+    """A service port in one family. `usable` are the endpoints that new clients may get, of all that slices name."""
+
+    name: ServicePortName
+    family: IPFamily
+    driver: str
+    portals: tuple[PortalReport, ...]
+    affinity_timeout: int | None
+    usable: int
+    endpoints: int
+
+
+class EndpointReport(Struct, frozen=True, gc=False):
+    """An endpoint of a service port. `reason` says why it is not `usable`, or not by every client; else it is empty."""
+
+    endpoint: Endpoint
+    node: str | None
+    zone: str | None
+    ready: bool
+    serving: bool
+    terminating: bool
+    usable: bool
+    reason: str
+
+
+class FamilyReport(Struct, frozen=True, gc=False):
+    """Whether the portals of a family stand as they are wanted, and since when (Unix time) it is as `in_sync` says.
+
+    `reason` says why they do not. `pending_services` and `pending_slices` are the changes that wait to be taken.
+    """
+
+    family: IPFamily
+    driver: str
+    in_sync: bool
+    since: float
+    reason: str = ""
+    pending_services: int = 0
+    pending_slices: int = 0
+
+
+class WatchReport(Struct, frozen=True, gc=False):
+    """Something that Services are learnt from. `event_age_seconds` is since it has last said anything, None for never.
+
+    `synced` is whether all that there was has been read; `reason` is what is wrong now.
+    """
+
+    resource: str
+    synced: bool
+    event_age_seconds: float | None
+    reason: str = ""
+
+
+class ControlPlane(typing.Protocol):
+    """What decides on portals and routes, as the admin API sees it. Every answer takes well under a millisecond."""
+
+    def names(self) -> Collection[ServicePortName]:
+        """The service ports of all families, in no order."""
+
+    def service_ports(self, name: ServicePortName) -> tuple[ServicePortReport, ...]:
+        """A service port in each family that has it; none where it does not exist (any more)."""
+
+    def endpoints(self, name: ServicePortName) -> tuple[EndpointReport, ...]:
+        """The endpoints of a service port, of all families, by address within each."""
+
+    def problems(self) -> frozenset[Problem]:
+        """What is wanted and not served."""
+
+    def families(self) -> tuple[FamilyReport, ...]:
+        """The families that are served."""
+
+    def watches(self) -> tuple[WatchReport, ...]:
+        """What Services are learnt from."""
+
+
+def portal_reports(
+    portals: Collection[Portal], needed: PortalBinding | None, programmed: PortalBinding | None
+) -> tuple[PortalReport, ...]:
+    """`portals` of a service port, by what is `needed` and what the driver has `programmed` of it."""
+    alike = needed is not None and programmed is not None and _without_portals(needed) == _without_portals(programmed)
+    wanted = () if needed is None else needed.portals
+    stand = () if programmed is None else programmed.portals
+    return tuple(
+        PortalReport(
+            portal,
+            _local_port(portal, needed),
+            in_sync=alike and portal in wanted and portal in stand,
+        )
+        for portal in portals
+    )
+
+
+def _without_portals(binding: PortalBinding) -> PortalBinding:
+    return structs.replace(binding, portals=())
+
+
+def _local_port(portal: Portal, needed: PortalBinding | None) -> int | None:
+    if needed is None:
+        return None
+    target: Target = needed.internal if portal.kind is PortalKind.CLUSTER_IP else needed.external
+    return (target.local_port or None) if target.verdict is Verdict.SERVE else None
+
+
+def endpoint_reports(
+    port: ServicePort,
+    state: ServiceState,
+    locality: Locality,
+    snapshots: Mapping[ListenerName, Snapshot],
+) -> tuple[EndpointReport, ...]:
+    """The endpoints that slices name for a service port, with the reasons why routes do not have them.
+
+    `state` is its Service, and `snapshots` are what the data plane has been told.
+    """
+    found = candidates(state.slices, port.name.port, port.name.protocol, port.family)
+    reasons = [_not_used(port, found, state, locality, snapshots, index) for index in range(len(port.routes))]
+    return tuple(
+        _report(endpoint, found[endpoint], [excluded.get(endpoint, "") for excluded in reasons], port)
+        for endpoint in sorted(found)
+    )
+
+
+def _not_used(
+    port: ServicePort,
+    found: Mapping[Endpoint, SliceEndpoint],
+    state: ServiceState,
+    locality: Locality,
+    snapshots: Mapping[ListenerName, Snapshot],
+    index: int,
+) -> dict[Endpoint, str]:
+    """Why endpoints are not used by one of a service port's routes."""
+    route = port.routes[index]
+    local = state.service.internal_local is (index == 0)  # the second route has the list that the first has not
+    reasons = exclusions(found, route.endpoints, locality, local=local)
+    snapshot = snapshots.get(port.listeners[index])
+    if snapshot is not None and len(snapshot.endpoints) < len(route.endpoints):
+        told = frozenset(snapshot.endpoints)
+        looping = "routing loop: it is a portal that leads back to this Service"
+        reasons |= {endpoint: looping for endpoint in route.endpoints if endpoint not in told}
+    return reasons
+
+
+def _report(endpoint: Endpoint, source: SliceEndpoint, reasons: list[str], port: ServicePort) -> EndpointReport:
+    usable = not all(reasons)
+    return EndpointReport(
+        endpoint,
+        source.node,
+        source.zone,
+        source.ready,
+        source.serving,
+        source.terminating,
+        usable,
+        _combined(reasons, port) if any(reasons) else "",
+    )
+
+
+def _combined(reasons: list[str], port: ServicePort) -> str:
+    """One text for the reasons of all routes, of which some may be empty."""
+    if len(set(reasons)) == 1:
+        return reasons[0]
+    by_route = zip(port.routes, reasons, strict=True)
+    return "; ".join(f"{_traffic(route.traffic, port)}: {reason}" for route, reason in by_route if reason)
+
+
+def _traffic(traffic: TrafficClass, port: ServicePort) -> str:
+    """Whose traffic a route takes, for a person."""
+    match traffic:
+        case TrafficClass.INTERNAL if port.external is TrafficClass.INTERNAL:
+            return "not for clients from elsewhere, nor at cluster IPs"
+        case TrafficClass.INTERNAL:
+            return "not at cluster IPs"
+        case TrafficClass.EXTERNAL:
+            return "not at external portals"
+        case TrafficClass.ON_NODE:
+            return "not for this node's own clients of external portals"
