@@ -313,6 +313,27 @@ def test_what_others_do_to_routes_and_addresses_is_told_and_repaired(
     play(scenario)
 
 
+def test_routes_of_others_stay_theirs(play: Callable[[Scenario], None]) -> None:
+    """The kernel's own broadcast route, and one by which a cloud's agent makes a load-balancer IP local."""
+
+    async def scenario(driver: LocalDriver, listeners: Listeners) -> None:
+        shell("ip", "link", "add", "eth0", "type", "bridge")
+        shell("ip", "link", "set", "eth0", "up")
+        shell("ip", "address", "add", "192.0.2.10/24", "dev", "eth0")
+        shell("ip", "route", "add", "local", "203.0.113.7", "dev", "eth0", "table", "local", "proto", "66")
+        before = shell("ip", "route", "show", "table", "local")
+        external = (Portal(PortalKind.EXTERNAL_IP, ip, 80) for ip in ("192.0.2.255", "203.0.113.7"))
+        await driver.sync([PortalBinding(WEB, (*external,), SERVE, SERVE, SERVE)])
+        for _ in range(2):
+            assert not (await driver.sync([])).differed
+            assert shell("ip", "route", "show", "table", "local") == before
+        assert at("203.0.113.7") in listeners.owners
+        await driver.sync([], [WEB])
+        assert shell("ip", "route", "show", "table", "local") == before
+
+    play(scenario)
+
+
 def test_own_changes_and_others_routes_disturb_nobody(play: Callable[[Scenario], None]) -> None:
     async def scenario(driver: LocalDriver, _listeners: Listeners) -> None:
         async with watched(driver) as told:

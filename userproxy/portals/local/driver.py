@@ -229,13 +229,15 @@ class LocalDriver(PortalDriver):
         """Have routes for what is wanted and the node does not own; returns whether any was missing."""
         self.lease.check()
         known = self._standing
+        theirs: AbstractSet[str] = frozenset()
         if verify:
             self._routes_disturbed = False
-            self._standing = set(self._routes.standing())
+            ours, theirs = self._routes.standing_and_theirs()
+            self._standing = set(ours)
             self._unsettled_ips |= self._standing | self._wanted_ips.keys()
         needed = {ip for ip in self._unsettled_ips if self._is_needed(ip)}
         missing, unneeded = needed - self._standing, (self._unsettled_ips - needed) & self._standing
-        lost = missing & known if verify else set()
+        lost = (missing & known) - theirs if verify else set()
         self._routes.add(missing - lost)
         self._routes.add(lost, replace=True)  # there may be another's now
         self._standing |= missing

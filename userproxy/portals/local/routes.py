@@ -46,6 +46,7 @@ _LOCAL: Final = 2  # RTN_LOCAL
 _HOST: Final = 254  # RT_SCOPE_HOST
 _UNIVERSE: Final = 0  # RT_SCOPE_UNIVERSE; IPv6 has no other
 _LOOPBACK: Final = 1
+_KERNEL: Final = 2  # RTPROT_KERNEL
 
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _NUMBER = struct.Struct("=I")
@@ -63,16 +64,24 @@ class LocalRoutes:
 
     def standing(self) -> frozenset[str]:
         """The addresses that our routes make local now. Raises KernelToolError."""
+        return self.standing_and_theirs()[0]
+
+    def standing_and_theirs(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The addresses that our routes make local now, and those that have a route which is not ours to replace.
+
+        Such are the kernel's own (broadcast, anycast), and those by which another program makes an address local, as
+        agents of clouds do with load-balancer IPs. Raises KernelToolError.
+        """
+        ours: set[str] = set()
+        theirs: set[str] = set()
         try:
             with netlink_socket(ROUTE) as asking:
-                return frozenset(
-                    address
-                    for data, bodies in dump(asking, _GET_ROUTE, self._header(kind=_LOCAL, bits=0))
-                    for body in bodies
-                    if (address := self._ours(data, body)) is not None
-                )
+                for data, bodies in dump(asking, _GET_ROUTE, self._header(kind=_LOCAL, bits=0)):
+                    for body in bodies:
+                        self._sort(data, body, ours, theirs)
         except OSError as error:
             raise _translated(error, "cannot be read") from error
+        return frozenset(ours), frozenset(theirs)
 
     def add(self, addresses: Collection[str], *, replace: bool = False) -> None:
         """Make `addresses` local; those that are already stay so, by whichever route. Raises KernelToolError.
@@ -122,19 +131,17 @@ class LocalRoutes:
         destination = attribute(_DESTINATION, ip_address(address).packed)
         return self._header(_LOCAL, self._bits, table) + destination + attribute(_INTERFACE, _NUMBER.pack(_LOOPBACK))
 
-    def _ours(self, data: bytes, body: Place) -> str | None:
+    def _sort(self, data: bytes, body: Place, ours: set[str], theirs: set[str]) -> None:
+        """Put the address that a route is about among ours or theirs, if it is among either."""
         begin, end = body
         family, bits, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(data, begin)
-        if (family, bits, table, protocol, kind) != (
-            SOCKET_FAMILIES[self._family],
-            self._bits,
-            LOCAL_TABLE,
-            OURS,
-            _LOCAL,
-        ):
-            return None
+        if (family, bits, table) != (SOCKET_FAMILIES[self._family], self._bits, LOCAL_TABLE):
+            return
+        if kind != _LOCAL and protocol != _KERNEL:
+            return
         place = attributes(data, begin + _ROUTE.size, end).get(_DESTINATION)
-        return None if place is None else str(ip_address(data[slice(*place)]))
+        if place is not None:
+            (ours if (protocol, kind) == (OURS, _LOCAL) else theirs).add(str(ip_address(data[slice(*place)])))
 
 
 def _parts(addresses: Sequence[str]) -> Iterator[Sequence[str]]:
