@@ -11,6 +11,16 @@ SECTIONS = {
         "cleanup": "userproxy.cli.cleanup:cleanup",
         "demo": "userproxy.cli.demo:demo",
     },
+    "See what a running userproxy does": {
+        "get": "userproxy.cli.inspect.get:get",
+        "describe": "userproxy.cli.inspect.describe:describe",
+        "observe": "userproxy.cli.inspect.observe:observe",
+        "top": "userproxy.cli.top.command:top",
+        "status": "userproxy.cli.inspect.status:status",
+    },
+    "Other": {
+        "completion": "userproxy.cli.completion:completion",
+    },
 }
 """Where each command is, by its name, as the help groups them."""
 

@@ -1,0 +1,52 @@
+"""One Service for a person."""
+
+from datetime import UTC
+
+from tests.cli.items import decision, endpoint, portal, service
+from userproxy.cli.output.description import describe_service
+
+TEXT = """\
+Name:       web
+Namespace:  default
+Affinity:   None
+Balancer:   round-robin
+
+Port http, TCP:
+  Clients:  1 active, 12 in all
+  Retried:  3, and 0 failed
+  Bytes:    900B up, 1.5KiB down
+  Portals:
+    PORTAL          KIND        PROTOCOL   LOCAL-PORT   DRIVER     IN-SYNC
+    10.96.0.10:80   ClusterIP   TCP        34567        iptables   true
+  Endpoints, 2 of 3 usable:
+    ENDPOINT          READY   USABLE   ACTIVE   TOTAL   FAILED   DIAL-P50   DIAL-P99   NODE     ZONE   SERVING   TERMINATING   REASON
+    10.244.0.2:8080   true    true     1        6       0        210us      12.3ms     node-1   -      true      false         <none>
+
+Port (no name), UDP:
+  Clients:  1 active, 12 in all
+  Retried:  3, and 0 failed
+  Bytes:    900B up, 1.5KiB down
+  Portals:  <none>
+  Endpoints, 0 of 0 usable:  <none>
+
+Problems:
+  port conflict: node port 30080 is taken by a program (on this node)
+
+Last decisions:
+  Nov 21 22:17:34.123: 10.244.0.9:40001 -> 10.96.0.10:80 -> default/web:http -> 10.244.0.2:8080 TCP SERVED (12.3ms, 120B up, 4.5KiB down)"""  # noqa: E501
+
+
+def test_everything_of_a_service_stands_under_the_port_that_it_is_of() -> None:
+    problem = {
+        "service": "default/web",
+        "kind": "port conflict",
+        "text": "node port 30080 is taken by a program",
+        "here": True,
+    }
+    ports = [service(), service(port="", protocol="UDP", endpoints={"usable": 0, "all": 0})]
+    assert "\n".join(describe_service(ports, [endpoint()], [portal()], [problem], [decision()], UTC)) == TEXT
+
+
+def test_what_there_is_none_of_is_said() -> None:
+    lines = describe_service([service()], [], [], [], [], UTC)
+    assert lines[-3:] == ["Problems:  <none>", "", "Last decisions:  <none>"]
