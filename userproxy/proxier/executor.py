@@ -91,8 +91,9 @@ class Listed:
 class RulesLog:
     """Logs when rules were written: at info level the first time, and where rules were repaired."""
 
-    def __init__(self, family: IPFamily) -> None:
+    def __init__(self, family: IPFamily, *, are_rules: bool = True) -> None:
         self._family = family
+        self._are_rules = are_rules
         self._began = False
 
     def written(
@@ -110,11 +111,13 @@ class RulesLog:
         `service_ports` is how many service ports were to have other rules, `removed` how many none any more. `differed`
         is whether the rules found were not as they should have been, and `changed_by` is who changed them, where known.
         """
-        if not counts:  # this driver has no rules
+        if not self._are_rules:
             if differed:
                 text = "Portals repaired, because something else had changed their routes"
                 log.info(text, family=self._family.value, seconds=round(seconds, 3))
             return
+        if not counts and not differed:
+            return  # this driver has no rules
         fields = {"family": self._family.value, "rules": sum(counts.values()), "seconds": round(seconds, 3)}
         if not self._began and differed:
             self._began = True

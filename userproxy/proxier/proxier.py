@@ -117,7 +117,7 @@ class Proxier:
         self._node_version_synced = 0
         """What that was when the last good sync began."""
         self._retired = False
-        self._rules_log = RulesLog(scope.family)
+        self._rules_log = RulesLog(scope.family, are_rules=not portals.traits.binds_portals)
         self._repairs = Repairs(_SYNC_PERIOD) if repairs is None else repairs
 
     @property
