@@ -29,7 +29,8 @@ from userproxy.model.reports import (
     Query,
     SocketAddress,
 )
-from userproxy.proxier.reports import EndpointReport, FamilyReport, PortalReport, ServicePortReport, WatchReport
+from userproxy.model.sources import WatchReport
+from userproxy.proxier.reports import EndpointReport, FamilyReport, PortalReport, ServicePortReport
 
 T = TypeVar("T")
 
@@ -66,6 +67,9 @@ class Control:
 
     def problems(self) -> frozenset[Problem]:
         return self.found
+
+    def object_problems(self) -> tuple[str, ...]:
+        return ()
 
     def families(self) -> tuple[FamilyReport, ...]:
         return ()

@@ -110,6 +110,7 @@ def family(**fields: Any) -> dict[str, Any]:
     return {
         "family": "IPv4",
         "driver": "nftables",
+        "served": True,
         "in_sync": True,
         "since": "2026-11-21T22:00:00Z",
         "reason": "",

@@ -37,6 +37,13 @@ class Changes(World):
     def waiting(self) -> Collection[ServiceName]:
         return self.changes.keys()
 
+    @property
+    def pending(self) -> tuple[int, int]:
+        return len(self.changes), 0
+
+    def state(self, name: ServiceName) -> ServiceState | None:
+        return self.changes.get(name)
+
     def take_triggers(self) -> Sequence[float]:
         taken, self.triggers = self.triggers, ()
         return taken

@@ -186,13 +186,14 @@ class Version(Struct, frozen=True, gc=False):
 
 
 class FamilyStatus(Struct, frozen=True, gc=False):
-    """An address family. `since` is when what is described by `in_sync` began, null if that was never so; `reason` says
-    why it is not in sync. The other two numbers are what waits for a sync."""
+    """An address family. `served` is whether the driver's tools work for it here. It has been `in_sync` or not `since`
+    then, and `reason` says why not. The other two numbers are what waits for a sync."""
 
     family: IPFamily
     driver: str
+    served: bool
     in_sync: bool
-    since: str | None
+    since: str
     reason: str
     pending_services: int
     pending_endpoint_slices: int
@@ -221,7 +222,8 @@ class ProcessStatus(Struct, frozen=True, gc=False):
 
 
 class Status(Struct, frozen=True, gc=False):
-    """Whether everything is as it should be. `in_sync` is so if every family and every watch is."""
+    """Whether everything is as it should be. `in_sync` is so if all families that are served are; `healthy` is what
+    health checks say."""
 
     in_sync: bool
     healthy: bool

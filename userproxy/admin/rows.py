@@ -22,8 +22,9 @@ from userproxy.admin.items import (
     ServiceItem,
 )
 from userproxy.admin.parameters import MOST_ITEMS, Filter
-from userproxy.model.cluster import Protocol, ServicePortName
+from userproxy.model.cluster import Protocol, ServiceName, ServicePortName
 from userproxy.model.data_plane import DataPlane
+from userproxy.model.problems import Problem
 from userproxy.model.reports import ConnectionReport, Decision
 from userproxy.model.snapshots import Endpoint
 from userproxy.model.wanted import Portal, PortalKind
@@ -118,13 +119,12 @@ async def decisions(planes: Planes, asked: Filter) -> Rows:
 async def problems(planes: Planes, asked: Filter) -> Rows:
     """What is wanted and not served, by its text."""
     pace = Pace()
-    by_text = {problem.text: problem for problem in planes.control.problems()}
-    for each in map(by_text.__getitem__, await merged(by_text)):
-        service = each.service
-        named = "" if service is None else service.name, "" if service is None else service.namespace
-        wanted = asked.service or named[0], asked.namespace or named[1]
-        if named == wanted and each.text > asked.after:
-            yield each.text, ProblemItem(None if service is None else str(service), each.kind, each.text, each.here)
+    objects = {text: ProblemItem(None, "bad object", text, here=False) for text in planes.control.object_problems()}
+    found = {each.text: each for each in planes.control.problems()}
+    for text in await merged(objects.keys() | found.keys()):
+        problem = found.get(text)
+        if text > asked.after and _concerns(None if problem is None else problem.service, asked):
+            yield text, objects[text] if problem is None else _problem(problem)
         await pace.keep()
 
 
@@ -218,6 +218,17 @@ def _decision_place(key: str) -> tuple[float, int, str]:
 
 def _is(endpoint: Endpoint, asked: Endpoint | None) -> bool:
     return asked is None or (endpoint.ip == asked.ip and asked.port in (0, endpoint.port))
+
+
+def _concerns(service: ServiceName | None, asked: Filter) -> bool:
+    if service is None:
+        return not asked.namespace and not asked.service
+    return asked.namespace in ("", service.namespace) and asked.service in ("", service.name)
+
+
+def _problem(problem: Problem) -> ProblemItem:
+    service = None if problem.service is None else str(problem.service)
+    return ProblemItem(service, problem.kind, problem.text, problem.here)
 
 
 def _has_endpoint(control: ControlPlane, name: ServicePortName, asked: Endpoint | None) -> bool:

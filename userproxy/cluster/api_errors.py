@@ -89,6 +89,10 @@ class FailureLog:
         else:
             log.debug(sentence, v=2, topic=topic)
 
+    def current(self, *topics: str) -> str:
+        """What is wrong with `topics` now, as one text; empty if nothing is."""
+        return "; ".join(sorted(set[str]().union(*(self._current.get(topic, ()) for topic in topics))))
+
     def succeeded(self, topic: str) -> None:
         """A try of `topic` succeeded."""
         if not self._current.pop(topic, None):

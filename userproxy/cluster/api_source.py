@@ -13,6 +13,7 @@ from userproxy.cluster.objects.resources import endpoint_slices, own_node, servi
 from userproxy.cluster.store import Store
 from userproxy.cluster.watch import Reflector, Timing
 from userproxy.model import Node
+from userproxy.model.sources import WatchReport
 
 log = structlog.get_logger()
 
@@ -52,6 +53,11 @@ class ApiSource:
     def node_listed(self) -> bool:
         """Whether the server has said whether there is a Node of our name."""
         return all(reflector.listed for reflector in self._reflectors if reflector.resource.kind is Node)
+
+    def watches(self) -> tuple[WatchReport, ...]:
+        """How current each resource is."""
+        now = asyncio.get_running_loop().time()
+        return tuple(reflector.report(now) for reflector in self._reflectors)
 
     async def run(self) -> None:
         """Follow the API server until cancelled."""

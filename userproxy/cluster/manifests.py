@@ -22,6 +22,7 @@ from userproxy.cluster.objects.keys import ClusterObject, ObjectKey
 from userproxy.cluster.objects.manifest import Manifest, ManifestProblem, combine, read_manifest, unreadable
 from userproxy.cluster.store import Store
 from userproxy.errors import UsageError
+from userproxy.model.sources import WatchReport
 
 log = structlog.get_logger()
 
@@ -79,6 +80,8 @@ class ManifestSource:
         self._files: dict[Path, _File] = {}
         self._objects: dict[ObjectKey, ClusterObject] = {}
         self._problems: tuple[ManifestProblem, ...] = ()
+        self._heard: float | None = None
+        """When objects were last others than before (monotonic, seconds)."""
         self._watched: dict[Path, tuple[int, int]] = {}
         self._folders_changed = asyncio.Event()
 
@@ -86,6 +89,12 @@ class ManifestSource:
     def problems(self) -> tuple[str, ...]:
         """One sentence for each thing that is wrong with the manifests now."""
         return tuple(problem.text for problem in self._problems)
+
+    @property
+    def report(self) -> WatchReport:
+        """How current the manifests are: the last event is their last change."""
+        age = None if self._heard is None else time.monotonic() - self._heard
+        return WatchReport("manifests", self._heard is not None, age)
 
     def load(self) -> None:
         """Read everything once. Raises UsageError for a path that does not exist or cannot be read."""
@@ -174,6 +183,8 @@ class ManifestSource:
         unconfirmed = [file.content for file in files.values() if file.unconfirmed is not None]
         objects = combine(unconfirmed)[0] | objects  # an object may have moved to a file that is confirmed
         problems += tuple(problem for content in unconfirmed for problem in content.problems)
+        if self._heard is None or objects != self._objects:
+            self._heard = time.monotonic()
         for key in self._objects.keys() - objects.keys():
             self._store.delete(key)
         for item in objects.values():

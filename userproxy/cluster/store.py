@@ -42,7 +42,7 @@ class Changes:
     def has_changes(self) -> bool:
         """Whether a Service or a Node is now different from when it was last taken."""
         return self._store.nodes != self._nodes_before or any(
-            self._state(name) != before for name, before in self._before.items()
+            self.state(name) != before for name, before in self._before.items()
         )
 
     def take_changes(self) -> Mapping[ServiceName, ServiceState | None]:
@@ -53,7 +53,7 @@ class Changes:
         """
         changes: dict[ServiceName, ServiceState | None] = {}
         for name, before in self._before.items():
-            after = self._state(name)
+            after = self.state(name)
             if after != before:
                 changes[name] = after
         self._taken()
@@ -62,8 +62,12 @@ class Changes:
     def everything(self) -> Mapping[ServiceName, ServiceState]:
         """All Services as they are now; this takes all changes, too. A Service that is not in it does not exist."""
         self._taken()
-        states = ((name, self._state(name)) for name in self._store.names(self.family))
+        states = ((name, self.state(name)) for name in self._store.names(self.family))
         return {name: state for name, state in states if state is not None}
+
+    def state(self, name: ServiceName) -> ServiceState | None:
+        """A Service as it is now, whether its changes are taken or not; None if it does not exist for the family."""
+        return self._store.state(name, self.family)
 
     def take_triggers(self) -> Sequence[float]:
         """The trigger times of slices since the last call: for each new version when its cause happened, in Unix time.
@@ -72,20 +76,20 @@ class Changes:
         triggers of its Service. Slices whose Service does not exist have none, since nothing is programmed for them.
         """
         triggers, self._triggers = self._triggers, {}
-        return [time for name, times in triggers.items() if self._state(name) is not None for time in times]
+        return [time for name, times in triggers.items() if self.state(name) is not None for time in times]
 
     def remember(self, name: ServiceName) -> None:
         """Called by the Store before a Service changes."""
         self._services.add(name)
         if name not in self._before:
-            self._before[name] = self._state(name)
+            self._before[name] = self.state(name)
 
     def remember_slice(self, name: ServiceName, triggered: float | None = None) -> None:
         """Called by the Store before a slice of a Service changes; `triggered` is its trigger time."""
         self._slices += 1
         if triggered is not None:
             self._triggers.setdefault(name, []).append(triggered)
-        if name not in self._before and (state := self._state(name)) is not None:
+        if name not in self._before and (state := self.state(name)) is not None:
             self._before[name] = state
 
     def forget_triggers(self, name: ServiceName) -> None:
@@ -96,9 +100,6 @@ class Changes:
         self._before = {}
         self._services, self._slices = set(), 0
         self._nodes_before = dict(self._store.nodes)
-
-    def _state(self, name: ServiceName) -> ServiceState | None:
-        return self._store.state(name, self.family)
 
 
 class Store:

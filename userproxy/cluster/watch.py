@@ -31,6 +31,7 @@ from userproxy.cluster.objects.resources import Resource
 from userproxy.cluster.store import Store
 from userproxy.cluster.watch_stream import CHANGES, Event, WatchLimits, watch
 from userproxy.model import Node
+from userproxy.model.sources import WatchReport
 from userproxy.pace import Pace
 
 log = structlog.get_logger()
@@ -124,6 +125,8 @@ class Reflector:
         self._backoff = Backoff(timing.backoff, self._random)
         self._version = ANY_VERSION
         self._stream_from = float("-inf")
+        self._heard: float | None = None
+        """When the server last said anything of it, on the loop's clock."""
         self._must_confirm = False
         """Whether the server may be another one, or restored from a backup, and so may not know our version."""
 
@@ -131,6 +134,12 @@ class Reflector:
     def problems(self) -> tuple[str, ...]:
         """One sentence for each thing that is wrong with the objects of this resource now."""
         return self._reader.problems
+
+    def report(self, now: float) -> WatchReport:
+        """How current it is at `now`, on the loop's clock."""
+        plural = self.resource.plural
+        age = None if self._heard is None else now - self._heard
+        return WatchReport(plural, self.listed, age, self._failures.current(plural, _watch_of(plural)))
 
     async def run(self) -> None:
         """List, then watch for as long as the server knows our version, then list again; until cancelled."""
@@ -176,6 +185,7 @@ class Reflector:
         self._version = listing.version
         self._must_confirm = False
         self.listed = True
+        self._heard = asyncio.get_running_loop().time()
         log.debug("Listed", v=2, resource=self.resource.plural, objects=count, version=listing.version)
         self._on_change()
 
@@ -255,6 +265,7 @@ class Reflector:
             stream = watch(self._client, self.resource, self._version, seconds, self._limits.idle_timeout)
             async with aclosing(stream) as batches:
                 async for events in batches:
+                    self._heard = clock()
                     self._failures.succeeded(self.resource.plural)
                     had_events = had_events or bool(events)
                     await self._apply_all(events)
@@ -262,7 +273,7 @@ class Reflector:
             log.debug("Watching anew", v=2, resource=self.resource.plural, reason=str(error))
         # A watch that ends before its time may end because the server stops, and another may take its place.
         self._must_confirm = clock() - started < seconds - _EARLY
-        topic = f"watch of {self.resource.plural}"
+        topic = _watch_of(self.resource.plural)
         if had_events or clock() - started >= _SHORT:
             self._failures.succeeded(topic)
             return
@@ -299,3 +310,8 @@ class Reflector:
             elif reading.good and reading.key is not None:
                 self._store.delete(reading.key)
         log.debug("Delivered", v=4, change=event.type, kind=kind, namespace=event.namespace, name=event.name)
+
+
+def _watch_of(plural: str) -> str:
+    """The topic of failures that are about watching a resource, not about listing it."""
+    return f"watch of {plural}"

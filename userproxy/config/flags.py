@@ -83,6 +83,12 @@ FLAGS: tuple[Flag, ...] = (
         " to 1.0.6 writes wrong JSON for such a table.",
     ),
     _own(
+        "admin-socket",
+        TEXT,
+        "Where commands such as `userproxy get` ask this proxy: a Unix socket, for root and its own user alone;"
+        " /run/userproxy/admin.sock for root, else in $XDG_RUNTIME_DIR by default. Empty for none.",
+    ),
+    _own(
         "at-stop",
         choice(AtStop),
         "What a stop does with the rules. If they are left, clients are refused until the next start.",

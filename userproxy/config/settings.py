@@ -52,7 +52,8 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
 
     Without `manifests` the API server is the source: `master` is its address and `context` the kubeconfig's
     context, None for the current one. `config_file` is where the rest was read from. `reserved_node_ports` are kept for
-    the node's own services. `local_ports_file` remembers local ports; None is the usual place.
+    the node's own services. `local_ports_file` remembers local ports; None is the usual place, as for `admin_socket`,
+    which is empty where there is to be none.
     `conntrack_guard` is whether a table that outlives a flush keeps connections translated.
     """
 
@@ -62,6 +63,7 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     context: str | None = None
     portals: PortalMode = PortalMode.AUTO
     local_ports_file: Path | None = None
+    admin_socket: str | None = None
     conntrack_guard: bool = True
     at_stop: AtStop = AtStop.REMOVE
     drain_delay: float = 0.0

@@ -3,14 +3,14 @@
 import asyncio
 import gc
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, KeysView
 from typing import Any, Final
 
 import structlog
 from msgspec import Struct
 
 from userproxy.addresses import IPFamily, of_family
-from userproxy.model import LocalTraffic, Node, Problem
+from userproxy.model import LocalTraffic, Node, Problem, ServicePortName
 from userproxy.portals.interface import PortalDriver
 from userproxy.portals.lease import Lease
 from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
@@ -26,6 +26,7 @@ from userproxy.proxier.interfaces import (
 from userproxy.proxier.local_addresses import NodePortAddresses
 from userproxy.proxier.proxier import Proxier
 from userproxy.proxier.repairs import Repairs
+from userproxy.proxier.reports import EndpointReport, FamilyReport, ServicePortReport
 from userproxy.proxier.runner import SyncRunner
 from userproxy.routing.local_traffic import local_traffic
 from userproxy.routing.selection import Locality
@@ -116,6 +117,8 @@ class FamilyProxy:
         self._made = time.monotonic()
         self._settled = False
         """Whether a sync has succeeded yet."""
+        self._in_sync = False
+        self._in_sync_since = time.time()
         self._moved = asyncio.Event()
         """Set when another driver has taken the place of the one before."""
         self._turn = asyncio.Lock()
@@ -138,6 +141,39 @@ class FamilyProxy:
     def problems(self) -> frozenset[Problem]:
         """What is wanted of Services and not served, as of the last sync."""
         return self._proxier.problems.union(self._failed_health_checks)
+
+    @property
+    def service_ports(self) -> KeysView[ServicePortName]:
+        """The names of the service ports that are wanted: a live view."""
+        return self._proxier.service_ports
+
+    def service_port(self, name: ServicePortName) -> ServicePortReport | None:
+        """A service port as it is now; None if it is not wanted."""
+        return self._proxier.report(name)
+
+    def endpoints(self, name: ServicePortName) -> tuple[EndpointReport, ...]:
+        """The endpoints of a service port."""
+        state = self._changes.state(name.service)
+        return () if state is None else self._proxier.endpoints(name, state)
+
+    @property
+    def status(self) -> FamilyReport:
+        """Whether the portals stand as they are wanted."""
+        reason = "" if self._in_sync else self._proxier.failure or self._why_no_sync
+        services, slices = self._changes.pending
+        return FamilyReport(
+            self.family, self.driver.name, self._usable, self._in_sync, self._in_sync_since, reason, services, slices
+        )
+
+    @property
+    def _why_no_sync(self) -> str:
+        if not self._usable:
+            return f"{self.family} is not served, because its rules cannot be read"
+        if self._served_since is None:
+            return (
+                "another userproxy keeps the portals of this node" if self._asked else "what to serve is not known yet"
+            )
+        return "the first sync is under way"
 
     @property
     def serves(self) -> bool:
@@ -298,12 +334,17 @@ class FamilyProxy:
         try:
             ok = await self._proxier.sync(verify=verify)
         finally:
+            self._note(in_sync=ok)
             self._observer.synced(triggers, self.driver.rule_counts, self._proxier.no_local, ok=ok)
         if ok:
             await self._settle(verified=verify)
             await self._sync_health_checks()
         self._report_changes()
         return ok
+
+    def _note(self, *, in_sync: bool) -> None:
+        if in_sync is not self._in_sync:
+            self._in_sync, self._in_sync_since = in_sync, time.time()
 
     async def _settle(self, *, verified: bool) -> None:
         """A sync has succeeded."""

@@ -35,6 +35,13 @@ class PendingChanges(Source, typing.Protocol):
     def waiting(self) -> Collection[ServiceName]:
         """The Services that changed since the last call of `take_changes` or `everything`."""
 
+    @property
+    def pending(self) -> tuple[int, int]:
+        """How many Services have changed since then, and how many changes of EndpointSlices there were."""
+
+    def state(self, name: ServiceName) -> ServiceState | None:
+        """A Service as it is now, whether its changes are taken or not; None if it does not exist."""
+
     def take_triggers(self) -> Sequence[float]:
         """The Unix times of the events that led to new versions of EndpointSlices, those since the last call."""
 

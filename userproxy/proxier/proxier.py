@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, KeysView, Mapping, Sequence
 from itertools import islice
 
 import structlog
@@ -19,6 +19,7 @@ from userproxy.model import (
     ServiceName,
     ServicePortName,
     ServiceState,
+    Snapshot,
 )
 from userproxy.pace import Pace
 from userproxy.portals.interface import PortalDriver
@@ -34,9 +35,11 @@ from userproxy.proxier.plan import (
     binding,
     plan,
     plan_routes,
+    snapshots_of,
 )
 from userproxy.proxier.problems import Problems, action_refused, contested, portals_refused
 from userproxy.proxier.repairs import Repairs
+from userproxy.proxier.reports import EndpointReport, ServicePortReport, endpoint_reports, portal_reports
 from userproxy.proxier.service_map import ServiceMap
 from userproxy.proxier.wanted import PortalKey
 from userproxy.routing.services import NoLocalEndpoints, Scope
@@ -110,6 +113,8 @@ class Proxier:
         self._problems = Problems(scope.family)
         self._confirmed = False
         """Whether the driver's last sync succeeded."""
+        self.failure = ""
+        """Why the last sync did not succeed; empty if it did, or is the first."""
         self._state = asyncio.Lock()
         """Held while state is edited, in slices; not while the driver writes."""
         self._node_version = 0
@@ -144,6 +149,39 @@ class Proxier:
     def node_port_ips(self) -> tuple[str, ...] | None:
         """The local addresses that node ports are served on, as of the last sync; None is all of them."""
         return self._local.addresses.node_ports
+
+    @property
+    def service_ports(self) -> KeysView[ServicePortName]:
+        """The names of the service ports that are wanted: a live view."""
+        return self._wanted.ports.keys()
+
+    def report(self, name: ServicePortName) -> ServicePortReport | None:
+        """A service port as it is now; None if it is not wanted."""
+        port = self._wanted.ports.get(name)
+        if port is None:
+            return None
+        needed = binding(name, self._wanted, self._actual, self._local.addresses)
+        portals = self._local.addresses.with_node_port_addresses(port.portals)
+        return ServicePortReport(
+            name,
+            self._scope.family,
+            self._portals.name,
+            portal_reports(portals, needed, self._actual.programmed.get(name)),
+            port.affinity_timeout,
+            len({endpoint for each in snapshots_of(port) for endpoint in self._told(each).endpoints}),
+            len(set(port.endpoints)),
+        )
+
+    def endpoints(self, name: ServicePortName, state: ServiceState) -> tuple[EndpointReport, ...]:
+        """The endpoints of a service port, whose Service is now as `state` says."""
+        port = self._wanted.ports.get(name)
+        if port is None:
+            return ()
+        return endpoint_reports(port, state, self._scope_taken.locality, self._actual.snapshots)
+
+    def _told(self, snapshot: Snapshot) -> Snapshot:
+        """What the data plane has been told in the place of a snapshot."""
+        return self._actual.snapshots.get(snapshot.listener, snapshot)
 
     def set_node(self, scope: Scope, local_traffic: LocalTraffic) -> None:
         """Use another scope, and recognise our Pods otherwise, from the next sync on."""
@@ -194,6 +232,7 @@ class Proxier:
             self._problems.tell()
             self._forwarding.recount_descriptors()
         self._node_version_synced = version
+        self.failure = ""
         log.debug(
             "Synced",
             v=2,
@@ -206,6 +245,7 @@ class Proxier:
 
     def _unsynced(self, error: KernelToolError) -> bool:
         self._repairs.failed(time.monotonic())
+        self.failure = str(error)
         if not self._retired:
             text = "Portals could not be synced; the last good ones stand"
             log.error(text, portals=self._portals.name, family=self._scope.family, reason=str(error))

@@ -22,6 +22,7 @@ from userproxy.model import (
     TrafficClass,
     Verdict,
 )
+from userproxy.model.sources import WatchReport
 from userproxy.routing.exclusions import exclusions
 from userproxy.routing.selection import Locality, candidates
 
@@ -63,28 +64,18 @@ class EndpointReport(Struct, frozen=True, gc=False):
 class FamilyReport(Struct, frozen=True, gc=False):
     """Whether the portals of a family stand as they are wanted, and since when (Unix time) it is as `in_sync` says.
 
-    `reason` says why they do not. `pending_services` and `pending_slices` are the changes that wait to be taken.
+    `served` is whether the driver's tools work for it at all. `reason` says why it is not in sync.
+    `pending_services` and `pending_slices` are the changes that wait to be taken.
     """
 
     family: IPFamily
     driver: str
+    served: bool
     in_sync: bool
     since: float
     reason: str = ""
     pending_services: int = 0
     pending_slices: int = 0
-
-
-class WatchReport(Struct, frozen=True, gc=False):
-    """Something that Services are learnt from. `event_age_seconds` is since it has last said anything, None for never.
-
-    `synced` is whether all that there was has been read; `reason` is what is wrong now.
-    """
-
-    resource: str
-    synced: bool
-    event_age_seconds: float | None
-    reason: str = ""
 
 
 class ControlPlane(typing.Protocol):
@@ -101,6 +92,9 @@ class ControlPlane(typing.Protocol):
 
     def problems(self) -> frozenset[Problem]:
         """What is wanted and not served."""
+
+    def object_problems(self) -> tuple[str, ...]:
+        """A sentence for each thing that is wrong with the cluster's objects or the manifests."""
 
     def families(self) -> tuple[FamilyReport, ...]:
         """The families that are served."""

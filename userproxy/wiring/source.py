@@ -13,6 +13,7 @@ from userproxy.cluster.nodes import NodeAddresses, NodeLookup, wait_for_addresse
 from userproxy.cluster.store import Store
 from userproxy.config import Settings
 from userproxy.model import Problem
+from userproxy.model.sources import WatchReport
 from userproxy.telemetry.event_series import Reason
 from userproxy.telemetry.events import Recorder
 from userproxy.telemetry.problem_events import ProblemEvents
@@ -33,6 +34,12 @@ class Source(Protocol):
 
     def report(self, problems: Iterable[Problem]) -> None:
         """Report all problems of Services that there are now to whoever owns these."""
+
+    def watches(self) -> tuple[WatchReport, ...]:
+        """How current each of the things is that it is made of."""
+
+    def problems(self) -> tuple[str, ...]:
+        """One sentence for each thing that is wrong with the objects themselves now."""
 
     def nodes_listed(self) -> bool:
         """Whether the source has delivered its Nodes, so that a Node that is not among them does not exist."""
@@ -81,6 +88,12 @@ class _Manifests:
     def report(self, problems: Iterable[Problem]) -> None:
         """The log has them already."""
 
+    def watches(self) -> tuple[WatchReport, ...]:
+        return (self._source.report,)
+
+    def problems(self) -> tuple[str, ...]:
+        return self._source.problems
+
     def nodes_listed(self) -> bool:
         return True
 
@@ -123,6 +136,12 @@ class _Api:
         # It logs if none comes.
         await wait_for_addresses(self._store, self._node_name, self.nodes_listed, _NODE_SECONDS)
         self._node_settled()
+
+    def watches(self) -> tuple[WatchReport, ...]:
+        return self._source.watches()
+
+    def problems(self) -> tuple[str, ...]:
+        return self._source.problems
 
     def nodes_listed(self) -> bool:
         return self._source.node_listed

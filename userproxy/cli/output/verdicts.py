@@ -16,7 +16,7 @@ FEW_DESCRIPTORS: Final = 0.9
 def complaints(status: Item) -> Iterator[str]:
     """A sentence for each thing that is wrong; none where all is well."""
     for family in status["families"]:
-        if not family["in_sync"]:
+        if family["served"] and not family["in_sync"]:
             yield f"{family['family']}: portals are not in sync{_because(family)}"
     for watch in status["watches"]:
         if not watch["synced"]:
@@ -39,6 +39,12 @@ def _because(item: Item) -> str:
     return f": {item['reason']}" if item["reason"] else ""
 
 
+def _state(family: Item) -> str:
+    if not family["served"]:
+        return "not served"
+    return "synced" if family["in_sync"] else "not in sync"
+
+
 def status_lines(status: Item, seconds_since: dict[str, float]) -> list[str]:
     """The status for a person. `seconds_since` has the age of each time of day that the status names."""
     wrong = [printable(each) for each in complaints(status)]
@@ -48,7 +54,7 @@ def status_lines(status: Item, seconds_since: dict[str, float]) -> list[str]:
     families = (
         Column("FAMILY", lambda item: str(item["family"])),
         Column("DRIVER", lambda item: str(item["driver"])),
-        Column("STATE", lambda item: "synced" if item["in_sync"] else "not in sync"),
+        Column("STATE", lambda item: _state(item)),
         Column("SINCE", lambda item: age(seconds_since[item["since"]]) if item["since"] else UNKNOWN),
         Column("PENDING", lambda item: str(item["pending_services"] + item["pending_endpoint_slices"])),
     )

@@ -1,0 +1,48 @@
+"""Answers for the control plane of this process: all its families, and the source of Services."""
+
+from collections.abc import Callable, Collection, Sequence
+
+from userproxy.model import Problem, ServicePortName
+from userproxy.model.sources import WatchReport
+from userproxy.proxier.family import FamilyProxy
+from userproxy.proxier.reports import EndpointReport, FamilyReport, ServicePortReport
+
+
+class LocalControlPlane:
+    """What :class:`~userproxy.proxier.reports.ControlPlane` says, of these `families`, IPv4's first.
+
+    `watches` and `object_problems` are asked of the source.
+    """
+
+    def __init__(
+        self,
+        families: Sequence[FamilyProxy],
+        watches: Callable[[], tuple[WatchReport, ...]],
+        object_problems: Callable[[], tuple[str, ...]],
+    ) -> None:
+        self._families = families
+        self.watches = watches
+        self.object_problems = object_problems
+
+    def names(self) -> Collection[ServicePortName]:
+        """The service ports of all families, in no order."""
+        if len(self._families) == 1:
+            return self._families[0].service_ports
+        return set[ServicePortName]().union(*(family.service_ports for family in self._families))
+
+    def service_ports(self, name: ServicePortName) -> tuple[ServicePortReport, ...]:
+        """A service port in each family that has it."""
+        reports = (family.service_port(name) for family in self._families)
+        return tuple(report for report in reports if report is not None)
+
+    def endpoints(self, name: ServicePortName) -> tuple[EndpointReport, ...]:
+        """The endpoints of a service port, of all families."""
+        return tuple(report for family in self._families for report in family.endpoints(name))
+
+    def problems(self) -> frozenset[Problem]:
+        """What is wanted and not served."""
+        return frozenset[Problem]().union(*(family.problems for family in self._families))
+
+    def families(self) -> tuple[FamilyReport, ...]:
+        """Whether the portals of each family stand."""
+        return tuple(family.status for family in self._families)
