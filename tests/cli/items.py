@@ -37,6 +37,8 @@ def endpoint(address: str = "10.244.0.2:8080", **fields: Any) -> dict[str, Any]:
         "active": 1,
         "total": 6,
         "failed": 0,
+        "bytes_up": 100,
+        "bytes_down": 3000,
         "dial_p50_seconds": 0.00021,
         "dial_p99_seconds": 0.0123,
     } | fields

@@ -28,6 +28,8 @@ class EndpointTotals(Struct, frozen=True, gc=False):
     active: int = 0
     total: int = 0
     failed: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
     dial: DialTimes = DialTimes()
     passed_over_seconds: float = 0.0
 
@@ -72,6 +74,8 @@ def _plus(one: EndpointTotals, other: EndpointFigures) -> EndpointTotals:
         one.active + other.active,
         one.total + other.total,
         one.failed + other.failed,
+        one.bytes_up + other.bytes_up,
+        one.bytes_down + other.bytes_down,
         summed(one.dial, other.dial),
         max(one.passed_over_seconds, other.passed_over_seconds),
     )

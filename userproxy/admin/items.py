@@ -65,6 +65,8 @@ class EndpointItem(Struct, frozen=True, gc=False):
     active: int
     total: int
     failed: int
+    bytes_up: int
+    bytes_down: int
     dial_p50_seconds: float | None
     dial_p99_seconds: float | None
 

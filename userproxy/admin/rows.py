@@ -280,6 +280,8 @@ def _endpoint(name: ServicePortName, report: EndpointReport, totals: figures.End
         totals.active,
         totals.total,
         totals.failed,
+        totals.bytes_up,
+        totals.bytes_down,
         totals.dial.quantile(0.5),
         totals.dial.quantile(0.99),
     )

@@ -45,7 +45,7 @@ PORTAL          KIND        PROTOCOL   SERVICE            LOCAL-PORT   DRIVER   
 }
 WIDE = {
     "services": "BALANCER      AFFINITY   PORTALS",
-    "endpoints": "NODE     ZONE   SERVING   TERMINATING   REASON",
+    "endpoints": "NODE     ZONE   SERVING   TERMINATING   UP     DOWN     REASON",
     "connections": "PORTAL          DIAL",
     "portals": "DRIVER     IN-SYNC",
 }

@@ -99,6 +99,7 @@ ENDPOINTS: Final = Kind(
         _plain("zone", wide=True),
         _switch("serving", wide=True),
         _switch("terminating", wide=True),
+        *(column._replace(wide=True) for column in _BYTES),
         _plain("reason"),
     ),
     lambda item: f"endpoint/{item['endpoint']}",
