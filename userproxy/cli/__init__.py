@@ -10,6 +10,7 @@ SECTIONS = {
         "run": "userproxy.cli.run:run",
         "cleanup": "userproxy.cli.cleanup:cleanup",
         "demo": "userproxy.cli.demo:demo",
+        "doctor": "userproxy.cli.doctor:doctor",
     },
     "See what a running userproxy does": {
         "get": "userproxy.cli.inspect.get:get",

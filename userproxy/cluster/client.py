@@ -79,6 +79,14 @@ class _Status(Struct, rename="camel"):
     details: _Details | None = None
 
 
+class Answer(Struct, frozen=True):
+    """What came back: the HTTP status, the body, of which the end may be cut off, and the header ``Date``."""
+
+    status: int
+    body: bytes
+    date: str
+
+
 class ApiClient:
     """A client of one API server, made by `open_client`. Whoever opens it closes it."""
 
@@ -132,6 +140,25 @@ class ApiClient:
     async def post(self, path: str, body: bytes) -> int:
         """Create an object from JSON and return the HTTP status, whatever it is. Raises ApiError without an answer."""
         return await self._write("POST", path, body, "application/json")
+
+    async def review(self, path: str, body: bytes) -> Answer:
+        """Post a question from JSON, such as a SelfSubjectAccessReview, of which nothing is kept.
+
+        Raises ApiError without an answer.
+        """
+        response = await self._send_authenticated(
+            "POST", path, _WRITE_SECONDS, headers={"Content-Type": "application/json"}, body=msgspec.json.decode(body)
+        )
+        try:
+            async with aclosing(self._chunks(response)) as chunks:
+                read = b""
+                async for chunk in chunks:
+                    read += chunk
+                    if len(read) > _LONGEST_ERROR:
+                        break
+        finally:
+            response.release()
+        return Answer(response.status, read, response.headers.get("Date", ""))
 
     async def patch(self, path: str, body: bytes) -> int:
         """Change an object by a JSON merge patch (RFC 7396); otherwise as `post`."""

@@ -19,6 +19,8 @@ _LOOPBACK = 1  # LOOPBACK_IFINDEX, include/net/flow.h: in every network namespac
 _SEND_ONLY = frozenset({"dummy", "ifb", "nlmon"})
 CAP_NET_BIND_SERVICE = 10  # linux/capability.h
 CAP_NET_ADMIN = 12
+CAP_NET_RAW = 13
+CAP_SYS_ADMIN = 21
 
 
 class HostAddress:

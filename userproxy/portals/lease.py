@@ -13,13 +13,13 @@ import socket
 import struct
 import time
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
-from userproxy.portals.netlink.sock_diag import user_of
+from userproxy.portals.netlink.sock_diag import inode_of, user_of
 
 log = structlog.get_logger()
 
@@ -37,6 +37,24 @@ _STANDS: Final = b"s"
 """From the holder: its rules stand."""
 
 
+class Holder(NamedTuple):
+    """Who has a lease: the user, if the kernel tells, and the inode of its socket, by which /proc names the process."""
+
+    user: int | None
+    inode: int
+
+
+def holder(family: IPFamily) -> Holder | None:
+    """Who has the lease of a family in the calling thread's network namespace, unnoticed. Raises OSError."""
+    name = _name(family)
+    inode = inode_of(name)
+    return Holder(user_of(name), inode) if inode is not None else None
+
+
+def _name(family: IPFamily) -> str:
+    return f"userproxy-portals-{family}"
+
+
 class LeaseError(KernelToolError):
     """Another userproxy has the lease of this node's portals, or is about to."""
 
@@ -50,7 +68,7 @@ class Lease:
 
     def __init__(self, family: IPFamily) -> None:
         self._family = family
-        self._name = f"userproxy-portals-{family}"
+        self._name = _name(family)
         self._held: socket.socket | None = None
         self._is_others = False
         self._given_up = False
@@ -179,7 +197,7 @@ class Succession:
     """What becomes of a lease that was given up: `taken` by another userproxy, whose rules `stand`."""
 
     def __init__(self, family: IPFamily) -> None:
-        self._name = f"userproxy-portals-{family}"
+        self._name = _name(family)
         self.taken = False
         self.stands = False
 

@@ -112,6 +112,9 @@ class Engine:
         for stream in self._streams(None):
             stream.replay(count)
 
+    def skew(self, seconds: float) -> None:
+        self.faults.clock_ahead = seconds
+
     def hold(self, *resources: str) -> None:
         self.faults.held |= plurals(resources)
 

@@ -35,6 +35,8 @@ class Faults:
     def __init__(self) -> None:
         self.forbidden: set[str] = set()
         self.held: set[str] = set()
+        self.clock_ahead: float = 0.0
+        """How many seconds the server's clock is ahead of ours, in its answers."""
         self.gone_as: Literal["event", "http"] = "event"
         self.streaming_lists: int = 200
         """200, or the code that a client gets that asks for one."""

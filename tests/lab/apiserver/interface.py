@@ -129,6 +129,10 @@ class ApiServer:
     def allow(self, *resources: str) -> None:
         self.call("allow", *resources)
 
+    def skew(self, seconds: float) -> None:
+        """The header Date is so many seconds ahead from now on."""
+        self.call("skew", seconds)
+
     def rotate_token(self, *, write: bool = True) -> str:
         """Only a new token is valid from now on. `write` puts it where the kubeconfigs' users look for it."""
         self.token = secrets.token_urlsafe(24)

@@ -3,8 +3,10 @@
 import asyncio
 import gzip
 import hmac
+import time
 from collections import deque
 from collections.abc import Mapping
+from email.utils import formatdate
 from ssl import SSLObject
 from typing import Any
 
@@ -19,6 +21,7 @@ from tests.lab.apiserver.storage import Object, Storage
 from tests.lab.apiserver.streams import Stream
 
 _USER = "system:kube-proxy"
+_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _GZIP_FROM = 128 * 1024
 """Real servers compress answers from this size on, for clients that accept it."""
 
@@ -50,16 +53,21 @@ class Rest:
         """Answer one request; an ApiError becomes its Status."""
         self.requests.append(Recorded(request.method, request.path, dict(request.query), dict(request.headers)))
         try:
-            return await self._answer(request)
+            response = await self._answer(request)
         except ApiError as error:
             headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-            return _json(msgspec.json.encode(error.status()), error.code, headers)
+            response = _json(msgspec.json.encode(error.status()), error.code, headers)
+        if self.faults.clock_ahead and not response.prepared:
+            response.headers["Date"] = formatdate(time.time() + self.faults.clock_ahead, usegmt=True)
+        return response
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if request.path in ("/healthz", "/livez", "/readyz"):
             return web.Response(text="ok")
         if self.authenticate and not self._is_known(request):
             raise ApiError(401)
+        if request.path == _REVIEWS and request.method == "POST":
+            return self._review(await _body(request))
         target = parse_path(request.path)
         if target is None:
             return _discovery(request.path)
@@ -72,6 +80,13 @@ class Rest:
             return await self._watch(request, target)
         response = await self._serve(request, target)
         return response if trouble is None else await _send_half(request, response)
+
+    def _review(self, asked: Object) -> web.Response:
+        """Whether the client may do what it asks about."""
+        about = asked["spec"]["resourceAttributes"]
+        known = [each for each in RESOURCES if (each.group, each.plural) == (about["group"], about["resource"])]
+        allowed = bool(known) and about["resource"] not in self.faults.forbidden
+        return _json(msgspec.json.encode({**asked, "status": {"allowed": allowed}}), 201)
 
     async def _watch(self, request: web.Request, target: Target) -> web.StreamResponse:
         query = dict(request.query)

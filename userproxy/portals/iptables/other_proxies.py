@@ -49,7 +49,7 @@ class OtherProxies:
             return
         self._looked = True
         try:
-            found = list(_found(self._family))
+            found = list(rules_of_others(self._family))
         except (KernelToolError, OSError) as error:
             log.debug("Whether there are rules of kube-proxy cannot be seen", v=2, reason=str(error))
             return
@@ -65,7 +65,8 @@ class OtherProxies:
         self._told = found
 
 
-def _found(family: IPFamily) -> Iterator[str]:
+def rules_of_others(family: IPFamily) -> Iterator[str]:
+    """Each chain or table of a kube-proxy. Blocking; creates no table. Raises KernelToolError and OSError."""
     legacy = NAT in legacy_tables(family) and _of_variant(family, Variant.LEGACY)
     text = f"\n{save(legacy.save, NAT)}" if legacy else ""
     yield from (f"iptables-legacy: chain {chain}" for chain in _CHAINS if f"\n:{chain} " in text)

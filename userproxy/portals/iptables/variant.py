@@ -7,6 +7,7 @@ KUBE-KUBELET-CANARY in the mangle table of the variant that it uses.
 
 import os
 import shutil
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class Tools(Struct, frozen=True):
         return f"{_STEMS[self.family]}-{self.variant}"
 
 
-class _Trace(Struct):
+class Trace(Struct):
     """What a variant's tables have: kubelet's chain, if any, and the number of rules and chains of all programs."""
 
     hint: str
@@ -61,12 +62,17 @@ def detect(family: IPFamily) -> Tools:
     may be the one in use.
     """
     found = installed(family)
-    traces = {tools: trace for tools in found if (trace := _trace(tools)) is not None}
-    if not traces:
+    seen = traces(found)
+    if not seen:
         names = ", ".join(tools.save for tools in found)
         raise KernelToolError(f"no program of {names} can read this kernel's tables")
-    tools, reason = _choose(traces)
+    tools, reason = choose(seen)
     return Tools(tools.family, tools.variant, tools.save, tools.restore, reason)
+
+
+def traces(found: Iterable[Tools]) -> dict[Tools, Trace]:
+    """What the tables of each variant have that works here. Raises KernelToolError as `detect` does."""
+    return {tools: trace for tools in found if (trace := _trace(tools)) is not None}
 
 
 def installed(family: IPFamily) -> tuple[Tools, ...]:
@@ -101,7 +107,8 @@ def legacy_tables(family: IPFamily) -> frozenset[str]:
         raise KernelToolError(f"{names} cannot be read: {error.strerror}") from error
 
 
-def _choose(traces: dict[Tools, _Trace]) -> tuple[Tools, str]:
+def choose(traces: Mapping[Tools, Trace]) -> tuple[Tools, str]:
+    """Which of them this node uses, and why, as a clause. There is at least one."""
     tools, trace = max(traces.items(), key=lambda item: item[1].size)
     if len(traces) == 1:
         return tools, "it is the only one that works here"
@@ -115,9 +122,9 @@ def _choose(traces: dict[Tools, _Trace]) -> tuple[Tools, str]:
     return by_version, f"it is what {_STEMS[tools.family]} --version names"
 
 
-def _trace(tools: Tools) -> _Trace | None:
+def _trace(tools: Tools) -> Trace | None:
     if tools.variant is Variant.LEGACY and not legacy_tables(tools.family):
-        return _Trace("", 0)
+        return Trace("", 0)
     try:
         tables = parse_save(save(tools.save))
     except KernelToolError as error:
@@ -132,7 +139,7 @@ def _trace(tools: Tools) -> _Trace | None:
         return None
     hints = sorted(_HINTS & tables.get("mangle", {}).keys())
     size = sum(len(rules) + (name not in _BUILT_IN) for chains in tables.values() for name, rules in chains.items())
-    return _Trace(hints[0] if hints else "", size)
+    return Trace(hints[0] if hints else "", size)
 
 
 def _default(family: IPFamily) -> Variant:

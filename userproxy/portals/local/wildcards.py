@@ -22,9 +22,10 @@ def wildcard_listeners(family: IPFamily, ports: Collection[LocalPort] | None = N
     Raises OSError where the kernel does not tell.
     """
     found = wildcard_sockets(family, ports)
-    links = _links({inode for inodes in found.values() for inode in inodes})
+    inodes_found = {inode for inodes in found.values() for inode in inodes}
+    links = _links(inodes_found)
     own = set(_held(_PROCESSES / "self", links)) if ports is None else set()
-    names = _programs(links)
+    names = programs_with(inodes_found)
     return {
         port: ", ".join(sorted({names[inode] for inode in inodes - own if inode in names}))
         for port, inodes in sorted(found.items())
@@ -36,8 +37,9 @@ def _links(inodes: Collection[int]) -> Mapping[str, int]:
     return {f"socket:[{inode}]": inode for inode in inodes}
 
 
-def _programs(wanted: Mapping[str, int]) -> Mapping[int, str]:
+def programs_with(inodes: Collection[int]) -> Mapping[int, str]:
     """The programs that have these sockets, as ``sshd (process 712)``, as far as this process may see them."""
+    wanted = _links(inodes)
     found: dict[int, str] = {}
     for process in _PROCESSES.iterdir() if wanted else ():
         if process.name.isdecimal():

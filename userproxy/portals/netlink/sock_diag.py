@@ -121,6 +121,15 @@ def wildcard_sockets(
     return found
 
 
+def listening(family: IPFamily, protocol: Protocol, port: int) -> list[tuple[str, int]]:
+    """Address, unspecified for every one, and inode of each socket that hears `family` at a port.
+
+    For UDP those without a peer. Raises OSError where the kernel does not tell.
+    """
+    with closing(netlink.netlink_socket(_SOCK_DIAG)) as kernel:
+        return [(str(ip_address(address)), inode) for address, _, inode in _sockets(kernel, family, protocol, {port})]
+
+
 def _sockets(
     kernel: socket.socket, family: IPFamily, protocol: Protocol, ports: AbstractSet[int] | None
 ) -> Iterator[tuple[bytes, int, int]]:
@@ -167,7 +176,7 @@ def user_of(name: str) -> int | None:
     None where there is no such socket, or the kernel does not tell.
     """
     try:
-        inode = _inode(name)
+        inode = inode_of(name)
         if inode is None:
             return None
         request = _UNIX_REQUEST.pack(socket.AF_UNIX, 0, 0, _ANY, inode, _SHOW_UID, _ANY, _ANY)
@@ -188,7 +197,8 @@ def user_of(name: str) -> int | None:
     return None
 
 
-def _inode(name: str) -> int | None:
+def inode_of(name: str) -> int | None:
+    """The inode of the socket that is bound to the abstract `name` in this thread's network namespace, if any."""
     # /proc/net is the main thread's namespace.
     for line in Path("/proc/thread-self/net/unix").read_text(errors="replace").splitlines():
         fields = line.split()
