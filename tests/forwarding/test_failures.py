@@ -73,7 +73,7 @@ class Balance:
 
 
 STAGES: dict[str, tuple[object, str]] = {
-    "told from a client of the port itself": (listener, "is_direct"),
+    "told from a client of the port itself": (listener, "dialled_portal"),
     "made a dial": (connections, "Dial"),
     "given an endpoint": (Balancer, "pick"),
     "dialled": (dialer.Dialer, "connect"),
@@ -152,7 +152,7 @@ async def test_other_connections_are_closed_with_their_endpoint_though_one_fails
         writer.write(b"x")
         await reader.readexactly(1)
     abort, calls = Relay.abort, iter([fail])
-    monkeypatch.setattr(Relay, "abort", lambda relay: next(calls, abort)(relay))
+    monkeypatch.setattr(Relay, "abort", lambda relay, *reason: next(calls, abort)(relay, *reason))
     with capture_logs():
         bench.forwarder.update(Snapshot(NAME, endpoints=(), known=(Endpoint(LOOPBACK, 1),)))
     for reader, writer in clients:

@@ -233,7 +233,7 @@ class Idle:
     def quiet(self) -> tuple[float, bool] | None:
         return None if self.seconds is None else (self.seconds, False)
 
-    def abort(self) -> None:
+    def abort(self, reason: str = "") -> None:
         self._ended.append(self)
 
 

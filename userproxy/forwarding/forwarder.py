@@ -1,6 +1,7 @@
 """The interface of the data plane: opens, updates and closes listeners, and drains them."""
 
 import asyncio
+import time
 import typing
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,6 +14,8 @@ from userproxy.errors import OutOfDescriptorsError, PortUnavailableError
 from userproxy.forwarding.affinity_tables import AffinityTables
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.listener_ports import ListenerPorts
+from userproxy.forwarding.observation.data_plane import LocalDataPlane
+from userproxy.forwarding.observation.recorder import Recorder
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.portal_listeners import PortalListeners
 from userproxy.forwarding.ports import PortRange
@@ -93,9 +96,13 @@ class Forwarder:
             loop, options.descriptor_limit, options.kept_descriptors, self._poller.close_now
         )
         self._shares = Shares(self._budget, loop.time, options.descriptor_limit)
-        self._tcp = TcpPlane(loop, self._poller, self._budget, self._shares, options.half_open_timeout)
+        # uvloop's own time has milliseconds, and a dial takes less; both are CLOCK_MONOTONIC.
+        self._recorder = Recorder(time.monotonic)
+        self._tcp = TcpPlane(loop, self._poller, self._budget, self._shares, options.half_open_timeout, self._recorder)
         flow_limit, flow_limit_per_listener = flow_limits(options.descriptor_limit)
-        self._udp = UdpPlane(loop, self._budget, UdpOptions(flow_limit, flow_limit_per_listener, options.udp_timeout))
+        self._udp = UdpPlane(
+            loop, self._budget, UdpOptions(flow_limit, flow_limit_per_listener, options.udp_timeout), self._recorder
+        )
         self._shares.flows = self._udp
         self._udp.make_room_elsewhere = self._shares.make_room_for_flow
         self._listen: Mapping[Protocol, Callable[[ListenerName, int | None, Verdict], Listener]] = {
@@ -105,6 +112,11 @@ class Forwarder:
         self._listeners: dict[ListenerName, Listener] = {}
         self._portals = PortalListeners(self._tcp, self._udp, self.take_for_port, self.give_port)
         self._affinity = AffinityTables(loop)
+        self._snapshots: dict[ListenerName, Snapshot] = {}
+        self.data_plane = LocalDataPlane(
+            self._tcp, self._udp, self._recorder, self._listeners, self._snapshots, options.descriptor_limit
+        )
+        """Answers what the listeners and connections of this process do."""
 
     @property
     def active(self) -> int:
@@ -178,6 +190,7 @@ class Forwarder:
         """
         listener = self._listeners.get(snapshot.listener)
         if listener is not None:
+            self._snapshots[snapshot.listener] = snapshot
             listener.balancer.update(snapshot)
             listener.follow(snapshot)
         if snapshot.known is not None:
@@ -187,6 +200,7 @@ class Forwarder:
     def close(self, listener: ListenerName) -> None:
         """Stop listening; established connections go on."""
         closing = self._listeners.pop(listener)
+        self._snapshots.pop(listener, None)
         self._portals.discard(listener)
         closing.close()
         closing.balancer.leave_affinity()
@@ -249,6 +263,7 @@ class Forwarder:
         self._udp.shut_down()
         self._poller.shut_down()
         self._affinity.shut_down()
+        self.data_plane.loop_lag.stop()
 
     def _listen_tcp(self, name: ListenerName, preferred_port: int | None, verdict: Verdict) -> Listener:
         sock = self._bind(partial(ListeningSocket.open, verdict=verdict), name.family, preferred_port)
@@ -261,7 +276,8 @@ class Forwarder:
 
     def _listen_udp(self, name: ListenerName, preferred_port: int | None, _verdict: Verdict) -> Listener:
         sock = self._bind(DatagramSocket.open, name.family, preferred_port)
-        return UdpListener(self._udp, name, sock, self._balancer(), UdpStatistics())
+        portal = None if self._options.portals_only else sock.getsockname()
+        return UdpListener(self._udp, name, sock, self._balancer(), UdpStatistics(), portal)
 
     def _balancer(self) -> Balancer:
         return Balancer(self._random, self._affinity.of)

@@ -13,6 +13,7 @@ import structlog
 
 from userproxy.forwarding.descriptors import PER_CONNECTION, DescriptorBudget
 from userproxy.forwarding.log_limit import LogLimit
+from userproxy.forwarding.observation.reasons import MADE_ROOM
 from userproxy.model import ServicePortName
 
 log = structlog.get_logger()
@@ -61,8 +62,8 @@ class Connection(Protocol):
     def quiet(self) -> tuple[float, bool] | None:
         """For how many seconds nothing was said, and whether the client may wait for an answer; None while dialling."""
 
-    def abort(self) -> None:
-        """End it with a RST."""
+    def abort(self, reason: str) -> None:
+        """End it with a RST; `reason` is remembered."""
 
 
 class Flows(Protocol):
@@ -171,7 +172,7 @@ class Share:
         if quietest is None:
             self._search_after = now + _PAUSE_SECONDS
             return False
-        quietest.abort()
+        quietest.abort(MADE_ROOM)
         return True
 
 

@@ -43,7 +43,7 @@ class DataPlane(Protocol):
     """
 
     async def listeners(self, query: Query = ALL) -> tuple[ListenerFigures, ...]:
-        """The listeners that are open, sorted by name; `query` by service, protocol and family."""
+        """The listeners that are open, in no order; of `query` the service, protocol and family count."""
 
     async def connections(self, query: Query = ALL, limit: int = 1000, after: int = 0) -> ConnectionPage:
         """The first `limit` connections and flows with ids above `after`, by id."""

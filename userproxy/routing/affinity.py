@@ -141,6 +141,18 @@ class AffinityTable:
         self._write(key, ticks, entry & _INDEX_MASK)
         return endpoint
 
+    def peek(self, client: str, now: float, among: Collection[Endpoint]) -> Endpoint | None:
+        """What :meth:`lookup` would return, without changing anything."""
+        key = _key(client)
+        shard = hash(key) % _SHARDS
+        entry = self._young.get(shard, _NOTHING).get(key)
+        if entry is None:
+            entry = self._old.get(shard, _NOTHING).get(key)
+        if entry is None or int(now * _TICKS) - (entry >> _INDEX_BITS) >= self.timeout * _TICKS:
+            return None
+        endpoint = self._endpoints[entry & _INDEX_MASK]
+        return endpoint if endpoint in among else None
+
     def record(self, client: str, endpoint: Endpoint, now: float) -> None:
         """Let `client` stick to `endpoint`, which is in a balancer's list."""
         if self._changed:

@@ -5,6 +5,7 @@ from random import Random
 from typing import Final
 
 from userproxy.model import Endpoint, ListenerName, Snapshot
+from userproxy.model.reports import Choice
 from userproxy.routing.affinity import AffinityTable
 
 SUSPECT_SECONDS: Final = 5.0
@@ -82,6 +83,33 @@ class Balancer:
         if affinity is not None and endpoint is not None:
             affinity.record(client, endpoint, now)
         return endpoint
+
+    def peek(self, client: str, now: float, tried: Collection[Endpoint] = ()) -> Choice:
+        """What :meth:`pick` would return now, and why. Changes nothing."""
+        if self._affinity is not None and not tried:
+            endpoint = self._affinity.peek(client, now, self._members)
+            if endpoint is not None:
+                return Choice(endpoint, "the client sticks to it")
+        if not self._endpoints:
+            return Choice(None, "there is no endpoint")
+        suspects = {endpoint for endpoint, until in self._suspects.items() if until > now}
+        avoided = suspects | set(tried)
+        if avoided.issuperset(self._endpoints):
+            avoided = set(tried)
+        for step in range(len(self._endpoints)):
+            endpoint = self._endpoints[(self._next + step) % len(self._endpoints)]
+            if endpoint not in avoided:
+                return Choice(endpoint, "it is its turn")
+        return Choice(self._endpoints[self._next], "it is its turn, and all have been tried")
+
+    def passed_over(self, endpoint: Endpoint, now: float) -> float:
+        """For how many seconds others go before an endpoint, because it could not be reached; 0 if they do not."""
+        return max(0.0, self._suspects.get(endpoint, now) - now)
+
+    @property
+    def affinity_entries(self) -> int:
+        """Clients of the service port in this family who may stick to an endpoint, some of them no longer."""
+        return 0 if self._affinity is None else len(self._affinity)
 
     def suspect(self, endpoint: Endpoint, now: float) -> None:
         """Pass over an endpoint that could not be reached, for SUSPECT_SECONDS."""

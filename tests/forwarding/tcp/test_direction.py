@@ -15,6 +15,7 @@ from tests.forwarding.conftest import LOOPBACK, Bench, Serve, echo, eventually, 
 from userproxy.forwarding import poller
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.observation.recorder import Recorder
 from userproxy.forwarding.poller import STREAM, WRITABLE, Poller
 from userproxy.forwarding.tcp import pipes
 from userproxy.forwarding.tcp.direction import BUFFER_BYTES
@@ -71,7 +72,7 @@ async def context(root: None) -> AsyncIterator[RelayContext]:
     opened = Poller(loop)
     pipes = PipePool(DescriptorBudget(loop, 10_000), loop.time)
     half_open = DeadlineQueue[Relay](loop, 60.0, Relay.expire, opened.failed)
-    yield RelayContext(opened, pipes, half_open, SourcePorts(loop.time))
+    yield RelayContext(opened, pipes, half_open, SourcePorts(loop.time), Recorder(loop.time))
     pipes.close()
     opened.shut_down()
 

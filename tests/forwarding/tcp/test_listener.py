@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from tests.forwarding.conftest import LOOPBACK, LOOPBACK_6, NAME, Bench, Serve, echo, eventually, open_bench
 from userproxy.addresses import socket_family
 from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.observation.recorder import Peer, Portal
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.shares import Shares
 from userproxy.forwarding.tcp import listener
@@ -123,7 +124,7 @@ def accepting_fails(patch: pytest.MonkeyPatch, *errors: Exception) -> Callable[[
     """accept(2) fails in these ways; afterwards clients are accepted. Returns what tells whether all has happened."""
     accept_client, left = ListeningSocket.accept_client, list(errors)
 
-    def accept(sock: ListeningSocket) -> tuple[socket.SocketType, str]:
+    def accept(sock: ListeningSocket) -> tuple[socket.SocketType, tuple[str, int]]:
         if left:
             raise left.pop()
         return accept_client(sock)
@@ -174,7 +175,7 @@ async def test_many_clients_of_one_listener_do_not_keep_those_of_another_waiting
 
     def listen(name: str) -> listener.TcpListener:
         class Noting(Connections):
-            def serve(self, client: socket.SocketType, address: str) -> None:
+            def serve(self, client: socket.SocketType, peer: Peer, portal: Portal = None) -> None:
                 order.append(name)
                 client.close()
                 plane.budget.give(2)

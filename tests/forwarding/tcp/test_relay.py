@@ -184,7 +184,7 @@ def has_relay(bench: Bench) -> bool:
     """Whether the connection stands, to its backend, too."""
     listener = bench.forwarder._listeners[NAME]
     assert isinstance(listener, TcpListener)
-    return any(isinstance(each, Relay) for each in listener.connections._members)
+    return any(isinstance(each, Relay) for each in listener.connections.members.values())
 
 
 async def test_a_stopped_reader_stops_the_sender_and_then_gets_everything(bench: Bench, serve: Serve) -> None:

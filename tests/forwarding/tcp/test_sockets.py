@@ -18,9 +18,9 @@ from userproxy.demo.hosts import Host
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.tcp.sockets import (
     ListeningSocket,
+    dialled_portal,
     has_connection,
     has_source_address,
-    is_direct,
     quiet_seconds,
     reset_on_close,
     start_dial,
@@ -167,7 +167,7 @@ def test_a_socket_that_is_taken_over_goes_on_as_it_was(host: str, verdict: Verdi
                 assert verdict_of(host, port) is each
             client, address = sock.accept_client()
             client.close()
-            assert address == host
+            assert address[0] == host
 
 
 @both_families
@@ -198,7 +198,7 @@ def test_both_families_may_have_the_same_port_and_keep_to_their_own() -> None:
                 assert client.answer() is SERVE
                 assert select.select([sock], [], [], 10)[0]
                 accepted, address = sock.accept_client()
-                assert (address, accepted.family) == (host, socket_family(host))
+                assert (address[0], accepted.family) == (host, socket_family(host))
                 accepted.close()
 
 
@@ -246,7 +246,7 @@ def test_a_client_of_a_portal_is_told_from_one_of_the_port_itself(
             with node.connect(address):
                 client = accept(sock)
                 stack.callback(client.close)
-                assert is_direct(client, sock.port) is direct
+                assert (dialled_portal(client, sock.port) is None) is direct
 
 
 @pytest.mark.usefixtures("root")
@@ -262,7 +262,7 @@ def test_a_portal_with_the_listeners_own_port_is_none_the_less_a_portal() -> Non
         with node.connect(("10.96.0.10", sock.port)):
             client = accept(sock)
             stack.callback(client.close)
-            assert not is_direct(client, sock.port)
+            assert dialled_portal(client, sock.port) is not None
 
 
 @pytest.mark.usefixtures("root")
@@ -274,7 +274,7 @@ def test_without_connection_tracking_every_client_is_direct() -> None:
         with node.connect((LOOPBACK_6, sock.port)):
             client = accept(sock)
             stack.callback(client.close)
-            assert is_direct(client, sock.port)
+            assert dialled_portal(client, sock.port) is None
 
 
 @contextmanager

@@ -119,7 +119,7 @@ async def test_a_burst_beyond_the_limit_is_served_and_holds_no_more_descriptors(
                 most = max(most, open_descriptors() - held)
                 return pick(client, now)
 
-        bench.listener.balancer = Watching(Random(1))
+        bench.listener.chooser = Watching(Random(1))
         for client in burst:
             client.send(b"")
         statistics = bench.listener.statistics

@@ -1,114 +1,207 @@
 """The connections of one TCP listener: each is first a dial to an endpoint, then a relay."""
 
-from functools import partial
 from socket import SocketType
+from typing import Final
 
 import structlog
 
 from userproxy.forwarding.descriptors import PER_CONNECTION
+from userproxy.forwarding.observation.counters import ListenerCounters
+from userproxy.forwarding.observation.reasons import ENDPOINT_GONE
+from userproxy.forwarding.observation.recorder import Entry, Peer, Portal
 from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.plane import TcpPlane
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.sockets import reset_on_close
-from userproxy.model import Endpoint, ListenerName
+from userproxy.model import Endpoint, ListenerName, Snapshot
+from userproxy.model.reports import ChangeKind, DialFailure, Outcome
 from userproxy.routing.balancer import Balancer
 
 log = structlog.get_logger()
 
 
-class TcpStatistics:
+_IN_ORDER: Final = (Outcome.SERVED, "")
+
+
+class TcpStatistics(ListenerCounters):
     """What one TCP listener has done so far; `active` is what it is doing."""
 
-    __slots__ = ("accepted", "active", "bytes_down", "bytes_up", "dial_failures", "unserved")
-
-    def __init__(self) -> None:
-        self.accepted = 0
-        self.active = 0
-        self.unserved = 0
-        self.dial_failures = 0
-        self.bytes_up = 0
-        self.bytes_down = 0
+    __slots__ = ()
 
 
 class Connections:
     """The connections of the clients that a listener has accepted. They go on when the listener is closed."""
 
-    __slots__ = ("_members", "_plane", "_share", "balancer", "name", "statistics")
+    __slots__ = ("_decisions", "_plane", "_share", "balancer", "members", "name", "statistics")
 
     def __init__(self, plane: TcpPlane, name: ListenerName, balancer: Balancer) -> None:
         self._plane = plane
         self._share = plane.shares.of(name.service_port)
-        self._members: set[Dial | Relay] = set()
+        self._decisions = plane.recorder.ring(name.service_port)
+        self.members: dict[int, Dial | Relay] = {}
+        """By their ids, which are in ascending order."""
         self.name = name
         self.balancer = balancer
         self.statistics = TcpStatistics()
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self.members)
 
-    def serve(self, client: SocketType, address: str) -> None:
+    def serve(self, client: SocketType, peer: Peer, portal: Portal = None) -> None:
         """Find an endpoint for a client who has been accepted, and relay. Two descriptors are taken for it already."""
         plane = self._plane
+        recorder = plane.recorder
+        address = peer[0]
         dial = Dial(plane.dialer, self.name, self.balancer, client, address, self._connected, self._unserved)
+        dial.id = recorder.last_id = recorder.last_id + 1
+        dial.peer = peer
+        dial.portal = portal
+        dial.opened = dial.began = recorder.clock()
         self.statistics.accepted += 1
         self.statistics.active += 1
-        self._members.add(dial)
+        self.members[dial.id] = dial
         self._share.add(address, dial)
         plane.active += 1
         plane.idle.clear()
+        if recorder.connection_watches:
+            recorder.tell_change(ChangeKind.ADDED, dial)
         dial.start()
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Take notice of the endpoints that new clients have; end the connections to those that are not known."""
+        self.statistics.endpoints.follow(snapshot.endpoints)
+        if snapshot.known is not None:
+            self.end_unknown(frozenset(snapshot.known))
+
+    def left(self) -> None:
+        """Take notice that the listener is closed. Connections go on."""
+        self.statistics.endpoints.follow(())
+        if self.members:
+            self._plane.without_listener.add(self)
+
+    def refused(self, peer: Peer, portal: Portal, reason: str) -> None:
+        """Note that a client is not let in, and why."""
+        self.statistics.refused += 1
+        now = self._plane.recorder.clock()
+        self._decisions.add((now, self.name, peer, portal, None, Outcome.REFUSED, reason, (), 0.0, 0, 0, 0))
 
     def end_unknown(self, known: frozenset[Endpoint]) -> None:
         """Reset the connections to endpoints that are not known; dials to them go on to another one."""
-        for connection in [each for each in self._members if each.endpoint not in known]:
+        for connection in [each for each in self.members.values() if each.endpoint not in known]:
             try:
                 if isinstance(connection, Relay):
-                    connection.abort()
+                    connection.abort(ENDPOINT_GONE)
                 else:
-                    connection.turn_away("the endpoint is gone")
+                    connection.turn_away()
             except Exception as error:  # noqa: BLE001 -- the snapshot counts for the others, too
                 self._plane.poller.failed(connection, error)
 
     def reset(self) -> int:
         """End all connections with a RST; returns how many they were."""
-        connections = list(self._members)
+        connections = list(self.members.values())
         for connection in connections:
-            connection.abort()
+            connection.abort("userproxy stops")
         return len(connections)
 
     def _connected(self, dial: Dial, backend: SocketType, events: int) -> None:
-        plane = self._plane
-        relay = Relay(plane.relays, dial.client, backend, dial.endpoint, partial(self._relayed, dial.address))
-        self.statistics.dial_failures += dial.failures
-        self._members.add(relay)
-        self._members.discard(dial)
+        plane, statistics, endpoint = self._plane, self.statistics, dial.accepted_by
+        recorder = plane.recorder
+        relay = Relay(plane.relays, dial.client, backend, endpoint, self._relayed)
+        now = recorder.clock()
+        relay.id = dial.id
+        relay.dial = dial
+        relay.dial_seconds = now - dial.opened
+        relay.counters = counters = statistics.endpoints[endpoint]
+        counters.connected(now - dial.began)
+        self.members[dial.id] = relay
         self._share.replace(dial.address, dial, relay)
+        if dial.failed:
+            self._count_failures(dial)
+            statistics.retried += 1
+            self._decisions.add(self._decision(dial, now, Outcome.RETRIED, dial.failed[-1][1]))
+        if recorder.connection_watches:
+            recorder.tell_change(ChangeKind.MODIFIED, relay)
         try:
             relay.start(events)
         except Exception as error:  # noqa: BLE001 -- the dial has ended well, so this is not for whoever called it
             plane.poller.failed(relay, error)
 
     def _unserved(self, dial: Dial) -> None:
-        self.statistics.dial_failures += dial.failures
+        self._count_failures(dial)
         self.statistics.unserved += 1
         log.debug("Client not served: no backend answered", v=1, service_port=str(dial.name), tried=dial.failures)
         reset_on_close(dial.client)
         self._plane.poller.close(dial.client)
+        if dial.given_up:
+            outcome, reason = Outcome.RESET, dial.given_up
+        elif dial.failed and all(kind is DialFailure.TIMED_OUT for _, _, kind in dial.failed):
+            outcome, reason = Outcome.TIMED_OUT, "no endpoint has answered in time"
+        else:
+            outcome, reason = Outcome.REFUSED, "no endpoint has accepted" if dial.failed else "there is no endpoint"
+        self._decisions.add(self._decision(dial, self._plane.recorder.clock(), outcome, reason))
         self._ended(dial.address, dial)
 
-    def _relayed(self, address: str, relay: Relay) -> None:
-        self.statistics.bytes_up += relay.bytes_up
-        self.statistics.bytes_down += relay.bytes_down
-        self._ended(address, relay)
+    def _relayed(self, relay: Relay) -> None:
+        statistics, dial, counters = self.statistics, relay.dial, relay.counters
+        up, down = relay.bytes_up, relay.bytes_down
+        now = self._plane.recorder.clock()
+        seconds = now - dial.opened
+        counters.active -= 1
+        counters.bytes_up += up - relay.settled_up
+        counters.bytes_down += down - relay.settled_down
+        statistics.bytes_up += up - relay.settled_up
+        statistics.bytes_down += down - relay.settled_down
+        statistics.ended += 1
+        statistics.seconds += seconds
+        outcome, reason = relay.cut or _IN_ORDER
+        self._decisions.add(
+            (
+                now,
+                dial.name,
+                dial.peer,
+                dial.portal,
+                relay.endpoint,
+                outcome,
+                reason,
+                dial.failed,
+                seconds,
+                up,
+                down,
+                relay.id,
+            )
+        )
+        self._ended(dial.address, relay)
+
+    def settle(self, relay: Relay) -> None:
+        """Count the bytes that a live connection has moved since they were last counted."""
+        up, down = relay.bytes_up - relay.settled_up, relay.bytes_down - relay.settled_down
+        relay.settled_up += up
+        relay.settled_down += down
+        for counters in (relay.counters, self.statistics):
+            counters.bytes_up += up
+            counters.bytes_down += down
+
+    def _decision(self, dial: Dial, now: float, outcome: Outcome, reason: str) -> Entry:
+        """About a client whose connection has moved nothing yet."""
+        endpoint = dial.endpoint if outcome is Outcome.RETRIED else None
+        seconds = now - dial.opened
+        return (now, dial.name, dial.peer, dial.portal, endpoint, outcome, reason, dial.failed, seconds, 0, 0, dial.id)
+
+    def _count_failures(self, dial: Dial) -> None:
+        self.statistics.dial_failures += dial.failures
+        for endpoint, _, kind in dial.failed:
+            self.statistics.failed(endpoint, kind)
 
     def _ended(self, address: str, connection: Dial | Relay) -> None:
         plane = self._plane
+        if plane.recorder.connection_watches:
+            plane.recorder.tell_change(ChangeKind.REMOVED, connection)
         self.statistics.active -= 1
-        self._members.discard(connection)
+        del self.members[connection.id]
         self._share.remove(address, connection)
         plane.budget.give(PER_CONNECTION)
         plane.active -= 1
-        if not self._members:
+        if not self.members:
             plane.without_listener.discard(self)
             if not plane.active:
                 plane.idle.set()

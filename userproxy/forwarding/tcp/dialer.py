@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-import os
+import time
 from collections.abc import Callable
 from socket import SO_ERROR, SOL_SOCKET, SocketType
 from typing import Final
@@ -13,11 +13,14 @@ from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget, is_shortage
 from userproxy.forwarding.listener_addresses import ListenerAddresses
 from userproxy.forwarding.log_limit import LogLimit
+from userproxy.forwarding.observation.reasons import ENDPOINT_GONE, GIVEN_UP, in_words
+from userproxy.forwarding.observation.recorder import FailedDial, Peer, Portal
 from userproxy.forwarding.poller import HANGUP, STREAM, Poller
 from userproxy.forwarding.ports import ephemeral_ports
 from userproxy.forwarding.tcp.sockets import has_source_address, reset_on_close, start_dial
 from userproxy.forwarding.tcp.source_ports import SourcePorts
 from userproxy.model import Endpoint, ListenerName
+from userproxy.model.reports import DialFailure
 from userproxy.routing.balancer import Balancer
 
 log = structlog.get_logger()
@@ -44,10 +47,12 @@ class Dialer:
         budget: DescriptorBudget,
         listeners: ListenerAddresses,
         ports: SourcePorts,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.loop = loop
         self.poller = poller
         self.budget = budget
+        self.clock = clock
         self._listeners = listeners
         self._ports = ports
         self._shortage = LogLimit()
@@ -107,7 +112,8 @@ class Dial:
     """The attempts to connect one client to an endpoint.
 
     Ends in exactly one call: `on_connected(dial, backend, events)` or `on_failed(dial)`; the client's socket is
-    the caller's in both cases.
+    the caller's in both cases. `failed` are the dials that have failed. Whoever makes one sets `id`, `peer`, `portal`,
+    and `opened` and `began`, the time when the client was accepted: `began` becomes that of the last try.
     """
 
     __slots__ = (
@@ -119,11 +125,23 @@ class Dial:
         "_on_failed",
         "_tried",
         "address",
+        "began",
         "client",
         "closed",
+        "failed",
         "failures",
+        "given_up",
+        "id",
         "name",
+        "opened",
+        "peer",
+        "portal",
     )
+    id: int
+    peer: Peer
+    portal: Portal
+    opened: float
+    began: float
 
     def __init__(
         self,
@@ -147,11 +165,19 @@ class Dial:
         self.client = client
         self.closed = False
         self.failures = 0
+        self.failed: tuple[FailedDial, ...] = ()
+        self.given_up = ""
+        """Why it was ended before all was tried."""
 
     @property
     def endpoint(self) -> Endpoint | None:
         """The endpoint that is being dialled, or that has accepted."""
         return self._tried[-1] if self._tried else None
+
+    @property
+    def accepted_by(self) -> Endpoint:
+        """The endpoint that has accepted. For `on_connected`."""
+        return self._tried[-1]
 
     def quiet(self) -> tuple[float, bool] | None:
         """None, which says that it is still being dialled. For :mod:`~userproxy.forwarding.shares`."""
@@ -179,6 +205,8 @@ class Dial:
                 log.error("A client cannot be served", service_port=str(self.name), reason=failure.strerror)
                 break
             self._attempt += 1
+            if self._attempt:
+                self.began = dialer.clock()
             again, self._tried = endpoint in self._tried, (*self._tried, endpoint)
             self._backend = backend
             if backend is not None and error in _UNDER_WAY:
@@ -188,27 +216,29 @@ class Dial:
                 return
             if dialer.is_out_of_ports(endpoint, error):
                 dialer.note_shortage(endpoint, self.name)
+                self.failed += ((endpoint, *in_words(error)),)
                 self._drop_backend()
                 if again:
                     break  # there is no other, and to search all ports once more takes milliseconds
                 continue
-            self._give_up_backend(os.strerror(error))
+            self._give_up_backend(*in_words(error))
         self._fail()
 
     def time_out(self) -> None:
         """The endpoint has not answered in time: try the next."""
-        self._give_up_backend(f"no answer within {TIME_LIMITS[self._attempt]:g} s")
+        self._give_up_backend(f"no answer within {TIME_LIMITS[self._attempt]:g} s", DialFailure.TIMED_OUT)
         self.start()
 
-    def turn_away(self, reason: str) -> None:
-        """Reset the connection to the endpoint that is being dialled, and try the next."""
+    def turn_away(self) -> None:
+        """Reset the connection to the endpoint that is being dialled, because that is gone, and try the next."""
         if self._backend is not None:
-            self._give_up_backend(reason)
+            self._give_up_backend(ENDPOINT_GONE, DialFailure.ENDPOINT_GONE)
             self.start()
 
-    def abort(self) -> None:
+    def abort(self, reason: str = GIVEN_UP) -> None:
         """Give up, resetting the backend's connection; ends in `on_failed`."""
         if not self.closed:
+            self.given_up = reason
             self._attempt = len(TIME_LIMITS)
             if self._backend is not None:
                 self._drop_backend()
@@ -221,15 +251,16 @@ class Dial:
         self._dialer.limits[self._attempt].discard(self)
         error = events & HANGUP and backend.getsockopt(SOL_SOCKET, SO_ERROR)
         if error:
-            self._give_up_backend(os.strerror(error))
+            self._give_up_backend(*in_words(error))
             self.start()
             return
         self._on_connected(self, backend, events)
         self._backend = None
         self.closed = True
 
-    def _give_up_backend(self, reason: str) -> None:
+    def _give_up_backend(self, reason: str, kind: DialFailure) -> None:
         self.failures += 1
+        self.failed += ((self._tried[-1], reason, kind),)
         self._balancer.suspect(self._tried[-1], self._dialer.loop.time())
         self._drop_backend()
         log.debug(

@@ -7,10 +7,11 @@ from typing import Final
 import structlog
 
 from userproxy.forwarding.descriptors import PER_CONNECTION, is_shortage
+from userproxy.forwarding.observation.recorder import Peer, Portal
 from userproxy.forwarding.poller import STREAM
 from userproxy.forwarding.tcp.connections import Connections, TcpStatistics
 from userproxy.forwarding.tcp.plane import TcpPlane
-from userproxy.forwarding.tcp.sockets import ListeningSocket, has_connection, is_direct, reset_on_close
+from userproxy.forwarding.tcp.sockets import ListeningSocket, dialled_portal, has_connection, reset_on_close
 from userproxy.model import Snapshot, Verdict
 from userproxy.routing.balancer import Balancer
 
@@ -42,6 +43,7 @@ class TcpListener:
         "_held",
         "_plane",
         "_poller",
+        "_portal",
         "_portals_only",
         "_share",
         "_shares",
@@ -67,10 +69,11 @@ class TcpListener:
         self._budget = plane.budget
         self._shares = plane.shares
         self._share = plane.shares.of(connections.name.service_port)
-        self._held: deque[tuple[SocketType, str]] = deque()
+        self._held: deque[tuple[SocketType, Peer]] = deque()
         """Clients who were accepted while the service port may have no more, and whom nobody has made room for yet."""
         self._socket = sock
         self._portals_only = portals_only
+        self._portal: Portal = None if portals_only else sock.getsockname()
         self._verdict = verdict
         self._accepting = sock.listening
         self._closed = False
@@ -98,8 +101,7 @@ class TcpListener:
         if snapshot.verdict is not self._verdict:
             self._verdict = snapshot.verdict
             self._set_verdict()
-        if snapshot.known is not None:
-            self.connections.end_unknown(frozenset(snapshot.known))
+        self.connections.follow(snapshot)
 
     def close(self) -> None:
         """Serve the clients that the kernel has already accepted for us, then refuse new ones."""
@@ -122,8 +124,7 @@ class TcpListener:
 
     def _let_go(self) -> None:
         self._plane.listener_addresses.discard(self.name.family, self.port)
-        if self.connections:
-            self._plane.without_listener.add(self.connections)
+        self.connections.left()
 
     def _set_verdict(self) -> None:
         if self._closed:
@@ -141,7 +142,9 @@ class TcpListener:
         self._accepting = self._socket.listening
         if not self._accepting:
             while self._held:
-                self._refuse(self._release_held()[0])
+                client, peer = self._release_held()
+                self.connections.refused(peer, self._portal, "no endpoint is left")
+                self._refuse(client)
 
     def _on_event(self, _events: int) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
@@ -176,17 +179,17 @@ class TcpListener:
         if not has_room and not self._may_look():
             return False
         try:
-            client, address = self._socket.accept_client()
+            client, peer = self._socket.accept_client()
         except OSError as error:
             self._budget.give(PER_CONNECTION)
             return self._survive(error)
         except BaseException:
             self._budget.give(PER_CONNECTION)
             raise
-        if has_room or self._shares.prefers(self._share, address):
-            self._serve(client, address)
+        if has_room or self._shares.prefers(self._share, peer[0]):
+            self._serve(client, peer)
         else:
-            self._held.append((client, address))
+            self._held.append((client, peer))
             self._shares.hold(1)
         return True
 
@@ -202,14 +205,14 @@ class TcpListener:
             self._budget.wait(self._resume)
         return False
 
-    def _release_held(self) -> tuple[SocketType, str]:
+    def _release_held(self) -> tuple[SocketType, Peer]:
         self._shares.hold(-1)
         return self._held.popleft()
 
     def _serve_favoured(self) -> bool:
         """Serve a held client for whom another address makes room now."""
         for _ in range(len(self._held)):
-            if self._shares.prefers(self._share, self._held[0][1]):
+            if self._shares.prefers(self._share, self._held[0][1][0]):
                 self._serve(*self._release_held())
                 return True
             self._held.rotate(-1)
@@ -219,19 +222,21 @@ class TcpListener:
         while self._held:
             self._serve(*self._release_held())
 
-    def _serve(self, client: SocketType, address: str) -> None:
+    def _serve(self, client: SocketType, peer: Peer) -> None:
         try:
-            self._hand_over(client, address)
+            self._hand_over(client, peer)
         except Exception as error:  # noqa: BLE001 -- one client's bug must not cost the others
             self._poller.failures.note(error)
             self._refuse(client)
 
-    def _hand_over(self, client: SocketType, address: str) -> None:
-        if self._portals_only and is_direct(client, self.port):
+    def _hand_over(self, client: SocketType, peer: Peer) -> None:
+        portal: Portal = dialled_portal(client, self.port) if self._portals_only else self._portal
+        if portal is None:
             log.debug("Client refused: it dialled the local port, not a portal", v=2, service_port=str(self.name))
+            self.connections.refused(peer, client.getsockname(), "it dialled the local port, not a portal")
             self._refuse(client)
         else:
-            self.connections.serve(client, address)
+            self.connections.serve(client, peer, portal)
 
     def _refuse(self, client: SocketType) -> None:
         reset_on_close(client)

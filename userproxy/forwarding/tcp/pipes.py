@@ -53,6 +53,11 @@ class PipePool:
         # In the order in which their sinks last took something: since when, and who keeps what is in them.
         self._stuck: OrderedDict[Pipe, tuple[float, Callable[[bytes], None]]] = OrderedDict()
 
+    @property
+    def made(self) -> int:
+        """How many pipes there are, in use or idle."""
+        return self._made
+
     def borrow(self) -> Pipe | None:
         """An empty pipe, or None if there is none: then the caller copies."""
         if self._idle:

@@ -1,14 +1,16 @@
 """What all TCP listeners of a process share."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Protocol
 
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.listener_addresses import ListenerAddresses
+from userproxy.forwarding.observation.recorder import Recorder
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.shares import Shares
-from userproxy.forwarding.tcp.dialer import Dialer
+from userproxy.forwarding.tcp.dialer import Dial, Dialer
 from userproxy.forwarding.tcp.pipes import PipePool
 from userproxy.forwarding.tcp.relay import Relay, RelayContext
 from userproxy.forwarding.tcp.source_ports import SourcePorts
@@ -19,6 +21,10 @@ class Connections(Protocol):
     """What the plane needs of the connections of a listener."""
 
     name: ListenerName
+
+    @property
+    def members(self) -> Mapping[int, Dial | Relay]:
+        """By their ids, which are in ascending order."""
 
     def end_unknown(self, known: frozenset[Endpoint]) -> None:
         """End those to endpoints that are not known."""
@@ -40,17 +46,19 @@ class TcpPlane:
         budget: DescriptorBudget,
         shares: Shares,
         half_open_timeout: float,
+        recorder: Recorder | None = None,
     ) -> None:
         self.loop = loop
         self.poller = poller
         self.budget = budget
         self.shares = shares
+        self.recorder = recorder or Recorder(loop.time)
         self.pipes = PipePool(budget, loop.time)
         self.half_open = DeadlineQueue[Relay](loop, half_open_timeout, Relay.expire, poller.failed)
         source_ports = SourcePorts(loop.time)
-        self.relays = RelayContext(poller, self.pipes, self.half_open, source_ports)
+        self.relays = RelayContext(poller, self.pipes, self.half_open, source_ports, self.recorder)
         self.listener_addresses = ListenerAddresses()
-        self.dialer = Dialer(loop, poller, budget, self.listener_addresses, source_ports)
+        self.dialer = Dialer(loop, poller, budget, self.listener_addresses, source_ports, self.recorder.clock)
         self.active = 0
         """Connections now, those still being dialled included."""
         self.idle = asyncio.Event()

@@ -7,6 +7,7 @@ from socket import SocketType
 from typing import Final, TypeAlias
 
 from userproxy.forwarding.descriptors import PER_CONNECTION
+from userproxy.forwarding.observation.recorder import Peer, Portal
 from userproxy.forwarding.tcp.connections import Connections, TcpStatistics
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.plane import TcpPlane
@@ -24,7 +25,6 @@ class PortlessTcpListener:
     port: Final = 0
 
     def __init__(self, plane: TcpPlane, name: ListenerName, balancer: Balancer) -> None:
-        self._plane = plane
         self.connections = Connections(plane, name, balancer)
 
     @property
@@ -42,13 +42,11 @@ class PortlessTcpListener:
 
         Whether clients are let in at all is the portals' business.
         """
-        if snapshot.known is not None:
-            self.connections.end_unknown(frozenset(snapshot.known))
+        self.connections.follow(snapshot)
 
     def close(self) -> None:
         """Its portals are closed by now. Established connections go on."""
-        if self.connections:
-            self._plane.without_listener.add(self.connections)
+        self.connections.left()
 
 
 class ConnectionsBySource(Connections):
@@ -59,18 +57,20 @@ class ConnectionsBySource(Connections):
     def __init__(self, plane: TcpPlane, sort: Sort, connections: Mapping[ListenerName, Connections]) -> None:
         first = next(iter(connections.values()))
         super().__init__(plane, first.name, first.balancer)
+        self.statistics = first.statistics
         self._sort = sort
         self._connections = connections
 
-    def serve(self, client: SocketType, address: str) -> None:
+    def serve(self, client: SocketType, peer: Peer, portal: Portal = None) -> None:
         """As :meth:`Connections.serve`. Who is nobody's client, because its rule has just gone, is reset."""
-        name = self._sort(address)
+        name = self._sort(peer[0])
         if name is None:
+            self.refused(peer, portal, "its address is not let in")
             reset_on_close(client)
             client.close()
             self._plane.budget.give(PER_CONNECTION)
         else:
-            self._connections[name].serve(client, address)
+            self._connections[name].serve(client, peer, portal)
 
 
 class TcpPortal(TcpListener):

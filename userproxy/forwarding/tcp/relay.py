@@ -16,23 +16,34 @@ from collections.abc import Callable
 from socket import SocketType
 
 from userproxy.forwarding.deadlines import DeadlineQueue
+from userproxy.forwarding.observation.counters import EndpointCounters
+from userproxy.forwarding.observation.reasons import GIVEN_UP
+from userproxy.forwarding.observation.recorder import Recorder
 from userproxy.forwarding.poller import ANOTHER_TURN, FAILED, HANGUP, READABLE, STREAM, WRITABLE, Poller
+from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.direction import Direction, DirectionContext
 from userproxy.forwarding.tcp.pipes import PipePool
-from userproxy.forwarding.tcp.sockets import quiet_seconds, reset_on_close
+from userproxy.forwarding.tcp.sockets import quiet_seconds, reset_on_close, was_reset
 from userproxy.forwarding.tcp.source_ports import SourcePorts
 from userproxy.model import Endpoint
+from userproxy.model.reports import ChangeKind, Outcome
 
 
 class RelayContext(DirectionContext):
     """What all relays of a process share: besides what directions do, the half-open time limit and local ports."""
 
-    __slots__ = ("half_open", "source_ports")
+    __slots__ = ("half_open", "recorder", "source_ports")
 
     def __init__(
-        self, poller: Poller, pipes: PipePool, half_open: "DeadlineQueue[Relay]", source_ports: SourcePorts
+        self,
+        poller: Poller,
+        pipes: PipePool,
+        half_open: "DeadlineQueue[Relay]",
+        source_ports: SourcePorts,
+        recorder: Recorder,
     ) -> None:
         super().__init__(poller, pipes)
+        self.recorder = recorder
         self.half_open = half_open
         self.source_ports = source_ports
 
@@ -41,10 +52,33 @@ class Relay:
     """Both directions of one connection.
 
     `on_end(relay)` is called once, when both sockets have been given to the poller to close.
-    `endpoint` is whom `backend` is connected to.
+    `endpoint` is whom `backend` is connected to. `cut` is None, or as what it was ended before its time, and why.
+    Whoever makes one sets `id`, `dial` and `counters`; `settled_up` and `settled_down` are the bytes of it that are
+    counted there already.
     """
 
-    __slots__ = ("_backend", "_client", "_context", "_downward", "_on_end", "_seen", "_upward", "closed", "endpoint")
+    __slots__ = (
+        "_backend",
+        "_client",
+        "_context",
+        "_downward",
+        "_on_end",
+        "_seen",
+        "_upward",
+        "closed",
+        "counters",
+        "cut",
+        "dial",
+        "dial_seconds",
+        "endpoint",
+        "id",
+        "settled_down",
+        "settled_up",
+    )
+    id: int
+    dial: Dial
+    dial_seconds: float
+    counters: EndpointCounters
 
     def __init__(
         self,
@@ -63,6 +97,9 @@ class Relay:
         self._seen = 0
         self.endpoint = endpoint
         self.closed = False
+        self.cut: tuple[Outcome, str] | None = None
+        self.settled_up = 0
+        self.settled_down = 0
 
     @property
     def bytes_up(self) -> int:
@@ -73,6 +110,11 @@ class Relay:
     def bytes_down(self) -> int:
         """Bytes read from the backend so far."""
         return self._downward.count
+
+    @property
+    def half_closed(self) -> bool:
+        """Whether one side has ended it and the other has not."""
+        return self._upward.ended or self._downward.ended
 
     def quiet(self) -> tuple[float, bool]:
         """Seconds since the client last sent or received bytes, and whether it may be waiting for an answer.
@@ -89,9 +131,10 @@ class Relay:
         poller.add(self._client.fileno(), STREAM, self._upward.on_events, self)
         self._downward.on_events(events)
 
-    def abort(self) -> None:
+    def abort(self, reason: str = GIVEN_UP, outcome: Outcome = Outcome.RESET) -> None:
         """End both connections with a RST, dropping what is unsent."""
         if not self.closed:
+            self.cut = outcome, reason
             for sock in (self._client, self._backend):
                 reset_on_close(sock)
             self._close()
@@ -100,7 +143,7 @@ class Relay:
         """The half-open time is over: end, unless bytes were moved since it was last looked at."""
         moved = self._moved()
         if moved == self._seen:
-            self.abort()
+            self.abort("half-closed and silent for too long", Outcome.TIMED_OUT)
         else:
             self._seen = moved
             self._context.half_open.add(self)
@@ -128,8 +171,8 @@ class Relay:
                 self._pump(opposite, direction, HANGUP)
             if events & READABLE and not direction.blocked and not direction.ended:
                 self._pump(direction, opposite, events)
-            if events & FAILED:
-                self.abort()
+            if events & FAILED and not self.closed:
+                self.abort(self._who_reset())
         except OSError:
             self.fail()
         direction.usual = opposite.usual = direction.is_usual and opposite.is_usual and not self.closed
@@ -138,7 +181,12 @@ class Relay:
         """Handle the failure of a socket. What its peer sent before is passed on, as far as it goes at once."""
         self._upward.salvage()
         self._downward.salvage()
-        self.abort()
+        self.abort(self._who_reset())
+
+    def _who_reset(self) -> str:
+        if was_reset(self._client):
+            return "reset by the client"
+        return "reset by the endpoint" if was_reset(self._backend) else "a socket failed"
 
     def _pump(self, direction: Direction, opposite: Direction, events: int) -> None:
         if direction.pump(events):
@@ -152,6 +200,8 @@ class Relay:
             self._seen = self._moved()
             direction.half_close()
             self._context.half_open.add(self)
+            if self._context.recorder.connection_watches:
+                self._context.recorder.tell_change(ChangeKind.MODIFIED, self)
 
     def _moved(self) -> int:
         return self._upward.delivered + self._downward.delivered

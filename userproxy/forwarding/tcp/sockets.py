@@ -35,6 +35,9 @@ _KEEPALIVE_SECONDS = 15
 _LAST_DATA_SENT, _LAST_DATA_RECV = 44, 52
 """Where in struct tcp_info these milliseconds are."""
 
+_TCP_CLOSE = 7
+"""include/net/tcp_states.h."""
+
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -125,15 +128,15 @@ class ListeningSocket(SocketType):
         port: int = self.getsockname()[1]
         return port
 
-    def accept_client(self) -> tuple[SocketType, str]:
-        """One client's socket, non-blocking, and its address. Raises what accept(2) raises.
+    def accept_client(self) -> tuple[SocketType, tuple[str, int]]:
+        """One client's socket, non-blocking, and its address and port. Raises what accept(2) raises.
 
         socket.socket.accept() costs 3 us more than this: it looks up enumerations for every client.
         """
         descriptor, address = self._accept()  # type: ignore[attr-defined] # typeshed knows socket.socket's public half only
         client = SocketType(self.family, socket.SOCK_STREAM, 0, descriptor)
         client.settimeout(0)
-        return client, address[0]
+        return client, address
 
 
 def start_dial(endpoint: Endpoint, local_port: int = 0) -> tuple[SocketType, int]:
@@ -161,8 +164,8 @@ def has_source_address(endpoint: Endpoint) -> bool:
         return probe.connect_ex((endpoint.ip, endpoint.port)) != errno.EADDRNOTAVAIL
 
 
-def is_direct(client: SocketType, local_port: int) -> bool:
-    """Whether a client dialled the listener itself rather than a portal.
+def dialled_portal(client: SocketType, local_port: int) -> bytes | None:
+    """The portal that a client dialled, as a struct sockaddr; None if it dialled the listener itself.
 
     After REDIRECT or DNAT the kernel still knows the address that the client wrote to
     (SO_ORIGINAL_DST); without a translation it is the listener's own, or unknown (ENOENT) where
@@ -170,17 +173,28 @@ def is_direct(client: SocketType, local_port: int) -> bool:
     """
     try:
         if client.family == socket.AF_INET:
-            original = client.getsockopt(socket.SOL_IP, SO_ORIGINAL_DST, 16)
-            address = socket.inet_ntoa(original[4:8])
+            original: bytes = client.getsockopt(socket.SOL_IP, SO_ORIGINAL_DST, 16)
         else:
             original = client.getsockopt(socket.IPPROTO_IPV6, IP6T_SO_ORIGINAL_DST, _SOCKADDR_IN6_BYTES)
-            address = socket.inet_ntop(socket.AF_INET6, original[8:24])
     except OSError:
-        return True
+        return None
     if int.from_bytes(original[2:4], "big") != local_port:
-        return False
+        return original
     own: str = client.getsockname()[0]
-    return address == own.partition("%")[0]
+    return None if ip_and_port(original)[0] == own.partition("%")[0] else original
+
+
+def ip_and_port(address: bytes) -> tuple[str, int]:
+    """What a struct sockaddr_in or sockaddr_in6 says."""
+    port = int.from_bytes(address[2:4], "big")
+    if len(address) < _SOCKADDR_IN6_BYTES:
+        return socket.inet_ntoa(address[4:8]), port
+    return socket.inet_ntop(socket.AF_INET6, address[8:24]), port
+
+
+def was_reset(sock: SocketType) -> bool:
+    """Whether the peer has reset the connection: its state in struct tcp_info is TCP_CLOSE."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
 
 
 def reset_on_close(sock: SocketType) -> None:

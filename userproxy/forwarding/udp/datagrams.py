@@ -173,12 +173,13 @@ class Inbox:
             raw[header + 8 : header + 12] = bytes(4)
         return bytes(raw)
 
-    def address(self, number: int) -> str:
-        """The IP address of the client of a datagram, as text."""
+    def address(self, number: int) -> tuple[str, int]:
+        """The IP address of the client of a datagram, as text, and its port."""
         start = self._area.address_offsets[number] + self._layout.name
+        port = int.from_bytes(self.memory[start + 2 : start + 4], "big")
         if self._family is IPFamily.IPV6:
-            return socket.inet_ntop(socket.AF_INET6, self.memory[start + 8 : start + 24])
-        return socket.inet_ntop(socket.AF_INET, self.memory[start + 4 : start + 8])
+            return socket.inet_ntop(socket.AF_INET6, self.memory[start + 8 : start + 24]), port
+        return socket.inet_ntop(socket.AF_INET, self.memory[start + 4 : start + 8]), port
 
 
 class Outbox:
@@ -198,12 +199,13 @@ class Outbox:
         self._addressees = [slice(offset, offset + area.layout.size) for offset in area.address_offsets]
         self._slots = [area.view[start : start + LARGEST] for start in area.starts]
         self._count = 0
+        self.collected = 0
         self._sender: Sender | None = None
 
     def collect(self, sender: "Sender", descriptor: int, addressee: bytes) -> int:
         """Take in what an endpoint has answered, up to COLLECTED datagrams, as answers to a client of `sender`.
 
-        Returns how many it was, or -1 with :func:`last_error`.
+        Returns how many it was, or -1 with :func:`last_error`; `collected` are their bytes.
         """
         if sender is not self._sender or self._count > _LAST:
             self._start(sender)
@@ -211,26 +213,29 @@ class Outbox:
         count: int = receive_batch(descriptor, self._incoming[index], COLLECTED, 0, None)
         if count == 1:
             self._memory[self._addressees[index]] = addressee
-            self._outgoing_sizes[index] = self._sizes[index]
+            self._outgoing_sizes[index] = self.collected = self._sizes[index]
             self._count = index + 1
         elif count > 1:
+            self.collected = 0
             for number in range(index, index + count):
                 self._memory[self._addressees[number]] = addressee
-                self._outgoing_sizes[number] = self._sizes[number]
+                self._outgoing_sizes[number] = size = self._sizes[number]
+                self.collected += size
             self._count = index + count
         return count
 
-    def collect_one(self, sender: "Sender", receive_into: Callable[[memoryview], int], addressee: bytes) -> None:
+    def collect_one(self, sender: "Sender", receive_into: Callable[[memoryview], int], addressee: bytes) -> int:
         """Take in one answer with recv_into() of an endpoint's socket, which costs less than a batch of one.
 
-        Raises OSError as that does.
+        Returns its size. Raises OSError as recv_into() does.
         """
         if sender is not self._sender or self._count > _LAST:
             self._start(sender)
         index = self._count
-        self._outgoing_sizes[index] = receive_into(self._slots[index])
+        self._outgoing_sizes[index] = size = receive_into(self._slots[index])
         self._memory[self._addressees[index]] = addressee
         self._count = index + 1
+        return size
 
     def flush(self) -> None:
         """Send what has been collected."""

@@ -6,12 +6,16 @@ from socket import SocketType
 from typing import Final, Protocol
 
 from userproxy.forwarding.descriptors import is_shortage
+from userproxy.forwarding.observation.counters import EndpointCounters
+from userproxy.forwarding.observation.reasons import GIVEN_UP, in_words
+from userproxy.forwarding.observation.recorder import DecisionRing, FailedDial, Peer, Portal, Recorder
 from userproxy.forwarding.poller import WHILE_DATAGRAMS, Poller
 from userproxy.forwarding.udp.datagrams import Outbox, Sender, last_error
 from userproxy.forwarding.udp.flows import Flow
 from userproxy.forwarding.udp.sockets import dropped
 from userproxy.forwarding.udp.statistics import UdpStatistics
-from userproxy.model import Endpoint
+from userproxy.model import Endpoint, ListenerName
+from userproxy.model.reports import ChangeKind, Outcome
 
 TRIES: Final = 4
 """Endpoints that a datagram is sent to at most, each because the one before refused it; kube-proxy's dial attempts."""
@@ -39,6 +43,7 @@ class Plane(Protocol):
     """What a flow needs of what all listeners share."""
 
     poller: Poller
+    recorder: Recorder
 
     def connect(self, endpoint: Endpoint) -> SocketType:
         """A socket for a flow to `endpoint`. Raises OSError."""
@@ -60,6 +65,9 @@ class Chooser(Protocol):
 class Listener(Sender, Protocol):
     """What a flow needs of the listener that its client writes to."""
 
+    name: ListenerName
+    portal: Portal
+    decisions: DecisionRing
     chooser: Chooser
     outbox: Outbox
     statistics: UdpStatistics
@@ -82,7 +90,11 @@ class Listener(Sender, Protocol):
 
 
 class UdpFlow(Flow):
-    """One client of one listener, and the socket that stands for it towards its endpoint."""
+    """One client of one listener, and the socket that stands for it towards its endpoint.
+
+    `failed` are the endpoints that have refused its datagrams since it was last answered, `retries` how many there
+    were before. `settled_up` and `settled_down` are the bytes that its endpoint's counters have already.
+    """
 
     __slots__ = (
         "_closed",
@@ -93,25 +105,44 @@ class UdpFlow(Flow):
         "address",
         "addressee",
         "answered",
+        "bytes_down",
+        "bytes_up",
+        "counters",
         "endpoint",
+        "failed",
+        "id",
         "listener",
         "opened",
+        "peer",
         "receive_into",
+        "retries",
         "send",
+        "settled_down",
+        "settled_up",
         "tried",
         "unanswered",
     )
 
-    def __init__(self, listener: Listener, client: bytes, address: str, addressee: bytes, now: float) -> None:
+    def __init__(self, listener: Listener, client: bytes, peer: Peer, addressee: bytes, now: float) -> None:
         super().__init__(client)
+        recorder = listener.plane.recorder
+        self.id = recorder.last_id = recorder.last_id + 1
         self.listener = listener
-        self.address = address
+        self.peer = peer
+        self.address = peer[0]
         self.addressee = addressee
         self.opened = now
         self.answered = False
         self.unanswered: bytes | None = None
         self.tried: tuple[Endpoint, ...] = ()
         self.endpoint: Endpoint | None = None
+        self.counters: EndpointCounters | None = None
+        self.failed: tuple[FailedDial, ...] = ()
+        self.retries = 0
+        self.bytes_up = 0
+        self.bytes_down = 0
+        self.settled_up = 0
+        self.settled_down = 0
         self._outbox = listener.outbox
         self._statistics = listener.statistics
         self._socket: SocketType | None = None
@@ -133,11 +164,15 @@ class UdpFlow(Flow):
                 if is_shortage(error) or isinstance(error, BlockingIOError):  # EAGAIN: there is no local port left
                     listener.note_shortage("the kernel gives no socket or port")
                     return False
-                self._statistics.dial_failures += 1
+                self._note_failure(endpoint, error.errno)
                 balancer.suspect(endpoint, now)
                 continue
             self._release_socket()
+            self._leave_endpoint()
             self.endpoint = endpoint
+            self.counters = counters = self._statistics.endpoints[endpoint]
+            counters.active += 1
+            counters.total += 1
             self._socket = sock
             self._descriptor = sock.fileno()
             self.receive_into = sock.recv_into
@@ -147,13 +182,15 @@ class UdpFlow(Flow):
         balancer.forget(self.address)
         return False
 
-    def move(self, now: float) -> bool:
+    def move(self, now: float, number: int | None) -> bool:
         """Leave an endpoint that refuses: connect to the next one and send it the datagram that was left unanswered.
+
+        `number` is the errno by which the kernel says so.
 
         False if there is no other one. Then the datagram is lost, and the flow stays, since the endpoint may come back.
         """
-        self._statistics.dial_failures += 1
         if self.endpoint is not None:
+            self._note_failure(self.endpoint, number)
             self.listener.chooser.suspect(self.endpoint, now)
             if self.endpoint not in self.tried:
                 self.tried += (self.endpoint,)
@@ -161,8 +198,9 @@ class UdpFlow(Flow):
         if not self.dial(now):
             self.tried = ()
             self.unanswered = None
+            self.note(Outcome.DROPPED, "no endpoint takes its datagram")
             return False
-        self._statistics.moved += 1
+        self.moved()
         if unanswered is not None and unanswered is not LARGE:
             try:
                 self.send(unanswered)
@@ -170,16 +208,86 @@ class UdpFlow(Flow):
                 self._statistics.unsent += 1
         return True
 
-    def close(self) -> None:
+    def moved(self) -> None:
+        """Note that it has gone to another endpoint."""
+        self._statistics.moved += 1
+        recorder = self.listener.plane.recorder
+        if recorder.connection_watches:
+            recorder.tell_change(ChangeKind.MODIFIED, self)
+
+    def note(self, outcome: Outcome, reason: str = "") -> None:
+        """Note what has become of it, and why, together with the endpoints that have failed."""
+        failed, self.failed = self.failed, ()
+        self.retries += len(failed)
+        listener = self.listener
+        now = listener.now()
+        endpoint = None if outcome is Outcome.DROPPED and failed else self.endpoint
+        listener.decisions.add(
+            (
+                now,
+                listener.name,
+                self.peer,
+                listener.portal,
+                endpoint,
+                outcome,
+                reason,
+                failed,
+                now - self.opened,
+                self.bytes_up,
+                self.bytes_down,
+                self.id,
+            )
+        )
+
+    def settle(self) -> None:
+        """Count the bytes that it has moved since they were last counted for its endpoint."""
+        if self.counters is not None:
+            self.counters.bytes_up += self.bytes_up - self.settled_up
+            self.counters.bytes_down += self.bytes_down - self.settled_down
+            self.settled_up, self.settled_down = self.bytes_up, self.bytes_down
+
+    def close(self, reason: str = "", outcome: Outcome = Outcome.SERVED) -> None:
         """End the flow. Answers that are still to come are lost."""
         if not self._closed:
             self._closed = True
+            self._note_end(reason, outcome)
             try:
                 self._release_socket()
             finally:
                 self.listener.closed(self)
 
-    abort = close
+    def abort(self, reason: str = GIVEN_UP) -> None:
+        """End the flow, because it cannot go on."""
+        self.close(reason, Outcome.DROPPED)
+
+    def _note_failure(self, endpoint: Endpoint, number: int | None) -> None:
+        words, kind = in_words(number or errno.EIO)
+        self.failed = (*self.failed[1 - TRIES :], (endpoint, words, kind))
+        self._statistics.dial_failures += 1
+        self._statistics.failed(endpoint, kind)
+
+    def _note_retried(self) -> None:
+        self._statistics.retried += 1
+        self.note(Outcome.RETRIED, self.failed[-1][1])
+
+    def _note_end(self, reason: str, outcome: Outcome) -> None:
+        if self.counters is None:
+            return
+        recorder = self.listener.plane.recorder
+        if recorder.connection_watches:
+            recorder.tell_change(ChangeKind.REMOVED, self)
+        if self.failed:
+            self._note_retried()
+        self._leave_endpoint()
+        self._statistics.ended += 1
+        self._statistics.seconds += self.listener.now() - self.opened
+        self.note(outcome, reason)
+
+    def _leave_endpoint(self) -> None:
+        if self.counters is not None:
+            self.settle()
+            self.counters.active -= 1
+            self.counters = None
 
     def _release_socket(self) -> None:
         sock, self._socket = self._socket, None
@@ -195,15 +303,18 @@ class UdpFlow(Flow):
             if self._outbox.collect(self.listener, self._descriptor, self.addressee) < 0:
                 self._survive(last_error())
                 return
+            self.bytes_down += self._outbox.collected
         else:
             try:
-                self._outbox.collect_one(self.listener, self.receive_into, self.addressee)
+                self.bytes_down += self._outbox.collect_one(self.listener, self.receive_into, self.addressee)
             except OSError as error:
                 self._survive(error.errno)
                 return
             self.unanswered = None
             self.answered = True
             self.tried = ()
+            if self.failed:
+                self._note_retried()
         now = self.listener.now()
         if now >= self.due:
             self.listener.note_reply(self, now)
@@ -211,4 +322,4 @@ class UdpFlow(Flow):
     def _survive(self, number: int | None) -> None:
         """Move to another endpoint if this one cannot be reached; any other error may be temporary, and is ignored."""
         if number in UNREACHABLE:
-            self.move(self.listener.now())
+            self.move(self.listener.now(), number)

@@ -6,6 +6,8 @@ from typing import Final
 
 import structlog
 
+from userproxy.forwarding.observation.reasons import ENDPOINT_GONE
+from userproxy.forwarding.observation.recorder import Portal
 from userproxy.forwarding.poller import DATAGRAMS, READABLE
 from userproxy.forwarding.udp.datagrams import BATCH, last_error, receive_batch
 from userproxy.forwarding.udp.flow import LARGE, UNREACHABLE, Chooser, UdpFlow
@@ -15,6 +17,7 @@ from userproxy.forwarding.udp.plane import UdpPlane
 from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Endpoint, ListenerName, Snapshot, Verdict
+from userproxy.model.reports import ChangeKind, Outcome
 from userproxy.routing.balancer import Balancer
 
 log = structlog.get_logger()
@@ -43,9 +46,13 @@ class UdpListener:
         sock: DatagramSocket,
         balancer: Balancer,
         statistics: UdpStatistics,
+        portal: Portal = None,
     ) -> None:
+        """`portal` is what its clients write to, where that is known."""
         self.plane = plane
         self.name = name
+        self.portal = portal
+        self.decisions = plane.recorder.ring(name.service_port)
         self.balancer = balancer
         self.chooser: Chooser = balancer
         self.statistics = statistics
@@ -86,6 +93,7 @@ class UdpListener:
         """
         endpoints = frozenset(snapshot.endpoints if snapshot.verdict is Verdict.SERVE else ())
         gone, self._endpoints = self._endpoints - endpoints, endpoints
+        self.statistics.endpoints.follow(endpoints)
         limits = idle_limits(self.plane.options.udp_timeout if snapshot.udp_timeout is None else snapshot.udp_timeout)
         if limits != self.flows.limits:
             self.flows.limit(limits, self.now())
@@ -95,7 +103,7 @@ class UdpListener:
         elif snapshot.known is not None:
             known = frozenset(snapshot.known)
             for flow in [flow for flow in self.flows if flow.endpoint not in known]:
-                flow.close()
+                flow.close(ENDPOINT_GONE, Outcome.RESET)
         if gone:
             self.flows.reconsider()
         self._wanted = snapshot.verdict
@@ -200,6 +208,7 @@ class UdpListener:
                 self._give_up(memory[client], error)
                 continue
             flow.unanswered = kept
+            flow.bytes_up += size
             sent += 1
             size_sent += size
         self.statistics.datagrams_up += sent
@@ -221,9 +230,9 @@ class UdpListener:
         if flow.endpoint not in self._endpoints:
             flow.tried, flow.unanswered = (), None
             if not flow.dial(now):
-                flow.close()
+                flow.close(ENDPOINT_GONE, Outcome.RESET)
                 return None
-            self.statistics.moved += 1
+            flow.moved()
         if flow.answered and not flow.stream and now - flow.opened >= STREAM_AFTER:
             self.flows.promote(flow, now)
         else:
@@ -232,6 +241,7 @@ class UdpListener:
 
     def _open(self, client: bytes, number: int, now: float) -> UdpFlow | None:
         if not self.plane.make_room(self):
+            self.statistics.unopened += 1
             return None
         flow = None
         try:
@@ -246,21 +256,28 @@ class UdpListener:
         self.statistics.accepted += 1
         self.statistics.active += 1
         self._idle_timer.start()
+        recorder = self.plane.recorder
+        if recorder.connection_watches:
+            recorder.tell_change(ChangeKind.ADDED, flow)
         return flow
 
     def _dialled(self, client: bytes, number: int, now: float) -> UdpFlow | None:
         flow = UdpFlow(self, client, self._inbox.address(number), self._inbox.addressee(number), now)
         try:
-            return flow if flow.dial(now) else None
+            if flow.dial(now):
+                return flow
+            self.statistics.unopened += 1
+            flow.note(Outcome.DROPPED, "no endpoint can be reached")
+            return None
         except BaseException:
-            flow.close()
+            flow.abort()
             raise
 
     def _send_elsewhere(self, flow: UdpFlow, payload: bytes | memoryview, error: OSError, now: float) -> bool:
         """Whether a datagram that send(2) refused has been sent after all. The error may be an earlier one's."""
         number = error.errno
         while number in UNREACHABLE:
-            moved = flow.move(now)
+            moved = flow.move(now, number)
             try:
                 flow.send(payload)
             except OSError as again:

@@ -14,12 +14,15 @@ from userproxy.addresses import IPFamily
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.listener_addresses import ListenerAddresses
 from userproxy.forwarding.log_limit import LogLimit
+from userproxy.forwarding.observation.reasons import MADE_ROOM
+from userproxy.forwarding.observation.recorder import Recorder
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.udp.datagrams import Inbox, Outbox
 from userproxy.forwarding.udp.flow import UdpFlow
 from userproxy.forwarding.udp.flows import FlowQuota, FlowTable
 from userproxy.forwarding.udp.sockets import connect_to
 from userproxy.model import Endpoint, ListenerName
+from userproxy.model.reports import Outcome
 
 log = structlog.get_logger()
 
@@ -68,8 +71,15 @@ class Listener(Protocol):
 class UdpPlane:
     """What all UDP listeners of a process share."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, budget: DescriptorBudget, options: UdpOptions) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        budget: DescriptorBudget,
+        options: UdpOptions,
+        recorder: Recorder | None = None,
+    ) -> None:
         self.loop = loop
+        self.recorder = recorder or Recorder(loop.time)
         self.poller = Poller(loop, after_handlers=self._flush)
         self.budget = budget
         self.options = options
@@ -146,7 +156,7 @@ class UdpPlane:
             return False
         oldest.listener.statistics.evicted += 1
         self.evicted += 1
-        oldest.close()
+        oldest.close(MADE_ROOM, Outcome.DROPPED)
         return True
 
     def note_shortage(self, listener: Listener, reason: str) -> None:

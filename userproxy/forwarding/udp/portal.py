@@ -72,7 +72,7 @@ class UdpPortal(UdpListener):
         listeners: Mapping[ListenerName, PortlessUdpListener],
     ) -> None:
         name, first = next(iter(listeners.items()))
-        super().__init__(plane, name, sock, first.balancer, first.statistics)
+        super().__init__(plane, name, sock, first.balancer, first.statistics, sock.getsockname())
         self._listeners: Mapping[ListenerName, PortlessUdpListener] = {}
         self.hand_to(sort, listeners)
 

@@ -2,45 +2,38 @@
 
 from socket import SocketType
 
+from userproxy.forwarding.observation.counters import ListenerCounters
 from userproxy.forwarding.udp.sockets import dropped
 
 
-class UdpStatistics:
+class UdpStatistics(ListenerCounters):
     """What one UDP service port has done so far; ``active`` is what it is doing.
 
     ``accepted`` counts flows opened. ``unserved`` counts datagrams of clients that no endpoint could be found for,
     ``unsent`` those that the kernel would not send, in either direction. ``moved`` counts flows that went to another
-    endpoint, ``dial_failures`` refusals of endpoints, ``evicted`` flows that made room for others.
+    endpoint, ``dial_failures`` refusals of endpoints, ``evicted`` flows that made room for others, ``unopened`` clients
+    who could have no flow.
     """
 
     __slots__ = (
         "_dropped",
         "_sockets",
-        "accepted",
-        "active",
-        "bytes_down",
-        "bytes_up",
         "datagrams_down",
         "datagrams_up",
-        "dial_failures",
         "evicted",
         "moved",
+        "unopened",
         "unsent",
-        "unserved",
     )
 
     def __init__(self) -> None:
-        self.accepted = 0
-        self.active = 0
-        self.unserved = 0
+        super().__init__()
+        self.unopened = 0
         self.unsent = 0
-        self.dial_failures = 0
         self.moved = 0
         self.evicted = 0
         self.datagrams_up = 0
         self.datagrams_down = 0
-        self.bytes_up = 0
-        self.bytes_down = 0
         self._dropped = 0
         self._sockets: set[SocketType] = set()
 

@@ -1,0 +1,143 @@
+"""Counters of a listener and of its endpoints: plain numbers, which connections and flows write to."""
+
+from bisect import bisect_left
+from collections.abc import Collection
+from typing import Final
+
+from userproxy.model import Endpoint
+from userproxy.model.reports import DialFailure, DialTimes
+
+DIAL_BOUNDS: Final = tuple(
+    round(base * scale, 7) for scale in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0) for base in (1.0, 1.6, 2.5, 4.0, 6.3)
+)
+"""Seconds: five bounds for each power of ten, so a quantile is right to about a fourth. A dial takes 2 s at most."""
+
+_NO_DIALS: Final = DialTimes(DIAL_BOUNDS, (0,) * (len(DIAL_BOUNDS) + 1))
+
+
+class DialCounts:
+    """How long dials took that succeeded."""
+
+    __slots__ = ("counts", "sum_seconds")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(DIAL_BOUNDS) + 1)
+        self.sum_seconds = 0.0
+
+    def add(self, other: "DialCounts") -> None:
+        """Count the dials of `other`, too."""
+        self.counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
+        self.sum_seconds += other.sum_seconds
+
+    def times(self) -> DialTimes:
+        """The same as a value."""
+        return DialTimes(DIAL_BOUNDS, tuple(self.counts), self.sum_seconds) if any(self.counts) else _NO_DIALS
+
+
+class EndpointCounters:
+    """One endpoint of a listener: connections or flows now and in all, dials that failed, bytes of ended connections.
+
+    `usable` is whether the listener has it among its endpoints now.
+    """
+
+    __slots__ = ("active", "bytes_down", "bytes_up", "dial", "failed", "total", "usable")
+
+    def __init__(self) -> None:
+        self.active = 0
+        self.total = 0
+        self.failed = 0
+        self.bytes_up = 0
+        self.bytes_down = 0
+        self.usable = True
+        self.dial = DialCounts()
+
+    def connected(self, seconds: float) -> None:
+        """Count a connection that was dialled within `seconds`."""
+        self.active += 1
+        self.total += 1
+        dial = self.dial
+        dial.counts[bisect_left(DIAL_BOUNDS, seconds)] += 1
+        dial.sum_seconds += seconds
+
+
+class EndpointTable(dict[Endpoint, EndpointCounters]):
+    """The counters of the endpoints that a listener has had to do with, each made when it is first asked for.
+
+    Those of endpoints that are gone go once no connection is left; `departed` keeps how long dialling them took.
+    """
+
+    __slots__ = ("_listed", "departed")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._listed: Collection[Endpoint] = ()
+        self.departed = DialCounts()
+
+    def __missing__(self, endpoint: Endpoint) -> EndpointCounters:
+        counters = self[endpoint] = EndpointCounters()
+        counters.usable = endpoint in self._listed
+        return counters
+
+    def follow(self, endpoints: Collection[Endpoint]) -> None:
+        """Take notice of the endpoints that the listener has from now on."""
+        self._listed = endpoints
+        if not self:
+            return
+        listed = frozenset(endpoints)
+        for endpoint, counters in list(self.items()):
+            counters.usable = endpoint in listed
+            if not counters.usable and not counters.active:
+                self.departed.add(counters.dial)
+                del self[endpoint]
+
+    @property
+    def dial_times(self) -> DialTimes:
+        """How long dialling any of them took."""
+        total = DialCounts()
+        total.add(self.departed)
+        for counters in self.values():
+            total.add(counters.dial)
+        return total.times()
+
+
+class ListenerCounters:
+    """What one listener has done so far; ``active`` is what it is doing.
+
+    ``accepted`` counts clients, ``refused`` those who were not let in, ``retried`` those who were served after another
+    endpoint had failed, ``retries`` dials that failed, by reason. ``ended`` are those who were served, and ``seconds``
+    how long that took.
+    """
+
+    __slots__ = (
+        "accepted",
+        "active",
+        "bytes_down",
+        "bytes_up",
+        "dial_failures",
+        "ended",
+        "endpoints",
+        "refused",
+        "retried",
+        "retries",
+        "seconds",
+        "unserved",
+    )
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.active = 0
+        self.refused = 0
+        self.unserved = 0
+        self.retried = 0
+        self.ended = 0
+        self.seconds = 0.0
+        self.dial_failures = 0
+        self.bytes_up = 0
+        self.bytes_down = 0
+        self.retries: dict[DialFailure, int] = {}
+        self.endpoints = EndpointTable()
+
+    def failed(self, endpoint: Endpoint, kind: DialFailure) -> None:
+        """Count a dial that failed."""
+        self.endpoints[endpoint].failed += 1
+        self.retries[kind] = self.retries.get(kind, 0) + 1

@@ -1,0 +1,294 @@
+"""Answers what the listeners and connections of this process do: :class:`~userproxy.model.data_plane.DataPlane`."""
+
+import heapq
+import os
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from operator import itemgetter
+from typing import Protocol as Interface
+from typing import TypeAlias
+
+from userproxy.forwarding.descriptors import descriptors_counted_by_kernel, open_descriptors
+from userproxy.forwarding.observation.counters import ListenerCounters
+from userproxy.forwarding.observation.loop_lag import LoopLag
+from userproxy.forwarding.observation.recorder import Entry, Recorder
+from userproxy.forwarding.observation.reports import (
+    Member,
+    Reporter,
+    asks_for_decision,
+    asks_for_listener,
+    asks_for_member,
+    asks_for_service,
+)
+from userproxy.forwarding.observation.watches import ConnectionReader, DecisionReader
+from userproxy.forwarding.tcp.listener import TcpListener
+from userproxy.forwarding.tcp.plane import TcpPlane
+from userproxy.forwarding.tcp.portal import PortlessTcpListener
+from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.udp.flow import UdpFlow
+from userproxy.forwarding.udp.flows import FlowTable
+from userproxy.forwarding.udp.plane import UdpPlane
+from userproxy.forwarding.udp.statistics import UdpStatistics
+from userproxy.model import Endpoint, ListenerName, Protocol, Snapshot, Verdict
+from userproxy.model.data_plane import WATCH_ROOM
+from userproxy.model.reports import (
+    ALL,
+    Choice,
+    ConnectionPage,
+    ConnectionReport,
+    DatagramFigures,
+    Decision,
+    DialTimes,
+    EndpointFigures,
+    ListenerFigures,
+    ProcessFigures,
+    Query,
+)
+from userproxy.pace import Pace
+from userproxy.routing.balancer import Balancer
+
+_NO_DIALS = DialTimes()
+
+
+class Listener(Interface):
+    """What is asked of a listener, whatever its transport protocol."""
+
+    @property
+    def balancer(self) -> Balancer:
+        """Chooses the endpoint for each new client."""
+
+    @property
+    def statistics(self) -> ListenerCounters:
+        """What it has done so far."""
+
+    @property
+    def port(self) -> int:
+        """The local port, or 0."""
+
+
+Group: TypeAlias = Mapping[int, Member]
+"""Connections or flows of one listener by their ids, which ascend."""
+
+
+class LocalDataPlane:
+    """Answers for one process, whose parts it looks at. To be used on the loop's thread only."""
+
+    def __init__(
+        self,
+        tcp: TcpPlane,
+        udp: UdpPlane,
+        recorder: Recorder,
+        listeners: Mapping[ListenerName, Listener],
+        snapshots: Mapping[ListenerName, Snapshot],
+        descriptor_limit: int,
+    ) -> None:
+        self._tcp = tcp
+        self._udp = udp
+        self._recorder = recorder
+        self._listeners = listeners
+        self._snapshots = snapshots
+        self._descriptor_limit = descriptor_limit
+        self._order = count()
+        self._reporter = Reporter(recorder.clock)
+        self.loop_lag = LoopLag(tcp.loop)
+
+    async def listeners(self, query: Query = ALL) -> tuple[ListenerFigures, ...]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        pace = Pace()
+        figures = []
+        flows = self._flows_by_listener()
+        for name in list(self._listeners):
+            await pace.keep()
+            listener = self._listeners.get(name)
+            if listener is not None and asks_for_listener(query, name):
+                figures.append(await self._figures(name, listener, flows.get(name, ()), pace))
+        return tuple(figures)
+
+    async def connections(self, query: Query = ALL, limit: int = 1000, after: int = 0) -> ConnectionPage:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        pace = Pace()
+        found: list[ConnectionReport] = []
+        members = [_after(group, after) for group in await self._groups(query, pace)]
+        for _, member in heapq.merge(*members, key=itemgetter(0)):
+            await pace.keep()
+            if _is_over(member) or not asks_for_member(query, member):
+                continue
+            report = self._reporter.connection(member)
+            if query.states and report.state not in query.states:
+                continue
+            if len(found) == limit:
+                return ConnectionPage(tuple(found), found[-1].id if found else after)
+            found.append(report)
+        return ConnectionPage(tuple(found))
+
+    async def decisions(self, query: Query = ALL, last: int = 100) -> tuple[Decision, ...]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        pace = Pace()
+        newest: list[tuple[float, int, Entry]] = []
+        for name, ring in self._recorder.rings():
+            await pace.keep()
+            if asks_for_service(query, name):
+                for entry in tuple(ring):
+                    if asks_for_decision(query, entry):
+                        heapq.heappush(newest, (entry[0], next(self._order), entry))
+                        if len(newest) > last:
+                            heapq.heappop(newest)
+                    await pace.keep()
+        decisions = []
+        while newest:
+            decisions.append(self._reporter.decision(heapq.heappop(newest)[2]))
+            await pace.keep()
+        return tuple(decisions)
+
+    @asynccontextmanager
+    async def watch_decisions(self, query: Query = ALL, room: int = WATCH_ROOM) -> AsyncIterator[DecisionReader]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        reader = DecisionReader(query, room, self._reporter)
+        self._recorder.decision_watches.append(reader)
+        try:
+            yield reader
+        finally:
+            self._recorder.decision_watches.remove(reader)
+
+    @asynccontextmanager
+    async def watch_connections(self, query: Query = ALL, room: int = WATCH_ROOM) -> AsyncIterator[ConnectionReader]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        reader = ConnectionReader(query, room, self._reporter)
+        self._recorder.connection_watches.append(reader)
+        try:
+            yield reader
+        finally:
+            self._recorder.connection_watches.remove(reader)
+
+    async def peek(self, listener: ListenerName, client: str, tried: tuple[Endpoint, ...] = ()) -> Choice:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        return self._listeners[listener].balancer.peek(client, self._tcp.loop.time(), tried)
+
+    async def processes(self) -> tuple[ProcessFigures, ...]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        return (
+            ProcessFigures(
+                pid=os.getpid(),
+                descriptors=descriptors_counted_by_kernel() or open_descriptors(),
+                descriptor_limit=self._descriptor_limit,
+                pipes=self._tcp.pipes.made,
+                loop_lag_seconds=self.loop_lag.worst,
+                connections=self._tcp.active,
+                flows=self._udp.active,
+                evicted={Protocol.TCP: self._tcp.shares.evicted, Protocol.UDP: self._udp.evicted},
+                handler_failures={
+                    Protocol.TCP: self._tcp.poller.failures.count,
+                    Protocol.UDP: self._udp.poller.failures.count,
+                },
+            ),
+        )
+
+    async def _figures(
+        self, name: ListenerName, listener: Listener, flows: Sequence[FlowTable[UdpFlow]], pace: Pace
+    ) -> ListenerFigures:
+        if isinstance(listener, TcpListener | PortlessTcpListener):
+            for member in list(listener.connections.members.values()):
+                if isinstance(member, Relay) and not member.closed:
+                    listener.connections.settle(member)
+                await pace.keep()
+        for flow in [flow for table in flows for flow in table]:
+            flow.settle()
+            await pace.keep()
+        snapshot = self._snapshots.get(name)
+        endpoints = [
+            _endpoint_figures(endpoint, listener, self._tcp.loop.time())
+            async for endpoint in _in_slices(listener, snapshot, pace)
+        ]
+        counters = listener.statistics
+        return ListenerFigures(
+            listener=name,
+            verdict=Verdict.REJECT if snapshot is None else snapshot.verdict,
+            local_port=listener.port,
+            active=counters.active,
+            total=counters.accepted,
+            ended=counters.ended,
+            failed=counters.unopened if isinstance(counters, UdpStatistics) else counters.unserved,
+            retried=counters.retried,
+            refused=counters.refused,
+            retries=dict(counters.retries),
+            bytes_up=counters.bytes_up,
+            bytes_down=counters.bytes_down,
+            duration_sum_seconds=counters.seconds,
+            dial=counters.endpoints.dial_times,
+            affinity_entries=listener.balancer.affinity_entries,
+            datagrams=_datagrams(counters) if isinstance(counters, UdpStatistics) else None,
+            endpoints=tuple(endpoints),
+        )
+
+    def _flows_by_listener(self) -> dict[ListenerName, list[FlowTable[UdpFlow]]]:
+        tables: dict[ListenerName, list[FlowTable[UdpFlow]]] = {}
+        for listener in self._udp.listeners:
+            if listener.flows:
+                tables.setdefault(listener.name, []).append(listener.flows)
+        return tables
+
+    async def _groups(self, query: Query, pace: Pace) -> list[Group]:
+        """The connections and flows that a query may be about, listener by listener."""
+        groups: list[Group] = []
+        of_tcp = [each for each in self._listeners.values() if isinstance(each, TcpListener | PortlessTcpListener)]
+        for each in (*(listener.connections for listener in of_tcp), *self._tcp.without_listener):
+            await pace.keep()
+            if each.members and asks_for_listener(query, each.name):
+                groups.append(each.members)
+        for name, tables in self._flows_by_listener().items():
+            if asks_for_listener(query, name):
+                groups += [{flow.id: flow for flow in tuple(table.by_client.values())} for table in tables]
+        return groups
+
+
+def _after(group: Group, after: int) -> Iterator[tuple[int, Member]]:
+    """The members of a group whose ids are above `after`, by id."""
+    numbers = list(group)
+    for index in range(bisect_right(numbers, after), len(numbers)):
+        member = group.get(numbers[index])
+        if member is not None:
+            yield numbers[index], member
+
+
+def _is_over(member: Member) -> bool:
+    return member.counters is None if isinstance(member, UdpFlow) else member.closed
+
+
+async def _in_slices(listener: Listener, snapshot: Snapshot | None, pace: Pace) -> AsyncIterator[Endpoint]:
+    """The endpoints of a listener, and those that it has had and still counts."""
+    listed = () if snapshot is None else snapshot.endpoints
+    gone = [endpoint for endpoint, counters in listener.statistics.endpoints.items() if not counters.usable]
+    for endpoint in (*listed, *gone):
+        yield endpoint
+        await pace.keep()
+
+
+def _endpoint_figures(endpoint: Endpoint, listener: Listener, now: float) -> EndpointFigures:
+    counters = listener.statistics.endpoints.get(endpoint)
+    if counters is None:
+        return EndpointFigures(endpoint)
+    return EndpointFigures(
+        endpoint=endpoint,
+        usable=counters.usable,
+        active=counters.active,
+        total=counters.total,
+        failed=counters.failed,
+        bytes_up=counters.bytes_up,
+        bytes_down=counters.bytes_down,
+        dial=counters.dial.times(),
+        passed_over_seconds=listener.balancer.passed_over(endpoint, now),
+    )
+
+
+def _datagrams(statistics: UdpStatistics) -> DatagramFigures:
+    return DatagramFigures(
+        datagrams_up=statistics.datagrams_up,
+        datagrams_down=statistics.datagrams_down,
+        dropped=statistics.dropped,
+        unsent=statistics.unsent,
+        unserved=statistics.unserved,
+        evicted=statistics.evicted,
+        moved=statistics.moved,
+    )
