@@ -14,6 +14,7 @@ from userproxy.admin.items import Configuration, Status, Version
 from userproxy.admin.rows import Planes
 from userproxy.admin.server import AdminServer, Objects
 from userproxy.model import Endpoint, ListenerName, Portal, PortalKind, Problem, Protocol, ServicePortName
+from userproxy.model.capture import CAPTURE_ROOM, CaptureEvent, CaptureRequest
 from userproxy.model.data_plane import WATCH_ROOM, Watch
 from userproxy.model.reports import (
     ALL,
@@ -113,6 +114,9 @@ class Data:
         """Of watches, in place of what they ask for."""
         self.decision_watches: list[Events[Decision]] = []
         self.connection_watches: list[Events[ConnectionChange]] = []
+        self.captures: list[Events[CaptureEvent]] = []
+        self.asked_for: list[CaptureRequest] = []
+        """What captures were begun with."""
 
     async def listeners(self, query: Query = ALL) -> tuple[ListenerFigures, ...]:
         return tuple(each for each in self.figures if _meant(each.listener, query))
@@ -134,6 +138,12 @@ class Data:
         self, query: Query = ALL, room: int = WATCH_ROOM
     ) -> AbstractAsyncContextManager[Watch[ConnectionChange]]:
         return self._watch(self.connection_watches, room)
+
+    def capture(
+        self, request: CaptureRequest, room: int = CAPTURE_ROOM
+    ) -> AbstractAsyncContextManager[Watch[CaptureEvent]]:
+        self.asked_for.append(request)
+        return self._watch(self.captures, room)
 
     @asynccontextmanager
     async def _watch(self, watches: list[Events[T]], room: int) -> AsyncIterator[Events[T]]:
