@@ -46,6 +46,13 @@ def _number(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    value = _number(text)
+    if value < 0:
+        raise ValueError(f"{text} is negative")
+    return value
+
+
 def _port(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > HIGHEST_PORT:
         raise ValueError(f"{text!r} is not a port from 0 to {HIGHEST_PORT}")
@@ -131,6 +138,7 @@ FILE = FlagType("FILE", _path)
 ADDRESS = FlagType("IP[:PORT]", str)
 DURATION = FlagType("DURATION", check_duration)
 NUMBER = FlagType("N", _number)
+COUNT = FlagType("N", _count)
 PORT = FlagType("PORT", _port)
 PORTS = FlagType("PORTS", parse_reserved_ports)
 REAL = FlagType("NUMBER", _real)

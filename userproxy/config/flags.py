@@ -10,6 +10,7 @@ from msgspec import Struct, structs
 
 from userproxy.config.flag_types import (
     ADDRESS,
+    COUNT,
     DURATION,
     FILE,
     GATES,
@@ -121,6 +122,11 @@ FLAGS: tuple[Flag, ...] = (
         PORTS,
         "Ports of the node's own services, such as 10250 or 6443-6445: on the node's addresses no external IP,"
         " load-balancer IP or cluster IP may have them.",
+    ),
+    _own(
+        "metrics-services",
+        COUNT,
+        "How many service ports have metrics of their own, those with clients first; others are added up as _rest.",
     ),
     _own("event-loop", choice(EventLoop), "Which event loop carries the traffic."),
     _own("context", NAME, "Context of the kubeconfig; its current one by default."),

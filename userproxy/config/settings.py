@@ -53,7 +53,7 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     Without `manifests` the API server is the source: `master` is its address and `context` the kubeconfig's
     context, None for the current one. `config_file` is where the rest was read from. `reserved_node_ports` are kept for
     the node's own services. `local_ports_file` remembers local ports; None is the usual place, as for `admin_socket`,
-    which is empty where there is to be none.
+    which is empty where there is to be none. `metrics_services` is how many service ports have metrics of their own.
     `conntrack_guard` is whether a table that outlives a flush keeps connections translated.
     """
 
@@ -73,6 +73,7 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     proxy_name: str | None = None
     event_loop: EventLoop = EventLoop.AUTO
     reserved_node_ports: ReservedPorts = NODE_SERVICES
+    metrics_services: int = 100
 
 
 class Settings(OwnSettings, frozen=True, kw_only=True):

@@ -122,12 +122,9 @@ def metrics_app(metrics: Metrics, configuration: Callable[[], Mapping[str, objec
 
     `configuration` is called at each request, and returns a KubeProxyConfiguration in the form of its file.
     """
-    one_at_a_time = asyncio.Lock()
 
     async def metrics_text(_request: web.BaseRequest) -> web.Response:
-        async with one_at_a_time:  # a client that asks often must not use up all threads
-            text = await metrics.render()
-        return web.Response(body=text, headers=_PROMETHEUS)
+        return web.Response(body=await metrics.render(), headers=_PROMETHEUS)
 
     async def healthz(request: web.BaseRequest) -> web.Response:
         verbose = "verbose" in request.query

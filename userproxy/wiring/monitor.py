@@ -8,7 +8,7 @@ from typing import Any, Final
 from userproxy import __version__
 from userproxy.config import Settings, configz
 from userproxy.model import IPFamily, Node, Problem, ProblemKind
-from userproxy.telemetry.data_plane import DataPlane, DataPlaneCollector
+from userproxy.model.data_plane import DataPlane
 from userproxy.telemetry.health import Health
 from userproxy.telemetry.http_connections import ConnectionBudget
 from userproxy.telemetry.http_servers import BindPolicy, HttpServer, health_app, metrics_app
@@ -70,7 +70,7 @@ class Monitor:
 
     def watch(self, data_plane: DataPlane) -> None:
         """Show the figures of the data plane among the metrics."""
-        self._metrics.registry.register(DataPlaneCollector(data_plane))
+        self._metrics.watch(data_plane, self._settings.metrics_services)
 
     def problems_are(self, problems: Collection[Problem]) -> None:
         """All problems that there are now."""

@@ -135,7 +135,8 @@ class _Proxy:
             ),
             Random(),  # noqa: S311 -- spreads load, keeps no secret
         )
-        self._monitor.watch(self._forwarder)
+        self._monitor.watch(self._forwarder.data_plane)
+        self._forwarder.data_plane.loop_lag.start()
         self._source: Source | None = None
         self._was_labelled = False
         self._families = [
