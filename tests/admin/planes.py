@@ -10,11 +10,10 @@ from typing import Any, Generic, TypeVar
 from userproxy import __version__
 from userproxy.addresses import IPFamily
 from userproxy.admin.client import AdminClient
-from userproxy.admin.items import Configuration, Status, Version
+from userproxy.admin.items import Configuration, Differences, Status, Version
 from userproxy.admin.rows import Planes
 from userproxy.admin.server import AdminServer, Objects
 from userproxy.model import Endpoint, ListenerName, Portal, PortalKind, Problem, Protocol, ServicePortName
-from userproxy.model.capture import CAPTURE_ROOM, CaptureEvent, CaptureRequest
 from userproxy.model.data_plane import WATCH_ROOM, Watch
 from userproxy.model.reports import (
     ALL,
@@ -31,7 +30,7 @@ from userproxy.model.reports import (
     SocketAddress,
 )
 from userproxy.model.sources import WatchReport
-from userproxy.proxier.reports import EndpointReport, FamilyReport, PortalReport, ServicePortReport
+from userproxy.proxier.reports import EndpointReport, FamilyDifferences, FamilyReport, PortalReport, ServicePortReport
 
 T = TypeVar("T")
 
@@ -70,6 +69,9 @@ class Control:
         return self.found
 
     def object_problems(self) -> tuple[str, ...]:
+        return ()
+
+    async def differences(self) -> tuple[FamilyDifferences, ...]:
         return ()
 
     def families(self) -> tuple[FamilyReport, ...]:
@@ -114,9 +116,6 @@ class Data:
         """Of watches, in place of what they ask for."""
         self.decision_watches: list[Events[Decision]] = []
         self.connection_watches: list[Events[ConnectionChange]] = []
-        self.captures: list[Events[CaptureEvent]] = []
-        self.asked_for: list[CaptureRequest] = []
-        """What captures were begun with."""
 
     async def listeners(self, query: Query = ALL) -> tuple[ListenerFigures, ...]:
         return tuple(each for each in self.figures if _meant(each.listener, query))
@@ -138,12 +137,6 @@ class Data:
         self, query: Query = ALL, room: int = WATCH_ROOM
     ) -> AbstractAsyncContextManager[Watch[ConnectionChange]]:
         return self._watch(self.connection_watches, room)
-
-    def capture(
-        self, request: CaptureRequest, room: int = CAPTURE_ROOM
-    ) -> AbstractAsyncContextManager[Watch[CaptureEvent]]:
-        self.asked_for.append(request)
-        return self._watch(self.captures, room)
 
     @asynccontextmanager
     async def _watch(self, watches: list[Events[T]], room: int) -> AsyncIterator[Events[T]]:
@@ -209,12 +202,17 @@ class Served:
         self.path = path
         self.control = Control()
         self.data = Data()
+        self.differences = Differences((), (), ())
         objects = Objects(
             configuration=lambda: Configuration({"kind": "KubeProxyConfiguration"}, {"at_stop": "remove"}),
             version=lambda: Version(__version__, "v1", "3", 1, "node-1", "2026-01-01T00:00:00Z"),
             status=_status,
+            differences=self._differences,
         )
         self.server = AdminServer(path, Planes(self.control, self.data), objects)
+
+    async def _differences(self) -> Differences:
+        return self.differences
 
     @property
     def client(self) -> AdminClient:

@@ -113,6 +113,7 @@ OBJECTS: Final = (
     ObjectRoute("configuration", "The configuration in force.", items.Configuration),
     ObjectRoute("version", "The program that answers.", items.Version),
     ObjectRoute("status", "Whether everything is as it should be, and since when not.", items.Status),
+    ObjectRoute("diff", "What is wanted against what the kernel has: its rules are read for that.", items.Differences),
     ObjectRoute("openapi.json", "This document.", None),
 )
 

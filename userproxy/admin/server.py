@@ -13,7 +13,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from userproxy import __version__
-from userproxy.admin.items import Configuration, Failure, Status, Version
+from userproxy.admin.items import Configuration, Differences, Failure, Status, Version
 from userproxy.admin.listening import AdminSocket, SocketTakenError, SocketUnavailableError, may_ask
 from userproxy.admin.openapi import document
 from userproxy.admin.parameters import BadParameterError, parse
@@ -40,6 +40,7 @@ class Objects(Struct, frozen=True):
     configuration: Callable[[], Configuration]
     version: Callable[[], Version]
     status: Callable[[], Awaitable[Status]]
+    differences: Callable[[], Awaitable[Differences]]
 
 
 class AdminServer:
@@ -174,6 +175,8 @@ class _Answers:
                 return msgspec.json.encode(self._objects.version())
             case "status":
                 return msgspec.json.encode(await self._objects.status())
+            case "diff":
+                return msgspec.json.encode(await self._objects.differences())
         return document()
 
 

@@ -18,6 +18,7 @@ SECTIONS = {
         "observe": "userproxy.cli.inspect.observe:observe",
         "top": "userproxy.cli.top.command:top",
         "status": "userproxy.cli.inspect.status:status",
+        "diff": "userproxy.cli.inspect.diff:diff",
     },
     "Other": {
         "completion": "userproxy.cli.completion:completion",

@@ -33,6 +33,7 @@ from userproxy.model.snapshots import (
 )
 from userproxy.model.wanted import (
     ConntrackSettings,
+    Differences,
     HealthCheck,
     LocalTraffic,
     Portal,
@@ -49,6 +50,7 @@ __all__ = [
     "Admission",
     "AdmissionRule",
     "ConntrackSettings",
+    "Differences",
     "Endpoint",
     "EndpointSlice",
     "HealthCheck",

@@ -141,6 +141,13 @@ class PortalSync(Struct, frozen=True, gc=False):
     changed_by: str = ""
 
 
+class Differences(Struct, frozen=True, gc=False):
+    """What is wanted and is not there, and what is there of ours and not wanted: a line of text for each."""
+
+    missing: tuple[str, ...] = ()
+    left_over: tuple[str, ...] = ()
+
+
 class LocalTraffic(Struct, frozen=True, gc=False):
     """How packets of this node's Pods are recognised (``--detect-local-mode``); nothing is, if all are empty.
 

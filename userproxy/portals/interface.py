@@ -11,7 +11,16 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from userproxy.model import Admission, IPFamily, LocalTraffic, PortalAddress, PortalBinding, PortalSync, ServicePortName
+from userproxy.model import (
+    Admission,
+    Differences,
+    IPFamily,
+    LocalTraffic,
+    PortalAddress,
+    PortalBinding,
+    PortalSync,
+    ServicePortName,
+)
 from userproxy.portals.lease import Lease
 
 
@@ -154,6 +163,13 @@ class PortalDriver(typing.Protocol):
         It runs from before the first sync. Without it, such changes are found by the periodic sync.
         """
         await asyncio.Event().wait()
+
+    async def differences(self) -> Differences:
+        """How what stands differs from what the syncs so far were to make stand. Changes nothing.
+
+        Raises KernelToolError where it cannot be looked at.
+        """
+        return Differences()
 
     async def local_ports(self) -> Mapping[ServicePortName, Sequence[int]]:
         """The local ports to which an earlier process's rules lead. Raises KernelToolError."""

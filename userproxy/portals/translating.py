@@ -10,7 +10,7 @@ import structlog
 from msgspec import structs
 
 from userproxy.errors import KernelToolError
-from userproxy.model import LocalTraffic, PortalBinding, PortalSync, ServicePortName
+from userproxy.model import Differences, LocalTraffic, PortalBinding, PortalSync, ServicePortName
 from userproxy.portals.conntrack_guard import ConntrackGuard
 from userproxy.portals.host import HostAddress
 from userproxy.portals.interface import DriverOptions, PortalDriver, Traits
@@ -68,6 +68,10 @@ class TranslatingDriver(PortalDriver):
             group.create_task(self._watch_rules(disturbed), name=f"watch rules {self._family}")
             group.create_task(self._watch_network(disturbed), name=f"watch network {self._family}")
 
+    async def differences(self) -> Differences:
+        """How the rules that stand differ from those that are wanted. Raises KernelToolError."""
+        return await self._run(self._differences)
+
     async def local_ports(self) -> Mapping[ServicePortName, Sequence[int]]:
         """The local ports to which an earlier process leads each service port, that of its cluster IP first.
 
@@ -102,6 +106,10 @@ class TranslatingDriver(PortalDriver):
         verify: bool,
     ) -> PortalSync:
         """As :meth:`sync`; blocking, as the next ones."""
+
+    @abstractmethod
+    def _differences(self) -> Differences:
+        """As :meth:`differences`."""
 
     @abstractmethod
     def _local_ports(self) -> Mapping[ServicePortName, Sequence[int]]:

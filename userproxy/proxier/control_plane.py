@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from userproxy.model import Problem, ServicePortName
 from userproxy.model.sources import WatchReport
 from userproxy.proxier.family import FamilyProxy
-from userproxy.proxier.reports import EndpointReport, FamilyReport, ServicePortReport
+from userproxy.proxier.reports import EndpointReport, FamilyDifferences, FamilyReport, ServicePortReport
 
 
 class LocalControlPlane:
@@ -42,6 +42,10 @@ class LocalControlPlane:
     def problems(self) -> frozenset[Problem]:
         """What is wanted and not served."""
         return frozenset[Problem]().union(*(family.problems for family in self._families))
+
+    async def differences(self) -> tuple[FamilyDifferences, ...]:
+        """How the portals of each family that is served differ from those that are wanted."""
+        return tuple([await family.differences() for family in self._families if family.status.served])
 
     def families(self) -> tuple[FamilyReport, ...]:
         """Whether the portals of each family stand."""

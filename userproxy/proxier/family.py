@@ -10,6 +10,7 @@ import structlog
 from msgspec import Struct
 
 from userproxy.addresses import IPFamily, of_family
+from userproxy.errors import KernelToolError
 from userproxy.model import LocalTraffic, Node, Problem, ServicePortName
 from userproxy.portals.interface import PortalDriver
 from userproxy.portals.lease import Lease
@@ -26,7 +27,7 @@ from userproxy.proxier.interfaces import (
 from userproxy.proxier.local_addresses import NodePortAddresses
 from userproxy.proxier.proxier import Proxier
 from userproxy.proxier.repairs import Repairs
-from userproxy.proxier.reports import EndpointReport, FamilyReport, ServicePortReport
+from userproxy.proxier.reports import EndpointReport, FamilyDifferences, FamilyReport, ServicePortReport
 from userproxy.proxier.runner import SyncRunner
 from userproxy.routing.local_traffic import local_traffic
 from userproxy.routing.selection import Locality
@@ -164,6 +165,15 @@ class FamilyProxy:
         return FamilyReport(
             self.family, self.driver.name, self._usable, self._in_sync, self._in_sync_since, reason, services, slices
         )
+
+    async def differences(self) -> FamilyDifferences:
+        """How the portals that stand differ from those that are wanted. Waits for a sync that is under way."""
+        async with self._turn:
+            driver = self.driver
+            try:
+                return FamilyDifferences(self.family, driver.name, await driver.differences())
+            except KernelToolError as error:
+                return FamilyDifferences(self.family, driver.name, failure=str(error))
 
     @property
     def _why_no_sync(self) -> str:

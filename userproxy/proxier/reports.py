@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from msgspec import Struct, structs
 
 from userproxy.model import (
+    Differences,
     Endpoint,
     IPFamily,
     ListenerName,
@@ -78,8 +79,18 @@ class FamilyReport(Struct, frozen=True, gc=False):
     pending_slices: int = 0
 
 
+class FamilyDifferences(Struct, frozen=True, gc=False):
+    """How the portals of a family differ from those that are wanted; `failure` says why that cannot be seen."""
+
+    family: IPFamily
+    driver: str
+    found: Differences = Differences()
+    failure: str = ""
+
+
 class ControlPlane(typing.Protocol):
-    """What decides on portals and routes, as the admin API sees it. Every answer takes well under a millisecond."""
+    """What decides on portals and routes, as the admin API sees it. Answers that are not awaited take well under a
+    millisecond."""
 
     def names(self) -> Collection[ServicePortName]:
         """The service ports of all families, in no order."""
@@ -98,6 +109,9 @@ class ControlPlane(typing.Protocol):
 
     def families(self) -> tuple[FamilyReport, ...]:
         """The families that are served."""
+
+    async def differences(self) -> tuple[FamilyDifferences, ...]:
+        """What stands against what is wanted, of each family that is served. The kernel's rules are read for that."""
 
     def watches(self) -> tuple[WatchReport, ...]:
         """What Services are learnt from."""

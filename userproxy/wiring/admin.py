@@ -11,7 +11,7 @@ import structlog
 from msgspec import structs
 
 from userproxy import __version__
-from userproxy.admin.items import Configuration, FamilyStatus, ProcessStatus, Status, Version, WatchStatus
+from userproxy.admin.items import Configuration, Differences, FamilyStatus, ProcessStatus, Status, Version, WatchStatus
 from userproxy.admin.paths import default_socket
 from userproxy.admin.rows import Planes, time_text
 from userproxy.admin.server import AdminServer, Objects
@@ -21,6 +21,7 @@ from userproxy.config.settings import OwnSettings
 from userproxy.model.reports import ProcessFigures
 from userproxy.model.sources import WatchReport
 from userproxy.proxier.reports import FamilyReport
+from userproxy.wiring.differences import compared
 
 log = structlog.get_logger()
 
@@ -49,7 +50,9 @@ class Admin:
         return AdminServer(path, self._planes, self._objects(), may_have_predecessor)
 
     def _objects(self) -> Objects:
-        return Objects(configuration=self._configuration, version=self._version, status=self._status)
+        return Objects(
+            configuration=self._configuration, version=self._version, status=self._status, differences=self._differences
+        )
 
     def _configuration(self) -> Configuration:
         settings = self._settings()
@@ -59,6 +62,9 @@ class Admin:
         return Version(
             __version__, "v1", platform.python_version(), os.getpid(), self._node_name, time_text(self._started)
         )
+
+    async def _differences(self) -> Differences:
+        return await compared(self._planes)
 
     async def _status(self) -> Status:
         control = self._planes.control

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from tests.admin.planes import DNS, ONE, TWO, WEB, Served, connection
 from tests.cli.served import Running, running
+from userproxy.admin.items import Differences
 from userproxy.cli import main
 from userproxy.demo.waiting import eventually
 from userproxy.model import ListenerName, Problem, ProblemKind
@@ -306,6 +307,25 @@ def test_status(proxy: Running) -> None:
     assert yaml.safe_load(proxy.run("status", "-o", "yaml").stdout)["healthy"] is True
 
 
+def test_without_differences_there_is_no_line(proxy: Running) -> None:
+    result = proxy.run("diff")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_differences_are_a_line_each_and_exit_code_1(proxy: Running) -> None:
+    def differ(api: Served) -> None:
+        api.differences = Differences(("nat: -A X -j Y",), ("local route to 10.0.0.1",), ("IPv6: no netlink",))
+
+    proxy.tell(differ)
+    result = proxy.run("diff")
+    assert result.stdout == "- nat: -A X -j Y\n+ local route to 10.0.0.1\n? IPv6: no netlink\n"
+    assert result.exit_code == 1
+    for form in ("json", "yaml"):
+        result = proxy.run("diff", "-o", form)
+        assert yaml.safe_load(result.stdout)["left_over"] == ["local route to 10.0.0.1"]
+        assert result.exit_code == 1
+
+
 def test_describe(proxy: Running) -> None:
     result = proxy.run("describe", "service", "default/web", "--last", "1")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -316,7 +336,7 @@ def test_describe(proxy: Running) -> None:
 
 
 def test_where_no_proxy_runs_every_command_says_what_to_do(tmp_path: Path) -> None:
-    for command in ("get services", "describe service a/b", "observe", "observe -f", "top clients", "status"):
+    for command in ("get services", "describe service a/b", "observe", "observe -f", "top clients", "status", "diff"):
         result = CliRunner().invoke(main, [*command.split(), "--admin-socket", str(tmp_path / "no.sock")])
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr.startswith(f"Error: there is no socket {tmp_path / 'no.sock'}: no userproxy runs here")

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from userproxy.model import Differences
 from userproxy.portals.iptables.chains import CHAINS, FILTER, NAT, PROBE, JumpRule, Rule, jump_rules
 from userproxy.portals.iptables.parser import Chains, canonical, parse_rule
 
@@ -108,6 +109,25 @@ def difference(
         TableChange(FILTER, _rewritten(filters), _reductions(filters)),
     )
     return tuple(change for change in changes if change)
+
+
+def differences(
+    present: Present, groups: Iterable[Group], *, jumps: Sequence[JumpRule], shared: bool = False
+) -> Differences:
+    """What :func:`difference` would write and delete, as ``iptables-save`` prints rules. A rule that is to stand
+    elsewhere in its chain is among both."""
+    wanted = _by_chain(groups)
+    missing: list[str] = []
+    left_over: list[str] = []
+    for table in CHAINS:
+        edits = list(_jump_edits(table, present, jumps, shared=shared or table == FILTER))
+        for plan in _plans(table, present, wanted):
+            missing += [f"{table}: chain {plan.chain}"] if plan.missing else []
+            edits += [Edit("-A", plan.chain, spec) for spec in plan.append]
+            edits += [Edit("-D", plan.chain, spec) for spec in plan.delete]
+        for edit in edits:
+            (left_over if edit.command == "-D" else missing).append(f"{table}: -A {edit.chain} {edit.spec}")
+    return Differences(tuple(missing), tuple(left_over))
 
 
 def replacement(groups: Iterable[tuple[Group, Group]]) -> Change:

@@ -10,7 +10,7 @@ import structlog
 from msgspec import Struct
 
 from userproxy.errors import KernelToolError, ObjectError
-from userproxy.model import IPFamily, LocalTraffic, PortalBinding, PortalSync, ServicePortName
+from userproxy.model import Differences, IPFamily, LocalTraffic, PortalBinding, PortalSync, ServicePortName
 from userproxy.portals.host import may_write_rules
 from userproxy.portals.interface import Cleaned, DriverOptions
 from userproxy.portals.iptables.canary import Canary
@@ -121,6 +121,9 @@ class IptablesDriver(TranslatingDriver):
             if isinstance(self._sentinel, Canary):
                 rules.cancel()
                 await self._sentinel.watch(self._run, disturbed)
+
+    def _differences(self) -> Differences:
+        return self._opened().differences(self._rendered.values())
 
     def _local_ports(self) -> Mapping[ServicePortName, tuple[int, ...]]:
         return local_ports(self._opened().read().get(NAT, {}))

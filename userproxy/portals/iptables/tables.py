@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 import structlog
 
 from userproxy.errors import KernelToolError
-from userproxy.model import IPFamily
+from userproxy.model import Differences, IPFamily
 from userproxy.portals.interface import Cleaned
 from userproxy.portals.iptables.chains import CHAINS, jump_rules
 from userproxy.portals.iptables.changes import (
@@ -14,6 +14,7 @@ from userproxy.portals.iptables.changes import (
     Present,
     appended_and_deleted,
     difference,
+    differences,
     removal,
     replacement,
 )
@@ -70,6 +71,11 @@ class Tables:
         for table in CHAINS:
             present.update(parse_save(save(self._tools.save, table)))
         return present
+
+    def differences(self, groups: Collection[Group]) -> Differences:
+        """The rules that are missing, and those that stand in our chains and are not of `groups`."""
+        jumps = adapted_jumps(jump_rules(), self.probe.missing)
+        return differences(self.read(), self._adapted(groups), jumps=jumps, shared=self._shared)
 
     def write(self, groups: Groups) -> None:
         """Makes the rules those of `groups`, by iptables-restore. Raises ConflictError where they are refused.

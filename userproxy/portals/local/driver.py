@@ -13,6 +13,7 @@ from userproxy.addresses import is_ipv6
 from userproxy.errors import KernelToolError, ObjectError, PortUnavailableError
 from userproxy.model import (
     Admission,
+    Differences,
     IPFamily,
     LocalTraffic,
     PortalAddress,
@@ -145,6 +146,15 @@ class LocalDriver(PortalDriver):
         Also once a program has gone that kept us from listening.
         """
         await asyncio.gather(self._watch_network(disturbed), self._watch_programs(disturbed))
+
+    async def differences(self) -> Differences:
+        """How the routes that stand differ from those that are wanted, and where nobody can listen."""
+        standing = await self._run(self._routes.standing)
+        wanted = {ip for ip in self._wanted_ips if self._is_needed(ip)}
+        return Differences(
+            (*_route_texts(wanted - standing), *sorted(self._conflicts.sentences.values())),
+            tuple(_route_texts(standing - wanted)),
+        )
 
     async def local_ports(self) -> Mapping[ServicePortName, tuple[int, ...]]:
         """There are none, but the routes can be read. Raises KernelToolError where they cannot."""
@@ -336,6 +346,10 @@ class LocalDriver(PortalDriver):
 def _needs_scope(ip: str) -> bool:
     """Whether an address says nothing without its interface (RFC 4291, link-local)."""
     return is_ipv6(ip) and ip.lower().startswith(("fe8", "fe9", "fea", "feb"))
+
+
+def _route_texts(ips: Iterable[str]) -> list[str]:
+    return [f"local route to {ip}" for ip in sorted(ips)]
 
 
 def _removed(routes: LocalRoutes, family: IPFamily, spared: Collection[str] = ()) -> list[str]:

@@ -130,6 +130,16 @@ def listening(family: IPFamily, protocol: Protocol, port: int) -> list[tuple[str
         return [(str(ip_address(address)), inode) for address, _, inode in _sockets(kernel, family, protocol, {port})]
 
 
+def ports_listened_on(family: IPFamily, ports: Collection[tuple[Protocol, int]]) -> frozenset[tuple[Protocol, int]]:
+    """Those of `ports` on which a program listens at any address; for UDP any socket without a peer. Raises OSError."""
+    with closing(netlink.netlink_socket(_SOCK_DIAG)) as kernel:
+        return frozenset(
+            (protocol, port)
+            for protocol in _LISTENING
+            for _, port, _ in _sockets(kernel, family, protocol, {port for each, port in ports if each is protocol})
+        )
+
+
 def _sockets(
     kernel: socket.socket, family: IPFamily, protocol: Protocol, ports: AbstractSet[int] | None
 ) -> Iterator[tuple[bytes, int, int]]:

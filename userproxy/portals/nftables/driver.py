@@ -8,15 +8,16 @@ from msgspec import Struct
 
 from userproxy.addresses import SOCKET_FAMILIES
 from userproxy.errors import KernelToolError, ObjectError
-from userproxy.model import IPFamily, LocalTraffic, PortalBinding, PortalSync, ServicePortName
+from userproxy.model import Differences, IPFamily, LocalTraffic, PortalBinding, PortalSync, ServicePortName
 from userproxy.portals.interface import Cleaned, DriverOptions
 from userproxy.portals.netlink.ruleset import Ruleset
 from userproxy.portals.nftables.changes import Repair, creation, element_edits, repair, rewriting, transaction
-from userproxy.portals.nftables.elements import claims, local_ports
+from userproxy.portals.nftables.elements import Element, claims, element_text, local_ports
 from userproxy.portals.nftables.host import clean_up, remove_ours, unusable
 from userproxy.portals.nftables.kernel import Kernel, OvertakenError, Present, following
 from userproxy.portals.nftables.layout import TABLE, TABLE_NAMES, Chain, Layout, layout, translating_maps
 from userproxy.portals.nftables.ledger import Edits, Ledger
+from userproxy.portals.nftables.messages import element_parts
 from userproxy.portals.translating import TranslatingDriver
 
 log = structlog.get_logger()
@@ -181,6 +182,21 @@ class NftablesDriver(TranslatingDriver):
         there = {each.name: self._kernel.elements(each.name) for each in wanted.sets if each.name in present.sets}
         return needed, element_edits(self._ledger, there)
 
+    def _differences(self) -> Differences:
+        wanted = layout(self._family, self._bind_address, self._host_ip, self._local_traffic)
+        present = self._kernel.read()
+        needed, edits = self._difference(present, wanted)
+        whole = [f"table {TABLE_NAMES[self._family]}"] if needed.anew or not present.exists else []
+        parts = [
+            *(f"set {each.name}" for each in needed.sets),
+            *(f"chain {each.name}" for each in needed.chains),
+            *(f"rules of the chain {each.name}" for each in needed.rules if each not in needed.chains),
+        ]
+        return Differences(
+            (*whole, *([] if whole else parts), *map(_text, edits.added)),
+            tuple(map(_text, edits.deleted)),
+        )
+
     def _written(self, wanted: Layout, needed: Repair, edits: Edits, generation: int | None) -> _Standing:
         """What stands after a change, which is made only if the rules are of this `generation`, unless that is None.
 
@@ -212,3 +228,8 @@ class NftablesDriver(TranslatingDriver):
     def _remove(self) -> Sequence[str]:
         self._standing = None
         return remove_ours(self._family)
+
+
+def _text(element: Element) -> str:
+    key, _, comment = element_parts(element.body, 0, len(element.body))
+    return element_text(element.set, key, comment)

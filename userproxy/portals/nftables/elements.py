@@ -6,12 +6,12 @@ protocol and port instead.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address
 from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from userproxy.addresses import family_of
+from userproxy.addresses import family_of, host_and_port
 from userproxy.errors import ObjectError
 from userproxy.model import (
     IPFamily,
@@ -48,6 +48,9 @@ from userproxy.routing.source_ranges import allowed_sources
 
 _NUMBERS: Final = {Protocol.TCP: TCP, Protocol.UDP: UDP, Protocol.SCTP: 132}
 _PROTOCOLS: Final = {number: protocol for protocol, number in _NUMBERS.items()}
+_PORTAL_TABLES: Final = (PORTALS, REFUSED_PORTALS, NODE_PORTS, REFUSED_NODE_PORTS)
+_PORTAL_KEY_BYTES: Final = (8, 12, 24)
+"""Of a node port, and of a portal with an IPv4 or an IPv6 address."""
 _ORDER: Final = {kind: position for position, kind in enumerate(PortalKind)}
 # What the Kubernetes API allows in names, and more; no quote, no space, nothing that ends a line.
 _NAME: Final = re.compile(r"[A-Za-z0-9._:/-]{1,200}")
@@ -127,6 +130,21 @@ def local_ports(elements: Iterable[tuple[str, bytes, bytes, bytes]]) -> Mapping[
             audience = AUDIENCES.index(name.removeprefix(table))
             found.setdefault(service_port, []).append((rank, audience, int.from_bytes(data[:2], "big")))
     return {name: tuple(dict.fromkeys(port for _, _, port in sorted(ports))) for name, ports in found.items()}
+
+
+def element_text(name: str, key: bytes, comment: bytes) -> str:
+    """An element of the set `name` for a person: the address and port that it is about, and who has it.
+
+    Key and comment are as they are, without attributes.
+    """
+    table, _, _ = name.partition("-from-")
+    parts = [f"element of {name}"]
+    if table in _PORTAL_TABLES and len(key) in _PORTAL_KEY_BYTES:
+        port, ip = int.from_bytes(key[-4:-2], "big"), key[:-8]
+        address = host_and_port(str(ip_address(ip)), port) if ip else str(port)
+        parts.append(f"{address}/{_PROTOCOLS.get(protocol_of(key), 'other')}")
+    text = comment[2:].rstrip(b"\0").decode(errors="replace")
+    return ": ".join([" ".join(parts), *([text] if text else [])])
 
 
 def _portal_elements(binding: PortalBinding, portal: Portal, sources: Sequence[_Network]) -> Iterator[Element]:
