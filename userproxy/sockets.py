@@ -41,6 +41,20 @@ def sharing_their_port(*sockets: SocketType) -> Iterator[None]:
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
 
 
+@contextmanager
+def sharing_with_local_portals(sock: SocketType) -> Iterator[None]:
+    """Within this, `sock` can be bound to a port that sockets of this user have, and :func:`share`, or had.
+
+    Programs of this user that ask for SO_REUSEPORT can be bound to it, too, as long as `sock` is: the kernel remembers.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        yield
+    finally:
+        if sock.fileno() >= 0:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+
+
 def share(sock: SocketType) -> None:
     """Let sockets of this user's other processes be bound to the same port, if they want it, too.
 

@@ -82,6 +82,26 @@ def test_clients_notice_nothing_of_another_driver(lab: Lab, before: str, after: 
     assert client.failures == []
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [("local", "nftables"), ("local", "iptables-legacy"), ("nftables", "local")]
+)
+def test_clients_of_a_node_port_notice_nothing_either(lab: Lab, before: str, after: str) -> None:
+    """The port is the old process's as long as it listens there itself, and its ended connections' for a minute."""
+    lab.serve_http()
+    lab.manifests.service("web", ports=[Port(80, "http", node_port=30080)], cluster_ip=WEB[0])
+    lab.manifests.slice("web", lab.pods, ports=[Port(80, "http")])
+    old = start(lab, before, "leave")
+    eventually(lambda: traces(lab.node) == {before}, 20, "the first driver serves")
+    with SteadyClient(lab.outside, (lab.node.address, 30080), EVERY_MS) as client:
+        client.go_on()
+        start(lab, after, "leave").wait_log("Another userproxy keeps the portals of this node")
+        old.signal(signal.SIGTERM)
+        old.wait_log("A successor's rules stand", 10)
+        assert old.wait(20) == 0
+        client.go_on(200)
+    assert client.failures == []
+
+
 @pytest.mark.parametrize(("before", "after"), [("nftables", "local"), ("local", "nftables"), ("nftables", "iptables")])
 def test_a_udp_client_that_keeps_its_socket_moves_to_the_other_driver(lab: Lab, before: str, after: str) -> None:
     lab.serve_http()

@@ -15,6 +15,7 @@ from userproxy.errors import OutOfDescriptorsError, PortUnavailableError
 from userproxy.model import IPFamily, Protocol
 from userproxy.portals import claims as claims_module
 from userproxy.portals.claims import PortClaims
+from userproxy.sockets import share
 
 NODE_PORT = 30080
 
@@ -177,6 +178,60 @@ def test_every_address_and_one_are_claimed_side_by_side(
     assert not taken(EVERYWHERE[family])
     claims.close()
     assert taken(EVERYWHERE[family])
+
+
+def listen(sock: socket.socket, address: tuple[str, int]) -> None:
+    sock.bind(address)
+    if sock.type == socket.SOCK_STREAM:
+        sock.listen()
+
+
+@pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP])
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_port_at_which_the_local_driver_served_is_had_at_once(
+    network: Network, claims: PortClaims, family: IPFamily, protocol: Protocol, everywhere: bool
+) -> None:
+    """It still listens, as before a handover, and then has connections that have ended (TIME_WAIT)."""
+    loopback, number = LOOPBACK[family], socket.AF_INET6 if family is IPFamily.IPV6 else socket.AF_INET
+    address, claim = (loopback, NODE_PORT), ("" if everywhere else loopback, protocol, NODE_PORT)
+    kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
+
+    def scenario() -> None:
+        with socket.socket(number, kind) as portal:
+            share(portal)
+            portal.bind(address)
+            if protocol is Protocol.TCP:
+                portal.listen()
+                with socket.create_connection(address) as client:
+                    portal.accept()[0].close()
+                    client.recv(1)
+            claims.claim(*claim)
+            claims.release(*claim)
+        claims.claim(*claim)
+        with socket.socket(number, kind) as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with pytest.raises(OSError, match="Address already in use"):
+                listen(other, address)
+
+    network.run(scenario)
+
+
+@pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP])
+def test_a_program_that_would_share_its_port_keeps_it(
+    network: Network, claims: PortClaims, family: IPFamily, protocol: Protocol
+) -> None:
+    def scenario() -> None:
+        number = socket.AF_INET6 if family is IPFamily.IPV6 else socket.AF_INET
+        kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
+        with socket.socket(number, kind) as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            other.bind((EVERYWHERE[family], NODE_PORT))
+            if protocol is Protocol.TCP:
+                other.listen()
+            with pytest.raises(PortUnavailableError, match="another program holds it"):
+                claims.claim("", protocol, NODE_PORT)
+
+    network.run(scenario)
 
 
 def test_sctp_is_refused_by_name(claims: PortClaims) -> None:

@@ -6,14 +6,15 @@ import os
 import socket
 import typing
 from collections.abc import Collection
+from contextlib import nullcontext
 from typing import TypeAlias
 
 import structlog
 
 from userproxy.errors import PortUnavailableError
 from userproxy.model import IPFamily, Protocol
-from userproxy.portals.netlink.sock_diag import listened_on, why_not
-from userproxy.sockets import sharing_their_port
+from userproxy.portals.netlink.sock_diag import listened_on, why_not, wildcard_sockets
+from userproxy.sockets import sharing_their_port, sharing_with_local_portals
 
 log = structlog.get_logger()
 
@@ -71,7 +72,7 @@ class PortClaims:
         if self._descriptors is not None:
             self._descriptors.take_for_port()
         try:
-            bound = self._bound(ip, protocol, port)
+            bound = self._bound_beside_local_portals(ip, protocol, port)
         except OSError as error:
             self._give_port()
             raise PortUnavailableError(f"{_named(ip, protocol, port)} cannot be claimed: {_why(error)}") from error
@@ -125,7 +126,20 @@ class PortClaims:
         for claim in self.held:
             self.release(*claim)
 
-    def _bound(self, ip: str, protocol: Protocol, port: int) -> socket.socket:
+    def _bound_beside_local_portals(self, ip: str, protocol: Protocol, port: int) -> socket.socket:
+        """As :meth:`_bound`, also while a userproxy of before, with the `local` driver, still has the port.
+
+        It listens at the node's addresses until our rules stand, and its connections have the port for a minute after
+        they have ended. Programs that listen on every address keep it, even if they would share it.
+        """
+        try:
+            return self._bound(ip, protocol, port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or wildcard_sockets(self._family, [(protocol, port)]).values():
+                raise
+        return self._bound(ip, protocol, port, beside_local_portals=True)
+
+    def _bound(self, ip: str, protocol: Protocol, port: int, *, beside_local_portals: bool = False) -> socket.socket:
         family, everywhere = _FAMILIES[self._family]
         siblings = list(self._by_port.get((protocol, port), {}).values())
         claim = socket.socket(family, _TYPES[protocol])
@@ -135,7 +149,10 @@ class PortClaims:
             if protocol is Protocol.UDP:
                 # Nobody reads: what arrives past the rules is to cost no memory. The kernel has a minimum.
                 claim.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
-            with sharing_their_port(*((claim, *siblings) if siblings else ())):
+            with (
+                sharing_their_port(*((claim, *siblings) if siblings else ())),
+                sharing_with_local_portals(claim) if beside_local_portals else nullcontext(),
+            ):
                 claim.bind((ip or everywhere, port))
         except BaseException:
             claim.close()
