@@ -116,6 +116,8 @@ class Data:
         """Of watches, in place of what they ask for."""
         self.decision_watches: list[Events[Decision]] = []
         self.connection_watches: list[Events[ConnectionChange]] = []
+        self.watched = 0
+        """How many watches there have been."""
 
     async def listeners(self, query: Query = ALL) -> tuple[ListenerFigures, ...]:
         return tuple(each for each in self.figures if _meant(each.listener, query))
@@ -142,6 +144,7 @@ class Data:
     async def _watch(self, watches: list[Events[T]], room: int) -> AsyncIterator[Events[T]]:
         events: Events[T] = Events(room if self.room is None else self.room)
         watches.append(events)
+        self.watched += 1
         try:
             yield events
         finally:

@@ -82,7 +82,10 @@ def _credentials(peer: socket.socket) -> tuple[int, int, int]:
 
 def _make_folder(folder: Path) -> None:
     """Make the folder: open to look at for root's, as those in /run are, and closed to others for a user's."""
-    folder.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise SocketUnavailableError(f"{folder} is not a folder") from None
 
 
 def _remove_dead(path: Path) -> None:

@@ -3,7 +3,7 @@
 Rows are made in slices between which traffic is served, and no list is ever held as a whole.
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
@@ -31,7 +31,7 @@ from userproxy.model.wanted import Portal, PortalKind
 from userproxy.pace import Pace, merged
 from userproxy.proxier.reports import ControlPlane, EndpointReport, PortalReport, ServicePortReport
 
-Rows: TypeAlias = AsyncIterator[tuple[str, Struct]]
+Rows: TypeAlias = AsyncGenerator[tuple[str, Struct], None]
 """Keys and items."""
 
 _CONNECTIONS_AT_ONCE: Final = 256

@@ -24,9 +24,6 @@ from userproxy.telemetry.http import SHUTDOWN_SECONDS, http_logger
 
 log = structlog.get_logger()
 
-MOST_CONNECTIONS: Final = 32
-"""At the same time, of all commands together."""
-
 _HEADERS: Final = {"Server": f"userproxy/{__version__}", "X-Content-Type-Options": "nosniff"}
 _TRY_EVERY: Final = 5.0
 _TRY_EVERY_PREDECESSOR: Final = 0.1
@@ -47,7 +44,7 @@ class AdminServer:
     """Serves the admin API at `path`, as soon as nobody else does.
 
     While `may_have_predecessor` is true, the process that this one replaces may still have the path, so it is tried
-    more often, and nothing is logged.
+    more often, and nothing is logged. `most` is how many connections there may be at the same time.
     """
 
     def __init__(
@@ -56,8 +53,10 @@ class AdminServer:
         planes: Planes,
         objects: Objects,
         may_have_predecessor: Callable[[], bool] = lambda: False,
+        most: int = 16,
     ) -> None:
         self._path = path
+        self._most = most
         self._answers = _Answers(planes, objects)
         self._may_have_predecessor = may_have_predecessor
 
@@ -66,7 +65,7 @@ class AdminServer:
         admin_socket = await self._listen()
         try:
             log.debug("Listening", v=1, server="admin", address=str(self._path))
-            await serve(admin_socket.socket, self._answers.answer)
+            await serve(admin_socket.socket, self._answers.answer, self._most)
         finally:
             admin_socket.close()
 
@@ -86,8 +85,13 @@ class AdminServer:
                 await asyncio.sleep(_TRY_EVERY)
 
 
-async def serve(listening: socket.socket, answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
-    """Answer the HTTP requests of those who may ask, at a listening Unix socket, until cancelled."""
+async def serve(
+    listening: socket.socket, answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], most: int
+) -> None:
+    """Answer the HTTP requests of those who may ask, at a listening Unix socket, until cancelled.
+
+    There are at most so many connections at the same time; who comes then is told so.
+    """
     loop = asyncio.get_running_loop()
     server = web.Server(
         answer,
@@ -106,8 +110,8 @@ async def serve(listening: socket.socket, answer: Callable[[web.BaseRequest], Aw
                 continue
             if not may_ask(client):
                 _refuse(client, 403, "userproxy answers root and its own user alone")
-            elif len(server.connections) >= MOST_CONNECTIONS:
-                _refuse(client, 503, f"{MOST_CONNECTIONS} others are asking already: try again")
+            elif len(server.connections) >= most:
+                _refuse(client, 503, f"{most} others are asking already: try again")
             else:
                 await _join(client, server)
     finally:

@@ -5,8 +5,8 @@ buffers of aiohttp and the kernel hold what a client has not read.
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping
+from contextlib import aclosing, suppress
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -40,33 +40,38 @@ class SlowReaderError(Exception):
 
 
 async def write_list(
-    request: web.BaseRequest, rows: AsyncIterable[tuple[str, Struct]], limit: int | None, headers: Mapping[str, str]
+    request: web.BaseRequest,
+    rows: AsyncGenerator[tuple[str, Struct], None],
+    limit: int | None,
+    headers: Mapping[str, str],
 ) -> web.StreamResponse:
     """Write `limit` rows, all of them if it is None, as the items of one JSON object."""
     pieces = _Pieces(request, JSON, headers)
     await pieces.write(b'{"items":[')
     last, more, count = "", False, 0
-    async for key, item in rows:
-        more = count == limit
-        if more:
-            break
-        await pieces.add(b"," + _encode(item) if count else _encode(item))
-        count += 1
-        last = key
+    async with aclosing(rows):
+        async for key, item in rows:
+            more = count == limit
+            if more:
+                break
+            await pieces.add(b"," + _encode(item) if count else _encode(item))
+            count += 1
+            last = key
     await pieces.write(b'],"next":' + _encode(last if more else None) + b"}")
     return await pieces.end()
 
 
 async def write_changes(
-    request: web.BaseRequest, changes: AsyncIterable[Iterable[Change[Struct]]], headers: Mapping[str, str]
+    request: web.BaseRequest, changes: AsyncGenerator[Iterable[Change[Any]], None], headers: Mapping[str, str]
 ) -> web.StreamResponse:
     """Write changes as lines until there are no more, or the reader is too slow."""
     pieces = _Pieces(request, LINES, headers)
     try:
-        async for group in changes:
-            for change in group:
-                await pieces.add(_encode(change) + b"\n")
-            await pieces.flush()
+        async with aclosing(changes):
+            async for group in changes:
+                for change in group:
+                    await pieces.add(_encode(change) + b"\n")
+                await pieces.flush()
     except SlowReaderError as error:
         return await _cut_off(pieces, error.lost)
     return await pieces.end()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
@@ -14,7 +14,7 @@ from userproxy.admin.rows import Planes, Rows
 from userproxy.admin.streaming import told
 from userproxy.model.reports import ChangeKind, Decision
 
-Changes: TypeAlias = AsyncIterator[Sequence[Change[Any]]]
+Changes: TypeAlias = AsyncGenerator[Sequence[Change[Any]], None]
 """Changes in groups: what is written at once."""
 
 _LOOK_SECONDS: Final = 1.0

@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -29,30 +29,39 @@ log = structlog.get_logger()
 class Admin:
     """What a proxy says of itself. `healthy` is what its health checks say; `source` is what the log calls its source.
 
-    `settings` are those in force, which may change.
+    `settings` are those in force, which may change. `most` is how many connections it may have.
     """
 
     def __init__(
-        self, settings: Callable[[], Settings], node_name: str, source: str, planes: Planes, healthy: Callable[[], bool]
+        self,
+        settings: Callable[[], Settings],
+        node_name: str,
+        source: str,
+        planes: Planes,
+        healthy: Callable[[], bool],
+        most: int,
     ) -> None:
         self._settings = settings
         self._node_name = node_name
         self._source = source
         self._planes = planes
         self._healthy = healthy
+        self._most = most
         self._started = time.time()
 
-    def server(self, may_have_predecessor: Callable[[], bool]) -> AdminServer | None:
-        """The server, None where it is switched off, or there is no place for its socket."""
+    def tasks(self, may_have_predecessor: Callable[[], bool]) -> dict[str, Coroutine[Any, Any, None]]:
+        """The server as a coroutine to run until the stop, by the name of its task.
+
+        There is none where it is switched off, or has no place for its socket. `may_have_predecessor` says whether the
+        process that this one replaces may still have the socket.
+        """
         path = socket_path(self._settings())
         if path is None:
-            return None
-        return AdminServer(path, self._planes, self._objects(), may_have_predecessor)
-
-    def _objects(self) -> Objects:
-        return Objects(
+            return {}
+        objects = Objects(
             configuration=self._configuration, version=self._version, status=self._status, differences=self._differences
         )
+        return {"admin": AdminServer(path, self._planes, objects, may_have_predecessor, self._most).run()}
 
     def _configuration(self) -> Configuration:
         settings = self._settings()
@@ -80,6 +89,11 @@ class Admin:
             processes=tuple(map(_process, await self._planes.data.processes())),
             problems=len(control.problems()) + len(control.object_problems()),
         )
+
+
+def most_admin_connections(descriptor_limit: int) -> int:
+    """How many connections the admin API may have, by the limit of open files."""
+    return max(4, 16 * min(descriptor_limit, 1024) // 1024)
 
 
 def socket_path(settings: Settings) -> Path | None:

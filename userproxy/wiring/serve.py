@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from userproxy import __version__
+from userproxy.admin.rows import Planes
 from userproxy.cluster.nodes import NodeAddresses, own_node_name
 from userproxy.cluster.store import Store
 from userproxy.config import EventLoop, PortalMode, Settings
@@ -26,8 +27,10 @@ from userproxy.forwarding.ports import PortRange
 from userproxy.model import IPFamily, Node, Problem
 from userproxy.portals.drivers import DRIVERS
 from userproxy.portals.interface import PortalDriver
+from userproxy.proxier.control_plane import LocalControlPlane
 from userproxy.routing.node_ports import PRIMARY
 from userproxy.telemetry.logging import configure
+from userproxy.wiring.admin import Admin, most_admin_connections
 from userproxy.wiring.better_portals import follow_better
 from userproxy.wiring.config_watch import follow_configuration
 from userproxy.wiring.conntrack_settings import ConntrackTask
@@ -104,6 +107,8 @@ class _Proxy:
 
     def __init__(self, settings: Settings, node_name: str) -> None:
         self._settings = settings
+        self._latest = settings
+        """With what has changed in the configuration file since the start."""
         self._node_name = node_name
         drivers, bind_addresses = choose_portals(settings)
         log.info(
@@ -130,13 +135,14 @@ class _Proxy:
                 udp_timeout=settings.udp_timeout,
                 descriptor_limit=descriptor_limit,
                 kept_ports=_kept_ports(settings),
-                kept_descriptors=self._monitor.most_connections,
+                kept_descriptors=self._monitor.most_connections + most_admin_connections(descriptor_limit),
                 bind_portals=any(driver.traits.binds_portals for driver in drivers.values()),
             ),
             Random(),  # noqa: S311 -- spreads load, keeps no secret
         )
         self._monitor.watch(self._forwarder.data_plane)
         self._forwarder.data_plane.loop_lag.start()
+        self._descriptor_limit = descriptor_limit
         self._source: Source | None = None
         self._was_labelled = False
         self._families = [
@@ -168,6 +174,7 @@ class _Proxy:
         stop = _stop_on_signals(asyncio.get_running_loop())
         tasks = {**source.tasks(), **monitor.tasks(source.server_failed, self._may_have_predecessor)}
         tasks |= self._conntrack.tasks()
+        tasks |= self._admin(source).tasks(self._may_have_predecessor)
         if settings.portals is PortalMode.AUTO:
             serving = DRIVERS[self._families[0].driver.name]
             tasks["better portals"] = follow_better(serving, settings.sync_period, self._move)
@@ -177,6 +184,17 @@ class _Proxy:
             tasks["configuration"] = follow_configuration(settings, settings.config_file, read_again, self._apply)
         gc.freeze()
         return await _run_until(stop, tasks, self._leave)
+
+    def _admin(self, source: Source) -> Admin:
+        control = LocalControlPlane(self._families, source.watches, source.problems)
+        return Admin(
+            lambda: self._latest,
+            self._node_name,
+            _source_name(self._settings),
+            Planes(control, self._forwarder.data_plane),
+            self._monitor.healthy,
+            most_admin_connections(self._descriptor_limit),
+        )
 
     async def close(self) -> None:
         """Release everything. Rules stay as they are."""
@@ -223,6 +241,7 @@ class _Proxy:
         return any(family.may_have_predecessor for family in self._families)
 
     def _apply(self, latest: Settings) -> None:
+        self._latest = latest
         configure(latest.verbosity, latest.log_format)
         self._monitor.apply(latest)
         self._conntrack.apply(latest)

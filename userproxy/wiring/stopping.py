@@ -144,10 +144,10 @@ class Stop:
             await asyncio.sleep(min(_HANDSHAKE_SECONDS, max(0.0, last - clock())))
 
     async def _close_ports(self) -> None:
-        """Close the ports of health, metrics and health checks: a successor needs them."""
+        """Close the ports of health, metrics and health checks, and the admin socket: a successor needs them."""
         if not self._ports_closed:
             self._ports_closed = True
-            self._cancel("healthz", "metrics")
+            self._cancel("healthz", "metrics", "admin")
             await asyncio.gather(*(proxy.close_health_checks() for proxy in self._proxies))
 
     async def _remove(self, left: Sequence[FamilyProxy]) -> bool:
