@@ -65,6 +65,15 @@ def test_peek_is_the_pick_that_follows_and_changes_nothing(history: list[tuple[o
         assert asked.step(step, peeks=2) == left_alone.step(step, peeks=0)
 
 
+def test_a_client_that_sticks_to_an_endpoint_of_the_other_listener_gets_its_turn() -> None:
+    pair = Pair()
+    a, b, *_ = ENDPOINTS
+    pair.step(("update", 0, (a,), 10), peeks=0)
+    pair.step(("update", 1, (b,), 10), peeks=0)
+    assert pair.step(("pick", 0, "c", ()), peeks=1) == a
+    assert pair.step(("pick", 1, "c", ()), peeks=1) == b
+
+
 def test_an_endpoint_is_passed_over_for_a_while() -> None:
     balancer = Balancer(Random(1))
     balancer.update(Snapshot(NAME, Verdict.SERVE, ENDPOINTS))

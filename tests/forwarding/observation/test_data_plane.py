@@ -9,6 +9,7 @@ import pytest
 
 from tests.forwarding.conftest import LOOPBACK, NAME, RESET, Bench, Serve, echo, eventually, open_bench
 from tests.forwarding.udp.bench import received, received_from
+from userproxy import pace
 from userproxy.forwarding.observation.data_plane import LocalDataPlane
 from userproxy.forwarding.observation.recorder import MOST_OF_ONE
 from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
@@ -130,6 +131,8 @@ async def test_a_live_connection_and_its_bytes(plane: LocalDataPlane, bench: Ben
     assert (await plane.connections()).items == ()
     figures = await figures_of(plane)
     assert (figures.bytes_up, figures.bytes_down, figures.active) == (30, 30, 0)
+    left = next(each for each in figures.endpoints if each.endpoint == Endpoint(*backend))
+    assert (left.bytes_up, left.bytes_down, left.active, left.usable) == (30, 30, 0, False)
     (decision,) = await plane.decisions()
     assert (decision.verdict, decision.bytes_up, decision.client) == (Outcome.SERVED, 30, mine)
     bench.route_to((LOOPBACK, 1))
@@ -204,6 +207,35 @@ async def test_connections_come_in_pages_by_id(plane: LocalDataPlane, bench: Ben
     assert len(of_other) == 20
     client = Query("default", "web", client="127.0.0.2")
     assert (await plane.connections(client)).items == ()
+    for writer in writers:
+        writer.close()
+
+
+@pytest.mark.parametrize("what", ["connections", "listeners", "decisions"])
+async def test_long_answers_let_traffic_go_first(
+    plane: LocalDataPlane, bench: Bench, serve: Serve, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.route_to(await serve(echo))
+    writers = [(await bench.connect())[1] for _ in range(50)]
+    await eventually(lambda: bench.forwarder.active == 50)
+    if what == "decisions":
+        for writer in writers:
+            writer.close()
+        await bench.eventually_idle()
+    monkeypatch.setattr(pace, "SLICE_SECONDS", 0.0)  # then each step takes a turn of the loop
+    turns, answered = 0, False
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while not answered:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(count_turns(), name="turns")
+        await getattr(plane, what)()
+        answered = True
+    assert turns >= 50
     for writer in writers:
         writer.close()
 

@@ -21,6 +21,7 @@ from userproxy.forwarding.tcp.sockets import (
     dialled_portal,
     has_connection,
     has_source_address,
+    ip_and_port,
     quiet_seconds,
     reset_on_close,
     start_dial,
@@ -262,7 +263,9 @@ def test_a_portal_with_the_listeners_own_port_is_none_the_less_a_portal() -> Non
         with node.connect(("10.96.0.10", sock.port)):
             client = accept(sock)
             stack.callback(client.close)
-            assert dialled_portal(client, sock.port) is not None
+            portal = dialled_portal(client, sock.port)
+            assert portal is not None
+            assert ip_and_port(portal) == ("10.96.0.10", sock.port)
 
 
 @pytest.mark.usefixtures("root")
