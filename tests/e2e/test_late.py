@@ -85,7 +85,7 @@ def test_a_family_whose_tools_fail_at_the_start_joins_later(lab: Lab, tmp_path: 
     lab.manifests.service("web", cluster_ip=[address for address, _ in addresses.values()])
     lab.manifests.slices("web", lab.pods)
     path = f"{tmp_path}:{os.environ['PATH']}"
-    proxy = lab.node.start_userproxy(*QUICK, "--portals", "auto", env={"PATH": path})
+    proxy = lab.node.start_userproxy(*QUICK, "--portals", "iptables", env={"PATH": path})
     said = proxy.wait_log(f"{late} is not served yet")
     assert said["level"] == "warning"
     assert "not now" in said["reason"]

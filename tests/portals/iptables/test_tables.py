@@ -41,6 +41,7 @@ def test_a_small_change_is_written_unread_and_verified_later(
         for bindings, gone in with_gone([[one], [one, other], [other], [one], [one]]):
             await driver.sync(bindings, gone, verify=False)
         assert reads == []
+        shell(tools.restore, "--noflush", text="*nat\n:FOREIGN - [0:0]\nCOMMIT\n")  # so that there is something to read
         await driver.sync([one])
         assert reads
 

@@ -101,7 +101,9 @@ def test_a_host_with_plain_programs_only(network: Network, tmp_path: Path, varia
 
 def test_no_iptables_is_one_sentence(network: Network, tmp_path: Path) -> None:
     as_system_programs(network, tmp_path)
-    with pytest.raises(KernelToolError, match=r"^iptables is not installed: no iptables-nft-save, "):
+    with pytest.raises(
+        KernelToolError, match=r"^iptables is not installed \(package iptables\): no iptables-nft-save, "
+    ):
         network.run(lambda: detect(IPFamily.IPV4))
 
 
