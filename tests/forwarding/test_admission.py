@@ -102,6 +102,14 @@ def test_no_program_is_needed_where_nobody_is_kept_out(
     assert admits_everybody(Admission(host, others)) is everybody
 
 
+def test_a_thousand_ranges_that_let_the_host_in_as_everybody_else_are_one_program() -> None:
+    ranges = tuple(AdmissionRule(f"10.{number // 250}.{number % 250}.0/28", LISTENER) for number in range(1000))
+    instructions = program(Admission(ranges, (*ranges, AdmissionRule("10.0.1.0/29", OTHER))))
+    for interface in (1, 2):
+        assert run(instructions, ip_address("10.3.249.9"), interface)
+        assert not run(instructions, ip_address("10.3.249.16"), interface)
+
+
 def test_more_networks_than_a_program_can_hold_are_refused_with_their_number() -> None:
     many = tuple(AdmissionRule(f"fd00:{number:x}::/120", LISTENER) for number in range(400))
     with pytest.raises(ObjectError, match="400 networks are more than a socket filter can tell apart"):

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from tests.forwarding.conftest import Connected, Serve, echo, eventually, named
-from userproxy.errors import OutOfDescriptorsError, PortUnavailableError
+from userproxy.errors import ObjectError, OutOfDescriptorsError, PortUnavailableError
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.ports import PortRange
 from userproxy.model import (
@@ -191,6 +191,18 @@ async def test_another_admission_counts_for_the_next_client_and_no_connection_en
     assert await established.is_alive()
     for client in (established, again):
         client.writer.close()
+
+
+async def test_who_cannot_be_kept_out_by_the_kernel_is_not_let_in_either(
+    forwarder: Forwarder, web: PortalAddress
+) -> None:
+    forwarder.serve_portal(web, everybody(internal(TCP)))
+    ranges = tuple(AdmissionRule(f"10.{number // 250}.{number % 250}.0/28", internal(TCP)) for number in range(2000))
+    with pytest.raises(ObjectError, match="2000 networks are more"):
+        forwarder.serve_portal(web, Admission(ranges, ranges))
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(web.ip, web.port)
+    forwarder.serve_portal(web, Admission(ranges[:900], ranges[:900]))
 
 
 async def test_a_portal_for_nobody_answers_nobody(forwarder: Forwarder, web: PortalAddress) -> None:

@@ -9,8 +9,8 @@ import ctypes
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Final
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
@@ -47,6 +47,10 @@ DROP_EVERYTHING: Final = _INSTRUCTION.pack(_RETURN, 0, 0, 0)
 """The program that lets nobody in."""
 
 
+_Decision: TypeAlias = tuple[IPv4Network | IPv6Network | None, bool]
+"""A network, None for everybody, and whether it is let in. Of several the first counts."""
+
+
 class _Instruction(Struct, frozen=True):
     code: int
     value: int
@@ -64,17 +68,19 @@ def program(admission: Admission) -> bytes:
 
     Raises ObjectError where they are more than the kernel takes in one program.
     """
-    others = list(_section(admission.others))
-    host = list(_section(admission.host))
-    instructions = [
-        _Instruction(_LOAD, _INTERFACE),
-        _Instruction(_JUMP_IF_EQUAL, _LOOPBACK, if_true=0, if_false=1),
-        _Instruction(_JUMP, len(others)),
-        *others,
-        *host,
-    ]
+    of_host, of_others = _decisions(admission.host), _decisions(admission.others)
+    others = list(_section(of_others))
+    instructions = others
+    if of_host != of_others:
+        instructions = [
+            _Instruction(_LOAD, _INTERFACE),
+            _Instruction(_JUMP_IF_EQUAL, _LOOPBACK, if_true=0, if_false=1),
+            _Instruction(_JUMP, len(others)),
+            *others,
+            *_section(of_host),
+        ]
     if len(instructions) > _MOST_INSTRUCTIONS:
-        networks = sum(len(rules) for rules in (admission.host, admission.others))
+        networks = len(of_others) + (len(of_host) if of_host != of_others else 0)
         raise ObjectError(f"{networks} networks are more than a socket filter can tell apart")
     return b"".join(_INSTRUCTION.pack(each.code, each.if_true, each.if_false, each.value) for each in instructions)
 
@@ -99,13 +105,23 @@ def _lets_all_in(rules: Sequence[AdmissionRule]) -> bool:
     return first is not None and first.listener is not None
 
 
-def _section(rules: Sequence[AdmissionRule]) -> Iterator[_Instruction]:
-    for rule in rules:
-        verdict = _Instruction(_RETURN, 0 if rule.listener is None else _ALL_OF_IT)
-        if rule.network:
-            yield from _matches(ip_network(rule.network))
-        yield verdict
-        if not rule.network:
+def _decisions(rules: Sequence[AdmissionRule]) -> Sequence[_Decision]:
+    """Who is let in, by whichever listener: networks that are all let in become as few as can be."""
+    found = [(ip_network(rule.network) if rule.network else None, rule.listener is not None) for rule in rules]
+    if not all(lets_in for _, lets_in in found):
+        return found
+    networks = [network for network, _ in found if network is not None]
+    if len(networks) < len(found):
+        return [(None, True)]
+    return [(network, True) for network in collapse_addresses(networks)]  # type: ignore[type-var]  # of one family
+
+
+def _section(decisions: Sequence[_Decision]) -> Iterator[_Instruction]:
+    for network, lets_in in decisions:
+        if network is not None:
+            yield from _matches(network)
+        yield _Instruction(_RETURN, _ALL_OF_IT if lets_in else 0)
+        if network is None:
             return
     yield _Instruction(_RETURN, 0)
 

@@ -7,7 +7,7 @@ for each portal that leads to it.
 from collections.abc import Callable
 from typing import TypeAlias
 
-from userproxy.errors import PortUnavailableError
+from userproxy.errors import ObjectError, PortUnavailableError
 from userproxy.forwarding.admission import admits_everybody, attach, detach, program, sorted_by
 from userproxy.forwarding.listener_addresses import address_on_this_node
 from userproxy.forwarding.tcp.connections import Connections
@@ -72,12 +72,19 @@ class PortalListeners:
         networks apart.
         """
         portal = self._portals.get(address)
-        instructions = None if admits_everybody(admission) else program(admission)
-        if portal is not None and _is_same_service(portal.admission, admission):
-            _restrict(portal, instructions)
-            portal.admission = admission
-            self._hand_over(portal.listener, address, admission)
-            return
+        try:
+            instructions = None if admits_everybody(admission) else program(admission)
+            if portal is not None and _is_same_service(portal.admission, admission):
+                _restrict(portal, instructions)
+                portal.admission = admission
+                self._hand_over(portal.listener, address, admission)
+                return
+        except ObjectError:
+            self.leave(address)  # else those whom it had let in before would go on to be
+            raise
+        except OSError as error:  # of memory for programs a process has little (net.core.optmem_max)
+            self.leave(address)
+            raise PortUnavailableError(f"{address} cannot be restricted: {error.strerror}") from error
         self.leave(address)
         self._take()
         try:
