@@ -22,7 +22,7 @@ TRIED = [
             " (12.3ms, 120B up, 4.5KiB down)",
         ),
         (
-            decision("retried", tried=TRIED, duration_seconds=0.25),
+            decision("retried", reason="Connection refused", tried=TRIED, duration_seconds=0.25),
             "Nov 21 22:17:34.123: 10.244.0.9:40001 -> 10.96.0.10:80 -> default/web:http -> 10.244.0.2:8080 TCP RETRIED"
             " (tried 10.244.0.3:8080: Connection refused, 10.244.0.4:8080: no answer within 0.25 s; 250ms)",
         ),

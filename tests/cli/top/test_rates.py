@@ -81,5 +81,10 @@ def test_a_client_that_is_quiet_and_gone_is_forgotten() -> None:
     assert traffic.rows([], 1.0) == []
 
 
+def test_flows_have_no_dial_times() -> None:
+    row = traffic_row(ClientTraffic(), 1.0, connection(1, protocol="UDP", dial_seconds=0.0), connection(2))
+    assert (row.active, row.dial_p50, row.dial_p99) == (2, 0.0004, 0.0004)
+
+
 def test_an_ipv6_client_has_its_address_without_brackets() -> None:
     assert traffic_row(ClientTraffic(), 1.0, connection(client="[fd00::9]:4711")).name == "fd00::9"

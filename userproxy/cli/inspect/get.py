@@ -62,18 +62,12 @@ def get(
     items: list[Item] = list(client.items(what.route, **query))
     if sort_by:
         items = sorted_by(items, sort_by)
-    if not items:
-        _explain_nothing(client, what, meant)
-    if items or form in {Form.JSON, Form.YAML}:
-        click.echo("\n".join(as_list(form, items, what.columns, what.name)))
-
-
-def _explain_nothing(client: AdminClient, kind: Kind, meant: Subject) -> None:
-    """Say that there is none. Raises AdminError if that is because there is no such Service."""
-    if meant.service:
+    if not items and meant.service:
         ensure_known(client, meant)
-    where = f" in {meant.namespace}" if meant.namespace else ""
-    click.echo(f"No {kind.route} found{where}.", err=True)
+    if not items and form not in {Form.JSON, Form.YAML}:
+        click.echo(f"No {what.route} found{f' in {meant.namespace}' if meant.namespace else ''}.", err=True)
+    else:
+        click.echo("\n".join(as_list(form, items, what.columns, what.name)))
 
 
 def ensure_known(client: AdminClient, meant: Subject) -> list[dict[str, Any]]:

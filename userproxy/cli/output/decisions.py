@@ -36,9 +36,9 @@ def _endpoint(decision: Item) -> str:
 
 
 def _remarks(decision: Item) -> Iterator[str]:
-    if decision["reason"]:
-        yield str(decision["reason"])
     tried: list[dict[str, Any]] = decision["tried"]
+    if decision["reason"] and decision["reason"] not in (each["reason"] for each in tried):
+        yield str(decision["reason"])
     if tried:
         yield "tried " + ", ".join(f"{each['endpoint']}: {each['reason']}" for each in tried)
     figures = [latency(decision["duration_seconds"])]

@@ -52,7 +52,8 @@ class ClientTraffic:
             before = self._live.pop(key, None)
             count.active += 1
             count.opened += before is None
-            count.dials.append(item["dial_seconds"])
+            if item["protocol"] == "TCP":  # a flow has nobody to wait for
+                count.dials.append(item["dial_seconds"])
             self._add(count, item, before)
             live[key] = _Bytes(item["bytes_up"], item["bytes_down"])
         self._live = live
