@@ -14,6 +14,7 @@ from userproxy.admin.items import Configuration, Differences, Status, Version
 from userproxy.admin.rows import Planes
 from userproxy.admin.server import AdminServer, Objects
 from userproxy.model import Endpoint, ListenerName, Portal, PortalKind, Problem, Protocol, ServicePortName
+from userproxy.model.capture import CAPTURE_ROOM, CaptureEvent, CaptureRequest
 from userproxy.model.data_plane import WATCH_ROOM, Watch
 from userproxy.model.reports import (
     ALL,
@@ -118,6 +119,9 @@ class Data:
         self.connection_watches: list[Events[ConnectionChange]] = []
         self.watched = 0
         """How many watches there have been."""
+        self.captures: list[Events[CaptureEvent]] = []
+        self.asked_for: list[CaptureRequest] = []
+        """What captures were begun with."""
 
     async def listeners(self, query: Query = ALL) -> tuple[ListenerFigures, ...]:
         return tuple(each for each in self.figures if _meant(each.listener, query))
@@ -139,6 +143,12 @@ class Data:
         self, query: Query = ALL, room: int = WATCH_ROOM
     ) -> AbstractAsyncContextManager[Watch[ConnectionChange]]:
         return self._watch(self.connection_watches, room)
+
+    def capture(
+        self, request: CaptureRequest, room: int = CAPTURE_ROOM
+    ) -> AbstractAsyncContextManager[Watch[CaptureEvent]]:
+        self.asked_for.append(request)
+        return self._watch(self.captures, room)
 
     @asynccontextmanager
     async def _watch(self, watches: list[Events[T]], room: int) -> AsyncIterator[Events[T]]:

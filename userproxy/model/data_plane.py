@@ -6,6 +6,7 @@ Arguments and results are values that can be sent as messages: who answers may b
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
+from userproxy.model.capture import CAPTURE_ROOM, CaptureEvent, CaptureRequest
 from userproxy.model.reports import (
     ALL,
     Batch,
@@ -63,6 +64,15 @@ class DataPlane(Protocol):
 
         Several changes of one connection between two reads are one. One that is over before it was told of is told of
         as removed. `room` is for connections.
+        """
+
+    def capture(
+        self, request: CaptureRequest, room: int = CAPTURE_ROOM
+    ) -> AbstractAsyncContextManager[Watch[CaptureEvent]]:
+        """The bytes of connections and flows as they pass, until the context is left.
+
+        `room` is bytes that may wait for the reader. Traffic never waits for it. What ends the capture is up to the
+        reader, also where no further connection will be captured because there were as many as are asked for.
         """
 
     async def peek(self, listener: ListenerName, client: str, tried: tuple[Endpoint, ...] = ()) -> Choice:

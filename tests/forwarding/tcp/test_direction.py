@@ -133,7 +133,7 @@ async def test_nobody_is_read_for_ever_who_writes_little_as_fast_as_it_is_passed
         return send(data)
 
     monkeypatch.setattr(os, "splice", splice_and_get_more)
-    upward._send = send_and_get_more  # type: ignore[assignment] # of all its forms one is used
+    upward._send = send_and_get_more
     bulk.start()
     bulk.client.send(bytes(BUFFER_BYTES))
     turns = [more]

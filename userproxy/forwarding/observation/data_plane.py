@@ -11,6 +11,7 @@ from typing import Protocol as Interface
 from typing import TypeAlias
 
 from userproxy.forwarding.descriptors import descriptors_counted_by_kernel, open_descriptors
+from userproxy.forwarding.observation.capture import CaptureReader, Captures
 from userproxy.forwarding.observation.counters import ListenerCounters
 from userproxy.forwarding.observation.loop_lag import LoopLag
 from userproxy.forwarding.observation.recorder import Entry, Recorder
@@ -23,6 +24,7 @@ from userproxy.forwarding.observation.reports import (
     asks_for_service,
 )
 from userproxy.forwarding.observation.watches import ConnectionReader, DecisionReader
+from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.plane import TcpPlane
 from userproxy.forwarding.tcp.portal import PortlessTcpListener
@@ -32,6 +34,7 @@ from userproxy.forwarding.udp.flows import FlowTable
 from userproxy.forwarding.udp.plane import UdpPlane
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Endpoint, ListenerName, Protocol, Snapshot, Verdict
+from userproxy.model.capture import CAPTURE_ROOM, CaptureRequest
 from userproxy.model.data_plane import WATCH_ROOM
 from userproxy.model.reports import (
     ALL,
@@ -92,6 +95,7 @@ class LocalDataPlane:
         self._descriptor_limit = descriptor_limit
         self._order = count()
         self._reporter = Reporter(recorder.clock)
+        self._captures = Captures(recorder, tcp.relays)
         self.loop_lag = LoopLag(tcp.loop)
 
     async def listeners(self, query: Query = ALL) -> tuple[ListenerFigures, ...]:
@@ -161,6 +165,18 @@ class LocalDataPlane:
             yield reader
         finally:
             self._recorder.connection_watches.remove(reader)
+
+    @asynccontextmanager
+    async def capture(self, request: CaptureRequest, room: int = CAPTURE_ROOM) -> AsyncIterator[CaptureReader]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        members: list[Relay | UdpFlow] = []
+        if request.connections is None:
+            groups = await self._groups(request.query, Pace())
+            members = [
+                each for group in groups for each in group.values() if not _is_over(each) and not isinstance(each, Dial)
+            ]
+        async with self._captures.read(request, members, room) as reader:
+            yield reader
 
     async def peek(self, listener: ListenerName, client: str, tried: tuple[Endpoint, ...] = ()) -> Choice:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""

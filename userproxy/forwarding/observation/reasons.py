@@ -13,6 +13,10 @@ MADE_ROOM: Final = "made room for others"
 
 ENDPOINT_GONE: Final = "the endpoint is gone"
 
+RESET_BY_CLIENT: Final = "reset by the client"
+
+RESET_BY_ENDPOINT: Final = "reset by the endpoint"
+
 _KINDS: Final = {
     errno.ECONNREFUSED: DialFailure.REFUSED,
     errno.ETIMEDOUT: DialFailure.TIMED_OUT,

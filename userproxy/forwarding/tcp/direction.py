@@ -4,12 +4,14 @@ import contextlib
 import os
 import select
 import socket
+from collections.abc import Callable
 from socket import SocketType
 from typing import Final, Protocol
 
 from userproxy.forwarding.poller import HANGUP, UNFINISHED, Owner, Poller
 from userproxy.forwarding.tcp.pipes import PIPE_BYTES, Pipe, PipePool
 from userproxy.forwarding.tcp.sockets import unacknowledged
+from userproxy.forwarding.tcp.tap import TappedSockets
 
 BUFFER_BYTES: Final = 64 * 1024
 _TURN_BYTES: Final = PIPE_BYTES
@@ -81,9 +83,9 @@ class Direction:
         self._relay = relay
         self._context = context
         self._source = source
-        self._sink = sink
-        self._recv_into = source.recv_into
-        self._send = sink.send
+        self._sink: SocketType | TappedSockets = sink
+        self._recv_into: Callable[[memoryview], int] = source.recv_into
+        self._send: Callable[[memoryview], int] = sink.send
         self._view = context.view
         self._read = _NOTHING_READ
         """Bytes in the shared buffer that `on_events` has read and left to `pump`."""
@@ -143,6 +145,20 @@ class Direction:
             return
         self._read, self._sent = size, sent
         self._relay.on_events(self, events)
+
+    def tap(self, sockets: TappedSockets, context: DirectionContext) -> None:
+        """Move bytes by way of `sockets` from now on. The context has no pipes: what is in one is kept in memory."""
+        if self._pipe is not None and self._pipe.fill:
+            self._pending = memoryview(os.read(self._pipe.read_end, self._pipe.fill))
+            self._pipe.fill = 0
+        self.release_pipe()
+        self._context = context
+        self._sink, self._recv_into, self._send = sockets, sockets.recv_into, sockets.send
+
+    def untap(self, sink: SocketType, context: DirectionContext) -> None:
+        """Move bytes as before :meth:`tap`."""
+        self._context = context
+        self._sink, self._recv_into, self._send = sink, self._source.recv_into, sink.send
 
     def put_off(self, events: int) -> None:
         """Handle these events after those of other connections that take less time."""

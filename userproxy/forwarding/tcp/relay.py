@@ -17,14 +17,15 @@ from socket import SocketType
 
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.observation.counters import EndpointCounters
-from userproxy.forwarding.observation.reasons import GIVEN_UP
-from userproxy.forwarding.observation.recorder import Recorder
+from userproxy.forwarding.observation.reasons import GIVEN_UP, RESET_BY_CLIENT, RESET_BY_ENDPOINT
+from userproxy.forwarding.observation.recorder import FailedDial, Peer, Portal, Recorder
 from userproxy.forwarding.poller import ANOTHER_TURN, FAILED, HANGUP, READABLE, STREAM, WRITABLE, Poller
 from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.direction import Direction, DirectionContext
 from userproxy.forwarding.tcp.pipes import PipePool
 from userproxy.forwarding.tcp.sockets import quiet_seconds, reset_on_close, was_reset
 from userproxy.forwarding.tcp.source_ports import SourcePorts
+from userproxy.forwarding.tcp.tap import FROM_CLIENT, FROM_ENDPOINT, TO_CLIENT, TO_ENDPOINT, Listener, TappedSockets
 from userproxy.model import Endpoint
 from userproxy.model.reports import ChangeKind, Outcome
 
@@ -116,6 +117,44 @@ class Relay:
         """Whether one side has ended it and the other has not."""
         return self._upward.ended or self._downward.ended
 
+    @property
+    def opened(self) -> float:
+        """When the client was accepted, on the clock."""
+        return self.dial.opened
+
+    @property
+    def peer(self) -> Peer:
+        """The client's address and port."""
+        return self.dial.peer
+
+    @property
+    def portal(self) -> Portal:
+        """What the client dialled."""
+        return self.dial.portal
+
+    @property
+    def failed(self) -> tuple[FailedDial, ...]:
+        """The dials before that have failed."""
+        return self.dial.failed
+
+    @property
+    def node(self) -> Peer:
+        """From where the endpoint was dialled."""
+        ip, port, *_ = self._backend.getsockname()
+        return ip, port
+
+    def tap(self, listener: Listener, context: DirectionContext) -> None:
+        """Tell `listener` what passes from now on, in a context without pipes."""
+        client, backend = self._client, self._backend
+        self._upward.tap(TappedSockets(client, backend, listener, FROM_CLIENT, TO_ENDPOINT), context)
+        self._downward.tap(TappedSockets(backend, client, listener, FROM_ENDPOINT, TO_CLIENT), context)
+
+    def untap(self) -> None:
+        """Tell nobody any more."""
+        if not self.closed:
+            self._upward.untap(self._backend, self._context)
+            self._downward.untap(self._client, self._context)
+
     def quiet(self) -> tuple[float, bool]:
         """Seconds since the client last sent or received bytes, and whether it may be waiting for an answer.
 
@@ -185,8 +224,8 @@ class Relay:
 
     def _who_reset(self) -> str:
         if was_reset(self._client):
-            return "reset by the client"
-        return "reset by the endpoint" if was_reset(self._backend) else "a socket failed"
+            return RESET_BY_CLIENT
+        return RESET_BY_ENDPOINT if was_reset(self._backend) else "a socket failed"
 
     def _pump(self, direction: Direction, opposite: Direction, events: int) -> None:
         if direction.pump(events):

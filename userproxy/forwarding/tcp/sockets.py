@@ -10,7 +10,7 @@ import termios
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from socket import SocketType
-from typing import Self
+from typing import Protocol, Self
 
 from userproxy.addresses import host_and_port, is_ipv6, socket_family
 from userproxy.errors import PortUnavailableError
@@ -39,6 +39,13 @@ _TCP_CLOSE = 7
 """include/net/tcp_states.h."""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class HasFileno(Protocol):
+    """A socket, or what stands for one."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
 
 
 class ListeningSocket(SocketType):
@@ -202,7 +209,7 @@ def reset_on_close(sock: SocketType) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
-def unacknowledged(sock: SocketType) -> int:
+def unacknowledged(sock: HasFileno) -> int:
     """Bytes sent that the peer has not acknowledged (tcp(7), SIOCOUTQ)."""
     return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 

@@ -101,6 +101,15 @@ class _Layout:
         self.size = 80
 
 
+def address_written_to(addressee: bytes, family: IPFamily) -> str:
+    """The node's address that a client has written to, from what :meth:`Inbox.addressee` says of it."""
+    header = ctypes.sizeof(_ControlHeader)
+    if family is IPFamily.IPV6:
+        start = _Layout(family).control + header
+        return socket.inet_ntop(socket.AF_INET6, addressee[start : start + 16])
+    return socket.inet_ntop(socket.AF_INET, addressee[header + 4 : header + 8])
+
+
 class _Area:
     """Memory that the kernel reads and writes by a number of message headers, all laid out once."""
 

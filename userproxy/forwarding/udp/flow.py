@@ -1,7 +1,7 @@
 """One client of a UDP listener, and the socket that stands for it towards its endpoint."""
 
 import errno
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from socket import SocketType
 from typing import Final, Protocol
 
@@ -66,6 +66,7 @@ class Listener(Sender, Protocol):
     """What a flow needs of the listener that its client writes to."""
 
     name: ListenerName
+    port: int
     portal: Portal
     decisions: DecisionRing
     chooser: Chooser
@@ -122,6 +123,9 @@ class UdpFlow(Flow):
         "tried",
         "unanswered",
     )
+
+    send: Callable[[bytes | memoryview], int]
+    receive_into: Callable[[memoryview], int]
 
     def __init__(self, listener: Listener, client: bytes, peer: Peer, addressee: bytes, now: float) -> None:
         super().__init__(client)
@@ -214,6 +218,28 @@ class UdpFlow(Flow):
         recorder = self.listener.plane.recorder
         if recorder.connection_watches:
             recorder.tell_change(ChangeKind.MODIFIED, self)
+
+    @property
+    def portal(self) -> Portal:
+        """What its client writes to, where that is known."""
+        return self.listener.portal
+
+    @property
+    def node(self) -> Peer:
+        """From where its datagrams go to the endpoint."""
+        ip, port, *_ = self._socket.getsockname() if self._socket is not None else ("", 0)
+        return ip, port
+
+    def tap(self, send: Callable[[bytes | memoryview], int], receive_into: Callable[[memoryview], int]) -> None:
+        """Move datagrams by these functions from now on, one by one, until it moves to another endpoint."""
+        self.send, self.receive_into = send, receive_into
+        self.listener.plane.poller.replace(self._descriptor, self._on_tapped_event, self)
+
+    def untap(self) -> None:
+        """Move datagrams as before :meth:`tap`."""
+        if self._socket is not None:
+            self.send, self.receive_into = self._socket.send, self._socket.recv_into
+            self.listener.plane.poller.replace(self._descriptor, self._on_event, self)
 
     def note(self, outcome: Outcome, reason: str = "") -> None:
         """Note what has become of it, and why, together with the endpoints that have failed."""
@@ -318,6 +344,15 @@ class UdpFlow(Flow):
         now = self.listener.now()
         if now >= self.due:
             self.listener.note_reply(self, now)
+
+    def _on_tapped_event(self, events: int) -> None:
+        if self.unanswered is not None:
+            self._on_event(events)
+            return
+        self.unanswered = LARGE  # so that one answer is received, and by `receive_into`
+        self._on_event(events)
+        if self.unanswered is LARGE:
+            self.unanswered = None
 
     def _survive(self, number: int | None) -> None:
         """Move to another endpoint if this one cannot be reached; any other error may be temporary, and is ignored."""
