@@ -222,7 +222,9 @@ class Served:
             status=_status,
             differences=self._differences,
         )
-        self.server = AdminServer(path, Planes(self.control, self.data), objects)
+        self.may_capture = False
+        planes = Planes(self.control, self.data)
+        self.server = AdminServer(path, planes, objects, may_capture=lambda: self.may_capture)
 
     async def _differences(self) -> Differences:
         return self.differences

@@ -23,6 +23,7 @@ Parameter: TypeAlias = str | int | bool | Sequence[str] | None
 
 _SERVER: Final = "userproxy/"
 _PAGE: Final = 2000
+_PIECE: Final = 65_536
 
 
 class AdminError(UserproxyError):
@@ -78,7 +79,12 @@ class AdminClient:
         What there is already comes first, as ADDED, up to a line of the type SYNCED. Raises CutOffError when the proxy
         has cut us off, and AdminError when it has ended.
         """
-        with self._asked(route, {**parameters, "watch": True}, seconds=None) as answer:
+        yield from self.lines(route, **parameters, watch=True)
+        raise AdminError("the watch is over, because userproxy is being stopped")
+
+    def lines(self, route: str, **parameters: Parameter) -> Iterator[dict[str, Any]]:
+        """The objects of an answer that has one on each line, as they come. Raises CutOffError as :meth:`watch`."""
+        with self._asked(route, parameters, seconds=None) as answer:
             while line := answer.readline():
                 change = self._decoded(line)
                 if change.get("type") == "ERROR":
@@ -86,7 +92,12 @@ class AdminClient:
                         str(change.get("message", "the proxy has ended the watch")), change.get("lost", 0)
                     )
                 yield change
-        raise AdminError("the watch is over, because userproxy is being stopped")
+
+    def pieces(self, route: str, **parameters: Parameter) -> Iterator[bytes]:
+        """The bytes of an answer that is no JSON, as they come."""
+        with self._asked(route, parameters, seconds=None) as answer:
+            while piece := answer.read1(_PIECE):
+                yield piece
 
     @contextmanager
     def _asked(

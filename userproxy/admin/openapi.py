@@ -7,9 +7,10 @@ from typing import Any, Final
 import msgspec
 
 from userproxy import __version__
+from userproxy.admin.capturing import PCAPNG, Line
 from userproxy.admin.items import CutOff, Failure
 from userproxy.admin.parameters import Parameter
-from userproxy.admin.routes import LISTS, OBJECTS, ListRoute, ObjectRoute, answer_types, parameters_of
+from userproxy.admin.routes import LISTS, OBJECTS, ROUTES, CaptureRoute, ObjectRoute, Route, answer_types, parameters_of
 from userproxy.admin.streaming import JSON, LINES
 
 _ABOUT: Final = """What a running userproxy does: Services, endpoints, connections, portals, decisions and problems.
@@ -20,8 +21,7 @@ Seconds are floating point numbers, times of day RFC 3339 in UTC, bytes are payl
 @cache
 def document() -> bytes:
     """The document as JSON."""
-    routes = (*LISTS, *OBJECTS)
-    types: list[Any] = [Failure, CutOff, *(route.answer for route in OBJECTS if route.answer is not None)]
+    types: list[Any] = [Failure, CutOff, Line, *(route.answer for route in OBJECTS if route.answer is not None)]
     for route in LISTS:
         types += answer_types(route)
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
@@ -31,13 +31,14 @@ def document() -> bytes:
         {
             "openapi": "3.1.0",
             "info": {"title": "userproxy admin API", "version": __version__, "description": _ABOUT},
-            "paths": {f"/v1/{route.path}": {"get": _operation(route, by_type)} for route in routes},
+            "paths": {f"/v1/{route.path}": {"get": _operation(route, by_type)} for route in ROUTES},
             "components": {"schemas": described},
         }
     )
 
 
-def _operation(route: ListRoute | ObjectRoute, schemas: dict[str, Any]) -> dict[str, Any]:
+def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
+    is_capture = isinstance(route, CaptureRoute)
     failure = {"content": {JSON: {"schema": schemas[repr(Failure)]}}}
     return {
         "operationId": route.path.partition(".")[0],
@@ -47,13 +48,17 @@ def _operation(route: ListRoute | ObjectRoute, schemas: dict[str, Any]) -> dict[
             "200": {"description": "The answer.", "content": _content(route, schemas)},
             "400": {"description": "A parameter is unknown, or has a value that it cannot have.", **failure},
             "503": {"description": "Too many ask at the same time.", **failure},
+            **({"403": {"description": "Captures are not allowed here.", **failure}} if is_capture else {}),
         },
     }
 
 
-def _content(route: ListRoute | ObjectRoute, schemas: dict[str, Any]) -> dict[str, Any]:
+def _content(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     if isinstance(route, ObjectRoute):
         return {JSON: {"schema": {"type": "object"} if route.answer is None else schemas[repr(route.answer)]}}
+    if isinstance(route, CaptureRoute):
+        lines = {"itemSchema": {"anyOf": [schemas[repr(Line)], schemas[repr(CutOff)]]}}
+        return {LINES: lines, PCAPNG: {"schema": {"type": "string", "format": "binary"}}}
     page, line = answer_types(route)
     return {
         JSON: {"schema": schemas[repr(page)]},

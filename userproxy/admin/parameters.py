@@ -35,6 +35,13 @@ class Parameter(Struct, frozen=True):
     repeatable: bool = False
 
 
+class CaptureForm(StrEnum):
+    """As what a capture is written."""
+
+    JSON = "json"
+    PCAPNG = "pcapng"
+
+
 class Filter(Struct, frozen=True, gc=False):
     """What a request asks for: a field that is None or empty admits all. `endpoint` with port 0 is any of its ports."""
 
@@ -49,6 +56,10 @@ class Filter(Struct, frozen=True, gc=False):
     after: str = ""
     last: int | None = None
     watch: bool = False
+    payload_bytes: int | None = None
+    connections: int | None = None
+    seconds: float | None = None
+    form: CaptureForm = CaptureForm.JSON
 
     @property
     def query(self) -> Query:
@@ -121,6 +132,18 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _bytes(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,15}", text):
+        raise ValueError("is not a number of bytes")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise ValueError("is not a number of seconds")
+    return float(text)
+
+
 def _switch(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError("is not true or false")
@@ -183,6 +206,24 @@ WATCH: Final = Parameter(
     _switch,
     {"type": "boolean"},
 )
+
+
+PAYLOAD_BYTES: Final = Parameter(
+    "payload_bytes",
+    "Only so many bytes of each direction of a connection.",
+    _bytes,
+    {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
+)
+CONNECTIONS: Final = Parameter(
+    "connections",
+    "End when so many connections have been captured from beginning to end.",
+    _count,
+    _COUNT,
+)
+SECONDS: Final = Parameter(
+    "seconds", "End after so many seconds.", _seconds, {"type": "number", "minimum": 0, "maximum": 10**9 - 1}
+)
+FORM: Final = Parameter("form", "Lines of JSON, or a pcapng file.", _one_of(CaptureForm), {"enum": sorted(CaptureForm)})
 
 
 def after(pattern: str) -> Parameter:

@@ -1,18 +1,22 @@
 """What the admin API has: for each path under /v1 what it answers, which parameters it takes, and who makes it."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
 
 from userproxy.admin import items, rows, watches
 from userproxy.admin.parameters import (
     CLIENT,
+    CONNECTIONS,
     ENDPOINT,
+    FORM,
     LAST,
     LIMIT,
     NAMESPACE,
+    PAYLOAD_BYTES,
     PROTOCOL,
+    SECONDS,
     SERVICE,
     STATE,
     VERDICT,
@@ -46,6 +50,16 @@ class ObjectRoute(Struct, frozen=True):
     answer: type[Struct] | None
     """None for what has a form of its own."""
 
+
+class CaptureRoute(Struct, frozen=True):
+    """The bytes of connections, as they pass."""
+
+    path: str
+    text: str
+    parameters: tuple[Parameter, ...]
+
+
+Route: TypeAlias = ListRoute | ObjectRoute | CaptureRoute
 
 LISTS: Final = (
     ListRoute(
@@ -118,9 +132,18 @@ OBJECTS: Final = (
 )
 
 
-def parameters_of(route: ListRoute | ObjectRoute) -> tuple[Parameter, ...]:
+CAPTURE: Final = CaptureRoute(
+    "capture",
+    "The bytes of connections and flows as they pass, until nobody reads. Needs --allow-capture.",
+    (NAMESPACE, SERVICE, PROTOCOL, ENDPOINT, CLIENT, PAYLOAD_BYTES, CONNECTIONS, SECONDS, FORM),
+)
+
+ROUTES: Final[tuple[Route, ...]] = (*LISTS, *OBJECTS, CAPTURE)
+
+
+def parameters_of(route: Route) -> tuple[Parameter, ...]:
     """The query parameters that a route takes."""
-    return route.parameters if isinstance(route, ListRoute) else ()
+    return () if isinstance(route, ObjectRoute) else route.parameters
 
 
 def answer_types(route: ListRoute) -> tuple[Any, Any]:

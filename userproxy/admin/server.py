@@ -13,11 +13,12 @@ from aiohttp import web
 from msgspec import Struct
 
 from userproxy import __version__
+from userproxy.admin.capturing import MOST_CAPTURES, NOT_ALLOWED, TOO_MANY, write_capture
 from userproxy.admin.items import Configuration, Differences, Failure, Status, Version
 from userproxy.admin.listening import AdminSocket, SocketTakenError, SocketUnavailableError, may_ask
 from userproxy.admin.openapi import document
-from userproxy.admin.parameters import BadParameterError, parse
-from userproxy.admin.routes import LISTS, OBJECTS, ListRoute, ObjectRoute, parameters_of
+from userproxy.admin.parameters import BadParameterError, Filter, parse
+from userproxy.admin.routes import ROUTES, CaptureRoute, ObjectRoute, Route, parameters_of
 from userproxy.admin.rows import Planes
 from userproxy.admin.streaming import JSON, write_changes, write_list
 from userproxy.telemetry.http import SHUTDOWN_SECONDS, http_logger
@@ -44,7 +45,8 @@ class AdminServer:
     """Serves the admin API at `path`, as soon as nobody else does.
 
     While `may_have_predecessor` is true, the process that this one replaces may still have the path, so it is tried
-    more often, and nothing is logged. `most` is how many connections there may be at the same time.
+    more often, and nothing is logged. `most` is how many connections there may be at the same time. Captures are
+    refused unless `may_capture` is true.
     """
 
     def __init__(
@@ -54,10 +56,11 @@ class AdminServer:
         objects: Objects,
         may_have_predecessor: Callable[[], bool] = lambda: False,
         most: int = 16,
+        may_capture: Callable[[], bool] = lambda: False,
     ) -> None:
         self._path = path
         self._most = most
-        self._answers = _Answers(planes, objects)
+        self._answers = _Answers(planes, objects, may_capture)
         self._may_have_predecessor = may_have_predecessor
 
     async def run(self) -> None:
@@ -138,10 +141,12 @@ def _refuse(client: socket.socket, status: int, text: str) -> None:
 
 
 class _Answers:
-    def __init__(self, planes: Planes, objects: Objects) -> None:
+    def __init__(self, planes: Planes, objects: Objects, may_capture: Callable[[], bool]) -> None:
         self._planes = planes
         self._objects = objects
-        self._routes: Mapping[str, ListRoute | ObjectRoute] = {f"/v1/{each.path}": each for each in (*LISTS, *OBJECTS)}
+        self._may_capture = may_capture
+        self._captures = 0
+        self._routes: Mapping[str, Route] = {f"/v1/{each.path}": each for each in ROUTES}
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -165,11 +170,26 @@ class _Answers:
             return _failure(400, str(error))
         if isinstance(route, ObjectRoute):
             return _whole(200, await self._object(route))
+        if isinstance(route, CaptureRoute):
+            return await self._capture(request, asked)
         if request.method == "HEAD":
             return _whole(200, b"")
         if asked.watch:
             return await write_changes(request, route.changes(self._planes, asked), _HEADERS)
         return await write_list(request, route.rows(self._planes, asked), asked.limit, _HEADERS)
+
+    async def _capture(self, request: web.BaseRequest, asked: Filter) -> web.StreamResponse:
+        if not self._may_capture():
+            return _failure(403, NOT_ALLOWED)
+        if self._captures >= MOST_CAPTURES:
+            return _failure(503, TOO_MANY)
+        if request.method == "HEAD":
+            return _whole(200, b"")
+        self._captures += 1
+        try:
+            return await write_capture(request, self._planes.data, asked, _HEADERS)
+        finally:
+            self._captures -= 1
 
     async def _object(self, route: ObjectRoute) -> bytes:
         match route.path:

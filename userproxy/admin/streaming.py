@@ -5,7 +5,7 @@ buffers of aiohttp and the kernel hold what a client has not read.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any, Final, TypeVar
 
@@ -27,6 +27,7 @@ _LINGER_SECONDS: Final = 30.0
 """How long one that was cut off has to read the last line."""
 JSON: Final = "application/json"
 LINES: Final = "application/x-ndjson"
+TOO_SLOW: Final = "this reader was too slow, and is told no more: ask again, for less"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -65,24 +66,43 @@ async def write_changes(
     request: web.BaseRequest, changes: AsyncGenerator[Iterable[Change[Any]], None], headers: Mapping[str, str]
 ) -> web.StreamResponse:
     """Write changes as lines until there are no more, or the reader is too slow."""
-    pieces = _Pieces(request, LINES, headers)
+    return await write_parts(request, LINES, _lines(changes), _cut_off, headers)
+
+
+async def _lines(changes: AsyncGenerator[Iterable[Change[Any]], None]) -> AsyncGenerator[Iterable[bytes], None]:
+    async with aclosing(changes):
+        async for group in changes:
+            yield (_encode(change) + b"\n" for change in group)
+
+
+async def write_parts(
+    request: web.BaseRequest,
+    content_type: str,
+    groups: AsyncGenerator[Iterable[bytes], None],
+    cut_off: Callable[[int], bytes],
+    headers: Mapping[str, str],
+) -> web.StreamResponse:
+    """Write what comes, group by group, until there is no more.
+
+    A reader that is too slow ends `groups`. It gets what `cut_off` makes of the number of things that it was not told,
+    as soon as it reads again, and is left.
+    """
+    pieces = _Pieces(request, content_type, headers)
     try:
-        async with aclosing(changes):
-            async for group in changes:
-                for change in group:
-                    await pieces.add(_encode(change) + b"\n")
+        async with aclosing(groups):
+            async for group in groups:
+                for part in group:
+                    await pieces.add(part)
                 await pieces.flush()
     except SlowReaderError as error:
-        return await _cut_off(pieces, error.lost)
+        with suppress(SlowReaderError):
+            await pieces.last(cut_off(error.lost))
+        return pieces.abandoned()
     return await pieces.end()
 
 
-async def _cut_off(pieces: "_Pieces", lost: int) -> web.StreamResponse:
-    """Say that a reader was too slow, as soon as it reads again, and leave it."""
-    text = "this reader was too slow, and is told no more: ask again, for less"
-    with suppress(SlowReaderError):
-        await pieces.last(_encode(CutOff(text, lost)) + b"\n")
-    return pieces.abandoned()
+def _cut_off(lost: int) -> bytes:
+    return _encode(CutOff(TOO_SLOW, lost)) + b"\n"
 
 
 class _Pieces:

@@ -90,6 +90,11 @@ FLAGS: tuple[Flag, ...] = (
         " /run/userproxy/admin.sock for root, else in $XDG_RUNTIME_DIR by default. Empty for none.",
     ),
     _own(
+        "allow-capture",
+        SWITCH,
+        "Let `userproxy capture` show the bytes of connections to whoever may use the admin socket.",
+    ),
+    _own(
         "at-stop",
         choice(AtStop),
         "What a stop does with the rules. If they are left, clients are refused until the next start.",

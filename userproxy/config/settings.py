@@ -53,7 +53,8 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     Without `manifests` the API server is the source: `master` is its address and `context` the kubeconfig's
     context, None for the current one. `config_file` is where the rest was read from. `reserved_node_ports` are kept for
     the node's own services. `local_ports_file` remembers local ports; None is the usual place, as for `admin_socket`,
-    which is empty where there is to be none. `metrics_services` is how many service ports have metrics of their own.
+    which is empty where there is to be none; with `allow_capture` it also shows the bytes of connections.
+    `metrics_services` is how many service ports have metrics of their own.
     `conntrack_guard` is whether a table that outlives a flush keeps connections translated.
     """
 
@@ -64,6 +65,7 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     portals: PortalMode = PortalMode.AUTO
     local_ports_file: Path | None = None
     admin_socket: str | None = None
+    allow_capture: bool = False
     conntrack_guard: bool = True
     at_stop: AtStop = AtStop.REMOVE
     drain_delay: float = 0.0

@@ -61,7 +61,10 @@ class Admin:
         objects = Objects(
             configuration=self._configuration, version=self._version, status=self._status, differences=self._differences
         )
-        return {"admin": AdminServer(path, self._planes, objects, may_have_predecessor, self._most).run()}
+        server = AdminServer(
+            path, self._planes, objects, may_have_predecessor, self._most, lambda: self._settings().allow_capture
+        )
+        return {"admin": server.run()}
 
     def _configuration(self) -> Configuration:
         settings = self._settings()
