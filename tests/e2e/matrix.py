@@ -5,6 +5,8 @@ tests/lab/drivers.py. What a driver cannot do is an exception here and, in the s
 
 ``pytest --matrix all`` runs every test in every cell. Without it each test runs in one cell, drawn by the commit's id,
 so that many commits see all of it; ``--matrix iptables-nft,iptables-legacy:routed`` runs the cells that are named.
+Tests outside the matrix that take long with each driver say by the mark ``sampled(N)`` how many of their parameters a
+sample has.
 """
 
 import subprocess
@@ -95,7 +97,21 @@ def drawn(items: Sequence[pytest.Item], seed: str) -> list[pytest.Item]:
         cells = list(dict.fromkeys(cell_of(item) for item in members))
         cell = Random(f"{seed} {name}").choice(cells)
         kept.update(item for item in members if cell_of(item) == cell)
-    return [item for item in items if item in kept]
+    return _some_parameters([item for item in items if item in kept], seed)
+
+
+def _some_parameters(items: Sequence[pytest.Item], seed: str) -> list[pytest.Item]:
+    """Of a test with the mark ``sampled(N)`` no more than N sets of its parameters; of all others everything."""
+    by_test: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("sampled") is not None:
+            by_test[item.nodeid.partition("[")[0]].append(item)
+    left_out: set[pytest.Item] = set()
+    for name, members in by_test.items():
+        mark = members[0].get_closest_marker("sampled")
+        most = mark.args[0] if mark is not None else len(members)
+        left_out.update(Random(f"{seed} {name}").sample(members, max(0, len(members) - most)))
+    return [item for item in items if item not in left_out]
 
 
 def cell_of(item: pytest.Item) -> Cell | None:

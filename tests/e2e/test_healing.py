@@ -26,6 +26,8 @@ from userproxy.demo.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
+pytestmark = pytest.mark.sampled(1)
+
 variants = pytest.mark.parametrize("variant", ["legacy", "nft"])
 drivers = pytest.mark.parametrize("variant", ["legacy", "nft", "nftables"])
 

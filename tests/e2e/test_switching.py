@@ -54,6 +54,7 @@ def start(lab: Lab, driver: str, at_stop: str) -> RunningProxy:
     return lab.node.start_userproxy(*FLAGS, "--portals", portals, "--at-stop", at_stop)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("at_stop", ["leave", "remove"])
 @pytest.mark.parametrize(("before", "after"), SWITCHES, ids=[f"{before}-to-{after}" for before, after in SWITCHES])
 def test_clients_notice_nothing_of_another_driver(lab: Lab, before: str, after: str, at_stop: str) -> None:
@@ -82,6 +83,7 @@ def test_clients_notice_nothing_of_another_driver(lab: Lab, before: str, after: 
     assert client.failures == []
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("before", "after"), [("local", "nftables"), ("local", "iptables-legacy"), ("nftables", "local")]
 )
@@ -102,6 +104,7 @@ def test_clients_of_a_node_port_notice_nothing_either(lab: Lab, before: str, aft
     assert client.failures == []
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("before", "after"), [("nftables", "local"), ("local", "nftables"), ("nftables", "iptables")])
 def test_a_udp_client_that_keeps_its_socket_moves_to_the_other_driver(lab: Lab, before: str, after: str) -> None:
     lab.serve_http()
