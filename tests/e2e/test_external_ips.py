@@ -91,3 +91,20 @@ def test_as_an_endpoint_it_is_the_service_that_claims_it_and_never_its_own(lab: 
     claim(lab)
     for ip in CLUSTER_IPS.values():
         assert fetch(lab.client, (ip, 8080)).pod == "real"
+
+
+def test_a_claim_of_somebody_s_address_takes_the_claimed_port_alone(lab: Lab) -> None:
+    """CVE-2020-8554: authors of Services may name anybody's address. What they do not claim stays his."""
+    lab.serve_http()
+    lab.manifests.service("web", ports=PORTS, cluster_ip="10.96.0.10")
+    lab.manifests.slice("web", lab.pods[:1], ports=PORTS)
+    claimed = [lab.pods[0].address, lab.client.address, lab.outside.address, "255.255.255.255", "192.0.2.255"]
+    lab.manifests.service("greedy", ports=[Port(99, "tcp")], cluster_ip="10.96.0.20", external_ips=claimed)
+    lab.manifests.slice("greedy", lab.pods[1:2], ports=[Port(99, "tcp")])
+    lab.node.start_userproxy(*QUICK)
+    lab.settle()
+    for host in (lab.client, lab.node, lab.pods[1]):
+        assert fetch(host, (lab.pods[0].address, 99)).pod == "web-2", "as with kube-proxy"
+        assert fetch(host, (lab.pods[0].address, 8080)).pod == "web-1", "not through a Service"
+        assert fetch(host, ("10.96.0.10", 8080)).pod == "web-1"
+        assert ask(host, ("10.96.0.10", 8080)).pod == "web-1"
