@@ -163,6 +163,9 @@ class Data:
     async def peek(self, listener: ListenerName, client: str, tried: tuple[Endpoint, ...] = ()) -> Choice:
         raise KeyError(listener)
 
+    async def closed_listeners(self) -> tuple[ListenerFigures, ...]:
+        return ()
+
     async def processes(self) -> tuple[ProcessFigures, ...]:
         return ()
 

@@ -15,6 +15,7 @@ from tests.examples.promql import faults as faults_of_query
 from tests.lab.cluster import QUICK, Lab
 from tests.lab.datagrams import ask as ask_datagram
 from tests.lab.manifests import Backend, Port
+from tests.lab.probes import KeptConnection
 from tests.telemetry.exposition import faults, parsed, samples, value
 from userproxy.demo.hosts import Address
 from userproxy.demo.traffic import fetch_many, http
@@ -191,12 +192,23 @@ def test_a_deleted_service_makes_no_counter_go_back_and_the_rest_is_summed_up(la
         "_rest": 10,
     }
     assert value(text, "userproxy_service_ports", series="rest") == 2
-    lab.manifests.remove(paths["web-1"])
-    lab.node.wait_for_no_portal("10.96.1.1", 80)
-    eventually(lambda: value(text_of(lab), "userproxy_listeners") == 3, 30, "the listener is closed")
+    with KeptConnection(lab.client, ("10.96.1.1", 80)) as kept:
+        kept.ask()
+        lab.manifests.remove(paths["web-1"])
+        lab.node.wait_for_no_portal("10.96.1.1", 80)
+        eventually(lambda: value(text_of(lab), "userproxy_listeners") == 3, 30, "the listener is closed")
+        halfway = text_of(lab)
+        kept.ask()
+        text = text_of(lab)
+        assert value(text, opened, service="web-1") == 11, "one that was opened since the last scrape"
+        assert value(text, "userproxy_connections_active", service="web-1") == 1
+        assert value(text, "userproxy_endpoints", service="web-1", state="draining") == 1
+        sent = "userproxy_bytes_total", "web-1"
+        assert value(text, sent[0], service=sent[1]) > value(halfway, sent[0], service=sent[1])
+    eventually(lambda: value(text_of(lab), "userproxy_connections_active", service="web-1") == 0, 30, "it has ended")
     text = text_of(lab)
     after = samples(text)
     counters = {f"{family.name}_total" for family in parsed(text).values() if family.type == "counter"}
     assert not [key for key, was in before.items() if key[0] in counters and after.get(key, -1) < was]
-    assert value(text, opened, service="web-1") == 10
+    assert value(text, opened, service="web-1") == 11
     assert value(text, opened, service="_rest") == 10

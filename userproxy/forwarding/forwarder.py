@@ -204,6 +204,7 @@ class Forwarder:
         self._portals.discard(listener)
         closing.close()
         closing.balancer.leave_affinity()
+        self.data_plane.closed.add(listener, closing.statistics)
 
     def serve_portal(self, address: PortalAddress, admission: Admission) -> None:
         """Listen at a portal itself and hand its clients to listeners that are open, from now on.

@@ -46,6 +46,13 @@ class DataPlane(Protocol):
     async def listeners(self, query: Query = ALL) -> tuple[ListenerFigures, ...]:
         """The listeners that are open, in no order; of `query` the service, protocol and family count."""
 
+    async def closed_listeners(self) -> tuple[ListenerFigures, ...]:
+        """The listeners that were closed within the last minutes, or that still have clients.
+
+        Of thousands that were closed only the last are remembered. They have only those endpoints whose clients are
+        left.
+        """
+
     async def connections(self, query: Query = ALL, limit: int = 1000, after: int = 0) -> ConnectionPage:
         """The first `limit` connections and flows with ids above `after`, by id."""
 

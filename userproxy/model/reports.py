@@ -224,7 +224,7 @@ class ListenerFigures(Struct, frozen=True, gc=False):
     another endpoint had failed, `retries` dials that have failed, by reason; `refused` clients who were not let in.
     `duration_sum_seconds` is of the `ended` ones that were served. Bytes of live connections are included.
     `affinity_entries` are clients who may stick to an endpoint: the listeners of a service port and family have them
-    in common.
+    in common. `number` tells it from others of the same name, before and after it; they all have different ones.
     """
 
     listener: ListenerName
@@ -244,6 +244,7 @@ class ListenerFigures(Struct, frozen=True, gc=False):
     affinity_entries: int = 0
     datagrams: DatagramFigures | None = None
     endpoints: tuple[EndpointFigures, ...] = ()
+    number: int = 0
 
 
 class ProcessFigures(Struct, frozen=True, gc=False):

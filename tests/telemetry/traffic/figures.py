@@ -47,12 +47,16 @@ class StubDataPlane:
 
     def __init__(self, *listeners: ListenerFigures) -> None:
         self.given: Sequence[ListenerFigures] = listeners
+        self.closed: Sequence[ListenerFigures] = ()
         self.running: Sequence[ProcessFigures] = (ProcessFigures(4711, 20, 1024),)
         self.asked = 0
 
     async def listeners(self, query: Query = ALL) -> tuple[ListenerFigures, ...]:
         self.asked += 1
         return tuple(self.given)
+
+    async def closed_listeners(self) -> tuple[ListenerFigures, ...]:
+        return tuple(self.closed)
 
     async def processes(self) -> tuple[ProcessFigures, ...]:
         return tuple(self.running)

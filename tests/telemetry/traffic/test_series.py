@@ -1,9 +1,11 @@
 """Which service ports have series of their own, and that nothing is lost or counted twice."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.telemetry.traffic.figures import endpoint, figures, service_port
+from tests.telemetry.traffic.figures import figures, service_port
 from userproxy.model import IPFamily, Protocol
 from userproxy.model.reports import ListenerFigures
 from userproxy.telemetry.traffic.families import COUNTERS, GAUGES
@@ -62,12 +64,28 @@ def test_a_deleted_service_is_shown_for_a_while_and_then_gone_and_nothing_jumps(
 
 def test_one_that_is_deleted_and_made_again_goes_on_from_where_it_was() -> None:
     table = SeriesTable(2)
-    table.take([figures("a", total=5)], 1.0)
+    table.take([figures("a", total=5, number=1)], 1.0)
     table.take([], 2.0)
-    table.take([figures("a", total=2)], 3.0)
+    table.take([figures("a", total=2, number=2)], 3.0)
     assert opened(table)["a"] == 7
-    table.take([figures("a", total=1)], 4.0)  # made again between two scrapes
-    assert opened(table)["a"] == 8
+    table.take([figures("a", total=3, number=3)], 4.0)  # made again between two scrapes
+    assert opened(table)["a"] == 10
+
+
+def test_what_was_done_between_the_last_scrape_and_the_end_counts_and_so_does_what_goes_on_then() -> None:
+    table = SeriesTable(2)
+    table.take([figures("a", total=5, active=2, number=1)], 1.0)
+    table.take([], 2.0, [figures("a", total=7, active=1, bytes_up=10, number=1)])
+    assert (opened(table)["a"], next(iter(table)).gauges[ACTIVE]) == (7, 1)
+    table.take([figures("a", number=2)], 3.0, [figures("a", total=7, bytes_up=30, number=1)])
+    assert (opened(table)["a"], next(iter(table)).gauges[ACTIVE]) == (7, 0)
+    assert sum(next(iter(table)).counts) == 7 + 30
+
+
+def test_who_is_told_of_as_open_and_as_closed_counts_once() -> None:
+    table = SeriesTable(2)
+    table.take([figures("a", total=5, active=1, number=1)], 1.0, [figures("a", total=6, active=1, number=1)])
+    assert (opened(table)["a"], next(iter(table)).gauges[ACTIVE]) == (6, 1)
 
 
 def test_the_series_of_one_that_is_gone_makes_room_before_its_time_and_the_longest_gone_first() -> None:
@@ -86,38 +104,44 @@ def test_no_series_of_its_own_for_anybody() -> None:
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[list[ListenerFigures]]:
-    """What a few listeners say one time after the other: they grow, are closed, and opened again at zero."""
-    now: dict[str, int] = {}
+def histories(draw: st.DrawFn) -> list[tuple[list[ListenerFigures], list[ListenerFigures]]]:
+    """What open and closed listeners say one time after the other: they grow, are closed, and opened again at zero."""
+    numbers = itertools.count(1)
+    open_ones: dict[str, tuple[int, int]] = {}
+    closed: dict[int, tuple[str, int]] = {}
     history = []
     for _ in range(draw(st.integers(1, 12))):
         for name in "abcd":
             match draw(st.sampled_from(("grow", "grow", "close", "open"))):
-                case "grow" if name in now:
-                    now[name] += draw(st.integers(0, 9))
-                case "close":
-                    now.pop(name, None)
+                case "grow" if name in open_ones:
+                    number, count = open_ones[name]
+                    open_ones[name] = number, count + draw(st.integers(0, 9))
+                case "close" if name in open_ones:
+                    number, count = open_ones.pop(name)
+                    closed[number] = name, count + draw(st.integers(0, 9))
                 case "open":
-                    now.setdefault(name, 0)
-        history.append([figures(name, total=count, endpoints=(endpoint(),)) for name, count in now.items()])
+                    open_ones.setdefault(name, (next(numbers), 0))
+        history.append(
+            (
+                [figures(name, total=count, number=number) for name, (number, count) in open_ones.items()],
+                [figures(name, total=count, number=number) for number, (name, count) in closed.items()],
+            )
+        )
     return history
 
 
 @given(histories(), st.integers(0, 5))
-def test_no_series_goes_back_and_all_that_was_added_is_counted_once(
-    history: list[list[ListenerFigures]], most: int
+def test_no_series_goes_back_and_all_that_was_done_is_counted_once(
+    history: list[tuple[list[ListenerFigures], list[ListenerFigures]]], most: int
 ) -> None:
     table = SeriesTable(most)
     before: dict[str, float] = {}
-    last: dict[str, int] = {}
-    for time, said in enumerate(history):
-        table.take(said, float(time))
+    done = 0
+    for time, (said, closed) in enumerate(history):
+        table.take(said, float(time), closed)
         after = opened(table)
         assert len(after) <= most + 1
-        said_now = {each.listener.service_port.name: each.total for each in said}
-        added = sum(max(0, total - last.get(name, 0)) or 0 for name, total in said_now.items())
-        reopened = sum(total for name, total in said_now.items() if total < last.get(name, 0))
         assert all(after[name] >= count for name, count in before.items() if name in after)
-        growth = sum(count - before.get(name, 0) for name, count in after.items())
-        assert growth == added + reopened
-        before, last = after, said_now
+        growth = sum(max(0, count - before.get(name, 0)) for name, count in after.items())
+        assert growth == sum(each.total for each in (*said, *closed)) - done
+        before, done = after, sum(each.total for each in (*said, *closed))

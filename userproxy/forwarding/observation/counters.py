@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Collection
+from itertools import count
 from typing import Final
 
 from userproxy.model import Endpoint
@@ -12,6 +13,7 @@ DIAL_BOUNDS: Final = tuple(
 )
 """Seconds: five bounds for each power of ten, so a quantile is right to about a fourth. A dial takes 2 s at most."""
 
+_NUMBERS: Final = count(1)
 _NO_DIALS: Final = DialTimes(DIAL_BOUNDS, (0,) * (len(DIAL_BOUNDS) + 1))
 
 
@@ -105,7 +107,7 @@ class ListenerCounters:
 
     ``accepted`` counts clients, ``refused`` those who were not let in, ``retried`` those who were served after another
     endpoint had failed, ``retries`` dials that failed, by reason. ``ended`` are those who were served, and ``seconds``
-    how long that took.
+    how long that took. No other listener of the process has the same ``number``.
     """
 
     __slots__ = (
@@ -116,6 +118,7 @@ class ListenerCounters:
         "dial_failures",
         "ended",
         "endpoints",
+        "number",
         "refused",
         "retried",
         "retries",
@@ -124,6 +127,7 @@ class ListenerCounters:
     )
 
     def __init__(self) -> None:
+        self.number = next(_NUMBERS)
         self.accepted = 0
         self.active = 0
         self.refused = 0

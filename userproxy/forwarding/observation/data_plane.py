@@ -3,7 +3,7 @@
 import heapq
 import os
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from operator import itemgetter
@@ -12,7 +12,8 @@ from typing import TypeAlias
 
 from userproxy.forwarding.descriptors import descriptors_counted_by_kernel, open_descriptors
 from userproxy.forwarding.observation.capture import CaptureReader, Captures
-from userproxy.forwarding.observation.counters import ListenerCounters
+from userproxy.forwarding.observation.closed import ClosedListeners
+from userproxy.forwarding.observation.counters import EndpointCounters, ListenerCounters
 from userproxy.forwarding.observation.loop_lag import LoopLag
 from userproxy.forwarding.observation.recorder import Entry, Recorder
 from userproxy.forwarding.observation.reports import (
@@ -26,7 +27,7 @@ from userproxy.forwarding.observation.reports import (
 from userproxy.forwarding.observation.watches import ConnectionReader, DecisionReader
 from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.listener import TcpListener
-from userproxy.forwarding.tcp.plane import TcpPlane
+from userproxy.forwarding.tcp.plane import Connections, TcpPlane
 from userproxy.forwarding.tcp.portal import PortlessTcpListener
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.udp.flow import UdpFlow
@@ -96,6 +97,8 @@ class LocalDataPlane:
         self._order = count()
         self._reporter = Reporter(recorder.clock)
         self._captures = Captures(recorder, tcp.relays)
+        self.closed = ClosedListeners(recorder.clock)
+        """To be told of listeners that are closed."""
         self.loop_lag = LoopLag(tcp.loop)
 
     async def listeners(self, query: Query = ALL) -> tuple[ListenerFigures, ...]:
@@ -108,6 +111,18 @@ class LocalDataPlane:
             listener = self._listeners.get(name)
             if listener is not None and asks_for_listener(query, name):
                 figures.append(await self._figures(name, listener, flows.get(name, ()), pace))
+        return tuple(figures)
+
+    async def closed_listeners(self) -> tuple[ListenerFigures, ...]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        pace = Pace()
+        for connections in tuple(self._tcp.without_listener):
+            await _settle(connections, pace)
+        figures = []
+        for name, counters in self.closed.current():
+            endpoints = [_endpoint_figures(*each) for each in counters.endpoints.items() if each[1].active]
+            figures.append(_figures_of(name, counters, Verdict.REJECT, endpoints))
+            await pace.keep()
         return tuple(figures)
 
     async def connections(self, query: Query = ALL, limit: int = 1000, after: int = 0) -> ConnectionPage:
@@ -205,38 +220,18 @@ class LocalDataPlane:
         self, name: ListenerName, listener: Listener, flows: Sequence[FlowTable[UdpFlow]], pace: Pace
     ) -> ListenerFigures:
         if isinstance(listener, TcpListener | PortlessTcpListener):
-            for member in list(listener.connections.members.values()):
-                if isinstance(member, Relay) and not member.closed:
-                    listener.connections.settle(member)
-                await pace.keep()
+            await _settle(listener.connections, pace)
         for flow in [flow for table in flows for flow in table]:
             flow.settle()
             await pace.keep()
         snapshot = self._snapshots.get(name)
+        counters, now = listener.statistics, self._tcp.loop.time()
         endpoints = [
-            _endpoint_figures(endpoint, listener, self._tcp.loop.time())
+            _endpoint_figures(endpoint, counters.endpoints.get(endpoint), listener.balancer.passed_over(endpoint, now))
             async for endpoint in _in_slices(listener, snapshot, pace)
         ]
-        counters = listener.statistics
-        return ListenerFigures(
-            listener=name,
-            verdict=Verdict.REJECT if snapshot is None else snapshot.verdict,
-            local_port=listener.port,
-            active=counters.active,
-            total=counters.accepted,
-            ended=counters.ended,
-            failed=counters.unopened if isinstance(counters, UdpStatistics) else counters.unserved,
-            retried=counters.retried,
-            refused=counters.refused,
-            retries=dict(counters.retries),
-            bytes_up=counters.bytes_up,
-            bytes_down=counters.bytes_down,
-            duration_sum_seconds=counters.seconds,
-            dial=counters.endpoints.dial_times,
-            affinity_entries=listener.balancer.affinity_entries,
-            datagrams=_datagrams(counters) if isinstance(counters, UdpStatistics) else None,
-            endpoints=tuple(endpoints),
-        )
+        verdict = Verdict.REJECT if snapshot is None else snapshot.verdict
+        return _figures_of(name, counters, verdict, endpoints, listener.port, listener.balancer.affinity_entries)
 
     def _flows_by_listener(self) -> dict[ListenerName, list[FlowTable[UdpFlow]]]:
         tables: dict[ListenerName, list[FlowTable[UdpFlow]]] = {}
@@ -281,8 +276,47 @@ async def _in_slices(listener: Listener, snapshot: Snapshot | None, pace: Pace) 
         await pace.keep()
 
 
-def _endpoint_figures(endpoint: Endpoint, listener: Listener, now: float) -> EndpointFigures:
-    counters = listener.statistics.endpoints.get(endpoint)
+async def _settle(connections: Connections, pace: Pace) -> None:
+    """Count what live connections have moved so far."""
+    for member in list(connections.members.values()):
+        if isinstance(member, Relay) and not member.closed:
+            connections.settle(member)
+        await pace.keep()
+
+
+def _figures_of(
+    name: ListenerName,
+    counters: ListenerCounters,
+    verdict: Verdict,
+    endpoints: Iterable[EndpointFigures],
+    local_port: int = 0,
+    affinity_entries: int = 0,
+) -> ListenerFigures:
+    return ListenerFigures(
+        listener=name,
+        verdict=verdict,
+        local_port=local_port,
+        active=counters.active,
+        total=counters.accepted,
+        ended=counters.ended,
+        failed=counters.unopened if isinstance(counters, UdpStatistics) else counters.unserved,
+        retried=counters.retried,
+        refused=counters.refused,
+        retries=dict(counters.retries),
+        bytes_up=counters.bytes_up,
+        bytes_down=counters.bytes_down,
+        duration_sum_seconds=counters.seconds,
+        dial=counters.endpoints.dial_times,
+        affinity_entries=affinity_entries,
+        datagrams=_datagrams(counters) if isinstance(counters, UdpStatistics) else None,
+        endpoints=tuple(endpoints),
+        number=counters.number,
+    )
+
+
+def _endpoint_figures(
+    endpoint: Endpoint, counters: EndpointCounters | None, passed_over_seconds: float = 0.0
+) -> EndpointFigures:
     if counters is None:
         return EndpointFigures(endpoint)
     return EndpointFigures(
@@ -294,7 +328,7 @@ def _endpoint_figures(endpoint: Endpoint, listener: Listener, now: float) -> End
         bytes_up=counters.bytes_up,
         bytes_down=counters.bytes_down,
         dial=counters.dial.times(),
-        passed_over_seconds=listener.balancer.passed_over(endpoint, now),
+        passed_over_seconds=passed_over_seconds,
     )
 
 

@@ -26,6 +26,9 @@ class Connections(Protocol):
     def members(self) -> Mapping[int, Dial | Relay]:
         """By their ids, which are in ascending order."""
 
+    def settle(self, relay: Relay) -> None:
+        """Count the bytes that a live one has moved since they were last counted."""
+
     def end_unknown(self, known: frozenset[Endpoint]) -> None:
         """End those to endpoints that are not known."""
 

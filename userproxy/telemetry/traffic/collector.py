@@ -41,6 +41,7 @@ class DataPlaneCollector(Collector):
         self._clock = clock
         self._table = SeriesTable(most)
         self._listeners: Sequence[ListenerFigures] = ()
+        self._closed: Sequence[ListenerFigures] = ()
         self._processes: Sequence[ProcessFigures] = ()
         self._asking_seconds = 0.0
         self._not_before = 0.0
@@ -50,6 +51,7 @@ class DataPlaneCollector(Collector):
         await asyncio.sleep(max(0.0, self._not_before - self._clock()))
         began = self._clock()
         self._listeners = await self._data_plane.listeners()
+        self._closed = await self._data_plane.closed_listeners()
         self._processes = await self._data_plane.processes()
         ended = self._clock()
         self._asking_seconds = ended - began
@@ -58,7 +60,7 @@ class DataPlaneCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """The figures that were asked for last."""
         listeners = self._listeners
-        self._table.take(listeners, self._clock())
+        self._table.take(listeners, self._clock(), self._closed)
         series = tuple(self._table)
         yield from _families(COUNTERS, [(each, each.counts) for each in series])
         yield from _families(GAUGES, [(each, each.gauges) for each in series])

@@ -7,7 +7,7 @@ not added to what is shown of the others, where it would look like traffic of no
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from userproxy.model import ListenerName, Protocol, ServicePortName
 from userproxy.model.reports import ListenerFigures
@@ -21,6 +21,10 @@ KEPT_SECONDS: Final = 900.0
 
 _COUNTS: Final = sum(len(family.columns) for family in COUNTERS)
 _GAUGES: Final = sum(len(family.columns) for family in GAUGES)
+
+
+_Key: TypeAlias = tuple[ListenerName, int]
+"""A listener: its name, and its number, which is another one when it is opened again."""
 
 
 class Series:
@@ -57,7 +61,7 @@ class SeriesTable:
         self._most = most
         self._own: dict[ServicePortName, Series] = {}
         self._rest = {protocol: Series(_rest_of(protocol), 0.0) for protocol in (Protocol.TCP, Protocol.UDP)}
-        self._last: dict[ListenerName, Sequence[float]] = {}
+        self._last: dict[_Key, Sequence[float]] = {}
         self.shown_alone = 0
         """Service ports that there are, and that have series of their own."""
         self.in_rest = 0
@@ -68,12 +72,18 @@ class SeriesTable:
         yield from (self._own[name] for name in sorted(self._own))
         yield from self._rest.values()
 
-    def take(self, figures: Iterable[ListenerFigures], now: float) -> None:
-        """Count what the listeners have done since the last call. `now` is monotonic, in seconds."""
+    def take(self, figures: Iterable[ListenerFigures], now: float, closed: Iterable[ListenerFigures] = ()) -> None:
+        """Count what the listeners have done since the last call. `now` is monotonic, in seconds.
+
+        One that was just closed may be among both.
+        """
+        listeners = {_key(each): each for each in (*figures, *closed)}
+        added = self._added(listeners)
+        over = {_key(each) for each in closed if not each.active}
         by_name: dict[ServicePortName, list[ListenerFigures]] = {}
-        for each in figures:
-            by_name.setdefault(each.listener.service_port, []).append(each)
-        added = self._added(by_name)
+        for key, each in listeners.items():
+            if key not in over:
+                by_name.setdefault(each.listener.service_port, []).append(each)
         self._choose(by_name, added, now)
         for name, more in added.items():
             self._series_of(name).count(more)
@@ -82,21 +92,20 @@ class SeriesTable:
     def _series_of(self, name: ServicePortName) -> Series:
         return self._own.get(name) or self._rest[name.protocol]
 
-    def _added(
-        self, by_name: Mapping[ServicePortName, Iterable[ListenerFigures]]
-    ) -> dict[ServicePortName, list[float]]:
+    def _added(self, listeners: Mapping[_Key, ListenerFigures]) -> dict[ServicePortName, list[float]]:
         """What each service port has counted since the last time; those that have nothing are left out."""
         added: dict[ServicePortName, list[float]] = {}
         last, self._last = self._last, {}
-        for name, listeners in by_name.items():
-            for each in filter(_has_counted, listeners):
-                counts = counts_of(each)
-                more = _growth(last.get(each.listener), counts)
-                if any(counts):
-                    self._last[each.listener] = tuple(counts)
-                if any(more):
-                    before = added.get(name)
-                    added[name] = more if before is None else [a + b for a, b in zip(before, more, strict=True)]
+        for key, each in listeners.items():
+            if not _has_counted(each):
+                continue
+            counts = counts_of(each)
+            more = _growth(last.get(key), counts)
+            self._last[key] = tuple(counts)
+            if any(more):
+                name = each.listener.service_port
+                before = added.get(name)
+                added[name] = more if before is None else [a + b for a, b in zip(before, more, strict=True)]
         return added
 
     def _choose(
@@ -139,17 +148,20 @@ class SeriesTable:
                 self.in_rest += 1
 
 
+def _key(figures: ListenerFigures) -> _Key:
+    return figures.listener, figures.number
+
+
 def _has_counted(figures: ListenerFigures) -> bool:
     """Whether there can be anything but zeros. Of thousands of Services a node uses few."""
     return bool(figures.total or figures.failed or figures.refused or figures.datagrams)
 
 
 def _growth(before: Sequence[float] | None, counts: list[float]) -> list[float]:
-    """How much has been counted since `before`: all of it where a listener of this name is another one."""
+    """How much has been counted since `before`. What a figure was too high by before is not taken back."""
     if before is None:
         return counts
-    growth = [new - old for new, old in zip(counts, before, strict=True)]
-    return counts if min(growth) < 0 else growth
+    return [max(0.0, new - old) for new, old in zip(counts, before, strict=True)]
 
 
 def _rest_of(protocol: Protocol) -> ServicePortName:
