@@ -31,6 +31,7 @@ from userproxy.model.reports import (
     SocketAddress,
 )
 from userproxy.model.sources import WatchReport
+from userproxy.proxier.explanation import Explanation
 from userproxy.proxier.reports import EndpointReport, FamilyDifferences, FamilyReport, PortalReport, ServicePortReport
 
 T = TypeVar("T")
@@ -48,6 +49,7 @@ class Control:
         self.ports: dict[ServicePortName, tuple[ServicePortReport, ...]] = {}
         self.listed: dict[ServicePortName, tuple[EndpointReport, ...]] = {}
         self.found: frozenset[Problem] = frozenset()
+        self.explanations: list[Explanation] = []
 
     def add(self, name: ServicePortName, *endpoints: Endpoint, ip: str = "10.96.0.10", port: int = 80) -> None:
         portal = PortalReport(Portal(PortalKind.CLUSTER_IP, ip, port), 40000, in_sync=True)
@@ -66,6 +68,9 @@ class Control:
     def endpoints(self, name: ServicePortName) -> tuple[EndpointReport, ...]:
         return self.listed.get(name, ())
 
+    async def explain(self, name: ServicePortName, client: str, to: Endpoint | None) -> Explanation | None:
+        return next((each for each in self.explanations if each.name == name and to in (None, _at(each))), None)
+
     def problems(self) -> frozenset[Problem]:
         return self.found
 
@@ -80,6 +85,10 @@ class Control:
 
     def watches(self) -> tuple[WatchReport, ...]:
         return ()
+
+
+def _at(explanation: Explanation) -> Endpoint:
+    return Endpoint(explanation.portal.ip, explanation.portal.port)
 
 
 class Events(Generic[T]):
@@ -113,6 +122,7 @@ class Data:
         self.figures: tuple[ListenerFigures, ...] = ()
         self.open: list[ConnectionReport] = []
         self.made: list[Decision] = []
+        self.choices: dict[ListenerName, Choice] = {}
         self.room: int | None = None
         """Of watches, in place of what they ask for."""
         self.decision_watches: list[Events[Decision]] = []
@@ -161,7 +171,7 @@ class Data:
             watches.remove(events)
 
     async def peek(self, listener: ListenerName, client: str, tried: tuple[Endpoint, ...] = ()) -> Choice:
-        raise KeyError(listener)
+        return self.choices[listener]
 
     async def closed_listeners(self) -> tuple[ListenerFigures, ...]:
         return ()

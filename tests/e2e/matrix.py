@@ -34,6 +34,7 @@ SUITES = (
     "test_new_links",
     "test_capabilities",
     "test_node_address",
+    "test_explain",
 )
 
 WIRINGS: tuple[PodWiring, ...] = ("bridged", "routed")

@@ -10,6 +10,7 @@ from msgspec import Struct
 from userproxy.addresses import IPFamily
 from userproxy.model.cluster import Protocol
 from userproxy.model.reports import ConnectionState, Outcome
+from userproxy.model.snapshots import TrafficClass, Verdict
 
 T = TypeVar("T")
 
@@ -147,6 +148,45 @@ class ProblemItem(Struct, frozen=True, gc=False):
     kind: str
     text: str
     here: bool
+
+
+class ExplainedEndpoint(Struct, frozen=True, gc=False):
+    """An endpoint of a Service's port. `reason` says why the client does not get it, or why others go first."""
+
+    endpoint: str
+    node: str | None
+    zone: str | None
+    ready: bool
+    serving: bool
+    terminating: bool
+    usable: bool
+    reason: str
+
+
+class Explained(Struct, frozen=True, gc=False):
+    """What the next connection of a client meets. Nothing is changed by asking.
+
+    `service` and `port` are those that have the portal, which may be others than were asked about. `traffic` is the
+    class of the client at this portal, `policy` what the Service says about it, `list` which endpoints that comes to:
+    those of the cluster or those of this node. `next` is whom the client gets, null unless the `verdict` is serve, and
+    `next_reason` says why that one.
+    """
+
+    service: str
+    port: str
+    protocol: Protocol
+    client: str
+    portal: str
+    kind: Literal["ClusterIP", "ExternalIP", "LoadBalancerIP", "NodePort"]
+    driver: str
+    traffic: TrafficClass
+    policy: str
+    list: Literal["cluster", "local"]
+    verdict: Verdict
+    reason: str
+    next: str | None
+    next_reason: str
+    endpoints: tuple[ExplainedEndpoint, ...]
 
 
 class Page(Struct, Generic[T], frozen=True, gc=False):

@@ -49,8 +49,13 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
             "400": {"description": "A parameter is unknown, or has a value that it cannot have.", **failure},
             "503": {"description": "Too many ask at the same time.", **failure},
             **({"403": {"description": "Captures are not allowed here.", **failure}} if is_capture else {}),
+            **({"404": {"description": "There is no such thing.", **failure}} if _may_be_missing(route) else {}),
         },
     }
+
+
+def _may_be_missing(route: Route) -> bool:
+    return isinstance(route, ObjectRoute) and route.may_be_missing
 
 
 def _content(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
@@ -71,6 +76,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     return {
         "name": parameter.name,
         "in": "query",
+        "required": parameter.required,
         "description": parameter.text,
         "schema": {"type": "array", "items": schema} if parameter.repeatable else schema,
     }

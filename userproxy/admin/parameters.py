@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from userproxy.addresses import HIGHEST_PORT
 from userproxy.model.cluster import Protocol, ServicePortName
@@ -18,6 +18,7 @@ MOST_ITEMS: Final = 1_000_000
 _NAME: Final = r"[-a-z0-9.]{1,253}"
 _OCTET: Final = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _PORT: Final = r"[1-9][0-9]{0,4}"
+_PORT_NAME: Final = r"[-a-z0-9]{1,63}"
 _IP_PORT: Final = rf"^(({_OCTET}\.){{3}}{_OCTET}|\[[0-9a-fA-F:.]{{2,45}}\]):{_PORT}$"
 
 
@@ -33,6 +34,7 @@ class Parameter(Struct, frozen=True):
     parse: Callable[[str], Any]
     schema: Mapping[str, Any]
     repeatable: bool = False
+    required: bool = False
 
 
 class CaptureForm(StrEnum):
@@ -60,6 +62,8 @@ class Filter(Struct, frozen=True, gc=False):
     connections: int | None = None
     seconds: float | None = None
     form: CaptureForm = CaptureForm.JSON
+    port: str = ""
+    to: Endpoint | None = None
 
     @property
     def query(self) -> Query:
@@ -179,6 +183,18 @@ CLIENT: Final = Parameter(
     _address,
     {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
 )
+PORT: Final = Parameter(
+    "port",
+    "The port of the Service, by name or number. It may be left out where there is only one that fits.",
+    _matching(_PORT_NAME, "the name or number of a port"),
+    {"type": "string", "pattern": f"^{_PORT_NAME}$"},
+)
+TO: Final = Parameter(
+    "to",
+    "The portal, as address or as address and port. A node port is at every address of the node; 0.0.0.0 is any.",
+    _endpoint,
+    {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}, {"pattern": _IP_PORT}]},
+)
 STATE: Final = Parameter(
     "state",
     "Only connections in one of these states.",
@@ -252,4 +268,12 @@ def parse(given: Iterable[tuple[str, str]], known: Sequence[Parameter]) -> Filte
         except ValueError as error:
             raise BadParameterError(f"{name}: {text!r} {error}") from None
         values[name] = (*values.get(name, ()), value) if parameter.repeatable else value
+    for parameter in known:
+        if parameter.required and parameter.name not in values:
+            raise BadParameterError(f"{parameter.name} is missing")
     return Filter(**values)
+
+
+def required(parameter: Parameter) -> Parameter:
+    """The parameter, where it cannot be left out."""
+    return structs.replace(parameter, required=True)

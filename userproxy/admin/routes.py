@@ -15,15 +15,18 @@ from userproxy.admin.parameters import (
     LIMIT,
     NAMESPACE,
     PAYLOAD_BYTES,
+    PORT,
     PROTOCOL,
     SECONDS,
     SERVICE,
     STATE,
+    TO,
     VERDICT,
     WATCH,
     Filter,
     Parameter,
     after,
+    required,
 )
 from userproxy.admin.rows import Planes, Rows
 from userproxy.admin.watches import Changes
@@ -49,6 +52,9 @@ class ObjectRoute(Struct, frozen=True):
     text: str
     answer: type[Struct] | None
     """None for what has a form of its own."""
+    parameters: tuple[Parameter, ...] = ()
+    may_be_missing: bool = False
+    """Whether what is asked about may not be there."""
 
 
 class CaptureRoute(Struct, frozen=True):
@@ -128,6 +134,13 @@ OBJECTS: Final = (
     ObjectRoute("version", "The program that answers.", items.Version),
     ObjectRoute("status", "Whether everything is as it should be, and since when not.", items.Status),
     ObjectRoute("diff", "What is wanted against what the kernel has: its rules are read for that.", items.Differences),
+    ObjectRoute(
+        "explain",
+        "What a client's next connection to a Service would meet, and why. Changes nothing.",
+        items.Explained,
+        (required(NAMESPACE), required(SERVICE), required(CLIENT), PORT, PROTOCOL, TO),
+        may_be_missing=True,
+    ),
     ObjectRoute("openapi.json", "This document.", None),
 )
 
@@ -143,7 +156,7 @@ ROUTES: Final[tuple[Route, ...]] = (*LISTS, *OBJECTS, CAPTURE)
 
 def parameters_of(route: Route) -> tuple[Parameter, ...]:
     """The query parameters that a route takes."""
-    return () if isinstance(route, ObjectRoute) else route.parameters
+    return route.parameters
 
 
 def answer_types(route: ListRoute) -> tuple[Any, Any]:

@@ -35,7 +35,7 @@ Rows: TypeAlias = AsyncGenerator[tuple[str, Struct], None]
 """Keys and items."""
 
 _CONNECTIONS_AT_ONCE: Final = 256
-_KINDS: Final = {
+KIND_NAMES: Final = {
     PortalKind.CLUSTER_IP: "ClusterIP",
     PortalKind.EXTERNAL_IP: "ExternalIP",
     PortalKind.LOAD_BALANCER_IP: "LoadBalancerIP",
@@ -290,7 +290,7 @@ def _endpoint(name: ServicePortName, report: EndpointReport, totals: figures.End
 def _portal(report: ServicePortReport, portal: PortalReport) -> PortalItem:
     return PortalItem(
         portal_text(portal.portal, report.family),
-        _KINDS[portal.portal.kind],  # type: ignore[arg-type]
+        KIND_NAMES[portal.portal.kind],  # type: ignore[arg-type]
         report.name.protocol,
         str(report.name.service),
         report.name.port,

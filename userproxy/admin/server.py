@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from userproxy import __version__
 from userproxy.admin.capturing import MOST_CAPTURES, NOT_ALLOWED, TOO_MANY, write_capture
+from userproxy.admin.explaining import NotExplainedError, explained
 from userproxy.admin.items import Configuration, Differences, Failure, Status, Version
 from userproxy.admin.listening import AdminSocket, SocketTakenError, SocketUnavailableError, may_ask
 from userproxy.admin.openapi import document
@@ -169,7 +170,10 @@ class _Answers:
         except BadParameterError as error:
             return _failure(400, str(error))
         if isinstance(route, ObjectRoute):
-            return _whole(200, await self._object(route))
+            try:
+                return _whole(200, await self._object(route, asked))
+            except NotExplainedError as error:
+                return _failure(404, str(error))
         if isinstance(route, CaptureRoute):
             return await self._capture(request, asked)
         if request.method == "HEAD":
@@ -191,7 +195,7 @@ class _Answers:
         finally:
             self._captures -= 1
 
-    async def _object(self, route: ObjectRoute) -> bytes:
+    async def _object(self, route: ObjectRoute, asked: Filter) -> bytes:
         match route.path:
             case "configuration":
                 return msgspec.json.encode(self._objects.configuration())
@@ -201,6 +205,8 @@ class _Answers:
                 return msgspec.json.encode(await self._objects.status())
             case "diff":
                 return msgspec.json.encode(await self._objects.differences())
+            case "explain":
+                return msgspec.json.encode(await explained(self._planes, asked))
         return document()
 
 

@@ -17,6 +17,7 @@ SECTIONS = {
         "describe": "userproxy.cli.inspect.describe:describe",
         "observe": "userproxy.cli.inspect.observe:observe",
         "top": "userproxy.cli.top.command:top",
+        "explain": "userproxy.cli.inspect.explain:explain",
         "status": "userproxy.cli.inspect.status:status",
         "diff": "userproxy.cli.inspect.diff:diff",
     },

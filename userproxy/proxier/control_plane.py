@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Collection, Sequence
 
-from userproxy.model import Problem, ServicePortName
+from userproxy.addresses import family_of
+from userproxy.model import Endpoint, Problem, ServicePortName
 from userproxy.model.sources import WatchReport
+from userproxy.proxier.explanation import Explanation
 from userproxy.proxier.family import FamilyProxy
 from userproxy.proxier.reports import EndpointReport, FamilyDifferences, FamilyReport, ServicePortReport
 
@@ -38,6 +40,12 @@ class LocalControlPlane:
     def endpoints(self, name: ServicePortName) -> tuple[EndpointReport, ...]:
         """The endpoints of a service port, of all families."""
         return tuple(report for family in self._families for report in family.endpoints(name))
+
+    async def explain(self, name: ServicePortName, client: str, to: Endpoint | None) -> Explanation | None:
+        """What becomes of a client's next connection to a portal of a service port."""
+        kind = family_of(client)
+        family = next((each for each in self._families if each.family is kind), None)
+        return None if family is None else await family.explain(name, client, to)
 
     def problems(self) -> frozenset[Problem]:
         """What is wanted and not served."""

@@ -11,10 +11,11 @@ from msgspec import Struct
 
 from userproxy.addresses import IPFamily, of_family
 from userproxy.errors import KernelToolError
-from userproxy.model import LocalTraffic, Node, Problem, ServicePortName
+from userproxy.model import Endpoint, LocalTraffic, Node, Problem, ServicePortName
 from userproxy.portals.interface import PortalDriver
 from userproxy.portals.lease import Lease
 from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
+from userproxy.proxier.explanation import Explanation
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.interfaces import (
     ClosableClaims,
@@ -29,6 +30,7 @@ from userproxy.proxier.proxier import Proxier
 from userproxy.proxier.repairs import Repairs
 from userproxy.proxier.reports import EndpointReport, FamilyDifferences, FamilyReport, ServicePortReport
 from userproxy.proxier.runner import SyncRunner
+from userproxy.proxier.surroundings import surroundings
 from userproxy.routing.local_traffic import local_traffic
 from userproxy.routing.selection import Locality
 from userproxy.routing.services import Scope
@@ -156,6 +158,12 @@ class FamilyProxy:
         """The endpoints of a service port."""
         state = self._changes.state(name.service)
         return () if state is None else self._proxier.endpoints(name, state)
+
+    async def explain(self, name: ServicePortName, client: str, to: Endpoint | None) -> Explanation | None:
+        """What becomes of a client's next connection to a portal of a service port; None if there is no such portal."""
+        scope, traffic = self._node_view
+        node = await asyncio.to_thread(surroundings, scope, traffic)
+        return self._proxier.explain(name, client, to, node, self._changes.state)
 
     @property
     def status(self) -> FamilyReport:

@@ -36,6 +36,10 @@ class Problems:
         else:
             del self._found[about]
 
+    def of(self, about: Hashable) -> tuple[Problem, ...]:
+        """The problems of `about`."""
+        return self._found.get(about, ())
+
     def tell(self) -> None:
         """Log the problems that are new since the last call, and those that are gone."""
         if not self._before:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, KeysView, Mapping, Sequence
+from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence
 from itertools import islice
 
 import structlog
@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from userproxy.errors import KernelToolError, OutOfDescriptorsError, PortUnavailableError
 from userproxy.model import (
+    Endpoint,
     HealthCheck,
     ListenerName,
     LocalTraffic,
@@ -19,12 +20,13 @@ from userproxy.model import (
     ServiceName,
     ServicePortName,
     ServiceState,
-    Snapshot,
 )
 from userproxy.pace import Pace
 from userproxy.portals.interface import PortalDriver
 from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
 from userproxy.proxier.executor import Executor, RulesLog
+from userproxy.proxier.explanation import Explanation, Surroundings
+from userproxy.proxier.inquiry import Inquiry
 from userproxy.proxier.interfaces import Claims, Forwarding, Nodes, Source
 from userproxy.proxier.local_addresses import LocalAddressTracker, NodePortAddresses
 from userproxy.proxier.loops import AnyNodeAddress, RoutingLoops
@@ -35,11 +37,10 @@ from userproxy.proxier.plan import (
     binding,
     plan,
     plan_routes,
-    snapshots_of,
 )
 from userproxy.proxier.problems import Problems, action_refused, contested, portals_refused
 from userproxy.proxier.repairs import Repairs
-from userproxy.proxier.reports import EndpointReport, ServicePortReport, endpoint_reports, portal_reports
+from userproxy.proxier.reports import EndpointReport, ServicePortReport
 from userproxy.proxier.service_map import ServiceMap
 from userproxy.proxier.wanted import PortalKey
 from userproxy.routing.services import NoLocalEndpoints, Scope
@@ -111,6 +112,7 @@ class Proxier:
         self._unwritten: dict[ServicePortName, PortalBinding] = {}
         """Bindings that the driver was asked for and the node's tools refuse."""
         self._problems = Problems(scope.family)
+        self._inquiry = Inquiry(self._wanted, self._actual, self._local, self._problems)
         self._confirmed = False
         """Whether the driver's last sync succeeded."""
         self.failure = ""
@@ -157,31 +159,22 @@ class Proxier:
 
     def report(self, name: ServicePortName) -> ServicePortReport | None:
         """A service port as it is now; None if it is not wanted."""
-        port = self._wanted.ports.get(name)
-        if port is None:
-            return None
-        needed = binding(name, self._wanted, self._actual, self._local.addresses)
-        portals = self._local.addresses.with_node_port_addresses(port.portals)
-        return ServicePortReport(
-            name,
-            self._scope.family,
-            self._portals.name,
-            portal_reports(portals, needed, self._actual.programmed.get(name)),
-            port.affinity_timeout,
-            len({endpoint for each in snapshots_of(port) for endpoint in self._told(each).endpoints}),
-            len(set(port.endpoints)),
-        )
+        return self._inquiry.report(name, self._portals)
 
     def endpoints(self, name: ServicePortName, state: ServiceState) -> tuple[EndpointReport, ...]:
         """The endpoints of a service port, whose Service is now as `state` says."""
-        port = self._wanted.ports.get(name)
-        if port is None:
-            return ()
-        return endpoint_reports(port, state, self._scope_taken.locality, self._actual.snapshots)
+        return self._inquiry.endpoints(name, state, self._scope_taken.locality)
 
-    def _told(self, snapshot: Snapshot) -> Snapshot:
-        """What the data plane has been told in the place of a snapshot."""
-        return self._actual.snapshots.get(snapshot.listener, snapshot)
+    def explain(
+        self,
+        name: ServicePortName,
+        client: str,
+        to: Endpoint | None,
+        node: Surroundings,
+        state_of: Callable[[ServiceName], ServiceState | None],
+    ) -> Explanation | None:
+        """See :meth:`Inquiry.explain`."""
+        return self._inquiry.explain(name, client, to, node, self._portals, self._scope_taken.locality, state_of)
 
     def set_node(self, scope: Scope, local_traffic: LocalTraffic) -> None:
         """Use another scope, and recognise our Pods otherwise, from the next sync on."""

@@ -27,6 +27,9 @@ from userproxy.model.sources import WatchReport
 from userproxy.routing.exclusions import exclusions
 from userproxy.routing.selection import Locality, candidates
 
+if typing.TYPE_CHECKING:
+    from userproxy.proxier.explanation import Explanation
+
 
 class PortalReport(Struct, frozen=True, gc=False):
     """A portal of a service port. `local_port` is where clients from elsewhere are led, None if they are not served or
@@ -101,6 +104,12 @@ class ControlPlane(typing.Protocol):
     def endpoints(self, name: ServicePortName) -> tuple[EndpointReport, ...]:
         """The endpoints of a service port, of all families, by address within each."""
 
+    async def explain(self, name: ServicePortName, client: str, to: Endpoint | None) -> "Explanation | None":
+        """What becomes of a client's next connection to a portal of a service port; None if there is no such portal.
+
+        Without `to` it is the cluster IP of the client's family. Port 0 is any port.
+        """
+
     def problems(self) -> frozenset[Problem]:
         """What is wanted and not served."""
 
@@ -161,6 +170,19 @@ def endpoint_reports(
         _report(endpoint, found[endpoint], [excluded.get(endpoint, "") for excluded in reasons], port)
         for endpoint in sorted(found)
     )
+
+
+def route_reports(
+    port: ServicePort,
+    state: ServiceState,
+    locality: Locality,
+    snapshots: Mapping[ListenerName, Snapshot],
+    index: int,
+) -> tuple[EndpointReport, ...]:
+    """As :func:`endpoint_reports`, for the clients of one of the service port's routes alone."""
+    found = candidates(state.slices, port.name.port, port.name.protocol, port.family)
+    reasons = _not_used(port, found, state, locality, snapshots, index)
+    return tuple(_report(endpoint, found[endpoint], [reasons.get(endpoint, "")], port) for endpoint in sorted(found))
 
 
 def _not_used(
