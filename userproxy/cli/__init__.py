@@ -16,6 +16,7 @@ SECTIONS = {
         "get": "userproxy.cli.inspect.get:get",
         "describe": "userproxy.cli.inspect.describe:describe",
         "observe": "userproxy.cli.inspect.observe:observe",
+        "capture": "userproxy.cli.inspect.capture:capture",
         "top": "userproxy.cli.top.command:top",
         "explain": "userproxy.cli.inspect.explain:explain",
         "status": "userproxy.cli.inspect.status:status",

@@ -57,6 +57,29 @@ def statistics(number: int, time: float, dropped: int, comment: str) -> bytes:
     )
 
 
+class WholeBlocks:
+    """Cuts a file that comes in pieces behind its blocks. `comments` are those of statistics among them."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self.comments: list[str] = []
+
+    def add(self, piece: bytes) -> bytes:
+        """The blocks that are whole by now. The file is one that this module has made."""
+        data, at = self._rest + piece, 0
+        while at + _FRAME.size <= len(data):
+            kind, length = _FRAME.unpack_from(data, at)
+            if at + length > len(data):
+                break
+            if kind == INTERFACE_STATISTICS:
+                # Its number and time are 12 bytes, and the comment is the first option.
+                (size,) = struct.unpack_from("<H", data, at + 22)
+                self.comments.append(data[at + 24 : at + 24 + size].decode())
+            at += length
+        self._rest = data[at:]
+        return data[:at]
+
+
 def _time(time: float) -> tuple[int, int]:
     # A float of today has a quarter of a microsecond.
     return divmod(int(time * 1e6) * 1000, 1 << 32)
