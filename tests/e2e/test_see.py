@@ -227,6 +227,20 @@ def test_status_and_what_makes_it_fail(seen: Seen) -> None:
     assert seen.run("diff") == ""
 
 
+def test_diff_sees_rules_that_others_take_away(seen: Seen) -> None:
+    """Before they are repaired."""
+
+    def differs() -> str:
+        seen.lab.node.run(["iptables", "-t", "nat", "-F", "KUBE-NODEPORT-HOST"])
+        done = seen.lab.node.userproxy("diff", check=False)
+        return done.stdout if done.returncode else ""
+
+    line = eventually(differs, 60, "a rule is missed")
+    assert line.startswith("- IPv4 iptables: nat: -A KUBE-NODEPORT-HOST ")
+    assert "--dport 30080" in line
+    eventually(lambda: not seen.lab.node.userproxy("diff", check=False).stdout, 30, "it is repaired")
+
+
 @pytest.mark.parametrize("kind", ["services", "endpoints", "clients"])
 def test_top_sees_traffic(seen: Seen, kind: str) -> None:
     command = [installed_command(), "top", kind, "-b", "-d", "0.3"]
