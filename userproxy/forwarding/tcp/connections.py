@@ -61,8 +61,9 @@ class Connections:
         self.statistics.active += 1
         self.members[dial.id] = dial
         self._share.add(address, dial)
+        if not plane.active:
+            plane.idle.clear()
         plane.active += 1
-        plane.idle.clear()
         if recorder.connection_watches:
             recorder.tell_change(ChangeKind.ADDED, dial)
         dial.start()
@@ -104,7 +105,7 @@ class Connections:
         return len(connections)
 
     def _connected(self, dial: Dial, backend: SocketType, events: int) -> None:
-        plane, statistics, endpoint = self._plane, self.statistics, dial.accepted_by
+        plane, statistics, endpoint = self._plane, self.statistics, dial.tried[-1]
         recorder = plane.recorder
         relay = Relay(plane.relays, dial.client, backend, endpoint, self._relayed)
         now = recorder.clock()
@@ -143,7 +144,7 @@ class Connections:
 
     def _relayed(self, relay: Relay) -> None:
         statistics, dial, counters = self.statistics, relay.dial, relay.counters
-        up, down = relay.bytes_up, relay.bytes_down
+        up, down = relay.moved
         now = self._plane.recorder.clock()
         seconds = now - dial.opened
         counters.active -= 1

@@ -112,7 +112,8 @@ class Dial:
     """The attempts to connect one client to an endpoint.
 
     Ends in exactly one call: `on_connected(dial, backend, events)` or `on_failed(dial)`; the client's socket is
-    the caller's in both cases. `failed` are the dials that have failed. Whoever makes one sets `id`, `peer`, `portal`,
+    the caller's in both cases. `tried` are the endpoints so far, the last of which is being dialled or has accepted;
+    `failed` are the dials that have failed. Whoever makes one sets `id`, `peer`, `portal`,
     and `opened` and `began`, the time when the client was accepted: `began` becomes that of the last try.
     """
 
@@ -123,7 +124,6 @@ class Dial:
         "_dialer",
         "_on_connected",
         "_on_failed",
-        "_tried",
         "address",
         "began",
         "client",
@@ -136,6 +136,7 @@ class Dial:
         "opened",
         "peer",
         "portal",
+        "tried",
     )
     id: int
     peer: Peer
@@ -160,7 +161,7 @@ class Dial:
         self._on_failed = on_failed
         self._backend: SocketType | None = None
         self._attempt = -1
-        self._tried: tuple[Endpoint, ...] = ()
+        self.tried: tuple[Endpoint, ...] = ()
         self.name = name
         self.client = client
         self.closed = False
@@ -172,12 +173,7 @@ class Dial:
     @property
     def endpoint(self) -> Endpoint | None:
         """The endpoint that is being dialled, or that has accepted."""
-        return self._tried[-1] if self._tried else None
-
-    @property
-    def accepted_by(self) -> Endpoint:
-        """The endpoint that has accepted. For `on_connected`."""
-        return self._tried[-1]
+        return self.tried[-1] if self.tried else None
 
     def quiet(self) -> tuple[float, bool] | None:
         """None, which says that it is still being dialled. For :mod:`~userproxy.forwarding.shares`."""
@@ -193,7 +189,7 @@ class Dial:
     def _try_endpoints(self) -> None:
         dialer = self._dialer
         while not self.closed and self._attempt + 1 < len(TIME_LIMITS):
-            endpoint = self._balancer.pick(self.address, dialer.loop.time(), self._tried)
+            endpoint = self._balancer.pick(self.address, dialer.loop.time(), self.tried)
             if endpoint is None:
                 break
             try:
@@ -207,7 +203,7 @@ class Dial:
             self._attempt += 1
             if self._attempt:
                 self.began = dialer.clock()
-            again, self._tried = endpoint in self._tried, (*self._tried, endpoint)
+            again, self.tried = endpoint in self.tried, (*self.tried, endpoint)
             self._backend = backend
             if backend is not None and error in _UNDER_WAY:
                 # Also a connection that is there already: its first event says that it is writable.
@@ -260,14 +256,14 @@ class Dial:
 
     def _give_up_backend(self, reason: str, kind: DialFailure) -> None:
         self.failures += 1
-        self.failed += ((self._tried[-1], reason, kind),)
-        self._balancer.suspect(self._tried[-1], self._dialer.loop.time())
+        self.failed += ((self.tried[-1], reason, kind),)
+        self._balancer.suspect(self.tried[-1], self._dialer.loop.time())
         self._drop_backend()
         log.debug(
             "Backend not reached",
             v=2,
             service_port=str(self.name),
-            endpoint=str(self._tried[-1]),
+            endpoint=str(self.tried[-1]),
             reason=reason,
         )
 

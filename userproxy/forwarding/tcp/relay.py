@@ -113,6 +113,11 @@ class Relay:
         return self._downward.count
 
     @property
+    def moved(self) -> tuple[int, int]:
+        """Bytes read from the client and from the backend so far."""
+        return self._upward.count, self._downward.count
+
+    @property
     def half_closed(self) -> bool:
         """Whether one side has ended it and the other has not."""
         return self._upward.ended or self._downward.ended
