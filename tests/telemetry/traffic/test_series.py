@@ -82,6 +82,14 @@ def test_what_was_done_between_the_last_scrape_and_the_end_counts_and_so_does_wh
     assert sum(next(iter(table)).counts) == 7 + 30
 
 
+def test_a_closed_listener_without_clients_is_no_service_port_any_more() -> None:
+    table = SeriesTable(2)
+    for time in (1.0, 2.0, 1.0 + KEPT_SECONDS):
+        table.take([], time, [figures("a", total=5, number=1)])
+        assert (table.shown_alone, table.in_rest) == (0, 0)
+    assert opened(table) == {REST_NAME: 0}
+
+
 def test_who_is_told_of_as_open_and_as_closed_counts_once() -> None:
     table = SeriesTable(2)
     table.take([figures("a", total=5, active=1, number=1)], 1.0, [figures("a", total=6, active=1, number=1)])
