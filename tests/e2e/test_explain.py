@@ -2,14 +2,16 @@
 
 import json
 from itertools import count
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.lab.cluster import QUICK, Lab
-from tests.lab.manifests import Backend, Policy
+from tests.lab.manifests import Backend, Policy, Port
 from tests.lab.probes import DROPPED, REFUSED, try_to_connect
+from userproxy.addresses import IPFamily, host_and_port
 from userproxy.admin.client import AdminClient, AdminError
 from userproxy.admin.paths import ROOTS_SOCKET
 from userproxy.demo.hosts import Address, Host
@@ -50,7 +52,7 @@ class Cluster:
             "far Pod": lab.network.nodes[1].pods[-1],
         }
         self.numbers = count(1)
-        self.pods = {pod.address: pod.name for pod in lab.pods}
+        self.pods = {ip: pod.name for pod in lab.pods for ip in (pod.address, pod.address6)}
         lab.settle()
         path = lab.node.path(str(ROOTS_SOCKET))
         eventually(path.exists, 10, "there is an admin socket")
@@ -108,20 +110,7 @@ def test_what_is_explained_happens(
     )
     lab.settle()
     for source, kind in asked:
-        address = cluster.address(kind, number)
-        said = cluster.api.get(
-            "explain",
-            namespace="default",
-            service=name,
-            client=cluster.sources[source].address,
-            to=f"{address[0]}:{address[1]}",
-        )
-        expected = {"reject": REFUSED, "drop": DROPPED}.get(said["verdict"])
-        if expected is not None:
-            assert said["next"] is None
-            assert try_to_connect(cluster.sources[source], address) == expected, said
-        else:
-            assert fetch(cluster.sources[source], address).pod == cluster.pods[said["next"].rpartition(":")[0]], said
+        ask_and_connect(cluster, name, cluster.sources[source], cluster.address(kind, number))
 
 
 def test_the_command(cluster: Cluster) -> None:
@@ -143,6 +132,72 @@ def test_the_command(cluster: Cluster) -> None:
         done = lab.node.userproxy("explain", *arguments, check=False)
         assert (done.returncode, done.stdout) == (1, "")
         assert sentence in done.stderr
+
+
+def ask_and_connect(cluster: Cluster, service: str, client: Host, address: Address) -> dict[str, Any]:
+    """What is explained, after a connection has met just that."""
+    source = client.address6 if ":" in address[0] else client.address
+    to = host_and_port(*address)
+    said = cluster.api.get("explain", namespace="default", service=service, client=source, to=to)
+    expected = {"reject": REFUSED, "drop": DROPPED}.get(said["verdict"])
+    if expected is not None:
+        assert said["next"] is None
+        assert try_to_connect(client, address) == expected, said
+    else:
+        assert fetch(client, address).pod == cluster.pods[said["next"].rpartition(":")[0].strip("[]")], said
+    return said
+
+
+def test_a_portal_that_an_older_service_has_leads_to_that_one(cluster: Cluster) -> None:
+    lab = cluster.lab
+    for name, pod, year in (("older", 0, 2020), ("younger", 1, 2021)):
+        created = f"{year}-01-01T00:00:00Z"
+        lab.manifests.service(name, cluster_ip=f"10.96.2.{pod + 11}", external_ips=["203.0.113.200"], created=created)
+        lab.manifests.slice(name, [lab.pods[pod]])
+    lab.settle()
+    said = ask_and_connect(cluster, "younger", lab.client, ("203.0.113.200", 80))
+    assert said["service"] == "default/older"
+    assert said["reason"].startswith("default/older has this portal: ")
+    assert ask_and_connect(cluster, "younger", lab.client, ("10.96.2.12", 80))["service"] == "default/younger"
+
+
+def test_a_portal_on_a_port_that_is_kept_for_the_node_serves_nobody(cluster: Cluster) -> None:
+    lab = cluster.lab
+    own = lab.node.address
+    lab.manifests.service("greedy", ports=[Port(6443)], cluster_ip="10.96.2.21", external_ips=[own])
+    lab.manifests.slice("greedy", lab.pods[:1])
+    lab.settle()
+    said = ask_and_connect(cluster, "greedy", lab.outside, (own, 6443))
+    assert (said["verdict"], "is kept for its own services" in said["reason"]) == ("reject", True)
+
+
+def test_ipv6(cluster: Cluster) -> None:
+    lab = cluster.lab
+    lab.manifests.service("six", cluster_ip=["10.96.2.31", "fd00:10:96::31"], node_port=31031, external_policy="Local")
+    lab.manifests.slices("six", [lab.pods[0], lab.pods[-1]])
+    lab.settle(*IPFamily)
+    for client in (lab.client, lab.node):
+        assert ask_and_connect(cluster, "six", client, ("fd00:10:96::31", 80))["verdict"] == "serve"
+    said = ask_and_connect(cluster, "six", lab.outside, (lab.node.address6, 31031))
+    assert (said["list"], said["next"]) == ("local", f"[{lab.pods[0].address6}]:8080")
+    assert [each["usable"] for each in said["endpoints"]].count(True) == 1
+
+
+def test_an_endpoint_that_could_not_be_reached_is_passed_over(cluster: Cluster) -> None:
+    lab = cluster.lab
+    lab.manifests.service("half", cluster_ip="10.96.2.41")
+    lab.manifests.slice("half", [lab.pods[0], Backend("10.244.1.250")])
+    lab.settle()
+    served = f"{lab.pods[0].address}:8080"
+
+    def passed_over() -> bool:
+        fetch(lab.client, ("10.96.2.41", 80))
+        said = cluster.api.get("explain", namespace="default", service="half", client=lab.client.address)
+        reasons = {each["endpoint"]: each["reason"] for each in said["endpoints"]}
+        reason: str = reasons["10.244.1.250:8080"]
+        return bool(said["next"] == served) and reason.startswith("passed over for ")
+
+    eventually(passed_over, 30, "the dead endpoint is passed over")
 
 
 def test_nothing_is_changed(cluster: Cluster) -> None:

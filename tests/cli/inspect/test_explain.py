@@ -64,7 +64,7 @@ def proxy(tmp_path: Path) -> Iterator[Running]:
 
 TEXT = """\
 Service:  default/web:http (TCP)
-Client:   10.2.0.9, everybody's
+Client:   10.2.0.9
 Portal:   10.96.0.10:80 (ClusterIP, iptables)
 Policy:   internalTrafficPolicy: Cluster: endpoints of the cluster
 Verdict:  serve: 1 of 2 endpoints may serve
@@ -94,7 +94,8 @@ def test_json_and_yaml(proxy: Running) -> None:
 def test_nobody_is_next_for_whom_is_dropped(proxy: Running) -> None:
     proxy.tell(lambda api: api.control.explanations.insert(0, DROPPED))
     done = proxy.run("explain", "default/web", "--from", "192.0.2.7")
-    assert done.stdout.splitlines()[2:] == [
+    assert done.stdout.splitlines()[1:] == [
+        "Client:   192.0.2.7, from elsewhere",
         "Portal:   0.0.0.0:30080 (NodePort, iptables)",
         "Policy:   externalTrafficPolicy: Local: endpoints of this node",
         "Verdict:  drop: no endpoint of this node may serve, and policy Local allows no other",

@@ -16,11 +16,11 @@ _COLUMNS: Final = (
 def explanation(found: Item) -> list[str]:
     """The lines."""
     name = f"{found['service']}:{found['port']}" if found["port"] else str(found["service"])
-    whose = {"internal": "everybody's", "external": "from elsewhere", "on-node": "this node's own"}
+    whose = {"internal": "", "external": ", from elsewhere", "on-node": ", of this node"}
     next_one = f"{found['next']}, because {found['next_reason']}" if found["next"] else "<none>"
     pairs = {
         "Service": f"{name} ({found['protocol']})",
-        "Client": f"{found['client']}, {whose[found['traffic']]}",
+        "Client": f"{found['client']}{whose[found['traffic']]}",
         "Portal": f"{found['portal']} ({found['kind']}, {found['driver']})",
         "Policy": f"{found['policy']}: endpoints of {'this node' if found['list'] == 'local' else 'the cluster'}",
         "Verdict": f"{found['verdict']}: {found['reason']}",
