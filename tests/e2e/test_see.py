@@ -156,6 +156,7 @@ def test_selections(seen: Seen) -> None:
     (found,) = seen.items("connections", "-l", f"endpoint={web['endpoint']},state=open,protocol=TCP")
     assert found["id"] == web["id"]
     assert seen.items("connections", "-l", "state=dialing") == []
+    assert {each["name"] for each in seen.items("services", "-l", "endpoint=10.244.1.2:8080")} == {"web", "dns"}
 
 
 RETRIED = (

@@ -149,7 +149,7 @@ def test_nothing_found_is_no_error_but_a_service_that_there_is_not_is_one(proxy:
     ("arguments", "sentence"),
     [
         ("get services web", "say which namespace the Service is in"),
-        ("get services -l state=open", "-l: 'state=open' is not KEY=VALUE with one of the keys protocol"),
+        ("get services -l state=open", "-l: 'state=open' is not KEY=VALUE with one of the keys endpoint, protocol"),
         ("get services --sort-by nothing", "--sort-by: 'nothing' is not one of namespace, name, port"),
         ("get services -w --sort-by name", "--sort-by: changes come in the order of their times"),
         ("observe --from web", "--from: 'web' is not an IP address"),

@@ -79,7 +79,7 @@ SERVICES: Final = Kind(
         Column("PORTALS", lambda item: _joined(item["portals"]), wide=True),
     ),
     lambda item: f"service/{item['namespace']}/{item['name']}" + (f":{item['port']}" if item["port"] else ""),
-    frozenset({"protocol"}),
+    frozenset({"endpoint", "protocol"}),
 )
 
 ENDPOINTS: Final = Kind(
