@@ -73,6 +73,15 @@ def test_connections_that_have_ended_count_once_and_with_what_was_not_counted_ye
     assert row[:6] == ("10.244.0.9", 0, 2.0, 6.0, 4.0, 1.0)
 
 
+def test_a_port_that_a_client_uses_again_is_another_connection() -> None:
+    traffic = ClientTraffic()
+    known = connection(1, bytes_up=10, bytes_down=100)
+    traffic.rows([known], 1.0)
+    for _ in range(2):
+        traffic.decided(decision(client=known["client"], bytes_up=15, bytes_down=100))
+    assert traffic_row(traffic, 1.0)[:5] == ("10.244.0.9", 0, 1.0, 20.0, 100.0)
+
+
 def test_a_client_that_is_quiet_and_gone_is_forgotten() -> None:
     traffic = ClientTraffic()
     traffic.rows([connection(1)], 1.0)
