@@ -10,6 +10,7 @@ from userproxy.errors import UserproxyError
 from userproxy.model.cluster import ServicePortName
 from userproxy.model.reports import Choice, Query
 from userproxy.model.snapshots import Verdict
+from userproxy.pace import Pace
 from userproxy.proxier.explanation import Explanation
 from userproxy.proxier.reports import EndpointReport
 
@@ -33,7 +34,7 @@ async def explained(planes: Planes, asked: Filter) -> Explained:
 
 
 async def _found(planes: Planes, asked: Filter) -> Explanation:
-    names = sorted(name for name in planes.control.names() if asked.admits(name))
+    names = await _names(planes, asked)
     if not names:
         raise NotExplainedError(f"no Service {asked.namespace}/{asked.service} is served here")
     meant = [name for name in names if _is_meant(planes, name, asked.port)]
@@ -46,6 +47,16 @@ async def _found(planes: Planes, asked: Filter) -> Explanation:
     if len(found) > 1:
         raise NotExplainedError(f"say which port of {meant[0].service} is meant: {_ports(meant)}")
     return found[0]
+
+
+async def _names(planes: Planes, asked: Filter) -> list[ServicePortName]:
+    """The ports of the Service that is asked about, found in slices."""
+    pace, found = Pace(), []
+    for name in tuple(planes.control.names()):
+        if asked.admits(name):
+            found.append(name)
+        await pace.keep()
+    return sorted(found)
 
 
 def _is_meant(planes: Planes, name: ServicePortName, port: str) -> bool:
