@@ -5,7 +5,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from tests.lab.cluster import QUICK, Lab
@@ -33,6 +33,10 @@ ranges = st.sampled_from([(), ("10.244.0.0/16",), ("192.0.2.0/24",), ("198.18.0.
 near = st.tuples(st.sampled_from(SOURCES), st.sampled_from(KINDS))
 connections = st.lists(near | st.just(("far Pod", "node port")), min_size=3, max_size=5)
 """A Pod of the other node is led to this one by a node port alone."""
+
+
+READY = (True, True, False)
+EVERYBODY = [(source, kind) for source in SOURCES for kind in KINDS]
 
 
 class Cluster:
@@ -73,12 +77,15 @@ def cluster(shared_lab: Lab) -> Cluster:
 
 
 @settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(policies, policies, backends, ranges, st.sampled_from([None, 60]), connections)
+@example("Local", "Local", {"far-1": (READY, ())}, (), None, EVERYBODY)
+@example("Cluster", "Local", {"web-1": (READY, ("b",)), "far-1": (READY, ("a",))}, (), 60, EVERYBODY)
+@example("Cluster", "Cluster", {"web-1": (READY, ()), "web-2": (READY, ())}, ("10.244.0.0/16",), None, EVERYBODY)
 def test_what_is_explained_happens(
     cluster: Cluster,
     internal: Policy,
