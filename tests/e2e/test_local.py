@@ -60,6 +60,7 @@ def test_it_serves_where_there_is_no_netfilter_and_nothing_is_tracked(lab: Lab) 
         "web", ports=PORTS, cluster_ip=CLUSTER_IPS, external_ips=EXTERNAL_IPS, source_ranges=["192.0.2.0/24"]
     )
     command = [*without, installed_command(), "run", *lab.manifests.flags, "--portals", "local"]
+    command += ["--feature-gates", "AllowServiceExternalIPs=true"]
     proxy = lab.enter(Program(lab.node, command))
     for ip in CLUSTER_IPS:
         lab.node.wait_for_portal(ip, 80, "udp")
@@ -199,3 +200,20 @@ def test_a_stop_serves_until_the_last_client_has_gone_and_removes_routes(lab: La
         kept.close()
         assert old.wait() == 0
     assert routes(lab) == set()
+
+
+def test_external_ips_are_served_only_where_that_is_asked_for(lab: Lab) -> None:
+    """A claim takes all ports of an address from its owner, who may be the API server."""
+    stranger = lab.outside.address
+    with lab.outside.listen(8443) as owner:
+        lab.serve_http()
+        lab.manifests.slices("web", lab.pods)
+        lab.manifests.service("web", cluster_ip="10.96.0.10", external_ips=[stranger])
+        command = [installed_command(), "run", *lab.manifests.flags, "--portals", "local"]
+        proxy = RunningProxy(lab.node, *command[2:])
+        lab.enter(proxy)
+        assert "AllowServiceExternalIPs=true" in proxy.wait_log("External IPs are not served")["event"]
+        lab.node.wait_for_portal("10.96.0.10", 80)
+        assert fetch(lab.client, ("10.96.0.10", 80)).pod
+        lab.node.connect((stranger, 8443), timeout=5).close()
+        owner.close()

@@ -86,6 +86,7 @@ class LabNode(Node):
         `flags` come last, so they win.
         """
         always = (*self._manifests.flags, "--portals", self._driver.portals, "--hostname-override", self.name)
+        always += self._driver.flags
         proxy = RunningProxy(self, *always, *flags, most_files=most_files, env=env)
         self.proxies.append(self._stack.enter_context(proxy))
         return proxy

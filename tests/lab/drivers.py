@@ -37,6 +37,7 @@ class Standing(NamedTuple):
 class Driver(NamedTuple):
     """A driver as the lab runs it: `portals` is what ``--portals`` says.
 
+    `flags` are what it needs beside that to serve everything.
     `standing` reads what a host has of it, `variant` is that of iptables which the node is made to use. It works with
     `capabilities` and no others. With `has_local_ports` packets are led to listeners at ports of their own.
     """
@@ -47,6 +48,7 @@ class Driver(NamedTuple):
     variant: str = ""
     capabilities: frozenset[str] = frozenset({"CAP_NET_ADMIN"})
     has_local_ports: bool = True
+    flags: tuple[str, ...] = ()
 
     def prepare(self, host: Host) -> None:
         """Leave kubelet's hint for the variant, if the driver has one: that is how userproxy finds out."""
@@ -97,7 +99,14 @@ DRIVERS = {
         Driver("iptables-legacy", "iptables", _of_rules, "legacy", frozenset({"CAP_NET_ADMIN", "CAP_NET_RAW"})),
         Driver("iptables-nft", "iptables", _of_rules, "nft"),
         Driver("nftables", "nftables", _of_elements),
-        Driver("local", "local", _of_sockets, capabilities=_LOCAL_CAPABILITIES, has_local_ports=False),
+        Driver(
+            "local",
+            "local",
+            _of_sockets,
+            capabilities=_LOCAL_CAPABILITIES,
+            has_local_ports=False,
+            flags=("--feature-gates", "AllowServiceExternalIPs=true"),
+        ),
     )
 }
 """What the matrix of end-to-end tests goes through (tests/e2e/matrix.py)."""

@@ -1,10 +1,15 @@
 """What of the settings reaches the proxier of a family."""
 
+import pytest
+
 from userproxy.addresses import SocketAddress
 from userproxy.config import Settings
-from userproxy.config.kubeproxy import LocalMode
+from userproxy.config.kubeproxy import KubeProxyConfiguration, LocalMode
+from userproxy.config.settings import OwnSettings, settings_from
+from userproxy.portals.interface import Traits
 from userproxy.routing.reserved_ports import ReservedPorts
 from userproxy.wiring.families import family_options
+from userproxy.wiring.portals import serves_external_ips
 
 
 def test_settings_become_the_options_of_a_family() -> None:
@@ -19,7 +24,8 @@ def test_settings_become_the_options_of_a_family() -> None:
             detect_local_mode=LocalMode.BRIDGE_INTERFACE,
             bridge_interface="cni0",
             cluster_cidr=("10.244.0.0/16",),
-        )
+        ),
+        Traits(translates=True),
     )
     assert (options.min_sync_period, options.sync_period) == (2.0, 20.0)
     assert (options.proxy_name, options.external_ips_allowed) == ("mine", False)
@@ -32,6 +38,22 @@ def test_our_own_servers_are_among_the_reserved_ports() -> None:
     settings = Settings(
         reserved_node_ports=ReservedPorts(((6443, 6445),)), metrics_bind_address=SocketAddress("127.0.0.1", 9)
     )
-    reserved = family_options(settings).node_ports.reserved
+    reserved = family_options(settings, Traits()).node_ports.reserved
     assert all(port in reserved for port in (6443, 6445, 10256, 9))
     assert 10249 not in reserved
+
+
+@pytest.mark.parametrize(
+    ("gates", "translated", "bound"),
+    [
+        ({}, True, False),
+        ({"AllowServiceExternalIPs": True}, True, True),
+        ({"AllowServiceExternalIPs": False}, False, False),
+    ],
+)
+def test_a_driver_that_binds_portals_serves_external_ips_only_where_they_are_asked_for(
+    gates: dict[str, bool], translated: bool, bound: bool
+) -> None:
+    settings = settings_from(KubeProxyConfiguration(feature_gates=gates), OwnSettings())
+    assert serves_external_ips(settings, Traits(translates=True)) is translated
+    assert serves_external_ips(settings, Traits(binds_portals=True)) is bound

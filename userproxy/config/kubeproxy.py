@@ -171,6 +171,11 @@ class KubeProxyConfiguration(Struct, frozen=True, kw_only=True, rename="camel"):
     def external_ips_allowed(self) -> bool:
         return self.feature_gates.get(EXTERNAL_IPS_GATE, True)
 
+    @property
+    def external_ips_asked_for(self) -> bool:
+        """Whether the feature gate says so itself: some drivers serve external IPs only then."""
+        return self.feature_gates.get(EXTERNAL_IPS_GATE, False)
+
 
 PERIOD_SECTIONS = ("iptables", "nftables", "ipvs")
 

@@ -10,7 +10,7 @@ from userproxy.config import Settings
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.model import Node
 from userproxy.portals.claims import NoClaims, PortClaims
-from userproxy.portals.interface import PortalDriver
+from userproxy.portals.interface import PortalDriver, Traits
 from userproxy.portals.netlink.conntrack import Conntrack
 from userproxy.proxier.family import FamilyOptions, FamilyProxy
 from userproxy.proxier.health_checks import HealthCheckServers
@@ -18,7 +18,7 @@ from userproxy.proxier.local_addresses import NodePortAddresses
 from userproxy.routing.reserved_ports import ReservedPorts
 from userproxy.wiring.leftovers import Leftovers
 from userproxy.wiring.monitor import Monitor
-from userproxy.wiring.portals import until_usable
+from userproxy.wiring.portals import serves_external_ips, until_usable
 
 
 def build_family(
@@ -38,7 +38,7 @@ def build_family(
     monitor.count_pending(family, lambda: changes.pending)
     return FamilyProxy(
         family,
-        family_options(settings),
+        family_options(settings, driver.traits),
         Node(node_name),
         changes=changes,
         forwarding=forwarder,
@@ -54,14 +54,14 @@ def build_family(
     )
 
 
-def family_options(settings: Settings) -> FamilyOptions:
-    """The part of the settings that a family's proxier needs."""
+def family_options(settings: Settings, traits: Traits) -> FamilyOptions:
+    """The part of the settings that the proxier of a family with such a driver needs."""
     return FamilyOptions(
         min_sync_period=settings.min_sync_period,
         sync_period=settings.sync_period,
         node_ports=NodePortAddresses(settings.node_port_addresses, settings.localhost_node_ports, _reserved(settings)),
         proxy_name=settings.proxy_name,
-        external_ips_allowed=settings.external_ips_allowed,
+        external_ips_allowed=serves_external_ips(settings, traits),
         local_mode=settings.detect_local_mode,
         cluster_cidr=settings.cluster_cidr,
         bridge_interface=settings.bridge_interface,

@@ -41,7 +41,24 @@ def choose_portals(settings: Settings) -> tuple[Mapping[IPFamily, PortalDriver],
     addresses = {family: _bind_address(settings, family, kind.traits) for family in IPFamily}
     if kind.traits.serves_portals:
         log.info(f"Portals: {kind.name}", bind_address=addresses[IPFamily.IPV4])
+    if settings.external_ips_allowed and not serves_external_ips(settings, kind.traits):
+        log.info(
+            "External IPs are not served, unless --feature-gates AllowServiceExternalIPs=true says so: with this driver"
+            " a Service that claims one takes all ports of that address",
+            portals=kind.name,
+        )
     return {family: make_driver(settings, family, kind) for family in families}, addresses
+
+
+def serves_external_ips(settings: Settings, traits: Traits) -> bool:
+    """Whether ``externalIPs`` of Services count. Where portals are bound they have to be asked for.
+
+    Whoever may create a Service may name any address there, the API server's for instance, and a route takes all ports
+    of it away from its owner.
+    """
+    if traits.binds_portals:
+        return settings.configuration.external_ips_asked_for
+    return settings.external_ips_allowed
 
 
 def make_driver(settings: Settings, family: IPFamily, kind: type[PortalDriver]) -> PortalDriver:
