@@ -31,8 +31,14 @@ from userproxy.model.reports import (
     SocketAddress,
 )
 from userproxy.model.sources import WatchReport
-from userproxy.proxier.explanation import Explanation
-from userproxy.proxier.reports import EndpointReport, FamilyDifferences, FamilyReport, PortalReport, ServicePortReport
+from userproxy.proxier.inspect.explanation import Explanation
+from userproxy.proxier.inspect.reports import (
+    EndpointReport,
+    FamilyDifferences,
+    FamilyReport,
+    PortalReport,
+    ServicePortReport,
+)
 
 T = TypeVar("T")
 

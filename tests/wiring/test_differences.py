@@ -13,7 +13,7 @@ from userproxy.admin.rows import Planes
 from userproxy.model import Differences as Found
 from userproxy.model import IPFamily, ListenerName, Problem, ProblemKind, Verdict
 from userproxy.model.reports import ListenerFigures
-from userproxy.proxier.reports import FamilyDifferences
+from userproxy.proxier.inspect.reports import FamilyDifferences
 from userproxy.wiring.differences import compared
 
 

@@ -11,8 +11,8 @@ from userproxy.model.cluster import ServicePortName
 from userproxy.model.reports import Choice, Query
 from userproxy.model.snapshots import Verdict
 from userproxy.pace import Pace
-from userproxy.proxier.explanation import Explanation
-from userproxy.proxier.reports import EndpointReport
+from userproxy.proxier.inspect.explanation import Explanation
+from userproxy.proxier.inspect.reports import EndpointReport
 
 
 class NotExplainedError(UserproxyError):

@@ -29,7 +29,7 @@ from userproxy.model.reports import ConnectionReport, Decision
 from userproxy.model.snapshots import Endpoint
 from userproxy.model.wanted import Portal, PortalKind
 from userproxy.pace import Pace, merged
-from userproxy.proxier.reports import ControlPlane, EndpointReport, PortalReport, ServicePortReport
+from userproxy.proxier.inspect.reports import ControlPlane, EndpointReport, PortalReport, ServicePortReport
 
 Rows: TypeAlias = AsyncGenerator[tuple[str, Struct], None]
 """Keys and items."""

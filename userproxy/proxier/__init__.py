@@ -6,5 +6,5 @@ is wanted with what there is, and has `executor` perform the plan. `loops` finds
 `local_addresses` the portals that belong to the node's own programs, `conntrack_entries` the stale ones.
 
 The other parts of userproxy are seen as the Protocols in `interfaces`; only health checks use telemetry's HTTP ports
-directly.
+directly. What is asked of the control plane is answered in `inspect`.
 """

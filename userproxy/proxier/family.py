@@ -15,8 +15,10 @@ from userproxy.model import Endpoint, LocalTraffic, Node, Problem, ServicePortNa
 from userproxy.portals.interface import PortalDriver
 from userproxy.portals.lease import Lease
 from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
-from userproxy.proxier.explanation import Explanation
 from userproxy.proxier.health_checks import HealthCheckServers
+from userproxy.proxier.inspect.explanation import Explanation
+from userproxy.proxier.inspect.reports import EndpointReport, FamilyDifferences, FamilyReport, ServicePortReport
+from userproxy.proxier.inspect.surroundings import surroundings
 from userproxy.proxier.interfaces import (
     ClosableClaims,
     Conntrack,
@@ -28,9 +30,7 @@ from userproxy.proxier.interfaces import (
 from userproxy.proxier.local_addresses import NodePortAddresses
 from userproxy.proxier.proxier import Proxier
 from userproxy.proxier.repairs import Repairs
-from userproxy.proxier.reports import EndpointReport, FamilyDifferences, FamilyReport, ServicePortReport
 from userproxy.proxier.runner import SyncRunner
-from userproxy.proxier.surroundings import surroundings
 from userproxy.routing.local_traffic import local_traffic
 from userproxy.routing.selection import Locality
 from userproxy.routing.services import Scope

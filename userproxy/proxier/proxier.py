@@ -25,8 +25,9 @@ from userproxy.pace import Pace
 from userproxy.portals.interface import PortalDriver
 from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
 from userproxy.proxier.executor import Executor, RulesLog
-from userproxy.proxier.explanation import Explanation, Surroundings
-from userproxy.proxier.inquiry import Inquiry
+from userproxy.proxier.inspect.explanation import Explanation, Surroundings
+from userproxy.proxier.inspect.inquiry import Inquiry
+from userproxy.proxier.inspect.reports import EndpointReport, ServicePortReport
 from userproxy.proxier.interfaces import Claims, Forwarding, Nodes, Source
 from userproxy.proxier.local_addresses import LocalAddressTracker, NodePortAddresses
 from userproxy.proxier.loops import AnyNodeAddress, RoutingLoops
@@ -40,7 +41,6 @@ from userproxy.proxier.plan import (
 )
 from userproxy.proxier.problems import Problems, action_refused, contested, portals_refused
 from userproxy.proxier.repairs import Repairs
-from userproxy.proxier.reports import EndpointReport, ServicePortReport
 from userproxy.proxier.service_map import ServiceMap
 from userproxy.proxier.wanted import PortalKey
 from userproxy.routing.services import NoLocalEndpoints, Scope

@@ -20,7 +20,7 @@ from userproxy.config import Settings, configz
 from userproxy.config.settings import OwnSettings
 from userproxy.model.reports import ProcessFigures
 from userproxy.model.sources import WatchReport
-from userproxy.proxier.reports import FamilyReport
+from userproxy.proxier.inspect.reports import FamilyReport
 from userproxy.wiring.differences import compared
 
 log = structlog.get_logger()

@@ -27,7 +27,7 @@ from userproxy.forwarding.ports import PortRange
 from userproxy.model import IPFamily, Node, Problem
 from userproxy.portals.drivers import DRIVERS
 from userproxy.portals.interface import PortalDriver
-from userproxy.proxier.control_plane import LocalControlPlane
+from userproxy.proxier.inspect.control_plane import LocalControlPlane
 from userproxy.routing.node_ports import PRIMARY
 from userproxy.telemetry.logging import configure
 from userproxy.wiring.admin import Admin, most_admin_connections

@@ -14,8 +14,8 @@ from userproxy.addresses import IPFamily
 from userproxy.model import ListenerName, Portal, PortalKind
 from userproxy.model.reports import Choice, EndpointFigures, ListenerFigures
 from userproxy.model.snapshots import TrafficClass, Verdict
-from userproxy.proxier.explanation import Explanation
-from userproxy.proxier.reports import EndpointReport
+from userproxy.proxier.inspect.explanation import Explanation
+from userproxy.proxier.inspect.reports import EndpointReport
 
 SERVED = Explanation(
     WEB,

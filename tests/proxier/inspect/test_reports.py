@@ -14,8 +14,8 @@ from userproxy.model import (
     SliceEndpoint,
     SlicePort,
 )
+from userproxy.proxier.inspect.reports import EndpointReport, PortalReport, portal_reports
 from userproxy.proxier.proxier import Proxier
-from userproxy.proxier.reports import EndpointReport, PortalReport, portal_reports
 
 NAME = ServiceName("default", "web")
 

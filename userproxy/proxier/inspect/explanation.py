@@ -25,7 +25,7 @@ from userproxy.model import (
     Verdict,
 )
 from userproxy.portals.interface import Traits
-from userproxy.proxier.reports import EndpointReport, route_reports
+from userproxy.proxier.inspect.reports import EndpointReport, route_reports
 from userproxy.routing.selection import Locality
 from userproxy.routing.source_ranges import allowed_sources
 

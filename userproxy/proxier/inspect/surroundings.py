@@ -6,7 +6,7 @@ from userproxy.addresses import of_family
 from userproxy.errors import KernelToolError
 from userproxy.model import LocalTraffic
 from userproxy.portals.host import HostAddress, pod_networks
-from userproxy.proxier.explanation import Surroundings
+from userproxy.proxier.inspect.explanation import Surroundings
 from userproxy.routing.services import Scope
 
 

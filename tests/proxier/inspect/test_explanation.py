@@ -26,7 +26,14 @@ from userproxy.model import (
 )
 from userproxy.portals.interface import Traits
 from userproxy.portals.local.admissions import admissions
-from userproxy.proxier.explanation import Explanation, Programmed, Surroundings, explain, find_portal, traffic_class
+from userproxy.proxier.inspect.explanation import (
+    Explanation,
+    Programmed,
+    Surroundings,
+    explain,
+    find_portal,
+    traffic_class,
+)
 from userproxy.proxier.local_addresses import LocalAddresses
 from userproxy.proxier.loops import RoutingLoops
 from userproxy.proxier.plan import Actual, OpenListener, UpdateRoute, binding, plan

@@ -6,11 +6,11 @@ from msgspec import Struct, structs
 
 from userproxy.model import Endpoint, Portal, ServiceName, ServicePort, ServicePortName, ServiceState, Snapshot
 from userproxy.portals.interface import PortalDriver
-from userproxy.proxier.explanation import Explanation, Programmed, Surroundings, explain, find_portal
+from userproxy.proxier.inspect.explanation import Explanation, Programmed, Surroundings, explain, find_portal
+from userproxy.proxier.inspect.reports import EndpointReport, ServicePortReport, endpoint_reports, portal_reports
 from userproxy.proxier.local_addresses import LocalAddressTracker
 from userproxy.proxier.plan import Actual, binding, snapshots_of
 from userproxy.proxier.problems import Problems
-from userproxy.proxier.reports import EndpointReport, ServicePortReport, endpoint_reports, portal_reports
 from userproxy.proxier.wanted import Wanted
 from userproxy.routing.selection import Locality
 

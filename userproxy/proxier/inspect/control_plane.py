@@ -5,13 +5,13 @@ from collections.abc import Callable, Collection, Sequence
 from userproxy.addresses import family_of
 from userproxy.model import Endpoint, Problem, ServicePortName
 from userproxy.model.sources import WatchReport
-from userproxy.proxier.explanation import Explanation
 from userproxy.proxier.family import FamilyProxy
-from userproxy.proxier.reports import EndpointReport, FamilyDifferences, FamilyReport, ServicePortReport
+from userproxy.proxier.inspect.explanation import Explanation
+from userproxy.proxier.inspect.reports import EndpointReport, FamilyDifferences, FamilyReport, ServicePortReport
 
 
 class LocalControlPlane:
-    """What :class:`~userproxy.proxier.reports.ControlPlane` says, of these `families`, IPv4's first.
+    """What :class:`~userproxy.proxier.inspect.reports.ControlPlane` says, of these `families`, IPv4's first.
 
     `watches` and `object_problems` are asked of the source.
     """

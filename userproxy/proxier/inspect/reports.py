@@ -28,7 +28,7 @@ from userproxy.routing.exclusions import exclusions
 from userproxy.routing.selection import Locality, candidates
 
 if typing.TYPE_CHECKING:
-    from userproxy.proxier.explanation import Explanation
+    from userproxy.proxier.inspect.explanation import Explanation
 
 
 class PortalReport(Struct, frozen=True, gc=False):
