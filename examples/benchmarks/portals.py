@@ -13,7 +13,7 @@ from examples.benchmarks.processes import StartError
 from examples.benchmarks.toolchain import find_program
 
 KUBE_PROXY = {"iptables": 8.6, "nftables": 3.2}
-"""Seconds that kube-proxy 1.33 takes for a full sync of 5,000 Services, measured on two CPUs by mode."""
+"""Seconds that kube-proxy takes for a full sync of 5,000 Services, measured on two CPUs by mode."""
 
 _PROGRAMS = {"iptables-legacy": "iptables-legacy", "iptables-nft": "iptables-nft"}
 _CONSTANT = ("nftables", "local")
