@@ -9,8 +9,18 @@ import msgspec
 from userproxy import __version__
 from userproxy.admin.capturing import PCAPNG, Line
 from userproxy.admin.items import CutOff, Failure
-from userproxy.admin.parameters import Parameter
-from userproxy.admin.routes import LISTS, OBJECTS, ROUTES, CaptureRoute, ObjectRoute, Route, answer_types, parameters_of
+from userproxy.admin.parameters import WATCH, Parameter
+from userproxy.admin.routes import (
+    LISTS,
+    OBJECTS,
+    ROUTES,
+    CaptureRoute,
+    ListRoute,
+    ObjectRoute,
+    Route,
+    answer_types,
+    parameters_of,
+)
 from userproxy.admin.streaming import JSON, LINES
 
 _ABOUT: Final = """What a running userproxy does: Services, endpoints, connections, portals, decisions and problems.
@@ -40,10 +50,10 @@ def document() -> bytes:
 def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     is_capture = isinstance(route, CaptureRoute)
     failure = {"content": {JSON: {"schema": schemas[repr(Failure)]}}}
-    return {
+    operation = {
         "operationId": route.path.partition(".")[0],
         "summary": route.text,
-        "parameters": [_parameter(each) for each in parameters_of(route)],
+        "parameters": [_parameter(each) for each in parameters_of(route) if each is not WATCH],
         "responses": {
             "200": {"description": "The answer.", "content": _content(route, schemas)},
             "400": {"description": "A parameter is unknown, or has a value that it cannot have.", **failure},
@@ -52,6 +62,7 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
             **({"404": {"description": "There is no such thing.", **failure}} if _may_be_missing(route) else {}),
         },
     }
+    return {**operation, "x-watch": _watch(route, schemas)} if isinstance(route, ListRoute) else operation
 
 
 def _may_be_missing(route: Route) -> bool:
@@ -59,16 +70,18 @@ def _may_be_missing(route: Route) -> bool:
 
 
 def _content(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
-    if isinstance(route, ObjectRoute):
-        return {JSON: {"schema": {"type": "object"} if route.answer is None else schemas[repr(route.answer)]}}
     if isinstance(route, CaptureRoute):
-        lines = {"itemSchema": {"anyOf": [schemas[repr(Line)], schemas[repr(CutOff)]]}}
+        lines = {"x-line-schema": {"anyOf": [schemas[repr(Line)], schemas[repr(CutOff)]]}}
         return {LINES: lines, PCAPNG: {"schema": {"type": "string", "format": "binary"}}}
-    page, line = answer_types(route)
-    return {
-        JSON: {"schema": schemas[repr(page)]},
-        LINES: {"itemSchema": {"anyOf": [schemas[repr(line)], schemas[repr(CutOff)]]}},
-    }
+    if isinstance(route, ListRoute):
+        return {JSON: {"schema": schemas[repr(answer_types(route)[0])]}}
+    return {JSON: {"schema": {"type": "object"} if route.answer is None else schemas[repr(route.answer)]}}
+
+
+def _watch(route: ListRoute, schemas: dict[str, Any]) -> dict[str, Any]:
+    """What turns a list into a watch. OpenAPI 3.1 has no words of its own for an answer that does not end."""
+    line = {"anyOf": [schemas[repr(answer_types(route)[1])], schemas[repr(CutOff)]]}
+    return {"parameter": _parameter(WATCH), "content": {LINES: {"x-line-schema": line}}}
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from msgspec import Struct, structs
 
-from userproxy.addresses import HIGHEST_PORT
 from userproxy.model.cluster import Protocol, ServicePortName
 from userproxy.model.reports import ConnectionState, Outcome, Query
 from userproxy.model.snapshots import Endpoint
@@ -16,10 +15,25 @@ from userproxy.model.snapshots import Endpoint
 MOST_ITEMS: Final = 1_000_000
 
 _NAME: Final = r"[-a-z0-9.]{1,253}"
+_MOST_SECONDS: Final = 10**9
+_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?", re.ASCII)
+"""As JSON writes numbers; Python's own float() also takes the digits of other scripts, underscores and blanks."""
+
 _OCTET: Final = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
-_PORT: Final = r"[1-9][0-9]{0,4}"
+_PORT: Final = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _PORT_NAME: Final = r"[-a-z0-9]{1,63}"
-_IP_PORT: Final = rf"^(({_OCTET}\.){{3}}{_OCTET}|\[[0-9a-fA-F:.]{{2,45}}\]):{_PORT}$"
+_GROUP: Final = r"[0-9a-fA-F]{1,4}"
+_IPV6: Final = "|".join(
+    (
+        rf"({_GROUP}:){{7}}{_GROUP}",
+        rf"({_GROUP}:){{1,7}}:",
+        *(rf"({_GROUP}:){{1,{7 - most}}}(:{_GROUP}){{1,{most}}}" for most in range(1, 7)),
+        rf":(:{_GROUP}){{1,7}}",
+        "::",
+    )
+)
+_IP_PORT: Final = rf"^(({_OCTET}\.){{3}}{_OCTET}|\[({_IPV6})\]):{_PORT}$"
+"""As exact as the parser, so that whoever goes by the OpenAPI document is not refused."""
 
 
 class BadParameterError(ValueError):
@@ -115,8 +129,6 @@ def _endpoint(text: str) -> Endpoint:
         except ValueError:
             raise ValueError("is not an endpoint such as 10.0.0.1, 10.0.0.1:80 or [fd00::1]:80") from None
     ip, _, port = text.rpartition(":")
-    if int(port) > HIGHEST_PORT:
-        raise ValueError(f"has no port from 1 to {HIGHEST_PORT}")
     return Endpoint(_address(ip.strip("[]")), int(port))
 
 
@@ -143,9 +155,10 @@ def _bytes(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
-        raise ValueError("is not a number of seconds")
-    return float(text)
+    value = float(text) if _NUMBER.fullmatch(text) else -1.0
+    if not 0 <= value <= _MOST_SECONDS:
+        raise ValueError(f"is not a number of seconds from 0 to {_MOST_SECONDS}")
+    return value
 
 
 def _switch(text: str) -> bool:
@@ -218,7 +231,7 @@ LAST: Final = Parameter(
 LIMIT: Final = Parameter("limit", "At most so many items; `next` leads to the others.", _count, _COUNT)
 WATCH: Final = Parameter(
     "watch",
-    "Changes as they come, a JSON object a line, instead of a list. `limit` and `after` do not count then.",
+    "Changes as they come, a JSON object a line, instead of a list. `limit` does not count then.",
     _switch,
     {"type": "boolean"},
 )
@@ -237,7 +250,7 @@ CONNECTIONS: Final = Parameter(
     _COUNT,
 )
 SECONDS: Final = Parameter(
-    "seconds", "End after so many seconds.", _seconds, {"type": "number", "minimum": 0, "maximum": 10**9 - 1}
+    "seconds", "End after so many seconds.", _seconds, {"type": "number", "minimum": 0, "maximum": _MOST_SECONDS}
 )
 FORM: Final = Parameter("form", "Lines of JSON, or a pcapng file.", _one_of(CaptureForm), {"enum": sorted(CaptureForm)})
 

@@ -31,7 +31,8 @@ from userproxy.admin.parameters import (
 from userproxy.admin.rows import Planes, Rows
 from userproxy.admin.watches import Changes
 
-_SERVICE_PORT_KEY: Final = r"[^/\s]{0,253}/[^/\s]{0,253}/[^/\s]{0,63}/(TCP|UDP|SCTP)"
+_SERVICE_PORT_KEY: Final = r"[-a-z0-9.]{1,253}/[-a-z0-9.]{1,253}/[-a-z0-9]{0,63}/(TCP|UDP|SCTP)"
+_ADDRESS_KEY: Final = rf"{_SERVICE_PORT_KEY}/[\[\]0-9a-fA-F.:]{{1,60}}"
 
 
 class ListRoute(Struct, frozen=True):
@@ -80,7 +81,7 @@ LISTS: Final = (
         "endpoints",
         "The endpoints of each port of a Service, and why they are used or not.",
         items.EndpointItem,
-        (NAMESPACE, SERVICE, PROTOCOL, ENDPOINT, LIMIT, after(rf"{_SERVICE_PORT_KEY}/\S{{1,60}}"), WATCH),
+        (NAMESPACE, SERVICE, PROTOCOL, ENDPOINT, LIMIT, after(_ADDRESS_KEY), WATCH),
         rows.endpoints,
         watches.looked_for(rows.endpoints),
     ),
@@ -96,7 +97,7 @@ LISTS: Final = (
         "portals",
         "The addresses through which Services are reached, and whether they stand.",
         items.PortalItem,
-        (NAMESPACE, SERVICE, PROTOCOL, LIMIT, after(rf"{_SERVICE_PORT_KEY}/\S{{1,60}}"), WATCH),
+        (NAMESPACE, SERVICE, PROTOCOL, LIMIT, after(_ADDRESS_KEY), WATCH),
         rows.portals,
         watches.looked_for(rows.portals),
     ),

@@ -156,6 +156,8 @@ class _Answers:
             raise
         except Exception:
             log.exception("A question to the admin API could not be answered", path=request.path)
+            if request.writer.output_size:  # half of a list cannot be followed by anything else
+                raise
             return _failure(500, "userproxy has failed to answer, and its log says why")
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -10,7 +10,7 @@ from contextlib import aclosing, suppress
 from typing import Any, Final, TypeVar
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from msgspec import Struct
 
 from userproxy.admin.items import Change, CutOff
@@ -111,7 +111,10 @@ class _Pieces:
     def __init__(self, request: web.BaseRequest, content_type: str, headers: Mapping[str, str]) -> None:
         self._request = request
         self._response = web.StreamResponse(headers={**headers, "Content-Type": content_type})
-        self._response.enable_chunked_encoding()
+        if request.version >= HttpVersion11:
+            self._response.enable_chunked_encoding()
+        else:  # the end of the connection is the end of the answer
+            self._response.force_close()
         self._piece = bytearray()
         self._pace = Pace()
         self._writing: asyncio.Task[None] | None = None
