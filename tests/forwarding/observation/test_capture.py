@@ -437,3 +437,24 @@ async def test_a_flow_that_moves_goes_on_being_told_of(bench: Bench, refusing: t
         assert found.opened[-1].node.port == node[1]
         assert found.data(Leg.CLIENT, up=True) == b"questionagain"
         assert found.data(Leg.CLIENT, up=False) == b"answer"
+
+
+async def test_a_datagram_that_is_sent_again_came_from_the_client_once(bench: Bench, refusing: tuple[str, int]) -> None:
+    name = ListenerName(ServicePortName("kube-system", "dns", "dns", Protocol.UDP), IPFamily.IPV4)
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as backend:
+        backend.bind((LOOPBACK, 0))
+        backend.setblocking(False)
+        port = bench.forwarder.open(name)
+        endpoints = (Endpoint(*refusing), Endpoint(*backend.getsockname()))
+        bench.forwarder.update(Snapshot(name, Verdict.SERVE, endpoints))
+
+        async with recorded(bench) as found:
+            for _ in endpoints:  # one of the two flows begins with the endpoint that refuses
+                with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as client:
+                    client.connect((LOOPBACK, port))
+                    client.send(b"question")
+                    assert (await datagram(backend))[0] == b"question"
+            await eventually(lambda: len(found.data(Leg.BACKEND, up=True)) >= 24)
+
+    assert found.data(Leg.CLIENT, up=True) == b"question" * 2
+    assert found.data(Leg.BACKEND, up=True) == b"question" * 3
