@@ -249,14 +249,17 @@ class Direction:
 
     def release(self) -> None:
         """Give the pipe back and drop what is unsent."""
-        self.release_pipe()
-        self._forget_kept()
+        if self._pipe is not None:
+            self.release_pipe()
+        if self._kept:
+            self._forget_kept()
 
     def _slacken(self) -> None:
         """The source is empty: if it had less than a buffer of bytes, what comes next is likely to be small, too."""
         if self._streak < BUFFER_BYTES:
             self.bulk = False
-            self.release_pipe()
+            if self._pipe is not None:
+                self.release_pipe()
         self._streak = 0
 
     def _send_pending(self, data: memoryview) -> None:
