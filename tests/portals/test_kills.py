@@ -11,7 +11,7 @@ from tests.portals.killed import Outcome
 from userproxy.model import IPFamily
 from userproxy.portals.iptables.variant import Variant
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.sampled(2)]
 
 FEWEST_WRITES = {"nft": 20, "legacy": 20, "nftables": 3, "local": 4}
 

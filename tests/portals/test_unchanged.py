@@ -19,7 +19,7 @@ from userproxy.portals.interface import DriverOptions
 from userproxy.portals.iptables.variant import Variant
 from userproxy.sockets import share
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.sampled(2)]
 
 SYNCS = 1_000
 OTHERS = 20
