@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -266,9 +267,13 @@ def test_a_path_where_no_proxy_is(seen: Seen) -> None:
 
 
 def test_another_user_is_told_to_ask_as_root(seen: Seen) -> None:
-    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", installed_command(), "get", "services"]
-    path = ["--admin-socket", "/run/userproxy/admin.sock"]
-    done = seen.lab.node.run([*command, *path], check=False)
+    # What is imported is loaded before: another user may not be able to read where userproxy is installed for tests.
+    source = (
+        "import os; import userproxy.cli.inspect.get, userproxy.admin.client; from userproxy.cli import main;"
+        " os.setgroups([]); os.setgid(65534); os.setuid(65534); main(prog_name='userproxy')"
+    )
+    command = [sys.executable, "-c", source, "get", "services", "--admin-socket", "/run/userproxy/admin.sock"]
+    done = seen.lab.node.run(command, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: /run/userproxy/admin.sock is not for this user: ask as root")
 

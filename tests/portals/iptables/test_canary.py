@@ -41,7 +41,11 @@ def verified(family: IPFamily) -> Canary:
         "-t filter -R INPUT 1 -p tcp --dport 1 -j DROP",
     ],
 )
-def test_every_edit_is_noticed_until_it_was_looked_at(network: Network, family: IPFamily, command: str) -> None:
+def test_every_edit_is_noticed_until_it_was_looked_at(
+    network: Network, monkeypatch: pytest.MonkeyPatch, family: IPFamily, command: str
+) -> None:
+    monkeypatch.setattr("userproxy.portals.iptables.canary._SHARE", 0)  # on a busy machine a digest would be too dear
+
     def work() -> list[bool]:
         canary = verified(family)
         tell(family, command)
