@@ -172,16 +172,19 @@ class Tables:
         return present, change
 
     def remove(self) -> list[str]:
-        """Takes our rules and chains away; one conflict is forgiven."""
+        """Takes our rules and chains away; one conflict is forgiven.
+
+        A sentence for each of them, also of those that went before the conflict.
+        """
         self._standing = None
-        sentences: list[str] = []
+        sentences: dict[str, None] = {}
         for tries_left in (1, 0):
             found = removal(self.read(), self._tools.label)
             if not found.change:
                 break
-            sentences = list(found.sentences)
+            sentences.update(dict.fromkeys(found.sentences))
             self._write(found.change, tries_left)
-        return sentences
+        return list(sentences)
 
     def _write(self, change: Change, tries_left: int, writer: Writer | None = None) -> bool:
         """Whether `change` was written; it was not where it met another program's and may be tried again."""
