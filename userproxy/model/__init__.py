@@ -7,6 +7,7 @@ collector need not know them (``gc=False``): walking those of 10,000 Services wo
 """
 
 from userproxy.addresses import IPFamily
+from userproxy.model.client_address import OWN_PORTS, ClientAddress, DirectNetwork, ProxyProtocol, ReturnPath
 from userproxy.model.cluster import (
     EndpointSlice,
     Hints,
@@ -47,10 +48,13 @@ from userproxy.model.wanted import (
 )
 
 __all__ = [
+    "OWN_PORTS",
     "Admission",
     "AdmissionRule",
+    "ClientAddress",
     "ConntrackSettings",
     "Differences",
+    "DirectNetwork",
     "Endpoint",
     "EndpointSlice",
     "HealthCheck",
@@ -68,6 +72,8 @@ __all__ = [
     "Problem",
     "ProblemKind",
     "Protocol",
+    "ProxyProtocol",
+    "ReturnPath",
     "Route",
     "Service",
     "ServiceName",

@@ -8,6 +8,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from userproxy.addresses import IPFamily, host_and_port
+from userproxy.model.client_address import ClientAddress, ProxyProtocol
 from userproxy.model.cluster import Protocol, ServicePortName
 
 
@@ -63,7 +64,10 @@ class Snapshot(Struct, frozen=True, gc=False):
 
     ``affinity_timeout`` is seconds since a client's last connection, or None without affinity; listeners of one
     service port and family share their clients' affinity. Connections to endpoints that are not among ``known`` are
-    closed; None leaves all alone. ``udp_timeout`` is seconds, or None for the process's own.
+    closed; None leaves all alone. ``udp_timeout`` is seconds, or None for the process's own. ``client_address`` is
+    whose address endpoints see; unless that is NODE, ``nodes`` has the name of each endpoint's node, empty where it is
+    not known. ``sends_proxy`` is the PROXY header that endpoints get before the first byte, ``accepts_proxy`` the one
+    that trusted clients send.
     """
 
     listener: ListenerName
@@ -72,6 +76,10 @@ class Snapshot(Struct, frozen=True, gc=False):
     affinity_timeout: int | None = None
     known: tuple[Endpoint, ...] | None = None
     udp_timeout: float | None = None
+    client_address: ClientAddress = ClientAddress.NODE
+    nodes: tuple[str, ...] = ()
+    sends_proxy: ProxyProtocol | None = None
+    accepts_proxy: ProxyProtocol | None = None
 
 
 class PortalAddress(Struct, frozen=True, order=True, gc=False):
