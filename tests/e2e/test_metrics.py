@@ -3,21 +3,19 @@
 import signal
 import subprocess
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from shutil import which
 
-import msgspec
 import pytest
 
 from tests.examples.monitoring import queries
 from tests.examples.promql import faults as faults_of_query
 from tests.lab.cluster import QUICK, Lab
+from tests.lab.counting import COUNTING_SERVER, counted, exchange_all
 from tests.lab.datagrams import ask as ask_datagram
 from tests.lab.manifests import Backend, Port
 from tests.lab.probes import KeptConnection
 from tests.telemetry.exposition import faults, parsed, samples, value
-from userproxy.demo.hosts import Address
 from userproxy.demo.traffic import fetch_many, http
 from userproxy.demo.waiting import eventually
 
@@ -28,54 +26,9 @@ DNS = ("10.96.0.53", 53)
 METRICS = ("127.0.0.1", 10249)
 CONNECTIONS = 1_000
 
-COUNTING_SERVER = """
-import json, socket, threading
-connections = up = down = 0
-lock = threading.Lock()
-
-def serve(client):
-    global connections, up, down
-    with client:
-        size = sum(len(data) for data in iter(lambda: client.recv(65536), b""))
-        with lock:
-            connections += 1
-            up += size
-            down += 3 * size
-        client.sendall(bytes(3 * size))
-
-def tell(sock):
-    while True:
-        client, _ = sock.accept()
-        with client:
-            body = json.dumps({"connections": connections, "up": up, "down": down}).encode()
-            client.recv(65536)
-            client.sendall(b"HTTP/1.0 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body) + body)
-
-threading.Thread(target=tell, args=(socket.create_server(("", 9000)),), daemon=True).start()
-with socket.create_server(("", 8080), backlog=1024) as server:
-    while True:
-        threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
-"""
-
-
-class Counted(msgspec.Struct):
-    """What a Pod has counted."""
-
-    connections: int
-    up: int
-    down: int
-
 
 def text_of(lab: Lab) -> str:
     return http(lab.node, METRICS, "/metrics").decode()
-
-
-def exchange(lab: Lab, address: Address, size: int) -> int:
-    """One connection: send `size` bytes, and a FIN, and read what comes back up to its FIN."""
-    with lab.client.connect(address) as client:
-        client.sendall(bytes(size))
-        client.shutdown(1)
-        return sum(len(data) for data in iter(lambda: client.recv(65536), b""))
 
 
 def test_figures_are_what_the_pods_and_the_clients_counted(lab: Lab) -> None:
@@ -86,9 +39,7 @@ def test_figures_are_what_the_pods_and_the_clients_counted(lab: Lab) -> None:
     lab.node.start_userproxy(*QUICK)
     lab.settle()
     sizes = [100 + number for number in range(CONNECTIONS)]
-    with ThreadPoolExecutor(16) as clients:
-        received = list(clients.map(lambda size: exchange(lab, CLUSTER_IP, size), sizes))
-    assert received == [3 * size for size in sizes]
+    assert exchange_all(lab.client, [CLUSTER_IP], sizes) == [3 * size for size in sizes]
     web = {"namespace": "default", "service": "web", "port": "http", "protocol": "TCP"}
     eventually(lambda: value(text_of(lab), "userproxy_connections_active", **web) == 0, 30, "all have ended")
     text = text_of(lab)
@@ -96,13 +47,13 @@ def test_figures_are_what_the_pods_and_the_clients_counted(lab: Lab) -> None:
     def figure(name: str, **labels: str) -> float:
         return value(text, f"userproxy_{name}", **web, **labels)
 
-    counted = [msgspec.json.decode(http(lab.client, (pod.address, 9000)), type=Counted) for pod in lab.pods[:2]]
-    assert sum(each.connections for each in counted) == CONNECTIONS
+    pods = [counted(lab.client, pod) for pod in lab.pods[:2]]
+    assert sum(each.connections for each in pods) == CONNECTIONS
     assert figure("connections_opened_total") == CONNECTIONS
     assert figure("connection_duration_seconds_count") == CONNECTIONS
     assert figure("dial_seconds_count") == CONNECTIONS
-    assert figure("bytes_total", direction="up") == sum(each.up for each in counted) == sum(sizes)
-    assert figure("bytes_total", direction="down") == sum(each.down for each in counted) == 3 * sum(sizes)
+    assert figure("bytes_total", direction="up") == sum(each.up for each in pods) == sum(sizes)
+    assert figure("bytes_total", direction="down") == sum(each.down for each in pods) == 3 * sum(sizes)
     assert figure("connections_failed_total") == figure("connections_refused_total") == 0
     assert figure("connections_retried_total") == figure("dial_failures_total", reason="refused") >= 1
     assert figure("dial_failures_total") == figure("dial_failures_total", reason="refused")
