@@ -19,6 +19,7 @@ from userproxy.addresses import (
     is_loopback,
     network_of,
     of_family,
+    parse_network,
     parse_socket_address,
     socket_family,
 )
@@ -101,3 +102,23 @@ def test_what_is_not_loopback_or_no_address(text: str) -> None:
 
 def test_the_name_of_a_host_is_no_ipv6_address() -> None:
     assert not is_ipv6("example.org")
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        (" 10.1.2.3/8 ", "10.0.0.0/8"),
+        ("FD00:0::1/64", "fd00::/64"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("192.0.2.1/32", "192.0.2.1/32"),
+    ],
+)
+def test_a_network_is_read_without_host_bits(text: str, network: str) -> None:
+    assert parse_network(text) == network
+
+
+@pytest.mark.parametrize("text", ["", "10.0.0.1", "10.0.0.0/33", "10.0.0.0/255.0.0.0", "fe80::%1/64", "x/8", "10/8"])
+def test_what_is_no_network_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(repr(text))} is not a network such as 10.0.0.0/8$"):
+        parse_network(text)

@@ -1,6 +1,7 @@
 """IP addresses as text: their family, how they are written beside a port, and those that flags name."""
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
 from enum import StrEnum
@@ -9,6 +10,8 @@ from typing import Final
 from msgspec import Struct
 
 HIGHEST_PORT: Final = 65_535
+
+_CIDR: Final = re.compile(r"[0-9a-fA-F.:]+/[0-9]{1,3}")
 
 
 class IPFamily(StrEnum):
@@ -51,6 +54,16 @@ def host_and_port(host: str, port: int) -> str:
 def network_of(ip: str) -> str:
     """The network that has this one valid address alone: ``10.0.0.1/32`` or ``fd00::1/128``."""
     return f"{ip}/128" if ":" in ip else f"{ip}/32"
+
+
+def parse_network(text: str) -> str:
+    """A network such as ``10.0.0.0/8`` in its canonical form, without host bits. Raises ValueError with a clause."""
+    try:
+        if not _CIDR.fullmatch(text.strip()):  # Python would read a netmask or a zone, too
+            raise ValueError
+        return str(ipaddress.ip_network(text.strip(), strict=False))
+    except ValueError:
+        raise ValueError(f"{text!r} is not a network such as 10.0.0.0/8") from None
 
 
 class SocketAddress(Struct, frozen=True, gc=False):

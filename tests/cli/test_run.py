@@ -53,6 +53,8 @@ def run(*arguments: str) -> Result:
         (("-v=-1",), "--v: -1 is negative"),
         (("--masquerade-all=perhaps",), "--masquerade-all: 'perhaps' is not true or false"),
         (("--oom-score-adj", "-1001"), "--oom-score-adj: -1001 is not from -1000 to 1000"),
+        (("--client-address", "client"), "--client-address: 'client' is not one of auto, keep, node"),
+        (("--trusted-proxies", "10.0.0.1"), "--trusted-proxies: '10.0.0.1' is not a network such as 10.0.0.0/8"),
         (("--drain-timeout",), "Option '--drain-timeout' requires an argument"),
         (("--unheard-of",), "No such option"),
         (("web.yaml",), "Got unexpected extra argument (web.yaml)"),

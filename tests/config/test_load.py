@@ -11,6 +11,7 @@ from userproxy.config.kubeproxy import LocalMode
 from userproxy.config.load import Given
 from userproxy.errors import UsageError
 from userproxy.forwarding.ports import PortRange
+from userproxy.model import ClientAddress
 from userproxy.routing.reserved_ports import ReservedPorts
 
 HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
@@ -56,6 +57,8 @@ def test_defaults() -> None:
         ("reserved-node-ports", "22,9100-9101", "reserved_node_ports", ReservedPorts(((22, 22), (9100, 9101)))),
         ("reserved-node-ports", "", "reserved_node_ports", ReservedPorts()),
         ("metrics-services", "0", "metrics_services", 0),
+        ("client-address", "keep", "client_address", ClientAddress.KEEP),
+        ("trusted-proxies", ["10.1.2.3/8,fd00::/8", "10.0.0.0/8"], "trusted_proxies", ("10.0.0.0/8", "fd00::/8")),
         ("master", "https://10.0.0.1", "master", "https://10.0.0.1"),
         ("master", "", "master", None),
         ("hostname-override", " Node-1 ", "hostname_override", "node-1"),

@@ -58,6 +58,14 @@ def test_the_portal_of_a_service_with_pods_is_an_endpoint_like_any_other() -> No
     assert loops(a, b).looping(a.name, (cluster_ip("b"),)) == ()
 
 
+def test_endpoints_that_are_left_keep_their_nodes() -> None:
+    a = with_endpoints("a", POD, cluster_ip("a"), Endpoint("10.0.0.2", 80))
+    a = structs.replace(a, routes=(structs.replace(a.routes[0], nodes=("node-1", "", "node-2")),))
+    (update,) = plan_routes([a.name], wanted_of([a]), Actual(), loops(a))
+    assert update.looping == (cluster_ip("a"),)
+    assert (update.snapshot.endpoints, update.snapshot.nodes) == ((POD, Endpoint("10.0.0.2", 80)), ("node-1", "node-2"))
+
+
 def test_external_portals_count() -> None:
     portal = Portal(PortalKind.LOAD_BALANCER_IP, "198.51.100.7", 80)
     a = structs.replace(with_endpoints("a"), portals=(portal,))

@@ -9,12 +9,14 @@ from msgspec import structs
 
 from tests.proxier.oracle import grant_portals, wanted_of
 from userproxy.model import (
+    ClientAddress,
     Endpoint,
     ListenerName,
     Portal,
     PortalBinding,
     PortalKind,
     Protocol,
+    ProxyProtocol,
     Route,
     ServicePort,
     ServicePortName,
@@ -38,6 +40,7 @@ from userproxy.proxier.plan import (
     claim_of,
     plan,
     plan_routes,
+    shape,
     snapshots_of,
 )
 from userproxy.proxier.wanted import Wanted
@@ -156,12 +159,17 @@ def test_listeners_and_rules_get_all_that_a_service_port_says() -> None:
         udp_timeout=1.5,
         source_ranges=("192.0.2.0/24",),
         health_check_port=32000,
+        client_address=ClientAddress.KEEP,
+        sends_proxy=ProxyProtocol.V1,
+        accepts_proxy=ProxyProtocol.V2,
     )
-    said = (60, (*SERVED.endpoints, gone), 1.5)
+    port = structs.replace(port, routes=(structs.replace(port.routes[0], nodes=("node-1",)), port.routes[1]))
+    said = (60, (*SERVED.endpoints, gone), 1.5, ClientAddress.KEEP)
+    headers = (ProxyProtocol.V1, ProxyProtocol.V2)
     internal, external = port.listeners
     assert snapshots_of(port) == (
-        Snapshot(internal, Verdict.SERVE, SERVED.endpoints, *said),
-        Snapshot(external, Verdict.DROP, (), *said),
+        Snapshot(internal, Verdict.SERVE, SERVED.endpoints, *said, ("node-1",), *headers),
+        Snapshot(external, Verdict.DROP, (), *said, (), *headers),
     )
     actual = Actual()
     sync(wanted_of([port]), actual)
@@ -169,6 +177,18 @@ def test_listeners_and_rules_get_all_that_a_service_port_says() -> None:
     assert programmed.internal == Target(Verdict.SERVE, actual.local_ports[internal])
     assert programmed.external == Target(Verdict.DROP)
     assert (programmed.source_ranges, programmed.health_check_port) == (("192.0.2.0/24",), 32000)
+
+
+def test_whose_address_endpoints_see_touches_no_rule_and_no_listener() -> None:
+    web = a_port("web", node_port=30080)
+    for changed in (
+        structs.replace(web, client_address=ClientAddress.KEEP),
+        structs.replace(web, sends_proxy=ProxyProtocol.V1),
+        structs.replace(web, accepts_proxy=ProxyProtocol.V2),
+        structs.replace(web, routes=(structs.replace(SERVED, nodes=("node-1",)),)),
+    ):
+        assert shape(changed) == shape(web)
+        assert kinds(sync(wanted_of([changed]), settled(web))) == ["UpdateRoute"]
 
 
 def test_a_gone_service_port_is_closed_after_its_rules() -> None:

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from tests.routing import oracle, strategies
 from tests.routing.notation import NODE, a_slice, locality, named, parse
 from userproxy.model import (
+    ClientAddress,
     Endpoint,
     EndpointSlice,
     HealthCheck,
@@ -18,6 +19,7 @@ from userproxy.model import (
     Problem,
     ProblemKind,
     Protocol,
+    ProxyProtocol,
     Route,
     Service,
     ServiceName,
@@ -473,6 +475,40 @@ def test_each_port_gets_the_endpoints_of_its_own_name_and_what_its_service_says(
     assert dns.known == (Endpoint("10.244.0.2", 5353), Endpoint("10.244.0.3", 5353))
     for port in (http, dns):
         assert (port.affinity_timeout, port.created, port.udp_timeout) == (60, "2026-01-01T00:00:00Z", 1.5)
+
+
+class TestClientAddress:
+    ENDPOINTS = a_slice(SliceEndpoint("10.244.0.3", node="b"), SliceEndpoint("10.244.0.2", node=NODE))
+
+    @pytest.mark.parametrize("said", [None, *ClientAddress])
+    @pytest.mark.parametrize("asked", ClientAddress)
+    def test_what_a_service_says_counts_before_what_the_proxy_is_told(
+        self, asked: ClientAddress, said: ClientAddress | None
+    ) -> None:
+        port = the_port(replace(WEB, client_address=said), self.ENDPOINTS, scope=replace(IPV4, client_address=asked))
+        assert port.client_address is (said or asked)
+        assert bool(port.routes[0].nodes) is (port.client_address is not ClientAddress.NODE)
+
+    def test_the_nodes_of_endpoints_are_known_in_each_route(self) -> None:
+        service = replace(NODE_PORT, external_local=True, client_address=ClientAddress.AUTO)
+        nowhere = a_slice(SliceEndpoint("10.244.0.2", node=NODE), SliceEndpoint("10.244.0.3"))
+        internal, external = the_port(service, nowhere).routes
+        assert dict(zip(internal.endpoints, internal.nodes, strict=True)) == {
+            Endpoint("10.244.0.2", 8080): NODE,
+            Endpoint("10.244.0.3", 8080): "",
+        }
+        assert (external.endpoints, external.nodes) == ((Endpoint("10.244.0.2", 8080),), (NODE,))
+
+    def test_a_proxy_header_is_for_tcp_alone(self) -> None:
+        service = replace(
+            WEB,
+            ports=(HTTP, PortSpec("dns", Protocol.UDP, 53)),
+            sends_proxy=ProxyProtocol.V1,
+            accepts_proxy=ProxyProtocol.V2,
+        )
+        http, dns = routed(service).ports
+        assert (http.sends_proxy, http.accepts_proxy) == (ProxyProtocol.V1, ProxyProtocol.V2)
+        assert (dns.sends_proxy, dns.accepts_proxy) == (None, None)
 
 
 class TestProblems:

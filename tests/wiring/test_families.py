@@ -6,6 +6,7 @@ from userproxy.addresses import SocketAddress
 from userproxy.config import Settings
 from userproxy.config.kubeproxy import KubeProxyConfiguration, LocalMode
 from userproxy.config.settings import OwnSettings, settings_from
+from userproxy.model import ClientAddress
 from userproxy.portals.interface import Traits
 from userproxy.routing.reserved_ports import ReservedPorts
 from userproxy.wiring.families import family_options
@@ -19,6 +20,7 @@ def test_settings_become_the_options_of_a_family() -> None:
             sync_period=20.0,
             proxy_name="mine",
             external_ips_allowed=False,
+            client_address=ClientAddress.KEEP,
             node_port_addresses=("10.0.0.0/8",),
             localhost_node_ports=False,
             detect_local_mode=LocalMode.BRIDGE_INTERFACE,
@@ -32,6 +34,7 @@ def test_settings_become_the_options_of_a_family() -> None:
     assert (options.node_ports.cidrs, options.node_ports.localhost) == (("10.0.0.0/8",), False)
     assert (options.local_mode, options.bridge_interface) == ("BridgeInterface", "cni0")
     assert options.cluster_cidr == ("10.244.0.0/16",)
+    assert options.client_address is ClientAddress.KEEP
 
 
 def test_our_own_servers_are_among_the_reserved_ports() -> None:

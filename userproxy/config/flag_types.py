@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from userproxy.addresses import HIGHEST_PORT
+from userproxy.addresses import HIGHEST_PORT, parse_network
 from userproxy.config.file import LARGEST_INT, check_duration
 from userproxy.config.kubeproxy import VModule
 from userproxy.durations import parse_duration
@@ -68,6 +68,10 @@ def _real(text: str) -> float:
 
 def _list(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(item.strip() for text in texts for item in text.split(",") if item.strip())
+
+
+def _networks(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(map(parse_network, _list(texts))))
 
 
 def _gates(texts: Sequence[str]) -> dict[str, bool]:
@@ -144,6 +148,7 @@ PORTS = FlagType("PORTS", parse_reserved_ports)
 REAL = FlagType("NUMBER", _real)
 SWITCH = FlagType("true|false", _switch, is_switch=True)
 LIST = FlagType("LIST", _list, is_repeatable=True)
+NETWORKS = FlagType("CIDR,...", _networks, is_repeatable=True)
 GATES = FlagType("GATE=BOOL,...", _gates, is_repeatable=True)
 VMODULE = FlagType("PATTERN=N,...", _vmodule, is_repeatable=True)
 PATHS = FlagType("PATH", _paths, is_repeatable=True)

@@ -17,6 +17,7 @@ from userproxy.config.flag_types import (
     LABEL,
     LIST,
     NAME,
+    NETWORKS,
     NUMBER,
     PATHS,
     PORT,
@@ -32,6 +33,7 @@ from userproxy.config.flag_types import (
 from userproxy.config.kubeproxy import KubeProxyConfiguration, leaves
 from userproxy.config.settings import AtStop, EventLoop, OwnSettings, PortalMode
 from userproxy.durations import format_duration
+from userproxy.model import ClientAddress
 
 
 class Flag(Struct, frozen=True):
@@ -132,6 +134,18 @@ FLAGS: tuple[Flag, ...] = (
         "metrics-services",
         COUNT,
         "How many service ports have metrics of their own, those with clients first; others are added up as _rest.",
+    ),
+    _own(
+        "client-address",
+        choice(ClientAddress),
+        "Whose address backends see: auto is the client's wherever answers to it come back through this node, keep also"
+        " where that is not known, node is always this node's. A Service may say otherwise by the annotation"
+        " userproxy.io/client-address.",
+    ),
+    _own(
+        "trusted-proxies",
+        NETWORKS,
+        "Networks whose PROXY header is believed, for Services with the annotation userproxy.io/accept-proxy-protocol.",
     ),
     _own("event-loop", choice(EventLoop), "Which event loop carries the traffic."),
     _own("context", NAME, "Context of the kubeconfig; its current one by default."),

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from userproxy.addresses import SocketAddress, parse_socket_address
+from userproxy.addresses import SocketAddress, parse_network, parse_socket_address
 from userproxy.config.kubeproxy import (
     HEALTHZ_PORT,
     METRICS_PORT,
@@ -18,7 +18,7 @@ from userproxy.config.kubeproxy import (
 )
 from userproxy.durations import parse_duration
 from userproxy.forwarding.ports import PortRange, parse_port_range
-from userproxy.model import ConntrackSettings
+from userproxy.model import ClientAddress, ConntrackSettings
 from userproxy.routing.reserved_ports import NODE_SERVICES, ReservedPorts
 
 
@@ -55,7 +55,8 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     the node's own services. `local_ports_file` remembers local ports; None is the usual place, as for `admin_socket`,
     which is empty where there is to be none; with `allow_capture` it also shows the bytes of connections.
     `metrics_services` is how many service ports have metrics of their own.
-    `conntrack_guard` is whether a table that outlives a flush keeps connections translated.
+    `conntrack_guard` is whether a table that outlives a flush keeps connections translated. `client_address` is whose
+    address backends see; `trusted_proxies` are the canonical networks whose PROXY headers are believed.
     """
 
     manifests: tuple[Path, ...] = ()
@@ -76,6 +77,8 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     event_loop: EventLoop = EventLoop.AUTO
     reserved_node_ports: ReservedPorts = NODE_SERVICES
     metrics_services: int = 100
+    client_address: ClientAddress = ClientAddress.AUTO
+    trusted_proxies: tuple[str, ...] = ()
 
 
 class Settings(OwnSettings, frozen=True, kw_only=True):
@@ -133,9 +136,9 @@ def settings_from(configuration: KubeProxyConfiguration, own: OwnSettings) -> Se
         healthz_bind_address=parse_socket_address(healthz, HEALTHZ_PORT) if healthz else None,
         metrics_bind_address=parse_socket_address(configuration.metrics_bind_address, METRICS_PORT),
         bind_address_hard_fail=configuration.bind_address_hard_fail,
-        node_port_addresses=node_ports if node_ports == ("primary",) else tuple(map(_network, node_ports)),
+        node_port_addresses=node_ports if node_ports == ("primary",) else tuple(map(parse_network, node_ports)),
         localhost_node_ports=configuration.iptables.localhost_node_ports,
-        cluster_cidr=tuple(map(_network, cidrs.split(","))) if cidrs else (),
+        cluster_cidr=tuple(map(parse_network, cidrs.split(","))) if cidrs else (),
         detect_local_mode=LocalMode(configuration.local_mode),
         bridge_interface=configuration.detect_local.bridge_interface,
         interface_name_prefix=configuration.detect_local.interface_name_prefix,
@@ -163,10 +166,6 @@ def _conntrack(configuration: Conntrack) -> ConntrackSettings:
         udp_timeout=parse_duration(configuration.udp_timeout),
         udp_stream_timeout=parse_duration(configuration.udp_stream_timeout),
     )
-
-
-def _network(text: str) -> str:
-    return str(ipaddress.ip_network(text.strip(), strict=False))
 
 
 def _path(text: str) -> Path | None:

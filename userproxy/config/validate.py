@@ -9,7 +9,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator
 
-from userproxy.addresses import is_ipv6, parse_socket_address
+from userproxy.addresses import is_ipv6, parse_network, parse_socket_address
 from userproxy.config.file import InvalidField
 from userproxy.config.kubeproxy import HEALTHZ_PORT, METRICS_PORT, KubeProxyConfiguration, LocalMode, leaves
 from userproxy.durations import parse_duration
@@ -35,8 +35,6 @@ _RANGES = {
     "nftables.masqueradeBit": (0, 31),
     "oomScoreAdj": (-1000, 1000),
 }
-
-_CIDR = re.compile(r"[0-9a-fA-F.:]+/[0-9]{1,3}")
 
 _LONGEST_INTERFACE = 15
 """Linux's IFNAMSIZ less the byte that ends the name."""
@@ -94,11 +92,11 @@ def _networks(configuration: KubeProxyConfiguration) -> Iterator[InvalidField]:
     addresses = configuration.node_port_addresses
     if addresses != ("primary",):
         for text in addresses:
-            yield from _unless_valid("nodePortAddresses", _check_network, text)
+            yield from _unless_valid("nodePortAddresses", parse_network, text)
     if not configuration.cluster_cidr:
         return
     parts = configuration.cluster_cidr.split(",")
-    wrong = [problem for part in parts for problem in _unless_valid("clusterCIDR", _check_network, part)]
+    wrong = [problem for part in parts for problem in _unless_valid("clusterCIDR", parse_network, part)]
     yield from wrong
     if len(parts) > 2:
         yield InvalidField("clusterCIDR", f"{configuration.cluster_cidr} has more than two networks")
@@ -153,15 +151,6 @@ def _check_address(text: str) -> None:
         raise ValueError(f"{text!r} is not an IP address") from None
     if isinstance(address, ipaddress.IPv6Address) and (address.scope_id or address.ipv4_mapped):
         raise ValueError(f"{text!r} has a zone or an IPv4 address in it, and no portal rule can lead there")
-
-
-def _check_network(text: str) -> None:
-    try:
-        if not _CIDR.fullmatch(text.strip()):  # Python would read a netmask or a zone, too
-            raise ValueError
-        ipaddress.ip_network(text.strip(), strict=False)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a network such as 10.0.0.0/8") from None
 
 
 def _number(value: str | float) -> float:

@@ -4,6 +4,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from userproxy.model.client_address import ClientAddress, ProxyProtocol
+
 
 class Protocol(StrEnum):
     """Transport protocol of a service port, in Kubernetes' spelling."""
@@ -62,7 +64,9 @@ class Service(Struct, frozen=True, gc=False):
     networks of either family.
 
     From annotations ``userproxy.io/``: ``close_removed`` ends the connections of endpoints that are gone,
-    ``udp_timeout`` is seconds or None, and ``bad_annotations`` has a sentence for each that cannot be used.
+    ``udp_timeout`` is seconds or None, ``client_address`` is None where the proxy's own setting counts,
+    ``sends_proxy`` and ``accepts_proxy`` are versions of the PROXY protocol or None, and ``bad_annotations`` has a
+    sentence for each that cannot be used.
     """
 
     namespace: str
@@ -83,6 +87,9 @@ class Service(Struct, frozen=True, gc=False):
     udp_timeout: float | None = None
     bad_annotations: tuple[str, ...] = ()
     balancer_ips: tuple[str, ...] = ()
+    client_address: ClientAddress | None = None
+    sends_proxy: ProxyProtocol | None = None
+    accepts_proxy: ProxyProtocol | None = None
 
     @property
     def key(self) -> ServiceName:

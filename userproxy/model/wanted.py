@@ -6,6 +6,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from userproxy.addresses import IPFamily, host_and_port
+from userproxy.model.client_address import ClientAddress, ProxyProtocol
 from userproxy.model.cluster import ServiceName, ServicePortName
 from userproxy.model.snapshots import Endpoint, ListenerName, TrafficClass, Verdict
 
@@ -33,11 +34,16 @@ class Portal(Struct, frozen=True, gc=False):
 
 
 class Route(Struct, frozen=True, gc=False):
-    """Where one class of a service port's traffic goes. ``endpoints`` is empty unless the verdict is SERVE."""
+    """Where one class of a service port's traffic goes. ``endpoints`` is empty unless the verdict is SERVE.
+
+    ``nodes`` has the name of each endpoint's node, empty where it is not known; nothing where backends are to see the
+    node's address as their client.
+    """
 
     traffic: TrafficClass = TrafficClass.INTERNAL
     verdict: Verdict = Verdict.REJECT
     endpoints: tuple[Endpoint, ...] = ()
+    nodes: tuple[str, ...] = ()
 
 
 class ServicePort(Struct, frozen=True, gc=False):
@@ -49,7 +55,8 @@ class ServicePort(Struct, frozen=True, gc=False):
     it. ``known`` is None, or all endpoints that any slice names: connections to others are closed. ``udp_timeout``
     is seconds, or None for the process's own. ``health_check_port`` is the Service's ``healthCheckNodePort`` at the
     first of its ports, else 0. ``unused`` are the endpoints that slices name and no route here has. ``balancers`` are
-    where load balancers outside the cluster lead to the service port.
+    where load balancers outside the cluster lead to the service port. ``client_address`` is whose address endpoints
+    see; ``sends_proxy`` and ``accepts_proxy`` are the PROXY headers that they get, and that trusted clients send.
     """
 
     name: ServicePortName
@@ -66,6 +73,9 @@ class ServicePort(Struct, frozen=True, gc=False):
     health_check_port: int = 0
     unused: tuple[Endpoint, ...] = ()
     balancers: tuple[Endpoint, ...] = ()
+    client_address: ClientAddress = ClientAddress.NODE
+    sends_proxy: ProxyProtocol | None = None
+    accepts_proxy: ProxyProtocol | None = None
 
     @property
     def endpoints(self) -> Iterator[Endpoint]:

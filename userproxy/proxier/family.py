@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from userproxy.addresses import IPFamily, of_family
 from userproxy.errors import KernelToolError
-from userproxy.model import Endpoint, LocalTraffic, Node, Problem, ServicePortName
+from userproxy.model import ClientAddress, Endpoint, LocalTraffic, Node, Problem, ServicePortName
 from userproxy.portals.interface import PortalDriver
 from userproxy.portals.lease import Lease
 from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
@@ -61,6 +61,7 @@ class FamilyOptions(Struct, frozen=True, kw_only=True):
     node_ports: NodePortAddresses = NodePortAddresses()
     proxy_name: str | None = None
     external_ips_allowed: bool = True
+    client_address: ClientAddress = ClientAddress.NODE
     local_mode: str = "ClusterCIDR"
     cluster_cidr: tuple[str, ...] = ()
     bridge_interface: str = ""
@@ -400,6 +401,7 @@ def node_view(family: IPFamily, options: FamilyOptions, node: Node) -> tuple[Sco
         locality=Locality(node.name, node.zone),
         proxy_name=options.proxy_name,
         external_ips_allowed=options.external_ips_allowed,
+        client_address=options.client_address,
         node_ips=tuple(of_family(node.addresses, family)),
         node_known=bool(node.addresses),
     )

@@ -204,13 +204,17 @@ def snapshots_of(service_port: ServicePort) -> tuple[Snapshot, ...]:
             service_port.affinity_timeout,
             service_port.known,
             service_port.udp_timeout,
+            service_port.client_address,
+            route.nodes,
+            service_port.sends_proxy,
+            service_port.accepts_proxy,
         )
         for listener, route in zip(service_port.listeners, service_port.routes, strict=True)
     )
 
 
 def shape(service_port: ServicePort) -> tuple[object, ...]:
-    """Everything about a service port that rules, claims and listeners depend on: all but endpoints and affinity."""
+    """All of a service port that rules, claims and listeners depend on; the rest is in its snapshots alone."""
     return (
         service_port.name,
         service_port.portals,
@@ -228,7 +232,10 @@ def _update(snapshot: Snapshot, loops: RoutingLoops) -> UpdateRoute:
     if not looping:
         return UpdateRoute(snapshot)
     usable = tuple(endpoint for endpoint in snapshot.endpoints if endpoint not in looping)
-    return UpdateRoute(structs.replace(snapshot, endpoints=usable), looping)
+    nodes = tuple(
+        node for node, endpoint in zip(snapshot.nodes, snapshot.endpoints, strict=False) if endpoint not in looping
+    )
+    return UpdateRoute(structs.replace(snapshot, endpoints=usable, nodes=nodes), looping)
 
 
 def _target(service_port: ServicePort, traffic: TrafficClass, verdict: Verdict, actual: Actual) -> Target:

@@ -1,12 +1,13 @@
 """From a Service and its slices to service ports (kube-proxy's ``serviceport.go`` rules, KEP-752 for slices)."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
 
 from userproxy.addresses import of_family
 from userproxy.model import (
+    ClientAddress,
     Endpoint,
     HealthCheck,
     IPFamily,
@@ -21,6 +22,7 @@ from userproxy.model import (
     ServicePort,
     ServicePortName,
     ServiceState,
+    SliceEndpoint,
     TrafficClass,
     Verdict,
 )
@@ -45,7 +47,8 @@ class Scope(Struct, frozen=True):
 
     ``proxy_name`` is our own ``--service-proxy-name``: with it only the Services labelled for it are ours, without it
     only the unlabelled ones. ``external_ips_allowed`` is the feature gate ``AllowServiceExternalIPs``. ``node_ips``
-    are the node's own addresses, of either family; ``node_known`` is whether they are known.
+    are the node's own addresses, of either family; ``node_known`` is whether they are known. ``client_address`` is
+    whose address backends see, unless a Service says otherwise.
     """
 
     family: IPFamily = IPFamily.IPV4
@@ -54,6 +57,7 @@ class Scope(Struct, frozen=True):
     external_ips_allowed: bool = True
     node_ips: tuple[str, ...] = ()
     node_known: bool = True
+    client_address: ClientAddress = ClientAddress.NODE
 
 
 class NoLocalEndpoints(Struct, frozen=True):
@@ -95,39 +99,11 @@ def service_ports(state: ServiceState, scope: Scope) -> Routed:
     for spec in service.ports:
         if spec.protocol not in _CARRIED:
             continue
-        portals = portals_of(service, spec, scope)
-        accessible = any(portal.kind is not PortalKind.CLUSTER_IP for portal in portals)
-        found = candidates(state.slices, spec.name, spec.protocol, scope.family)
-        selection = select(
-            found,
-            internal_local=service.internal_local,
-            external_local=external_local,
-            externally_accessible=accessible,
-            locality=scope.locality,
+        port, lacks_local = _service_port(
+            state, spec, scope, source_ranges, 0 if ports else health_check_port, external_local=external_local
         )
-        if selection.local == () and selection.has_any:
-            no_local += 1
-        routes, external, on_node = _routes(
-            selection, internal_local=service.internal_local, external_local=external_local, accessible=accessible
-        )
-        ports.append(
-            ServicePort(
-                name=ServicePortName(service.namespace, service.name, spec.name, spec.protocol),
-                portals=portals,
-                routes=routes,
-                external=external,
-                on_node=on_node,
-                family=scope.family,
-                affinity_timeout=service.affinity_timeout,
-                source_ranges=source_ranges,
-                created=service.created,
-                known=tuple(sorted(found)) if service.close_removed else None,
-                udp_timeout=service.udp_timeout,
-                health_check_port=0 if ports else health_check_port,
-                unused=_unused(found, routes),
-                balancers=_balancers(service, spec, scope),
-            )
-        )
+        ports.append(port)
+        no_local += lacks_local
     return Routed(
         tuple(ports),
         _problems(service) if _reports(scope.family, service) else (),
@@ -140,6 +116,56 @@ def service_ports(state: ServiceState, scope: Scope) -> Routed:
             internal=no_local if service.internal_local else 0, external=no_local if external_local else 0
         ),
     )
+
+
+def _service_port(
+    state: ServiceState,
+    spec: PortSpec,
+    scope: Scope,
+    source_ranges: tuple[str, ...],
+    health_check_port: int,
+    *,
+    external_local: bool,
+) -> tuple[ServicePort, bool]:
+    """One service port, and whether it has endpoints but none that a ``Local`` policy allows."""
+    service = state.service
+    portals = portals_of(service, spec, scope)
+    accessible = any(portal.kind is not PortalKind.CLUSTER_IP for portal in portals)
+    found = candidates(state.slices, spec.name, spec.protocol, scope.family)
+    selection = select(
+        found,
+        internal_local=service.internal_local,
+        external_local=external_local,
+        externally_accessible=accessible,
+        locality=scope.locality,
+    )
+    routes, external, on_node = _routes(
+        selection, internal_local=service.internal_local, external_local=external_local, accessible=accessible
+    )
+    client_address = service.client_address or scope.client_address
+    if client_address is not ClientAddress.NODE:
+        routes = tuple(_with_nodes(route, found) for route in routes)
+    carries_header = spec.protocol is Protocol.TCP
+    port = ServicePort(
+        name=ServicePortName(service.namespace, service.name, spec.name, spec.protocol),
+        portals=portals,
+        routes=routes,
+        external=external,
+        on_node=on_node,
+        family=scope.family,
+        affinity_timeout=service.affinity_timeout,
+        source_ranges=source_ranges,
+        created=service.created,
+        known=tuple(sorted(found)) if service.close_removed else None,
+        udp_timeout=service.udp_timeout,
+        health_check_port=health_check_port,
+        unused=_unused(found, routes),
+        balancers=_balancers(service, spec, scope),
+        client_address=client_address,
+        sends_proxy=service.sends_proxy if carries_header else None,
+        accepts_proxy=service.accepts_proxy if carries_header else None,
+    )
+    return port, selection.local == () and selection.has_any
 
 
 def skip_reason(service: Service, scope: Scope) -> str | None:
@@ -193,6 +219,13 @@ def _route(traffic: TrafficClass, endpoints: Sequence[Endpoint] | None, selectio
     if endpoints:
         return Route(traffic, Verdict.SERVE, tuple(endpoints))
     return Route(traffic, Verdict.DROP if selection.has_any else Verdict.REJECT)
+
+
+def _with_nodes(route: Route, found: Mapping[Endpoint, SliceEndpoint]) -> Route:
+    if not route.endpoints:
+        return route
+    nodes = tuple([found[endpoint].node or "" for endpoint in route.endpoints])
+    return Route(route.traffic, route.verdict, route.endpoints, nodes)
 
 
 def _unused(found: Collection[Endpoint], routes: Sequence[Route]) -> tuple[Endpoint, ...]:

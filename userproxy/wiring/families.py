@@ -62,6 +62,7 @@ def family_options(settings: Settings, traits: Traits) -> FamilyOptions:
         node_ports=NodePortAddresses(settings.node_port_addresses, settings.localhost_node_ports, _reserved(settings)),
         proxy_name=settings.proxy_name,
         external_ips_allowed=serves_external_ips(settings, traits),
+        client_address=settings.client_address,
         local_mode=settings.detect_local_mode,
         cluster_cidr=settings.cluster_cidr,
         bridge_interface=settings.bridge_interface,

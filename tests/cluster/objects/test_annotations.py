@@ -3,11 +3,16 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from userproxy.cluster.objects.annotations import ServiceOptions, read_annotations
+from userproxy.model import ClientAddress, ProxyProtocol
 
 REMOVAL = "userproxy.io/on-endpoint-removal"
 TIMEOUT = "userproxy.io/udp-timeout"
+CLIENT = "userproxy.io/client-address"
+PROXY = "userproxy.io/proxy-protocol"
+ACCEPT = "userproxy.io/accept-proxy-protocol"
 
 
 @pytest.mark.parametrize(
@@ -20,6 +25,12 @@ TIMEOUT = "userproxy.io/udp-timeout"
         ({TIMEOUT: "1s"}, ServiceOptions(udp_timeout=1.0)),
         ({TIMEOUT: "24h"}, ServiceOptions(udp_timeout=86400.0)),
         ({TIMEOUT: "1m30.5s"}, ServiceOptions(udp_timeout=90.5)),
+        ({CLIENT: "auto"}, ServiceOptions(client_address=ClientAddress.AUTO)),
+        ({CLIENT: "keep"}, ServiceOptions(client_address=ClientAddress.KEEP)),
+        ({CLIENT: "node"}, ServiceOptions(client_address=ClientAddress.NODE)),
+        ({PROXY: "v1"}, ServiceOptions(sends_proxy=ProxyProtocol.V1)),
+        ({PROXY: "v2", ACCEPT: "v1"}, ServiceOptions(sends_proxy=ProxyProtocol.V2, accepts_proxy=ProxyProtocol.V1)),
+        ({ACCEPT: "v2", CLIENT: None}, ServiceOptions(accepts_proxy=ProxyProtocol.V2)),
         ({"userproxy.iox/udp-timeout": "x", "udp-timeout": "x", "a.userproxy.io/x": "x"}, ServiceOptions()),
     ],
     ids=str,
@@ -30,6 +41,9 @@ def test_what_is_set(annotations: dict[str, object], settings: ServiceOptions) -
 
 DURATION = "is not a duration such as 30s or 5m, between 1s and 24h"
 CHOICE = "is not one of close, keep"
+ADDRESS = "is not one of auto, keep, node"
+VERSION = "is not one of v1, v2"
+UNKNOWN = f"there is no such setting, only {REMOVAL}, {TIMEOUT}, {CLIENT}, {PROXY}, {ACCEPT}"
 
 
 @pytest.mark.parametrize(
@@ -48,14 +62,22 @@ CHOICE = "is not one of close, keep"
         (TIMEOUT, "9" * 400 + "h", f'"{"9" * 78}… {DURATION}'),
         (TIMEOUT, 30, f"30 {DURATION}"),
         (TIMEOUT, {"s": 30}, f"a mapping {DURATION}"),
-        ("userproxy.io/udp-time-out", "30s", f"there is no such setting, only {REMOVAL} and {TIMEOUT}"),
-        ("userproxy.io/", "", f"there is no such setting, only {REMOVAL} and {TIMEOUT}"),
+        (CLIENT, "Keep", f'"Keep" {ADDRESS}'),
+        (CLIENT, "", f'"" {ADDRESS}'),
+        (CLIENT, True, f"true {ADDRESS}"),
+        (CLIENT, ["keep"], f"a list {ADDRESS}"),
+        (PROXY, "V1", f'"V1" {VERSION}'),
+        (PROXY, 2, f"2 {VERSION}"),
+        (ACCEPT, "true", f'"true" {VERSION}'),
+        (ACCEPT, {}, f"a mapping {VERSION}"),
+        ("userproxy.io/udp-time-out", "30s", UNKNOWN),
+        ("userproxy.io/", "", UNKNOWN),
     ],
 )
 def test_a_bad_one_is_a_sentence_and_nothing_else(key: str, value: object, complaint: str) -> None:
     good = {TIMEOUT: "5s"} if key == REMOVAL else {REMOVAL: "close"}
     settings = read_annotations("shop/web", good)
-    bad = ServiceOptions(settings.close_removed, settings.udp_timeout, (f"shop/web: annotation {key}: {complaint}",))
+    bad = replace(settings, complaints=(f"shop/web: annotation {key}: {complaint}",))
     assert read_annotations("shop/web", {key: value, **good}) == bad
 
 
@@ -66,11 +88,20 @@ def test_each_bad_one_is_told_on_one_line() -> None:
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["close", "1h", "5s"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["close", "1h", "5s", "keep", "v1"]),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
     max_leaves=4,
 )
-KEYS = st.sampled_from([REMOVAL, TIMEOUT]) | st.text(max_size=8) | st.text(max_size=8).map("userproxy.io/".__add__)
+KEYS = (
+    st.sampled_from([REMOVAL, TIMEOUT, CLIENT, PROXY, ACCEPT])
+    | st.text(max_size=8)
+    | st.text(max_size=8).map("userproxy.io/".__add__)
+)
 
 
 @given(st.dictionaries(KEYS, VALUES, max_size=4))

@@ -6,7 +6,7 @@ import pytest
 
 from tests.cluster.examples import SERVICE, Path, a_service, put, without
 from userproxy.cluster.objects.documents import decode
-from userproxy.model import PortSpec, Protocol, Service
+from userproxy.model import ClientAddress, PortSpec, Protocol, ProxyProtocol, Service
 
 
 def decoded(document: Any) -> tuple[Service, tuple[str, ...]]:
@@ -217,6 +217,15 @@ def test_a_bad_annotation_costs_only_itself() -> None:
     assert service.bad_annotations == (
         "shop/web: annotation userproxy.io/udp-timeout: 30 is not a duration such as 30s or 5m, between 1s and 24h",
     )
+
+
+def test_annotations_about_the_clients_address_are_fields_of_the_service() -> None:
+    manifest = SERVICE
+    for name, value in (("client-address", "keep"), ("proxy-protocol", "v1"), ("accept-proxy-protocol", "v2")):
+        manifest = put(manifest, ("metadata", "annotations", f"userproxy.io/{name}"), value)
+    service = service_of(manifest)
+    said = (service.client_address, service.sends_proxy, service.accepts_proxy)
+    assert said == (ClientAddress.KEEP, ProxyProtocol.V1, ProxyProtocol.V2)
 
 
 def test_annotations_of_others_are_nothing_to_us() -> None:

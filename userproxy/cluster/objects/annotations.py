@@ -3,60 +3,102 @@
 Where one cannot be used, the Service is served as if it were not there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, Final
 
 from msgspec import Struct
 
 from userproxy.cluster.objects.validation import show
 from userproxy.durations import parse_duration
+from userproxy.model import ClientAddress, ProxyProtocol
 
 PREFIX = "userproxy.io/"
 ON_ENDPOINT_REMOVAL = f"{PREFIX}on-endpoint-removal"
 UDP_TIMEOUT = f"{PREFIX}udp-timeout"
+CLIENT_ADDRESS = f"{PREFIX}client-address"
+PROXY_PROTOCOL = f"{PREFIX}proxy-protocol"
+ACCEPT_PROXY_PROTOCOL = f"{PREFIX}accept-proxy-protocol"
 
 _SHORTEST_UDP_TIMEOUT = 1.0
 _LONGEST_UDP_TIMEOUT = 86400.0
 
 
 class ServiceOptions(Struct, frozen=True):
-    """What the annotations say. ``udp_timeout`` is seconds or None; ``complaints`` has a sentence for each bad one."""
+    """What the annotations say.
+
+    ``udp_timeout`` is seconds or None; ``client_address`` is None where the proxy's own setting counts. ``sends_proxy``
+    and ``accepts_proxy`` are versions of the PROXY protocol, None for none. ``complaints`` has a sentence for each
+    annotation that cannot be used.
+    """
 
     close_removed: bool = False
     udp_timeout: float | None = None
+    client_address: ClientAddress | None = None
+    sends_proxy: ProxyProtocol | None = None
+    accepts_proxy: ProxyProtocol | None = None
     complaints: tuple[str, ...] = ()
 
 
 def read_annotations(name: str, annotations: Mapping[str, object]) -> ServiceOptions:
     """The options in the annotations of a Service. Every complaint begins with its `name`.
 
-    ``on-endpoint-removal`` is ``close`` or ``keep``; ``udp-timeout`` is one of Go's durations between 1s and 24h. Null
-    is the same as no annotation. Never raises.
+    ``on-endpoint-removal`` is ``close`` or ``keep``; ``udp-timeout`` is one of Go's durations between 1s and 24h;
+    ``client-address`` is one of ClientAddress; ``proxy-protocol`` and ``accept-proxy-protocol`` are one of
+    ProxyProtocol. Null is the same as no annotation. Never raises.
     """
-    close_removed = False
-    udp_timeout: float | None = None
+    found: dict[str, Any] = {}
     complaints: list[str] = []
     for key, value in annotations.items():
         if not key.startswith(PREFIX) or value is None:
             continue
-        complaint = ""
-        if key == ON_ENDPOINT_REMOVAL:
-            close_removed = value == "close"
-            if value not in ("close", "keep"):
-                complaint = f"{show(value)} is not one of close, keep"
-        elif key == UDP_TIMEOUT:
-            udp_timeout = _udp_timeout(value)
-            if udp_timeout is None:
-                complaint = f"{show(value)} is not a duration such as 30s or 5m, between 1s and 24h"
-        else:
-            complaint = f"there is no such setting, only {ON_ENDPOINT_REMOVAL} and {UDP_TIMEOUT}"
-        if complaint:
-            complaints.append(f"{name}: annotation {key if key.isprintable() else show(key)}: {complaint}")
-    return ServiceOptions(close_removed, udp_timeout, tuple(complaints))
+        try:
+            field, read = _KNOWN[key]
+            found[field] = read(value)
+        except KeyError:
+            complaints.append(f"{_named(name, key)}: there is no such setting, only {_ALL}")
+        except ValueError as error:
+            complaints.append(f"{_named(name, key)}: {show(value)} {error}")
+    return ServiceOptions(**found, complaints=tuple(complaints))
 
 
-def _udp_timeout(value: object) -> float | None:
+def _named(name: str, key: str) -> str:
+    return f"{name}: annotation {key if key.isprintable() else show(key)}"
+
+
+def _is_close(value: object) -> bool:
+    if value not in ("close", "keep"):
+        raise ValueError("is not one of close, keep")
+    return value == "close"
+
+
+def _udp_timeout(value: object) -> float:
     try:
         seconds = parse_duration(value) if isinstance(value, str) else 0.0
     except ValueError:
-        return None
-    return seconds if _SHORTEST_UDP_TIMEOUT <= seconds <= _LONGEST_UDP_TIMEOUT else None
+        seconds = 0.0
+    if not _SHORTEST_UDP_TIMEOUT <= seconds <= _LONGEST_UDP_TIMEOUT:
+        raise ValueError("is not a duration such as 30s or 5m, between 1s and 24h")
+    return seconds
+
+
+def _one_of(values: type[StrEnum]) -> Callable[[object], StrEnum]:
+    def read(value: object) -> StrEnum:
+        try:
+            return values(value if isinstance(value, str) else "")
+        except ValueError:
+            raise ValueError(f"is not one of {', '.join(values)}") from None
+
+    return read
+
+
+_KNOWN: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
+    ON_ENDPOINT_REMOVAL: ("close_removed", _is_close),
+    UDP_TIMEOUT: ("udp_timeout", _udp_timeout),
+    CLIENT_ADDRESS: ("client_address", _one_of(ClientAddress)),
+    PROXY_PROTOCOL: ("sends_proxy", _one_of(ProxyProtocol)),
+    ACCEPT_PROXY_PROTOCOL: ("accepts_proxy", _one_of(ProxyProtocol)),
+}
+"""For each annotation, the field of ServiceOptions, and what reads its value or raises ValueError with a clause."""
+
+_ALL: Final = ", ".join(_KNOWN)

@@ -48,6 +48,9 @@ def decode_service(service: schema.RawService, checker: Checker) -> Service:
         health_check_node_port=_health_check_node_port(spec, checker),
         close_removed=settings.close_removed,
         udp_timeout=settings.udp_timeout,
+        client_address=settings.client_address,
+        sends_proxy=settings.sends_proxy,
+        accepts_proxy=settings.accepts_proxy,
         bad_annotations=settings.complaints,
         balancer_ips=balancer_ips,
     )
