@@ -1,0 +1,187 @@
+"""Messages and descriptors through a socketpair: whole, in order, bounded, and what a broken peer costs."""
+
+import asyncio
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from tests.forwarding.conftest import eventually
+from userproxy.processes.channel import Channel, Decoder, encode, socket_pair
+
+
+class Text(Struct, frozen=True, tag="text"):
+    text: str
+
+
+class Number(Struct, frozen=True, tag="number"):
+    number: int
+
+
+class End:
+    """A channel, and what has come by it."""
+
+    def __init__(self, sock: socket.socket, most_waiting: int = 1 << 26) -> None:
+        self.messages: list[Text | Number] = []
+        self.descriptors: list[list[int]] = []
+        self.reasons: list[str] = []
+        loop = asyncio.get_running_loop()
+        decoder: Decoder[Text | Number] = Decoder(Text | Number)
+        self.channel = Channel(loop, sock, decoder, self._received, self.reasons.append, most_waiting)
+
+    def _received(self, message: Text | Number, descriptors: list[int]) -> None:
+        self.messages.append(message)
+        self.descriptors.append(descriptors)
+        if isinstance(message, Text) and message.text == "fail":
+            raise RuntimeError("a bug")
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket_pair()
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+async def test_messages_arrive_whole_and_in_order_whatever_their_size(pair: Pair) -> None:
+    one, other = End(pair[0]), End(pair[1])
+    sizes = [0, 1, 32 * 1024 - 10, 32 * 1024, 32 * 1024 + 1, 1 << 20, 3]
+    for size in sizes:
+        one.channel.send(Text("x" * size))
+        one.channel.send(Number(size))
+    await eventually(lambda: len(other.messages) == 2 * len(sizes))
+    assert [each.number for each in other.messages if isinstance(each, Number)] == sizes
+    assert [len(each.text) for each in other.messages if isinstance(each, Text)] == sizes
+    assert one.channel.waiting == 0
+
+
+async def test_descriptors_arrive_with_their_message(pair: Pair) -> None:
+    one, other = End(pair[0]), End(pair[1])
+    files = [os.memfd_create(str(number)) for number in range(200)]
+    one.channel.send(Number(0))
+    one.channel.send(Number(len(files)), files)
+    one.channel.send(Text("y" * 100_000), files[:1])
+    await eventually(lambda: len(other.messages) == 3)
+    assert [len(each) for each in other.descriptors] == [0, 200, 1]
+    assert [os.readlink(f"/proc/self/fd/{each}") for each in other.descriptors[1]] == [
+        os.readlink(f"/proc/self/fd/{each}") for each in files
+    ]
+    assert not any(os.get_inheritable(each) for each in other.descriptors[1])
+    for each in (*files, *other.descriptors[1], *other.descriptors[2]):
+        os.close(each)
+
+
+async def test_what_the_peer_does_not_read_waits_and_keeps_its_descriptors(pair: Pair) -> None:
+    one = End(pair[0])
+    file = os.memfd_create("kept")
+    for number in range(300):
+        one.channel.send(Text("z" * 10_000), [file] if number == 299 else [])
+    os.close(file)
+    assert not one.channel.has_room
+    other = End(pair[1])
+    async with asyncio.timeout(10):
+        await one.channel.drained()
+    await eventually(lambda: len(other.messages) == 300)
+    assert os.readlink(f"/proc/self/fd/{other.descriptors[299][0]}").startswith("/memfd:kept")
+    os.close(other.descriptors[299][0])
+
+
+async def test_a_peer_that_reads_nothing_is_lost_at_the_bound_and_nobody_waits_for_it(pair: Pair) -> None:
+    one = End(pair[0], most_waiting=1 << 20)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(200):
+        one.channel.send(Text("w" * 10_000), [0])
+    assert one.reasons == ["it does not read what is sent to it"]
+    assert not one.channel.open
+    async with asyncio.timeout(1):
+        await one.channel.drained()
+    assert len(os.listdir("/proc/self/fd")) == before - 1
+
+
+async def test_an_end_that_closes_is_told_of_after_what_it_had_sent(pair: Pair) -> None:
+    one, other = End(pair[0]), End(pair[1])
+    one.channel.send(Number(1))
+    one.channel.close()
+    await eventually(lambda: bool(other.reasons))
+    assert other.messages == [Number(1)]
+    assert other.reasons == ["it has closed the connection"]
+    one.channel.send(Number(2))  # nothing happens
+    assert one.reasons == []
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"\0",
+        b"\0garbage",
+        b"\2" + encode(Number(1)),
+        b"\0" + encode({"type": "unknown"}),
+        b"\0" + encode(Text("a"))[:-1],
+    ],
+    ids=["empty", "garbage", "unknown mark", "unknown message", "half a message"],
+)
+async def test_what_is_no_message_ends_the_channel_and_leaks_no_descriptor(pair: Pair, packet: bytes) -> None:
+    other = End(pair[1])
+    before = len(os.listdir("/proc/self/fd"))
+    socket.send_fds(pair[0], [packet], [0, 1])
+    await eventually(lambda: bool(other.reasons))
+    assert "what is no message" in other.reasons[0]
+    assert other.messages == []
+    assert len(os.listdir("/proc/self/fd")) == before - 1  # that of the channel
+
+
+async def test_half_a_message_of_a_peer_that_dies_is_dropped_with_its_descriptors(pair: Pair) -> None:
+    other = End(pair[1])
+    before = len(os.listdir("/proc/self/fd"))
+    socket.send_fds(pair[0], [b"\1" + encode(Text("abc"))[:3]], [0])
+    pair[0].close()
+    await eventually(lambda: bool(other.reasons))
+    assert other.messages == []
+    assert len(os.listdir("/proc/self/fd")) == before - 2
+
+
+async def test_without_room_for_its_descriptors_a_message_comes_without_any(pair: Pair) -> None:
+    one, other = End(pair[0]), End(pair[1])
+    files = [os.memfd_create(str(number)) for number in range(5)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    one.channel.send(Number(5), files)
+    one.channel.send(Number(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(files) + 3, hard))
+    try:
+        await eventually(lambda: len(other.messages) == 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert other.messages == [Number(5), Number(0)]
+    assert other.descriptors == [[], []]
+    for each in files:
+        os.close(each)
+
+
+async def test_a_bug_that_one_message_meets_does_not_cost_the_next(pair: Pair) -> None:
+    one, other = End(pair[0]), End(pair[1])
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    one.channel.send(Text("fail"))
+    one.channel.send(Number(7))
+    await eventually(lambda: len(other.messages) == 2)
+    assert str(told[0]["exception"]) == "a bug"
+    assert other.channel.open
+
+
+async def test_a_flood_of_messages_leaves_the_loop_to_others(pair: Pair) -> None:
+    one, other = End(pair[0]), End(pair[1])
+    turns = 0
+    for number in range(20_000):
+        one.channel.send(Number(number))
+    while len(other.messages) < 20_000:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 10
