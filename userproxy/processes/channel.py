@@ -128,8 +128,6 @@ class Channel(Generic[Received]):
             return
         for data, part in _packets(encode(message), descriptors):
             if self._packets or not self._sent(data, part):
-                if not self.open:
-                    return
                 self._packets.append(_Packet(data, part))
                 self.waiting += len(data)
         if self.waiting > self._most_waiting:
