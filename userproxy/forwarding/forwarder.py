@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from userproxy.errors import OutOfDescriptorsError, PortUnavailableError
 from userproxy.forwarding.affinity_tables import AffinityTables
+from userproxy.forwarding.client_addresses import ClientAddresses
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.listener_ports import ListenerPorts
 from userproxy.forwarding.observation.data_plane import LocalDataPlane
@@ -29,7 +30,7 @@ from userproxy.forwarding.udp.listener import PENDING_SECONDS, UdpListener
 from userproxy.forwarding.udp.plane import UdpOptions, UdpPlane, flow_limits
 from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.forwarding.udp.statistics import UdpStatistics
-from userproxy.model import Admission, IPFamily, ListenerName, PortalAddress, Protocol, Snapshot, Verdict
+from userproxy.model import Admission, IPFamily, ListenerName, PortalAddress, Protocol, ReturnPath, Snapshot, Verdict
 from userproxy.routing.balancer import Balancer
 
 Bound = TypeVar("Bound")
@@ -47,7 +48,7 @@ class ForwardingOptions(Struct, frozen=True):
     `half_open_timeout` without moving a byte is reset; `descriptor_limit` is the process's limit of open files, of
     which `kept_descriptors` are for others in the process;
     `udp_timeout` is for flows, None for userproxy's own choice. With `bind_portals` listeners have no local ports, and
-    clients come by the portals that are served.
+    clients come by the portals that are served. `node_name` is our own Node's.
     """
 
     bind_addresses: Mapping[IPFamily, str]
@@ -59,6 +60,7 @@ class ForwardingOptions(Struct, frozen=True):
     kept_ports: tuple[PortRange, ...] = ()
     kept_descriptors: int = 0
     bind_portals: bool = False
+    node_name: str = ""
 
 
 class Listener(typing.Protocol):
@@ -98,10 +100,23 @@ class Forwarder:
         self._shares = Shares(self._budget, loop.time, options.descriptor_limit)
         # uvloop's own time has milliseconds, and a dial takes less; both are CLOCK_MONOTONIC.
         self._recorder = Recorder(time.monotonic)
-        self._tcp = TcpPlane(loop, self._poller, self._budget, self._shares, options.half_open_timeout, self._recorder)
+        self._client_addresses = ClientAddresses(options.node_name)
+        self._tcp = TcpPlane(
+            loop,
+            self._poller,
+            self._budget,
+            self._shares,
+            options.half_open_timeout,
+            self._recorder,
+            self._client_addresses,
+        )
         flow_limit, flow_limit_per_listener = flow_limits(options.descriptor_limit)
         self._udp = UdpPlane(
-            loop, self._budget, UdpOptions(flow_limit, flow_limit_per_listener, options.udp_timeout), self._recorder
+            loop,
+            self._budget,
+            UdpOptions(flow_limit, flow_limit_per_listener, options.udp_timeout),
+            self._recorder,
+            self._client_addresses,
         )
         self._shares.flows = self._udp
         self._udp.make_room_elsewhere = self._shares.make_room_for_flow
@@ -196,6 +211,13 @@ class Forwarder:
         if snapshot.known is not None:
             name = snapshot.listener
             self._tcp.end_unknown(name.service_port, name.family, frozenset(snapshot.known))
+
+    def follow_return_path(self, path: ReturnPath) -> None:
+        """Make new connections and flows of a family from clients' addresses wherever this host can, from now on.
+
+        Until it is first called they come from the node's address. Raises ValueError for networks that are none.
+        """
+        self._client_addresses.follow(path)
 
     def close(self, listener: ListenerName) -> None:
         """Stop listening; established connections go on."""

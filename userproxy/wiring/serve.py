@@ -137,6 +137,7 @@ class _Proxy:
                 kept_ports=_kept_ports(settings),
                 kept_descriptors=self._monitor.most_connections + most_admin_connections(descriptor_limit),
                 bind_portals=any(driver.traits.binds_portals for driver in drivers.values()),
+                node_name=node_name,
             ),
             Random(),  # noqa: S311 -- spreads load, keeps no secret
         )

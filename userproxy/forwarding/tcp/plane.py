@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Protocol
 
+from userproxy.forwarding.client_addresses import ClientAddresses
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.listener_addresses import ListenerAddresses
@@ -50,12 +51,14 @@ class TcpPlane:
         shares: Shares,
         half_open_timeout: float,
         recorder: Recorder | None = None,
+        client_addresses: ClientAddresses | None = None,
     ) -> None:
         self.loop = loop
         self.poller = poller
         self.budget = budget
         self.shares = shares
         self.recorder = recorder or Recorder(loop.time)
+        self.client_addresses = client_addresses or ClientAddresses()
         self.pipes = PipePool(budget, loop.time)
         self.half_open = DeadlineQueue[Relay](loop, half_open_timeout, Relay.expire, poller.failed)
         source_ports = SourcePorts(loop.time)

@@ -11,6 +11,7 @@ import structlog
 from msgspec import Struct
 
 from userproxy.addresses import IPFamily
+from userproxy.forwarding.client_addresses import ClientAddresses
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.listener_addresses import ListenerAddresses
 from userproxy.forwarding.log_limit import LogLimit
@@ -77,9 +78,11 @@ class UdpPlane:
         budget: DescriptorBudget,
         options: UdpOptions,
         recorder: Recorder | None = None,
+        client_addresses: ClientAddresses | None = None,
     ) -> None:
         self.loop = loop
         self.recorder = recorder or Recorder(loop.time)
+        self.client_addresses = client_addresses or ClientAddresses()
         self.poller = Poller(loop, after_handlers=self._flush)
         self.budget = budget
         self.options = options
