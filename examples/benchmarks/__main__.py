@@ -2,9 +2,14 @@
 
 import sys
 
-from examples.benchmarks import control_plane, portal_syncs, portals, run
+from examples.benchmarks import control_plane, portal_syncs, portals, run, watched
 
-_BY_NAME = {"portals": portals.main, "portal_syncs": portal_syncs.main, "control_plane": control_plane.main}
+_BY_NAME = {
+    "portals": portals.main,
+    "portal_syncs": portal_syncs.main,
+    "control_plane": control_plane.main,
+    "watched": watched.main,
+}
 
 if len(sys.argv) > 1 and sys.argv[1] in _BY_NAME:
     name = sys.argv.pop(1)

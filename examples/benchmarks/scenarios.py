@@ -158,14 +158,18 @@ def _measure_all(peer: Peer, program: str, bench: Bench, wanted: Sequence[Scenar
         wait_until_served(("127.0.0.1", bench.way.listen), proxy, log, _START_LIMIT, _ANSWERS[bench.way.network])
         for scenario in wanted:
             try:
-                values |= _measure(scenario, proxy.pid, bench)
+                values |= metrics_of(scenario.name, *put_under_load(scenario, proxy.pid, bench))
             except (LoadError, MeasureError) as error:
                 failures.append(f"{scenario.name}: {error}; its log: {last_words(log)}")
     return Outcome(values, tuple(failures))
 
 
-def _measure(scenario: Scenario, proxy: int, bench: Bench) -> dict[str, float]:
-    """The load says when it is warm and when it is done, and keeps its connections open at both moments."""
+def put_under_load(scenario: Scenario, proxy: int, bench: Bench) -> tuple[LoadResult, float]:
+    """What the load found, and the CPU seconds of the process `proxy` and its children meanwhile.
+
+    The load says when it is warm and when it is done, and keeps its connections open at both moments. Raises LoadError
+    where requests failed, and MeasureError.
+    """
     log = bench.directory / "load.log"
     clock = cpu_seconds if scenario.bulk_beside else settled_cpu_seconds
     with _bulk_beside(scenario, bench), running(_client_command(scenario, bench), log, piped=True) as client:
@@ -177,7 +181,7 @@ def _measure(scenario: Scenario, proxy: int, bench: Bench) -> dict[str, float]:
     if result.failed:
         total = result.requests + result.failed
         raise LoadError(f"{result.failed} of {total} requests failed: {result.first_error}")
-    return metrics_of(scenario.name, result, used)
+    return result, used
 
 
 @contextmanager
