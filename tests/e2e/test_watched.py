@@ -1,7 +1,6 @@
 """Readers of a running userproxy beside many connections: one that stops is cut off, and costs traffic nothing."""
 
 import signal
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -51,7 +50,7 @@ COMMANDS = (("observe", "-f"), ("get", "connections", "-w"))
 
 
 @pytest.fixture
-def proxy(lab: Lab) -> Iterator[RunningProxy]:
+def proxy(lab: Lab) -> RunningProxy:
     for pod in lab.pods:
         pod.serve_python(SERVER)
     lab.manifests.service("web", cluster_ip=WEB)
