@@ -2,16 +2,20 @@
 
 import os
 import socket
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 
 import pytest
 
 from tests.forwarding.udp.bench import received_batch
 from tests.forwarding.udp.conftest import Ends
 from userproxy.addresses import IPFamily
+from userproxy.demo.hosts import Host
 from userproxy.errors import PortUnavailableError
+from userproxy.forwarding.udp import sockets
 from userproxy.forwarding.udp.datagrams import Inbox
-from userproxy.forwarding.udp.sockets import DatagramSocket, dropped
+from userproxy.forwarding.udp.sockets import DatagramSocket, connect_from, dropped
+from userproxy.model import OWN_PORTS, Endpoint
 
 
 def test_refusing_makes_the_kernel_answer_and_admitting_ends_it(ends: Ends) -> None:
@@ -116,3 +120,51 @@ def test_a_socket_that_is_taken_over_goes_on_as_it_was(ends: Ends) -> None:
         client.send(b"again")
         assert received_batch(listener, inbox) == [b"again"]
         assert inbox.address(0) == client.getsockname()[:2]
+
+
+@pytest.fixture
+def node(root: None) -> Iterator[Host]:
+    """A host with an address of either family, where those of clients are nobody's."""
+    with Host("node") as node:
+        node.ip_batch(["addr add 10.0.0.1/32 dev lo", "addr add fd00::1/128 dev lo nodad"])
+        yield node
+
+
+CLIENTS = [("10.9.9.9", "10.0.0.1"), ("fd00:9::9", "fd00::1")]
+
+
+@pytest.mark.parametrize(("client", "server"), CLIENTS)
+def test_a_flow_comes_from_the_clients_address_and_a_port_that_no_client_has_itself(
+    node: Host, client: str, server: str
+) -> None:
+    with node.udp_socket(source=(server, 53)) as backend:
+        with closing(node.inside(connect_from, client, Endpoint(server, 53))) as sock:
+            assert not sock.getblocking()
+            assert sock.send(b"question") == 8
+            data, sender = backend.recvfrom(100)
+        assert (data, sender[0]) == (b"question", client)
+        assert OWN_PORTS[0] <= sender[1] <= OWN_PORTS[1]
+
+
+@pytest.mark.parametrize(("client", "server"), CLIENTS)
+def test_one_clients_ports_come_to_an_end_and_anothers_do_not(
+    node: Host, client: str, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "OWN_PORTS", (61_000, 61_003))
+    monkeypatch.setattr(sockets, "_PORTS_TRIED", 4)
+    with ExitStack() as stack:
+        flows = [
+            stack.enter_context(closing(node.inside(connect_from, client, Endpoint(server, 53)))) for _ in range(4)
+        ]
+        assert {flow.getsockname()[1] for flow in flows} == {61_000, 61_001, 61_002, 61_003}
+        with pytest.raises(OSError, match="Address already in use"):
+            node.inside(connect_from, client, Endpoint(server, 54))
+        stack.enter_context(closing(node.inside(connect_from, f"{client[:-1]}8", Endpoint(server, 53))))
+
+
+@pytest.mark.parametrize("client", ["fe80::9", "ff02::1", "10.9.9.9"])
+def test_an_address_that_cannot_be_a_clients_is_refused_and_leaves_nothing_open(node: Host, client: str) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError):
+        node.inside(connect_from, client, Endpoint("fd00::1" if ":" in client else "192.0.2.1", 53))
+    assert len(os.listdir("/proc/self/fd")) == before

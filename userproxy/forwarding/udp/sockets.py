@@ -1,7 +1,9 @@
 """The sockets of UDP: one that listens for clients, and one for each flow to an endpoint."""
 
+import errno
 import ipaddress
 import os
+import random
 import socket
 import sys
 from contextlib import closing
@@ -12,7 +14,7 @@ from userproxy.addresses import family_of, host_and_port, is_ipv6, socket_family
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.admission import attach
 from userproxy.forwarding.udp.datagrams import IP_PKTINFO
-from userproxy.model import Endpoint
+from userproxy.model import OWN_PORTS, Endpoint
 from userproxy.sockets import lead_here, share, sharing_their_port
 
 _IPV6_RECVPKTINFO: Final = 49
@@ -27,6 +29,15 @@ _SO_BINDTOIFINDEX: Final = 62
 """asm-generic/socket.h, since Linux 5.0."""
 
 _NO_INTERFACE: Final = 2**31 - 1
+
+_IP_TRANSPARENT: Final = 19
+"""linux/in.h."""
+
+_IPV6_TRANSPARENT: Final = 75
+"""linux/in6.h, since Linux 2.6.37."""
+
+_PORTS_TRIED: Final = 16
+"""Of OWN_PORTS, by chance: while a client has three quarters of them, one attempt in a hundred finds none."""
 
 _BUFFER_BYTES: Final = 1 << 20
 """Asked of SO_RCVBUF and SO_SNDBUF of a listener, whose clients share them; the kernel cuts it to
@@ -159,6 +170,44 @@ def connect_to(endpoint: Endpoint) -> SocketType:
         sock.close()
         raise
     return sock
+
+
+def connect_from(client: str, endpoint: Endpoint) -> SocketType:
+    """As :func:`connect_to`, from a client's address, which this node need not have, and a port of OWN_PORTS.
+
+    Not from the client's own port: a client that also writes to the endpoint itself, from that very port, would have
+    its answers taken, and a port that a Pod chose would be kept from the node's own services as long as it likes.
+
+    Raises OSError: EADDRINUSE where no port is left, EPERM without CAP_NET_ADMIN, and others where the address cannot
+    be anybody's.
+    """
+    family = socket_family(client)
+    sock = SocketType(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+        _bind_to_own_port(sock, client)
+        sock.connect((endpoint.ip, endpoint.port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _bind_to_own_port(sock: SocketType, host: str) -> None:
+    """Bind to one of OWN_PORTS. The kernel would choose from within net.ipv4.ip_local_port_range alone."""
+    first, last = OWN_PORTS
+    for port in random.sample(range(first, last + 1), _PORTS_TRIED):
+        try:
+            sock.bind((host, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
 def dropped(sock: SocketType) -> int:
