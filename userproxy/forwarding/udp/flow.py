@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from socket import SocketType
 from typing import Final, Protocol
 
+from userproxy.forwarding.client_addresses import SourceChoice
 from userproxy.forwarding.descriptors import is_shortage
 from userproxy.forwarding.observation.counters import EndpointCounters
 from userproxy.forwarding.observation.reasons import GIVEN_UP, in_words
@@ -48,6 +49,9 @@ class Plane(Protocol):
     def connect(self, endpoint: Endpoint) -> SocketType:
         """A socket for a flow to `endpoint`. Raises OSError."""
 
+    def connect_from(self, client: str, endpoint: Endpoint) -> SocketType | None:
+        """As :meth:`connect`, from a client's address; None where that cannot be had."""
+
 
 class Chooser(Protocol):
     """What a flow needs of a balancer."""
@@ -80,6 +84,9 @@ class Listener(Sender, Protocol):
     def now(self) -> float:
         """The loop's time."""
 
+    def source(self, client: str, endpoint: Endpoint) -> SourceChoice | None:
+        """Whose address an endpoint is to see of a client; None for the node's, whatever may be said of it."""
+
     def note_reply(self, flow: "UdpFlow", now: float) -> None:
         """Note that an answer of the endpoint has come."""
 
@@ -94,7 +101,7 @@ class UdpFlow(Flow):
     """One client of one listener, and the socket that stands for it towards its endpoint.
 
     `failed` are the endpoints that have refused its datagrams since it was last answered, `retries` how many there
-    were before. `settled_up` and `settled_down` are the bytes that its endpoint's counters have already.
+    were before. `kept` is why its endpoint sees the client's address, None where it sees the node's. `settled_up` and `settled_down` are the bytes that its endpoint's counters have already.
     """
 
     __slots__ = (
@@ -112,6 +119,7 @@ class UdpFlow(Flow):
         "endpoint",
         "failed",
         "id",
+        "kept",
         "listener",
         "opened",
         "peer",
@@ -140,6 +148,7 @@ class UdpFlow(Flow):
         self.unanswered: bytes | None = None
         self.tried: tuple[Endpoint, ...] = ()
         self.endpoint: Endpoint | None = None
+        self.kept: SourceChoice | None = None
         self.counters: EndpointCounters | None = None
         self.failed: tuple[FailedDial, ...] = ()
         self.retries = 0
@@ -163,7 +172,7 @@ class UdpFlow(Flow):
                 break
             self.tried += (endpoint,)
             try:
-                sock = listener.plane.connect(endpoint)
+                sock, kept = self._connect(endpoint)
             except OSError as error:
                 if is_shortage(error) or isinstance(error, BlockingIOError):  # EAGAIN: there is no local port left
                     listener.note_shortage("the kernel gives no socket or port")
@@ -173,7 +182,7 @@ class UdpFlow(Flow):
                 continue
             self._release_socket()
             self._leave_endpoint()
-            self.endpoint = endpoint
+            self.endpoint, self.kept = endpoint, kept
             self.counters = counters = self._statistics.endpoints[endpoint]
             counters.active += 1
             counters.total += 1
@@ -285,6 +294,16 @@ class UdpFlow(Flow):
     def abort(self, reason: str = GIVEN_UP) -> None:
         """End the flow, because it cannot go on."""
         self.close(reason, Outcome.DROPPED)
+
+    def _connect(self, endpoint: Endpoint) -> tuple[SocketType, SourceChoice | None]:
+        """A socket to an endpoint, and why it has the client's address if it does. Raises OSError."""
+        plane = self.listener.plane
+        choice = self.listener.source(self.address, endpoint)
+        if choice is not None and choice.keeps:
+            sock = plane.connect_from(self.address, endpoint)
+            if sock is not None:
+                return sock, choice
+        return plane.connect(endpoint), None
 
     def _note_failure(self, endpoint: Endpoint, number: int | None) -> None:
         words, kind = in_words(number or errno.EIO)

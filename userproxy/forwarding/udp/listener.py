@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 
+from userproxy.forwarding.client_addresses import SourceChoice, Sources
 from userproxy.forwarding.observation.reasons import ENDPOINT_GONE
 from userproxy.forwarding.observation.recorder import Portal
 from userproxy.forwarding.poller import DATAGRAMS, READABLE
@@ -65,6 +66,7 @@ class UdpListener:
         self._idle_timer = IdleTimer(plane.loop, self.flows, UdpFlow.close, plane.poller.failures.note)
         self._socket = sock
         self._endpoints: frozenset[Endpoint] = frozenset()
+        self._sources: Sources | None = None
         self._verdict: Verdict | None = None
         self._wanted = Verdict.REJECT
         self._retry: asyncio.TimerHandle | None = None
@@ -94,6 +96,7 @@ class UdpListener:
         endpoints = frozenset(snapshot.endpoints if snapshot.verdict is Verdict.SERVE else ())
         gone, self._endpoints = self._endpoints - endpoints, endpoints
         self.statistics.endpoints.follow(endpoints)
+        self._sources = self.plane.client_addresses.sources(snapshot)
         limits = idle_limits(self.plane.options.udp_timeout if snapshot.udp_timeout is None else snapshot.udp_timeout)
         if limits != self.flows.limits:
             self.flows.limit(limits, self.now())
@@ -109,6 +112,10 @@ class UdpListener:
         self._wanted = snapshot.verdict
         if self._retry is None:
             self._switch()
+
+    def source(self, client: str, endpoint: Endpoint) -> SourceChoice | None:
+        """Whose address an endpoint is to see of a client; None for the node's, whatever may be said of it."""
+        return None if self._sources is None else self._sources.choose(client, endpoint)
 
     def close(self) -> None:
         """Stop listening, and end all flows: they have no other socket for their answers."""

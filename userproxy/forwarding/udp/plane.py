@@ -21,7 +21,7 @@ from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.udp.datagrams import Inbox, Outbox
 from userproxy.forwarding.udp.flow import UdpFlow
 from userproxy.forwarding.udp.flows import FlowQuota, FlowTable
-from userproxy.forwarding.udp.sockets import connect_to
+from userproxy.forwarding.udp.sockets import connect_from, connect_to
 from userproxy.model import Endpoint, ListenerName
 from userproxy.model.reports import Outcome
 
@@ -125,15 +125,26 @@ class UdpPlane:
 
         Datagrams to it would loop.
         """
-        if endpoint in self.listener_addresses:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        self._refuse_ourselves(endpoint)
         return connect_to(endpoint)
+
+    def connect_from(self, client: str, endpoint: Endpoint) -> SocketType | None:
+        """As :meth:`connect`, from a client's address; None where that cannot be had now, for want of a port maybe."""
+        self._refuse_ourselves(endpoint)
+        try:
+            return connect_from(client, endpoint)
+        except OSError:
+            return None
 
     def shut_down(self) -> None:
         """Close all listeners and the poller."""
         for listener in list(self.listeners):
             listener.close()
         self.poller.shut_down()
+
+    def _refuse_ourselves(self, endpoint: Endpoint) -> None:
+        if endpoint in self.listener_addresses:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
     def _flush(self) -> None:
         for _, outbox in self._boxes.values():

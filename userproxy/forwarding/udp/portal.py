@@ -5,6 +5,7 @@ from typing import Final, TypeAlias
 
 from msgspec import structs
 
+from userproxy.forwarding.client_addresses import SourceChoice, Sources
 from userproxy.forwarding.udp.listener import UdpListener
 from userproxy.forwarding.udp.plane import UdpPlane
 from userproxy.forwarding.udp.sockets import DatagramSocket
@@ -73,12 +74,15 @@ class UdpPortal(UdpListener):
     ) -> None:
         name, first = next(iter(listeners.items()))
         super().__init__(plane, name, sock, first.balancer, first.statistics, sock.getsockname())
+        self._sort = sort
+        self._sources_by_listener: dict[ListenerName, Sources] = {}
         self._listeners: Mapping[ListenerName, PortlessUdpListener] = {}
         self.hand_to(sort, listeners)
 
     def hand_to(self, sort: Sort, listeners: Mapping[ListenerName, PortlessUdpListener]) -> None:
         """Serve new clients so. All listeners are of the same service port."""
         self._let_listeners_go()
+        self._sort = sort
         self._listeners = listeners
         for listener in listeners.values():
             listener.portals.add(self)
@@ -96,6 +100,14 @@ class UdpPortal(UdpListener):
         serving = [each for each in snapshots if each.verdict is Verdict.SERVE]
         endpoints = tuple(dict.fromkeys(endpoint for each in serving for endpoint in each.endpoints))
         self.follow(structs.replace(snapshots[0], verdict=Verdict.SERVE, endpoints=endpoints))
+        found = {each.listener: self.plane.client_addresses.sources(each) for each in snapshots}
+        self._sources_by_listener = {name: sources for name, sources in found.items() if sources is not None}
+
+    def source(self, client: str, endpoint: Endpoint) -> SourceChoice | None:
+        """As the listener has it whose client this is."""
+        name = self._sort(client) if self._sources_by_listener else None
+        sources = None if name is None else self._sources_by_listener.get(name)
+        return None if sources is None else sources.choose(client, endpoint)
 
     def _opened(self) -> None:
         """It has no port of its own that an endpoint might name: portals as endpoints are the proxier's business."""
