@@ -17,6 +17,7 @@ from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.model import OWN_PORTS, ClientAddress, Endpoint, ReturnPath, Snapshot
 
 PORT = 5353
+EVERYWHERE = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
 
 
 class Pods:
@@ -54,7 +55,7 @@ def pods(root: None) -> Iterator[Pods]:
 def follow(bench: Bench, pods: Pods, family: IPFamily, wanted: ClientAddress = ClientAddress.AUTO) -> int:
     """Have datagrams led to the server; the port to write to."""
     bench.plane.client_addresses.follow(ReturnPath(family, networks=pod_networks(pods.node, family)))
-    listener = bench.listen("far", DatagramSocket.open("::" if family is IPFamily.IPV6 else "0.0.0.0", 0))
+    bench.listener = listener = bench.listen("far", DatagramSocket.open(EVERYWHERE[family], 0))
     endpoint = Endpoint(pods.addresses(family)[2], PORT)
     snapshot = Snapshot(listener.name, endpoints=(endpoint,), client_address=wanted, nodes=("",))
     listener.balancer.update(snapshot)
@@ -96,8 +97,7 @@ def test_an_endpoint_that_refuses_a_client_by_its_own_address_says_so(pods: Pods
     async def scenario(bench: Bench) -> None:
         asking.connect((node, follow(bench, pods, family)))
         asking.send(b"nobody listens")
-        far = next(each for each in bench.plane.listeners if each is not bench.listener)
-        await eventually(lambda: far.statistics.dial_failures == 1)
+        await eventually(lambda: bench.listener.statistics.dial_failures == 1)
 
     with asking:
         pods.on_node(scenario)

@@ -101,7 +101,8 @@ class UdpFlow(Flow):
     """One client of one listener, and the socket that stands for it towards its endpoint.
 
     `failed` are the endpoints that have refused its datagrams since it was last answered, `retries` how many there
-    were before. `kept` is why its endpoint sees the client's address, None where it sees the node's. `settled_up` and `settled_down` are the bytes that its endpoint's counters have already.
+    were before. `kept` is why its endpoint sees the client's address, None where it sees the node's. `settled_up` and
+    `settled_down` are the bytes that its endpoint's counters have already.
     """
 
     __slots__ = (
