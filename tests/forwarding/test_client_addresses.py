@@ -55,11 +55,11 @@ def sources_of(
 @pytest.mark.parametrize(
     ("client", "endpoint", "node", "keeps", "own_ports_only", "interface"),
     [
-        (POD, FAR_POD, "there", True, False, "cni0"),
+        (POD, FAR_POD, "there", True, True, "cni0"),
         (POD, OTHER_POD, "here", True, True, "cni0"),
-        (POD, ROUTED_POD, "here", True, False, "cni0"),
-        (ROUTED_POD, POD, "here", True, False, "cali7"),
-        (ROUTED_POD, "192.0.2.8", "there", True, False, "cali7"),
+        (POD, ROUTED_POD, "here", True, True, "cni0"),
+        (ROUTED_POD, POD, "here", True, True, "cali7"),
+        (ROUTED_POD, "192.0.2.8", "there", True, True, "cali7"),
         (OUTSIDE, POD, "here", True, False, ""),
         ("192.0.2.99", POD, "", True, False, "eth0"),
         (POD, POD, "here", False, False, ""),

@@ -32,9 +32,10 @@ _OF_OTHERS: Final = frozenset({errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHO
 class SourceChoice(Struct, frozen=True, gc=False):
     """Whether an endpoint is to see the client's address, and why or why not: a clause.
 
-    With `own_ports_only` answers come back to source ports of OWN_PORTS alone; otherwise any port will do. `interface`
-    is that of the client, empty behind a gateway, and `node` the endpoint's, empty where it is not known: for what is
-    learned of connections between the two.
+    With `own_ports_only` source ports are to be of OWN_PORTS: answers may come back to these alone, or the client's own
+    connections have others of the same numbers. Otherwise any will do. `interface` is that of the client, empty behind
+    a gateway, and `node` the endpoint's, empty where it is not known: for what is learned of connections between the
+    two.
     """
 
     reason: str
@@ -154,11 +155,17 @@ class Sources:
         )
         if not keeps:
             return SourceChoice(reason)
+        if here.network is None:
+            return SourceChoice(reason, keeps=True, node=node)
         shares_bridge = is_one_bridge(here.network, there.network)
-        if shares_bridge and not (here.network is not None and here.network.answers_rise):
+        if shares_bridge and not here.network.answers_rise:
             return _WITHIN_BRIDGE
-        interface = here.network.interface if here.network else ""
-        return SourceChoice(reason, keeps=True, own_ports_only=shares_bridge, interface=interface, node=node)
+        # A Pod may have a direct connection to the endpoint whose port the kernel would choose here, too: our SYN would
+        # have the endpoint answer to that one, and our socket would reset it.
+        own_ports_only = shares_bridge or here.network.of_pods
+        return SourceChoice(
+            reason, keeps=True, own_ports_only=own_ports_only, interface=here.network.interface, node=node
+        )
 
     def _node_of(self, endpoint: Endpoint) -> str:
         if self._nodes is None:

@@ -58,6 +58,13 @@ class DialFailure(StrEnum):
     OTHER = "other"
 
 
+class Source(StrEnum):
+    """Whose address an endpoint sees."""
+
+    CLIENT = "client"
+    NODE = "node"
+
+
 class SocketAddress(Struct, frozen=True, order=True, gc=False):
     """IP address and port of a client, or that a client wrote to."""
 
@@ -96,7 +103,8 @@ class ConnectionReport(Struct, frozen=True, gc=False):
     `portal` is what the client dialled, None where that is not known any more. `opened` is on the loop's clock of the
     process that has it, `opened_at` the same as Unix time. `idle_seconds` is since the client has last said or been
     told something. `retries` are endpoints that were given up before `endpoint`. `dial_seconds` is how long it took
-    until an endpoint accepted, or has taken so far.
+    until an endpoint accepted, or has taken so far. `source` is whose address the endpoint sees, None before it is
+    dialled.
     """
 
     id: int
@@ -113,6 +121,7 @@ class ConnectionReport(Struct, frozen=True, gc=False):
     bytes_down: int = 0
     retries: int = 0
     dial_seconds: float = 0.0
+    source: Source | None = None
 
 
 class ConnectionPage(Struct, frozen=True, gc=False):
@@ -133,7 +142,8 @@ class Decision(Struct, frozen=True, gc=False):
     """What became of one client, and why. `reason` is empty where nothing is to be said.
 
     `time` is when that was known: for a connection that was served, when it ended. `id` is the connection's or flow's,
-    0 where there was none. `duration_seconds` counts from when the client was accepted.
+    0 where there was none. `duration_seconds` counts from when the client was accepted. `source` is whose address the
+    endpoint has seen, None where none was dialled.
     """
 
     time: float
@@ -148,6 +158,7 @@ class Decision(Struct, frozen=True, gc=False):
     bytes_up: int = 0
     bytes_down: int = 0
     id: int = 0
+    source: Source | None = None
 
 
 class DialTimes(Struct, frozen=True, gc=False):

@@ -22,6 +22,7 @@ from userproxy.model.reports import (
     Outcome,
     Query,
     SocketAddress,
+    Source,
 )
 
 AT_ONCE = 20
@@ -105,6 +106,7 @@ async def test_figures_agree_with_backends_and_decisions_after_1000_connections(
         assert served[decision.id].tried == decision.tried
         assert served[decision.id].endpoint == decision.endpoint
     assert {(each.bytes_up, each.bytes_down) for each in served.values()} == {(100, 300)}
+    assert {each.source for each in batch.items} == {Source.NODE}
     assert remembered == batch.items[-MOST_OF_ONE:], "the past is bounded"
 
 
@@ -118,6 +120,7 @@ async def test_a_live_connection_and_its_bytes(plane: LocalDataPlane, bench: Ben
         await reader.readexactly(10)
         (report,) = (await plane.connections()).items
         assert (report.client, report.portal) == (mine, SocketAddress(*bench.address))
+        assert report.source is Source.NODE
         assert (report.endpoint, report.state) == (Endpoint(*backend), ConnectionState.OPEN)
         assert (report.bytes_up, report.bytes_down) == (10 * said, 10 * said)
         figures = await figures_of(plane)

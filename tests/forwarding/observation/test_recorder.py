@@ -2,7 +2,7 @@
 
 from userproxy.forwarding.observation.recorder import LEAST_OF_ONE, MOST, MOST_OF_ONE, DecisionRing, Entry, Recorder
 from userproxy.model import ListenerName, Protocol, ServicePortName
-from userproxy.model.reports import Outcome
+from userproxy.model.reports import Outcome, Source
 
 
 def name(number: int) -> ListenerName:
@@ -10,7 +10,21 @@ def name(number: int) -> ListenerName:
 
 
 def entry(listener: ListenerName, number: int) -> Entry:
-    return (float(number), listener, ("192.0.2.1", 1), None, None, Outcome.SERVED, "", (), 0.0, 0, 0, number)
+    return (
+        float(number),
+        listener,
+        ("192.0.2.1", 1),
+        None,
+        None,
+        Outcome.SERVED,
+        "",
+        (),
+        0.0,
+        0,
+        0,
+        Source.NODE,
+        number,
+    )
 
 
 def fill(recorder: Recorder, number: int) -> DecisionRing:

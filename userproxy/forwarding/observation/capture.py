@@ -161,7 +161,7 @@ class CaptureReader:
 
     def ended(self, entry: Entry) -> None:
         """A decision about a connection: mostly, how it has ended."""
-        at, name, _, _, endpoint, verdict, reason, _, seconds, up, down, number = entry
+        at, name, _, _, endpoint, verdict, reason, _, seconds, up, down, _, number = entry
         if verdict is Outcome.RETRIED:
             return
         subscription = self.subscriptions.get(number)
@@ -243,7 +243,7 @@ class CaptureReader:
 
     def _refused(self, entry: Entry) -> None:
         """A client whom no endpoint has served."""
-        at, name, peer, portal, _, verdict, reason, failed, seconds, _, _, number = entry
+        at, name, peer, portal, _, verdict, reason, failed, seconds, _, _, _, number = entry
         if self._is_enough() or not asks_for_decision(self._request.query, entry):
             return
         self._taken += 1

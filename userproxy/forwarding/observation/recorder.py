@@ -6,7 +6,7 @@ from typing import Final, Protocol, TypeAlias
 from weakref import WeakSet, WeakValueDictionary
 
 from userproxy.model import Endpoint, ListenerName, ServicePortName
-from userproxy.model.reports import ChangeKind, DialFailure, Outcome
+from userproxy.model.reports import ChangeKind, DialFailure, Outcome, Source
 
 Peer: TypeAlias = tuple[str, int]
 """A client's address and port; the kernel's tuple of an IPv6 one is longer."""
@@ -28,9 +28,11 @@ Entry: TypeAlias = tuple[
     float,
     int,
     int,
+    Source | None,
     int,
 ]
-"""A decision: time, listener, client, portal, endpoint, verdict, reason, failed dials, seconds, bytes up, down, id."""
+"""A decision: time, listener, client, portal, endpoint, verdict, reason, failed dials, seconds, bytes up, down, whose
+address the endpoint saw, id."""
 
 MOST_OF_ONE: Final = 256
 """Decisions of a service port that are remembered."""

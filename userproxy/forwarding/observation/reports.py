@@ -17,6 +17,7 @@ from userproxy.model.reports import (
     Decision,
     Query,
     SocketAddress,
+    Source,
 )
 
 Member: TypeAlias = Dial | Relay | UdpFlow
@@ -36,7 +37,7 @@ class Reporter:
 
     def decision(self, entry: Entry) -> Decision:
         """A decision as others know it."""
-        at, listener, peer, portal, endpoint, verdict, reason, failed, seconds, up, down, number = entry
+        at, listener, peer, portal, endpoint, verdict, reason, failed, seconds, up, down, source, number = entry
         return Decision(
             time=self.unix_time(at),
             listener=listener,
@@ -50,6 +51,7 @@ class Reporter:
             bytes_up=up,
             bytes_down=down,
             id=number,
+            source=source,
         )
 
     def connection(self, member: Member) -> ConnectionReport:
@@ -80,6 +82,7 @@ class Reporter:
             idle_seconds=age,
             retries=len(dial.failed),
             dial_seconds=age,
+            source=dial.source,
         )
 
     def _relay(self, relay: Relay) -> ConnectionReport:
@@ -99,6 +102,7 @@ class Reporter:
             bytes_down=relay.bytes_down,
             retries=len(dial.failed),
             dial_seconds=relay.dial_seconds,
+            source=dial.source,
         )
 
     def _flow(self, flow: UdpFlow) -> ConnectionReport:
@@ -118,6 +122,7 @@ class Reporter:
             bytes_up=flow.bytes_up,
             bytes_down=flow.bytes_down,
             retries=flow.retries + len(flow.failed),
+            source=Source.NODE,
         )
 
 

@@ -84,7 +84,7 @@ class Connections:
         """Note that a client is not let in, and why."""
         self.statistics.refused += 1
         now = self._plane.recorder.clock()
-        self._decisions.add((now, self.name, peer, portal, None, Outcome.REFUSED, reason, (), 0.0, 0, 0, 0))
+        self._decisions.add((now, self.name, peer, portal, None, Outcome.REFUSED, reason, (), 0.0, 0, 0, None, 0))
 
     def end_unknown(self, known: frozenset[Endpoint]) -> None:
         """Reset the connections to endpoints that are not known; dials to them go on to another one."""
@@ -168,6 +168,7 @@ class Connections:
                 seconds,
                 up,
                 down,
+                dial.source,
                 relay.id,
             )
         )
@@ -186,7 +187,22 @@ class Connections:
         """About a client whose connection has moved nothing yet."""
         endpoint = dial.endpoint if outcome is Outcome.RETRIED else None
         seconds = now - dial.opened
-        return (now, dial.name, dial.peer, dial.portal, endpoint, outcome, reason, dial.failed, seconds, 0, 0, dial.id)
+        failed, source = dial.failed, dial.source
+        return (
+            now,
+            dial.name,
+            dial.peer,
+            dial.portal,
+            endpoint,
+            outcome,
+            reason,
+            failed,
+            seconds,
+            0,
+            0,
+            source,
+            dial.id,
+        )
 
     def _count_failures(self, dial: Dial) -> None:
         self.statistics.dial_failures += dial.failures

@@ -20,7 +20,7 @@ from userproxy.forwarding.ports import ephemeral_ports
 from userproxy.forwarding.tcp.sockets import has_source_address, reset_on_close, start_dial
 from userproxy.forwarding.tcp.source_ports import SourcePorts
 from userproxy.model import Endpoint, ListenerName
-from userproxy.model.reports import DialFailure
+from userproxy.model.reports import DialFailure, Source
 from userproxy.routing.balancer import Balancer
 
 log = structlog.get_logger()
@@ -113,8 +113,9 @@ class Dial:
 
     Ends in exactly one call: `on_connected(dial, backend, events)` or `on_failed(dial)`; the client's socket is
     the caller's in both cases. `tried` are the endpoints so far, the last of which is being dialled or has accepted;
-    `failed` are the dials that have failed. Whoever makes one sets `id`, `peer`, `portal`,
-    and `opened` and `began`, the time when the client was accepted: `began` becomes that of the last try.
+    `failed` are the dials that have failed, `source` is whose address the last one of `tried` sees. Whoever makes one
+    sets `id`, `peer`, `portal`, and `opened` and `began`, the time when the client was accepted: `began` becomes that
+    of the last try.
     """
 
     __slots__ = (
@@ -136,6 +137,7 @@ class Dial:
         "opened",
         "peer",
         "portal",
+        "source",
         "tried",
     )
     id: int
@@ -167,6 +169,7 @@ class Dial:
         self.closed = False
         self.failures = 0
         self.failed: tuple[FailedDial, ...] = ()
+        self.source: Source | None = None
         self.given_up = ""
         """Why it was ended before all was tried."""
 
@@ -204,7 +207,7 @@ class Dial:
             if self._attempt:
                 self.began = dialer.clock()
             again, self.tried = endpoint in self.tried, (*self.tried, endpoint)
-            self._backend = backend
+            self._backend, self.source = backend, Source.NODE
             if backend is not None and error in _UNDER_WAY:
                 # Also a connection that is there already: its first event says that it is writable.
                 dialer.limits[self._attempt].add(self)

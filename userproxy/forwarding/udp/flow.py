@@ -16,7 +16,7 @@ from userproxy.forwarding.udp.flows import Flow
 from userproxy.forwarding.udp.sockets import dropped
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Endpoint, ListenerName
-from userproxy.model.reports import ChangeKind, Outcome
+from userproxy.model.reports import ChangeKind, Outcome, Source
 
 TRIES: Final = 4
 """Endpoints that a datagram is sent to at most, each because the one before refused it; kube-proxy's dial attempts."""
@@ -271,6 +271,7 @@ class UdpFlow(Flow):
                 now - self.opened,
                 self.bytes_up,
                 self.bytes_down,
+                Source.NODE,
                 self.id,
             )
         )
