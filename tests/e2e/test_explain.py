@@ -1,6 +1,7 @@
 """``userproxy explain``, and then a connection that meets just that."""
 
 import json
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -9,8 +10,9 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from tests.lab.cluster import QUICK, Lab
+from tests.lab.datagrams import ask
 from tests.lab.manifests import Backend, Policy, Port
-from tests.lab.probes import DROPPED, REFUSED, try_to_connect
+from tests.lab.probes import DROPPED, REFUSED, SILENCE, try_to_connect
 from userproxy.addresses import IPFamily, host_and_port
 from userproxy.admin.client import AdminClient, AdminError
 from userproxy.admin.paths import ROOTS_SOCKET
@@ -48,6 +50,7 @@ class Cluster:
         lab.add_pod("far-client", far)
         lab.serve_http()
         lab.outside.ip_batch([f"route add 10.96.0.0/16 via {lab.node.address}"])
+        lab.node.sysctl("net.ipv4.icmp_ratelimit", 0)  # else a client is refused once a second, and dropped meanwhile
         lab.node.start_userproxy(*QUICK, "--detect-local-mode", "NodeCIDR")
         self.sources: dict[str, Host] = {
             "Pod": lab.client,
@@ -120,6 +123,36 @@ def test_what_is_explained_happens(
         ask_and_connect(cluster, name, cluster.sources[source], cluster.address(kind, number))
 
 
+@pytest.mark.parametrize(
+    ("internal", "external", "pods"),
+    [
+        ("Cluster", "Local", [3]),
+        ("Local", "Cluster", [0]),
+        ("Local", "Local", [0, 1, 3, 4]),
+        ("Cluster", "Cluster", []),
+    ],
+)
+def test_what_is_explained_happens_to_datagrams(
+    cluster: Cluster, internal: Policy, external: Policy, pods: list[int]
+) -> None:
+    lab, number = cluster.lab, next(cluster.numbers)
+    ports = [Port(80, "", "UDP", node_port=30000 + number)]
+    lab.manifests.service(
+        f"udp-{number}",
+        ports=ports,
+        cluster_ip=cluster.address("cluster IP", number)[0],
+        external_ips=[cluster.address("external IP", number)[0]],
+        load_balancer_ips=[cluster.address("load-balancer IP", number)[0]],
+        internal_policy=internal,
+        external_policy=external,
+        source_ranges=["10.244.0.0/16"],
+    )
+    lab.manifests.slice(f"udp-{number}", [lab.pods[index] for index in pods], ports=ports)
+    lab.settle()
+    for source, kind in EVERYBODY:
+        ask_and_connect(cluster, f"udp-{number}", cluster.sources[source], cluster.address(kind, number), "UDP")
+
+
 def test_the_command(cluster: Cluster) -> None:
     lab = cluster.lab
     lab.manifests.service("shown", cluster_ip="10.96.2.1", node_port=31000, external_policy="Local")
@@ -141,18 +174,36 @@ def test_the_command(cluster: Cluster) -> None:
         assert sentence in done.stderr
 
 
-def ask_and_connect(cluster: Cluster, service: str, client: Host, address: Address) -> dict[str, Any]:
-    """What is explained, after a connection has met just that."""
+def ask_and_connect(
+    cluster: Cluster, service: str, client: Host, address: Address, protocol: str = "TCP"
+) -> dict[str, Any]:
+    """What is explained, after a connection or a datagram has met just that."""
     source = client.address6 if ":" in address[0] else client.address
     to = host_and_port(*address)
-    said = cluster.api.get("explain", namespace="default", service=service, client=source, to=to)
+    said = cluster.api.get("explain", namespace="default", service=service, client=source, to=to, protocol=protocol)
     expected = {"reject": REFUSED, "drop": DROPPED}.get(said["verdict"])
     if expected is not None:
         assert said["next"] is None
-        assert try_to_connect(client, address) == expected, said
+        fate = try_to_connect(client, address) if protocol == "TCP" else fate_of_datagram(client, address)
+        assert fate == expected, said
     else:
-        assert fetch(client, address).pod == cluster.pods[said["next"].rpartition(":")[0].strip("[]")], said
+        answer = fetch(client, address) if protocol == "TCP" else ask(client, address)
+        assert answer.pod == cluster.pods[said["next"].rpartition(":")[0].strip("[]")], said
     return said
+
+
+def fate_of_datagram(client: Host, address: Address) -> str:
+    """Whether a datagram is REFUSED by an ICMP message, or DROPPED without a word."""
+    with client.udp_socket(address, SILENCE) as sock:
+        with suppress(PermissionError):  # netfilter's verdict reaches a sender on the node itself directly
+            sock.send(b"?")
+        try:
+            answer = sock.recv(1 << 16)
+        except ConnectionRefusedError:
+            return REFUSED
+        except TimeoutError:
+            return DROPPED
+        return f"answered: {answer!r}"
 
 
 def test_a_portal_that_an_older_service_has_leads_to_that_one(cluster: Cluster) -> None:

@@ -1,13 +1,19 @@
 """Readers of a running userproxy beside many connections: one that stops is cut off, and costs traffic nothing."""
 
+import json
 import signal
 from contextlib import ExitStack
 
 import pytest
 
 from tests.lab.cluster import QUICK, Lab
+from tests.lab.manifests import Port
 from tests.lab.proxy import RunningProxy, installed_command
+from userproxy.addresses import host_and_port
+from userproxy.admin.client import AdminClient
+from userproxy.admin.paths import ROOTS_SOCKET
 from userproxy.demo.programs import Program
+from userproxy.demo.traffic import fetch
 from userproxy.demo.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -45,6 +51,18 @@ def served(_):
 with concurrent.futures.ThreadPoolExecutor(ways) as pool:
     print(sum(pool.map(served, range(ways))))
 """
+
+FLOWS = """
+import socket, sys
+for port in range(20_000, 30_000):
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.settimeout(15)
+        sock.bind(("", port))
+        sock.connect((sys.argv[1], 53 + port % 2))
+        sock.send(b"?")
+        sock.recv(1000)
+"""
+"""A datagram that is answered from each of 10,000 ports, to two portals."""
 
 COMMANDS = (("observe", "-f"), ("get", "connections", "-w"))
 
@@ -97,3 +115,33 @@ def test_a_reader_that_stops_is_cut_off_and_costs_bounded_memory(lab: Lab, proxy
             assert reader.wait() == 1
         assert all(reader.running for reader in following), "who reads is not cut off"
         assert "web" in lab.node.userproxy("get", "services", "default/web").stdout, "others are answered"
+
+
+def test_a_list_of_ten_thousand_is_written_as_it_is_read_and_others_are_served_between_its_pieces(lab: Lab) -> None:
+    lab.serve_http()
+    lab.manifests.service("web", cluster_ip=WEB)
+    lab.manifests.slice("web", lab.pods)
+    dns = [Port(53, "even", "UDP"), Port(54, "odd", "UDP")]
+    lab.manifests.service("dns", ports=dns, cluster_ip="10.96.0.53")
+    lab.manifests.slice("dns", lab.pods, ports=dns)
+    running = lab.node.start_userproxy(*QUICK, "--udp-timeout", "10m")
+    lab.settle()
+    lab.client.run(["python3", "-c", FLOWS, "10.96.0.53"], timeout=120.0)
+    api = AdminClient(lab.node.path(str(ROOTS_SOCKET)))
+    pieces: list[bytes] = []
+    with ExitStack() as stack:
+        for piece in api.pieces("connections"):
+            if not pieces:
+                late = stack.enter_context(lab.client.connect((WEB, 80)))
+            pieces.append(piece)
+            assert fetch(lab.client, (WEB, 80)).pod, "traffic goes on"
+            if len(pieces) % 20 == 1:
+                assert api.get("version")["pid"] == running.pid, "others are answered"
+        listed = json.loads(b"".join(pieces))
+        assert sum(each["protocol"] == "UDP" for each in listed["items"]) == 10_000
+        assert listed["next"] is None
+        assert len(pieces) > 30
+        last = listed["items"][-1]["client"]
+        assert last == host_and_port(*late.getsockname()), (
+            "the end of the list was made when its beginning had been read"
+        )
