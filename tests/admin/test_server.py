@@ -41,6 +41,9 @@ async def test_a_service_port_is_one_item(tmp_path: Path) -> None:
                     "retried": 0,
                     "bytes_up": 0,
                     "bytes_down": 0,
+                    "client_address": "node",
+                    "proxy_protocol": None,
+                    "accept_proxy_protocol": None,
                 }
             ],
             "next": None,

@@ -19,6 +19,9 @@ def service(name: str = "web", **fields: Any) -> dict[str, Any]:
         "retried": 3,
         "bytes_up": 900,
         "bytes_down": 1536,
+        "client_address": "node",
+        "proxy_protocol": None,
+        "accept_proxy_protocol": None,
     } | fields
 
 

@@ -203,7 +203,9 @@ def test_decisions_and_connections_as_they_come(seen: Seen) -> None:
 
 def test_a_service_for_a_person(seen: Seen) -> None:
     text = seen.run("describe", "service", "default/web")
-    assert normalised(text).startswith("Name: web\nNamespace: default\nAffinity: None\nBalancer: round-robin\n")
+    assert normalised(text).startswith(
+        "Name: web\nNamespace: default\nAffinity: None\nBalancer: round-robin\nClient address: auto\n"
+    )
     assert "  Endpoints, 3 of 4 usable:\n" in text
     assert "Problems:  <none>\n" in text
     assert text.count(" -> default/web:http -> ") == 10

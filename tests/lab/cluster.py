@@ -235,8 +235,12 @@ class Lab:
 
     def serve_http(self) -> dict[str, Program]:
         """An HTTP server in each of ``pods``, by pod name. Starts them at once, so it is quicker than one by one."""
+        return self.serve_http_in(*self.pods)
+
+    def serve_http_in(self, *hosts: Host) -> dict[str, Program]:
+        """The same in any hosts, by their names; a node's own server is that of a Pod with hostNetwork."""
         argv = [sys.executable, "-m", "userproxy.demo.pods", "--name"]
-        servers = {pod.name: self._stack.enter_context(Program(pod, [*argv, pod.name])) for pod in self.pods}
+        servers = {host.name: self._stack.enter_context(Program(host, [*argv, host.name])) for host in hosts}
         for server in servers.values():
             server.wait_port(8080)
         return servers

@@ -134,8 +134,8 @@ class Manifests:
     ) -> Path:
         """An EndpointSlice of `service`; the ports' ``target`` is what counts.
 
-        Hosts stand for their address of that family and, where they are Pods, for their node. Several slices of a
-        Service differ by `suffix`, which is the family's name by default.
+        Hosts stand for their address of that family and, where they are Pods, for their node; a node stands for a Pod
+        of its with hostNetwork. Several slices of a Service differ by `suffix`, which is the family's name by default.
         """
         entries = [Port(ports, target=ports)] if isinstance(ports, int) else list(ports)
         labels = {"kubernetes.io/service-name": service}
@@ -205,8 +205,9 @@ def _endpoint(endpoint: Host | str | Backend, family: IPFamily) -> dict[str, Any
     backend = endpoint if isinstance(endpoint, Backend) else Backend(endpoint)
     conditions = {"ready": backend.ready, "serving": backend.serving, "terminating": backend.terminating}
     entry: dict[str, Any] = {"addresses": [_address(backend.address, family)], "conditions": conditions}
-    if isinstance(backend.address, Pod) and backend.address.node:
-        entry["nodeName"] = backend.address.node.name
+    node = backend.address.node if isinstance(backend.address, Pod) else backend.address
+    if isinstance(node, Node):  # itself, where the Pod has hostNetwork
+        entry["nodeName"] = node.name
     if backend.zone:
         entry["zone"] = backend.zone
     hints = {

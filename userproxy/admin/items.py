@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 from msgspec import Struct
 
 from userproxy.addresses import IPFamily
+from userproxy.model.client_address import ClientAddress, ProxyProtocol
 from userproxy.model.cluster import Protocol
 from userproxy.model.reports import ConnectionState, Outcome
 from userproxy.model.snapshots import TrafficClass, Verdict
@@ -27,7 +28,8 @@ class ServiceItem(Struct, frozen=True, gc=False):
 
     `port` is its name, empty if it has none. `affinity` is Kubernetes' sessionAffinity. `total` are all connections and
     flows since userproxy opened it, those that were refused included; `failed` are clients whom no endpoint served,
-    `retried` those who were served after another endpoint had failed.
+    `retried` those who were served after another endpoint had failed. `client_address` is whose address endpoints are
+    to see; `proxy_protocol` is the PROXY header that they get, `accept_proxy_protocol` what trusted clients send.
     """
 
     namespace: str
@@ -44,6 +46,9 @@ class ServiceItem(Struct, frozen=True, gc=False):
     retried: int
     bytes_up: int
     bytes_down: int
+    client_address: ClientAddress
+    proxy_protocol: ProxyProtocol | None
+    accept_proxy_protocol: ProxyProtocol | None
 
 
 class EndpointItem(Struct, frozen=True, gc=False):

@@ -252,6 +252,9 @@ def _service(name: ServicePortName, reports: Iterable[ServicePortReport], totals
         totals.retried,
         totals.bytes_up,
         totals.bytes_down,
+        reports[0].client_address,
+        reports[0].sends_proxy,
+        reports[0].accepts_proxy,
     )
 
 

@@ -6,10 +6,11 @@ from tests.cli.items import decision, endpoint, portal, service
 from userproxy.cli.output.description import describe_service
 
 TEXT = """\
-Name:       web
-Namespace:  default
-Affinity:   None
-Balancer:   round-robin
+Name:            web
+Namespace:       default
+Affinity:        None
+Balancer:        round-robin
+Client address:  node
 
 Port http, TCP:
   Clients:  1 active, 12 in all
@@ -26,6 +27,8 @@ Port (no name), UDP:
   Clients:  1 active, 12 in all
   Retried:  3, and 0 failed
   Bytes:    900B up, 1.5KiB down
+  PROXY:    header v2 is sent to endpoints
+  PROXY:    header v1 is expected
   Portals:  <none>
   Endpoints, 0 of 0 usable:  <none>
 
@@ -43,7 +46,8 @@ def test_everything_of_a_service_stands_under_the_port_that_it_is_of() -> None:
         "text": "node port 30080 is taken by a program",
         "here": True,
     }
-    ports = [service(), service(port="", protocol="UDP", endpoints={"usable": 0, "all": 0})]
+    headers = {"proxy_protocol": "v2", "accept_proxy_protocol": "v1"}
+    ports = [service(), service(port="", protocol="UDP", endpoints={"usable": 0, "all": 0}, **headers)]
     assert "\n".join(describe_service(ports, [endpoint()], [portal()], [problem], [decision()], UTC)) == TEXT
 
 

@@ -78,7 +78,7 @@ def test_a_wide_table_has_more_columns(route: str) -> None:
 
 def test_lists_stand_in_one_cell() -> None:
     _, web, dns = shown(Form.WIDE, SERVICES).splitlines()
-    assert web.endswith("round-robin   None       10.96.0.10:80,0.0.0.0:30080")
+    assert web.endswith("round-robin   None       node             -             -               10.96.0.10:80,0.0.0.0:30080")
     assert dns.endswith("<none>")
 
 

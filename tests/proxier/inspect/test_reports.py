@@ -5,10 +5,12 @@ from msgspec import structs
 
 from tests.proxier.test_proxier import HERE, WEB, Portals, World, a_service
 from userproxy.model import (
+    ClientAddress,
     EndpointSlice,
     Hints,
     Portal,
     PortalKind,
+    ProxyProtocol,
     ServiceName,
     ServiceState,
     SliceEndpoint,
@@ -150,3 +152,16 @@ async def test_nothing_is_said_of_what_is_not_wanted(world: World, proxier: Prox
 def test_a_portal_without_a_binding_leads_nowhere() -> None:
     portal = Portal(PortalKind.CLUSTER_IP, "10.96.0.1", 80)
     assert portal_reports([portal], None, None) == (PortalReport(portal, None, in_sync=False),)
+
+
+async def test_whose_address_endpoints_see_is_told_as_the_service_has_it(world: World, proxier: Proxier) -> None:
+    state = a_service("web", "10.96.0.1")
+    service = structs.replace(
+        state.service, client_address=ClientAddress.KEEP, sends_proxy=ProxyProtocol.V2, accepts_proxy=ProxyProtocol.V1
+    )
+    world.put(ServiceState(service, state.slices))
+    await proxier.sync(verify=False)
+    report = proxier.report(WEB)
+    assert report is not None
+    said = (report.client_address, report.sends_proxy, report.accepts_proxy)
+    assert said == (ClientAddress.KEEP, ProxyProtocol.V2, ProxyProtocol.V1)

@@ -24,6 +24,7 @@ def describe_service(
         ("Namespace", first["namespace"]),
         ("Affinity", first["affinity"]),
         ("Balancer", first["balancer"]),
+        ("Client address", first["client_address"]),
     )
     for port in ports:
         lines += ["", f"Port {port['port'] or '(no name)'}, {port['protocol']}:"]
@@ -36,10 +37,12 @@ def describe_service(
 
 def _port_lines(port: Item, endpoints: Sequence[Item], portals: Sequence[Item]) -> Iterator[str]:
     counts = port["endpoints"]
+    headers = {"sent to endpoints": port["proxy_protocol"], "expected": port["accept_proxy_protocol"]}
     yield from _pairs(
         ("Clients", f"{port['active']} active, {port['total']} in all"),
         ("Retried", f"{port['retried']}, and {port['failed']} failed"),
         ("Bytes", f"{amount(port['bytes_up'])} up, {amount(port['bytes_down'])} down"),
+        *(("PROXY", f"header {version} is {what}") for what, version in headers.items() if version),
     )
     yield from _section("Portals", _rows(PORTALS.columns, portals, "SERVICE"))
     title = f"Endpoints, {counts['usable']} of {counts['all']} usable"

@@ -38,6 +38,9 @@ class Inquiry(Struct, frozen=True):
             port.affinity_timeout,
             len({endpoint for each in snapshots_of(port) for endpoint in self._told(each).endpoints}),
             len(set(port.endpoints)),
+            port.client_address,
+            port.sends_proxy,
+            port.accepts_proxy,
         )
 
     def endpoints(self, name: ServicePortName, state: ServiceState, locality: Locality) -> tuple[EndpointReport, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from msgspec import Struct, structs
 
 from userproxy.model import (
+    ClientAddress,
     Differences,
     Endpoint,
     IPFamily,
@@ -14,6 +15,7 @@ from userproxy.model import (
     PortalBinding,
     PortalKind,
     Problem,
+    ProxyProtocol,
     ServicePort,
     ServicePortName,
     ServiceState,
@@ -41,7 +43,10 @@ class PortalReport(Struct, frozen=True, gc=False):
 
 
 class ServicePortReport(Struct, frozen=True, gc=False):
-    """A service port in one family. `usable` are the endpoints that new clients may get, of all that slices name."""
+    """A service port in one family. `usable` are the endpoints that new clients may get, of all that slices name.
+
+    `client_address` is whose address they are to see, by its Service or else by our own setting.
+    """
 
     name: ServicePortName
     family: IPFamily
@@ -50,6 +55,9 @@ class ServicePortReport(Struct, frozen=True, gc=False):
     affinity_timeout: int | None
     usable: int
     endpoints: int
+    client_address: ClientAddress = ClientAddress.NODE
+    sends_proxy: ProxyProtocol | None = None
+    accepts_proxy: ProxyProtocol | None = None
 
 
 class EndpointReport(Struct, frozen=True, gc=False):
