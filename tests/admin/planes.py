@@ -29,6 +29,7 @@ from userproxy.model.reports import (
     ProcessFigures,
     Query,
     SocketAddress,
+    Source,
 )
 from userproxy.model.sources import WatchReport
 from userproxy.proxier.inspect.explanation import Explanation
@@ -209,6 +210,8 @@ def connection(number: int, name: ServicePortName = WEB, **changed: Any) -> Conn
         "bytes_up": 100,
         "bytes_down": 2000,
         "dial_seconds": 0.00025,
+        "source": Source.CLIENT,
+        "dialled_from": SocketAddress("10.2.0.9", 61_001),
     }
     return ConnectionReport(id=number, listener=ListenerName(name), **{**given, **changed})
 

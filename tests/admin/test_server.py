@@ -69,6 +69,8 @@ async def test_connections_have_the_documented_fields(tmp_path: Path) -> None:
                 "bytes_down": 2000,
                 "retries": 0,
                 "dial_seconds": 0.00025,
+                "source": "client",
+                "source_address": "10.2.0.9:61001",
             }
         ]
 

@@ -63,6 +63,8 @@ def connection(number: int = 1, **fields: Any) -> dict[str, Any]:
         "bytes_down": 2048,
         "retries": 0,
         "dial_seconds": 0.0004,
+        "source": "node",
+        "source_address": f"10.244.0.1:{50000 + number}",
     } | fields
 
 
@@ -94,6 +96,7 @@ def decision(verdict: str = "served", **fields: Any) -> dict[str, Any]:
         "duration_seconds": 0.0123,
         "bytes_up": 120,
         "bytes_down": 4608,
+        "source": "node",
     } | fields
 
 

@@ -119,6 +119,9 @@ def _item(found: Explanation, client: str, choice: Choice, passed_over: dict[str
         None if choice.endpoint is None else str(choice.endpoint),
         choice.reason,
         tuple(_endpoint(report, passed_over.get(str(report.endpoint), 0.0)) for report in found.endpoints),
+        choice.source,
+        choice.source_address or None,
+        choice.source_reason,
     )
 
 

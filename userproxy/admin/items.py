@@ -10,7 +10,7 @@ from msgspec import Struct
 from userproxy.addresses import IPFamily
 from userproxy.model.client_address import ClientAddress, ProxyProtocol
 from userproxy.model.cluster import Protocol
-from userproxy.model.reports import ConnectionState, Outcome
+from userproxy.model.reports import ConnectionState, Outcome, Source
 from userproxy.model.snapshots import TrafficClass, Verdict
 
 T = TypeVar("T")
@@ -82,7 +82,8 @@ class ConnectionItem(Struct, frozen=True, gc=False):
 
     `portal` is what the client dialled, null if that is not known any more; `endpoint` is null as long as none has been
     chosen. `idle_seconds` is since the client has last said or been told something. `retries` are endpoints that were
-    given up before this one.
+    given up before this one. `source` is whose address the endpoint sees, `source_address` that address and port; both
+    are null as long as it is not dialled.
     """
 
     id: int
@@ -99,6 +100,8 @@ class ConnectionItem(Struct, frozen=True, gc=False):
     bytes_down: int
     retries: int
     dial_seconds: float
+    source: Source | None
+    source_address: str | None
 
 
 class PortalItem(Struct, frozen=True, gc=False):
@@ -128,7 +131,7 @@ class AttemptItem(Struct, frozen=True, gc=False):
 
 class DecisionItem(Struct, frozen=True, gc=False):
     """What became of a client. A connection that was retried and then served has two: `retried`, and at its end
-    `served`."""
+    `served`. `source` is whose address the endpoint has seen, null where none was dialled."""
 
     time: str
     service: str
@@ -143,6 +146,7 @@ class DecisionItem(Struct, frozen=True, gc=False):
     duration_seconds: float
     bytes_up: int
     bytes_down: int
+    source: Source | None
 
 
 class ProblemItem(Struct, frozen=True, gc=False):
@@ -174,7 +178,8 @@ class Explained(Struct, frozen=True, gc=False):
     `service` and `port` are those that have the portal, which may be others than were asked about. `traffic` is the
     class of the client at this portal, `policy` what the Service says about it, `list` which endpoints that comes to:
     those of the cluster or those of this node. `next` is whom the client gets, null unless the `verdict` is serve, and
-    `next_reason` says why that one.
+    `next_reason` says why that one. `source` is whose address `next` sees, `source_address` that address, null where it
+    is not known, and `source_reason` why.
     """
 
     service: str
@@ -192,6 +197,9 @@ class Explained(Struct, frozen=True, gc=False):
     next: str | None
     next_reason: str
     endpoints: tuple[ExplainedEndpoint, ...]
+    source: Source | None
+    source_address: str | None
+    source_reason: str
 
 
 class Page(Struct, Generic[T], frozen=True, gc=False):

@@ -146,6 +146,8 @@ def connection(report: ConnectionReport) -> ConnectionItem:
         report.bytes_down,
         report.retries,
         _seconds(report.dial_seconds),
+        report.source,
+        None if report.dialled_from is None else str(report.dialled_from),
     )
 
 
@@ -166,6 +168,7 @@ def decision(made: Decision) -> DecisionItem:
         _seconds(made.duration_seconds),
         made.bytes_up,
         made.bytes_down,
+        made.source,
     )
 
 

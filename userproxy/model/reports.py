@@ -104,7 +104,7 @@ class ConnectionReport(Struct, frozen=True, gc=False):
     process that has it, `opened_at` the same as Unix time. `idle_seconds` is since the client has last said or been
     told something. `retries` are endpoints that were given up before `endpoint`. `dial_seconds` is how long it took
     until an endpoint accepted, or has taken so far. `source` is whose address the endpoint sees, None before it is
-    dialled.
+    dialled, and `dialled_from` that address and port, None where it is not known.
     """
 
     id: int
@@ -122,6 +122,7 @@ class ConnectionReport(Struct, frozen=True, gc=False):
     retries: int = 0
     dial_seconds: float = 0.0
     source: Source | None = None
+    dialled_from: SocketAddress | None = None
 
 
 class ConnectionPage(Struct, frozen=True, gc=False):
@@ -293,10 +294,17 @@ class ConnectionChange(Struct, frozen=True, gc=False):
 
 
 class Choice(Struct, frozen=True, gc=False):
-    """The endpoint that a client would get next, None if there is none, and why that one."""
+    """The endpoint that a client would get next, None if there is none, and why that one.
+
+    `source` is whose address it would see, and `source_reason` why: a clause. `source_address` is that address, empty
+    where none is known.
+    """
 
     endpoint: Endpoint | None
     reason: str = ""
+    source: Source | None = None
+    source_address: str = ""
+    source_reason: str = ""
 
 
 T = TypeVar("T")

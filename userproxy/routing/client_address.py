@@ -8,7 +8,7 @@ from typing import Final
 
 from userproxy.model import ClientAddress, Endpoint, TrafficClass
 
-_NODE_ASKED_FOR: Final = (False, "the node's address is asked for")
+NODE_ASKED_FOR: Final = (False, "the node's address is asked for")
 _CLIENT_IS_NODE: Final = (False, "the client is the node itself")
 _HAIRPIN: Final = (False, "the endpoint is the client itself, and would drop what comes from its own address")
 _ENDPOINT_IS_NODE: Final = (False, "the endpoint has the node's own address, so its answers never leave the node")
@@ -36,7 +36,7 @@ def keeps_client_address(
     have come back so far, is not known here.
     """
     if wanted is ClientAddress.NODE:
-        return _NODE_ASKED_FOR
+        return NODE_ASKED_FOR
     if client_is_node:
         return _CLIENT_IS_NODE
     if client == endpoint.ip:

@@ -201,6 +201,7 @@ def test_decisions_as_json_are_an_object_a_line(proxy: Running) -> None:
         "duration_seconds",
         "bytes_up",
         "bytes_down",
+        "source",
     ]
 
 

@@ -12,7 +12,7 @@ from tests.admin.planes import DNS, ONE, TWO, WEB, Served
 from tests.cli.served import Running, running
 from userproxy.addresses import IPFamily
 from userproxy.model import ListenerName, Portal, PortalKind
-from userproxy.model.reports import Choice, EndpointFigures, ListenerFigures
+from userproxy.model.reports import Choice, EndpointFigures, ListenerFigures, Source
 from userproxy.model.snapshots import TrafficClass, Verdict
 from userproxy.proxier.inspect.explanation import Explanation
 from userproxy.proxier.inspect.reports import EndpointReport
@@ -35,6 +35,7 @@ SERVED = Explanation(
         ),
     ),
 )
+CHOICE = Choice(ONE, "it is its turn", Source.CLIENT, "10.2.0.9", "the client is a Pod of this node")
 DROPPED = structs.replace(
     SERVED,
     portal=Portal(PortalKind.NODE_PORT, "", 30080),
@@ -56,7 +57,7 @@ def proxy(tmp_path: Path) -> Iterator[Running]:
             api.control.add(WEB, ONE, TWO)
             api.control.add(DNS, ip="10.96.0.53", port=53)
             api.control.explanations = [SERVED]
-            api.data.choices = {ListenerName(WEB): Choice(ONE, "it is its turn")}
+            api.data.choices = {ListenerName(WEB): CHOICE}
 
         found.tell(fill)
         yield found
@@ -69,6 +70,7 @@ Portal:   10.96.0.10:80 (ClusterIP, iptables)
 Policy:   internalTrafficPolicy: Cluster: endpoints of the cluster
 Verdict:  serve: 1 of 2 endpoints may serve
 Next:     10.1.0.1:8080, because it is its turn
+Source:   10.2.0.9 (the client's), because the client is a Pod of this node
 Endpoints:
   ENDPOINT        NODE     READY   USABLE   REASON
   10.1.0.1:8080   node-1   true    true     <none>
@@ -85,9 +87,11 @@ def test_json_and_yaml(proxy: Running) -> None:
     found = json.loads(proxy.run("explain", "default/web:http", "--from", "10.2.0.9", "-o", "json").stdout)
     assert list(found) == [
         "service", "port", "protocol", "client", "portal", "kind", "driver", "traffic", "policy", "list", "verdict",
-        "reason", "next", "next_reason", "endpoints",
+        "reason", "next", "next_reason", "endpoints", "source", "source_address", "source_reason",
     ]  # fmt: skip
     assert (found["verdict"], found["next"]) == ("serve", "10.1.0.1:8080")
+    seen = (found["source"], found["source_address"], found["source_reason"])
+    assert seen == ("client", "10.2.0.9", "the client is a Pod of this node")
     assert yaml.safe_load(proxy.run("explain", "default/web:80", "--from", "10.2.0.9", "-o", "yaml").stdout) == found
 
 

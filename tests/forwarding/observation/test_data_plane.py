@@ -12,7 +12,18 @@ from tests.forwarding.udp.bench import received, received_from
 from userproxy import pace
 from userproxy.forwarding.observation.data_plane import LocalDataPlane
 from userproxy.forwarding.observation.recorder import MOST_OF_ONE
-from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
+from userproxy.model import (
+    ClientAddress,
+    DirectNetwork,
+    Endpoint,
+    IPFamily,
+    ListenerName,
+    Protocol,
+    ReturnPath,
+    ServicePortName,
+    Snapshot,
+    Verdict,
+)
 from userproxy.model.data_plane import DataPlane
 from userproxy.model.reports import (
     ChangeKind,
@@ -307,7 +318,36 @@ async def test_peek_names_the_endpoint_that_the_next_connection_gets(
         await reader.readexactly(1)
         (newest,) = (await plane.connections()).items[-1:]
         assert newest.endpoint == choice.endpoint
+        assert (newest.source, newest.dialled_from and newest.dialled_from.ip) == (choice.source, choice.source_address)
+        assert choice.source_reason == "the node's address is asked for"
         writer.close()
+
+
+async def test_peek_says_why_an_endpoint_would_see_the_nodes_address(plane: LocalDataPlane, bench: Bench) -> None:
+    bench.forwarder.update(
+        Snapshot(NAME, Verdict.SERVE, (Endpoint(LOOPBACK, 80),), client_address=ClientAddress.AUTO, nodes=("node-1",))
+    )
+    for path, reason in (
+        (None, "it is not known yet whether answers to the client's address come back"),
+        (ReturnPath(IPFamily.IPV4, "there is no module"), "there is no module"),
+        (ReturnPath(IPFamily.IPV4), "the endpoint has the node's own address, so its answers never leave the node"),
+    ):
+        if path is not None:
+            bench.forwarder.follow_return_path(path)
+        choice = await plane.peek(NAME, "192.0.2.9")
+        assert (choice.source, choice.source_address, choice.source_reason) == (Source.NODE, LOOPBACK, reason)
+
+
+async def test_peek_says_why_an_endpoint_would_see_the_clients_address(plane: LocalDataPlane, bench: Bench) -> None:
+    pods = DirectNetwork("192.0.2.0/24", "cali1", of_pods=True)
+    bench.forwarder.follow_return_path(ReturnPath(IPFamily.IPV4, networks=(pods,)))
+    endpoint = Endpoint("198.51.100.9", 80)
+    bench.forwarder.update(
+        Snapshot(NAME, Verdict.SERVE, (endpoint,), client_address=ClientAddress.AUTO, nodes=("node-1",))
+    )
+    choice = await plane.peek(NAME, "192.0.2.9")
+    assert (choice.source, choice.source_address) == (Source.CLIENT, "192.0.2.9")
+    assert choice.source_reason == "the client is a Pod of this node, so answers to it come by this node"
 
 
 async def test_the_process(plane: LocalDataPlane, bench: Bench) -> None:

@@ -26,6 +26,9 @@ def explanation(found: Item) -> list[str]:
         "Verdict": f"{found['verdict']}: {found['reason']}",
         "Next": next_one,
     }
+    if found["source"]:
+        seen = f"{found['source_address'] or '<unknown>'} (the {found['source']}'s)"
+        pairs["Source"] = f"{seen}, because {found['source_reason']}"
     lines = [printable(f"{title + ':':<10}{text}") for title, text in pairs.items()]
     if not found["endpoints"]:
         return [*lines, "Endpoints: <none>"]

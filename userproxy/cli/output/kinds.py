@@ -125,6 +125,8 @@ CONNECTIONS: Final = Kind(
         _plain("retries"),
         _plain("portal", wide=True),
         _figure("dial_seconds", "DIAL", latency, wide=True),
+        _plain("source", wide=True),
+        _plain("source_address", wide=True),
     ),
     lambda item: f"connection/{item['id']}",
     frozenset({"client", "endpoint", "protocol", "state"}),

@@ -10,6 +10,8 @@ from operator import itemgetter
 from typing import Protocol as Interface
 from typing import TypeAlias
 
+from msgspec import structs
+
 from userproxy.forwarding.descriptors import descriptors_counted_by_kernel, open_descriptors
 from userproxy.forwarding.observation.capture import CaptureReader, Captures
 from userproxy.forwarding.observation.closed import ClosedListeners
@@ -30,6 +32,7 @@ from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.plane import Connections, TcpPlane
 from userproxy.forwarding.tcp.portal import PortlessTcpListener
 from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.tcp.sockets import source_address
 from userproxy.forwarding.udp.flow import UdpFlow
 from userproxy.forwarding.udp.flows import FlowTable
 from userproxy.forwarding.udp.plane import UdpPlane
@@ -49,9 +52,11 @@ from userproxy.model.reports import (
     ListenerFigures,
     ProcessFigures,
     Query,
+    Source,
 )
 from userproxy.pace import Pace
 from userproxy.routing.balancer import Balancer
+from userproxy.routing.client_address import NODE_ASKED_FOR
 
 _NO_DIALS = DialTimes()
 
@@ -195,7 +200,26 @@ class LocalDataPlane:
 
     async def peek(self, listener: ListenerName, client: str, tried: tuple[Endpoint, ...] = ()) -> Choice:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
-        return self._listeners[listener].balancer.peek(client, self._tcp.loop.time(), tried)
+        choice = self._listeners[listener].balancer.peek(client, self._tcp.loop.time(), tried)
+        snapshot = self._snapshots.get(listener)
+        if choice.endpoint is None or snapshot is None:
+            return choice
+        return self._with_source(choice, snapshot, client, choice.endpoint)
+
+    def _with_source(self, choice: Choice, snapshot: Snapshot, client: str, endpoint: Endpoint) -> Choice:
+        """The choice with what is to be said of the address that the endpoint would see."""
+        sources = self._tcp.client_addresses.sources(snapshot)
+        if sources is None:
+            keeps, reason = NODE_ASKED_FOR
+        else:
+            found = sources.choose(client, endpoint)
+            keeps, reason = found.keeps, found.reason
+        return structs.replace(
+            choice,
+            source=Source.CLIENT if keeps else Source.NODE,
+            source_address=client if keeps else source_address(endpoint),
+            source_reason=reason,
+        )
 
     async def processes(self) -> tuple[ProcessFigures, ...]:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""

@@ -103,6 +103,7 @@ class Reporter:
             retries=len(dial.failed),
             dial_seconds=relay.dial_seconds,
             source=dial.source,
+            dialled_from=_dialled_from(relay),
         )
 
     def _flow(self, flow: UdpFlow) -> ConnectionReport:
@@ -122,8 +123,17 @@ class Reporter:
             bytes_up=flow.bytes_up,
             bytes_down=flow.bytes_down,
             retries=flow.retries + len(flow.failed),
-            source=Source.NODE,
+            source=Source.NODE if flow.kept is None else Source.CLIENT,
+            dialled_from=_dialled_from(flow),
         )
+
+
+def _dialled_from(member: Relay | UdpFlow) -> SocketAddress | None:
+    try:
+        ip, port = member.node
+    except OSError:  # it has just ended
+        return None
+    return SocketAddress(ip, port) if ip else None
 
 
 def portal_address(portal: Portal) -> SocketAddress | None:

@@ -171,6 +171,14 @@ def has_source_address(endpoint: Endpoint) -> bool:
         return probe.connect_ex((endpoint.ip, endpoint.port)) != errno.EADDRNOTAVAIL
 
 
+def source_address(endpoint: Endpoint) -> str:
+    """The address from which this node reaches `endpoint`, empty where it has none."""
+    with socket.socket(socket_family(endpoint.ip), socket.SOCK_DGRAM) as probe:
+        if probe.connect_ex((endpoint.ip, endpoint.port)):
+            return ""
+        return str(probe.getsockname()[0])
+
+
 def dialled_portal(client: SocketType, local_port: int) -> bytes | None:
     """The portal that a client dialled, as a struct sockaddr; None if it dialled the listener itself.
 
