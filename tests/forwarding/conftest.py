@@ -62,10 +62,16 @@ async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> No
 
 @asynccontextmanager
 async def open_bench(
-    *, half_open_timeout: float = 60.0, descriptor_limit: int = 10_000, portals_only: bool = False
+    *,
+    half_open_timeout: float = 60.0,
+    descriptor_limit: int = 10_000,
+    portals_only: bool = False,
+    trusted_proxies: tuple[str, ...] = (),
 ) -> AsyncIterator[Bench]:
     addresses = {IPFamily.IPV4: LOOPBACK, IPFamily.IPV6: LOOPBACK_6}
-    options = ForwardingOptions(addresses, PortRange(), portals_only, half_open_timeout, descriptor_limit)
+    options = ForwardingOptions(
+        addresses, PortRange(), portals_only, half_open_timeout, descriptor_limit, trusted_proxies=trusted_proxies
+    )
     forwarder = Forwarder(asyncio.get_running_loop(), options, Random(1))
     try:
         yield Bench(forwarder, forwarder.open(NAME))

@@ -5,8 +5,9 @@ import ipaddress
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from userproxy.addresses import IPFamily
-from userproxy.routing.source_ranges import allowed_sources
+from userproxy.addresses import IPFamily, family_of
+from userproxy.model import BalancerAccess
+from userproxy.routing.source_ranges import BalancerRule, allowed_sources
 
 networks = st.one_of(
     st.builds(
@@ -54,3 +55,14 @@ def test_who_may_use_the_load_balancer(
             assert (not allowed or admitted) == expected
     assert list(allowed) == sorted(set(allowed))
     assert all(ipaddress.ip_network(network).version == version for network in allowed)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(networks, max_size=3), st.lists(addresses, max_size=2), addresses, st.lists(addresses, max_size=2))
+def test_whom_a_header_names_may_use_the_load_balancer_as_whom_the_rules_see(
+    ranges: list[str], balancer_ips: list[str], client: str, dialled: list[str]
+) -> None:
+    rule = BalancerRule(BalancerAccess(tuple(balancer_ips), tuple(ranges)))
+    allowed = allowed_sources(ranges, (), (), family_of(client))
+    is_allowed = not allowed or any(ipaddress.ip_address(client) in ipaddress.ip_network(each) for each in allowed)
+    assert rule.admits(client, dialled) is (is_allowed or not set(balancer_ips) & set(dialled))

@@ -49,6 +49,7 @@ class ForwardingOptions(Struct, frozen=True):
     which `kept_descriptors` are for others in the process;
     `udp_timeout` is for flows, None for userproxy's own choice. With `bind_portals` listeners have no local ports, and
     clients come by the portals that are served. `node_name` is our own Node's.
+    `trusted_proxies` are the networks whose PROXY headers are believed.
     """
 
     bind_addresses: Mapping[IPFamily, str]
@@ -61,6 +62,7 @@ class ForwardingOptions(Struct, frozen=True):
     kept_descriptors: int = 0
     bind_portals: bool = False
     node_name: str = ""
+    trusted_proxies: tuple[str, ...] = ()
 
 
 class Listener(typing.Protocol):
@@ -109,6 +111,7 @@ class Forwarder:
             options.half_open_timeout,
             self._recorder,
             self._client_addresses,
+            options.trusted_proxies,
         )
         flow_limit, flow_limit_per_listener = flow_limits(options.descriptor_limit)
         self._udp = UdpPlane(

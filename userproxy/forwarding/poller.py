@@ -98,6 +98,11 @@ class Poller:
             self._loop.call_soon(self.close_now)  # for those that are closed outside of a batch
         self._closing.append(sock)
 
+    def forget(self, sock: SocketType) -> None:
+        """Stop watching a socket, which goes on to be used; :meth:`add` reports its state as a first event again."""
+        if self._handlers.pop(sock.fileno(), None) is not None:
+            self._epoll.unregister(sock.fileno())
+
     def close_at_once(self, sock: SocketType) -> None:
         """Stop watching a socket and close it, so that the next one may have its descriptor.
 

@@ -25,6 +25,7 @@ from userproxy.model.problems import Problem, ProblemKind
 from userproxy.model.snapshots import (
     Admission,
     AdmissionRule,
+    BalancerAccess,
     Endpoint,
     ListenerName,
     PortalAddress,
@@ -51,6 +52,7 @@ __all__ = [
     "OWN_PORTS",
     "Admission",
     "AdmissionRule",
+    "BalancerAccess",
     "ClientAddress",
     "ConntrackSettings",
     "Differences",

@@ -59,6 +59,16 @@ class ListenerName(Struct, frozen=True, order=True, gc=False):
         return f"{self.service_port} ({', '.join(marks)})" if marks else str(self.service_port)
 
 
+class BalancerAccess(Struct, frozen=True, gc=False):
+    """Who may use a Service's load balancer (``loadBalancerSourceRanges``): clients in `networks`.
+
+    `ips` are its addresses. A family that no network is of is open to everybody. Both have either family.
+    """
+
+    ips: tuple[str, ...]
+    networks: tuple[str, ...]
+
+
 class Snapshot(Struct, frozen=True, gc=False):
     """All that forwarding knows of a listener's traffic: whom to dial, and for how long clients stick.
 
@@ -67,7 +77,8 @@ class Snapshot(Struct, frozen=True, gc=False):
     closed; None leaves all alone. ``udp_timeout`` is seconds, or None for the process's own. ``client_address`` is
     whose address endpoints see; unless that is NODE, ``nodes`` has the name of each endpoint's node, empty where it is
     not known. ``sends_proxy`` is the PROXY header that endpoints get before the first byte, ``accepts_proxy`` the one
-    that trusted clients send.
+    that trusted clients send; ``balancer_access`` is for those whose addresses come from such a header, None for
+    everybody.
     """
 
     listener: ListenerName
@@ -80,6 +91,7 @@ class Snapshot(Struct, frozen=True, gc=False):
     nodes: tuple[str, ...] = ()
     sends_proxy: ProxyProtocol | None = None
     accepts_proxy: ProxyProtocol | None = None
+    balancer_access: BalancerAccess | None = None
 
 
 class PortalAddress(Struct, frozen=True, order=True, gc=False):

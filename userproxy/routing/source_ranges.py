@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address, ip_network
 
-from userproxy.addresses import IPFamily, network_of, of_family
+from userproxy.addresses import IPFamily, family_of, network_of, of_family
+from userproxy.model import BalancerAccess
+from userproxy.routing.networks import Networks
 
 
 def allowed_sources(
@@ -23,6 +25,21 @@ def allowed_sources(
     if any(node in network for node in nodes for network in networks):
         named.update(network_of(ip) for ip in of_family(load_balancer_ips, family))
     return tuple(sorted(named))
+
+
+class BalancerRule:
+    """Tells who may use a load balancer of those whose addresses no portal rule sees: a PROXY header has them."""
+
+    __slots__ = ("_ips", "_networks")
+
+    def __init__(self, access: BalancerAccess) -> None:
+        self._ips = frozenset(access.ips)
+        self._networks = {family: Networks(of_family(access.networks, family)) for family in IPFamily}
+
+    def admits(self, client: str, dialled: Iterable[str]) -> bool:
+        """Whether a client may come by the addresses `dialled`: all of them if none is the load balancer's."""
+        networks = self._networks[family_of(client)]
+        return not networks or client in networks or self._ips.isdisjoint(dialled)
 
 
 def within(source: str, ranges: Sequence[str]) -> tuple[str, ...]:

@@ -138,6 +138,7 @@ class _Proxy:
                 kept_descriptors=self._monitor.most_connections + most_admin_connections(descriptor_limit),
                 bind_portals=any(driver.traits.binds_portals for driver in drivers.values()),
                 node_name=node_name,
+                trusted_proxies=settings.trusted_proxies,
             ),
             Random(),  # noqa: S311 -- spreads load, keeps no secret
         )

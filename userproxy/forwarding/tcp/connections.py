@@ -9,13 +9,17 @@ from userproxy.forwarding.descriptors import PER_CONNECTION
 from userproxy.forwarding.observation.counters import ListenerCounters
 from userproxy.forwarding.observation.reasons import ENDPOINT_GONE
 from userproxy.forwarding.observation.recorder import Entry, Peer, Portal
+from userproxy.forwarding.proxy_protocol.header import Address, ProxyHeader
+from userproxy.forwarding.proxy_protocol.versions import encode
 from userproxy.forwarding.tcp.dialer import Dial
+from userproxy.forwarding.tcp.introductions import IntroducedDial
 from userproxy.forwarding.tcp.plane import TcpPlane
 from userproxy.forwarding.tcp.relay import Relay
-from userproxy.forwarding.tcp.sockets import reset_on_close
-from userproxy.model import Endpoint, ListenerName, Snapshot
+from userproxy.forwarding.tcp.sockets import ip_and_port, reset_on_close
+from userproxy.model import Endpoint, ListenerName, ProxyProtocol, Snapshot
 from userproxy.model.reports import ChangeKind, DialFailure, Outcome
 from userproxy.routing.balancer import Balancer
+from userproxy.routing.source_ranges import BalancerRule
 
 log = structlog.get_logger()
 
@@ -32,12 +36,26 @@ class TcpStatistics(ListenerCounters):
 class Connections:
     """The connections of the clients that a listener has accepted. They go on when the listener is closed."""
 
-    __slots__ = ("_decisions", "_plane", "_share", "balancer", "members", "name", "statistics")
+    __slots__ = (
+        "_accepts",
+        "_balancer_rule",
+        "_decisions",
+        "_plane",
+        "_sends",
+        "_share",
+        "balancer",
+        "members",
+        "name",
+        "statistics",
+    )
 
     def __init__(self, plane: TcpPlane, name: ListenerName, balancer: Balancer) -> None:
         self._plane = plane
         self._share = plane.shares.of(name.service_port)
         self._decisions = plane.recorder.ring(name.service_port)
+        self._accepts: ProxyProtocol | None = None
+        self._sends: ProxyProtocol | None = None
+        self._balancer_rule: BalancerRule | None = None
         self.members: dict[int, Dial | Relay] = {}
         """By their ids, which are in ascending order."""
         self.name = name
@@ -52,25 +70,31 @@ class Connections:
         plane = self._plane
         recorder = plane.recorder
         address = peer[0]
-        dial = Dial(plane.dialer, self.name, self.balancer, client, address, self._connected, self._unserved)
+        if self._accepts is None or address not in plane.introductions.trusted:
+            dial = Dial(plane.dialer, self.name, self.balancer, client, address, self._connected, self._unserved)
+            self.statistics.accepted += 1
+        else:
+            dial = self._dial_after_header(client, address, self._accepts)
         dial.id = recorder.last_id = recorder.last_id + 1
         dial.peer = peer
         dial.portal = portal
         dial.opened = dial.began = recorder.clock()
-        self.statistics.accepted += 1
         self.statistics.active += 1
         self.members[dial.id] = dial
         self._share.add(address, dial)
         if not plane.active:
             plane.idle.clear()
         plane.active += 1
-        if recorder.connection_watches:
+        if recorder.connection_watches and not isinstance(dial, IntroducedDial):
             recorder.tell_change(ChangeKind.ADDED, dial)
         dial.start()
 
     def follow(self, snapshot: Snapshot) -> None:
         """Take notice of the endpoints that new clients have; end the connections to those that are not known."""
         self.statistics.endpoints.follow(snapshot.endpoints)
+        self._sends, self._accepts = snapshot.sends_proxy, snapshot.accepts_proxy
+        access = snapshot.balancer_access
+        self._balancer_rule = None if access is None else BalancerRule(access)
         if snapshot.known is not None:
             self.end_unknown(frozenset(snapshot.known))
 
@@ -104,6 +128,38 @@ class Connections:
             connection.abort("userproxy stops")
         return len(connections)
 
+    def _dial_after_header(self, client: SocketType, address: str, version: ProxyProtocol) -> IntroducedDial:
+        plane = self._plane
+        dial = IntroducedDial(plane.dialer, self.name, self.balancer, client, address, self._connected, self._unserved)
+        dial.expect(version, plane.introductions, self._introduced, self._turned_away)
+        return dial
+
+    def _introduced(self, dial: IntroducedDial, header: ProxyHeader) -> None:
+        """Serve a client whose PROXY header has been read: from now on it is whom the header names."""
+        if header.client is not None and header.portal is not None:
+            client, dialled = header.client[0], (header.portal[0], (_address(dial.portal) or header.portal)[0])
+            self._share.remove(dial.address, dial)
+            dial.address, dial.peer, dial.portal = client, header.client, header.portal
+            self._share.add(client, dial)
+            if self._balancer_rule is not None and not self._balancer_rule.admits(client, dialled):
+                dial.refuse(Outcome.REFUSED, f"its address, told by {dial.proxy}, is in no loadBalancerSourceRanges")
+                return
+        self.statistics.accepted += 1
+        recorder = self._plane.recorder
+        dial.began = recorder.clock()
+        if recorder.connection_watches:
+            recorder.tell_change(ChangeKind.ADDED, dial)
+        dial.start()
+
+    def _turned_away(self, dial: IntroducedDial, outcome: Outcome, reason: str) -> None:
+        """End a client who has sent no good PROXY header, or is not let in by its address there."""
+        self.statistics.refused += 1
+        log.debug("Client refused", v=2, service_port=str(dial.name), proxy=dial.proxy, reason=reason)
+        reset_on_close(dial.client)
+        self._plane.poller.close(dial.client)
+        self._decisions.add(self._decision(dial, self._plane.recorder.clock(), outcome, reason))
+        self._ended(dial.address, dial)
+
     def _connected(self, dial: Dial, backend: SocketType, events: int) -> None:
         plane, statistics, endpoint = self._plane, self.statistics, dial.tried[-1]
         recorder = plane.recorder
@@ -123,7 +179,7 @@ class Connections:
         if recorder.connection_watches:
             recorder.tell_change(ChangeKind.MODIFIED, relay)
         try:
-            relay.start(events)
+            relay.start(events, b"" if self._sends is None else encode(self._sends, dial.peer, _address(dial.portal)))
         except Exception as error:  # noqa: BLE001 -- the dial has ended well, so this is not for whoever called it
             plane.poller.failed(relay, error)
 
@@ -222,3 +278,7 @@ class Connections:
             plane.without_listener.discard(self)
             if not plane.active:
                 plane.idle.set()
+
+
+def _address(portal: Portal) -> Address | None:
+    return ip_and_port(portal) if isinstance(portal, bytes) else portal

@@ -160,6 +160,15 @@ class Direction:
         self._context = context
         self._sink, self._recv_into, self._send = sink, self._source.recv_into, sink.send
 
+    def send_first(self, data: bytes) -> None:
+        """Send `data` before all that is read, without counting it. Raises OSError as :meth:`pump`."""
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            sent = self._send(memoryview(data))
+        self.blocked = sent < len(data)
+        if self.blocked:
+            self._pending = memoryview(data[sent:])
+
     def put_off(self, events: int) -> None:
         """Handle these events after those of other connections that take less time."""
         self._due |= events

@@ -1,7 +1,7 @@
 """What all TCP listeners of a process share."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from userproxy.forwarding.client_addresses import ClientAddresses
@@ -12,6 +12,7 @@ from userproxy.forwarding.observation.recorder import Recorder
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.shares import Shares
 from userproxy.forwarding.tcp.dialer import Dial, Dialer
+from userproxy.forwarding.tcp.introductions import Introductions
 from userproxy.forwarding.tcp.pipes import PipePool
 from userproxy.forwarding.tcp.relay import Relay, RelayContext
 from userproxy.forwarding.tcp.source_ports import SourcePorts
@@ -40,7 +41,8 @@ class Connections(Protocol):
 class TcpPlane:
     """The parts that all connections use, and how many there are.
 
-    A connection that stays half-open for `half_open_timeout` seconds without moving a byte is reset.
+    A connection that stays half-open for `half_open_timeout` seconds without moving a byte is reset. Clients in the
+    networks of `trusted_proxies` are believed what their PROXY headers say, where a snapshot asks for headers.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class TcpPlane:
         half_open_timeout: float,
         recorder: Recorder | None = None,
         client_addresses: ClientAddresses | None = None,
+        trusted_proxies: Iterable[str] = (),
     ) -> None:
         self.loop = loop
         self.poller = poller
@@ -65,6 +68,7 @@ class TcpPlane:
         self.relays = RelayContext(poller, self.pipes, self.half_open, source_ports, self.recorder)
         self.listener_addresses = ListenerAddresses()
         self.dialer = Dialer(loop, poller, budget, self.listener_addresses, source_ports, self.recorder.clock)
+        self.introductions = Introductions(loop, poller, trusted_proxies)
         self.active = 0
         """Connections now, those still being dialled included."""
         self.idle = asyncio.Event()
@@ -83,4 +87,5 @@ class TcpPlane:
         """Cancel all timers and close idle pipes, after all listeners are closed and all connections have ended."""
         self.half_open.cancel()
         self.dialer.shut_down()
+        self.introductions.shut_down()
         self.pipes.close()

@@ -168,12 +168,27 @@ class Relay:
         heard, told = quiet_seconds(self._client)
         return min(heard, told), heard <= told and bool(self.bytes_up)
 
-    def start(self, events: int) -> None:
-        """Begin. The backend's socket is watched already: `events` are those that said it is connected."""
+    def start(self, events: int, header: bytes = b"") -> None:
+        """Begin. The backend's socket is watched already: `events` are those that said it is connected.
+
+        The backend gets `header` before all else; it counts among no bytes.
+        """
         poller = self._context.poller
         poller.replace(self._backend.fileno(), self._downward.on_events, self)
         poller.add(self._client.fileno(), STREAM, self._upward.on_events, self)
+        if header and not self._send_first(header):
+            return
         self._downward.on_events(events)
+
+    def _send_first(self, header: bytes) -> bool:
+        """Whether the connection goes on: the endpoint may have reset it already."""
+        try:
+            self._upward.send_first(header)
+        except OSError:
+            self.fail()
+            return False
+        self._upward.usual = self._downward.usual = not self._upward.blocked
+        return True
 
     def abort(self, reason: str = GIVEN_UP, outcome: Outcome = Outcome.RESET) -> None:
         """End both connections with a RST, dropping what is unsent."""
