@@ -8,7 +8,7 @@ from msgspec import Struct
 from userproxy.addresses import IPFamily, host_and_port
 from userproxy.model.client_address import ClientAddress, ProxyProtocol
 from userproxy.model.cluster import ServiceName, ServicePortName
-from userproxy.model.snapshots import Endpoint, ListenerName, TrafficClass, Verdict
+from userproxy.model.snapshots import BalancerAccess, Endpoint, ListenerName, TrafficClass, Verdict
 
 
 class PortalKind(StrEnum):
@@ -56,7 +56,8 @@ class ServicePort(Struct, frozen=True, gc=False):
     is seconds, or None for the process's own. ``health_check_port`` is the Service's ``healthCheckNodePort`` at the
     first of its ports, else 0. ``unused`` are the endpoints that slices name and no route here has. ``balancers`` are
     where load balancers outside the cluster lead to the service port. ``client_address`` is whose address endpoints
-    see; ``sends_proxy`` and ``accepts_proxy`` are the PROXY headers that they get, and that trusted clients send.
+    see; ``sends_proxy`` and ``accepts_proxy`` are the PROXY headers that they get, and that trusted clients send;
+    ``balancer_access`` is for clients whose addresses come from such headers.
     """
 
     name: ServicePortName
@@ -76,6 +77,7 @@ class ServicePort(Struct, frozen=True, gc=False):
     client_address: ClientAddress = ClientAddress.NODE
     sends_proxy: ProxyProtocol | None = None
     accepts_proxy: ProxyProtocol | None = None
+    balancer_access: BalancerAccess | None = None
 
     @property
     def endpoints(self) -> Iterator[Endpoint]:

@@ -62,6 +62,7 @@ class FamilyOptions(Struct, frozen=True, kw_only=True):
     proxy_name: str | None = None
     external_ips_allowed: bool = True
     client_address: ClientAddress = ClientAddress.NODE
+    trusts_proxies: bool = False
     local_mode: str = "ClusterCIDR"
     cluster_cidr: tuple[str, ...] = ()
     bridge_interface: str = ""
@@ -402,6 +403,7 @@ def node_view(family: IPFamily, options: FamilyOptions, node: Node) -> tuple[Sco
         proxy_name=options.proxy_name,
         external_ips_allowed=options.external_ips_allowed,
         client_address=options.client_address,
+        trusts_proxies=options.trusts_proxies,
         node_ips=tuple(of_family(node.addresses, family)),
         node_known=bool(node.addresses),
     )

@@ -208,6 +208,7 @@ def snapshots_of(service_port: ServicePort) -> tuple[Snapshot, ...]:
             route.nodes,
             service_port.sends_proxy,
             service_port.accepts_proxy,
+            service_port.balancer_access,
         )
         for listener, route in zip(service_port.listeners, service_port.routes, strict=True)
     )

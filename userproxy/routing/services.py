@@ -26,6 +26,7 @@ from userproxy.model import (
     TrafficClass,
     Verdict,
 )
+from userproxy.routing.proxy_headers import balancer_access, header_problems
 from userproxy.routing.selection import Locality, Selection, candidates, select
 from userproxy.routing.source_ranges import allowed_sources
 
@@ -48,7 +49,8 @@ class Scope(Struct, frozen=True):
     ``proxy_name`` is our own ``--service-proxy-name``: with it only the Services labelled for it are ours, without it
     only the unlabelled ones. ``external_ips_allowed`` is the feature gate ``AllowServiceExternalIPs``. ``node_ips``
     are the node's own addresses, of either family; ``node_known`` is whether they are known. ``client_address`` is
-    whose address backends see, unless a Service says otherwise.
+    whose address backends see, unless a Service says otherwise. ``trusts_proxies`` is whether PROXY headers of
+    anybody are believed.
     """
 
     family: IPFamily = IPFamily.IPV4
@@ -58,6 +60,7 @@ class Scope(Struct, frozen=True):
     node_ips: tuple[str, ...] = ()
     node_known: bool = True
     client_address: ClientAddress = ClientAddress.NODE
+    trusts_proxies: bool = False
 
 
 class NoLocalEndpoints(Struct, frozen=True):
@@ -106,7 +109,7 @@ def service_ports(state: ServiceState, scope: Scope) -> Routed:
         no_local += lacks_local
     return Routed(
         tuple(ports),
-        _problems(service) if _reports(scope.family, service) else (),
+        _problems(service, scope) if _reports(scope.family, service) else (),
         health_check=(
             HealthCheck(service.key, health_check_port, _local_ready(state, scope))
             if ports and health_check_port
@@ -164,6 +167,7 @@ def _service_port(
         client_address=client_address,
         sends_proxy=service.sends_proxy if carries_header else None,
         accepts_proxy=service.accepts_proxy if carries_header else None,
+        balancer_access=balancer_access(service, spec),
     )
     return port, selection.local == () and selection.has_any
 
@@ -249,9 +253,10 @@ def _reports(family: IPFamily, service: Service) -> bool:
     return family is IPFamily.IPV4 or not of_family(service.cluster_ips, IPFamily.IPV4)
 
 
-def _problems(service: Service) -> tuple[Problem, ...]:
+def _problems(service: Service, scope: Scope) -> tuple[Problem, ...]:
     """What no address family serves."""
     problems = [Problem(service.key, ProblemKind.BAD_ANNOTATION, text) for text in service.bad_annotations]
+    problems += header_problems(service, trusts_proxies=scope.trusts_proxies)
     for spec in service.ports:
         if spec.protocol not in _CARRIED:
             name = ServicePortName(service.namespace, service.name, spec.name, spec.protocol)

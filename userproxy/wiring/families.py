@@ -63,6 +63,7 @@ def family_options(settings: Settings, traits: Traits) -> FamilyOptions:
         proxy_name=settings.proxy_name,
         external_ips_allowed=serves_external_ips(settings, traits),
         client_address=settings.client_address,
+        trusts_proxies=bool(settings.trusted_proxies),
         local_mode=settings.detect_local_mode,
         cluster_cidr=settings.cluster_cidr,
         bridge_interface=settings.bridge_interface,
