@@ -97,9 +97,9 @@ default/web:http 10.244.9.9:8080 false false N N 0 - - not ready
 """
 
 CONNECTIONS = """\
-ID SERVICE PROTOCOL CLIENT ENDPOINT STATE AGE IDLE UP DOWN RETRIES PORTAL DIAL
-ID kube-system/dns:dns UDP 10.244.1.5:PORT 10.244.1.2:8080 open SECONDS SECONDS 1B 48B 0 - SECONDS
-ID default/web:http TCP 10.244.1.5:PORT ANSWERS open SECONDS SECONDS 18B 118B 0 10.96.0.10:80 SECONDS
+ID SERVICE PROTOCOL CLIENT ENDPOINT STATE AGE IDLE UP DOWN RETRIES PORTAL DIAL SOURCE SOURCE-ADDRESS
+ID kube-system/dns:dns UDP 10.244.1.5:PORT 10.244.1.2:8080 open SECONDS SECONDS 1B 48B 0 10.96.0.53:53 SECONDS SEEN
+ID default/web:http TCP 10.244.1.5:PORT ANSWERS open SECONDS SECONDS 18B 118B 0 10.96.0.10:80 SECONDS SEEN
 """
 
 PORTALS = """\
@@ -118,7 +118,9 @@ def test_tables_of_real_traffic(seen: Seen) -> None:
     # For five seconds after a failed dial the reason says so.
     assert re.sub(r"passed over for [\d.]+ s after a failed dial", "<none>", endpoints) == ENDPOINTS
     connections = re.sub(r"(?m)^\d+ ", "ID ", normalised(seen.run("get", "connections", "-o", "wide")))
-    assert connections == CONNECTIONS.replace("ANSWERS", str(kept(seen)["endpoint"]))
+    assert connections == CONNECTIONS.replace("ANSWERS", str(kept(seen)["endpoint"])).replace(
+        "SEEN", "node 10.244.1.1:PORT"
+    )
 
 
 def kept(seen: Seen) -> dict[str, Any]:

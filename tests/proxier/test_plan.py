@@ -13,6 +13,7 @@ from userproxy.model import (
     Endpoint,
     ListenerName,
     Portal,
+    PortalAddress,
     PortalBinding,
     PortalKind,
     Protocol,
@@ -46,6 +47,10 @@ from userproxy.proxier.plan import (
 from userproxy.proxier.wanted import Wanted
 
 NODE_PORT = PortalKind.NODE_PORT
+INTERNAL, EXTERNAL = TrafficClass.INTERNAL, TrafficClass.EXTERNAL
+CLUSTER_IP = Portal(PortalKind.CLUSTER_IP, "10.96.0.53", 53)
+BALANCED = Portal(PortalKind.LOAD_BALANCER_IP, "192.0.2.9", 53)
+EVERYWHERE = Portal(NODE_PORT, "", 30053)
 SERVED = Route(TrafficClass.INTERNAL, Verdict.SERVE, (Endpoint("10.0.0.1", 80),))
 
 
@@ -177,6 +182,30 @@ def test_listeners_and_rules_get_all_that_a_service_port_says() -> None:
     assert programmed.internal == Target(Verdict.SERVE, actual.local_ports[internal])
     assert programmed.external == Target(Verdict.DROP)
     assert (programmed.source_ranges, programmed.health_check_port) == (("192.0.2.0/24",), 32000)
+
+
+@pytest.mark.parametrize(
+    ("portals", "external", "on_node", "known"),
+    [
+        ([CLUSTER_IP], INTERNAL, INTERNAL, {INTERNAL: "10.96.0.53"}),
+        ([CLUSTER_IP, BALANCED], INTERNAL, INTERNAL, {}),
+        ([EVERYWHERE], INTERNAL, INTERNAL, {}),
+        ([CLUSTER_IP, BALANCED], EXTERNAL, INTERNAL, {EXTERNAL: "192.0.2.9"}),
+        ([CLUSTER_IP, BALANCED], EXTERNAL, EXTERNAL, {INTERNAL: "10.96.0.53", EXTERNAL: "192.0.2.9"}),
+        ([CLUSTER_IP, EVERYWHERE], EXTERNAL, EXTERNAL, {INTERNAL: "10.96.0.53"}),
+        ([CLUSTER_IP, BALANCED, EVERYWHERE], EXTERNAL, EXTERNAL, {INTERNAL: "10.96.0.53"}),
+    ],
+)
+def test_udp_listeners_know_the_portal_of_their_clients_if_there_is_just_one(
+    portals: list[Portal], external: TrafficClass, on_node: TrafficClass, known: dict[TrafficClass, str]
+) -> None:
+    routes = tuple(structs.replace(SERVED, traffic=each) for each in dict.fromkeys([INTERNAL, external]))
+    name = ServicePortName("kube-system", "dns", "dns", Protocol.UDP)
+    port = ServicePort(name, tuple(portals), routes, external, on_node)
+    found = {each.listener.traffic: each.portal for each in snapshots_of(port) if each.portal is not None}
+    assert found == {traffic: PortalAddress(ip, Protocol.UDP, 53) for traffic, ip in known.items()}
+    of_tcp = structs.replace(port, name=structs.replace(name, protocol=Protocol.TCP))
+    assert not [each for each in snapshots_of(of_tcp) if each.portal is not None]
 
 
 def test_whose_address_endpoints_see_touches_no_rule_and_no_listener() -> None:

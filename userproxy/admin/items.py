@@ -80,10 +80,11 @@ class EndpointItem(Struct, frozen=True, gc=False):
 class ConnectionItem(Struct, frozen=True, gc=False):
     """A TCP connection, or a UDP flow, as it is now.
 
-    `portal` is what the client dialled, null if that is not known any more; `endpoint` is null as long as none has been
-    chosen. `idle_seconds` is since the client has last said or been told something. `retries` are endpoints that were
-    given up before this one. `source` is whose address the endpoint sees, `source_address` that address and port; both
-    are null as long as it is not dialled.
+    `portal` is what the client dialled, null if that is not known: of a UDP flow where several portals lead here by
+    netfilter. `dial_seconds` of a flow is 0. `endpoint` is null as long as none has been chosen. `idle_seconds` is
+    since the client has last said or been told something. `retries` are endpoints that were given up before this one.
+    `source` is whose address the endpoint sees, `source_address` that address and port; both are null as long as it is
+    not dialled.
     """
 
     id: int

@@ -69,6 +69,17 @@ class BalancerAccess(Struct, frozen=True, gc=False):
     networks: tuple[str, ...]
 
 
+class PortalAddress(Struct, frozen=True, order=True, gc=False):
+    """One address of a portal: the ``local`` driver listens there itself."""
+
+    ip: str
+    protocol: Protocol
+    port: int
+
+    def __str__(self) -> str:
+        return f"{host_and_port(self.ip, self.port)}/{self.protocol}"
+
+
 class Snapshot(Struct, frozen=True, gc=False):
     """All that forwarding knows of a listener's traffic: whom to dial, and for how long clients stick.
 
@@ -78,7 +89,7 @@ class Snapshot(Struct, frozen=True, gc=False):
     whose address endpoints see; unless that is NODE, ``nodes`` has the name of each endpoint's node, empty where it is
     not known. ``sends_proxy`` is the PROXY header that endpoints get before the first byte, ``accepts_proxy`` the one
     that trusted clients send; ``balancer_access`` is for those whose addresses come from such a header, None for
-    everybody.
+    everybody. ``portal`` is what clients of a UDP listener wrote to, where only one portal leads there.
     """
 
     listener: ListenerName
@@ -92,17 +103,7 @@ class Snapshot(Struct, frozen=True, gc=False):
     sends_proxy: ProxyProtocol | None = None
     accepts_proxy: ProxyProtocol | None = None
     balancer_access: BalancerAccess | None = None
-
-
-class PortalAddress(Struct, frozen=True, order=True, gc=False):
-    """Where a portal is itself listened on, by the ``local`` driver: address, protocol and port."""
-
-    ip: str
-    protocol: Protocol
-    port: int
-
-    def __str__(self) -> str:
-        return f"{host_and_port(self.ip, self.port)}/{self.protocol}"
+    portal: PortalAddress | None = None
 
 
 class AdmissionRule(Struct, frozen=True, gc=False):

@@ -14,6 +14,7 @@ from userproxy.model import (
     IPFamily,
     ListenerName,
     Portal,
+    PortalAddress,
     PortalBinding,
     PortalKind,
     Protocol,
@@ -209,9 +210,26 @@ def snapshots_of(service_port: ServicePort) -> tuple[Snapshot, ...]:
             service_port.sends_proxy,
             service_port.accepts_proxy,
             service_port.balancer_access,
+            portal=_only_portal(service_port, listener.traffic),
         )
         for listener, route in zip(service_port.listeners, service_port.routes, strict=True)
     )
+
+
+def _only_portal(service_port: ServicePort, traffic: TrafficClass) -> PortalAddress | None:
+    """The portal of a UDP listener's clients, if there is just one. TCP's are asked for theirs, one by one."""
+    name = service_port.name
+    if name.protocol is not Protocol.UDP:
+        return None
+    from_outside = traffic in (service_port.external, service_port.on_node)
+    found = [
+        portal
+        for portal in service_port.portals
+        if (traffic is TrafficClass.INTERNAL if portal.kind is PortalKind.CLUSTER_IP else from_outside)
+    ]
+    if len(found) != 1 or not found[0].ip:  # a node port is at every address of the node
+        return None
+    return PortalAddress(found[0].ip, name.protocol, found[0].port)
 
 
 def shape(service_port: ServicePort) -> tuple[object, ...]:

@@ -13,12 +13,15 @@ from structlog.testing import capture_logs
 
 from tests.forwarding.clocked import ClockedLoop
 from tests.forwarding.conftest import LOOPBACK, eventually
-from tests.forwarding.udp.bench import Bench, exchange, received, received_from
+from tests.forwarding.udp.bench import Bench, endpoint, exchange, received, received_from
+from userproxy.addresses import host_and_port
 from userproxy.demo.hosts import Host
 from userproxy.forwarding.udp.listener import KEPT_BYTES
+from userproxy.forwarding.udp.losses import MOST
 from userproxy.forwarding.udp.plane import UdpOptions
 from userproxy.forwarding.udp.sockets import DatagramSocket
-from userproxy.model import Verdict
+from userproxy.model import PortalAddress, Protocol, Snapshot, Verdict
+from userproxy.model.reports import Outcome
 
 
 @pytest.mark.parametrize("size", [0, 1, 64, KEPT_BYTES, KEPT_BYTES + 1, 4096, 4097, 9000, 65_507])
@@ -97,6 +100,50 @@ async def test_without_an_endpoint_datagrams_are_discarded_and_counted(bench: Be
     assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
     bench.route(backend)
     await exchange(client, backend)
+
+
+def decisions(bench: Bench) -> list[tuple[str, Outcome, str, object]]:
+    """Client, verdict, reason and endpoint of each decision."""
+    return [(host_and_port(*entry[2]), entry[5], entry[6], entry[4]) for entry in bench.listener.decisions]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.SERVE, Verdict.DROP])
+async def test_a_flood_that_nobody_may_have_costs_one_decision_a_client(bench: Bench, verdict: Verdict) -> None:
+    bench.route(verdict=verdict)
+    clients = [bench.client() for _ in range(2 * MOST)]
+    first = clients[0]
+    for _ in range(200):
+        first.send(b"lost")
+    await eventually(lambda: bench.listener.statistics.unserved == 200)
+    name = host_and_port(*first.getsockname())
+    assert decisions(bench) == [(name, Outcome.DROPPED, "no endpoint may serve it", None)]
+    for client in clients:
+        client.send(b"lost")
+    await eventually(lambda: bench.listener.statistics.unserved == 200 + len(clients))
+    assert len(bench.listener.decisions) == MOST
+
+
+async def test_datagrams_that_one_endpoint_refuses_cost_one_decision(bench: Bench) -> None:
+    client, gone = bench.client(), bench.backend()
+    bench.route(gone)
+    gone.close()
+    for number in range(1, 6):
+        client.send(b"lost")
+        await eventually(lambda: bench.listener.statistics.dial_failures >= number)  # noqa: B023 -- called at once
+    ((_, verdict, reason, _),) = decisions(bench)
+    assert (verdict, reason) == (Outcome.DROPPED, "no endpoint takes its datagram")
+
+
+async def test_what_clients_wrote_to_is_known_where_one_portal_leads_here(bench: Bench) -> None:
+    backend, first, second = bench.backend(), bench.client(), bench.client()
+    for client, portal in ((first, PortalAddress("10.96.0.53", Protocol.UDP, 53)), (second, None)):
+        snapshot = Snapshot(bench.listener.name, Verdict.SERVE, (endpoint(backend),), portal=portal)
+        bench.listener.balancer.update(snapshot)
+        bench.listener.follow(snapshot)
+        await exchange(client, backend)
+    assert [flow.portal for flow in bench.listener.flows] == [("10.96.0.53", 53), None], "each its own"
+    bench.listener.close()
+    assert [entry[3] for entry in bench.listener.decisions] == [("10.96.0.53", 53), None]
 
 
 async def test_datagrams_wait_for_the_first_snapshot(bench: Bench) -> None:

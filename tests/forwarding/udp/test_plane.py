@@ -16,6 +16,7 @@ from userproxy.forwarding.descriptors import open_descriptors
 from userproxy.forwarding.udp.plane import UdpOptions, flow_limits
 from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.model import Endpoint, Snapshot, Verdict
+from userproxy.model.reports import Outcome
 from userproxy.routing.balancer import Balancer
 
 
@@ -80,6 +81,9 @@ async def test_without_descriptors_and_flows_the_client_is_not_served(bench: Ben
     bench.plane.budget.free = 0
     client.send(b"lost")
     await eventually(lambda: bench.listener.statistics.unserved == 1)
+    assert [entry[5:7] for entry in bench.listener.decisions] == [
+        (Outcome.DROPPED, "there is no room for another flow"),
+    ]
     bench.plane.budget.free = 1
     await exchange(client, backend)
 

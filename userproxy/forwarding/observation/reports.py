@@ -113,7 +113,7 @@ class Reporter:
             id=flow.id,
             listener=flow.listener.name,
             client=SocketAddress(flow.peer[0], flow.peer[1]),
-            portal=portal_address(flow.listener.portal),
+            portal=portal_address(flow.portal),
             endpoint=flow.endpoint,
             state=ConnectionState.OPEN if counters is None or counters.usable else ConnectionState.DRAINING,
             opened=flow.opened,

@@ -13,6 +13,7 @@ from userproxy.forwarding.observation.recorder import DecisionRing, FailedDial, 
 from userproxy.forwarding.poller import WHILE_DATAGRAMS, Poller
 from userproxy.forwarding.udp.datagrams import Outbox, Sender, last_error
 from userproxy.forwarding.udp.flows import Flow
+from userproxy.forwarding.udp.losses import Losses
 from userproxy.forwarding.udp.sockets import dropped
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Endpoint, ListenerName
@@ -73,6 +74,7 @@ class Listener(Sender, Protocol):
     port: int
     portal: Portal
     decisions: DecisionRing
+    losses: Losses
     chooser: Chooser
     outbox: Outbox
     statistics: UdpStatistics
@@ -101,8 +103,9 @@ class UdpFlow(Flow):
     """One client of one listener, and the socket that stands for it towards its endpoint.
 
     `failed` are the endpoints that have refused its datagrams since it was last answered, `retries` how many there
-    were before. `kept` is why its endpoint sees the client's address, None where it sees the node's. `settled_up` and
-    `settled_down` are the bytes that its endpoint's counters have already.
+    were before. `portal` is what its client writes to, None where that is not known. `kept` is why its endpoint sees
+    the client's address, None where it sees the node's. `settled_up` and `settled_down` are the bytes that its
+    endpoint's counters have already.
     """
 
     __slots__ = (
@@ -124,6 +127,7 @@ class UdpFlow(Flow):
         "listener",
         "opened",
         "peer",
+        "portal",
         "receive_into",
         "retries",
         "send",
@@ -141,6 +145,7 @@ class UdpFlow(Flow):
         recorder = listener.plane.recorder
         self.id = recorder.last_id = recorder.last_id + 1
         self.listener = listener
+        self.portal = listener.portal
         self.peer = peer
         self.address = peer[0]
         self.addressee = addressee
@@ -212,7 +217,7 @@ class UdpFlow(Flow):
         if not self.dial(now):
             self.tried = ()
             self.unanswered = None
-            self.note(Outcome.DROPPED, "no endpoint takes its datagram")
+            self.note_lost("no endpoint takes its datagram", now)
             return False
         self.moved()
         if unanswered is not None and unanswered is not LARGE:
@@ -228,11 +233,6 @@ class UdpFlow(Flow):
         recorder = self.listener.plane.recorder
         if recorder.connection_watches:
             recorder.tell_change(ChangeKind.MODIFIED, self)
-
-    @property
-    def portal(self) -> Portal:
-        """What its client writes to, where that is known."""
-        return self.listener.portal
 
     @property
     def node(self) -> Peer:
@@ -251,6 +251,14 @@ class UdpFlow(Flow):
             self.send, self.receive_into = self._socket.send, self._socket.recv_into
             self.listener.plane.poller.replace(self._descriptor, self._on_event, self)
 
+    def note_lost(self, reason: str, now: float) -> None:
+        """Note that nobody has taken its client's datagram, unless enough was said of lost datagrams just now."""
+        if self.listener.losses.take(self.client, now):
+            self.note(Outcome.DROPPED, reason)
+        else:
+            self.retries += len(self.failed)
+            self.failed = ()
+
     def note(self, outcome: Outcome, reason: str = "") -> None:
         """Note what has become of it, and why, together with the endpoints that have failed."""
         failed, self.failed = self.failed, ()
@@ -263,7 +271,7 @@ class UdpFlow(Flow):
                 now,
                 listener.name,
                 self.peer,
-                listener.portal,
+                self.portal,
                 endpoint,
                 outcome,
                 reason,

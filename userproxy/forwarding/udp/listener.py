@@ -14,6 +14,7 @@ from userproxy.forwarding.udp.datagrams import BATCH, last_error, receive_batch
 from userproxy.forwarding.udp.flow import LARGE, UNREACHABLE, Chooser, UdpFlow
 from userproxy.forwarding.udp.flows import FlowTable
 from userproxy.forwarding.udp.idle import STREAM_AFTER, IdleTimer, idle_limits
+from userproxy.forwarding.udp.losses import Losses
 from userproxy.forwarding.udp.plane import UdpPlane
 from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.forwarding.udp.statistics import UdpStatistics
@@ -49,10 +50,12 @@ class UdpListener:
         statistics: UdpStatistics,
         portal: Portal = None,
     ) -> None:
-        """`portal` is what its clients write to, where that is known."""
+        """`portal` is what its clients write to, where that is known from the beginning; else snapshots may tell."""
         self.plane = plane
         self.name = name
         self.portal = portal
+        self._follows_portal = portal is None
+        self.losses = Losses()
         self.decisions = plane.recorder.ring(name.service_port)
         self.balancer = balancer
         self.chooser: Chooser = balancer
@@ -95,6 +98,8 @@ class UdpListener:
         """
         endpoints = frozenset(snapshot.endpoints if snapshot.verdict is Verdict.SERVE else ())
         gone, self._endpoints = self._endpoints - endpoints, endpoints
+        if self._follows_portal:
+            self.portal = None if snapshot.portal is None else (snapshot.portal.ip, snapshot.portal.port)
         self.statistics.endpoints.follow(endpoints)
         self._sources = self.plane.client_addresses.sources(snapshot)
         limits = idle_limits(self.plane.options.udp_timeout if snapshot.udp_timeout is None else snapshot.udp_timeout)
@@ -181,7 +186,7 @@ class UdpListener:
             if self._endpoints:
                 self._dispatch(count)
             else:
-                self.statistics.unserved += count
+                self._drop(count)
             if count < BATCH:
                 return
         self.plane.poller.again(self._on_event, self)
@@ -221,6 +226,23 @@ class UdpListener:
         self.statistics.datagrams_up += sent
         self.statistics.bytes_up += size_sent
 
+    def _drop(self, count: int) -> None:
+        """Take notice of a batch of datagrams that nobody may have."""
+        self.statistics.unserved += count
+        now = self.now()
+        for number in range(count):
+            if self.losses.is_full(now):
+                return
+            self._note_lost(number, "no endpoint may serve it", now)
+
+    def _note_lost(self, number: int, reason: str, now: float) -> None:
+        """Note that a datagram of the inbox has come to nobody, unless enough was said of such just now."""
+        inbox = self._inbox
+        if self.losses.take(inbox.memory[inbox.clients[number]], now):
+            peer = inbox.address(number)
+            entry = (now, self.name, peer, self.portal, None, Outcome.DROPPED, reason, (), 0.0, 0, 0, None, 0)
+            self.decisions.add(entry)
+
     def _give_up(self, client: bytes, error: Exception) -> None:
         """Drop a client's datagram, and its flow, which a new one may replace."""
         self.statistics.unserved += 1
@@ -249,6 +271,7 @@ class UdpListener:
     def _open(self, client: bytes, number: int, now: float) -> UdpFlow | None:
         if not self.plane.make_room(self):
             self.statistics.unopened += 1
+            self._note_lost(number, "there is no room for another flow", now)
             return None
         flow = None
         try:
@@ -274,7 +297,7 @@ class UdpListener:
             if flow.dial(now):
                 return flow
             self.statistics.unopened += 1
-            flow.note(Outcome.DROPPED, "no endpoint can be reached")
+            flow.note_lost("no endpoint can be reached", now)
             return None
         except BaseException:
             flow.abort()
