@@ -26,6 +26,7 @@ from userproxy.model.reports import (
     ConnectionState,
     Decision,
     ListenerFigures,
+    LostAnswers,
     ProcessFigures,
     Query,
     SocketAddress,
@@ -184,6 +185,9 @@ class Data:
         return ()
 
     async def processes(self) -> tuple[ProcessFigures, ...]:
+        return ()
+
+    async def lost_answers(self) -> tuple[LostAnswers, ...]:
         return ()
 
 

@@ -66,6 +66,7 @@ def sources_of(
         (OUTSIDE, FAR_POD, "there", False, False, ""),
         (OUTSIDE, FAR_POD, "", False, False, ""),
         ("127.0.0.1", POD, "here", False, False, ""),
+        ("2001:db8::7", POD, "here", False, False, ""),
         (POD, "127.0.0.1", "here", False, False, ""),
     ],
 )

@@ -7,7 +7,7 @@ What a Service asks for is in its snapshots, what the host can do in a ReturnPat
 import errno
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from socket import SocketType
@@ -16,7 +16,9 @@ from typing import Final
 from msgspec import Struct
 
 from userproxy.addresses import family_of, is_loopback, socket_family
-from userproxy.model import ClientAddress, DirectNetwork, Endpoint, IPFamily, ReturnPath, Snapshot
+from userproxy.forwarding.return_pairs import ReturnPairs
+from userproxy.model import ClientAddress, DirectNetwork, Endpoint, IPFamily, Protocol, ReturnPath, Snapshot
+from userproxy.model.reports import LostAnswers, SourceFallback
 from userproxy.routing.client_address import keeps_client_address
 
 MOST_PLACES: Final = 16_384
@@ -46,6 +48,7 @@ class SourceChoice(Struct, frozen=True, gc=False):
 
 
 _NOT_LOOKED_YET: Final = SourceChoice("it is not known yet whether answers to the client's address come back")
+_OTHER_FAMILY: Final = SourceChoice("the client's address, which a PROXY header names, is of the other family")
 _WITHIN_BRIDGE: Final = SourceChoice(
     "client and endpoint are on one bridge, so answers to the client's address do not come to this node"
 )
@@ -106,18 +109,47 @@ class Places:
 
 
 class ClientAddresses:
-    """Knows the host's networks and which node this is. To be used on the loop's thread only."""
+    """Knows the host's networks, which node this is, and what is learned of answers, by protocol and family.
+
+    `fallbacks` counts the dials of connections and flows that came from the node's address although the client's was to
+    be kept. To be used on the loop's thread only.
+    """
 
     def __init__(self, node_name: str = "") -> None:
         self.node_name = node_name
-        self._paths: dict[IPFamily, ReturnPath] = {}
         self.places: dict[IPFamily, Places] = {}
+        self.pairs = {(protocol, family): ReturnPairs(protocol, family) for protocol in Protocol for family in IPFamily}
+        self.fallbacks = dict.fromkeys(SourceFallback, 0)
+        self._paths: dict[IPFamily, ReturnPath] = {}
 
     def follow(self, path: ReturnPath) -> None:
         """Go by what has been found out about this host. Raises ValueError for networks that are none."""
-        if self._paths.get(path.family) != path:
-            self.places[path.family] = Places(path)
-            self._paths[path.family] = path
+        before = self._paths.get(path.family)
+        if path == before:
+            return
+        self.places[path.family] = Places(path)
+        self._paths[path.family] = path
+        if before is None:
+            return
+        changed = {each.interface for each in {*path.networks} ^ {*before.networks}}
+        for (_, family), pairs in self.pairs.items():
+            if family is path.family:
+                pairs.forget({pair.interface for pair in pairs} if path.problem != before.problem else changed)
+
+    def lost_answers(self, unix_time: Callable[[float], float]) -> Iterator[LostAnswers]:
+        """The pairs to whose clients' addresses no answers come back. `unix_time` is that of a moment on the clock."""
+        for pairs in self.pairs.values():
+            for pair in pairs:
+                if pair.lost_since is not None and pair.endpoint is not None:
+                    yield LostAnswers(
+                        pairs.protocol,
+                        pairs.family,
+                        pair.interface,
+                        pair.node,
+                        unix_time(pair.lost_since),
+                        pair.client,
+                        pair.endpoint,
+                    )
 
     def sources(self, snapshot: Snapshot) -> "Sources | None":
         """For new clients of a listener; None where all their connections come from the node's address."""
@@ -127,9 +159,12 @@ class ClientAddresses:
 class Sources:
     """Whose address the endpoints of one listener see, by its latest snapshot."""
 
-    __slots__ = ("_addresses", "_nodes", "_snapshot")
+    __slots__ = ("_addresses", "_nodes", "_snapshot", "fallbacks", "pairs")
 
     def __init__(self, addresses: ClientAddresses, snapshot: Snapshot) -> None:
+        name = snapshot.listener
+        self.pairs = addresses.pairs[name.service_port.protocol, name.family]
+        self.fallbacks = addresses.fallbacks
         self._addresses = addresses
         self._snapshot = snapshot
         self._nodes: dict[Endpoint, str] | None = None
@@ -142,6 +177,8 @@ class Sources:
             return _NOT_LOOKED_YET
         if places.choice is not None:
             return places.choice
+        if family_of(client) is not listener.family:
+            return _OTHER_FAMILY
         here, there, node = places.of(client), places.of(endpoint.ip), self._node_of(endpoint)
         keeps, reason = keeps_client_address(
             self._snapshot.client_address,

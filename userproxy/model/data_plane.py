@@ -15,6 +15,7 @@ from userproxy.model.reports import (
     ConnectionPage,
     Decision,
     ListenerFigures,
+    LostAnswers,
     ProcessFigures,
     Query,
 )
@@ -90,3 +91,6 @@ class DataPlane(Protocol):
 
     async def processes(self) -> tuple[ProcessFigures, ...]:
         """The processes that carry traffic."""
+
+    async def lost_answers(self) -> tuple[LostAnswers, ...]:
+        """Where answers to clients' addresses do not come back, so that endpoints see the node's: a few at most."""

@@ -65,6 +65,21 @@ class Source(StrEnum):
     NODE = "node"
 
 
+class SourceFallback(StrEnum):
+    """Why an endpoint sees the node's address although the client's was to be kept.
+
+    NO_ANSWER: the client's got no answer in time, and the node's is tried. REMEMBERED: it was so before, for another
+    client. NOT_YET_KNOWN: another client is finding out. NO_PORT: all ports of the client's address are in use towards
+    the endpoint. NOT_POSSIBLE: the kernel does not let us.
+    """
+
+    NO_ANSWER = "no-answer"
+    REMEMBERED = "remembered"
+    NOT_YET_KNOWN = "not-yet-known"
+    NO_PORT = "no-port"
+    NOT_POSSIBLE = "not-possible"
+
+
 class SocketAddress(Struct, frozen=True, order=True, gc=False):
     """IP address and port of a client, or that a client wrote to."""
 
@@ -123,6 +138,22 @@ class ConnectionReport(Struct, frozen=True, gc=False):
     dial_seconds: float = 0.0
     source: Source | None = None
     dialled_from: SocketAddress | None = None
+
+
+class LostAnswers(Struct, frozen=True, order=True, gc=False):
+    """Answers to clients' addresses do not come back, so endpoints see the node's: of one protocol and address family.
+
+    It is so for all clients of an interface, empty for those behind a gateway, and the endpoints of a node, empty where
+    that is not known; and was found out at `since`, Unix time, with one of each.
+    """
+
+    protocol: Protocol
+    family: IPFamily
+    interface: str
+    node: str
+    since: float
+    client: str
+    endpoint: Endpoint
 
 
 class ConnectionPage(Struct, frozen=True, gc=False):
@@ -264,7 +295,8 @@ class ProcessFigures(Struct, frozen=True, gc=False):
 
     `descriptors` are those in use of `descriptor_limit`. `pipes` are those of splice(2), in use and idle.
     `loop_lag_seconds` is the worst delay of its event loop in the last ten seconds. `evicted` are connections and flows
-    that made room for others, `handler_failures` clients given up because of a bug, by protocol.
+    that made room for others, `handler_failures` clients given up because of a bug, by protocol. `source_fallbacks`
+    are dials from the node's address where the client's was to be kept.
     """
 
     pid: int
@@ -276,6 +308,7 @@ class ProcessFigures(Struct, frozen=True, gc=False):
     flows: int = 0
     evicted: Mapping[Protocol, int] = {}
     handler_failures: Mapping[Protocol, int] = {}
+    source_fallbacks: Mapping[SourceFallback, int] = {}
 
 
 class ChangeKind(StrEnum):

@@ -50,6 +50,7 @@ from userproxy.model.reports import (
     DialTimes,
     EndpointFigures,
     ListenerFigures,
+    LostAnswers,
     ProcessFigures,
     Query,
     Source,
@@ -237,8 +238,13 @@ class LocalDataPlane:
                     Protocol.TCP: self._tcp.poller.failures.count,
                     Protocol.UDP: self._udp.poller.failures.count,
                 },
+                source_fallbacks=dict(self._tcp.client_addresses.fallbacks),
             ),
         )
+
+    async def lost_answers(self) -> tuple[LostAnswers, ...]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        return tuple(self._tcp.client_addresses.lost_answers(self._reporter.unix_time))
 
     async def _figures(
         self, name: ListenerName, listener: Listener, flows: Sequence[FlowTable[UdpFlow]], pace: Pace

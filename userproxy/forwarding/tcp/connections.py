@@ -5,6 +5,7 @@ from typing import Final
 
 import structlog
 
+from userproxy.forwarding.client_addresses import Sources
 from userproxy.forwarding.descriptors import PER_CONNECTION
 from userproxy.forwarding.observation.counters import ListenerCounters
 from userproxy.forwarding.observation.reasons import ENDPOINT_GONE
@@ -43,6 +44,7 @@ class Connections:
         "_plane",
         "_sends",
         "_share",
+        "_sources",
         "balancer",
         "members",
         "name",
@@ -61,6 +63,7 @@ class Connections:
         self.name = name
         self.balancer = balancer
         self.statistics = TcpStatistics()
+        self._sources: Sources | None = None
 
     def __len__(self) -> int:
         return len(self.members)
@@ -87,10 +90,16 @@ class Connections:
         plane.active += 1
         if recorder.connection_watches and not isinstance(dial, IntroducedDial):
             recorder.tell_change(ChangeKind.ADDED, dial)
+        if self._sources is not None:
+            dial.keep_client_address(self._sources)
         dial.start()
 
     def follow(self, snapshot: Snapshot) -> None:
-        """Take notice of the endpoints that new clients have; end the connections to those that are not known."""
+        """Take notice of the endpoints that new clients have, and of whose address they are to see.
+
+        Connections to those that are not known are ended.
+        """
+        self._sources = self._plane.client_addresses.sources(snapshot)
         self.statistics.endpoints.follow(snapshot.endpoints)
         self._sends, self._accepts = snapshot.sends_proxy, snapshot.accepts_proxy
         access = snapshot.balancer_access
@@ -149,6 +158,8 @@ class Connections:
         dial.began = recorder.clock()
         if recorder.connection_watches:
             recorder.tell_change(ChangeKind.ADDED, dial)
+        if self._sources is not None:
+            dial.keep_client_address(self._sources)
         dial.start()
 
     def _turned_away(self, dial: IntroducedDial, outcome: Outcome, reason: str) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from userproxy.forwarding.client_addresses import SourceChoice, Sources
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget, is_shortage
 from userproxy.forwarding.listener_addresses import ListenerAddresses
@@ -17,10 +18,14 @@ from userproxy.forwarding.observation.reasons import ENDPOINT_GONE, GIVEN_UP, in
 from userproxy.forwarding.observation.recorder import FailedDial, Peer, Portal
 from userproxy.forwarding.poller import HANGUP, STREAM, Poller
 from userproxy.forwarding.ports import ephemeral_ports
-from userproxy.forwarding.tcp.sockets import has_source_address, reset_on_close, start_dial
+from userproxy.forwarding.return_pairs import ReturnPair
+from userproxy.forwarding.tcp.client_sockets import ClientSockets
+from userproxy.forwarding.tcp.dial_source import DialSource
+from userproxy.forwarding.tcp.looks import Looks
+from userproxy.forwarding.tcp.sockets import UNDER_WAY, has_source_address, reset_on_close, start_dial
 from userproxy.forwarding.tcp.source_ports import SourcePorts
 from userproxy.model import Endpoint, ListenerName
-from userproxy.model.reports import DialFailure, Source
+from userproxy.model.reports import DialFailure, Source, SourceFallback
 from userproxy.routing.balancer import Balancer
 
 log = structlog.get_logger()
@@ -28,7 +33,8 @@ log = structlog.get_logger()
 TIME_LIMITS: Final = (0.25, 0.5, 1.0, 2.0)
 """Seconds for each try, every one on the next endpoint: kube-proxy's endpointDialTimeouts."""
 
-_UNDER_WAY: Final = frozenset({0, errno.EINPROGRESS})
+WAIT_SECONDS: Final = 0.05
+"""How long a client waits for another one that finds out whether answers to their addresses come back."""
 
 _PORTS_TRIED: Final = 4
 """Ports in TIME_WAIT that a dial tries before it lets connect(2) choose; mostly the first one can be had."""
@@ -57,6 +63,9 @@ class Dialer:
         self._ports = ports
         self._shortage = LogLimit()
         self.limits = tuple(DeadlineQueue[Dial](loop, seconds, Dial.time_out, poller.failed) for seconds in TIME_LIMITS)
+        self.waiting = DeadlineQueue[Dial](loop, WAIT_SECONDS, Dial.stop_waiting, poller.failed)
+        self._client_sockets = ClientSockets(clock)
+        self.looks = Looks(loop, poller, budget, self._client_sockets)
 
     def connect(self, endpoint: Endpoint) -> tuple[SocketType | None, int]:
         """A socket that connects to `endpoint`, and errno as of `connect_ex`; ELOOP and no socket if that is ourselves.
@@ -72,6 +81,15 @@ class Dialer:
             backend.close()
             return again, errno.EINPROGRESS
         return backend, error
+
+    def connect_from(self, client: str, endpoint: Endpoint, choice: SourceChoice) -> SocketType | SourceFallback:
+        """A socket that connects to `endpoint` from a client's address, or why there is none.
+
+        Raises OSError where no socket can be had.
+        """
+        if endpoint in self._listeners:
+            return SourceFallback.NOT_POSSIBLE
+        return self._client_sockets.connect(client, endpoint, choice)
 
     def is_out_of_ports(self, endpoint: Endpoint, error: int) -> bool:
         """Whether a dial failed because all local ports are in use towards `endpoint`: no fault of the endpoint's.
@@ -98,13 +116,14 @@ class Dialer:
             if port is None:
                 break
             backend, error = start_dial(endpoint, port)
-            if error in _UNDER_WAY:
+            if error in UNDER_WAY:
                 return backend
             backend.close()
         return None
 
     def shut_down(self) -> None:
-        for queue in self.limits:
+        self.looks.shut_down()
+        for queue in (*self.limits, self.waiting):
             queue.cancel()
 
 
@@ -122,9 +141,12 @@ class Dial:
         "_attempt",
         "_backend",
         "_balancer",
+        "_decider",
         "_dialer",
+        "_limit",
         "_on_connected",
         "_on_failed",
+        "_waits",
         "address",
         "began",
         "client",
@@ -163,6 +185,9 @@ class Dial:
         self._on_failed = on_failed
         self._backend: SocketType | None = None
         self._attempt = -1
+        self._limit = dialer.limits[0]
+        self._decider: DialSource | None = None
+        self._waits = False
         self.tried: tuple[Endpoint, ...] = ()
         self.name = name
         self.client = client
@@ -178,6 +203,10 @@ class Dial:
         """The endpoint that is being dialled, or that has accepted."""
         return self.tried[-1] if self.tried else None
 
+    def keep_client_address(self, sources: Sources) -> None:
+        """Have endpoints see the client's address, as `sources` says. To be called before :meth:`start`."""
+        self._decider = DialSource(self._dialer, sources, self.name, self.address)
+
     def quiet(self) -> tuple[float, bool] | None:
         """None, which says that it is still being dialled. For :mod:`~userproxy.forwarding.shares`."""
         return None
@@ -190,28 +219,28 @@ class Dial:
             self._dialer.poller.failed(self, error)
 
     def _try_endpoints(self) -> None:
-        dialer = self._dialer
+        dialer, decider = self._dialer, self._decider
         while not self.closed and self._attempt + 1 < len(TIME_LIMITS):
             endpoint = self._balancer.pick(self.address, dialer.loop.time(), self.tried)
             if endpoint is None:
                 break
+            if decider is not None and (pair := decider.decide(endpoint)) is not None:
+                self._wait_for(pair)
+                return
             try:
-                backend, error = dialer.connect(endpoint)
+                backend, error = (decider or dialer).connect(endpoint)
             except OSError as failure:
-                if is_shortage(failure):
-                    dialer.budget.wait(self.start, refused_by_kernel=True)
+                if self._survives(failure):
                     return
-                log.error("A client cannot be served", service_port=str(self.name), reason=failure.strerror)
                 break
             self._attempt += 1
             if self._attempt:
                 self.began = dialer.clock()
             again, self.tried = endpoint in self.tried, (*self.tried, endpoint)
-            self._backend, self.source = backend, Source.NODE
-            if backend is not None and error in _UNDER_WAY:
-                # Also a connection that is there already: its first event says that it is writable.
-                dialer.limits[self._attempt].add(self)
-                dialer.poller.add(backend.fileno(), STREAM, self._on_event, self)
+            self._backend = backend
+            self.source = Source.CLIENT if decider is not None and decider.keeps else Source.NODE
+            if backend is not None and error in UNDER_WAY:
+                self._await(backend, dialer.limits[0 if decider is not None and decider.finds_out else self._attempt])
                 return
             if dialer.is_out_of_ports(endpoint, error):
                 dialer.note_shortage(endpoint, self.name)
@@ -223,8 +252,68 @@ class Dial:
             self._give_up_backend(*in_words(error))
         self._fail()
 
+    def _survives(self, failure: OSError) -> bool:
+        """No socket could be had: go on once it can, if that is a matter of time, and return whether it is."""
+        if self._decider is not None:
+            self._decider.end()
+        if is_shortage(failure):
+            self._dialer.budget.wait(self.start, refused_by_kernel=True)
+            return True
+        log.error("A client cannot be served", service_port=str(self.name), reason=failure.strerror)
+        return False
+
+    def _await(self, backend: SocketType, limit: DeadlineQueue["Dial"]) -> None:
+        """Wait for a connection. One that is there already has an event, too, which says that it is writable."""
+        self._limit = limit
+        limit.add(self)
+        self._dialer.poller.add(backend.fileno(), STREAM, self._on_event, self)
+
+    def _wait_for(self, pair: ReturnPair) -> None:
+        self._waits = True
+        pair.waiting.append(self._wake)
+        self._dialer.waiting.add(self)
+
+    def _wake(self) -> None:
+        """Another client has found out: go on when it is this one's turn."""
+        if self._waits:
+            self._dialer.poller.again(self._go_on, self)
+
+    def _go_on(self, _events: int) -> None:
+        self._dialer.waiting.discard(self)
+        self.stop_waiting()
+
+    def stop_waiting(self) -> None:
+        """Go on, whether or not it is known by now if answers to the client's address come back."""
+        if self._waits:
+            self._waits = False
+            self.start()
+
+    def _compare(self, decider: DialSource) -> None:
+        """The client's address got no answer: dial the same endpoint from the node's, at no cost to the endpoint."""
+        dialer = self._dialer
+        self._close_backend()
+        decider.fall_back(SourceFallback.NO_ANSWER)
+        self.source = Source.NODE
+        self.began = dialer.clock()
+        try:
+            backend, error = dialer.connect(self.tried[-1])
+        except OSError as failure:
+            if not self._survives(failure):
+                self._fail()
+            return
+        self._backend = backend
+        if backend is not None and error in UNDER_WAY:
+            self._await(backend, dialer.limits[self._attempt])
+            return
+        self._give_up_backend(*in_words(error))
+        self.start()
+
     def time_out(self) -> None:
         """The endpoint has not answered in time: try the next."""
+        decider = self._decider
+        if decider is not None and decider.finds_out and decider.keeps:
+            self._compare(decider)
+            return
         self._give_up_backend(f"no answer within {TIME_LIMITS[self._attempt]:g} s", DialFailure.TIMED_OUT)
         self.start()
 
@@ -247,14 +336,18 @@ class Dial:
         backend = self._backend
         if backend is None:
             return
-        self._dialer.limits[self._attempt].discard(self)
+        self._limit.discard(self)
         error = events & HANGUP and backend.getsockopt(SOL_SOCKET, SO_ERROR)
+        decider = self._decider
+        if decider is not None and decider.finds_out and not decider.learn(self.tried[-1], error) and decider.keeps:
+            self._compare(decider)
+            return
         if error:
             self._give_up_backend(*in_words(error))
             self.start()
             return
         self._on_connected(self, backend, events)
-        self._backend = None
+        self._backend = self._decider = None
         self.closed = True
 
     def _give_up_backend(self, reason: str, kind: DialFailure) -> None:
@@ -271,14 +364,20 @@ class Dial:
         )
 
     def _drop_backend(self) -> None:
+        if self._decider is not None:
+            self._decider.end()
+        self._close_backend()
+
+    def _close_backend(self) -> None:
         backend, self._backend = self._backend, None
         if backend is not None:
-            for queue in self._dialer.limits:
-                queue.discard(self)
+            self._limit.discard(self)
             reset_on_close(backend)
             self._dialer.poller.close(backend)
 
     def _fail(self) -> None:
+        if self._decider is not None:
+            self._decider.end()
         if not self.closed:
             self.closed = True
             self._on_failed(self)

@@ -27,7 +27,7 @@ from userproxy.forwarding.tcp.sockets import quiet_seconds, reset_on_close, was_
 from userproxy.forwarding.tcp.source_ports import SourcePorts
 from userproxy.forwarding.tcp.tap import FROM_CLIENT, FROM_ENDPOINT, TO_CLIENT, TO_ENDPOINT, Listener, TappedSockets
 from userproxy.model import Endpoint
-from userproxy.model.reports import ChangeKind, Outcome
+from userproxy.model.reports import ChangeKind, Outcome, Source
 
 
 class RelayContext(DirectionContext):
@@ -251,7 +251,7 @@ class Relay:
         if direction.pump(events):
             direction.put_off(ANOTHER_TURN)
         elif direction.ended and opposite.ended:
-            if direction is self._downward and self.endpoint is not None:
+            if direction is self._downward and self.endpoint is not None and self.dial.source is not Source.CLIENT:
                 # The backend got its FIN first, so it is our side that has gone to TIME_WAIT.
                 self._context.source_ports.note(self.endpoint, self._backend.getsockname()[1])
             self._close()  # which also sends the FIN

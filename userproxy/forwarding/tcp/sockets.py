@@ -24,6 +24,15 @@ SO_ORIGINAL_DST = 80
 IP6T_SO_ORIGINAL_DST = 80
 """linux/netfilter_ipv6/ip6_tables.h, at level SOL_IPV6, which Python's socket module calls IPPROTO_IPV6."""
 
+IP_BIND_ADDRESS_NO_PORT = 24
+"""linux/in.h: bind(2) takes the address alone, and connect(2) chooses a port that is free towards its peer."""
+
+IPV6_TRANSPARENT = 75
+"""linux/in6.h."""
+
+UNDER_WAY = frozenset({0, errno.EINPROGRESS})
+"""What connect(2) says of a socket that is, or soon may be, connected."""
+
 _SOCKADDR_IN6_BYTES = 28
 
 _BACKLOG = 65_535
@@ -162,6 +171,38 @@ def start_dial(endpoint: Endpoint, local_port: int = 0) -> tuple[SocketType, int
         except OSError:
             return backend, errno.EADDRNOTAVAIL
     return backend, backend.connect_ex((endpoint.ip, endpoint.port))
+
+
+def start_dial_from(client: str, endpoint: Endpoint, port: int = 0) -> tuple[SocketType, int]:
+    """As :func:`start_dial`, from an address that is not this host's; any `port` will do if it is 0.
+
+    Also what bind(2) and setsockopt(2) say is returned as an errno: EPERM without CAP_NET_ADMIN. EADDRINUSE and
+    EADDRNOTAVAIL say that the port cannot be had.
+    """
+    backend = SocketType(socket_family(endpoint.ip), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        _set_tcp_options(backend)
+        _allow_foreign_address(backend)
+        backend.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if not port:
+            backend.setsockopt(socket.SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+        backend.bind((client, port))
+    except OSError as error:
+        return backend, error.errno or errno.EINVAL
+    return backend, backend.connect_ex((endpoint.ip, endpoint.port))
+
+
+def _allow_foreign_address(sock: SocketType) -> None:
+    """Let a socket be bound to an address that is not this host's. Raises OSError."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+    else:
+        sock.setsockopt(socket.SOL_IP, socket.IP_TRANSPARENT, 1)
+
+
+def is_answer(error: int) -> bool:
+    """Whether an errno of a socket that was connecting, 0 for none, says that its peer has answered."""
+    return error in (0, errno.ECONNREFUSED)
 
 
 def has_source_address(endpoint: Endpoint) -> bool:

@@ -1,0 +1,91 @@
+"""What is remembered of answers to clients' addresses."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from userproxy.forwarding import return_pairs
+from userproxy.forwarding.client_addresses import ClientAddresses
+from userproxy.forwarding.return_pairs import ReturnPairs
+from userproxy.model import DirectNetwork, Endpoint, IPFamily, Protocol, ReturnPath
+
+ENDPOINT = Endpoint("10.244.2.5", 80)
+TCP = (Protocol.TCP, IPFamily.IPV4)
+
+
+def some_pairs() -> ReturnPairs:
+    return ReturnPairs(*TCP)
+
+
+def test_a_pair_without_answers_is_looked_at_ever_more_seldom() -> None:
+    pair = some_pairs().of("cni0", "there")
+    now, looks = 100.0, []
+    with capture_logs() as logs:
+        pair.lose(now, "10.244.1.5", ENDPOINT, "default/web")
+        for _ in range(12):
+            looks.append(pair.look_at - now)
+            assert not pair.is_due(pair.look_at - 0.1)
+            assert pair.is_due(pair.look_at)
+            now = pair.look_at
+            pair.lose(now, "10.244.1.6", ENDPOINT, "default/web")
+        assert (pair.lost_since, pair.client) == (100.0, "10.244.1.5"), "that is when it was found out"
+        assert len(logs) == 1
+        pair.answer()
+    assert looks[:4] == [10.0, 20.0, 40.0, 80.0]
+    assert looks[-1] == max(looks) == 3600.0
+    assert [line["log_level"] for line in logs] == ["warning", "info"]
+    assert (pair.answered, pair.lost_since) == (True, None)
+
+
+def test_one_at_a_time_looks() -> None:
+    pair = some_pairs().of("cni0", "there")
+    with capture_logs():
+        pair.lose(0.0, "10.244.1.5", ENDPOINT, "default/web")
+    pair.is_probed = True
+    assert not pair.is_due(1e9)
+
+
+def test_those_who_wait_are_called_once_whatever_is_found_out() -> None:
+    pair, called = some_pairs().of("cni0", "there"), []
+    for number in range(3):
+        pair.waiting.append(lambda number=number: called.append(number))  # type: ignore[misc]
+    pair.is_probed = True
+    pair.end()
+    pair.answer()
+    assert called == [0, 1, 2]
+    assert not pair.is_probed
+
+
+def test_pairs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(return_pairs, "MOST_PAIRS", 3)
+    pairs = some_pairs()
+    first = pairs.of("cni0", "a")
+    assert pairs.of("cni0", "a") is first
+    for node in "bcdef":
+        pairs.of("cni0", node)
+    assert [pair.node for pair in pairs] == ["d", "e", "f"]
+
+
+@pytest.mark.parametrize(
+    ("networks", "problem", "left"),
+    [
+        ({"cali1": "10.0.0.1", "cali2": "10.0.0.2", "cali3": "10.0.0.3"}, "", {"cali1", "cali2", ""}),
+        ({"cali1": "10.0.0.9", "cali2": "10.0.0.2"}, "", {"cali2", ""}),
+        ({"cali2": "10.0.0.2"}, "", {"cali2", ""}),
+        ({"cali1": "10.0.0.1", "cali2": "10.0.0.2"}, "the socket module is missing", set()),
+    ],
+)
+def test_what_was_learned_goes_with_the_routes_that_it_was_learned_of(
+    networks: dict[str, str], problem: str, left: set[str]
+) -> None:
+    def path(of: dict[str, str], problem: str = "") -> ReturnPath:
+        found = tuple(DirectNetwork(network, interface, of_pods=True) for interface, network in of.items())
+        return ReturnPath(IPFamily.IPV4, problem, found)
+
+    addresses = ClientAddresses("here")
+    addresses.follow(path({"cali1": "10.0.0.1", "cali2": "10.0.0.2"}))
+    for pairs in addresses.pairs.values():
+        for interface in ("cali1", "cali2", ""):
+            pairs.of(interface, "there")
+    addresses.follow(path(networks, problem))
+    assert {pair.interface for pair in addresses.pairs[TCP]} == left
+    assert len(addresses.pairs[Protocol.TCP, IPFamily.IPV6]) == 3, "they have routes of their own"

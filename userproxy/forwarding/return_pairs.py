@@ -1,0 +1,133 @@
+"""What is learned of answers to clients' addresses: whether they come back.
+
+It is learned of pairs, the interface of a client and the node of an endpoint. As long as nothing is known of a pair,
+one client at a time finds out: it dials from its own address, and if there is no answer within the first time limit,
+the same endpoint from the node's. The others wait for what it finds, though only for moments: in a network where
+answers come back they do so within milliseconds, and NetworkPolicies see the right address from the first connection
+on; in another one only the first client is slow.
+
+A pair that has been answered once is trusted: what gets no answer then is the endpoint's own doing, or that of a filter
+which is to refuse this client, and must not be gone around by the node's address. It begins anew when the routes of its
+interface change.
+"""
+
+from collections.abc import Callable, Container, Iterator
+from typing import Final
+
+import structlog
+
+from userproxy.model import Endpoint, IPFamily, Protocol
+
+log = structlog.get_logger()
+
+MOST_PAIRS: Final = 16_384
+"""Pairs that something is known of. A node has at most some hundred interfaces."""
+
+_FIRST_PAUSE: Final = 10.0
+_LONGEST_PAUSE: Final = 3600.0
+"""Seconds until a pair without answers is looked at again: twice as many each time. No client waits for that look."""
+
+
+class ReturnPair:
+    """Clients of one interface, and the endpoints of one node.
+
+    `answered` is whether an answer to a client's address has come back. If none has and one to the node's address did,
+    `lost_since` is when that was found out, with `client` and `endpoint`. `is_probed` is whether a client, or a look
+    that no client waits for, is finding out now. Those in `waiting` are to be called once it has.
+    """
+
+    __slots__ = (
+        "_pause",
+        "answered",
+        "client",
+        "endpoint",
+        "interface",
+        "is_probed",
+        "look_at",
+        "lost_since",
+        "node",
+        "waiting",
+    )
+
+    def __init__(self, interface: str, node: str) -> None:
+        self.interface = interface
+        self.node = node
+        self.answered = False
+        self.is_probed = False
+        self.lost_since: float | None = None
+        self.client = ""
+        self.endpoint: Endpoint | None = None
+        self.look_at = 0.0
+        self.waiting: list[Callable[[], None]] = []
+        self._pause = _FIRST_PAUSE
+
+    def answer(self) -> None:
+        """An answer to a client's address has come back."""
+        if self.lost_since is not None:
+            log.info(
+                "Answers to clients' addresses come back again: endpoints see them from now on",
+                interface=self.interface,
+                node=self.node,
+            )
+        self.lost_since = None
+        self._pause = _FIRST_PAUSE
+        self.answered = True
+        self.end()
+
+    def lose(self, now: float, client: str, endpoint: Endpoint, listener: str) -> None:
+        """None has come back to `client`, while the endpoint has answered the node's address."""
+        if self.lost_since is None:
+            log.warning(
+                "Answers to clients' addresses do not come back: endpoints see the node's address instead;"
+                " `userproxy doctor` says what may be in the way, and `--client-address node` asks for no other",
+                interface=self.interface or "behind a gateway",
+                node=self.node,
+                client=client,
+                endpoint=str(endpoint),
+                service_port=listener,
+            )
+            self.lost_since = now
+            self.client, self.endpoint = client, endpoint
+        self.look_at = now + self._pause
+        self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
+        self.end()
+
+    def end(self) -> None:
+        """Nobody is finding out any more, whether or not somebody has."""
+        self.is_probed = False
+        waiting, self.waiting = self.waiting, []
+        for resume in waiting:
+            resume()
+
+    def is_due(self, now: float) -> bool:
+        """Whether a pair without answers is to be looked at again."""
+        return now >= self.look_at and not self.is_probed
+
+
+class ReturnPairs:
+    """The pairs of one protocol and address family."""
+
+    def __init__(self, protocol: Protocol, family: IPFamily) -> None:
+        self.protocol = protocol
+        self.family = family
+        self._pairs: dict[tuple[str, str], ReturnPair] = {}
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __iter__(self) -> Iterator[ReturnPair]:
+        return iter(tuple(self._pairs.values()))
+
+    def of(self, interface: str, node: str) -> ReturnPair:
+        """What is known of clients of an interface and endpoints of a node."""
+        key = (interface, node)
+        pair = self._pairs.get(key)
+        if pair is None:
+            while len(self._pairs) >= MOST_PAIRS:
+                del self._pairs[next(iter(self._pairs))]
+            pair = self._pairs[key] = ReturnPair(*key)
+        return pair
+
+    def forget(self, interfaces: Container[str]) -> None:
+        """Know nothing any more of the clients of these interfaces: their routes are others now."""
+        self._pairs = {key: pair for key, pair in self._pairs.items() if key[0] not in interfaces}

@@ -1,0 +1,76 @@
+"""Sockets that connect to endpoints from their clients' addresses, and which source ports they have.
+
+A client and an endpoint have each port of OWN_PORTS once. All clients take them in turn: the one that is next was used
+longest ago, and where this client still has it towards this endpoint, the next will do. One in TIME_WAIT can be had at
+once, since it is bound by its number (see :mod:`~userproxy.forwarding.tcp.source_ports`).
+"""
+
+import errno
+from collections.abc import Callable
+from socket import SocketType
+from typing import Final
+
+import structlog
+
+from userproxy.forwarding.client_addresses import SourceChoice
+from userproxy.forwarding.log_limit import LogLimit
+from userproxy.forwarding.tcp.sockets import UNDER_WAY, start_dial_from
+from userproxy.model import OWN_PORTS, Endpoint
+from userproxy.model.reports import SourceFallback
+
+log = structlog.get_logger()
+
+_PORT_TAKEN: Final = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
+
+_TRIES: Final = 8
+"""Ports that are tried for a connection; each takes about 10 us."""
+
+
+class ClientSockets:
+    """Makes sockets with clients' addresses. `clock` is monotonic, in seconds, and also says where ports begin."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        first, last = OWN_PORTS
+        self._clock = clock
+        self._first, self._count = first, last - first + 1
+        # Processes that share a node should not all begin with the same ports.
+        self._turn = int(clock() * 1e6) % self._count
+        self._shortage = LogLimit()
+        self._refusal = LogLimit()
+
+    def connect(self, client: str, endpoint: Endpoint, choice: SourceChoice) -> SocketType | SourceFallback:
+        """A socket on its way to `endpoint`, or why none can be had with the client's address.
+
+        Raises OSError where no socket can be had at all.
+        """
+        for _ in range(_TRIES if choice.own_ports_only else 1):
+            backend, error = start_dial_from(client, endpoint, self._next_port() if choice.own_ports_only else 0)
+            if error in UNDER_WAY:
+                return backend
+            backend.close()
+            if error not in _PORT_TAKEN:
+                return self._refused(client, endpoint, error)
+        return self._crowded(client, endpoint)
+
+    def _next_port(self) -> int:
+        self._turn = (self._turn + 1) % self._count
+        return self._first + self._turn
+
+    def _crowded(self, client: str, endpoint: Endpoint) -> SourceFallback:
+        if self._shortage.begins(self._clock()):
+            log.warning(
+                "Out of ports of a client's address towards an endpoint, which sees the node's address instead",
+                client=client,
+                endpoint=str(endpoint),
+            )
+        return SourceFallback.NO_PORT
+
+    def _refused(self, client: str, endpoint: Endpoint, error: int) -> SourceFallback:
+        if self._refusal.begins(self._clock()):
+            log.warning(
+                "The kernel does not let us connect from a client's address: the endpoint sees the node's instead",
+                client=client,
+                endpoint=str(endpoint),
+                reason=errno.errorcode.get(error, str(error)),
+            )
+        return SourceFallback.NOT_POSSIBLE
