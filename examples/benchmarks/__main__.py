@@ -2,12 +2,14 @@
 
 import sys
 
-from examples.benchmarks import control_plane, portal_syncs, portals, run, watched
+from examples.benchmarks import control_plane, growth, portal_syncs, portals, run, system_calls, watched
 
 _BY_NAME = {
     "portals": portals.main,
     "portal_syncs": portal_syncs.main,
     "control_plane": control_plane.main,
+    "growth": growth.main,
+    "system_calls": system_calls.main,
     "watched": watched.main,
 }
 

@@ -94,6 +94,31 @@ def settled_cpu_seconds(root: int, limit: float = 2.0) -> float:
         before = now
 
 
+def resident_bytes(root: int) -> int:
+    """Resident memory of a process and its descendants, pages that they share counted for each. Raises MeasureError."""
+    return sum(_resident(pid) for pid in pids(root))
+
+
+def _resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def descriptors(root: int) -> int:
+    """Open descriptors of a process and its descendants. Raises MeasureError."""
+    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids(root))
+
+
+def pids(root: int) -> list[int]:
+    """A process and its descendants. Raises MeasureError where it has ended."""
+    members = tree(root, _all_stats())
+    if not members:
+        raise MeasureError(f"process {root} has ended")
+    return [member.pid for member in members]
+
+
 def _all_stats() -> Iterable[ProcessStat]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -138,7 +138,7 @@ def haproxy_command(program: str, directory: Path, way: Way) -> Sequence[str]:
     servers = "".join(f"  server s{n} {endpoint}\n" for n, endpoint in enumerate(way.endpoints))
     config = directory / "haproxy.cfg"
     config.write_text(
-        "global\n  nbthread 1\n  maxconn 4096\n"
+        "global\n  nbthread 1\n  maxconn 9500\n"
         "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 5m\n  timeout server 5m\n"
         f"listen bench\n  bind 127.0.0.1:{way.listen}\n  balance roundrobin\n{servers}"
     )
@@ -163,7 +163,7 @@ def nginx_command(program: str, directory: Path, way: Way) -> Sequence[str]:
     config.write_text(
         f"load_module {_nginx_module()};\nworker_processes 1;\ndaemon off;\n"
         f"pid {directory}/nginx.pid;\nerror_log stderr warn;\n"
-        f"events {{\n  worker_connections 4096;\n  multi_accept {accept};\n}}\nstream {{\n"
+        f"events {{\n  worker_connections 19500;\n  multi_accept {accept};\n}}\nstream {{\n"
         f"  upstream bench {{\n{servers}  }}\n"
         f"  server {{\n    listen 127.0.0.1:{way.listen} {how};\n    proxy_pass bench;\n"
         f"    proxy_connect_timeout 5s;\n    proxy_timeout {timeout};\n  }}\n}}\n"

@@ -94,14 +94,14 @@ def to_text(report: Report) -> str:
     metrics = [metric for metric in METRICS if any(metric.key in row for row in report.figures.values())]
     parts = [f"{report.machine}; {_rounds(report)}, interleaved", *_versions(report), ""]
     lines = [["proxy", *(f"{metric.heading}, {metric.unit}" for metric in metrics)]]
-    lines += ([name, *(_cell(row.get(m.key), m.decimals) for m in metrics)] for name, row in report.figures.items())
-    parts += _table(lines)
+    lines += ([name, *(cell(row.get(m.key), m.decimals) for m in metrics)] for name, row in report.figures.items())
+    parts += table(lines)
     if report.ratios:
         parts += ["", f"{report.subject} divided by (below 1: {report.subject} takes less)"]
         lines = [["peer", *(metric.heading for metric in metrics)]]
         for peer, row in report.ratios.items():
-            lines.append([peer, *(_cell(row.get(m.key), 2) + _limit(report, peer, m) for m in metrics)])
-        parts += _table(lines)
+            lines.append([peer, *(cell(row.get(m.key), 2) + _limit(report, peer, m) for m in metrics)])
+        parts += table(lines)
     parts += [f"FAILED {failure}" for failure in report.failures]
     return "\n".join(parts) + "\n"
 
@@ -115,7 +115,8 @@ def _versions(report: Report) -> list[str]:
     return [f"  {name}: {version}" for name, version in report.versions.items()]
 
 
-def _table(lines: Sequence[Sequence[str]]) -> list[str]:
+def table(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of text with columns of one width."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
@@ -126,7 +127,8 @@ def _limit(report: Report, peer: str, metric: Metric) -> str:
     return f" limit {metric.limits[peer]:g}"
 
 
-def _cell(spread: Spread | None, decimals: int) -> str:
+def cell(spread: Spread | None, decimals: int) -> str:
+    """A figure as ``median (least..greatest)``, or a dash."""
     if spread is None:
         return "-"
     return f"{spread.median:.{decimals}f} ({spread.least:.{decimals}f}..{spread.greatest:.{decimals}f})"

@@ -12,6 +12,7 @@ import click
 
 from examples.benchmarks.measure import Sample
 from examples.benchmarks.peers import Network, Peer, peers
+from examples.benchmarks.plot import PlotError, plot
 from examples.benchmarks.report import Report, make_report, to_json, to_text
 from examples.benchmarks.scenarios import scenarios, take_turn
 from examples.benchmarks.toolchain import BuildError, build
@@ -55,8 +56,16 @@ def _several(known: Iterable[str]) -> Callable[[click.Context, click.Parameter, 
 )
 @click.option("--quick", is_flag=True, help="Small loads: shows that everything works, figures are noisy.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Also write JSON here.")
+@click.option(
+    "--plot", "picture", type=click.Path(path_type=Path, dir_okay=False), help="Also draw a PNG (matplotlib)."
+)
 def main(
-    rounds: int | None, names: tuple[str, ...], loads: tuple[str, ...], quick: bool, json_file: Path | None
+    rounds: int | None,
+    names: tuple[str, ...],
+    loads: tuple[str, ...],
+    quick: bool,
+    json_file: Path | None,
+    picture: Path | None,
 ) -> None:
     """CPU and latency of userproxy, HAProxy, nginx stream and a Go proxy, on loopback."""
     signal.signal(signal.SIGTERM, _end)
@@ -67,6 +76,11 @@ def main(
     click.echo(to_text(report), nl=False)
     if json_file is not None:
         json_file.write_bytes(to_json(report))
+    if picture is not None:
+        try:
+            plot(report, picture)
+        except PlotError as error:
+            raise click.ClickException(str(error)) from error
     sys.exit(1 if report.failures else 0)
 
 

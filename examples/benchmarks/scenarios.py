@@ -164,16 +164,19 @@ def _measure_all(peer: Peer, program: str, bench: Bench, wanted: Sequence[Scenar
     return Outcome(values, tuple(failures))
 
 
-def put_under_load(scenario: Scenario, proxy: int, bench: Bench) -> tuple[LoadResult, float]:
+def put_under_load(
+    scenario: Scenario, proxy: int, bench: Bench, on_warm: Callable[[], None] = lambda: None
+) -> tuple[LoadResult, float]:
     """What the load found, and the CPU seconds of the process `proxy` and its children meanwhile.
 
-    The load says when it is warm and when it is done, and keeps its connections open at both moments. Raises LoadError
-    where requests failed, and MeasureError.
+    `on_warm` is called before that, when all connections are open and idle. The load says when it is warm and when it
+    is done, and keeps its connections open at both moments. Raises LoadError where requests failed, and MeasureError.
     """
     log = bench.directory / "load.log"
     clock = cpu_seconds if scenario.bulk_beside else settled_cpu_seconds
     with _bulk_beside(scenario, bench), running(_client_command(scenario, bench), log, piped=True) as client:
         _line(client, log)
+        on_warm()
         before = clock(proxy)
         _say(client, "go\n")
         result = msgspec.json.decode(_line(client, log), type=LoadResult)

@@ -8,9 +8,10 @@ from tempfile import TemporaryDirectory
 import click
 import msgspec
 
-from examples.benchmarks.measure import Sample, Spread, ratios, spreads
+from examples.benchmarks.measure import Sample, ratios, spreads
 from examples.benchmarks.peers import Way, userproxy_command
 from examples.benchmarks.processes import StartError, free_port, last_words, running, wait_until_served
+from examples.benchmarks.report import cell, table
 from examples.benchmarks.scenarios import BACKENDS, Bench, LoadError, Scenario, backend, put_under_load
 from examples.benchmarks.toolchain import BuildError, build, find_program
 
@@ -75,15 +76,9 @@ def to_text(samples: Sequence[Sample]) -> str:
     lines = [["watched by", *METRICS.values(), *(f"{text.split(',')[0]}: of {NOBODY}'s" for text in METRICS.values())]]
     for name, row in spreads(samples, METRICS).items():
         compared = ratios(samples, name, tuple(METRICS)).get(NOBODY, {})
-        figures = [_cell(row[metric], 0 if metric == "rate" else 1) for metric in METRICS]
-        lines.append([name, *figures, *(_cell(compared[metric], 2) if compared else "" for metric in METRICS)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    return "".join(f"{line.rstrip()}\n" for line in padded)
-
-
-def _cell(spread: Spread, decimals: int) -> str:
-    return f"{spread.median:.{decimals}f} ({spread.least:.{decimals}f}..{spread.greatest:.{decimals}f})"
+        figures = [cell(row[metric], 0 if metric == "rate" else 1) for metric in METRICS]
+        lines.append([name, *figures, *(cell(compared[metric], 2) if compared else "" for metric in METRICS)])
+    return "".join(f"{line}\n" for line in table(lines))
 
 
 @contextmanager
