@@ -140,6 +140,8 @@ class Data:
         self.captures: list[Events[CaptureEvent]] = []
         self.asked_for: list[CaptureRequest] = []
         """What captures were begun with."""
+        self.passing: tuple[CaptureEvent, ...] = ()
+        """What each capture is told of at once; then its reader was too slow."""
 
     async def listeners(self, query: Query = ALL) -> tuple[ListenerFigures, ...]:
         return tuple(each for each in self.figures if _meant(each.listener, query))
@@ -166,7 +168,14 @@ class Data:
         self, request: CaptureRequest, room: int = CAPTURE_ROOM
     ) -> AbstractAsyncContextManager[Watch[CaptureEvent]]:
         self.asked_for.append(request)
-        return self._watch(self.captures, room)
+        return self._capture(len(self.passing) if self.passing else room)
+
+    @asynccontextmanager
+    async def _capture(self, room: int) -> AsyncIterator[Events[CaptureEvent]]:
+        async with self._watch(self.captures, room) as events:
+            for event in (*self.passing, *self.passing[:1]):
+                events.tell(event)
+            yield events
 
     @asynccontextmanager
     async def _watch(self, watches: list[Events[T]], room: int) -> AsyncIterator[Events[T]]:

@@ -19,11 +19,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.admin.pcapng.reader import read
+from tests.admin.pcapng.test_recording import data, ended, opened
 from tests.admin.planes import DNS, ONE, TWO, WEB, Served, connection, served
 from tests.admin.test_server import decision
 from userproxy.admin.openapi import document
 from userproxy.admin.parameters import ENDPOINT
 from userproxy.admin.routes import ROUTES
+from userproxy.model.capture import Leg, Segment, SegmentKind
+from userproxy.model.reports import Outcome
 
 DOCUMENT: Mapping[str, Any] = json.loads(document())
 
@@ -43,10 +47,14 @@ def value(schema: Mapping[str, Any]) -> st.SearchStrategy[str]:
     return st.from_regex(schema["pattern"].removesuffix("$") + r"\Z", alphabet=st.characters(codec="utf-8"))
 
 
+CAPTURE_PATH = "/v1/capture"
+lists_and_objects = sorted(DOCUMENT["paths"].keys() - {CAPTURE_PATH})
+
+
 @st.composite
-def requests(draw: st.DrawFn) -> tuple[str, list[tuple[str, str]]]:
-    """A path of the document, with some of its parameters."""
-    path = draw(st.sampled_from(sorted(DOCUMENT["paths"])))
+def requests(draw: st.DrawFn, paths: list[str]) -> tuple[str, list[tuple[str, str]]]:
+    """One of these paths of the document, with some of its parameters."""
+    path = draw(st.sampled_from(paths))
     pairs: list[tuple[str, str]] = []
     for parameter in DOCUMENT["paths"][path]["get"]["parameters"]:
         schema = parameter["schema"]
@@ -61,7 +69,7 @@ def fits(found: Any, schema: Mapping[str, Any]) -> bool:
     """Whether a value is as a schema says; knows the words that the document uses, and no others."""
     unknown = schema.keys() - {
         *("$ref", "anyOf", "enum", "type", "items", "properties", "required", "title", "description", "default"),
-        "additionalProperties",
+        *("additionalProperties", "discriminator", "contentEncoding"),
     }
     assert not unknown, unknown
     if "$ref" in schema:
@@ -104,17 +112,28 @@ def answer(path: str, status: int) -> Mapping[str, Any]:
 
 @asynccontextmanager
 async def full(folder: Path) -> AsyncIterator[Served]:
-    """A server that has something of everything."""
+    """A server that has something of everything. Captures are told of two connections, and end."""
     async with served(folder) as api:
         api.control.add(WEB, ONE, TWO)
         api.control.add(DNS, TWO)
         api.data.open = [connection(number) for number in range(1, 5)]
         api.data.made = [decision(number) for number in range(1, 5)]
+        api.may_capture = True
+        reset = Segment(1, 1_700_000_001.5, Leg.BACKEND, up=False, kind=SegmentKind.RST)
+        passed = data(Leg.CLIENT, b"ask", up=True), reset, ended(Outcome.RESET, "reset by the endpoint")
+        refused = opened(2, node=None, endpoint=None), ended(Outcome.REFUSED, "Connection refused", 2)
+        api.data.passing = (opened(), *passed, *refused)
         yield api
 
 
 async def ask(api: Served, path: str, pairs: list[tuple[str, str]], method: str = "GET") -> tuple[int, Any]:
     """Status and decoded body of one request."""
+    status, body = await ask_bytes(api, path, pairs, method)
+    return status, json.loads(body) if body else None
+
+
+async def ask_bytes(api: Served, path: str, pairs: list[tuple[str, str]], method: str = "GET") -> tuple[int, bytes]:
+    """Status and body of one request."""
     reader, writer = await asyncio.open_unix_connection(os.fspath(api.path))
     target = f"{path}?{urlencode(pairs)}" if pairs else path
     writer.write(f"{method} {target} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
@@ -122,10 +141,10 @@ async def ask(api: Served, path: str, pairs: list[tuple[str, str]], method: str 
     writer.close()
     await writer.wait_closed()
     head, _, body = answer.partition(b"\r\n\r\n")
-    return int(head.split()[1]), json.loads(body) if body else None
+    return int(head.split()[1]), body
 
 
-@given(st.lists(requests(), min_size=1, max_size=8))
+@given(st.lists(requests(lists_and_objects), min_size=1, max_size=8))
 @settings(max_examples=40, deadline=None)
 def test_what_the_document_admits_is_answered_as_it_says(
     tmp_path_factory: pytest.TempPathFactory, asked: list[tuple[str, list[tuple[str, str]]]]
@@ -140,7 +159,38 @@ def test_what_the_document_admits_is_answered_as_it_says(
     asyncio.run(check())
 
 
-@given(st.lists(st.tuples(requests(), st.text(min_size=1, max_size=8), st.text(max_size=8)), min_size=1, max_size=8))
+CAPTURED: Mapping[str, Any] = DOCUMENT["paths"][CAPTURE_PATH]["get"]["responses"]["200"]["content"]
+
+
+@given(st.lists(requests([CAPTURE_PATH]), min_size=1, max_size=8))
+@settings(max_examples=40, deadline=None)
+def test_captures_that_the_document_admits_are_as_it_says(
+    tmp_path_factory: pytest.TempPathFactory, asked: list[tuple[str, list[tuple[str, str]]]]
+) -> None:
+    async def check() -> None:
+        async with full(tmp_path_factory.mktemp("api")) as api:
+            for path, pairs in asked:
+                status, body = await ask_bytes(api, path, pairs)
+                assert status == 200, (pairs, body)
+                if ("form", "pcapng") in pairs:
+                    found = read(body)
+                    assert (len(found.packets) > 0, len(found.statistics)) in ((True, 2), (False, 0), (True, 0))
+                else:
+                    lines = [json.loads(line) for line in body.splitlines()]
+                    assert lines[0]["type"] == "CAPTURING"
+                    for line in lines:
+                        assert fits(line, CAPTURED["application/x-ndjson"]["x-line-schema"]), line
+
+    asyncio.run(check())
+
+
+@given(
+    st.lists(
+        st.tuples(requests(lists_and_objects), st.text(min_size=1, max_size=8), st.text(max_size=8)),
+        min_size=1,
+        max_size=8,
+    )
+)
 @settings(max_examples=40, deadline=None)
 def test_any_other_request_is_answered_with_a_sentence(
     tmp_path_factory: pytest.TempPathFactory, asked: list[tuple[tuple[str, list[tuple[str, str]]], str, str]]
@@ -161,7 +211,8 @@ def test_any_other_request_is_answered_with_a_sentence(
 
 async def test_every_item_is_as_described_and_has_all_its_fields(tmp_path: Path) -> None:
     async with full(tmp_path) as api:
-        for path, methods in DOCUMENT["paths"].items():
+        for path in lists_and_objects:
+            methods = DOCUMENT["paths"][path]
             required = {"namespace": "default", "service": "web", "client": "10.0.0.1"}
             asked = [
                 (each["name"], required[each["name"]]) for each in methods["get"]["parameters"] if each["required"]
@@ -180,7 +231,7 @@ async def test_the_document_has_every_route_and_nothing_can_be_written(tmp_path:
         for path in DOCUMENT["paths"]:
             for method in ("POST", "PUT", "DELETE", "PATCH"):
                 assert (await ask(api, path, [], method))[0] == 405
-            assert await ask(api, path, [], "HEAD") == ((await ask(api, path, []))[0], None)
+            assert await ask(api, path, [], "HEAD") == ((await ask_bytes(api, path, []))[0], None)
 
 
 @given(st.from_regex(ENDPOINT.schema["anyOf"][2]["pattern"].removesuffix("$") + r"\Z"))

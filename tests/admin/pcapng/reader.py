@@ -39,6 +39,7 @@ class CaptureFile:
     interfaces: list[str] = field(default_factory=list)
     packets: list[Packet] = field(default_factory=list)
     statistics: list[tuple[int, int, str]] = field(default_factory=list)
+    comment: str = ""
 
 
 def read(data: bytes) -> CaptureFile:
@@ -55,7 +56,7 @@ def read(data: bytes) -> CaptureFile:
         if kind == 0x0A0D0D0A:
             assert at == 0
             assert struct.unpack_from("<IHHq", body) == (0x1A2B3C4D, 1, 0, -1)
-            options(body[16:])
+            found.comment = options(body[16:])[1].decode()
         elif kind == 1:
             link, _, _ = struct.unpack_from("<HHI", body)
             assert link == 101

@@ -62,12 +62,27 @@ def test_comments_say_what_was_decided_and_how_it_ended() -> None:
 
     way = "10.0.0.1:40001 -> 10.0.0.2:80 -> 10.0.0.3:50001 -> 10.0.0.4:8080"
     text = f"default/web:http: connection 1, {way}; tried before: 10.0.0.9:8080 (Connection refused)"
+    text += "; accepted by it in 0.250000 s"
+    assert "A dial that failed has no packets" in found.comment
     assert [each.comment for each in found.packets if each.comment] == [
         text,
         text,
         "served: 3 bytes up, 5 bytes down, 1.750000 s",
         "served: 3 bytes up, 5 bytes down, 1.750000 s",
     ]
+
+
+def test_times_do_not_step_back_where_a_connection_was_dialled_before_others_said_something() -> None:
+    late = opened(2, accepted=1_700_000_000.9, dialed=1_700_000_000.9, connected=1_700_000_001.5)
+
+    found = recorded(opened(), data(Leg.CLIENT, b"ask", up=True), late, ended(connection=2), ended())
+
+    times = [each.nanoseconds for each in found.packets]
+    assert times == sorted(times)
+    handshake = [each.nanoseconds % 10**9 for each in found.packets[7:13]]
+    assert handshake == [0, 0, 0, 0, 500_000_000, 500_000_000]
+    assert found.packets[7].comment.endswith("; accepted by it in 0.600000 s")
+    streams(found.packets)
 
 
 def test_a_reset_is_one_on_both_legs_and_by_whom_it_was() -> None:

@@ -27,10 +27,11 @@ _FRAME: Final = struct.Struct("<II")
 _PACKET: Final = struct.Struct("<IIIII")
 
 
-def section_header(application: str) -> bytes:
-    """What a file begins with; `application` is the program that writes it."""
+def section_header(application: str, comment: str) -> bytes:
+    """What a file begins with; `application` is the program that writes it, `comment` is about all of it."""
     body = struct.pack("<IHHq", BYTE_ORDER_MAGIC, 1, 0, _SECTION_OF_UNKNOWN_LENGTH)
-    return _block(SECTION_HEADER, body + _options((_APPLICATION, application.encode())))
+    options = (COMMENT, comment.encode()), (_APPLICATION, application.encode())
+    return _block(SECTION_HEADER, body + _options(*options))
 
 
 def interface(name: str, description: str) -> bytes:

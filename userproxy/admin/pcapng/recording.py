@@ -1,7 +1,9 @@
 """What a capture tells, as a pcapng file in which each leg is a TCP stream or UDP conversation of its own.
 
 userproxy sees bytes and not packets: these are the packets that could have carried them. Addresses, ports, order, times
-and payload are right; how a stream is cut into segments, sequence numbers, acknowledgements and TTL are made up.
+and payload are right; how a stream is cut into segments, sequence numbers, acknowledgements and TTL are made up. A
+handshake is known only when its endpoint has accepted: where the file has later packets by then, it has the time of the
+last of these, and its comment says how long it took.
 """
 
 from typing import Final
@@ -22,6 +24,12 @@ _UNACKNOWLEDGED: Final = 64 * 1024
 _SYN_OPTIONS: Final = bytes((2, 4, 0xFF, 0xD7, 3, 3, 14, 1))
 """MSS of 65,495 and a window scale of 14: the window is then a gigabyte, and never full."""
 
+_ABOUT: Final = (
+    "Written by a proxy, which sees bytes and no packets. Addresses, ports, order, times, payload, FIN and RST are what"
+    " happened; handshakes, sequence numbers, acknowledgements, segments and TTL are made up. A dial that failed has no"
+    " packets: the comment of a connection's first packet says which endpoints were tried before, and why they failed."
+)
+
 _LEGS: Final = {Leg.CLIENT: "client -> portal", Leg.BACKEND: "node -> endpoint"}
 _NUMBERS: Final = {leg: number for number, leg in enumerate(_LEGS)}
 _SEQUENCE: Final = 0xFFFFFFFF
@@ -32,11 +40,12 @@ class Recording:
 
     def __init__(self) -> None:
         self._legs: dict[tuple[int, Leg], _TcpLeg | _UdpLeg] = {}
+        self._times = _Times()
 
     def begin(self) -> bytes:
         """What the file begins with: two interfaces, one for each leg."""
         interfaces = [blocks.interface(leg, f"{text}, as userproxy saw it") for leg, text in _LEGS.items()]
-        return blocks.section_header(f"userproxy {__version__}") + b"".join(interfaces)
+        return blocks.section_header(f"userproxy {__version__}", _ABOUT) + b"".join(interfaces)
 
     def add(self, event: CaptureEvent) -> bytes:
         """The packets of an event, which are none for one of a connection that was not opened."""
@@ -58,23 +67,38 @@ class Recording:
         is_tcp = opened.listener.service_port.protocol is Protocol.TCP
         make = _TcpLeg if is_tcp else _UdpLeg
         comment = describe(opened)
-        client = make(opened.connection, Leg.CLIENT, opened.client, opened.portal, comment)
+        client = make(self._times, opened.connection, Leg.CLIENT, opened.client, opened.portal, comment)
         self._legs[opened.connection, Leg.CLIENT] = client
         packets = client.shake_hands(opened.accepted, opened.accepted) if opened.whole else b""
         if opened.node is None or opened.endpoint is None:
             return packets
         endpoint = SocketAddress(opened.endpoint.ip, opened.endpoint.port)
-        backend = make(opened.connection, Leg.BACKEND, opened.node, endpoint, comment)
+        backend = make(self._times, opened.connection, Leg.BACKEND, opened.node, endpoint, comment)
         self._legs[opened.connection, Leg.BACKEND] = backend
         if opened.whole:
             packets += backend.shake_hands(opened.dialed, opened.connected)
         return packets
 
 
+class _Times:
+    """Times that never step back."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def of(self, time: float) -> float:
+        """The time of the next packet: `time`, or that of the last one if that is later."""
+        self._last = max(self._last, time)
+        return self._last
+
+
 class _UdpLeg:
     """One leg of a flow."""
 
-    def __init__(self, _connection: int, leg: Leg, near: SocketAddress, far: SocketAddress, comment: str) -> None:
+    def __init__(
+        self, times: _Times, _connection: int, leg: Leg, near: SocketAddress, far: SocketAddress, comment: str
+    ) -> None:
+        self._times = times
         self._leg = leg
         self._paths = {True: Path(near, far), False: Path(far, near)}
         self._comment = comment
@@ -96,14 +120,17 @@ class _UdpLeg:
     def _block(self, time: float, data: bytes, missing: int = 0, *, up: bool) -> bytes:
         comment, self._comment = self._comment, ""
         inbound = up is (self._leg is Leg.CLIENT)
-        return blocks.packet(_NUMBERS[self._leg], time, data, len(data) + missing, comment, inbound=inbound)
+        at = self._times.of(time)
+        return blocks.packet(_NUMBERS[self._leg], at, data, len(data) + missing, comment, inbound=inbound)
 
 
 class _TcpLeg(_UdpLeg):
     """One leg of a connection: what is next in either direction, by whether that is up."""
 
-    def __init__(self, connection: int, leg: Leg, near: SocketAddress, far: SocketAddress, comment: str) -> None:
-        super().__init__(connection, leg, near, far, comment)
+    def __init__(
+        self, times: _Times, connection: int, leg: Leg, near: SocketAddress, far: SocketAddress, comment: str
+    ) -> None:
+        super().__init__(times, connection, leg, near, far, comment)
         # Others than those of an earlier connection between the same ports, which would else look sent again.
         first = connection * 0x9E3779B1 & _SEQUENCE
         self._next = {True: first + 1 & _SEQUENCE, False: ~first + 1 & _SEQUENCE}
@@ -188,6 +215,8 @@ def describe(opened: Opened) -> str:
         way += [str(opened.node), str(opened.endpoint)]
     parts = [f"{opened.listener}: connection {opened.connection}, {' -> '.join(way)}"]
     parts += [f"tried before: {attempt.endpoint} ({attempt.reason})" for attempt in opened.tried]
+    if opened.endpoint is not None and opened.listener.service_port.protocol is Protocol.TCP:
+        parts.append(f"accepted by it in {opened.connected - opened.dialed:.6f} s")
     if not opened.whole:
         parts.append("captured from the middle on")
     return "; ".join(parts)
