@@ -7,7 +7,7 @@ What a Service asks for is in its snapshots, what the host can do in a ReturnPat
 import errno
 import ipaddress
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from socket import SocketType
@@ -18,7 +18,7 @@ from msgspec import Struct
 from userproxy.addresses import family_of, is_loopback, socket_family
 from userproxy.forwarding.return_pairs import ReturnPairs
 from userproxy.model import ClientAddress, DirectNetwork, Endpoint, IPFamily, Protocol, ReturnPath, Snapshot
-from userproxy.model.reports import LostAnswers, SourceFallback
+from userproxy.model.reports import SourceFallback
 from userproxy.routing.client_address import keeps_client_address
 
 MOST_PLACES: Final = 16_384
@@ -49,6 +49,7 @@ class SourceChoice(Struct, frozen=True, gc=False):
 
 _NOT_LOOKED_YET: Final = SourceChoice("it is not known yet whether answers to the client's address come back")
 _OTHER_FAMILY: Final = SourceChoice("the client's address, which a PROXY header names, is of the other family")
+_LOST: Final = SourceChoice("answers to clients' addresses did not come back from the endpoint's node before")
 _WITHIN_BRIDGE: Final = SourceChoice(
     "client and endpoint are on one bridge, so answers to the client's address do not come to this node"
 )
@@ -136,21 +137,6 @@ class ClientAddresses:
             if family is path.family:
                 pairs.forget({pair.interface for pair in pairs} if path.problem != before.problem else changed)
 
-    def lost_answers(self, unix_time: Callable[[float], float]) -> Iterator[LostAnswers]:
-        """The pairs to whose clients' addresses no answers come back. `unix_time` is that of a moment on the clock."""
-        for pairs in self.pairs.values():
-            for pair in pairs:
-                if pair.lost_since is not None and pair.endpoint is not None:
-                    yield LostAnswers(
-                        pairs.protocol,
-                        pairs.family,
-                        pair.interface,
-                        pair.node,
-                        unix_time(pair.lost_since),
-                        pair.client,
-                        pair.endpoint,
-                    )
-
     def sources(self, snapshot: Snapshot) -> "Sources | None":
         """For new clients of a listener; None where all their connections come from the node's address."""
         return None if snapshot.client_address is ClientAddress.NODE else Sources(self, snapshot)
@@ -203,6 +189,12 @@ class Sources:
         return SourceChoice(
             reason, keeps=True, own_ports_only=own_ports_only, interface=here.network.interface, node=node
         )
+
+    def expect(self, client: str, endpoint: Endpoint) -> SourceChoice:
+        """As :meth:`choose`, by what is known of answers, too: what a connection would meet now."""
+        choice = self.choose(client, endpoint)
+        pair = self.pairs.known(choice.interface, choice.node) if choice.keeps else None
+        return choice if pair is None or pair.lost_since is None else _LOST
 
     def _node_of(self, endpoint: Endpoint) -> str:
         if self._nodes is None:

@@ -16,6 +16,7 @@ from typing import Final
 
 import structlog
 
+from userproxy.forwarding.log_limit import LogLimit
 from userproxy.model import Endpoint, IPFamily, Protocol
 
 log = structlog.get_logger()
@@ -23,9 +24,25 @@ log = structlog.get_logger()
 MOST_PAIRS: Final = 16_384
 """Pairs that something is known of. A node has at most some hundred interfaces."""
 
+_LINES: Final = 10
+"""Pairs that are logged one by one: where no answers come back at all there may be thousands."""
+
 _FIRST_PAUSE: Final = 10.0
 _LONGEST_PAUSE: Final = 3600.0
 """Seconds until a pair without answers is looked at again: twice as many each time. No client waits for that look."""
+
+
+class _Notes:
+    """Says which of the pairs that lose their answers are logged: the first ones, and then one a minute."""
+
+    def __init__(self) -> None:
+        self._left = _LINES
+        self._limit = LogLimit()
+
+    def take(self, now: float) -> bool:
+        """Whether another one is to be logged at `now`."""
+        self._left -= 1
+        return self._left >= 0 or self._limit.is_due(now)
 
 
 class ReturnPair:
@@ -37,6 +54,7 @@ class ReturnPair:
     """
 
     __slots__ = (
+        "_notes",
         "_pause",
         "answered",
         "client",
@@ -49,7 +67,8 @@ class ReturnPair:
         "waiting",
     )
 
-    def __init__(self, interface: str, node: str) -> None:
+    def __init__(self, interface: str, node: str, notes: _Notes) -> None:
+        self._notes = notes
         self.interface = interface
         self.node = node
         self.answered = False
@@ -77,20 +96,24 @@ class ReturnPair:
     def lose(self, now: float, client: str, endpoint: Endpoint, listener: str) -> None:
         """None has come back to `client`, while the endpoint has answered the node's address."""
         if self.lost_since is None:
-            log.warning(
-                "Answers to clients' addresses do not come back: endpoints see the node's address instead;"
-                " `userproxy doctor` says what may be in the way, and `--client-address node` asks for no other",
-                interface=self.interface or "behind a gateway",
-                node=self.node,
-                client=client,
-                endpoint=str(endpoint),
-                service_port=listener,
-            )
             self.lost_since = now
             self.client, self.endpoint = client, endpoint
+            if self._notes.take(now):
+                self._tell(listener)
         self.look_at = now + self._pause
         self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
         self.end()
+
+    def _tell(self, listener: str) -> None:
+        log.warning(
+            "Answers to clients' addresses do not come back: endpoints see the node's address instead;"
+            " `userproxy doctor` says what may be in the way, and `--client-address node` asks for no other",
+            interface=self.interface or "behind a gateway",
+            node=self.node,
+            client=self.client,
+            endpoint=str(self.endpoint),
+            service_port=listener,
+        )
 
     def end(self) -> None:
         """Nobody is finding out any more, whether or not somebody has."""
@@ -111,6 +134,7 @@ class ReturnPairs:
         self.protocol = protocol
         self.family = family
         self._pairs: dict[tuple[str, str], ReturnPair] = {}
+        self._notes = _Notes()
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -125,8 +149,12 @@ class ReturnPairs:
         if pair is None:
             while len(self._pairs) >= MOST_PAIRS:
                 del self._pairs[next(iter(self._pairs))]
-            pair = self._pairs[key] = ReturnPair(*key)
+            pair = self._pairs[key] = ReturnPair(*key, self._notes)
         return pair
+
+    def known(self, interface: str, node: str) -> ReturnPair | None:
+        """As :meth:`of`, without remembering that it was asked for."""
+        return self._pairs.get((interface, node))
 
     def forget(self, interfaces: Container[str]) -> None:
         """Know nothing any more of the clients of these interfaces: their routes are others now."""

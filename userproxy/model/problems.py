@@ -17,6 +17,7 @@ class ProblemKind(StrEnum):
     PORTALS_REFUSED = "portals refused"
     OUT_OF_DESCRIPTORS = "out of descriptors"
     PORTALS_CONTESTED = "portals contested"
+    CLIENT_ADDRESS_NOT_KEPT = "client address not kept"
 
 
 class Problem(Struct, frozen=True, gc=False):

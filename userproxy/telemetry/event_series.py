@@ -37,6 +37,7 @@ class Reason(Enum):
     PORTALS_REFUSED = ("PortalsRefused", "Warning", "WriteRules")
     OUT_OF_DESCRIPTORS = ("OutOfFileDescriptors", "Warning", "Listen")
     PORTALS_CONTESTED = ("PortalsContested", "Warning", "WriteRules")
+    CLIENT_ADDRESS_NOT_KEPT = ("ClientAddressNotKept", "Warning", "Connect")
     BAD_ANNOTATION = ("BadAnnotation", "Warning", "ReadAnnotations")
 
 

@@ -24,7 +24,7 @@ from userproxy.forwarding.descriptors import raise_limit
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.listener_ports import NODE_PORTS
 from userproxy.forwarding.ports import PortRange
-from userproxy.model import IPFamily, Node, Problem
+from userproxy.model import IPFamily, Node
 from userproxy.portals.drivers import DRIVERS
 from userproxy.portals.interface import PortalDriver
 from userproxy.proxier.inspect.control_plane import LocalControlPlane
@@ -35,6 +35,7 @@ from userproxy.wiring.better_portals import follow_better
 from userproxy.wiring.config_watch import follow_configuration
 from userproxy.wiring.conntrack_settings import ConntrackTask
 from userproxy.wiring.families import build_family
+from userproxy.wiring.lost_answers import LostAnswersWatch
 from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.node_wait import NodeWait, depends_on_node
 from userproxy.wiring.portals import choose_portals, make_driver
@@ -144,6 +145,7 @@ class _Proxy:
         )
         self._monitor.watch(self._forwarder.data_plane)
         self._forwarder.data_plane.loop_lag.start()
+        self._answers = LostAnswersWatch(self._forwarder.data_plane, self._report)
         self._descriptor_limit = descriptor_limit
         self._source: Source | None = None
         self._was_labelled = False
@@ -176,6 +178,7 @@ class _Proxy:
         stop = _stop_on_signals(asyncio.get_running_loop())
         tasks = {**source.tasks(), **monitor.tasks(source.server_failed, self._may_have_predecessor)}
         tasks |= self._conntrack.tasks()
+        tasks["lost answers"] = self._answers.run()
         tasks |= self._admin(source).tasks(self._may_have_predecessor)
         if settings.portals is PortalMode.AUTO:
             serving = DRIVERS[self._families[0].driver.name]
@@ -188,7 +191,7 @@ class _Proxy:
         return await _run_until(stop, tasks, self._leave)
 
     def _admin(self, source: Source) -> Admin:
-        control = LocalControlPlane(self._families, source.watches, source.problems)
+        control = LocalControlPlane(self._families, source.watches, source.problems, lambda: self._answers.problems)
         return Admin(
             lambda: self._latest,
             self._node_name,
@@ -225,7 +228,7 @@ class _Proxy:
             family.changed(node)
 
     def _report(self) -> None:
-        problems = frozenset[Problem]().union(*(family.problems for family in self._families))
+        problems = self._answers.problems.union(*(family.problems for family in self._families))
         self._monitor.problems_are(problems)
         if self._source is not None:
             self._source.report(problems)

@@ -11,7 +11,7 @@ from prometheus_client import Metric
 from tests.telemetry.exposition import faults, parsed, samples, value
 from tests.telemetry.traffic.figures import POD_2, StubDataPlane, as_data_plane, endpoint, figures
 from userproxy.model import IPFamily, Protocol
-from userproxy.model.reports import DatagramFigures, DialFailure, DialTimes, ProcessFigures
+from userproxy.model.reports import DatagramFigures, DialFailure, DialTimes, ProcessFigures, SourceFallback
 from userproxy.telemetry.metrics import Metrics
 from userproxy.telemetry.traffic.collector import DataPlaneCollector
 
@@ -108,7 +108,8 @@ async def test_figures_of_processes() -> None:
     stub = StubDataPlane()
     evicted = {Protocol.TCP: 3, Protocol.UDP: 4}
     failures = {Protocol.TCP: 0, Protocol.UDP: 5}
-    first = ProcessFigures(4711, 20, 1024, 6, 0.125, 7, 8, evicted, failures)
+    fallbacks = {SourceFallback.NO_ANSWER: 1, SourceFallback.REMEMBERED: 6}
+    first = ProcessFigures(4711, 20, 1024, 6, 0.125, 7, 8, evicted, failures, fallbacks)
     stub.running = (first, replace(first, pid=4712, pipes=9))
     text = await text_of(watched(stub))
     for name, labels, expected in (
@@ -120,6 +121,9 @@ async def test_figures_of_processes() -> None:
         ("process_connections", {"process": "0", "protocol": "UDP"}, 8),
         ("evicted_total", {"protocol": "TCP"}, 6),
         ("evicted_total", {"protocol": "UDP"}, 8),
+        ("client_address_fallbacks_total", {"reason": "no-answer"}, 2),
+        ("client_address_fallbacks_total", {"reason": "remembered"}, 12),
+        ("client_address_fallbacks_total", {"reason": "no-port"}, 0),
         ("handler_failures_total", {"protocol": "TCP"}, 0),
         ("handler_failures_total", {"protocol": "UDP"}, 10),
     ):

@@ -213,7 +213,7 @@ class LocalDataPlane:
         if sources is None:
             keeps, reason = NODE_ASKED_FOR
         else:
-            found = sources.choose(client, endpoint)
+            found = sources.expect(client, endpoint)
             keeps, reason = found.keeps, found.reason
         return structs.replace(
             choice,
@@ -244,7 +244,16 @@ class LocalDataPlane:
 
     async def lost_answers(self) -> tuple[LostAnswers, ...]:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
-        return tuple(self._tcp.client_addresses.lost_answers(self._reporter.unix_time))
+        pace = Pace()
+        found = []
+        for pairs in self._tcp.client_addresses.pairs.values():
+            for pair in pairs:
+                await pace.keep()
+                if pair.lost_since is not None and pair.endpoint is not None:
+                    since = self._reporter.unix_time(pair.lost_since)
+                    interface, node, client, endpoint = pair.interface, pair.node, pair.client, pair.endpoint
+                    found.append(LostAnswers(pairs.protocol, pairs.family, interface, node, since, client, endpoint))
+        return tuple(found)
 
     async def _figures(
         self, name: ListenerName, listener: Listener, flows: Sequence[FlowTable[UdpFlow]], pace: Pace

@@ -13,7 +13,7 @@ from userproxy.proxier.inspect.reports import EndpointReport, FamilyDifferences,
 class LocalControlPlane:
     """What :class:`~userproxy.proxier.inspect.reports.ControlPlane` says, of these `families`, IPv4's first.
 
-    `watches` and `object_problems` are asked of the source.
+    `watches` and `object_problems` are asked of the source; `node_problems` are those of no family's portals.
     """
 
     def __init__(
@@ -21,10 +21,12 @@ class LocalControlPlane:
         families: Sequence[FamilyProxy],
         watches: Callable[[], tuple[WatchReport, ...]],
         object_problems: Callable[[], tuple[str, ...]],
+        node_problems: Callable[[], frozenset[Problem]] = frozenset,
     ) -> None:
         self._families = families
         self.watches = watches
         self.object_problems = object_problems
+        self._node_problems = node_problems
 
     def names(self) -> Collection[ServicePortName]:
         """The service ports of all families, in no order."""
@@ -49,7 +51,7 @@ class LocalControlPlane:
 
     def problems(self) -> frozenset[Problem]:
         """What is wanted and not served."""
-        return frozenset[Problem]().union(*(family.problems for family in self._families))
+        return self._node_problems().union(*(family.problems for family in self._families))
 
     async def differences(self) -> tuple[FamilyDifferences, ...]:
         """How the portals of each family that is served differ from those that are wanted."""

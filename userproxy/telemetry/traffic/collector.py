@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from userproxy.model import Protocol, Verdict
 from userproxy.model.data_plane import DataPlane
-from userproxy.model.reports import ListenerFigures, ProcessFigures
+from userproxy.model.reports import ListenerFigures, ProcessFigures, SourceFallback
 from userproxy.telemetry.traffic.families import COUNTERS, GAUGES, Column, Counters, Gauges
 from userproxy.telemetry.traffic.series import Series, SeriesTable
 
@@ -124,6 +124,7 @@ def _of_processes(processes: Sequence[ProcessFigures]) -> Iterator[Metric]:
     yield _clients(processes)
     text = "Connections and UDP flows that made room for others, because descriptors or flows ran short"
     yield _by_protocol("userproxy_evicted", text, [each.evicted for each in processes])
+    yield _source_fallbacks(processes)
     text = "Clients and datagrams given up because of a bug"
     yield _by_protocol("userproxy_handler_failures", text, [each.handler_failures for each in processes])
 
@@ -135,6 +136,14 @@ def _clients(processes: Iterable[ProcessFigures]) -> Metric:
         gauge.add_metric([str(place), Protocol.TCP.value], each.connections)
         gauge.add_metric([str(place), Protocol.UDP.value], each.flows)
     return gauge
+
+
+def _source_fallbacks(processes: Sequence[ProcessFigures]) -> Metric:
+    text = "Connections and UDP flows that endpoints see from the node's address although the client's was to be kept"
+    counter = CounterMetricFamily("userproxy_client_address_fallbacks", text, labels=["reason"])
+    for reason in SourceFallback:
+        counter.add_metric([reason.value], sum(each.source_fallbacks.get(reason, 0) for each in processes))
+    return counter
 
 
 def _by_protocol(name: str, text: str, counts: Sequence[Mapping[Protocol, int]]) -> Metric:
