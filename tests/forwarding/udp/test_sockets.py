@@ -138,7 +138,7 @@ def test_a_flow_comes_from_the_clients_address_and_a_port_that_no_client_has_its
     node: Host, client: str, server: str
 ) -> None:
     with node.udp_socket(source=(server, 53)) as backend:
-        with closing(node.inside(connect_from, client, Endpoint(server, 53))) as sock:
+        with closing(node.inside(connect_from, client, Endpoint(server, 53), own_port=True)) as sock:
             assert not sock.getblocking()
             assert sock.send(b"question") == 8
             data, sender = backend.recvfrom(100)
@@ -154,12 +154,13 @@ def test_one_clients_ports_come_to_an_end_and_anothers_do_not(
     monkeypatch.setattr(sockets, "_PORTS_TRIED", 4)
     with ExitStack() as stack:
         flows = [
-            stack.enter_context(closing(node.inside(connect_from, client, Endpoint(server, 53)))) for _ in range(4)
+            stack.enter_context(closing(node.inside(connect_from, client, Endpoint(server, 53), own_port=True)))
+            for _ in range(4)
         ]
         assert {flow.getsockname()[1] for flow in flows} == {61_000, 61_001, 61_002, 61_003}
         with pytest.raises(OSError, match="Address already in use"):
-            node.inside(connect_from, client, Endpoint(server, 54))
-        stack.enter_context(closing(node.inside(connect_from, f"{client[:-1]}8", Endpoint(server, 53))))
+            node.inside(connect_from, client, Endpoint(server, 54), own_port=True)
+        stack.enter_context(closing(node.inside(connect_from, f"{client[:-1]}8", Endpoint(server, 53), own_port=True)))
 
 
 @pytest.mark.parametrize(
@@ -171,5 +172,5 @@ def test_an_address_that_cannot_be_a_clients_is_refused_and_leaves_nothing_open(
 ) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match=reason):
-        node.inside(connect_from, client, Endpoint("fd00::1" if ":" in client else "192.0.2.1", 53))
+        node.inside(connect_from, client, Endpoint("fd00::1" if ":" in client else "192.0.2.1", 53), own_port=True)
     assert len(os.listdir("/proc/self/fd")) == before

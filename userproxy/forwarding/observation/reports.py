@@ -17,7 +17,6 @@ from userproxy.model.reports import (
     Decision,
     Query,
     SocketAddress,
-    Source,
 )
 
 Member: TypeAlias = Dial | Relay | UdpFlow
@@ -123,7 +122,7 @@ class Reporter:
             bytes_up=flow.bytes_up,
             bytes_down=flow.bytes_down,
             retries=flow.retries + len(flow.failed),
-            source=Source.NODE if flow.kept is None else Source.CLIENT,
+            source=flow.source,
             dialled_from=_dialled_from(flow),
         )
 

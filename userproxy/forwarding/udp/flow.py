@@ -1,22 +1,21 @@
 """One client of a UDP listener, and the socket that stands for it towards its endpoint."""
 
 import errno
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from socket import SocketType
-from typing import Final, Protocol
+from typing import Final
 
-from userproxy.forwarding.client_addresses import SourceChoice
 from userproxy.forwarding.descriptors import is_shortage
 from userproxy.forwarding.observation.counters import EndpointCounters
 from userproxy.forwarding.observation.reasons import GIVEN_UP, in_words
-from userproxy.forwarding.observation.recorder import DecisionRing, FailedDial, Peer, Portal, Recorder
-from userproxy.forwarding.poller import WHILE_DATAGRAMS, Poller
-from userproxy.forwarding.udp.datagrams import Outbox, Sender, last_error
+from userproxy.forwarding.observation.recorder import FailedDial, Peer
+from userproxy.forwarding.poller import WHILE_DATAGRAMS
+from userproxy.forwarding.udp.datagrams import last_error
 from userproxy.forwarding.udp.flows import Flow
-from userproxy.forwarding.udp.losses import Losses
 from userproxy.forwarding.udp.sockets import dropped
-from userproxy.forwarding.udp.statistics import UdpStatistics
-from userproxy.model import Endpoint, ListenerName
+from userproxy.forwarding.udp.source_trial import SourceTrial
+from userproxy.forwarding.udp.surroundings import Listener
+from userproxy.model import Endpoint
 from userproxy.model.reports import ChangeKind, Outcome, Source
 
 TRIES: Final = 4
@@ -41,71 +40,13 @@ UNREACHABLE: Final = frozenset(
 """The errors for an endpoint that cannot be reached, from ICMP and routing (icmp(7); the kernel's icmp_err_convert)."""
 
 
-class Plane(Protocol):
-    """What a flow needs of what all listeners share."""
-
-    poller: Poller
-    recorder: Recorder
-
-    def connect(self, endpoint: Endpoint) -> SocketType:
-        """A socket for a flow to `endpoint`. Raises OSError."""
-
-    def connect_from(self, client: str, endpoint: Endpoint) -> SocketType | None:
-        """As :meth:`connect`, from a client's address; None where that cannot be had."""
-
-
-class Chooser(Protocol):
-    """What a flow needs of a balancer."""
-
-    def pick(self, client: str, now: float, tried: Collection[Endpoint] = ()) -> Endpoint | None:
-        """The endpoint for `client`, one that is not among `tried` if there is any; None if there is none at all."""
-
-    def suspect(self, endpoint: Endpoint, now: float) -> None:
-        """Note that the endpoint could not be reached."""
-
-    def forget(self, client: str) -> None:
-        """Note that no endpoint could be reached for a client."""
-
-
-class Listener(Sender, Protocol):
-    """What a flow needs of the listener that its client writes to."""
-
-    name: ListenerName
-    port: int
-    portal: Portal
-    decisions: DecisionRing
-    losses: Losses
-    chooser: Chooser
-    outbox: Outbox
-    statistics: UdpStatistics
-
-    @property
-    def plane(self) -> Plane:
-        """What all listeners share."""
-
-    def now(self) -> float:
-        """The loop's time."""
-
-    def source(self, client: str, endpoint: Endpoint) -> SourceChoice | None:
-        """Whose address an endpoint is to see of a client; None for the node's, whatever may be said of it."""
-
-    def note_reply(self, flow: "UdpFlow", now: float) -> None:
-        """Note that an answer of the endpoint has come."""
-
-    def note_shortage(self, reason: str) -> None:
-        """Note that there is no socket for a flow; `reason` is a clause for the log."""
-
-    def closed(self, flow: "UdpFlow") -> None:
-        """Note that a flow has ended."""
-
-
 class UdpFlow(Flow):
     """One client of one listener, and the socket that stands for it towards its endpoint.
 
     `failed` are the endpoints that have refused its datagrams since it was last answered, `retries` how many there
-    were before. `portal` is what its client writes to, None where that is not known. `kept` is why its endpoint sees
-    the client's address, None where it sees the node's. `settled_up` and `settled_down` are the bytes that its
-    endpoint's counters have already.
+    were before. `portal` is what its client writes to, None where that is not known. `source` is whose address its
+    endpoint sees, and `trial` finds out whether that can be the client's. `settled_up` and `settled_down` are the bytes
+    that its endpoint's counters have already.
     """
 
     __slots__ = (
@@ -123,7 +64,6 @@ class UdpFlow(Flow):
         "endpoint",
         "failed",
         "id",
-        "kept",
         "listener",
         "opened",
         "peer",
@@ -133,6 +73,8 @@ class UdpFlow(Flow):
         "send",
         "settled_down",
         "settled_up",
+        "source",
+        "trial",
         "tried",
         "unanswered",
     )
@@ -154,7 +96,8 @@ class UdpFlow(Flow):
         self.unanswered: bytes | None = None
         self.tried: tuple[Endpoint, ...] = ()
         self.endpoint: Endpoint | None = None
-        self.kept: SourceChoice | None = None
+        self.source: Source | None = None
+        self.trial: SourceTrial | None = None
         self.counters: EndpointCounters | None = None
         self.failed: tuple[FailedDial, ...] = ()
         self.retries = 0
@@ -178,7 +121,7 @@ class UdpFlow(Flow):
                 break
             self.tried += (endpoint,)
             try:
-                sock, kept = self._connect(endpoint)
+                sock, pair = listener.plane.connect(self.address, endpoint, listener.sources_of(self.address))
             except OSError as error:
                 if is_shortage(error) or isinstance(error, BlockingIOError):  # EAGAIN: there is no local port left
                     listener.note_shortage("the kernel gives no socket or port")
@@ -188,15 +131,14 @@ class UdpFlow(Flow):
                 continue
             self._release_socket()
             self._leave_endpoint()
-            self.endpoint, self.kept = endpoint, kept
+            self.endpoint = endpoint
+            self.source = Source.NODE if pair is None else Source.CLIENT
+            self.trial = None if pair is None or pair.answered else SourceTrial(self, pair, now)
             self.counters = counters = self._statistics.endpoints[endpoint]
             counters.active += 1
             counters.total += 1
-            self._socket = sock
-            self._descriptor = sock.fileno()
-            self.receive_into = sock.recv_into
-            self.send = sock.send
-            listener.plane.poller.add(self._descriptor, WHILE_DATAGRAMS, self._on_event, self)
+            listener.plane.poller.add(sock.fileno(), WHILE_DATAGRAMS, self._on_event, self)
+            self._send_by(sock)
             return True
         balancer.forget(self.address)
         return False
@@ -220,19 +162,23 @@ class UdpFlow(Flow):
             self.note_lost("no endpoint takes its datagram", now)
             return False
         self.moved()
-        if unanswered is not None and unanswered is not LARGE:
-            try:
-                self.send(unanswered)
-            except OSError:
-                self._statistics.unsent += 1
+        self._send_again(unanswered)
+        return True
+
+    def escape(self, now: float, number: int | None) -> bool:
+        """Whether it can go on from the node's address, where its client's has met an error.
+
+        Then the datagram that was left unanswered is sent again.
+        """
+        if self.trial is None or not self.trial.fails(number, now):
+            return False
+        self._send_again(self.unanswered)
         return True
 
     def moved(self) -> None:
         """Note that it has gone to another endpoint."""
         self._statistics.moved += 1
-        recorder = self.listener.plane.recorder
-        if recorder.connection_watches:
-            recorder.tell_change(ChangeKind.MODIFIED, self)
+        self._tell_of_change()
 
     @property
     def node(self) -> Peer:
@@ -279,7 +225,7 @@ class UdpFlow(Flow):
                 now - self.opened,
                 self.bytes_up,
                 self.bytes_down,
-                Source.NODE,
+                self.source,
                 self.id,
             )
         )
@@ -305,15 +251,53 @@ class UdpFlow(Flow):
         """End the flow, because it cannot go on."""
         self.close(reason, Outcome.DROPPED)
 
-    def _connect(self, endpoint: Endpoint) -> tuple[SocketType, SourceChoice | None]:
-        """A socket to an endpoint, and why it has the client's address if it does. Raises OSError."""
+    def open_spare(self) -> SocketType | None:
+        """Another socket towards its endpoint, from the node's address; None if none can be had now."""
         plane = self.listener.plane
-        choice = self.listener.source(self.address, endpoint)
-        if choice is not None and choice.keeps:
-            sock = plane.connect_from(self.address, endpoint)
-            if sock is not None:
-                return sock, choice
-        return plane.connect(endpoint), None
+        if self.endpoint is None or not plane.budget.take(1):
+            return None
+        try:
+            spare, _ = plane.connect(self.address, self.endpoint)
+        except OSError:
+            plane.budget.give(1)
+            return None
+        plane.poller.add(spare.fileno(), WHILE_DATAGRAMS, self._on_spare_event, self)
+        return spare
+
+    def close_spare(self, spare: SocketType) -> None:
+        """Close a socket by which nothing is sent."""
+        self._statistics.add_dropped(dropped(spare))
+        self.listener.plane.poller.close_at_once(spare)
+        self.listener.plane.budget.give(1)
+
+    def go_by(self, sock: SocketType, source: Source) -> SocketType | None:
+        """Send by another of its sockets from now on; returns the one so far, whose answers are taken on."""
+        before = self._socket
+        poller = self.listener.plane.poller
+        poller.replace(self._descriptor, self._on_spare_event, self)
+        poller.replace(sock.fileno(), self._on_event, self)
+        self._send_by(sock)
+        self.source = source
+        self._tell_of_change()
+        return before
+
+    def _send_by(self, sock: SocketType) -> None:
+        self._socket = sock
+        self._descriptor = sock.fileno()
+        self.receive_into = sock.recv_into
+        self.send = sock.send
+
+    def _send_again(self, unanswered: bytes | None) -> None:
+        if unanswered is not None and unanswered is not LARGE:
+            try:
+                self.send(unanswered)
+            except OSError:
+                self._statistics.unsent += 1
+
+    def _tell_of_change(self) -> None:
+        recorder = self.listener.plane.recorder
+        if recorder.connection_watches:
+            recorder.tell_change(ChangeKind.MODIFIED, self)
 
     def _note_failure(self, endpoint: Endpoint, number: int | None) -> None:
         words, kind = in_words(number or errno.EIO)
@@ -345,6 +329,9 @@ class UdpFlow(Flow):
             self.counters = None
 
     def _release_socket(self) -> None:
+        trial, self.trial = self.trial, None
+        if trial is not None:
+            trial.close()
         sock, self._socket = self._socket, None
         if sock is not None:
             self._statistics.add_dropped(dropped(sock))
@@ -365,14 +352,32 @@ class UdpFlow(Flow):
             except OSError as error:
                 self._survive(error.errno)
                 return
-            self.unanswered = None
-            self.answered = True
-            self.tried = ()
-            if self.failed:
-                self._note_retried()
+            self._note_answered()
+            if self.trial is not None:
+                self.trial.answered()
         now = self.listener.now()
         if now >= self.due:
             self.listener.note_reply(self, now)
+
+    def _note_answered(self) -> None:
+        self.unanswered = None
+        self.answered = True
+        self.tried = ()
+        if self.failed:
+            self._note_retried()
+
+    def _on_spare_event(self, _events: int) -> None:
+        """Receive an answer at the address from which nothing is sent now."""
+        trial = self.trial
+        if trial is None or trial.spare is None:
+            return
+        try:
+            self.bytes_down += self._outbox.collect_one(self.listener, trial.spare.recv_into, self.addressee)
+        except OSError:
+            return
+        self._note_answered()
+        trial.spare_answered()
+        self.listener.note_reply(self, self.listener.now())
 
     def _on_tapped_event(self, events: int) -> None:
         if self.unanswered is not None:
@@ -385,5 +390,6 @@ class UdpFlow(Flow):
 
     def _survive(self, number: int | None) -> None:
         """Move to another endpoint if this one cannot be reached; any other error may be temporary, and is ignored."""
-        if number in UNREACHABLE:
-            self.move(self.listener.now(), number)
+        now = self.listener.now()
+        if not self.escape(now, number) and number in UNREACHABLE:
+            self.move(now, number)

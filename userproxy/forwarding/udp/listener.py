@@ -6,18 +6,20 @@ from typing import Final
 
 import structlog
 
-from userproxy.forwarding.client_addresses import SourceChoice, Sources
 from userproxy.forwarding.observation.reasons import ENDPOINT_GONE
 from userproxy.forwarding.observation.recorder import Portal
 from userproxy.forwarding.poller import DATAGRAMS, READABLE
 from userproxy.forwarding.udp.datagrams import BATCH, last_error, receive_batch
-from userproxy.forwarding.udp.flow import LARGE, UNREACHABLE, Chooser, UdpFlow
+from userproxy.forwarding.udp.flow import LARGE, UNREACHABLE, UdpFlow
+from userproxy.forwarding.udp.flow_sources import FlowSources
 from userproxy.forwarding.udp.flows import FlowTable
 from userproxy.forwarding.udp.idle import STREAM_AFTER, IdleTimer, idle_limits
 from userproxy.forwarding.udp.losses import Losses
 from userproxy.forwarding.udp.plane import UdpPlane
 from userproxy.forwarding.udp.sockets import DatagramSocket
+from userproxy.forwarding.udp.source_trial import AGAIN_SECONDS, Pauses
 from userproxy.forwarding.udp.statistics import UdpStatistics
+from userproxy.forwarding.udp.surroundings import Chooser
 from userproxy.model import Endpoint, ListenerName, Snapshot, Verdict
 from userproxy.model.reports import ChangeKind, Outcome
 from userproxy.routing.balancer import Balancer
@@ -69,7 +71,8 @@ class UdpListener:
         self._idle_timer = IdleTimer(plane.loop, self.flows, UdpFlow.close, plane.poller.failures.note)
         self._socket = sock
         self._endpoints: frozenset[Endpoint] = frozenset()
-        self._sources: Sources | None = None
+        self._sources: FlowSources | None = None
+        self.pauses = Pauses()
         self._verdict: Verdict | None = None
         self._wanted = Verdict.REJECT
         self._retry: asyncio.TimerHandle | None = None
@@ -101,7 +104,7 @@ class UdpListener:
         if self._follows_portal:
             self.portal = None if snapshot.portal is None else (snapshot.portal.ip, snapshot.portal.port)
         self.statistics.endpoints.follow(endpoints)
-        self._sources = self.plane.client_addresses.sources(snapshot)
+        self._sources = FlowSources.of(self.plane.client_addresses, snapshot)
         limits = idle_limits(self.plane.options.udp_timeout if snapshot.udp_timeout is None else snapshot.udp_timeout)
         if limits != self.flows.limits:
             self.flows.limit(limits, self.now())
@@ -114,13 +117,19 @@ class UdpListener:
                 flow.close(ENDPOINT_GONE, Outcome.RESET)
         if gone:
             self.flows.reconsider()
+            self.pauses.clear()
         self._wanted = snapshot.verdict
         if self._retry is None:
             self._switch()
 
-    def source(self, client: str, endpoint: Endpoint) -> SourceChoice | None:
-        """Whose address an endpoint is to see of a client; None for the node's, whatever may be said of it."""
-        return None if self._sources is None else self._sources.choose(client, endpoint)
+    @property
+    def has_answered(self) -> bool:
+        """Whether any of its endpoints ever has."""
+        return bool(self.statistics.datagrams_down)
+
+    def sources_of(self, _client: str) -> FlowSources | None:
+        """Whose address endpoints are to see of a client; None for the node's."""
+        return self._sources
 
     def close(self) -> None:
         """Stop listening, and end all flows: they have no other socket for their answers."""
@@ -262,11 +271,19 @@ class UdpListener:
                 flow.close(ENDPOINT_GONE, Outcome.RESET)
                 return None
             flow.moved()
+        elif flow.trial is not None:
+            flow.trial.ask(now)
         if flow.answered and not flow.stream and now - flow.opened >= STREAM_AFTER:
             self.flows.promote(flow, now)
         else:
             self.flows.touch(flow, now)
+        self._review_soon(flow, now)
         return flow
+
+    def _review_soon(self, flow: UdpFlow, now: float) -> None:
+        """While it is not known whether answers come back, see to it that a client who asks again is noticed."""
+        if flow.trial is not None and not flow.trial.decided:
+            flow.due = min(flow.due, now + AGAIN_SECONDS)
 
     def _open(self, client: bytes, number: int, now: float) -> UdpFlow | None:
         if not self.plane.make_room(self):
@@ -282,6 +299,7 @@ class UdpListener:
         if flow is None:
             return None
         self.flows.add(flow, now)
+        self._review_soon(flow, now)
         self.plane.quota.add(self.flows)
         self.statistics.accepted += 1
         self.statistics.active += 1
@@ -306,8 +324,13 @@ class UdpListener:
     def _send_elsewhere(self, flow: UdpFlow, payload: bytes | memoryview, error: OSError, now: float) -> bool:
         """Whether a datagram that send(2) refused has been sent after all. The error may be an earlier one's."""
         number = error.errno
-        while number in UNREACHABLE:
-            moved = flow.move(now, number)
+        while True:
+            if flow.escape(now, number):
+                moved = True
+            elif number in UNREACHABLE:
+                moved = flow.move(now, number)
+            else:
+                return False
             try:
                 flow.send(payload)
             except OSError as again:
@@ -315,8 +338,7 @@ class UdpListener:
             else:
                 return True
             if not moved:
-                break
-        return False
+                return False
 
     def _close_flows(self) -> None:
         for flow in list(self.flows):

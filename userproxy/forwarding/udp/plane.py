@@ -18,10 +18,12 @@ from userproxy.forwarding.log_limit import LogLimit
 from userproxy.forwarding.observation.reasons import MADE_ROOM
 from userproxy.forwarding.observation.recorder import Recorder
 from userproxy.forwarding.poller import Poller
+from userproxy.forwarding.return_pairs import ReturnPair
 from userproxy.forwarding.udp.datagrams import Inbox, Outbox
 from userproxy.forwarding.udp.flow import UdpFlow
+from userproxy.forwarding.udp.flow_sources import FlowSources
 from userproxy.forwarding.udp.flows import FlowQuota, FlowTable
-from userproxy.forwarding.udp.sockets import connect_from, connect_to
+from userproxy.forwarding.udp.sockets import connect_to
 from userproxy.model import Endpoint, ListenerName
 from userproxy.model.reports import Outcome
 
@@ -120,31 +122,24 @@ class UdpPlane:
         """Forget a listener that is closed."""
         self.listeners.discard(listener)
 
-    def connect(self, endpoint: Endpoint) -> SocketType:
-        """A socket for a flow to `endpoint`. Raises OSError; ELOOP where that is one of our own listeners.
+    def connect(
+        self, client: str, endpoint: Endpoint, sources: FlowSources | None = None
+    ) -> tuple[SocketType, ReturnPair | None]:
+        """A socket for a flow of `client` to `endpoint`, and what is known of answers to the client's address.
 
-        Datagrams to it would loop.
+        None is known where it has the node's, which it has without `sources`. Raises OSError; ELOOP where the endpoint
+        is one of our own listeners, since datagrams would loop.
         """
-        self._refuse_ourselves(endpoint)
-        return connect_to(endpoint)
-
-    def connect_from(self, client: str, endpoint: Endpoint) -> SocketType | None:
-        """As :meth:`connect`, from a client's address; None where that cannot be had now, for want of a port maybe."""
-        self._refuse_ourselves(endpoint)
-        try:
-            return connect_from(client, endpoint)
-        except OSError:
-            return None
+        if endpoint in self.listener_addresses:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        kept = None if sources is None else sources.connect(client, endpoint, self.loop.time())
+        return kept or (connect_to(endpoint), None)
 
     def shut_down(self) -> None:
         """Close all listeners and the poller."""
         for listener in list(self.listeners):
             listener.close()
         self.poller.shut_down()
-
-    def _refuse_ourselves(self, endpoint: Endpoint) -> None:
-        if endpoint in self.listener_addresses:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
     def _flush(self) -> None:
         for _, outbox in self._boxes.values():

@@ -5,7 +5,7 @@ from typing import Final, TypeAlias
 
 from msgspec import structs
 
-from userproxy.forwarding.client_addresses import SourceChoice, Sources
+from userproxy.forwarding.udp.flow_sources import FlowSources
 from userproxy.forwarding.udp.listener import UdpListener
 from userproxy.forwarding.udp.plane import UdpPlane
 from userproxy.forwarding.udp.sockets import DatagramSocket
@@ -75,7 +75,7 @@ class UdpPortal(UdpListener):
         name, first = next(iter(listeners.items()))
         super().__init__(plane, name, sock, first.balancer, first.statistics, sock.getsockname())
         self._sort = sort
-        self._sources_by_listener: dict[ListenerName, Sources] = {}
+        self._sources_by_listener: dict[ListenerName, FlowSources] = {}
         self._listeners: Mapping[ListenerName, PortlessUdpListener] = {}
         self.hand_to(sort, listeners)
 
@@ -100,14 +100,13 @@ class UdpPortal(UdpListener):
         serving = [each for each in snapshots if each.verdict is Verdict.SERVE]
         endpoints = tuple(dict.fromkeys(endpoint for each in serving for endpoint in each.endpoints))
         self.follow(structs.replace(snapshots[0], verdict=Verdict.SERVE, endpoints=endpoints))
-        found = {each.listener: self.plane.client_addresses.sources(each) for each in snapshots}
+        found = {each.listener: FlowSources.of(self.plane.client_addresses, each) for each in snapshots}
         self._sources_by_listener = {name: sources for name, sources in found.items() if sources is not None}
 
-    def source(self, client: str, endpoint: Endpoint) -> SourceChoice | None:
+    def sources_of(self, client: str) -> FlowSources | None:
         """As the listener has it whose client this is."""
         name = self._sort(client) if self._sources_by_listener else None
-        sources = None if name is None else self._sources_by_listener.get(name)
-        return None if sources is None else sources.choose(client, endpoint)
+        return None if name is None else self._sources_by_listener.get(name)
 
     def _opened(self) -> None:
         """It has no port of its own that an endpoint might name: portals as endpoints are the proxier's business."""

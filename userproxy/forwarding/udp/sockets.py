@@ -172,8 +172,8 @@ def connect_to(endpoint: Endpoint) -> SocketType:
     return sock
 
 
-def connect_from(client: str, endpoint: Endpoint) -> SocketType:
-    """As :func:`connect_to`, from a client's address, which this node need not have, and a port of OWN_PORTS.
+def connect_from(client: str, endpoint: Endpoint, *, own_port: bool) -> SocketType:
+    """As :func:`connect_to`, from a client's address, which this node need not have; with `own_port`, from OWN_PORTS.
 
     Not from the client's own port: a client that also writes to the endpoint itself, from that very port, would have
     its answers taken, and a port that a Pod chose would be kept from the node's own services as long as it likes.
@@ -188,7 +188,10 @@ def connect_from(client: str, endpoint: Endpoint) -> SocketType:
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
         else:
             sock.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
-        _bind_to_own_port(sock, client)
+        if own_port:
+            _bind_to_own_port(sock, client)
+        else:
+            sock.bind((client, 0))
         sock.connect((endpoint.ip, endpoint.port))
     except BaseException:
         sock.close()
