@@ -2,7 +2,7 @@
 
 import sys
 
-from examples.benchmarks import control_plane, growth, portal_syncs, portals, run, system_calls, watched
+from examples.benchmarks import calls, control_plane, growth, portal_syncs, portals, run, system_calls, watched
 
 _BY_NAME = {
     "portals": portals.main,
@@ -11,6 +11,7 @@ _BY_NAME = {
     "growth": growth.main,
     "system_calls": system_calls.main,
     "watched": watched.main,
+    "calls": calls.main,
 }
 
 if len(sys.argv) > 1 and sys.argv[1] in _BY_NAME:
