@@ -37,6 +37,14 @@ class AffinityTables:
                 self._expiry = self._loop.call_later(_EXPIRY_SECONDS, self._expire)
         return table
 
+    def find(self, service_port: ServicePortName, family: IPFamily) -> AffinityTable | None:
+        """The table of a service port, if any of its listeners has asked for it."""
+        return self._tables.get((service_port, family))
+
+    def items(self) -> list[tuple[tuple[ServicePortName, IPFamily], AffinityTable]]:
+        """All tables, by service port and family."""
+        return list(self._tables.items())
+
     def shut_down(self) -> None:
         """Cancel the timer."""
         if self._expiry is not None:

@@ -40,6 +40,16 @@ class DeadlineQueue(Generic[Item]):
         if self._timer is None:
             self._timer = self._loop.call_at(deadline, self._expire)
 
+    def deadline(self, item: Item) -> float | None:
+        """When the time of `item` is over, on the loop's clock; None if it is not in the queue."""
+        return self._deadlines.get(item)
+
+    def restore(self, item: Item, deadline: float) -> None:
+        """Go on with the time of an item of another process. Those that end first come first, before any is added."""
+        self._deadlines[item] = deadline
+        if self._timer is None:
+            self._timer = self._loop.call_at(deadline, self._expire)
+
     def discard(self, item: Item) -> None:
         self._deadlines.pop(item, None)
 

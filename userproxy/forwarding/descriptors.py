@@ -135,6 +135,16 @@ class DescriptorBudget:
         """Count `count` descriptors as ours, if there are as many left."""
         return self._take(count, self.free)
 
+    def adopt(self, count: int) -> None:
+        """Count descriptors as ours that another process has handed to us, whatever is left."""
+        self.free -= count
+        self._mine += count
+
+    def adopt_port(self) -> None:
+        """Count a listener's or a claim's descriptor as ours that another process has handed to us."""
+        self._ports += 1
+        self.adopt(1)
+
     def take_for_port(self) -> bool:
         """Count a listener's or a claim's descriptor as ours, if need be from the reserve; up to their share."""
         if self._ports >= self.most_ports or not self._take(1, self.free + _FOR_PORTS):

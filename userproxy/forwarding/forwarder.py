@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import typing
 from collections.abc import Callable, Mapping
 from functools import partial
 from random import Random
@@ -14,6 +13,9 @@ from userproxy.errors import OutOfDescriptorsError, PortUnavailableError
 from userproxy.forwarding.affinity_tables import AffinityTables
 from userproxy.forwarding.client_addresses import ClientAddresses
 from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.handover.giving import Giver
+from userproxy.forwarding.handover.parts import AnyListener, Parts
+from userproxy.forwarding.handover.taking import Taker
 from userproxy.forwarding.listener_ports import ListenerPorts
 from userproxy.forwarding.observation.data_plane import LocalDataPlane
 from userproxy.forwarding.observation.recorder import Recorder
@@ -65,28 +67,6 @@ class ForwardingOptions(Struct, frozen=True):
     trusted_proxies: tuple[str, ...] = ()
 
 
-class Listener(typing.Protocol):
-    """What the forwarder needs of a listener, whatever its transport protocol."""
-
-    @property
-    def balancer(self) -> Balancer:
-        """Chooses the endpoint for each new client."""
-
-    @property
-    def statistics(self) -> TcpStatistics | UdpStatistics:
-        """What it has done so far."""
-
-    @property
-    def port(self) -> int:
-        """The local port; the same for all of its life."""
-
-    def follow(self, snapshot: Snapshot) -> None:
-        """Treat clients as the snapshot says; its balancer knows the endpoints already."""
-
-    def close(self) -> None:
-        """Take no more clients, and give the descriptor back to the budget."""
-
-
 class Forwarder:
     """All listeners and connections of this process. To be used on the loop's thread only."""
 
@@ -123,14 +103,28 @@ class Forwarder:
         )
         self._shares.flows = self._udp
         self._udp.make_room_elsewhere = self._shares.make_room_for_flow
-        self._listen: Mapping[Protocol, Callable[[ListenerName, int | None, Verdict], Listener]] = {
+        self._listen: Mapping[Protocol, Callable[[ListenerName, int | None, Verdict], AnyListener]] = {
             Protocol.TCP: self._listen_tcp,
             Protocol.UDP: self._listen_udp,
         }
-        self._listeners: dict[ListenerName, Listener] = {}
+        self._listeners: dict[ListenerName, AnyListener] = {}
         self._portals = PortalListeners(self._tcp, self._udp, self.take_for_port, self.give_port)
         self._affinity = AffinityTables(loop)
         self._snapshots: dict[ListenerName, Snapshot] = {}
+        self._unasked: dict[ListenerName, None] = {}
+        """Listeners of another process that nobody has asked for since."""
+        self._is_forsaken = False
+        self._parts = Parts(
+            self._tcp,
+            self._udp,
+            self._recorder,
+            self._listeners,
+            self._snapshots,
+            self._portals,
+            self._affinity,
+            self._balancer,
+            options.portals_only,
+        )
         self.data_plane = LocalDataPlane(
             self._tcp, self._udp, self._recorder, self._listeners, self._snapshots, options.descriptor_limit
         )
@@ -160,12 +154,63 @@ class Forwarder:
         """The figures of an open listener. Raises KeyError if it is not open."""
         return self._listeners[listener].statistics
 
+    def hand_over(self) -> Giver:
+        """What hands all of it over to another process, in an attempt that may come to nothing."""
+        return Giver(self._parts)
+
+    def take_over(self) -> Taker:
+        """What takes all of it over from another process, as long as there is nothing here."""
+        return Taker(self._parts)
+
+    def went_on(self) -> None:
+        """What was taken over is ours: listeners and portals are to be asked for, or go by `close_unasked`."""
+        self._unasked = dict.fromkeys(self._listeners)
+
+    def close_unasked(self) -> None:
+        """Close the listeners and portals that were taken over and that nobody has asked for since."""
+        self._portals.leave_unserved()
+        unasked, self._unasked = self._unasked, {}
+        for listener in unasked:
+            self.close(listener)
+
+    @property
+    def shares_sockets(self) -> bool:
+        """Whether another process may have copies of connections' sockets."""
+        return self._tcp.relays.shared
+
+    @shares_sockets.setter
+    def shares_sockets(self, shared: bool) -> None:
+        self._tcp.relays.shared = shared
+
+    def forsake(self) -> None:
+        """Close our copies of all sockets: they are another process's by now, or still. No peer is told.
+
+        The forwarder cannot be used afterwards, but for :meth:`shut_down`.
+        """
+        self._tcp.poller.shut_down()
+        self._udp.poller.shut_down()
+        self._stop_timers()
+        of_tcp = (TcpListener, PortlessTcpListener)
+        connections = [each.connections for each in self._listeners.values() if isinstance(each, of_tcp)]
+        for each in (*connections, *self._tcp.without_listener):
+            for member in each.members.values():
+                member.forsake()
+        for listener in self._listeners.values():
+            if isinstance(listener, TcpListener | UdpListener):
+                listener.forsake()
+        self._portals.forsake()
+        self._listeners.clear()
+        self._is_forsaken = True
+
     def open(self, listener: ListenerName, preferred_port: int | None = None, verdict: Verdict = Verdict.REJECT) -> int:
         """Hold a port for a listener and return its number: `preferred_port` if it is free; 0 where it needs none.
 
         `verdict` is that of its first snapshot, which is to follow in the same turn of the loop. Until then a UDP
         listener refuses its clients. Raises PortUnavailableError.
         """
+        if listener in self._unasked:
+            del self._unasked[listener]
+            return self._listeners[listener].port
         listen = self._listen.get(listener.service_port.protocol)
         if listen is None:
             raise PortUnavailableError(f"{listener.service_port.protocol} is not forwarded")
@@ -224,6 +269,7 @@ class Forwarder:
 
     def close(self, listener: ListenerName) -> None:
         """Stop listening; established connections go on."""
+        self._unasked.pop(listener, None)
         closing = self._listeners.pop(listener)
         self._snapshots.pop(listener, None)
         self._portals.discard(listener)
@@ -279,19 +325,24 @@ class Forwarder:
 
     def shut_down(self) -> None:
         """Close all sockets and cancel all timers. The forwarder cannot be used afterwards."""
+        if self._is_forsaken:
+            return
         for protocol in Protocol:
             self._portals.close(protocol)
         for listener in list(self._listeners):
             self.close(listener)
         self.reset_connections()
-        self._budget.shut_down()
-        self._tcp.shut_down()
+        self._stop_timers()
         self._udp.shut_down()
         self._poller.shut_down()
+
+    def _stop_timers(self) -> None:
+        self._budget.shut_down()
+        self._tcp.shut_down()
         self._affinity.shut_down()
         self.data_plane.loop_lag.stop()
 
-    def _listen_tcp(self, name: ListenerName, preferred_port: int | None, verdict: Verdict) -> Listener:
+    def _listen_tcp(self, name: ListenerName, preferred_port: int | None, verdict: Verdict) -> AnyListener:
         sock = self._bind(partial(ListeningSocket.open, verdict=verdict), name.family, preferred_port)
         connections = Connections(self._tcp, name, self._balancer())
         try:
@@ -300,7 +351,7 @@ class Forwarder:
             sock.close()
             raise PortUnavailableError(f"its listener cannot be watched: {error.strerror}") from error
 
-    def _listen_udp(self, name: ListenerName, preferred_port: int | None, _verdict: Verdict) -> Listener:
+    def _listen_udp(self, name: ListenerName, preferred_port: int | None, _verdict: Verdict) -> AnyListener:
         sock = self._bind(DatagramSocket.open, name.family, preferred_port)
         portal = None if self._options.portals_only else sock.getsockname()
         return UdpListener(self._udp, name, sock, self._balancer(), UdpStatistics(), portal)

@@ -137,6 +137,14 @@ class Poller:
         except Exception as again:  # noqa: BLE001 -- the same bug, perhaps
             self.failures.note(again)
 
+    def pause(self) -> None:
+        """Call no handler until :meth:`resume`; what the kernel has to say waits."""
+        self._loop.remove_reader(self._epoll.fileno())
+
+    def resume(self) -> None:
+        """Call handlers again."""
+        self._loop.add_reader(self._epoll.fileno(), self._drain)
+
     def shut_down(self) -> None:
         """Close the epoll. Sockets that are still watched are left open for their owners to close."""
         self.close_now()

@@ -4,7 +4,7 @@ The listener of a service port then has no local port. It has endpoints, statist
 for each portal that leads to it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from userproxy.errors import ObjectError, PortUnavailableError
@@ -50,6 +50,8 @@ class PortalListeners:
         self._tcp_listeners: dict[ListenerName, PortlessTcpListener] = {}
         self._udp_listeners: dict[ListenerName, PortlessUdpListener] = {}
         self._portals: dict[PortalAddress, _Portal] = {}
+        self.adopted: dict[PortalAddress, None] = {}
+        """Portals of another process that nobody has asked for since."""
 
     def listener(self, name: ListenerName, balancer: Balancer) -> PortlessListener:
         """A new listener without a port, for portals to lead to until :meth:`discard`."""
@@ -72,6 +74,7 @@ class PortalListeners:
         networks apart.
         """
         portal = self._portals.get(address)
+        self.adopted.pop(address, None)
         try:
             instructions = None if admits_everybody(admission) else program(admission)
             if portal is not None and _is_same_service(portal.admission, admission):
@@ -93,9 +96,35 @@ class PortalListeners:
             self._give()
             raise
 
+    def open_portals(self) -> Iterator[tuple[PortalAddress, Admission, PortalSocket, TcpPortal | UdpPortal | None]]:
+        """All portals: who is let in, the socket, and what serves there."""
+        for address, portal in self._portals.items():
+            yield address, portal.admission, portal.sock, portal.listener
+
+    def adopt(self, address: PortalAddress, admission: Admission, sock: PortalSocket) -> TcpPortal | UdpPortal | None:
+        """Go on with the socket of another process, whose listeners are all adopted already."""
+        self.adopted[address] = None
+        portal = self._portals[address] = self._watched(address, admission, sock)
+        return portal.listener
+
+    def forsake(self) -> None:
+        """Close our copies of the sockets: they are another process's."""
+        for portal in self._portals.values():
+            if portal.listener is not None:
+                portal.listener.forsake()
+            else:
+                portal.sock.close()
+        self._portals.clear()
+
+    def leave_unserved(self) -> None:
+        """Listen no longer at what was adopted and nobody has asked for since."""
+        while self.adopted:
+            self.leave(self.adopted.popitem()[0])
+
     def leave(self, address: PortalAddress) -> None:
         """Listen at `address` no longer. TCP connections go on, UDP flows end."""
         portal = self._portals.pop(address, None)
+        self.adopted.pop(address, None)
         if portal is None:
             return
         if portal.listener is not None:
@@ -110,21 +139,19 @@ class PortalListeners:
             self.leave(address)
 
     def _open(self, address: PortalAddress, admission: Admission, instructions: bytes | None) -> _Portal:
-        sock: PortalSocket
+        kind = ListeningSocket if address.protocol is Protocol.TCP else DatagramSocket
+        return self._watched(address, admission, kind.open_shared(address.ip, address.port, instructions))
+
+    def _watched(self, address: PortalAddress, admission: Admission, sock: PortalSocket) -> _Portal:
         listener: TcpPortal | UdpPortal | None = None
-        if address.protocol is Protocol.TCP:
-            sock = ListeningSocket.open_shared(address.ip, address.port, instructions)
+        if admission.listeners and isinstance(sock, ListeningSocket):
             try:
-                if admission.listeners:
-                    listener = TcpPortal(self._tcp, sock, self._connections(address, admission))
+                listener = TcpPortal(self._tcp, sock, self._connections(address, admission))
             except OSError as error:
                 sock.close()
                 raise PortUnavailableError(f"{address} cannot be watched: {error.strerror}") from error
-        else:
-            sock = DatagramSocket.open_shared(address.ip, address.port, instructions)
-            if admission.listeners:
-                sort, listeners = _sort(address, admission), self._listeners_of(admission)
-                listener = UdpPortal(self._udp, sock, sort, listeners)
+        elif admission.listeners and isinstance(sock, DatagramSocket):
+            listener = UdpPortal(self._udp, sock, _sort(address, admission), self._listeners_of(admission))
         return _Portal(sock, admission, listener)
 
     def _hand_over(self, listener: TcpPortal | UdpPortal | None, address: PortalAddress, admission: Admission) -> None:

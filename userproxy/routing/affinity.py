@@ -1,8 +1,10 @@
 """ClientIP session affinity: which endpoint a client stuck to, and for how much longer."""
 
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from ipaddress import IPv6Address
 from typing import Final
+
+from msgspec import Struct
 
 from userproxy.addresses import is_ipv6
 from userproxy.model import Endpoint
@@ -15,6 +17,9 @@ _TICKS: Final = 1000
 _SHARDS: Final = 17
 """Dictionaries of a generation. One of 100,000 entries takes 3 ms to grow. A prime, since dictionaries go by the
 low bits."""
+
+PlainClient = int | str
+"""A client as messages have it, whose numbers have 64 bits at most: larger ones are `#` and hexadecimal digits."""
 
 _Client = int | str
 _Entries = dict[_Client, int]
@@ -51,6 +56,17 @@ class DiscardedEntries:
                 return True
             self._entries.pop()
         return False
+
+
+class AffinityState(Struct, frozen=True, gc=False):
+    """What an affinity table has beside its entries."""
+
+    timeout: int
+    since: int
+    endpoints: tuple[Endpoint | None, ...]
+    dying: tuple[int, ...]
+    dead: tuple[int, ...]
+    reusable: tuple[int, ...]
 
 
 class AffinityTable:
@@ -164,6 +180,44 @@ class AffinityTable:
         for generation in (self._young, self._old):
             generation.get(hash(key) % _SHARDS, _NOTHING).pop(key, None)
 
+    def state(self) -> AffinityState:
+        """All but the entries, as a value."""
+        dying, dead, reusable = tuple(self._dying), tuple(self._dead), tuple(self._reusable)
+        return AffinityState(self.timeout, self._since, tuple(self._endpoints), dying, dead, reusable)
+
+    def restore(self, state: AffinityState) -> None:
+        """Be as `state` says. The entries follow, and the balancers' lists are known already."""
+        self.timeout, self._since = state.timeout, state.since
+        self._endpoints = list(state.endpoints)
+        self._indices = {endpoint: index for index, endpoint in enumerate(state.endpoints) if endpoint is not None}
+        self._dying, self._dead, self._reusable = list(state.dying), list(state.dead), list(state.reusable)
+        self._changed = True
+
+    def entries(self, *, young: bool) -> Iterator[dict[PlainClient, int]]:
+        """The entries of a generation, some thousands at a time. The table may be used meanwhile."""
+        for shard in range(_SHARDS):
+            found = (self._young if young else self._old).get(shard)
+            if found:
+                yield {_plain(key): entry for key, entry in found.items()}
+
+    def written_since(self, now: float) -> dict[PlainClient, int]:
+        """The young entries of clients who have come at `now` or later."""
+        bound = int(now * _TICKS) << _INDEX_BITS
+        shards = self._young.values()
+        return {_plain(key): entry for shard in shards for key, entry in shard.items() if entry >= bound}
+
+    def adopt(self, entries: Mapping[PlainClient, int], *, young: bool) -> None:
+        """Take in entries of another process, as :meth:`entries` makes them."""
+        for plain, entry in entries.items():
+            key = int(plain[1:], 16) if isinstance(plain, str) and plain.startswith("#") else plain
+            shard = hash(key) % _SHARDS
+            self._old.get(shard, {}).pop(key, None)
+            (self._young if young else self._old).setdefault(shard, {})[key] = entry
+
+    def clear(self) -> None:
+        """Forget all entries."""
+        self._young, self._old = {}, {}
+
     def expire(self, now: float) -> None:
         """Let go of what has expired. Using the table does so, too; this is for tables that nobody uses."""
         ticks = int(now * _TICKS)
@@ -227,3 +281,7 @@ def _key(client: str) -> _Client:
         return int(a) << 24 | int(b) << 16 | int(c) << 8 | int(d)
     except ValueError:
         return client
+
+
+def _plain(key: _Client) -> PlainClient:
+    return key if isinstance(key, str) or key < 1 << 64 else f"#{key:x}"

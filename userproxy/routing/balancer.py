@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection
 from random import Random
 from typing import Final
 
+from msgspec import Struct
+
 from userproxy.model import Endpoint, ListenerName, Snapshot
 from userproxy.model.reports import Choice
 from userproxy.routing.affinity import AffinityTable
@@ -16,6 +18,15 @@ About as long as a cluster needs to take a dead Pod out of the slice; then one c
 """
 
 _NO_ENDPOINTS: Final[frozenset[Endpoint]] = frozenset()
+
+
+class BalancerState(Struct, frozen=True, gc=False):
+    """Whose turn it is, as a value: endpoints in their order, the number of the next one, and until when some are
+    passed over. Times are of CLOCK_MONOTONIC."""
+
+    endpoints: tuple[Endpoint, ...] = ()
+    next: int = 0
+    suspects: tuple[tuple[Endpoint, float], ...] = ()
 
 
 class Balancer:
@@ -38,6 +49,14 @@ class Balancer:
         """The endpoints as the affinity table knows them, if there is one."""
         self._next = 0
         self._suspects: dict[Endpoint, float] = {}
+
+    def state(self) -> BalancerState:
+        """Whose turn it is, as a value."""
+        return BalancerState(tuple(self._endpoints), self._next, tuple(self._suspects.items()))
+
+    def restore(self, state: BalancerState) -> None:
+        """Go on as the balancer of another process. A snapshot is to follow."""
+        self._endpoints, self._next, self._suspects = list(state.endpoints), state.next, dict(state.suspects)
 
     def update(self, snapshot: Snapshot) -> None:
         """Follow a new snapshot.

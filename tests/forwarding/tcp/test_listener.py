@@ -115,7 +115,9 @@ async def test_a_verdict_that_the_kernel_denies_is_tried_again(
         route.say(SERVE)
         await route.found(REJECT)
         await eventually(lambda: len(logs) > 1)
-    await eventually(lambda: bench.forwarder._listeners[NAME]._accepting)  # type: ignore[attr-defined]
+    listening = bench.forwarder._listeners[NAME]
+    assert isinstance(listening, listener.TcpListener)
+    await eventually(lambda: listening._accepting)
     await route.found(SERVE)
     assert logs[0]["reason"] == "Cannot allocate memory"
 

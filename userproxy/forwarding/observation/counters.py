@@ -3,7 +3,9 @@
 from bisect import bisect_left
 from collections.abc import Collection
 from itertools import count
-from typing import Final
+from typing import ClassVar, Final
+
+from msgspec import Struct
 
 from userproxy.model import Endpoint
 from userproxy.model.reports import DialFailure, DialTimes
@@ -12,6 +14,33 @@ DIAL_BOUNDS: Final = tuple(
     round(base * scale, 7) for scale in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0) for base in (1.0, 1.6, 2.5, 4.0, 6.3)
 )
 """Seconds: five bounds for each power of ten, so a quantile is right to about a fourth. A dial takes 2 s at most."""
+
+
+class DialCountsState(Struct, frozen=True, gc=False):
+    """How long dials took, as a value."""
+
+    counts: tuple[int, ...]
+    sum_seconds: float
+
+
+class EndpointCountersState(Struct, frozen=True, gc=False):
+    """What was counted of an endpoint, as a value: without what is `active`."""
+
+    total: int
+    failed: int
+    bytes_up: int
+    bytes_down: int
+    dial: DialCountsState
+
+
+class CountersState(Struct, frozen=True, gc=False):
+    """What a listener has counted, as a value: without what it is doing. `numbers` are by the names of the counters."""
+
+    numbers: dict[str, int | float]
+    retries: dict[DialFailure, int]
+    endpoints: tuple[tuple[Endpoint, EndpointCountersState], ...]
+    departed: DialCountsState
+
 
 _NUMBERS: Final = count(1)
 _NO_DIALS: Final = DialTimes(DIAL_BOUNDS, (0,) * (len(DIAL_BOUNDS) + 1))
@@ -30,6 +59,14 @@ class DialCounts:
         """Count the dials of `other`, too."""
         self.counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
         self.sum_seconds += other.sum_seconds
+
+    def state(self) -> DialCountsState:
+        """The same as a value."""
+        return DialCountsState(tuple(self.counts), self.sum_seconds)
+
+    def restore(self, state: DialCountsState) -> None:
+        """Be as `state` says."""
+        self.counts, self.sum_seconds = list(state.counts), state.sum_seconds
 
     def times(self) -> DialTimes:
         """The same as a value."""
@@ -52,6 +89,20 @@ class EndpointCounters:
         self.bytes_down = 0
         self.usable = True
         self.dial = DialCounts()
+
+    def state(self) -> EndpointCountersState:
+        """The same as a value, without what is active."""
+        return EndpointCountersState(self.total, self.failed, self.bytes_up, self.bytes_down, self.dial.state())
+
+    def restore(self, state: EndpointCountersState) -> None:
+        """Have counted what `state` says."""
+        self.total, self.failed, self.bytes_up, self.bytes_down = (
+            state.total,
+            state.failed,
+            state.bytes_up,
+            state.bytes_down,
+        )
+        self.dial.restore(state.dial)
 
     def connected(self, seconds: float) -> None:
         """Count a connection that was dialled within `seconds`."""
@@ -140,6 +191,39 @@ class ListenerCounters:
         self.bytes_down = 0
         self.retries: dict[DialFailure, int] = {}
         self.endpoints = EndpointTable()
+
+    numbers: ClassVar[tuple[str, ...]] = (
+        "accepted",
+        "bytes_down",
+        "bytes_up",
+        "dial_failures",
+        "ended",
+        "refused",
+        "retried",
+        "seconds",
+        "unserved",
+    )
+    """The counters, but for what is active, and what is counted by reason or endpoint."""
+
+    @property
+    def mark(self) -> tuple[int | float, ...]:
+        """What changes whenever something is counted."""
+        return (self.active, *(getattr(self, name) for name in self.numbers))
+
+    def state(self) -> CountersState:
+        """The same as a value, without what is active."""
+        numbers = {name: getattr(self, name) for name in self.numbers}
+        endpoints = tuple((endpoint, counters.state()) for endpoint, counters in self.endpoints.items())
+        return CountersState(numbers, dict(self.retries), endpoints, self.endpoints.departed.state())
+
+    def restore(self, state: CountersState) -> None:
+        """Have counted what `state` says."""
+        for name in self.numbers:
+            setattr(self, name, state.numbers.get(name, 0))
+        self.retries = dict(state.retries)
+        for endpoint, counters in state.endpoints:
+            self.endpoints[endpoint].restore(counters)
+        self.endpoints.departed.restore(state.departed)
 
     def failed(self, endpoint: Endpoint, kind: DialFailure) -> None:
         """Count a dial that failed."""

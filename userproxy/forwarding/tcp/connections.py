@@ -17,6 +17,7 @@ from userproxy.forwarding.tcp.introductions import IntroducedDial
 from userproxy.forwarding.tcp.plane import TcpPlane
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.sockets import ip_and_port, reset_on_close
+from userproxy.forwarding.tcp.states import DialState, RelayState
 from userproxy.model import Endpoint, ListenerName, ProxyProtocol, Snapshot
 from userproxy.model.reports import ChangeKind, DialFailure, Outcome
 from userproxy.routing.balancer import Balancer
@@ -93,6 +94,60 @@ class Connections:
         if self._sources is not None:
             dial.keep_client_address(self._sources)
         dial.start()
+
+    def adopt_relay(self, state: RelayState, client: SocketType, backend: SocketType) -> Relay:
+        """Take in an established connection of another process, as it was when `state` was made.
+
+        Its descriptors count as taken. It is not watched yet.
+        """
+        dial = self._dial(client, state.dial.peer[0])
+        dial.restore(state.dial)
+        dial.closed = True
+        endpoint = dial.tried[-1]
+        relay = Relay(self._plane.relays, client, backend, endpoint, self._relayed)
+        relay.id, relay.dial = dial.id, dial
+        relay.counters = counters = self.statistics.endpoints[endpoint]
+        counters.active += 1
+        self._adopted(dial.address, relay)
+        return relay
+
+    def adopt_dial(self, state: DialState, client: SocketType) -> Dial:
+        """Take in a connection of another process that has no endpoint yet. Its descriptors count as taken."""
+        if state.awaits is not None:
+            dial: Dial = self._dial_after_header(client, state.peer[0], state.awaits)
+        else:
+            dial = self._dial(client, state.peer[0])
+            if self._sources is not None:
+                dial.keep_client_address(self._sources)
+        dial.restore(state)
+        self._adopted(dial.address, dial)
+        return dial
+
+    def _adopted(self, address: str, member: Dial | Relay) -> None:
+        plane = self._plane
+        plane.budget.adopt(PER_CONNECTION)
+        self.statistics.active += 1
+        self.members[member.id] = member
+        self._share.add(address, member)
+        if not plane.active:
+            plane.idle.clear()
+        plane.active += 1
+
+    def forget(self, relay: Relay) -> None:
+        """Take notice that an adopted connection has ended in the other process, where that was counted."""
+        relay.counters.active -= 1
+        relay.vanish()
+        self._ended(relay.dial.address, relay)
+
+    def in_order(self) -> None:
+        """Bring members into the order of their ids, after some have been adopted."""
+        members = sorted(self.members.items())
+        self.members.clear()
+        self.members.update(members)
+
+    def _dial(self, client: SocketType, address: str) -> Dial:
+        plane = self._plane
+        return Dial(plane.dialer, self.name, self.balancer, client, address, self._connected, self._unserved)
 
     def follow(self, snapshot: Snapshot) -> None:
         """Take notice of the endpoints that new clients have, and of whose address they are to see.

@@ -24,6 +24,7 @@ from userproxy.forwarding.tcp.dial_source import DialSource
 from userproxy.forwarding.tcp.looks import Looks
 from userproxy.forwarding.tcp.sockets import UNDER_WAY, has_source_address, reset_on_close, start_dial
 from userproxy.forwarding.tcp.source_ports import SourcePorts
+from userproxy.forwarding.tcp.states import DialState
 from userproxy.model import Endpoint, ListenerName
 from userproxy.model.reports import DialFailure, Source, SourceFallback
 from userproxy.routing.balancer import Balancer
@@ -210,6 +211,45 @@ class Dial:
     def quiet(self) -> tuple[float, bool] | None:
         """None, which says that it is still being dialled. For :mod:`~userproxy.forwarding.shares`."""
         return None
+
+    @property
+    def backend_to_keep(self) -> SocketType | None:
+        """The socket that another process should go on with: none if it is to find out something for this one."""
+        return None if self._decider is not None and self._decider.finds_out else self._backend
+
+    def state(self) -> DialState:
+        """The same as a value, to which the client's socket and :attr:`backend_to_keep` belong."""
+        portal, attempt, tried = self.portal, self._attempt, self.tried
+        plain = portal if portal is None or isinstance(portal, bytes) else portal[:2]
+        deadline = None if self.backend_to_keep is None else self._limit.deadline(self)
+        if self._backend is not None and deadline is None:
+            attempt, tried = attempt - 1, tried[:-1]
+        counted = (self.failed, self.failures, attempt, deadline, self.source)
+        return DialState(self.id, self.peer[:2], plain, self.opened, self.began, tried, *counted)
+
+    def restore(self, state: DialState) -> None:
+        """Be as `state` says. There is no socket to an endpoint yet."""
+        self.id, self.peer, self.portal = state.id, state.peer, state.portal
+        self.opened, self.began = state.opened, state.began
+        self.tried, self.failed, self.failures = state.tried, state.failed, state.failures
+        self._attempt, self.source = state.attempt, state.source
+
+    def resume(self, backend: SocketType | None, deadline: float | None) -> None:
+        """Go on with a dial of another process, whose time is over at `deadline`; without a socket try the next."""
+        if backend is None or deadline is None:
+            self.start()
+            return
+        self._backend, self._limit = backend, self._dialer.limits[self._attempt]
+        self._limit.restore(self, deadline)
+        self._dialer.poller.add(backend.fileno(), STREAM, self._on_event, self)
+
+    def forsake(self) -> None:
+        """Close our copies of its sockets: it is another process's, and nobody is told."""
+        self.closed = True
+        for sock in (self.client, self._backend):
+            if sock is not None:
+                sock.close()
+        self._backend = None
 
     def start(self) -> None:
         """Try endpoints until one accepts or connecting to it takes time. An exception ends this dial alone."""

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from userproxy.forwarding.poller import HANGUP, UNFINISHED, Owner, Poller
 from userproxy.forwarding.tcp.pipes import PIPE_BYTES, Pipe, PipePool
 from userproxy.forwarding.tcp.sockets import unacknowledged
+from userproxy.forwarding.tcp.states import DirectionState
 from userproxy.forwarding.tcp.tap import TappedSockets
 
 BUFFER_BYTES: Final = 64 * 1024
@@ -119,6 +120,39 @@ class Direction:
         """Bytes that the sink's peer has acknowledged: megabytes may still be on their way to a slow reader."""
         waiting = len(self._pending or b"") + (self._pipe.fill if self._pipe is not None else 0)
         return self.count - waiting - unacknowledged(self._sink)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its counter is all that there is to know of it."""
+        return self.is_usual and not self._streak
+
+    @property
+    def pipe(self) -> Pipe | None:
+        """The pipe in which bytes wait; None if there is none."""
+        return self._pipe if self._pipe is not None and self._pipe.fill else None
+
+    def state(self) -> DirectionState:
+        """The same as a value; the ends of :attr:`pipe` belong to it."""
+        pending, pipe = bytes(self._pending or b""), self.pipe
+        fill = 0 if pipe is None else pipe.fill
+        return DirectionState(self.count, self.ended, self.blocked, self.bulk, self._streak, self._kept, pending, fill)
+
+    def restore(self, state: DirectionState, ends: tuple[int, int] | None) -> None:
+        """Be as `state` says; `ends` are those of its pipe. The first event of the sockets is still to come."""
+        self.count, self.ended, self.blocked, self.bulk = state.count, state.ended, state.blocked, state.bulk
+        self._streak, self._kept = state.streak, state.kept
+        self._pending = memoryview(state.pending) if state.pending else None
+        pipes = self._context.pipes
+        pipes.adopt_kept(state.kept)
+        if ends is not None:
+            self._pipe = pipes.adopt(ends, state.fill)
+            pipes.stuck(self._pipe, self._keep)
+
+    def forsake(self) -> None:
+        """Close our copy of the pipe, if there is one: what is in it is another process's."""
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
 
     def on_events(self, events: int) -> None:
         """What the poller calls with the events of the source.

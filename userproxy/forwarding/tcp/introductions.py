@@ -11,6 +11,7 @@ from socket import SocketType
 from typing import Final
 
 import structlog
+from msgspec import structs
 
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.log_limit import LogLimit
@@ -19,6 +20,7 @@ from userproxy.forwarding.poller import FAILED, HANGUP, STREAM, Poller
 from userproxy.forwarding.proxy_protocol.header import HeaderError, ProxyHeader
 from userproxy.forwarding.proxy_protocol.versions import MOST_BYTES, decode
 from userproxy.forwarding.tcp.dialer import Dial, Dialer
+from userproxy.forwarding.tcp.states import DialState
 from userproxy.model import ListenerName, ProxyProtocol
 from userproxy.model.reports import Outcome
 from userproxy.routing.balancer import Balancer
@@ -113,6 +115,21 @@ class IntroducedDial(Dial):
                 self._is_watched = True
         except Exception as error:  # noqa: BLE001 -- whoever called has other clients to care for
             self._introductions.poller.failed(self, error)
+
+    def state(self) -> DialState:
+        """As of a dial; what has come of the header is still in the kernel."""
+        if not self.awaits_header:
+            return super().state()
+        return structs.replace(super().state(), awaits=self._version, deadline=self._introductions.limit.deadline(self))
+
+    def resume(self, backend: SocketType | None, deadline: float | None) -> None:
+        """As of a dial, or go on to wait for the header."""
+        if deadline is None or not self.awaits_header:
+            super().resume(backend, deadline)
+            return
+        self._introductions.limit.restore(self, deadline)
+        self._introductions.poller.add(self.client.fileno(), STREAM, self._look, self)
+        self._is_watched = True
 
     def expire(self) -> None:
         """The time for the header is over."""

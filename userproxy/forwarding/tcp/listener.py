@@ -1,6 +1,7 @@
 """A TCP listener: the socket that portals of one service port lead to."""
 
 from collections import deque
+from collections.abc import Iterable
 from socket import SocketType
 from typing import Final
 
@@ -102,6 +103,36 @@ class TcpListener:
             self._verdict = snapshot.verdict
             self._set_verdict()
         self.connections.follow(snapshot)
+
+    @property
+    def socket(self) -> ListeningSocket:
+        """What clients come to."""
+        return self._socket
+
+    @property
+    def verdict(self) -> Verdict:
+        """How clients are treated now."""
+        return self._verdict
+
+    @property
+    def held(self) -> Iterable[tuple[SocketType, Peer]]:
+        """Clients who are accepted and wait for descriptors."""
+        return self._held
+
+    def adopt_held(self, client: SocketType, peer: Peer) -> None:
+        """Have a client of another process wait, who is accepted there and waits for descriptors."""
+        self._budget.adopt(PER_CONNECTION)
+        self._held.append((client, peer))
+        self._shares.hold(1)
+        self._budget.wait(self._resume)
+
+    def forsake(self) -> None:
+        """Close our copies of its sockets: they are another process's, and no client is told."""
+        self._closed = True
+        self._accepting = False
+        for client, _ in self._held:
+            client.close()
+        self._socket.close()
 
     def close(self) -> None:
         """Serve the clients that the kernel has already accepted for us, then refuse new ones."""

@@ -27,9 +27,10 @@ class Pipe:
 
     __slots__ = ("fill", "read_end", "write_end")
 
-    def __init__(self) -> None:
-        self.read_end, self.write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.fill = 0
+    def __init__(self, ends: tuple[int, int] | None = None, fill: int = 0) -> None:
+        """A new pipe, or one whose ends another process has handed to us with so many bytes in it."""
+        self.read_end, self.write_end = ends or os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.fill = fill
         with contextlib.suppress(OSError):  # over the user's quota: a small pipe still works
             fcntl.fcntl(self.write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
@@ -63,6 +64,16 @@ class PipePool:
         if self._idle:
             return self._idle.pop()
         return self._make() or self._take_away()
+
+    def adopt(self, ends: tuple[int, int], fill: int) -> Pipe:
+        """A pipe of another process with what is in it, as if it had been borrowed."""
+        self._budget.adopt(2)
+        self._made += 1
+        return Pipe(ends, fill)
+
+    def adopt_kept(self, count: int) -> None:
+        """Count bytes that another process has kept, and that are somebody's here."""
+        self._kept += count
 
     def stuck(self, pipe: Pipe, keep: Callable[[bytes], None]) -> None:
         """Note that a lent pipe's sink takes no more for now.

@@ -37,6 +37,9 @@ class Connections(Protocol):
     def reset(self) -> int:
         """End all; returns how many they were."""
 
+    def in_order(self) -> None:
+        """Bring members into the order of their ids, after some have been adopted."""
+
 
 class TcpPlane:
     """The parts that all connections use, and how many there are.

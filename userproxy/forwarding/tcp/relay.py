@@ -23,17 +23,22 @@ from userproxy.forwarding.poller import ANOTHER_TURN, FAILED, HANGUP, READABLE, 
 from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.direction import Direction, DirectionContext
 from userproxy.forwarding.tcp.pipes import PipePool
-from userproxy.forwarding.tcp.sockets import quiet_seconds, reset_on_close, was_reset
+from userproxy.forwarding.tcp.sockets import end_at_once, quiet_seconds, reset_on_close, was_reset
 from userproxy.forwarding.tcp.source_ports import SourcePorts
+from userproxy.forwarding.tcp.states import DirectionState, RelayState
 from userproxy.forwarding.tcp.tap import FROM_CLIENT, FROM_ENDPOINT, TO_CLIENT, TO_ENDPOINT, Listener, TappedSockets
 from userproxy.model import Endpoint
 from userproxy.model.reports import ChangeKind, Outcome, Source
 
 
 class RelayContext(DirectionContext):
-    """What all relays of a process share: besides what directions do, the half-open time limit and local ports."""
+    """What all relays of a process share: besides what directions do, the half-open time limit and local ports.
 
-    __slots__ = ("half_open", "recorder", "source_ports")
+    `shared` is whether another process may have copies of their sockets, for a hand-over: then close(2) alone tells
+    their peers nothing.
+    """
+
+    __slots__ = ("half_open", "recorder", "shared", "source_ports")
 
     def __init__(
         self,
@@ -47,6 +52,7 @@ class RelayContext(DirectionContext):
         self.recorder = recorder
         self.half_open = half_open
         self.source_ports = source_ports
+        self.shared = False
 
 
 class Relay:
@@ -190,6 +196,76 @@ class Relay:
         self._upward.usual = self._downward.usual = not self._upward.blocked
         return True
 
+    @property
+    def sockets(self) -> tuple[SocketType, SocketType]:
+        """The client's and the backend's."""
+        return self._client, self._backend
+
+    @property
+    def mark(self) -> tuple[int, int, int, int] | None:
+        """What changes whenever the state changes; None while it may change otherwise."""
+        if not (self._upward.is_plain and self._downward.is_plain):
+            return None
+        return self._upward.count, self._downward.count, self.settled_up, self.settled_down
+
+    @property
+    def pipe_ends(self) -> tuple[int, ...]:
+        """Descriptors of the pipes in which bytes wait: two for the way up and two for the way down, if there are."""
+        pipes = (self._upward.pipe, self._downward.pipe)
+        return tuple(end for pipe in pipes if pipe is not None for end in (pipe.read_end, pipe.write_end))
+
+    def beginning(self) -> RelayState:
+        """What stays as it is, as a value: how it began, without what it has moved."""
+        return RelayState(self.dial.state(), self.dial_seconds, DirectionState(), DirectionState())
+
+    def state(self) -> RelayState:
+        """The same as a value, to which its sockets and :attr:`pipe_ends` belong."""
+        return RelayState(
+            self.dial.state(),
+            self.dial_seconds,
+            self._upward.state(),
+            self._downward.state(),
+            self._seen,
+            self._context.half_open.deadline(self),
+            (self.settled_up, self.settled_down),
+        )
+
+    def restore(self, state: RelayState, ends: tuple[int, ...] = ()) -> None:
+        """Be as `state` says; `ends` are :attr:`pipe_ends` of it."""
+        self.dial_seconds = state.dial_seconds
+        self.settled_up, self.settled_down = state.settled
+        self._seen = state.seen
+        taken = 0
+        for direction, its in ((self._upward, state.up), (self._downward, state.down)):
+            pair = (ends[taken], ends[taken + 1]) if its.fill else None
+            taken += 2 if its.fill else 0
+            direction.restore(its, pair)
+        self._upward.usual = self._downward.usual = self._upward.is_usual and self._downward.is_usual
+        if state.deadline is not None:
+            self._context.half_open.restore(self, state.deadline)
+
+    def watch(self) -> None:
+        """Go on with a connection of another process: the sockets' present state is their first event."""
+        poller = self._context.poller
+        poller.add(self._client.fileno(), STREAM, self._upward.on_events, self)
+        poller.add(self._backend.fileno(), STREAM, self._downward.on_events, self)
+
+    def vanish(self) -> None:
+        """Close our copies of its sockets: it has ended in another process."""
+        self.closed = True
+        for sock in self.sockets:
+            self._context.poller.close_at_once(sock)
+        del self._upward, self._downward
+
+    def forsake(self) -> None:
+        """Close our copies of its sockets and pipes. The connection is another process's, and nobody is told."""
+        self.closed = True
+        for direction in (self._upward, self._downward):
+            direction.forsake()
+        for sock in (self._client, self._backend):
+            sock.close()
+        del self._upward, self._downward
+
     def abort(self, reason: str = GIVEN_UP, outcome: Outcome = Outcome.RESET) -> None:
         """End both connections with a RST, dropping what is unsent."""
         if not self.closed:
@@ -271,6 +347,9 @@ class Relay:
         context.half_open.discard(self)
         for direction in (self._upward, self._downward):
             direction.release()
+        if context.shared:
+            for sock in (self._client, self._backend):
+                end_at_once(sock, reset=self.cut is not None)
         context.poller.close(self._client)
         context.poller.close(self._backend)
         self._on_end(self)

@@ -1,5 +1,6 @@
 """The socket calls of TCP, with the kernel's constants that Python lacks."""
 
+import ctypes
 import errno
 import fcntl
 import select
@@ -8,7 +9,7 @@ import struct
 import sys
 import termios
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from socket import SocketType
 from typing import Protocol, Self
 
@@ -46,6 +47,10 @@ _LAST_DATA_SENT, _LAST_DATA_RECV = 44, 52
 
 _TCP_CLOSE = 7
 """include/net/tcp_states.h."""
+
+_libc = ctypes.CDLL(None)
+_NOBODY = bytes(16)
+"""A struct sockaddr of AF_UNSPEC, which Python's connect() does not make for a TCP socket."""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -107,6 +112,13 @@ class ListeningSocket(SocketType):
             sock.listen(_BACKLOG)
             lead_here(sock)
             return cls(sock.detach())
+
+    @classmethod
+    def adopt(cls, descriptor: int, verdict: Verdict) -> Self:
+        """That of another process, which treats clients by `verdict`."""
+        adopted = cls(descriptor)
+        adopted._filtered = verdict is Verdict.DROP
+        return adopted
 
     def set_verdict(self, verdict: Verdict) -> None:
         """Accept clients, or refuse them as a closed port does, or leave them without an answer.
@@ -256,6 +268,18 @@ def was_reset(sock: SocketType) -> bool:
 def reset_on_close(sock: SocketType) -> None:
     """Make close() send a RST and drop what is unsent (socket(7), SO_LINGER with time 0)."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def end_at_once(sock: SocketType, *, reset: bool) -> None:
+    """End a connection of which another process has a copy, so that its peer hears of it before that is closed, too.
+
+    `reset` is with a RST: connect(2) to nobody dissolves a TCP connection (tcp_disconnect() in the kernel).
+    """
+    if reset:
+        _libc.connect(sock.fileno(), _NOBODY, len(_NOBODY))
+    else:
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def unacknowledged(sock: HasFileno) -> int:

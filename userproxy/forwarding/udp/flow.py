@@ -143,6 +143,45 @@ class UdpFlow(Flow):
         balancer.forget(self.address)
         return False
 
+    @property
+    def socket(self) -> SocketType | None:
+        """The socket towards its endpoint."""
+        return self._socket
+
+    @property
+    def mark(self) -> tuple[object, ...]:
+        """What changes whenever the state changes."""
+        return (self._socket, self.bytes_up, self.bytes_down, self.due, self.unanswered, self.failed, self.settled_up)
+
+    def adopt(self, sock: SocketType, endpoint: Endpoint) -> None:
+        """Go on with the socket of another process, which is connected to `endpoint`."""
+        poller = self.listener.plane.poller
+        if self._socket is not None:
+            poller.close_at_once(self._socket)
+        if self.counters is not None:
+            self.counters.active -= 1
+        self.endpoint = endpoint
+        self.counters = counters = self._statistics.endpoints[endpoint]
+        counters.active += 1
+        poller.add(sock.fileno(), WHILE_DATAGRAMS, self._on_event, self)
+        self._send_by(sock)
+
+    def vanish(self) -> None:
+        """Close our copy of its socket: it has ended in another process, where that was counted."""
+        self._closed = True
+        if self._socket is not None and self.counters is not None:
+            self.counters.active -= 1
+            self.listener.plane.poller.close_at_once(self._socket)
+        self.listener.closed(self)
+
+    def forsake(self) -> None:
+        """Close our copies of its sockets: it is another process's."""
+        self._closed = True
+        for sock in (self._socket, self.trial.spare if self.trial is not None else None):
+            if sock is not None:
+                sock.close()
+        self._socket = None
+
     def move(self, now: float, number: int | None) -> bool:
         """Leave an endpoint that refuses: connect to the next one and send it the datagram that was left unanswered.
 

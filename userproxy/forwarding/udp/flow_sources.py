@@ -41,6 +41,11 @@ class FlowSources:
             self.note_fallback(SourceFallback.NO_PORT if taken else SourceFallback.NOT_POSSIBLE)
             return None
 
+    def pair(self, client: str, endpoint: Endpoint, now: float) -> ReturnPair | None:
+        """What is known of answers to a client's address; None where it is not to be kept."""
+        choice = self._sources.choose(client, endpoint)
+        return self._pair(choice, now) if choice.keeps else None
+
     def note_fallback(self, reason: SourceFallback) -> None:
         """Count a flow that has the node's address although the client's is to be kept."""
         self._sources.fallbacks[reason] += 1

@@ -57,6 +57,24 @@ class FlowTable(Generic[F]):
         flow.seen, flow.due = now, now + self.limits.grain
         self._brief[flow] = None
 
+    def restore(self, flow: F, seen: float, due: float, *, stream: bool) -> None:
+        """Take in a flow of another process, those first whose last datagram is oldest."""
+        self.by_client[flow.client] = flow
+        flow.stream, flow.seen, flow.due = stream, seen, due
+        self._queue(flow)[flow] = None
+
+    def move(self, flow: F, seen: float, due: float, *, stream: bool) -> None:
+        """A flow that was restored has had datagrams in the other process."""
+        del self._queue(flow)[flow]
+        self.restore(flow, seen, due, stream=stream)
+
+    def in_order(self) -> None:
+        """Bring flows into the order of their last datagrams, after some have been restored or moved."""
+        for queue in (self._brief, self._streams):
+            flows = sorted(queue, key=lambda flow: flow.seen)
+            queue.clear()
+            queue.update(dict.fromkeys(flows))
+
     def discard(self, flow: F) -> bool:
         """Forget a flow; False if it is not here."""
         if self.by_client.get(flow.client) is not flow:

@@ -62,7 +62,7 @@ class UdpListener:
         self.balancer = balancer
         self.chooser: Chooser = balancer
         self.statistics = statistics
-        self.host = sock.getsockname()[0]
+        self.host = sock.host
         self.port = sock.port
         self.descriptor = sock.fileno()
         self.now = plane.loop.time
@@ -164,6 +164,38 @@ class UdpListener:
         statistics.datagrams_down += count
         statistics.bytes_down += size
         statistics.unsent += refused
+
+    def adopted(self) -> None:
+        """Begin to end flows that are quiet: all have been adopted."""
+        self.flows.in_order()
+        self._idle_timer.start()
+
+    @property
+    def socket(self) -> DatagramSocket:
+        """What clients' datagrams come to."""
+        return self._socket
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """How the socket treats clients now; None before the first snapshot."""
+        return self._verdict
+
+    def watch_as(self, verdict: Verdict | None) -> None:
+        """Go on with a socket of another process, which treats clients by `verdict`."""
+        self._verdict = verdict
+        if verdict is not None and not self._watched:
+            self.plane.poller.add(self.descriptor, DATAGRAMS, self._on_event, self)
+            self._watched = True
+
+    def forsake(self) -> None:
+        """Close our copies of its sockets: they are another process's."""
+        self._closed = True
+        self._idle_timer.stop()
+        if self._retry is not None:
+            self._retry.cancel()
+        for flow in self.flows:
+            flow.forsake()
+        self._socket.close()
 
     def note_reply(self, flow: UdpFlow, now: float) -> None:
         """Note that an answer came. For flows."""

@@ -85,7 +85,7 @@ class UdpPlane:
         self.loop = loop
         self.recorder = recorder or Recorder(loop.time)
         self.client_addresses = client_addresses or ClientAddresses()
-        self.poller = Poller(loop, after_handlers=self._flush)
+        self.poller = Poller(loop, after_handlers=self.flush)
         self.budget = budget
         self.options = options
         self.quota = FlowQuota[UdpFlow](options.flow_limit, options.flow_limit_per_listener)
@@ -141,7 +141,8 @@ class UdpPlane:
             listener.close()
         self.poller.shut_down()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send the answers that have been collected and wait for others."""
         for _, outbox in self._boxes.values():
             outbox.flush()
 

@@ -92,6 +92,21 @@ class DatagramSocket(SocketType):
         except OSError as error:
             raise PortUnavailableError(f"cannot listen on UDP {host_and_port(host, port)}: {error.strerror}") from error
 
+    @classmethod
+    def adopt(cls, descriptor: int, host: str, holder: int | None) -> Self:
+        """That of another process, which was opened at `host`; `holder` is :attr:`holder`'s descriptor there."""
+        adopted = cls(descriptor)
+        adopted.host = host
+        adopted.family_name = family_of(host)
+        if holder is not None:
+            adopted._holder = SocketType(fileno=holder)
+        return adopted
+
+    @property
+    def holder(self) -> SocketType | None:
+        """Another socket that has the port meanwhile, while clients are refused."""
+        return self._holder
+
     @property
     def port(self) -> int:
         port: int = self.getsockname()[1]

@@ -1,6 +1,7 @@
 """What a UDP listener has done so far, in figures."""
 
 from socket import SocketType
+from typing import ClassVar
 
 from userproxy.forwarding.observation.counters import ListenerCounters
 from userproxy.forwarding.udp.sockets import dropped
@@ -18,6 +19,17 @@ class UdpStatistics(ListenerCounters):
     __slots__ = (
         "_dropped",
         "_sockets",
+        "datagrams_down",
+        "datagrams_up",
+        "evicted",
+        "moved",
+        "unopened",
+        "unsent",
+    )
+
+    numbers: ClassVar[tuple[str, ...]] = (
+        *ListenerCounters.numbers,
+        "_dropped",
         "datagrams_down",
         "datagrams_up",
         "evicted",

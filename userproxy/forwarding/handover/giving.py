@@ -1,0 +1,274 @@
+"""Hands a data plane over: first in slices, while it serves on, and then what has changed meanwhile, in one turn.
+
+Nothing of the data plane changes by being handed over, until :meth:`Giver.forsake` leaves it to the other process.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from socket import SocketType
+from typing import Final
+
+from userproxy.forwarding.handover.parts import AnyListener, Parts
+from userproxy.forwarding.handover.values import (
+    AffinityEntries,
+    AffinityHandedOver,
+    ClientHandedOver,
+    DialHandedOver,
+    Ended,
+    FlowHandedOver,
+    Item,
+    Last,
+    ListenerChanged,
+    ListenerHandedOver,
+    PortalHandedOver,
+    RelayHandedOver,
+)
+from userproxy.forwarding.observation.counters import ListenerCounters
+from userproxy.forwarding.tcp.connections import Connections
+from userproxy.forwarding.tcp.dialer import Dial
+from userproxy.forwarding.tcp.listener import TcpListener
+from userproxy.forwarding.tcp.portal import PortlessTcpListener
+from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.udp.listener import UdpListener
+from userproxy.forwarding.udp.states import state_of
+from userproxy.model import IPFamily, ListenerName, PortalAddress, ServicePortName
+from userproxy.pace import Pace
+from userproxy.routing.affinity import AffinityTable
+from userproxy.routing.balancer import Balancer
+
+_NEVER: Final = float("-inf")
+
+Given = tuple[Item, list[int]]
+"""A value, and the descriptors that belong to it."""
+
+
+class Giver:
+    """Hands over what is there; use one for each attempt.
+
+    :meth:`first` while the data plane serves, then :meth:`rest` in one turn of the loop in which nothing else runs,
+    and then :meth:`forsake` once the other process serves, or :meth:`cancel` if it does not.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._relays: dict[int, object] = {}
+        """The connections that were handed over, and the mark of each one then."""
+        self._flows: dict[int, tuple[SocketType | None, object]] = {}
+        self._counted: dict[ListenerCounters, object] = {}
+        self._tables: dict[AffinityTable, int] = {}
+        self._began = _NEVER
+
+    async def first(self) -> AsyncIterator[Given]:
+        """What is there, while it goes on: established connections and flows with their sockets."""
+        parts, pace = self._parts, Pace()
+        parts.tcp.relays.shared = True
+        self._began = parts.tcp.loop.time()
+        for given in self._listeners():
+            yield given
+            await pace.keep()
+        for address, admission, sock, _ in list(parts.portals.open_portals()):
+            yield PortalHandedOver(address, admission), [sock.fileno()]
+            await pace.keep()
+        for name, table in parts.affinity.items():
+            for item in self._affinity(name, table):
+                yield item, []
+                await pace.keep()
+        for connections in self._connections():
+            for relay in list(connections.members.values()):
+                if isinstance(relay, Relay) and not relay.closed:
+                    yield self._beginning(connections, relay)
+                    await pace.keep()
+        for listener, owner, portal in list(self._udp_listeners()):
+            for flow in list(listener.flows):
+                state = state_of(flow)
+                if state is not None and flow.socket is not None:
+                    self._flows[flow.id] = flow.socket, flow.mark
+                    yield FlowHandedOver(owner, portal, is_new=True, state=state), [flow.socket.fileno()]
+                    await pace.keep()
+
+    def rest(self) -> Iterator[Given]:
+        """What is new, or other than it was, and what has ended. Between two values nothing of the loop may run."""
+        parts = self._parts
+        parts.tcp.poller.close_now()
+        parts.udp.poller.close_now()
+        parts.udp.flush()
+        yield from ((item, []) for item in self._changed_listeners())
+        for name, table in parts.affinity.items():
+            yield from ((item, []) for item in self._changed_affinity(name, table))
+        yield Ended(self._ended()), []
+        yield from self._changed_relays()
+        yield from self._dials()
+        for listener, owner, portal in self._udp_listeners():
+            yield from self._changed_flows(listener, owner, portal)
+        yield from self._held()
+        yield Last(parts.recorder.last_id), []
+
+    def cancel(self) -> None:
+        """It has come to nothing: serve on."""
+        self._parts.tcp.relays.shared = False
+
+    def _listeners(self) -> Iterator[Given]:
+        for name, listener in list(self._parts.listeners.items()):
+            self._counted[listener.statistics] = listener.statistics.mark
+            yield self._listener(name, listener)
+        for connections in self._connections():
+            if connections.statistics not in self._counted:
+                self._counted[connections.statistics] = connections.statistics.mark
+                yield self._closed_listener(connections), []
+
+    def _closed_listener(self, connections: Connections) -> ListenerHandedOver:
+        return ListenerHandedOver(
+            connections.statistics.number,
+            connections.name,
+            is_open=False,
+            balancer=connections.balancer.state(),
+            counters=connections.statistics.state(),
+        )
+
+    def _listener(self, name: ListenerName, listener: AnyListener) -> Given:
+        host, verdict, descriptors = "", None, []
+        is_held = False
+        if isinstance(listener, TcpListener):
+            verdict = listener.verdict
+            descriptors = [listener.socket.fileno()]
+        elif isinstance(listener, UdpListener):
+            host, verdict = listener.host, listener.verdict
+            descriptors = [listener.socket.fileno()]
+            if listener.socket.holder is not None:
+                is_held = True
+                descriptors.append(listener.socket.holder.fileno())
+        return (
+            ListenerHandedOver(
+                listener.statistics.number,
+                name,
+                is_open=True,
+                port=listener.port,
+                host=host,
+                verdict=verdict,
+                is_held=is_held,
+                snapshot=self._parts.snapshots.get(name),
+                balancer=listener.balancer.state(),
+                counters=listener.statistics.state(),
+            ),
+            descriptors,
+        )
+
+    def _changed_listeners(self) -> Iterator[ListenerChanged]:
+        balancers: dict[ListenerCounters, Balancer] = {}
+        for listener in self._parts.listeners.values():
+            balancers[listener.statistics] = listener.balancer
+        for connections in self._connections():
+            balancers.setdefault(connections.statistics, connections.balancer)
+        for counters, mark in self._counted.items():
+            if counters.mark != mark and counters in balancers:
+                yield ListenerChanged(counters.number, balancers[counters].state(), counters.state())
+
+    def _affinity(self, name: tuple[ServicePortName, IPFamily], table: AffinityTable) -> Iterator[Item]:
+        service_port, family = name
+        state = table.state()
+        self._tables[table] = state.since
+        yield AffinityHandedOver(service_port, family, state)
+        for young in (False, True):
+            for entries in table.entries(young=young):
+                yield AffinityEntries(service_port, family, young, entries)
+
+    def _changed_affinity(self, name: tuple[ServicePortName, IPFamily], table: AffinityTable) -> Iterator[Item]:
+        service_port, family = name
+        state = table.state()
+        if self._tables.get(table) != state.since:  # the generations are others
+            yield AffinityEntries(service_port, family, is_young=True, entries={}, is_anew=True)
+            yield from self._affinity(name, table)
+            return
+        entries = table.written_since(self._began)
+        if entries:
+            yield AffinityHandedOver(service_port, family, state)
+            yield AffinityEntries(service_port, family, is_young=True, entries=entries)
+
+    def _ended(self) -> tuple[int, ...]:
+        alive: set[int] = set()
+        for connections in self._connections():
+            alive.update(connections.members)
+        for listener, _, _ in self._udp_listeners():
+            alive.update(flow.id for flow in listener.flows)
+        return tuple(each for each in (*self._relays, *self._flows) if each not in alive)
+
+    def _changed_relays(self) -> Iterator[Given]:
+        """Those first whose time is over first, which is the order of the queue that they are in."""
+        deadline = self._parts.tcp.half_open.deadline
+        found = [
+            (deadline(relay) or _NEVER, connections, relay)
+            for connections in self._connections()
+            for relay in connections.members.values()
+            if isinstance(relay, Relay) and self._is_other(relay)
+        ]
+        for _, connections, relay in sorted(found, key=lambda each: each[0]):
+            yield self._relay(connections, relay)
+
+    def _beginning(self, connections: Connections, relay: Relay) -> Given:
+        """A connection's sockets, and all that will stay as it is."""
+        mark = relay.mark
+        self._relays[relay.id] = mark
+        state = relay.beginning() if mark is None else relay.state()
+        descriptors = [sock.fileno() for sock in relay.sockets]
+        return RelayHandedOver(connections.statistics.number, is_new=True, state=state), descriptors
+
+    def _is_other(self, relay: Relay) -> bool:
+        before = self._relays.get(relay.id)
+        return before is None or before != relay.mark
+
+    def _relay(self, connections: Connections, relay: Relay) -> Given:
+        is_new = relay.id not in self._relays
+        descriptors = [sock.fileno() for sock in relay.sockets] if is_new else []
+        item = RelayHandedOver(connections.statistics.number, is_new=is_new, state=relay.state())
+        return item, [*descriptors, *relay.pipe_ends]
+
+    def _dials(self) -> Iterator[Given]:
+        found = [
+            (dial.state(), connections.statistics.number, dial)
+            for connections in self._connections()
+            for dial in connections.members.values()
+            if isinstance(dial, Dial)
+        ]
+        for state, owner, dial in sorted(found, key=lambda each: each[0].deadline or _NEVER):
+            backend = dial.backend_to_keep
+            sockets = [dial.client] if backend is None else [dial.client, backend]
+            item = DialHandedOver(owner, has_backend=len(sockets) > 1, state=state)
+            yield item, [sock.fileno() for sock in sockets]
+
+    def _changed_flows(self, listener: UdpListener, owner: int, portal: PortalAddress | None) -> Iterator[Given]:
+        for flow in listener.flows:
+            before = self._flows.get(flow.id)
+            if before is not None and before[1] == flow.mark:
+                continue
+            state = state_of(flow)
+            if state is not None and flow.socket is not None:
+                is_new = before is None or before[0] is not flow.socket
+                descriptors = [flow.socket.fileno()] if is_new else []
+                yield FlowHandedOver(owner, portal, is_new=is_new, state=state), descriptors
+
+    def _held(self) -> Iterator[Given]:
+        for listener in self._parts.listeners.values():
+            if isinstance(listener, TcpListener):
+                for client, peer in listener.held:
+                    yield ClientHandedOver(listener.statistics.number, None, peer[:2]), [client.fileno()]
+        for address, _, _, portal in self._parts.portals.open_portals():
+            if isinstance(portal, TcpListener):
+                for client, peer in portal.held:
+                    yield ClientHandedOver(0, address, peer[:2]), [client.fileno()]
+
+    def _connections(self) -> Iterable[Connections]:
+        found = {}
+        for listener in self._parts.listeners.values():
+            if isinstance(listener, TcpListener | PortlessTcpListener):
+                found[id(listener.connections)] = listener.connections
+        for connections in self._parts.tcp.without_listener:
+            if isinstance(connections, Connections):
+                found[id(connections)] = connections
+        return found.values()
+
+    def _udp_listeners(self) -> Iterator[tuple[UdpListener, int, PortalAddress | None]]:
+        for listener in self._parts.listeners.values():
+            if isinstance(listener, UdpListener):
+                yield listener, listener.statistics.number, None
+        for address, _, _, portal in self._parts.portals.open_portals():
+            if isinstance(portal, UdpListener):
+                yield portal, 0, address

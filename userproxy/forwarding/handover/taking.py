@@ -1,0 +1,235 @@
+"""Takes a data plane over: makes of values and descriptors the listeners, connections and flows that they were.
+
+Sockets are watched as they come, and nobody looks at what the kernel says of them before :meth:`Taker.go_on`. Until
+then all can be forsaken as if nothing had been.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from socket import SocketType
+
+from userproxy.errors import UserproxyError
+from userproxy.forwarding.handover.parts import AnyListener, Parts
+from userproxy.forwarding.handover.values import (
+    CLIENT_AND_BACKEND,
+    AffinityEntries,
+    AffinityHandedOver,
+    ClientHandedOver,
+    DialHandedOver,
+    Ended,
+    FlowHandedOver,
+    Item,
+    Last,
+    ListenerChanged,
+    ListenerHandedOver,
+    PortalHandedOver,
+    RelayHandedOver,
+)
+from userproxy.forwarding.tcp.connections import Connections
+from userproxy.forwarding.tcp.dialer import Dial
+from userproxy.forwarding.tcp.listener import TcpListener
+from userproxy.forwarding.tcp.portal import PortlessTcpListener
+from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.tcp.sockets import ListeningSocket
+from userproxy.forwarding.udp.flow import UdpFlow
+from userproxy.forwarding.udp.listener import UdpListener
+from userproxy.forwarding.udp.sockets import DatagramSocket
+from userproxy.forwarding.udp.source_trial import SourceTrial
+from userproxy.forwarding.udp.states import FlowState, restore
+from userproxy.forwarding.udp.statistics import UdpStatistics
+from userproxy.model import PortalAddress, Protocol, Verdict
+from userproxy.model.reports import Source
+from userproxy.routing.balancer import Balancer
+
+
+class HandoverError(UserproxyError):
+    """What came cannot be made into a data plane."""
+
+
+class Taker:
+    """Takes over into a data plane that has nothing yet. Raises HandoverError."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        for poller in (parts.tcp.poller, parts.udp.poller):
+            poller.pause()
+        self._connections: dict[int, Connections] = {}
+        self._listeners: dict[int, AnyListener] = {}
+        self._balancers: dict[int, Balancer] = {}
+        self._portals: dict[PortalAddress, TcpListener | UdpListener] = {}
+        self._relays: dict[int, tuple[Connections, Relay]] = {}
+        self._flows: dict[int, UdpFlow] = {}
+        self._dials: list[tuple[Dial, SocketType | None, float | None]] = []
+        self.is_complete = False
+        """Whether all has come."""
+        self._take: Mapping[type, Callable[..., None]] = {
+            ListenerHandedOver: self._listener,
+            ListenerChanged: self._listener_changed,
+            PortalHandedOver: self._portal,
+            AffinityHandedOver: self._affinity,
+            AffinityEntries: self._affinity_entries,
+            RelayHandedOver: self._relay,
+            DialHandedOver: self._dial,
+            ClientHandedOver: self._client,
+            FlowHandedOver: self._flow,
+            Ended: self._ended,
+            Last: self._last,
+        }
+
+    def take(self, item: Item, descriptors: Sequence[int]) -> None:
+        """Take in a value and the descriptors that belong to it, which are ours from now on."""
+        if len(descriptors) != item.descriptors:
+            raise HandoverError(f"{type(item).__name__} comes with {len(descriptors)} descriptors")
+        try:
+            self._take[type(item)](item, *descriptors)
+        except (KeyError, IndexError, ValueError) as error:
+            raise HandoverError(f"{type(item).__name__} does not fit what came before") from error
+        except OSError as error:
+            raise HandoverError(f"{type(item).__name__} cannot be taken over: {error.strerror}") from error
+
+    def go_on(self) -> None:
+        """Begin: the other process has let go. What the sockets have to say is heard once the loop runs."""
+        for connections in self._connections.values():
+            connections.in_order()
+        for listener in (*self._listeners.values(), *self._portals.values()):
+            if isinstance(listener, UdpListener):
+                listener.adopted()
+        for dial, backend, deadline in self._dials:
+            dial.resume(backend, deadline)
+        for poller in (self._parts.tcp.poller, self._parts.udp.poller):
+            poller.resume()
+
+    def _listener(self, item: ListenerHandedOver, *descriptors: int) -> None:
+        balancer = self._parts.balancer()
+        balancer.restore(item.balancer)
+        self._balancers[item.number] = balancer
+        listener: AnyListener
+        if not item.is_open:
+            connections = Connections(self._parts.tcp, item.name, balancer)
+            connections.statistics.restore(item.counters)
+            self._connections[item.number] = connections
+            self._parts.tcp.without_listener.add(connections)
+            return
+        if not item.port:
+            listener = self._parts.portals.listener(item.name, balancer)
+        elif item.name.service_port.protocol is Protocol.TCP:
+            listener = self._tcp_listener(item, balancer, *descriptors)
+        else:
+            listener = self._udp_listener(item, balancer, *descriptors)
+        if isinstance(listener, TcpListener | PortlessTcpListener):
+            self._connections[item.number] = listener.connections
+        self._listeners[item.number] = listener
+        self._parts.listeners[item.name] = listener
+        if item.snapshot is not None:
+            self._parts.snapshots[item.name] = item.snapshot
+            balancer.update(item.snapshot)
+            listener.follow(item.snapshot)
+        listener.statistics.restore(item.counters)  # after the endpoints are known, so that none counts as gone
+
+    def _tcp_listener(self, item: ListenerHandedOver, balancer: Balancer, *descriptors: int) -> TcpListener:
+        parts = self._parts
+        verdict = item.verdict or Verdict.REJECT
+        sock = ListeningSocket.adopt(descriptors[0], verdict)
+        parts.tcp.budget.adopt_port()
+        connections = Connections(parts.tcp, item.name, balancer)
+        return TcpListener(parts.tcp, sock, connections, portals_only=parts.portals_only, verdict=verdict)
+
+    def _udp_listener(self, item: ListenerHandedOver, balancer: Balancer, *descriptors: int) -> UdpListener:
+        parts = self._parts
+        sock = DatagramSocket.adopt(descriptors[0], item.host, descriptors[1] if item.is_held else None)
+        parts.udp.budget.adopt_port()
+        portal = None if parts.portals_only else (item.host, item.port)
+        listener = UdpListener(parts.udp, item.name, sock, balancer, UdpStatistics(), portal)
+        listener.watch_as(item.verdict)
+        return listener
+
+    def _listener_changed(self, item: ListenerChanged) -> None:
+        self._balancers[item.number].restore(item.balancer)
+        listener = self._listeners.get(item.number) or self._connections[item.number]
+        listener.statistics.restore(item.counters)
+
+    def _portal(self, item: PortalHandedOver, descriptor: int) -> None:
+        kind = ListeningSocket if item.address.protocol is Protocol.TCP else DatagramSocket
+        self._parts.tcp.budget.adopt_port()
+        listener = self._parts.portals.adopt(item.address, item.admission, kind(descriptor))
+        if listener is not None:
+            self._portals[item.address] = listener
+
+    def _affinity(self, item: AffinityHandedOver) -> None:
+        table = self._parts.affinity.find(item.service_port, item.family)
+        if table is not None:
+            table.restore(item.state)
+
+    def _affinity_entries(self, item: AffinityEntries) -> None:
+        table = self._parts.affinity.find(item.service_port, item.family)
+        if table is not None:
+            if item.is_anew:
+                table.clear()
+            table.adopt(item.entries, young=item.is_young)
+
+    def _relay(self, item: RelayHandedOver, *descriptors: int) -> None:
+        if item.is_new:
+            client, backend = map(_socket, descriptors[:CLIENT_AND_BACKEND])
+            owner = self._connections[item.owner]
+            relay = owner.adopt_relay(item.state, client, backend)
+            self._relays[relay.id] = owner, relay
+            relay.watch()
+        _, known = self._relays[item.state.dial.id]
+        known.restore(item.state, descriptors[CLIENT_AND_BACKEND if item.is_new else 0 :])
+
+    def _dial(self, item: DialHandedOver, client: int, backend: int | None = None) -> None:
+        dial = self._connections[item.owner].adopt_dial(item.state, _socket(client))
+        self._dials.append((dial, None if backend is None else _socket(backend), item.state.deadline))
+
+    def _client(self, item: ClientHandedOver, descriptor: int) -> None:
+        listener = self._listeners[item.owner] if item.portal is None else self._portals[item.portal]
+        if isinstance(listener, TcpListener):
+            listener.adopt_held(_socket(descriptor), item.peer)
+
+    def _flow(self, item: FlowHandedOver, descriptor: int = -1) -> None:
+        listener = self._listeners[item.owner] if item.portal is None else self._portals[item.portal]
+        if not isinstance(listener, UdpListener):
+            raise HandoverError("a flow is told of a listener that is not of UDP")
+        state = item.state
+        known = self._flows.get(state.id)
+        if known is None:
+            self._flows[state.id] = _flow(listener, state, _socket(descriptor))
+            return
+        restore(known, state)
+        if item.is_new:
+            known.adopt(_socket(descriptor), state.endpoint)
+        listener.flows.move(known, state.seen, state.due, stream=state.stream)
+
+    def _ended(self, item: Ended) -> None:
+        for number in item.ids:
+            if number in self._relays:
+                owner, relay = self._relays.pop(number)
+                owner.forget(relay)
+            elif number in self._flows:
+                self._flows.pop(number).vanish()
+
+    def _last(self, item: Last) -> None:
+        self._parts.recorder.last_id = max(self._parts.recorder.last_id, item.last_id)
+        self.is_complete = True
+
+
+def _flow(listener: UdpListener, state: FlowState, sock: SocketType) -> UdpFlow:
+    flow = UdpFlow(listener, state.client, state.peer, state.addressee, state.opened)
+    restore(flow, state)
+    flow.adopt(sock, state.endpoint)
+    sources = listener.sources_of(flow.address)
+    if state.is_trial and state.source is Source.CLIENT and sources is not None:
+        now = listener.now()
+        pair = sources.pair(flow.address, state.endpoint, now)
+        flow.trial = None if pair is None or pair.answered else SourceTrial(flow, pair, now)
+    listener.flows.restore(flow, state.seen, state.due, stream=state.stream)
+    listener.statistics.active += 1
+    listener.plane.budget.adopt(1)
+    listener.plane.quota.add(listener.flows)
+    return flow
+
+
+def _socket(descriptor: int) -> SocketType:
+    """A connected socket; the kernel says of which family and type."""
+    sock = SocketType(fileno=descriptor)
+    sock.settimeout(0)
+    return sock
