@@ -27,7 +27,7 @@ def plot(report: Report, file: Path) -> None:
     rows = -(-len(metrics) // _COLUMNS)
     figure = Figure(figsize=(3.2 * _COLUMNS, 2.6 * rows + 0.6), layout="constrained")
     panels = figure.subplots(rows, _COLUMNS, squeeze=False).flat
-    for panel, metric in zip(panels, metrics, strict=False):
+    for metric, panel in zip(metrics, panels, strict=False):
         _draw(panel, report, metric.key)
         panel.set_title(f"{metric.heading}, {metric.unit}", fontsize=10)
     for panel in list(panels):
