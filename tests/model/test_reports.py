@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Verdict
+from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Verdict
 from userproxy.model.reports import (
     Attempt,
     Batch,
@@ -69,3 +69,32 @@ def test_quantiles_are_interpolated_within_their_bounds(
     counts: tuple[int, ...], part: float, seconds: float | None
 ) -> None:
     assert DialTimes((1.0, 3.0), counts).quantile(part) == seconds
+
+
+@pytest.mark.parametrize(
+    ("query", "admits"),
+    [
+        (Query(), True),
+        (Query("shop"), True),
+        (Query("other"), False),
+        (Query(service="web"), True),
+        (Query(service="api"), False),
+        (Query(port="http"), True),
+        (Query(port=""), False),
+        (Query(protocol=Protocol.TCP), True),
+        (Query(protocol=Protocol.UDP), False),
+        (Query("shop", "web", "http", Protocol.TCP, IPFamily.IPV4), True),
+    ],
+)
+def test_a_field_that_is_not_given_admits_all_service_ports(query: Query, admits: bool) -> None:
+    assert query.admits(LISTENER.service_port) is admits
+    assert query.admits_listener(LISTENER) is admits
+
+
+def test_listeners_of_a_family_and_endpoints_with_any_port() -> None:
+    assert not Query(family=IPFamily.IPV6).admits_listener(LISTENER)
+    assert [Query(endpoint=each).admits_endpoint(POD) for each in (None, POD, Endpoint(POD.ip, 0))] == [True] * 3
+    assert not Query(endpoint=Endpoint(POD.ip, 1)).admits_endpoint(POD)
+    assert not Query(endpoint=Endpoint("10.1.0.3", 0)).admits_endpoint(POD)
+    assert Query().admits_endpoint(None)
+    assert not Query(endpoint=POD).admits_endpoint(None)

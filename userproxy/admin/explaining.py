@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from userproxy.addresses import family_of
 from userproxy.admin.items import Explained, ExplainedEndpoint
 from userproxy.admin.parameters import Filter
-from userproxy.admin.rows import KIND_NAMES, Planes, portal_text
+from userproxy.admin.rows import KIND_NAMES, Planes, endpoint_fields, portal_text
 from userproxy.errors import UserproxyError
 from userproxy.model.cluster import ServicePortName
 from userproxy.model.reports import Choice, Query
 from userproxy.model.snapshots import Verdict
 from userproxy.pace import Pace
 from userproxy.proxier.inspect.explanation import Explanation
-from userproxy.proxier.inspect.reports import EndpointReport
 
 
 class NotExplainedError(UserproxyError):
@@ -51,9 +50,9 @@ async def _found(planes: Planes, asked: Filter) -> Explanation:
 
 async def _names(planes: Planes, asked: Filter) -> list[ServicePortName]:
     """The ports of the Service that is asked about, found in slices."""
-    pace, found = Pace(), []
+    pace, query, found = Pace(), asked.query, []
     for name in tuple(planes.control.names()):
-        if asked.admits(name):
+        if query.admits(name):
             found.append(name)
         await pace.keep()
     return sorted(found)
@@ -118,24 +117,11 @@ def _item(found: Explanation, client: str, choice: Choice, passed_over: dict[str
         choice.reason if lost else found.reason,
         None if choice.endpoint is None else str(choice.endpoint),
         choice.reason,
-        tuple(_endpoint(report, passed_over.get(str(report.endpoint), 0.0)) for report in found.endpoints),
+        tuple(
+            ExplainedEndpoint(*endpoint_fields(report, passed_over.get(str(report.endpoint), 0.0)))
+            for report in found.endpoints
+        ),
         choice.source,
         choice.source_address or None,
         choice.source_reason,
-    )
-
-
-def _endpoint(report: EndpointReport, passed_over: float) -> ExplainedEndpoint:
-    reason = report.reason
-    if report.usable and passed_over:
-        reason = f"passed over for {passed_over:.1f} s after a failed dial"
-    return ExplainedEndpoint(
-        str(report.endpoint),
-        report.node,
-        report.zone,
-        report.ready,
-        report.serving,
-        report.terminating,
-        report.usable,
-        reason,
     )

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from msgspec import Struct, structs
 
-from userproxy.model.cluster import Protocol, ServicePortName
+from userproxy.model.cluster import Protocol
 from userproxy.model.reports import ConnectionState, Outcome, Query
 from userproxy.model.snapshots import Endpoint
 
@@ -90,14 +90,6 @@ class Filter(Struct, frozen=True, gc=False):
             client=self.client,
             states=self.state,
             outcomes=self.verdict,
-        )
-
-    def admits(self, name: ServicePortName) -> bool:
-        """Whether a service port is asked for."""
-        return (
-            self.namespace in ("", name.namespace)
-            and self.service in ("", name.name)
-            and self.protocol in (None, name.protocol)
         )
 
 

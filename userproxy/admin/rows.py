@@ -25,7 +25,7 @@ from userproxy.admin.parameters import MOST_ITEMS, Filter
 from userproxy.model.cluster import Protocol, ServiceName, ServicePortName
 from userproxy.model.data_plane import DataPlane
 from userproxy.model.problems import Problem
-from userproxy.model.reports import ConnectionReport, Decision
+from userproxy.model.reports import ConnectionReport, Decision, Query
 from userproxy.model.snapshots import Endpoint
 from userproxy.model.wanted import Portal, PortalKind
 from userproxy.pace import Pace, merged
@@ -54,26 +54,26 @@ class Planes(Struct, frozen=True):
 
 async def services(planes: Planes, asked: Filter) -> Rows:
     """The service ports, by name."""
-    found = await figures.by_service_port(planes.data, asked.query)
-    pace = Pace()
+    query, pace = asked.query, Pace()
+    found = await figures.by_service_port(planes.data, query)
     async for name in _names(planes.control, asked):
         reports = planes.control.service_ports(name)
-        if reports and _has_endpoint(planes.control, name, asked.endpoint):
+        if reports and _has_endpoint(planes.control, name, query):
             yield _key(name), _service(name, reports, figures.totals(found.get(name, ())))
         await pace.keep()
 
 
 async def endpoints(planes: Planes, asked: Filter) -> Rows:
     """The endpoints of each service port, by its name, those included that are gone but still have connections."""
-    found = await figures.by_service_port(planes.data, asked.query)
-    pace = Pace()
+    query, pace = asked.query, Pace()
+    found = await figures.by_service_port(planes.data, query)
     async for name in _names(planes.control, asked):
         totals = figures.by_endpoint(found.get(name, ()))
         reports = {report.endpoint: report for report in planes.control.endpoints(name)}
         gone = {endpoint: _gone(endpoint) for endpoint, each in totals.items() if each.active}
         for endpoint, report in sorted((gone | reports).items(), key=lambda each: str(each[0])):
             key = _key(name, str(endpoint))
-            if _is(endpoint, asked.endpoint) and _follows(key, asked.after):
+            if query.admits_endpoint(endpoint) and _follows(key, asked.after):
                 yield key, _endpoint(name, report, totals.get(endpoint, figures.NOTHING))
             await pace.keep()
         await pace.keep()
@@ -184,11 +184,11 @@ def time_text(time: float) -> str:
 
 async def _names(control: ControlPlane, asked: Filter) -> AsyncIterator[ServicePortName]:
     """The service ports that are asked for, in order, beginning with that of the last item of the page before."""
-    pace = Pace()
+    pace, query = Pace(), asked.query
     first, rest = _place(asked.after) if asked.after else (None, "")
     wanted = []
     for name in tuple(control.names()):
-        if asked.admits(name) and (first is None or name > first or (rest and name == first)):
+        if query.admits(name) and (first is None or name > first or (rest and name == first)):
             wanted.append(name)
         await pace.keep()
     for name in await merged(wanted):
@@ -219,10 +219,6 @@ def _decision_place(key: str) -> tuple[float, int, str]:
     return float(time), int(number), verdict
 
 
-def _is(endpoint: Endpoint, asked: Endpoint | None) -> bool:
-    return asked is None or (endpoint.ip == asked.ip and asked.port in (0, endpoint.port))
-
-
 def _concerns(service: ServiceName | None, asked: Filter) -> bool:
     if service is None:
         return not asked.namespace and not asked.service
@@ -234,8 +230,8 @@ def _problem(problem: Problem) -> ProblemItem:
     return ProblemItem(service, problem.kind, problem.text, problem.here)
 
 
-def _has_endpoint(control: ControlPlane, name: ServicePortName, asked: Endpoint | None) -> bool:
-    return asked is None or any(_is(report.endpoint, asked) for report in control.endpoints(name))
+def _has_endpoint(control: ControlPlane, name: ServicePortName, asked: Query) -> bool:
+    return asked.endpoint is None or any(asked.admits_endpoint(each.endpoint) for each in control.endpoints(name))
 
 
 def _service(name: ServicePortName, reports: Iterable[ServicePortReport], totals: figures.Totals) -> ServiceItem:
@@ -267,22 +263,23 @@ def _gone(endpoint: Endpoint) -> EndpointReport:
     )
 
 
-def _endpoint(name: ServicePortName, report: EndpointReport, totals: figures.EndpointTotals) -> EndpointItem:
+def endpoint_fields(
+    report: EndpointReport, passed_over_seconds: float
+) -> tuple[str, str | None, str | None, bool, bool, bool, bool, str]:
+    """What every item about an endpoint begins with, from its address to the reason why it is not used, or not now."""
     reason = report.reason
-    if report.usable and totals.passed_over_seconds > 0:
-        passed_over = f"passed over for {totals.passed_over_seconds:.1f} s after a failed dial"
+    if report.usable and passed_over_seconds > 0:
+        passed_over = f"passed over for {passed_over_seconds:.1f} s after a failed dial"
         reason = f"{passed_over}; {reason}" if reason else passed_over
+    conditions = report.ready, report.serving, report.terminating, report.usable
+    return str(report.endpoint), report.node, report.zone, *conditions, reason
+
+
+def _endpoint(name: ServicePortName, report: EndpointReport, totals: figures.EndpointTotals) -> EndpointItem:
     return EndpointItem(
         str(name.service),
         name.port,
-        str(report.endpoint),
-        report.node,
-        report.zone,
-        report.ready,
-        report.serving,
-        report.terminating,
-        report.usable,
-        reason,
+        *endpoint_fields(report, totals.passed_over_seconds),
         totals.active,
         totals.total,
         totals.failed,

@@ -11,7 +11,7 @@ from typing import Final, Generic, TypeVar
 from msgspec import Struct
 
 from userproxy.addresses import IPFamily, host_and_port
-from userproxy.model.cluster import Protocol
+from userproxy.model.cluster import Protocol, ServicePortName
 from userproxy.model.snapshots import Endpoint, ListenerName, Verdict
 
 
@@ -106,6 +106,26 @@ class Query(Struct, frozen=True, gc=False):
     client: str = ""
     states: tuple[ConnectionState, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
+
+    def admits(self, name: ServicePortName) -> bool:
+        """Whether it is about a service port."""
+        return (
+            (not self.namespace or self.namespace == name.namespace)
+            and (not self.service or self.service == name.name)
+            and (self.port is None or self.port == name.port)
+            and (self.protocol is None or self.protocol is name.protocol)
+        )
+
+    def admits_listener(self, name: ListenerName) -> bool:
+        """Whether it is about a listener, or what came by it."""
+        return (self.family is None or self.family is name.family) and self.admits(name.service_port)
+
+    def admits_endpoint(self, endpoint: Endpoint | None) -> bool:
+        """Whether it is about what leads to an endpoint, or to none."""
+        wanted = self.endpoint
+        if wanted is None:
+            return True
+        return endpoint is not None and wanted.ip == endpoint.ip and wanted.port in (0, endpoint.port)
 
 
 ALL: Final = Query()

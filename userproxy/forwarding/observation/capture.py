@@ -15,7 +15,6 @@ from userproxy.forwarding.observation.reasons import RESET_BY_CLIENT, RESET_BY_E
 from userproxy.forwarding.observation.recorder import Entry, Observed, Recorder
 from userproxy.forwarding.observation.reports import (
     asks_for_decision,
-    asks_for_listener,
     asks_for_member,
     listener_of,
     portal_address,
@@ -149,7 +148,7 @@ class CaptureReader:
         if (
             self._is_enough()
             or member.id in self.subscriptions
-            or not asks_for_listener(self._request.query, listener_of(member))
+            or not self._request.query.admits_listener(listener_of(member))
             or not asks_for_member(self._request.query, member)
         ):
             return

@@ -22,9 +22,7 @@ from userproxy.forwarding.observation.reports import (
     Member,
     Reporter,
     asks_for_decision,
-    asks_for_listener,
     asks_for_member,
-    asks_for_service,
 )
 from userproxy.forwarding.observation.watches import ConnectionReader, DecisionReader
 from userproxy.forwarding.tcp.dialer import Dial
@@ -115,7 +113,7 @@ class LocalDataPlane:
         for name in list(self._listeners):
             await pace.keep()
             listener = self._listeners.get(name)
-            if listener is not None and asks_for_listener(query, name):
+            if listener is not None and query.admits_listener(name):
                 figures.append(await self._figures(name, listener, flows.get(name, ()), pace))
         return tuple(figures)
 
@@ -154,7 +152,7 @@ class LocalDataPlane:
         newest: list[tuple[float, int, Entry]] = []
         for name, ring in self._recorder.rings():
             await pace.keep()
-            if asks_for_service(query, name):
+            if query.admits(name):
                 for entry in tuple(ring):
                     if asks_for_decision(query, entry):
                         heapq.heappush(newest, (entry[0], next(self._order), entry))
@@ -285,10 +283,10 @@ class LocalDataPlane:
         of_tcp = [each for each in self._listeners.values() if isinstance(each, TcpListener | PortlessTcpListener)]
         for each in (*(listener.connections for listener in of_tcp), *self._tcp.without_listener):
             await pace.keep()
-            if each.members and asks_for_listener(query, each.name):
+            if each.members and query.admits_listener(each.name):
                 groups.append(each.members)
         for name, tables in self._flows_by_listener().items():
-            if asks_for_listener(query, name):
+            if query.admits_listener(name):
                 groups += [{flow.id: flow for flow in tuple(table.by_client.values())} for table in tables]
         return groups
 

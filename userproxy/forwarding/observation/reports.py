@@ -9,7 +9,7 @@ from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.sockets import ip_and_port
 from userproxy.forwarding.udp.flow import UdpFlow
-from userproxy.model import Endpoint, ListenerName, ServicePortName
+from userproxy.model import ListenerName
 from userproxy.model.reports import (
     Attempt,
     ConnectionReport,
@@ -150,36 +150,13 @@ def listener_of(member: Member) -> ListenerName:
     return member.dial.name if isinstance(member, Relay) else member.name
 
 
-def asks_for_service(query: Query, name: ServicePortName) -> bool:
-    """Whether a query is about a service port."""
-    return (
-        (not query.namespace or query.namespace == name.namespace)
-        and (not query.service or query.service == name.name)
-        and (query.port is None or query.port == name.port)
-        and (query.protocol is None or query.protocol is name.protocol)
-    )
-
-
-def asks_for_listener(query: Query, name: ListenerName) -> bool:
-    """Whether a query is about a listener, or what came by it."""
-    return (query.family is None or query.family is name.family) and asks_for_service(query, name.service_port)
-
-
-def asks_for_endpoint(query: Query, endpoint: Endpoint | None) -> bool:
-    """Whether a query is about what leads to an endpoint."""
-    wanted = query.endpoint
-    if wanted is None:
-        return True
-    return endpoint is not None and wanted.ip == endpoint.ip and wanted.port in (0, endpoint.port)
-
-
 def asks_for_member(query: Query, member: Member) -> bool:
     """Whether a query is about a connection or flow, whatever its listener and state."""
     if query.client:
         client = member.dial.address if isinstance(member, Relay) else member.address
         if client != query.client:
             return False
-    return asks_for_endpoint(query, member.endpoint)
+    return query.admits_endpoint(member.endpoint)
 
 
 def asks_for_decision(query: Query, entry: Entry) -> bool:
@@ -187,10 +164,10 @@ def asks_for_decision(query: Query, entry: Entry) -> bool:
     if (query.client and query.client != entry[2][0]) or (query.outcomes and entry[5] not in query.outcomes):
         return False
     if query.endpoint is not None and not (
-        asks_for_endpoint(query, entry[4]) or any(asks_for_endpoint(query, each[0]) for each in entry[7])
+        query.admits_endpoint(entry[4]) or any(query.admits_endpoint(each[0]) for each in entry[7])
     ):
         return False
-    return asks_for_listener(query, entry[1])
+    return query.admits_listener(entry[1])
 
 
 def _relay_state(relay: Relay) -> ConnectionState:

@@ -9,7 +9,6 @@ from userproxy.forwarding.observation.reports import (
     Member,
     Reporter,
     asks_for_decision,
-    asks_for_listener,
     asks_for_member,
     listener_of,
 )
@@ -102,7 +101,7 @@ class ConnectionReader:
 
     def tell(self, kind: ChangeKind, connection: Observed) -> None:
         """A connection is new, has gone on, or is about to end."""
-        if not isinstance(connection, Member) or not asks_for_listener(self._query, listener_of(connection)):
+        if not isinstance(connection, Member) or not self._query.admits_listener(listener_of(connection)):
             return
         if not asks_for_member(self._query, connection):
             return
