@@ -18,6 +18,10 @@ def installed_command() -> str:
     return str(command)
 
 
+WORKERS = os.environ.get("USERPROXY_TEST_WORKERS", "")
+"""How many data processes every proxy of the tests has that is not told otherwise; empty is userproxy's default."""
+
+
 class RunningProxy(Program):
     """``userproxy run`` in a host. ``lines`` is its log so far, one JSON object a line.
 
@@ -28,7 +32,8 @@ class RunningProxy(Program):
         self, host: Host, *flags: str, most_files: int | None = None, env: Mapping[str, str] | None = None
     ) -> None:
         limited = ["prlimit", f"--nofile={most_files}:{most_files}"] if most_files is not None else []
-        super().__init__(host, [*limited, installed_command(), "run", *flags], env)
+        workers = ["--workers", WORKERS] if WORKERS and "--workers" not in flags else []
+        super().__init__(host, [*limited, installed_command(), "run", *flags, *workers], env)
 
     @property
     def records(self) -> list[dict[str, Any]]:

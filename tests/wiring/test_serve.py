@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import uvloop
-from structlog.testing import capture_logs
 
 from userproxy.addresses import SocketAddress
-from userproxy.config import EventLoop, Settings
-from userproxy.errors import KernelToolError, UsageError
+from userproxy.config import Settings
+from userproxy.errors import KernelToolError
 from userproxy.forwarding.ports import PortRange
-from userproxy.wiring.serve import _kept_ports, _loop_factory, _run_until, _source_name
+from userproxy.wiring.serve import _kept_ports, _run_until, _source_name
 
 
 @pytest.mark.parametrize(
@@ -33,21 +31,6 @@ def test_listeners_leave_node_ports_and_our_own_servers_alone() -> None:
     assert (node_ports.first, node_ports.last) == (30000, 32767)
     assert own == [PortRange(10256, 10256), PortRange(9, 9)]
     assert len(_kept_ports(Settings(healthz_bind_address=None))) == 2
-
-
-def test_the_event_loop_is_the_one_that_is_asked_for() -> None:
-    assert _loop_factory(EventLoop.ASYNCIO) is asyncio.new_event_loop
-    assert _loop_factory(EventLoop.UVLOOP) is uvloop.new_event_loop
-    assert _loop_factory(EventLoop.AUTO) is uvloop.new_event_loop
-
-
-def test_without_uvloop_asyncio_s_loop_serves_unless_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "uvloop", None)
-    with capture_logs() as logs:
-        assert _loop_factory(EventLoop.AUTO) is asyncio.new_event_loop
-    assert logs[0]["log_level"] == "warning"
-    with pytest.raises(UsageError, match=r"^--event-loop: uvloop cannot be loaded: "):
-        _loop_factory(EventLoop.UVLOOP)
 
 
 async def forever() -> None:

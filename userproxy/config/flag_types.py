@@ -23,6 +23,10 @@ _TRUE = {"1", "t", "T", "true", "TRUE", "True"}
 _FALSE = {"0", "f", "F", "false", "FALSE", "False"}
 
 
+MOST_WORKERS = 64
+"""A place for more is nowhere to be had, and each holds a descriptor of every listener."""
+
+
 class FlagType(Struct, frozen=True):
     """How one type of flag is read and shown. `parse` gets the text, or all texts of a flag that is repeatable."""
 
@@ -51,6 +55,14 @@ def _count(text: str) -> int:
     if value < 0:
         raise ValueError(f"{text} is negative")
     return value
+
+
+def _workers(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not re.fullmatch(r"[0-9]{1,2}", text) or int(text) > MOST_WORKERS:
+        raise ValueError(f"{text!r} is not auto or a number from 0 to {MOST_WORKERS}")
+    return int(text)
 
 
 def _port(text: str) -> int:
@@ -143,6 +155,7 @@ ADDRESS = FlagType("IP[:PORT]", str)
 DURATION = FlagType("DURATION", check_duration)
 NUMBER = FlagType("N", _number)
 COUNT = FlagType("N", _count)
+WORKERS = FlagType("N|auto", _workers)
 PORT = FlagType("PORT", _port)
 PORTS = FlagType("PORTS", parse_reserved_ports)
 REAL = FlagType("NUMBER", _real)

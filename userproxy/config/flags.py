@@ -26,6 +26,7 @@ from userproxy.config.flag_types import (
     SWITCH,
     TEXT,
     VMODULE,
+    WORKERS,
     FlagType,
     choice,
     seconds,
@@ -146,6 +147,12 @@ FLAGS: tuple[Flag, ...] = (
         "trusted-proxies",
         NETWORKS,
         "Networks whose PROXY header is believed, for Services with the annotation userproxy.io/accept-proxy-protocol.",
+    ),
+    _own(
+        "workers",
+        WORKERS,
+        "How many processes carry the traffic, apart from the one that follows the API and writes rules; 0 is"
+        " everything in one process, auto one for each processor, at most four.",
     ),
     _own("event-loop", choice(EventLoop), "Which event loop carries the traffic."),
     _own("context", NAME, "Context of the kubeconfig; its current one by default."),

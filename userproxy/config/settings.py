@@ -54,7 +54,8 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     context, None for the current one. `config_file` is where the rest was read from. `reserved_node_ports` are kept for
     the node's own services. `local_ports_file` remembers local ports; None is the usual place, as for `admin_socket`,
     which is empty where there is to be none; with `allow_capture` it also shows the bytes of connections.
-    `metrics_services` is how many service ports have metrics of their own.
+    `metrics_services` is how many service ports have metrics of their own. `workers` is how many processes carry the
+    traffic, 0 for this one alone, None for as many as suit the machine.
     `conntrack_guard` is whether a table that outlives a flush keeps connections translated. `client_address` is whose
     address backends see; `trusted_proxies` are the canonical networks whose PROXY headers are believed.
     """
@@ -74,6 +75,7 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     linger: float = 20.0
     half_open_timeout: float = 600.0
     proxy_name: str | None = None
+    workers: int | None = 0
     event_loop: EventLoop = EventLoop.AUTO
     reserved_node_ports: ReservedPorts = NODE_SERVICES
     metrics_services: int = 100

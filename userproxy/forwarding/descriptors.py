@@ -152,6 +152,12 @@ class DescriptorBudget:
         self._ports += 1
         return True
 
+    def count_port(self) -> None:
+        """Count a listener's descriptor that is open already, whatever is left for connections then."""
+        self._ports += 1
+        self.free -= 1
+        self._mine += 1
+
     def give_port(self) -> None:
         """Count a listener's or a claim's descriptor as closed."""
         self._ports -= 1

@@ -108,7 +108,7 @@ class Forwarder:
             Protocol.UDP: self._listen_udp,
         }
         self._listeners: dict[ListenerName, AnyListener] = {}
-        self._portals = PortalListeners(self._tcp, self._udp, self.take_for_port, self.give_port)
+        self._portals = self._portal_listeners()
         self._affinity = AffinityTables(loop)
         self._snapshots: dict[ListenerName, Snapshot] = {}
         self._unasked: dict[ListenerName, None] = {}
@@ -149,6 +149,10 @@ class Forwarder:
     def flows(self) -> int:
         """UDP flows now."""
         return self._udp.active
+
+    def is_open(self, listener: ListenerName) -> bool:
+        """Whether a listener is open."""
+        return listener in self._listeners
 
     def statistics(self, listener: ListenerName) -> TcpStatistics | UdpStatistics:
         """The figures of an open listener. Raises KeyError if it is not open."""
@@ -341,6 +345,9 @@ class Forwarder:
         self._tcp.shut_down()
         self._affinity.shut_down()
         self.data_plane.loop_lag.stop()
+
+    def _portal_listeners(self) -> PortalListeners:
+        return PortalListeners(self._tcp, self._udp, self.take_for_port, self.give_port)
 
     def _listen_tcp(self, name: ListenerName, preferred_port: int | None, verdict: Verdict) -> AnyListener:
         sock = self._bind(partial(ListeningSocket.open, verdict=verdict), name.family, preferred_port)

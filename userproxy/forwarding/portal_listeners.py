@@ -4,18 +4,21 @@ The listener of a service port then has no local port. It has endpoints, statist
 for each portal that leads to it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 from userproxy.errors import ObjectError, PortUnavailableError
+from userproxy.forwarding.accept_turns import AcceptTurns
 from userproxy.forwarding.admission import admits_everybody, attach, detach, program, sorted_by
 from userproxy.forwarding.listener_addresses import address_on_this_node
 from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.plane import TcpPlane
 from userproxy.forwarding.tcp.portal import ConnectionsBySource, PortlessTcpListener, TcpPortal
+from userproxy.forwarding.tcp.shared import SharedTcpPortal
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp.plane import UdpPlane
-from userproxy.forwarding.udp.portal import PortlessUdpListener, UdpPortal
+from userproxy.forwarding.udp.portal import PortlessUdpListener, Sort, UdpPortal
+from userproxy.forwarding.udp.shared import SharedUdpPortal
 from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.model import Admission, Endpoint, ListenerName, PortalAddress, Protocol
 from userproxy.routing.balancer import Balancer
@@ -77,10 +80,9 @@ class PortalListeners:
         self.adopted.pop(address, None)
         try:
             instructions = None if admits_everybody(admission) else program(admission)
-            if portal is not None and _is_same_service(portal.admission, admission):
-                _restrict(portal, instructions)
-                portal.admission = admission
-                self._hand_over(portal.listener, address, admission)
+            if portal is not None and is_same_service(portal.admission, admission):
+                restrict(portal.sock, portal.admission, instructions)
+                self._go_on(portal, address, admission)
                 return
         except ObjectError:
             self.leave(address)  # else those whom it had let in before would go on to be
@@ -91,7 +93,7 @@ class PortalListeners:
         self.leave(address)
         self._take()
         try:
-            self._portals[address] = self._open(address, admission, instructions)
+            self._portals[address] = self._watched(address, admission, open_portal(address, instructions))
         except BaseException:
             self._give()
             raise
@@ -138,21 +140,29 @@ class PortalListeners:
         for address in [address for address in self._portals if address.protocol is protocol]:
             self.leave(address)
 
-    def _open(self, address: PortalAddress, admission: Admission, instructions: bytes | None) -> _Portal:
-        kind = ListeningSocket if address.protocol is Protocol.TCP else DatagramSocket
-        return self._watched(address, admission, kind.open_shared(address.ip, address.port, instructions))
-
     def _watched(self, address: PortalAddress, admission: Admission, sock: PortalSocket) -> _Portal:
         listener: TcpPortal | UdpPortal | None = None
         if admission.listeners and isinstance(sock, ListeningSocket):
             try:
-                listener = TcpPortal(self._tcp, sock, self._connections(address, admission))
+                listener = self._tcp_portal(sock, self._connections(address, admission))
             except OSError as error:
                 sock.close()
                 raise PortUnavailableError(f"{address} cannot be watched: {error.strerror}") from error
         elif admission.listeners and isinstance(sock, DatagramSocket):
-            listener = UdpPortal(self._udp, sock, _sort(address, admission), self._listeners_of(admission))
+            listener = self._udp_portal(sock, _sort(address, admission), self._listeners_of(admission))
         return _Portal(sock, admission, listener)
+
+    def _go_on(self, portal: _Portal, address: PortalAddress, admission: Admission) -> None:
+        portal.admission = admission
+        self._hand_over(portal.listener, address, admission)
+
+    def _tcp_portal(self, sock: ListeningSocket, connections: Connections) -> TcpPortal:
+        return TcpPortal(self._tcp, sock, connections)
+
+    def _udp_portal(
+        self, sock: DatagramSocket, sort: Sort, listeners: Mapping[ListenerName, PortlessUdpListener]
+    ) -> UdpPortal:
+        return UdpPortal(self._udp, sock, sort, listeners)
 
     def _hand_over(self, listener: TcpPortal | UdpPortal | None, address: PortalAddress, admission: Admission) -> None:
         if isinstance(listener, TcpPortal):
@@ -170,17 +180,67 @@ class PortalListeners:
         return {name: self._udp_listeners[name] for name in admission.listeners}
 
 
-def _is_same_service(old: Admission, new: Admission) -> bool:
+class SharedPortalListeners(PortalListeners):
+    """Those of a process that gets the sockets from another one, which restricts and closes them.
+
+    `turns` is taken with the other processes that have copies of them.
+    """
+
+    def __init__(
+        self, tcp: TcpPlane, udp: UdpPlane, take: Callable[[], None], give: Callable[[], None], turns: AcceptTurns
+    ) -> None:
+        super().__init__(tcp, udp, take, give)
+        self._turns = turns
+
+    def share(self, address: PortalAddress, admission: Admission, sock: PortalSocket) -> None:
+        """Serve clients at a portal from a socket that listens there, in place of one that was served there."""
+        self.leave(address)
+        self._take()
+        try:
+            self._portals[address] = self._watched(address, admission, sock)
+        except BaseException:
+            self._give()
+            raise
+
+    def follow(self, address: PortalAddress, admission: Admission) -> None:
+        """Treat new clients of a portal by another admission of the same service port, if we serve it."""
+        portal = self._portals.get(address)
+        if portal is not None:
+            self._go_on(portal, address, admission)
+
+    def look(self) -> None:
+        """As :meth:`SharedTcpListener.look`."""
+        for portal in self._portals.values():
+            if isinstance(portal.listener, SharedTcpPortal):
+                portal.listener.look()
+
+    def _tcp_portal(self, sock: ListeningSocket, connections: Connections) -> TcpPortal:
+        return SharedTcpPortal(self._tcp, sock, connections, self._turns)
+
+    def _udp_portal(
+        self, sock: DatagramSocket, sort: Sort, listeners: Mapping[ListenerName, PortlessUdpListener]
+    ) -> UdpPortal:
+        return SharedUdpPortal(self._udp, sock, sort, listeners)
+
+
+def open_portal(address: PortalAddress, instructions: bytes | None) -> PortalSocket:
+    """A socket that listens at a portal and lets in whom the program lets in. Raises PortUnavailableError."""
+    if address.protocol is Protocol.TCP:
+        return ListeningSocket.open_shared(address.ip, address.port, instructions)
+    return DatagramSocket.open_shared(address.ip, address.port, instructions)
+
+
+def is_same_service(old: Admission, new: Admission) -> bool:
     """Whether what is served, if anything, is of the same service port."""
     return {name.service_port for name in old.listeners} == {name.service_port for name in new.listeners}
 
 
-def _restrict(portal: _Portal, instructions: bytes | None) -> None:
-    """Have the kernel let in whom the program lets in, everybody if there is none."""
+def restrict(sock: PortalSocket, before: Admission, instructions: bytes | None) -> None:
+    """Have the kernel let in whom the program lets in, everybody if there is none. Raises OSError."""
     if instructions is not None:
-        attach(portal.sock, instructions)
-    elif not admits_everybody(portal.admission):
-        detach(portal.sock)
+        attach(sock, instructions)
+    elif not admits_everybody(before):
+        detach(sock)
 
 
 def _sort(address: PortalAddress, admission: Admission) -> Callable[[str], ListenerName | None]:

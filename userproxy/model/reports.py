@@ -311,12 +311,14 @@ class ListenerFigures(Struct, frozen=True, gc=False):
 
 
 class ProcessFigures(Struct, frozen=True, gc=False):
-    """A process that carries traffic.
+    """A process of userproxy, which carries traffic unless it is the one that controls others.
 
     `descriptors` are those in use of `descriptor_limit`. `pipes` are those of splice(2), in use and idle.
     `loop_lag_seconds` is the worst delay of its event loop in the last ten seconds. `evicted` are connections and flows
     that made room for others, `handler_failures` clients given up because of a bug, by protocol. `source_fallbacks`
-    are dials from the node's address where the client's was to be kept.
+    are dials from the node's address where the client's was to be kept. `role` is ``control`` or ``data 1`` where data
+    processes carry the traffic, and empty where one process does everything; `restarts` is how often one of the same
+    role has ended and was replaced.
     """
 
     pid: int
@@ -329,6 +331,8 @@ class ProcessFigures(Struct, frozen=True, gc=False):
     evicted: Mapping[Protocol, int] = {}
     handler_failures: Mapping[Protocol, int] = {}
     source_fallbacks: Mapping[SourceFallback, int] = {}
+    role: str = ""
+    restarts: int = 0
 
 
 class ChangeKind(StrEnum):

@@ -30,16 +30,20 @@ with _hidden("rich"):  # structlog uses it for tracebacks that we do not want; i
     from structlog.typing import EventDict, Processor, WrappedLogger
 
 
-def configure(verbosity: int, log_format: str | None = None, stream: TextIO | None = None) -> None:
+def configure(
+    verbosity: int, log_format: str | None = None, stream: TextIO | None = None, process: int | None = None
+) -> None:
     """Send all logs to `stream` (standard error by default).
 
-    `log_format` is ``text`` or ``json``; None chooses text for a terminal and JSON otherwise.
+    `log_format` is ``text`` or ``json``; None chooses text for a terminal and JSON otherwise. `process` is the number
+    of a data process, which its lines have.
     """
     out = stream if stream is not None else sys.stderr
     text = log_format == "text" or (log_format is None and out.isatty())
     structlog.configure(
         processors=[
             _drop_above(verbosity),
+            *([_of_process(process)] if process is not None else []),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *(_text_processors(out) if text else _json_processors()),
@@ -56,6 +60,14 @@ def _drop_above(verbosity: int) -> Processor:
         return event
 
     return drop
+
+
+def _of_process(number: int) -> Processor:
+    def add(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["process"] = number
+        return event
+
+    return add
 
 
 def _text_processors(out: TextIO) -> list[Processor]:

@@ -7,7 +7,6 @@ from userproxy.addresses import IPFamily
 from userproxy.cluster.nodes import NodeAddresses
 from userproxy.cluster.store import Store
 from userproxy.config import Settings
-from userproxy.forwarding.forwarder import Forwarder
 from userproxy.model import Node
 from userproxy.portals.claims import NoClaims, PortClaims
 from userproxy.portals.interface import PortalDriver, Traits
@@ -16,6 +15,7 @@ from userproxy.proxier.family import FamilyOptions, FamilyProxy
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.local_addresses import NodePortAddresses
 from userproxy.routing.reserved_ports import ReservedPorts
+from userproxy.wiring.forwarding import AnyForwarder
 from userproxy.wiring.leftovers import Leftovers
 from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.portals import serves_external_ips, until_usable
@@ -28,7 +28,7 @@ def build_family(
     node_name: str,
     store: Store,
     nodes: NodeAddresses,
-    forwarder: Forwarder,
+    forwarder: AnyForwarder,
     monitor: Monitor,
     report: Callable[[], None],
 ) -> FamilyProxy:

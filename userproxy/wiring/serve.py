@@ -5,11 +5,9 @@ import gc
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import structlog
@@ -18,15 +16,16 @@ from userproxy import __version__
 from userproxy.admin.rows import Planes
 from userproxy.cluster.nodes import NodeAddresses, own_node_name
 from userproxy.cluster.store import Store
-from userproxy.config import EventLoop, PortalMode, Settings
-from userproxy.errors import UsageError, UserproxyError
+from userproxy.config import PortalMode, Settings
+from userproxy.errors import UserproxyError
 from userproxy.forwarding.descriptors import raise_limit
-from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
+from userproxy.forwarding.forwarder import ForwardingOptions
 from userproxy.forwarding.listener_ports import NODE_PORTS
 from userproxy.forwarding.ports import PortRange
 from userproxy.model import IPFamily, Node
 from userproxy.portals.drivers import DRIVERS
 from userproxy.portals.interface import PortalDriver
+from userproxy.processes.loops import loop_factory, set_up_interpreter
 from userproxy.proxier.inspect.control_plane import LocalControlPlane
 from userproxy.routing.node_ports import PRIMARY
 from userproxy.telemetry.logging import configure
@@ -35,6 +34,7 @@ from userproxy.wiring.better_portals import follow_better
 from userproxy.wiring.config_watch import follow_configuration
 from userproxy.wiring.conntrack_settings import ConntrackTask
 from userproxy.wiring.families import build_family
+from userproxy.wiring.forwarding import log_as, make_forwarder
 from userproxy.wiring.lost_answers import LostAnswersWatch
 from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.node_wait import NodeWait, depends_on_node
@@ -43,14 +43,6 @@ from userproxy.wiring.source import Source, open_source
 from userproxy.wiring.stopping import Stop
 
 log = structlog.get_logger()
-
-_COLLECT_EVERY = 10_000
-"""Allocations between garbage collections. Connections leave no reference cycles, so with the default of 700 the
-collector would only walk live objects again and again. Walking this many holds up traffic for two milliseconds."""
-
-_SWITCH_SECONDS = 0.0005
-"""How long a thread that reads rules may keep the interpreter from the one that carries traffic. By default that is
-5 ms for each message of a client."""
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -61,25 +53,10 @@ def run(settings: Settings, read_again: Callable[[], Settings]) -> int:
     `read_again` returns new settings when the configuration file has changed, and raises UsageError if the file is
     invalid. Raises UsageError if the settings name something that does not exist.
     """
-    gc.set_threshold(_COLLECT_EVERY)
-    sys.setswitchinterval(_SWITCH_SECONDS)
+    set_up_interpreter()
     _set_oom_score(settings.oom_score_adj)
-    with asyncio.Runner(loop_factory=_loop_factory(settings.event_loop)) as runner:
+    with asyncio.Runner(loop_factory=loop_factory(settings.event_loop)) as runner:
         return runner.run(_serve(settings, read_again))
-
-
-def _loop_factory(choice: EventLoop) -> Callable[[], asyncio.AbstractEventLoop]:
-    if choice is EventLoop.ASYNCIO:
-        return asyncio.new_event_loop
-    try:
-        import uvloop
-    except ImportError as error:
-        if choice is EventLoop.UVLOOP:
-            raise UsageError(f"--event-loop: uvloop cannot be loaded: {error}") from error
-        log.warning("uvloop cannot be loaded: asyncio's own event loop serves, at more CPU", reason=str(error))
-        return asyncio.new_event_loop
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 def _set_oom_score(adjustment: int) -> None:
@@ -126,8 +103,8 @@ class _Proxy:
         self._conntrack = ConntrackTask(settings, translating=translating)
         descriptor_limit = raise_limit()
         self._monitor = Monitor(settings, drivers, descriptor_limit)
-        self._forwarder = Forwarder(
-            asyncio.get_running_loop(),
+        self._forwarder = make_forwarder(
+            settings,
             ForwardingOptions(
                 bind_addresses=bind_addresses,
                 port_range=settings.port_range,
@@ -141,7 +118,6 @@ class _Proxy:
                 node_name=node_name,
                 trusted_proxies=settings.trusted_proxies,
             ),
-            Random(),  # noqa: S311 -- spreads load, keeps no secret
         )
         self._monitor.watch(self._forwarder.data_plane)
         self._forwarder.data_plane.loop_lag.start()
@@ -248,6 +224,7 @@ class _Proxy:
     def _apply(self, latest: Settings) -> None:
         self._latest = latest
         configure(latest.verbosity, latest.log_format)
+        log_as(self._forwarder, latest)
         self._monitor.apply(latest)
         self._conntrack.apply(latest)
         for family in self._families:

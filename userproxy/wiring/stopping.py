@@ -7,9 +7,9 @@ from typing import Any, Final
 import structlog
 
 from userproxy.config import AtStop, Settings
-from userproxy.forwarding.forwarder import Forwarder
 from userproxy.portals.lease import Succession
 from userproxy.proxier.family import FamilyProxy
+from userproxy.wiring.forwarding import AnyForwarder
 from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.portals import remove_portals
 
@@ -41,7 +41,7 @@ class Stop:
     def __init__(
         self,
         settings: Settings,
-        forwarder: Forwarder,
+        forwarder: AnyForwarder,
         proxies: Sequence[FamilyProxy],
         monitor: Monitor,
         tasks: Mapping[str, asyncio.Task[Any]],

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable
 from socket import SocketType
-from typing import Final
+from typing import ClassVar, Final
 
 import structlog
 
@@ -18,7 +18,6 @@ from userproxy.routing.balancer import Balancer
 
 log = structlog.get_logger()
 
-_ACCEPTS_PER_TURN: Final = 64
 _RETRY_SECONDS: Final = 1.0
 """Pause after an error of accept(2), or of ours, that is neither a client's nor a shortage; the original has none."""
 
@@ -54,6 +53,8 @@ class TcpListener:
         "name",
         "port",
     )
+
+    accepts_per_turn: ClassVar[int] = 64
 
     def __init__(
         self,
@@ -172,13 +173,16 @@ class TcpListener:
             self._plane.loop.call_later(_RETRY_SECONDS, self._set_verdict)
         self._accepting = self._socket.listening
         if not self._accepting:
-            while self._held:
-                client, peer = self._release_held()
-                self.connections.refused(peer, self._portal, "no endpoint is left")
-                self._refuse(client)
+            self._refuse_held()
+
+    def _refuse_held(self) -> None:
+        while self._held:
+            client, peer = self._release_held()
+            self.connections.refused(peer, self._portal, "no endpoint is left")
+            self._refuse(client)
 
     def _on_event(self, _events: int) -> None:
-        for _ in range(_ACCEPTS_PER_TURN):
+        for _ in range(self.accepts_per_turn):
             if not self._accept_one():
                 return
         self._poller.again(self._on_event, self)

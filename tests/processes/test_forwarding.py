@@ -1,0 +1,275 @@
+"""Data processes carry the traffic: real ones, real sockets on loopback, real kill -9."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
+from typing import Any, Self
+
+import pytest
+
+from tests.forwarding.conftest import LOOPBACK, LOOPBACK_6, NAME, eventually
+from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.forwarding.ports import PortRange
+from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
+from userproxy.processes.forwarding import ProcessForwarder
+from userproxy.processes.messages import Logging
+from userproxy.processes.spawning import Spawning
+
+UDP_NAME = ListenerName(ServicePortName("default", "dns", "dns", Protocol.UDP))
+OPTIONS = ForwardingOptions(
+    {IPFamily.IPV4: LOOPBACK, IPFamily.IPV6: LOOPBACK_6},
+    PortRange(),
+    portals_only=False,
+    half_open_timeout=60.0,
+    descriptor_limit=10_000,
+)
+
+
+@asynccontextmanager
+async def forwarding(processes: int = 2) -> AsyncIterator[ProcessForwarder]:
+    loop = asyncio.get_running_loop()
+    kind = "uvloop" if "uvloop" in type(loop).__module__ else "asyncio"
+    forwarder = ProcessForwarder(loop, OPTIONS, Random(1), processes, Spawning(kind, Logging(0, "text")))
+    try:
+        yield forwarder
+    finally:
+        forwarder.shut_down()
+
+
+@asynccontextmanager
+async def backend(answer: bytes = b"") -> AsyncIterator[Endpoint]:
+    """One that answers each line with itself, or with `answer`."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                writer.write(answer or line)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, LOOPBACK, 0, backlog=4096)
+    try:
+        yield Endpoint(LOOPBACK, server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+
+
+class Client:
+    """A connection to a local port."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._socket = socket.socket()
+        self._socket.setblocking(False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._socket.close()
+
+    async def connect(self, port: int) -> None:
+        async with asyncio.timeout(10):
+            await self._loop.sock_connect(self._socket, (LOOPBACK, port))
+
+    async def ask(self, text: bytes = b"hello\n") -> bytes:
+        """The answer to a line, within ten seconds."""
+        async with asyncio.timeout(10):
+            await self._loop.sock_sendall(self._socket, text)
+            return await self._loop.sock_recv(self._socket, 1000)
+
+
+@asynccontextmanager
+async def clients(port: int, number: int) -> AsyncIterator[list[Client]]:
+    """So many connections, each of which has been answered."""
+    async with AsyncExitStack() as stack:
+        found = [await stack.enter_async_context(Client()) for _ in range(number)]
+        for client in found:
+            await client.connect(port)
+            assert await client.ask() == b"hello\n"
+        yield found
+
+
+async def asked(port: int) -> bytes:
+    """The answer that a new connection gets."""
+    async with Client() as client:
+        await client.connect(port)
+        return await client.ask()
+
+
+async def all_ready(forwarder: ProcessForwarder) -> None:
+    await eventually(lambda: all(worker.is_ready for worker in forwarder._pool.serving))
+
+
+async def heard(forwarder: ProcessForwarder) -> None:
+    """All processes have dealt with what they were told so far."""
+    await forwarder.data_plane.processes()
+
+
+def is_refused(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex((LOOPBACK, port)) != 0
+
+
+async def is_alive(client: Client) -> bool:
+    try:
+        return await client.ask() == b"hello\n"
+    except ConnectionError:
+        return False
+
+
+def pids(forwarder: ProcessForwarder) -> list[int]:
+    return [worker.pid for worker in forwarder._pool.serving]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_clients_are_served_by_data_processes(processes: int) -> None:
+    async with forwarding(processes) as forwarder, backend() as endpoint:
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        assert await asked(port) == b"hello\n"
+        assert set(pids(forwarder)).isdisjoint({os.getpid()})
+        processes_of = await forwarder.data_plane.processes()
+        assert [each.role for each in processes_of] == [f"data {n + 1}" for n in range(processes)] + ["control"]
+
+
+async def test_a_verdict_counts_at_once_and_a_listener_keeps_its_port() -> None:
+    async with forwarding() as forwarder, backend() as endpoint:
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        assert await asked(port) == b"hello\n"
+        forwarder.update(Snapshot(NAME, Verdict.REJECT))
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((LOOPBACK, port), 5)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        for _ in range(10):
+            assert await asked(port) == b"hello\n"
+
+
+async def test_a_closed_listener_keeps_its_connections_and_refuses_new_ones() -> None:
+    async with forwarding() as forwarder, backend() as endpoint:
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        async with clients(port, 1) as (client,):
+            forwarder.close(NAME)
+            assert await client.ask(b"two\n") == b"two\n"
+            await eventually(lambda: is_refused(port))
+
+
+async def test_killed_one_of_two_costs_its_own_connections_and_nothing_else() -> None:
+    async with forwarding() as forwarder, backend() as endpoint:
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        await all_ready(forwarder)
+        async with clients(port, 20) as connected:
+            reports = (await forwarder.data_plane.connections()).items
+            before = await forwarder.data_plane.listeners()
+            victim, survivor = pids(forwarder)
+            os.kill(victim, signal.SIGKILL)
+            assert await asyncio.gather(*(asked(port) for _ in range(50))) == [b"hello\n"] * 50
+            alive = sum([await is_alive(client) for client in connected])
+            assert alive == sum(report.id > 10**12 for report in reports)
+            assert 0 < alive < len(reports) == 20
+            await eventually(lambda: len(pids(forwarder)) == 2)
+            assert victim not in pids(forwarder)
+            assert survivor in pids(forwarder)
+            (after,) = await forwarder.data_plane.listeners()
+            assert after.total >= before[0].total
+            assert after.active == alive
+        processes = await forwarder.data_plane.processes()
+        assert [each.restarts for each in processes] == [1, 0, 0]
+
+
+async def test_a_client_in_the_queue_is_served_when_the_only_process_is_killed() -> None:
+    async with forwarding(1) as forwarder, backend() as endpoint:
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        assert await asked(port) == b"hello\n"
+        (pid,) = pids(forwarder)
+        os.kill(pid, signal.SIGSTOP)
+        async with AsyncExitStack() as stack:
+            waiting = [await stack.enter_async_context(Client()) for _ in range(5)]
+            for client in waiting:
+                await client.connect(port)  # by the kernel: nobody can accept
+            os.kill(pid, signal.SIGKILL)
+            assert await asyncio.gather(*(client.ask() for client in waiting)) == [b"hello\n"] * 5
+
+
+async def test_datagrams_of_a_client_meet_one_process_and_its_flow_stays() -> None:
+    loop = asyncio.get_running_loop()
+
+    class Echo(asyncio.DatagramProtocol):
+        def __init__(self) -> None:
+            self.peers: set[tuple[str, int]] = set()
+
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+            self.peers.add(addr)
+            self.transport.sendto(data, addr)
+
+    transport, echo = await loop.create_datagram_endpoint(Echo, local_addr=(LOOPBACK, 0))
+    endpoint = Endpoint(LOOPBACK, transport.get_extra_info("sockname")[1])
+    async with forwarding() as forwarder:
+        port = forwarder.open(UDP_NAME, verdict=Verdict.SERVE)
+        forwarder.update(Snapshot(UDP_NAME, Verdict.SERVE, (endpoint,)))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setblocking(False)
+            client.connect((LOOPBACK, port))
+            for number in range(20):
+                client.send(b"%d" % number)
+                assert await asyncio.wait_for(loop.sock_recv(client, 100), 10) == b"%d" % number
+            assert len(echo.peers) == 1
+            # Refused and admitted again: another socket to the kernel, the same port to clients.
+            forwarder.update(Snapshot(UDP_NAME, Verdict.REJECT))
+            client.send(b"x")
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.wait_for(loop.sock_recv(client, 100), 10)
+            forwarder.update(Snapshot(UDP_NAME, Verdict.SERVE, (endpoint,)))
+            client.send(b"again")
+            assert await asyncio.wait_for(loop.sock_recv(client, 100), 10) == b"again"
+            await eventually(lambda: forwarder.flows == 1)
+    transport.close()
+
+
+async def test_affinity_holds_over_processes_and_is_one_process_s() -> None:
+    async with forwarding() as forwarder, backend(b"1") as one, backend(b"2") as two:
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (one, two)))
+        assert {await asked(port) for _ in range(16)} == {b"1", b"2"}
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (one, two), affinity_timeout=100))
+        await heard(forwarder)
+        first = await asked(port)
+        assert {await asked(port) for _ in range(16)} == {first}
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (one, two)))
+        await heard(forwarder)
+        assert {await asked(port) for _ in range(16)} == {b"1", b"2"}
+
+
+async def test_a_drain_waits_for_connections_of_all_processes_and_resets_the_rest() -> None:
+    async with forwarding() as forwarder, backend() as endpoint:
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        async with clients(port, 4), asyncio.TaskGroup() as group:
+            async with clients(port, 4):
+                draining = group.create_task(forwarder.drain(1.0))
+                await asyncio.sleep(0)
+            assert await draining == 4
+        assert is_refused(port)
+
+
+async def test_processes_end_with_their_forwarder() -> None:
+    async with forwarding() as forwarder:
+        running = pids(forwarder)
+        assert forwarder._pool._spare is not None
+        running.append(forwarder._pool._spare.pid)
+    for pid in running:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

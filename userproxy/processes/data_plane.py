@@ -1,0 +1,256 @@
+"""Answers for all data processes together: :class:`~userproxy.model.data_plane.DataPlane`."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, TypeVar
+
+from msgspec import structs
+
+from userproxy.forwarding.descriptors import descriptors_counted_by_kernel, open_descriptors
+from userproxy.forwarding.observation.loop_lag import LoopLag
+from userproxy.model import Endpoint, ListenerName, Verdict
+from userproxy.model.capture import CAPTURE_ROOM, CaptureEvent, CaptureRequest, Segment
+from userproxy.model.data_plane import WATCH_ROOM, Watch
+from userproxy.model.reports import (
+    ALL,
+    Choice,
+    ConnectionChange,
+    ConnectionPage,
+    ConnectionReport,
+    Decision,
+    ListenerFigures,
+    LostAnswers,
+    ProcessFigures,
+    Query,
+)
+from userproxy.pace import Pace
+from userproxy.processes.channel import Decoder
+from userproxy.processes.figures import bequest, merged, with_past
+from userproxy.processes.held import HeldListener
+from userproxy.processes.merged_watch import Watches
+from userproxy.processes.messages import (
+    AskChoice,
+    AskClosedListeners,
+    AskConnections,
+    AskDecisions,
+    AskListeners,
+    AskLostAnswers,
+    AskProcess,
+    Capture,
+    Question,
+    WatchConnections,
+    WatchDecisions,
+)
+from userproxy.processes.pool import Pool
+from userproxy.processes.worker import Worker, WorkerGoneError
+
+Item = TypeVar("Item")
+
+_LISTENERS: Final[Decoder[ListenerFigures]] = Decoder(ListenerFigures)
+_CONNECTIONS: Final[Decoder[ConnectionReport]] = Decoder(ConnectionReport)
+_DECISIONS: Final[Decoder[Decision]] = Decoder(Decision)
+_CHOICES: Final[Decoder[Choice]] = Decoder(Choice)
+_PROCESSES: Final[Decoder[ProcessFigures]] = Decoder(ProcessFigures)
+_LOST_ANSWERS: Final[Decoder[LostAnswers]] = Decoder(LostAnswers)
+_CHANGES: Final[Decoder[ConnectionChange]] = Decoder(ConnectionChange)
+_EVENTS: Final[Decoder[CaptureEvent]] = Decoder(CaptureEvent)
+
+_EVENT_BYTES: Final = 256
+"""What an event of a capture takes beside its payload, about."""
+
+
+class _Known:
+    """What a data process has said last of its listeners, by their numbers: open ones, and closed ones."""
+
+    __slots__ = ("closed", "open")
+
+    def __init__(self) -> None:
+        self.open: dict[int, ListenerFigures] = {}
+        self.closed: dict[int, ListenerFigures] = {}
+
+
+class ProcessesDataPlane:
+    """Asks all data processes, and adds up what they answer.
+
+    What a process has counted that has ended is kept as of when it was last asked, so that no counter goes back.
+    `listeners` are those that are open now.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        pool: Pool,
+        descriptor_limit: int,
+        listeners: Mapping[ListenerName, HeldListener],
+    ) -> None:
+        self._pool = pool
+        self._descriptor_limit = descriptor_limit
+        self._listeners = listeners
+        self._known: dict[Worker, _Known] = {}
+        self._past: dict[int, ListenerFigures] = {}
+        self._last_process: dict[Worker, ProcessFigures] = {}
+        self._past_process: dict[int, ProcessFigures] = {}
+        self._watches = Watches(lambda: pool.serving)
+        self.loop_lag = LoopLag(loop)
+
+    def begins(self, worker: Worker) -> None:
+        """Another data process serves from now on."""
+        self._watches.begins(worker)
+
+    def gone(self, worker: Worker) -> None:
+        """A data process has ended: keep what it has counted."""
+        known = self._known.pop(worker, _Known())
+        for each in (known.open, known.closed):
+            for number, figures in each.items():
+                self._past[number] = bequest(figures, self._past.get(number))
+        process = self._last_process.pop(worker, None)
+        if process is not None:
+            self._past_process[worker.place] = with_past(process, self._past_process.get(worker.place))
+
+    async def listeners(self, query: Query = ALL) -> tuple[ListenerFigures, ...]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        figures, past = await self._figures(query)
+        pace = Pace()
+        found = []
+        for name, held in list(self._listeners.items()):
+            every = figures.get(held.number, ())
+            if every or (query == ALL and held.number in past):
+                one = merged(every, past.get(held.number)) if every else past[held.number]
+                verdict = held.snapshot.verdict if held.snapshot is not None else Verdict.REJECT
+                found.append(structs.replace(one, listener=name, verdict=verdict, local_port=held.port))
+            await pace.keep()
+        return tuple(found)
+
+    async def closed_listeners(self) -> tuple[ListenerFigures, ...]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        figures, past = await self._figures(None)
+        still_open = {held.number for held in self._listeners.values()}
+        for number in past.keys() - figures.keys() - still_open:
+            self._past.pop(number, None)
+        return tuple(merged(every, past.get(number)) for number, every in figures.items() if number not in still_open)
+
+    async def _figures(
+        self, query: Query | None
+    ) -> tuple[Mapping[int, Sequence[ListenerFigures]], Mapping[int, ListenerFigures]]:
+        """The figures of all processes by the numbers of listeners, and those of the processes that have ended.
+
+        `query` is for open listeners; None asks for closed ones alone.
+        """
+        opened = {} if query is None else await self._each(lambda number: AskListeners(number, query), _LISTENERS)
+        closed = await self._each(AskClosedListeners, _LISTENERS)
+        # From here on without a pause: who has ended is among those of the past already, and counts only there.
+        found: dict[int, list[ListenerFigures]] = {}
+        for worker, answer in closed.items():
+            if not worker.is_over:
+                known = self._known.setdefault(worker, _Known())
+                if query == ALL:
+                    known.open.clear()
+                known.open |= {each.number: each for each in opened.get(worker, ()) if _has_counted(each)}
+                known.closed = {each.number: each for each in answer}
+                for each in (*opened.get(worker, ()), *answer):
+                    found.setdefault(each.number, []).append(each)
+        return found, dict(self._past)
+
+    async def connections(self, query: Query = ALL, limit: int = 1000, after: int = 0) -> ConnectionPage:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        found = await self._all(lambda number: AskConnections(number, query, limit + 1, after), _CONNECTIONS)
+        found.sort(key=lambda report: report.id)
+        if len(found) <= limit:
+            return ConnectionPage(tuple(found))
+        return ConnectionPage(tuple(found[:limit]), found[limit - 1].id if limit else after)
+
+    async def decisions(self, query: Query = ALL, last: int = 100) -> tuple[Decision, ...]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        found = await self._all(lambda number: AskDecisions(number, query, last), _DECISIONS)
+        found.sort(key=lambda decision: decision.time)
+        return tuple(found[-last:] if last else ())
+
+    def watch_decisions(
+        self, query: Query = ALL, room: int = WATCH_ROOM
+    ) -> AbstractAsyncContextManager[Watch[Decision]]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        return self._watches.watch(lambda number: WatchDecisions(number, query, room), _DECISIONS, room)
+
+    def watch_connections(
+        self, query: Query = ALL, room: int = WATCH_ROOM
+    ) -> AbstractAsyncContextManager[Watch[ConnectionChange]]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        return self._watches.watch(lambda number: WatchConnections(number, query, room), _CHANGES, room)
+
+    def capture(
+        self, request: CaptureRequest, room: int = CAPTURE_ROOM
+    ) -> AbstractAsyncContextManager[Watch[CaptureEvent]]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        return self._watches.watch(lambda number: Capture(number, request, room), _EVENTS, room, _event_bytes)
+
+    async def peek(self, listener: ListenerName, client: str, tried: tuple[Endpoint, ...] = ()) -> Choice:
+        """See :class:`~userproxy.model.data_plane.DataPlane`. Of several processes the first one answers."""
+        owner = self._listeners[listener].owner
+        for worker in self._pool.serving:
+            if owner in {None, worker.place}:
+                try:
+                    found = await worker.whole(lambda number: AskChoice(number, listener, client, tried), _CHOICES)
+                except WorkerGoneError:
+                    continue
+                if found:
+                    return found[0]
+        raise KeyError(listener)
+
+    async def processes(self) -> tuple[ProcessFigures, ...]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`. The data processes, and then the control process."""
+        workers = {worker.place: worker for worker in self._pool.serving}
+        answers = await self._each(AskProcess, _PROCESSES)
+        found = []
+        for place in self._pool.places:
+            worker = workers.get(place.number)
+            answer = answers.get(worker, []) if worker is not None else []
+            figures = answer[0] if answer else ProcessFigures(0, 0, 0)
+            if worker is not None and answer:
+                self._last_process[worker] = figures
+            figures = with_past(figures, self._past_process.get(place.number))
+            found.append(structs.replace(figures, role=f"data {place.number}", restarts=place.restarts))
+        return (*found, self._control())
+
+    async def lost_answers(self) -> tuple[LostAnswers, ...]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`. Several processes may have found the same."""
+        found: dict[object, LostAnswers] = {}
+        for each in await self._all(AskLostAnswers, _LOST_ANSWERS):
+            before = found.setdefault((each.protocol, each.family, each.interface, each.node), each)
+            if each.since < before.since:
+                found[each.protocol, each.family, each.interface, each.node] = each
+        return tuple(found.values())
+
+    def _control(self) -> ProcessFigures:
+        return ProcessFigures(
+            pid=os.getpid(),
+            descriptors=descriptors_counted_by_kernel() or open_descriptors(),
+            descriptor_limit=self._descriptor_limit,
+            loop_lag_seconds=self.loop_lag.worst,
+            role="control",
+        )
+
+    async def _all(self, question: Callable[[int], Question], decoder: Decoder[Item]) -> list[Item]:
+        return [item for answer in (await self._each(question, decoder)).values() for item in answer]
+
+    async def _each(self, question: Callable[[int], Question], decoder: Decoder[Item]) -> dict[Worker, Sequence[Item]]:
+        """What each data process answers; one that ends meanwhile answers nothing."""
+        workers = self._pool.serving
+
+        async def whole(worker: Worker) -> Sequence[Item]:
+            try:
+                return await worker.whole(question, decoder)
+            except WorkerGoneError:
+                return ()
+
+        asking: list[Coroutine[Any, Any, Sequence[Item]]] = [whole(worker) for worker in workers]
+        return dict(zip(workers, await asyncio.gather(*asking), strict=True))
+
+
+def _has_counted(figures: ListenerFigures) -> bool:
+    return bool(figures.total or figures.refused or figures.failed)
+
+
+def _event_bytes(event: CaptureEvent) -> int:
+    return _EVENT_BYTES + (len(event.data) if isinstance(event, Segment) else 0)

@@ -1,0 +1,218 @@
+"""A data process: a loop, a forwarder, and the messages of the control process that it follows."""
+
+import asyncio
+import gc
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import structlog
+from msgspec import structs
+
+from userproxy.errors import PortUnavailableError
+from userproxy.forwarding.accept_turns import AcceptTurns
+from userproxy.forwarding.descriptors import raise_limit
+from userproxy.forwarding.sharing import SharingForwarder
+from userproxy.processes.answering import Answering
+from userproxy.processes.channel import Channel, Decoder
+from userproxy.processes.messages import (
+    QUESTIONS,
+    Adopt,
+    AdoptPortal,
+    Close,
+    Drain,
+    Drained,
+    Elsewhere,
+    Enough,
+    FollowPortal,
+    FollowReturnPath,
+    Leave,
+    LeavePortal,
+    Logging,
+    Look,
+    NotServed,
+    PortalNotServed,
+    Pulse,
+    Ready,
+    Renew,
+    Reset,
+    Settled,
+    Start,
+    ToData,
+    Update,
+)
+from userproxy.telemetry.logging import configure
+
+log = structlog.get_logger()
+
+_PULSE_SECONDS: Final = 0.1
+_NO_DESCRIPTOR: Final = "the limit of open files leaves none for its socket"
+
+
+class DataProcess:
+    """Serves what it is told to, until the control process says so or has gone."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, group: asyncio.TaskGroup, logging: Logging
+    ) -> None:
+        """Take over a connected socket. `group` is for the answers to questions."""
+        self._loop = loop
+        self._logging = logging
+        self._group = group
+        self._number = 0
+        self._forwarder: SharingForwarder | None = None
+        self._answering: Answering | None = None
+        self._pulse = Pulse(0, 0)
+        self._pulse_timer: asyncio.TimerHandle | None = None
+        self.over = asyncio.Event()
+        """Set once the process is to end."""
+        self._deal: dict[type, Callable[[SharingForwarder, Any, list[int]], None]] = {
+            Adopt: self._adopt,
+            Renew: self._renew,
+            Elsewhere: self._elsewhere,
+            Update: lambda forwarder, message, _: forwarder.update(message.snapshot),
+            Close: self._close,
+            AdoptPortal: self._adopt_portal,
+            FollowPortal: self._follow_portal,
+            LeavePortal: lambda forwarder, message, _: forwarder.leave_portal(message.address),
+            FollowReturnPath: lambda forwarder, message, _: forwarder.follow_return_path(message.path),
+            Settled: lambda *_: gc.freeze(),
+            Look: lambda forwarder, *_: forwarder.look(),
+            Drain: self._drain,
+            Reset: lambda forwarder, *_: forwarder.reset_connections(),
+        }
+        decoder: Decoder[ToData] = Decoder(ToData)
+        self._channel = Channel(loop, sock, decoder, self._received, self._ended)
+        self._channel.send(Ready())
+
+    def shut_down(self) -> None:
+        """End all connections, and close all there is."""
+        if self._pulse_timer is not None:
+            self._pulse_timer.cancel()
+        if self._forwarder is not None:
+            self._forwarder.shut_down()
+        self._channel.close()
+
+    def _received(self, message: ToData, descriptors: list[int]) -> None:
+        forwarder = self._forwarder
+        match message:
+            case Start():
+                self._start(message, descriptors)
+            case Logging():
+                self._log_so(message)
+            case Leave():
+                self.over.set()
+            case Enough(number):
+                if self._answering is not None:
+                    self._answering.enough(number)
+            case _ if forwarder is None or self._answering is None:
+                raise RuntimeError("the first message was not Start")
+            case _ if isinstance(message, QUESTIONS):
+                self._answering.ask(message)
+            case _:
+                self._deal[type(message)](forwarder, message, descriptors)
+
+    def _start(self, message: Start, descriptors: list[int]) -> None:
+        self._number = message.number
+        self._log_so(self._logging)
+        name_process(f"userproxy data{message.number}")
+        if not descriptors:
+            self._ended(_NO_DESCRIPTOR)
+            return
+        turns = AcceptTurns(descriptors[0], message.of, message.number - 1)
+        os.close(descriptors[0])
+        options = structs.replace(message.options, descriptor_limit=raise_limit())
+        spread = Random()  # noqa: S311 -- spreads load, keeps no secret
+        self._forwarder = SharingForwarder(self._loop, options, spread, turns, message.first_id)
+        self._forwarder.data_plane.loop_lag.start()
+        self._answering = Answering(self._forwarder.data_plane, self._channel, self._group)
+        self._tell_pulse()
+
+    def _log_so(self, logging: Logging) -> None:
+        self._logging = logging
+        configure(logging.verbosity, logging.log_format, process=self._number or None)
+
+    def _ended(self, reason: str) -> None:
+        if not self.over.is_set() and self._forwarder is not None:
+            log.warning("A data process ends, because the control process has gone", reason=reason)
+        self.over.set()
+
+    def _adopt(self, forwarder: SharingForwarder, message: Adopt, descriptors: list[int]) -> None:
+        name = message.listener
+        if message.has_socket and not descriptors:
+            self._channel.send(NotServed(name, _NO_DESCRIPTOR))
+            return
+        try:
+            forwarder.adopt(name, message.number, descriptors[0] if descriptors else None)
+        except OSError as error:
+            self._channel.send(NotServed(name, f"its socket cannot be watched: {error.strerror}"))
+
+    def _renew(self, forwarder: SharingForwarder, message: Renew, descriptors: list[int]) -> None:
+        if descriptors:
+            forwarder.renew(message.listener, descriptors[0])
+        else:
+            self._channel.send(NotServed(message.listener, _NO_DESCRIPTOR))
+
+    def _elsewhere(self, forwarder: SharingForwarder, message: Elsewhere, _descriptors: list[int]) -> None:
+        forwarder.leave(message.listener)
+        if message.port:
+            forwarder.note_elsewhere(message.listener, message.host, message.port)
+
+    def _close(self, forwarder: SharingForwarder, message: Close, _descriptors: list[int]) -> None:
+        forwarder.forget_elsewhere(message.listener)
+        if forwarder.is_open(message.listener):
+            forwarder.close(message.listener)
+
+    def _adopt_portal(self, forwarder: SharingForwarder, message: AdoptPortal, descriptors: list[int]) -> None:
+        if not descriptors:
+            self._channel.send(PortalNotServed(message.address, _NO_DESCRIPTOR))
+            return
+        try:
+            forwarder.adopt_portal(message.address, message.admission, descriptors[0])
+        except (PortUnavailableError, KeyError) as error:
+            self._channel.send(PortalNotServed(message.address, str(error)))
+
+    def _follow_portal(self, forwarder: SharingForwarder, message: FollowPortal, _descriptors: list[int]) -> None:
+        forwarder.follow_portal(message.address, message.admission)
+
+    def _drain(self, forwarder: SharingForwarder, message: Drain, _descriptors: list[int]) -> None:
+        self._group.create_task(self._drained(forwarder, message.seconds), name="drain")
+
+    async def _drained(self, forwarder: SharingForwarder, seconds: float) -> None:
+        reset = await forwarder.drain(seconds)
+        self._channel.send(Drained(reset))
+
+    def _tell_pulse(self) -> None:
+        self._pulse_timer = self._loop.call_later(_PULSE_SECONDS, self._tell_pulse)
+        if self._forwarder is not None:
+            pulse = Pulse(self._forwarder.active, self._forwarder.flows)
+            if pulse != self._pulse:
+                self._pulse = pulse
+                self._channel.send(pulse)
+
+
+def name_process(name: str) -> None:
+    """What ``ps -c`` and ``top`` call this process (proc(5), comm): 15 letters of it."""
+    try:
+        Path("/proc/self/comm").write_text(name)
+    except OSError:
+        log.debug("The process keeps its name", v=4)
+
+
+async def serve(sock: socket.socket, logging: Logging) -> None:
+    """Be a data process until its end. `logging` is how it logs until it is told otherwise."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            process = DataProcess(asyncio.get_running_loop(), sock, group, logging)
+            await process.over.wait()
+            process.shut_down()
+            raise _Over  # which cancels the answers
+    except* _Over:
+        pass
+
+
+class _Over(Exception):  # noqa: N818 -- it is the end, not an error
+    pass

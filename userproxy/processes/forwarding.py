@@ -1,0 +1,329 @@
+"""The control process's interface to the data processes: that of :class:`~userproxy.forwarding.forwarder.Forwarder`."""
+
+import asyncio
+import time
+import zlib
+from collections.abc import Iterable
+from functools import partial
+from itertools import count
+from random import Random
+from typing import Final
+
+import structlog
+
+from userproxy.errors import OutOfDescriptorsError, PortUnavailableError
+from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.forwarding.listener_ports import ListenerPorts
+from userproxy.forwarding.tcp.sockets import ListeningSocket
+from userproxy.forwarding.udp.sockets import DatagramSocket
+from userproxy.model import Admission, IPFamily, ListenerName, PortalAddress, Protocol, ReturnPath, Snapshot, Verdict
+from userproxy.processes.data_plane import ProcessesDataPlane
+from userproxy.processes.held import HeldListener
+from userproxy.processes.held_portals import HeldPortal, HeldPortals
+from userproxy.processes.messages import (
+    Adopt,
+    AdoptPortal,
+    Close,
+    Drain,
+    Elsewhere,
+    FollowPortal,
+    FollowReturnPath,
+    LeavePortal,
+    Renew,
+    Reset,
+    Settled,
+    Update,
+)
+from userproxy.processes.pool import Pool
+from userproxy.processes.spawning import Spawning
+from userproxy.processes.worker import Worker
+
+log = structlog.get_logger()
+
+_SLICE_SECONDS: Final = 0.002
+_WAIT_SECONDS: Final = 0.005
+_DRAIN_GRACE_SECONDS: Final = 5.0
+_LAST_WORDS_SECONDS: Final = 2.0
+
+
+class ProcessForwarder:
+    """All listeners and connections of `processes` data processes. To be used on the loop's thread only.
+
+    A TCP listener is served by all of them; one with affinity, and a UDP one, by one of them. Raises OSError where data
+    processes cannot be started.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        options: ForwardingOptions,
+        random: Random,
+        processes: int,
+        spawning: Spawning,
+    ) -> None:
+        self._loop = loop
+        self._options = options
+        self._random = random
+        self._ports = ListenerPorts(options.port_range, options.kept_ports)
+        self._budget = DescriptorBudget(loop, options.descriptor_limit, options.kept_descriptors)
+        self._numbers = count(1)
+        self._listeners: dict[ListenerName, HeldListener] = {}
+        self._portals = HeldPortals(self.take_for_port, self.give_port, self._portal_left)
+        self._replays: dict[Worker, asyncio.Handle] = {}
+        self._return_paths: dict[IPFamily, ReturnPath] = {}
+        self._draining = False
+        self._pool = Pool(loop, processes, spawning, options, self._begins, self._gone)
+        self.data_plane = ProcessesDataPlane(loop, self._pool, options.descriptor_limit, self._listeners)
+        """Answers for all data processes."""
+        self._pool.start()
+
+    @property
+    def active(self) -> int:
+        """Connections, those still being dialled included, as of a tenth of a second ago."""
+        return sum(worker.pulse.connections for worker in self._pool.serving)
+
+    @property
+    def flows(self) -> int:
+        """UDP flows, as of a tenth of a second ago."""
+        return sum(worker.pulse.flows for worker in self._pool.serving)
+
+    def open(self, listener: ListenerName, preferred_port: int | None = None, verdict: Verdict = Verdict.REJECT) -> int:
+        """As :meth:`Forwarder.open`. Data processes are told with the first snapshot."""
+        if listener.service_port.protocol not in {Protocol.TCP, Protocol.UDP}:
+            raise PortUnavailableError(f"{listener.service_port.protocol} is not forwarded")
+        sock = None if self._options.bind_portals else self._bind(listener, preferred_port, verdict)
+        held = HeldListener(self._loop, listener, next(self._numbers), sock, verdict, self._renewed)
+        self._listeners[listener] = held
+        return held.port
+
+    @property
+    def room_for_ports(self) -> int:
+        """How many more listeners and claims there may be, which have two thirds of all descriptors."""
+        return self._budget.room_for_ports
+
+    def take_for_port(self) -> None:
+        """As :meth:`Forwarder.take_for_port`."""
+        if not self._budget.take_for_port():
+            limit, most = self._options.descriptor_limit, self._budget.most_ports
+            raise OutOfDescriptorsError(f"the limit of open files, {limit}, leaves {most} to listeners and node ports")
+
+    def give_port(self) -> None:
+        """A port is no longer held."""
+        self._budget.give_port()
+
+    def keep_off(self, port: int) -> None:
+        """Open no listener on a port that a Service has as a node port, from now on."""
+        self._ports.keep_off(port)
+
+    def recount_descriptors(self) -> None:
+        """Count descriptors anew, because the rest of the process has opened or closed some."""
+        self._budget.recount()
+
+    def update(self, snapshot: Snapshot) -> None:
+        """As :meth:`Forwarder.update`."""
+        held = self._listeners.get(snapshot.listener)
+        if held is not None:
+            held.follow(snapshot)
+            self._settle_owner(held)
+        for worker in self._pool.serving:
+            if held is None or held.name in worker.told:
+                worker.send(Update(snapshot))
+            else:
+                self._tell(worker, held)
+
+    def close(self, listener: ListenerName) -> None:
+        """Stop listening; established connections go on."""
+        held = self._listeners.pop(listener)
+        for worker in self._pool.serving:
+            if listener in worker.told:
+                worker.told.discard(listener)
+                worker.send(Close(listener))
+        held.close()
+        if held.sock is not None:
+            self.give_port()
+
+    def serve_portal(self, address: PortalAddress, admission: Admission) -> None:
+        """As :meth:`Forwarder.serve_portal`."""
+        portal, is_new = self._portals.serve(address, admission)
+        for worker in self._pool.serving:
+            if is_new or address not in worker.told:
+                self._tell_portal(worker, portal)
+            else:
+                self._tell_all(worker, self._listeners_of(portal))
+                worker.send(FollowPortal(address, admission))
+
+    def leave_portal(self, address: PortalAddress) -> None:
+        """As :meth:`Forwarder.leave_portal`."""
+        self._portals.leave(address)
+
+    def follow_return_path(self, path: ReturnPath) -> None:
+        """As :meth:`Forwarder.follow_return_path`."""
+        self._return_paths[path.family] = path
+        for worker in self._pool.serving:
+            worker.send(FollowReturnPath(path))
+
+    def log_as(self, spawning: Spawning) -> None:
+        """Have data processes log as this says, also those that are started later."""
+        self._pool.log_so(spawning)
+
+    async def drain(self, seconds: float) -> int:
+        """As :meth:`Forwarder.drain`."""
+        self._draining = True
+        endings = [worker.drain(Drain(seconds)) for worker in self._pool.serving]
+        self._portals.close(Protocol.TCP)
+        for name in [name for name in self._listeners if name.service_port.protocol is Protocol.TCP]:
+            self._listeners.pop(name).close()
+            self.give_port()
+        if endings:
+            await asyncio.wait(endings, timeout=seconds + _DRAIN_GRACE_SECONDS)
+        self._portals.close(Protocol.UDP)
+        for name in list(self._listeners):
+            self.close(name)
+        return sum(ending.result() for ending in endings if ending.done())
+
+    def reset_connections(self) -> int:
+        """End all connections with a RST; returns how many they were."""
+        for worker in self._pool.serving:
+            worker.send(Reset())
+        return self.active
+
+    def shut_down(self) -> None:
+        """End all data processes and close all sockets. The forwarder cannot be used afterwards."""
+        for replay in self._replays.values():
+            replay.cancel()
+        self.data_plane.loop_lag.stop()
+        self._pool.shut_down(time.monotonic() + _LAST_WORDS_SECONDS)
+        for protocol in Protocol:
+            self._portals.close(protocol)
+        for held in self._listeners.values():
+            held.close()
+        self._listeners.clear()
+        self._budget.shut_down()
+
+    def _bind(
+        self, name: ListenerName, preferred_port: int | None, verdict: Verdict
+    ) -> ListeningSocket | DatagramSocket:
+        host = self._options.bind_addresses.get(name.family)
+        if host is None:
+            raise PortUnavailableError(f"there is no address to bind {name.family} listeners to")
+        self.take_for_port()
+        try:
+            if name.service_port.protocol is Protocol.UDP:
+                return self._ports.bind(DatagramSocket.open, host, preferred_port, self._random)
+            return self._ports.bind(partial(ListeningSocket.open, verdict=verdict), host, preferred_port, self._random)
+        except PortUnavailableError:
+            self.give_port()
+            raise
+
+    # What data processes are told.
+
+    def _settle_owner(self, held: HeldListener) -> None:
+        """Decide which data process serves a listener alone, if one does; those that know of it are told anew."""
+        owner = _owner(held, self._pool.usable) if held.needs_one_process else None
+        if owner == held.owner:
+            return
+        held.owner = owner
+        for worker in self._pool.serving:
+            worker.told.discard(held.name)
+            for portal in self._portals_of(held):
+                if portal.address in worker.told:
+                    worker.told.discard(portal.address)
+                    worker.send(LeavePortal(portal.address))
+            self._tell(worker, held)
+            for portal in self._portals_of(held):
+                self._tell_portal(worker, portal)
+
+    def _tell(self, worker: Worker, held: HeldListener) -> None:
+        """Tell a data process of a listener and its snapshot, the first time."""
+        if held.snapshot is None:
+            return
+        worker.told.add(held.name)
+        if held.owner in {None, worker.place}:
+            descriptors = [held.sock.fileno()] if held.sock is not None else []
+            worker.send(Adopt(held.name, held.number, bool(descriptors)), descriptors)
+        else:
+            worker.send(Elsewhere(held.name, held.host, held.port))
+        worker.send(Update(held.snapshot))
+
+    def _tell_all(self, worker: Worker, listeners: Iterable[HeldListener]) -> None:
+        for held in listeners:
+            if held.name not in worker.told:
+                self._tell(worker, held)
+
+    def _tell_portal(self, worker: Worker, portal: HeldPortal) -> None:
+        """Tell a data process of a portal and its listeners, the first time, if it serves these."""
+        listeners = self._listeners_of(portal)
+        self._tell_all(worker, listeners)
+        if listeners and all(held.snapshot and held.owner in {None, worker.place} for held in listeners):
+            worker.told.add(portal.address)
+            worker.send(AdoptPortal(portal.address, portal.admission), [portal.sock.fileno()])
+
+    def _portal_left(self, address: PortalAddress) -> None:
+        for worker in self._pool.serving:
+            if address in worker.told:
+                worker.told.discard(address)
+                worker.send(LeavePortal(address))
+
+    def _renewed(self, held: HeldListener) -> None:
+        for worker in self._pool.serving:
+            if held.name in worker.told and worker.place == held.owner and held.sock is not None:
+                worker.send(Renew(held.name), [held.sock.fileno()])
+
+    def _listeners_of(self, portal: HeldPortal) -> list[HeldListener]:
+        found = (self._listeners.get(name) for name in portal.admission.listeners)
+        return [held for held in found if held is not None]
+
+    def _portals_of(self, held: HeldListener) -> list[HeldPortal]:
+        if held.sock is not None:
+            return []
+        return [portal for portal in self._portals.portals.values() if held.name in portal.admission.listeners]
+
+    def _gone(self, worker: Worker, _how: str) -> None:
+        self.data_plane.gone(worker)
+        replay = self._replays.pop(worker, None)
+        if replay is not None:
+            replay.cancel()
+        for held in list(self._listeners.values()):
+            if held.owner is not None:
+                self._settle_owner(held)
+
+    def _begins(self, worker: Worker) -> None:
+        """Tell a data process all there is, beginning with what nobody else serves meanwhile."""
+        for path in self._return_paths.values():
+            worker.send(FollowReturnPath(path))
+        alone = [held.name for held in self._listeners.values() if held.owner == worker.place]
+        names = iter([*alone, *self._listeners])
+        self._replay(worker, names, iter(list(self._portals.portals)))
+        self.data_plane.begins(worker)
+
+    def _replay(self, worker: Worker, names: Iterable[ListenerName], addresses: Iterable[PortalAddress]) -> None:
+        self._replays.pop(worker, None)
+        if worker.is_over or self._draining:
+            return
+        end = time.monotonic() + _SLICE_SECONDS
+        for name in names:
+            held = self._listeners.get(name)
+            if held is not None and name not in worker.told:
+                self._tell(worker, held)
+            if time.monotonic() >= end or not worker.channel.has_room:
+                self._replay_later(worker, names, addresses)
+                return
+        for address in addresses:
+            portal = self._portals.portals.get(address)
+            if portal is not None and address not in worker.told:
+                self._tell_portal(worker, portal)
+            if time.monotonic() >= end or not worker.channel.has_room:
+                self._replay_later(worker, names, addresses)
+                return
+        worker.send(Settled())
+
+    def _replay_later(self, worker: Worker, names: Iterable[ListenerName], addresses: Iterable[PortalAddress]) -> None:
+        wait = 0.0 if worker.channel.has_room else _WAIT_SECONDS
+        self._replays[worker] = self._loop.call_later(wait, self._replay, worker, names, addresses)
+
+
+def _owner(held: HeldListener, places: Iterable[int]) -> int:
+    """The place, of those, at which a listener's service port is served: few move when a place comes or goes."""
+    name = str(held.name.service_port)
+    return max(places, key=lambda place: zlib.crc32(f"{place} {name}".encode()))

@@ -1,0 +1,108 @@
+"""One reader of what several data processes tell of."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+from userproxy.model.reports import Batch
+from userproxy.processes.channel import Decoder
+from userproxy.processes.messages import Question
+from userproxy.processes.worker import Worker, WorkerGoneError
+
+Item = TypeVar("Item")
+
+
+class MergedWatch(Generic[Item]):
+    """A reader that has room for `room`, of which an event takes what `size` says. See :class:`Watch`."""
+
+    def __init__(self, room: int, size: Callable[[Item], int]) -> None:
+        self._room = room
+        self._size = size
+        self._items: deque[Item] = deque()
+        self._used = 0
+        self._lost = 0
+        self._over = False
+        self._wakeup = asyncio.Event()
+
+    async def read(self) -> Batch[Item]:
+        """See :class:`~userproxy.model.data_plane.Watch`."""
+        await self._wakeup.wait()
+        items, lost = tuple(self._items), self._lost
+        self._items.clear()
+        self._used = 0
+        if not lost:
+            self._wakeup.clear()
+        self._over = bool(lost)
+        return Batch(items, lost)
+
+    def add(self, items: list[Item], lost: int) -> None:
+        """A data process has told of something, and has thrown away `lost` events."""
+        if self._over:
+            return
+        self._lost += lost
+        for item in items:
+            if self._lost or self._used >= self._room:
+                self._lost += 1
+            else:
+                self._items.append(item)
+                self._used += self._size(item)
+        if self._items or self._lost:
+            self._wakeup.set()
+
+
+class Watches:
+    """All that is watched now: data processes that begin later are asked, too."""
+
+    def __init__(self, serving: Callable[[], list[Worker]]) -> None:
+        self._serving = serving
+        self._follow: set[Callable[[Worker], None]] = set()
+
+    def begins(self, worker: Worker) -> None:
+        """Another data process serves from now on."""
+        for follow in tuple(self._follow):
+            follow(worker)
+
+    @asynccontextmanager
+    async def watch(
+        self,
+        question: Callable[[int], Question],
+        decoder: Decoder[Item],
+        room: int,
+        size: Callable[[Item], int] = lambda _: 1,
+    ) -> AsyncIterator[MergedWatch[Item]]:
+        """A reader of what all data processes answer to a question that has no end."""
+        watch = MergedWatch[Item](room, size)
+        failure: Exception | None = None
+        async with asyncio.TaskGroup() as group:
+            tasks: list[asyncio.Task[None]] = []
+
+            def follow(worker: Worker) -> None:
+                reading = _read(worker, question, decoder, watch)
+                tasks.append(group.create_task(reading, name=f"watch {worker.pid}"))
+
+            for worker in self._serving():
+                follow(worker)
+            self._follow.add(follow)
+            try:
+                yield watch
+            except Exception as error:  # noqa: BLE001 -- a group would wrap it
+                failure = error
+            finally:
+                self._follow.discard(follow)
+                for task in tasks:
+                    task.cancel()
+        if failure is not None:
+            raise failure
+
+
+async def _read(
+    worker: Worker, question: Callable[[int], Question], decoder: Decoder[Item], watch: MergedWatch[Item]
+) -> None:
+    try:
+        async with worker.ask(question, decoder) as parts:
+            async for part in parts:
+                watch.add(list(part.items), part.lost)
+    except WorkerGoneError:
+        pass

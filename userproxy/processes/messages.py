@@ -1,0 +1,294 @@
+"""What the control process and a data process tell each other.
+
+Descriptors are named where they go with a message. A message that needs one and has none came to a process that has
+none left: it says so with :class:`NotServed`.
+"""
+
+from typing import Final, TypeAlias
+
+from msgspec import Raw, Struct
+
+from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.model import Admission, Endpoint, ListenerName, PortalAddress, ReturnPath, Snapshot
+from userproxy.model.capture import CaptureRequest
+from userproxy.model.reports import Query
+
+
+class Start(Struct, frozen=True, tag="start"):
+    """The first message: be the data process `number` of `of`, which counts from 1. With the memory of AcceptTurns.
+
+    `first_id` is below the ids of all connections of this process, and above those of all before it.
+    """
+
+    number: int
+    of: int
+    options: ForwardingOptions
+    first_id: int
+
+
+class Logging(Struct, frozen=True, tag="logging"):
+    """How to log from now on."""
+
+    verbosity: int
+    log_format: str | None
+
+
+class Adopt(Struct, frozen=True, tag="adopt"):
+    """Serve a listener, whose number is `number`, from now on. With its socket, unless only portals lead to it.
+
+    A snapshot follows.
+    """
+
+    listener: ListenerName
+    number: int
+    has_socket: bool
+
+
+class Renew(Struct, frozen=True, tag="renew"):
+    """Go on with another socket for a UDP listener, which comes with this."""
+
+    listener: ListenerName
+
+
+class Elsewhere(Struct, frozen=True, tag="elsewhere"):
+    """Another data process serves a listener alone, at this address: serve it no longer, and dial no such endpoint."""
+
+    listener: ListenerName
+    host: str
+    port: int
+
+
+class Update(Struct, frozen=True, tag="update"):
+    """Treat new clients of a listener by a snapshot."""
+
+    snapshot: Snapshot
+
+
+class Close(Struct, frozen=True, tag="close"):
+    """Close a listener, whoever serves it; connections go on."""
+
+    listener: ListenerName
+
+
+class AdoptPortal(Struct, frozen=True, tag="adopt portal"):
+    """Serve a portal from its socket, which comes with this."""
+
+    address: PortalAddress
+    admission: Admission
+
+
+class FollowPortal(Struct, frozen=True, tag="follow portal"):
+    """Treat new clients of a portal by another admission, of the same service port."""
+
+    address: PortalAddress
+    admission: Admission
+
+
+class LeavePortal(Struct, frozen=True, tag="leave portal"):
+    """Serve a portal no longer."""
+
+    address: PortalAddress
+
+
+class FollowReturnPath(Struct, frozen=True, tag="follow return path"):
+    """Which clients' addresses this host can keep has changed."""
+
+    path: ReturnPath
+
+
+class Settled(Struct, frozen=True, tag="settled"):
+    """This was all that there is; from now on come changes."""
+
+
+class Look(Struct, frozen=True, tag="look"):
+    """Look at all sockets: a data process has ended."""
+
+
+class Drain(Struct, frozen=True, tag="drain"):
+    """Drain within `seconds`, then say :class:`Drained`."""
+
+    seconds: float
+
+
+class Reset(Struct, frozen=True, tag="reset"):
+    """End all connections with a RST."""
+
+
+class Leave(Struct, frozen=True, tag="leave"):
+    """End the process."""
+
+
+class AskListeners(Struct, frozen=True, tag="listeners?"):
+    """For :class:`Answer` of ListenerFigures, one each."""
+
+    id: int
+    query: Query
+
+
+class AskClosedListeners(Struct, frozen=True, tag="closed listeners?"):
+    """As :class:`AskListeners`, for those that are closed."""
+
+    id: int
+
+
+class AskConnections(Struct, frozen=True, tag="connections?"):
+    """For the ConnectionReports of a page."""
+
+    id: int
+    query: Query
+    limit: int
+    after: int
+
+
+class AskDecisions(Struct, frozen=True, tag="decisions?"):
+    """For Decisions, one each."""
+
+    id: int
+    query: Query
+    last: int
+
+
+class AskChoice(Struct, frozen=True, tag="choice?"):
+    """For one Choice, or none for a listener that this process does not serve."""
+
+    id: int
+    listener: ListenerName
+    client: str
+    tried: tuple[Endpoint, ...]
+
+
+class AskProcess(Struct, frozen=True, tag="process?"):
+    """For one ProcessFigures."""
+
+    id: int
+
+
+class AskLostAnswers(Struct, frozen=True, tag="lost answers?"):
+    """For LostAnswers, one each."""
+
+    id: int
+
+
+class WatchDecisions(Struct, frozen=True, tag="watch decisions"):
+    """For Batches of Decisions until :class:`Enough`."""
+
+    id: int
+    query: Query
+    room: int
+
+
+class WatchConnections(Struct, frozen=True, tag="watch connections"):
+    """For Batches of ConnectionChanges until :class:`Enough`."""
+
+    id: int
+    query: Query
+    room: int
+
+
+class Capture(Struct, frozen=True, tag="capture"):
+    """For Batches of CaptureEvents until :class:`Enough`."""
+
+    id: int
+    request: CaptureRequest
+    room: int
+
+
+class Enough(Struct, frozen=True, tag="enough"):
+    """A question is not to be answered any longer."""
+
+    id: int
+
+
+QUESTIONS: Final = (
+    AskListeners,
+    AskClosedListeners,
+    AskConnections,
+    AskDecisions,
+    AskChoice,
+    AskProcess,
+    AskLostAnswers,
+    WatchDecisions,
+    WatchConnections,
+    Capture,
+)
+
+Question: TypeAlias = (
+    AskListeners
+    | AskClosedListeners
+    | AskConnections
+    | AskDecisions
+    | AskChoice
+    | AskProcess
+    | AskLostAnswers
+    | WatchDecisions
+    | WatchConnections
+    | Capture
+)
+
+ToData: TypeAlias = (
+    Start
+    | Logging
+    | Adopt
+    | Renew
+    | Elsewhere
+    | Update
+    | Close
+    | AdoptPortal
+    | FollowPortal
+    | LeavePortal
+    | FollowReturnPath
+    | Settled
+    | Look
+    | Drain
+    | Reset
+    | Leave
+    | Enough
+    | Question
+)
+
+
+class Ready(Struct, frozen=True, tag="ready"):
+    """The process waits for :class:`Start`."""
+
+
+class Answer(Struct, frozen=True, tag="answer"):
+    """Part of the answer to a question; `last` is the end of it. `failure` says why there is none.
+
+    `lost` are events that were thrown away, because the reader of a watch was too slow.
+    """
+
+    id: int
+    parts: tuple[Raw, ...] = ()
+    last: bool = False
+    lost: int = 0
+    failure: str = ""
+
+
+class Pulse(Struct, frozen=True, tag="pulse"):
+    """How many connections and flows there are now, told whenever that has changed, a few times a second."""
+
+    connections: int
+    flows: int
+
+
+class NotServed(Struct, frozen=True, tag="not served"):
+    """A listener cannot be served by this process; others may."""
+
+    listener: ListenerName
+    reason: str
+
+
+class PortalNotServed(Struct, frozen=True, tag="portal not served"):
+    """A portal cannot be served by this process; others may."""
+
+    address: PortalAddress
+    reason: str
+
+
+class Drained(Struct, frozen=True, tag="drained"):
+    """The drain is over; so many connections were reset."""
+
+    reset: int
+
+
+FromData: TypeAlias = Ready | Answer | Pulse | NotServed | PortalNotServed | Drained

@@ -1,0 +1,199 @@
+"""Keeps as many data processes as are asked for, and one more that waits to take the place of one that dies."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from userproxy.forwarding.accept_turns import AcceptTurns, open_tally
+from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.processes.messages import Leave, Look, Start
+from userproxy.processes.spawning import Spawning
+from userproxy.processes.worker import Worker
+
+log = structlog.get_logger()
+
+_IDS: Final = 10**12
+"""How many connections a data process may have until its ids are the next one's."""
+
+_STABLE_SECONDS: Final = 60.0
+"""A data process that has lived for so long has not died of what it was started with."""
+
+_AT_ONCE: Final = 3
+"""So many deaths in quick succession, in one place, are replaced without a pause."""
+
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 30.0
+_LAST_WORDS_SECONDS: Final = 2.0
+
+
+class Place:
+    """Where one data process is, and after it another one. `number` counts from 1."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.worker: Worker | None = None
+        self.restarts = 0
+        self.quick_deaths = 0
+        self.last_end = ""
+        self.timer: asyncio.TimerHandle | None = None
+
+    def cancel(self) -> None:
+        """Cancel what is to be done here later."""
+        if self.timer is not None:
+            self.timer.cancel()
+
+    @property
+    def failing(self) -> bool:
+        """Whether data processes die here one after the other."""
+        return self.quick_deaths > _AT_ONCE
+
+    @property
+    def pause(self) -> float:
+        """How long to wait, in seconds, before the next one takes the place."""
+        if not self.failing:
+            return 0.0
+        doublings: int = self.quick_deaths - _AT_ONCE - 1
+        return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**doublings)
+
+
+class Pool:
+    """All data processes.
+
+    `begins` is called with a process that takes a place, to be told all there is. `gone` is called when one has left
+    its place, before another takes it.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        count: int,
+        spawning: Spawning,
+        options: ForwardingOptions,
+        begins: Callable[[Worker], None],
+        gone: Callable[[Worker, str], None],
+    ) -> None:
+        """Nothing runs before :meth:`start`. Raises OSError where there is no memory to share."""
+        self._loop = loop
+        self._spawning = spawning
+        self._options = options
+        self._begins = begins
+        self._gone = gone
+        self._tally = open_tally()
+        self._turns = AcceptTurns(self._tally, count)
+        self.places = [Place(number) for number in range(1, count + 1)]
+        for number in range(count):
+            self._turns.absent(number)
+        self._incarnations = 0
+        self._spare: Worker | None = None
+        self._closed = False
+
+    @property
+    def serving(self) -> list[Worker]:
+        """The processes that serve."""
+        return [place.worker for place in self.places if place.worker is not None]
+
+    @property
+    def usable(self) -> list[int]:
+        """The places, by number, whose processes serve or soon will."""
+        return [place.number for place in self.places if not place.failing] or [1]
+
+    def start(self) -> None:
+        """Start all processes. Raises OSError."""
+        for place in self.places:
+            worker = self._spawn(f"data process {place.number} of {len(self.places)}")
+            self._take(place, worker)
+        self._spawn_spare()
+
+    def log_so(self, spawning: Spawning) -> None:
+        """Start processes so from now on, and have those that there are log so."""
+        self._spawning = spawning
+        for worker in (*self.serving, *([self._spare] if self._spare is not None else [])):
+            worker.send(spawning.logging)
+
+    def shut_down(self, end: float) -> None:
+        """End all processes, blocking until they have ended, at most until `end` on the monotonic clock."""
+        self._closed = True
+        workers = [*self.serving, *([self._spare] if self._spare is not None else [])]
+        for place in self.places:
+            place.cancel()
+        for worker in workers:
+            worker.send(Leave())
+            worker.end()
+        for worker in workers:
+            worker.wait(end)
+        self._turns.close()
+
+    def _spawn(self, words: str) -> Worker:
+        return Worker(self._loop, self._spawning, words, self._ready, self._ended)
+
+    def _ready(self, worker: Worker) -> None:
+        if worker.place:
+            self._turns.present(worker.place - 1)
+
+    def _spawn_spare(self) -> None:
+        if self._spare is None and not self._closed:
+            try:
+                self._spare = self._spawn("data process, to replace another")
+            except OSError as error:
+                log.warning("No data process waits to replace another", reason=error.strerror)
+
+    def _take(self, place: Place, worker: Worker) -> None:
+        """Have a process serve at a place."""
+        self._incarnations += 1
+        place.worker = worker
+        worker.place = place.number
+        place.timer = self._loop.call_later(_STABLE_SECONDS, self._settled, place)
+        if worker.is_ready:
+            self._ready(worker)
+        start = Start(place.number, len(self.places), self._options, (self._incarnations - 1) * _IDS)
+        worker.send(start, [self._tally])
+        self._begins(worker)
+
+    def _settled(self, place: Place) -> None:
+        place.quick_deaths = 0
+
+    def _ended(self, worker: Worker, how: str) -> None:
+        if self._closed:
+            return
+        if worker is self._spare:
+            self._spare = None
+            log.warning("The data process that was to replace another has ended", pid=worker.pid, reason=how)
+            self._loop.call_later(_FIRST_PAUSE, self._spawn_spare)
+            return
+        place = self.places[worker.place - 1]
+        place.worker = None
+        place.restarts += 1
+        place.last_end = how
+        place.quick_deaths += 1
+        place.cancel()
+        self._turns.absent(worker.place - 1)
+        for other in self.serving:
+            other.send(Look())
+        log.error(
+            "A data process has ended: its connections are cut, the others serve",
+            number=place.number,
+            pid=worker.pid,
+            reason=how,
+            connections=worker.pulse.connections,
+            udp_flows=worker.pulse.flows,
+            replaced_after_seconds=place.pause,
+        )
+        self._gone(worker, how)
+        if place.pause:
+            place.timer = self._loop.call_later(place.pause, self._replace, place)
+        else:
+            self._replace(place)
+
+    def _replace(self, place: Place) -> None:
+        worker, self._spare = self._spare, None
+        try:
+            if worker is None:
+                worker = self._spawn(f"data process {place.number} of {len(self.places)}")
+        except OSError as error:
+            log.error("A data process cannot be started", number=place.number, reason=error.strerror)
+            place.timer = self._loop.call_later(_FIRST_PAUSE, self._replace, place)
+            return
+        self._take(place, worker)
+        self._spawn_spare()

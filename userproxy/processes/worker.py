@@ -1,0 +1,176 @@
+"""The control process's end of one data process: its channel, its answers, and what it has been told."""
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+import structlog
+from msgspec import Struct
+
+from userproxy.model import ListenerName, PortalAddress
+from userproxy.processes.channel import Channel, Decoder
+from userproxy.processes.messages import (
+    Answer,
+    Drained,
+    Enough,
+    FromData,
+    NotServed,
+    PortalNotServed,
+    Pulse,
+    Question,
+    Ready,
+)
+from userproxy.processes.spawning import Child, Spawning, spawn
+
+log = structlog.get_logger()
+
+Item = TypeVar("Item")
+
+
+class Part(Struct, Generic[Item], frozen=True):
+    """Part of an answer. `lost` are events that the data process has thrown away."""
+
+    items: Sequence[Item]
+    lost: int = 0
+
+
+class WorkerGoneError(Exception):
+    """The data process has ended before it had answered."""
+
+
+class Worker:
+    """One data process. `ready` and `ended` are called once each, the latter with the reason.
+
+    `told` are the listeners and portals that it knows of.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        spawning: Spawning,
+        words: str,
+        ready: Callable[["Worker"], None],
+        ended: Callable[["Worker", str], None],
+    ) -> None:
+        """Start it. Raises OSError."""
+        self._loop = loop
+        self._ready = ready
+        self._ended = ended
+        self._answers: dict[int, asyncio.Queue[Answer | None]] = {}
+        self._numbers = itertools.count(1)
+        self.pid, sock = spawn(spawning, words)
+        try:
+            self._child = Child(loop, self.pid, self._child_ended)
+        except OSError:
+            sock.close()  # which ends it
+            raise
+        decoder: Decoder[FromData] = Decoder(FromData)
+        self.channel = Channel(loop, sock, decoder, self._received, self._lost)
+        self.place = 0
+        """The number of its place, 0 while it waits for one."""
+        self.is_ready = False
+        self.is_over = False
+        self.pulse = Pulse(0, 0)
+        self.told: set[ListenerName | PortalAddress] = set()
+        self.drained: asyncio.Future[int] | None = None
+
+    def send(self, message: object, descriptors: Sequence[int] = ()) -> None:
+        """Tell it something. A data process that cannot be told is ended."""
+        try:
+            self.channel.send(message, descriptors)
+        except OSError as error:
+            self._lost(f"it cannot be sent a descriptor: {error.strerror}")
+
+    def drain(self, message: object) -> "asyncio.Future[int]":
+        """Have it drain; the future is how many connections were reset, 0 where it ends before it says so."""
+        self.drained = self._loop.create_future()
+        self.send(message)
+        return self.drained
+
+    @asynccontextmanager
+    async def ask(
+        self, question: Callable[[int], Question], decoder: Decoder[Item]
+    ) -> AsyncIterator[AsyncIterator[Part[Item]]]:
+        """Ask something, and within this get the parts of the answer. Its iterator raises WorkerGoneError."""
+        number = next(self._numbers)
+        queue = self._answers[number] = asyncio.Queue[Answer | None]()
+        if self.is_over:
+            queue.put_nowait(None)
+        self.send(question(number))
+        try:
+            yield self._parts(queue, decoder)
+        finally:
+            del self._answers[number]
+            self.send(Enough(number))
+
+    async def whole(self, question: Callable[[int], Question], decoder: Decoder[Item]) -> list[Item]:
+        """The whole answer to a question. Raises WorkerGoneError."""
+        found: list[Item] = []
+        async with self.ask(question, decoder) as parts:
+            async for part in parts:
+                found += part.items
+        return found
+
+    def end(self) -> None:
+        """Close the channel, which ends it, as soon as it has dealt with what it was told before."""
+        self.channel.flush(0.0)
+        self.channel.close()
+
+    def wait(self, end: float) -> None:
+        """Wait for its end, blocking; at `end`, on the monotonic clock, it is killed."""
+        self._child.wait(end)
+
+    async def _parts(self, queue: "asyncio.Queue[Answer | None]", decoder: Decoder[Item]) -> AsyncIterator[Part[Item]]:
+        while True:
+            answer = await queue.get()
+            if answer is None:
+                raise WorkerGoneError
+            if answer.failure:
+                log.debug("A data process has not answered", v=1, pid=self.pid, reason=answer.failure)
+            if answer.parts or answer.lost:
+                yield Part([decoder.decode(part) for part in answer.parts], answer.lost)
+            if answer.last:
+                return
+
+    def _received(self, message: FromData, descriptors: list[int]) -> None:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        match message:
+            case Ready():
+                self.is_ready = True
+                self._ready(self)
+            case Answer():
+                queue = self._answers.get(message.id)
+                if queue is not None:
+                    queue.put_nowait(message)
+            case Pulse():
+                self.pulse = message
+            case NotServed(listener, reason):
+                self.told.discard(listener)
+                log.error(
+                    "A data process does not serve a listener", pid=self.pid, listener=str(listener), reason=reason
+                )
+            case PortalNotServed(address, reason):
+                self.told.discard(address)
+                log.error("A data process does not serve a portal", pid=self.pid, portal=str(address), reason=reason)
+            case Drained(reset):
+                if self.drained is not None and not self.drained.done():
+                    self.drained.set_result(reset)
+
+    def _lost(self, reason: str) -> None:
+        """The channel has ended: nothing can be said to the process any more."""
+        if not self._child.is_over:
+            log.debug("A data process is ended", v=1, pid=self.pid, reason=reason)
+            self._child.kill()
+
+    def _child_ended(self, how: str) -> None:
+        self.is_over = True
+        self.channel.close()
+        for queue in self._answers.values():
+            queue.put_nowait(None)
+        if self.drained is not None and not self.drained.done():
+            self.drained.set_result(0)
+        self._ended(self, how)

@@ -1,0 +1,42 @@
+"""What carries the traffic: this process, or data processes."""
+
+import asyncio
+import os
+from random import Random
+from typing import Final, TypeAlias
+
+from userproxy.config import Settings
+from userproxy.errors import KernelToolError
+from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
+from userproxy.processes.forwarding import ProcessForwarder
+from userproxy.processes.messages import Logging
+from userproxy.processes.spawning import Spawning
+
+AnyForwarder: TypeAlias = Forwarder | ProcessForwarder
+
+_MOST_BY_DEFAULT: Final = 4
+
+
+def make_forwarder(settings: Settings, options: ForwardingOptions) -> AnyForwarder:
+    """What ``--workers`` asks for. Raises KernelToolError where data processes cannot be started."""
+    loop = asyncio.get_running_loop()
+    random = Random()  # noqa: S311 -- spreads load, keeps no secret
+    workers = settings.workers
+    if workers is None:
+        workers = max(1, min(_MOST_BY_DEFAULT, len(os.sched_getaffinity(0))))
+    if not workers:
+        return Forwarder(loop, options, random)
+    try:
+        return ProcessForwarder(loop, options, random, workers, _spawning(settings))
+    except OSError as error:
+        raise KernelToolError(f"--workers {workers}: data processes cannot be started: {error.strerror}") from error
+
+
+def log_as(forwarder: AnyForwarder, settings: Settings) -> None:
+    """Have data processes, where there are any, log as these settings say from now on."""
+    if isinstance(forwarder, ProcessForwarder):
+        forwarder.log_as(_spawning(settings))
+
+
+def _spawning(settings: Settings) -> Spawning:
+    return Spawning(settings.event_loop, Logging(settings.verbosity, settings.log_format))
