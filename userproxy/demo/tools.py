@@ -10,6 +10,7 @@ from userproxy.errors import UserproxyError
 PACKAGES: Final[Mapping[str, str]] = {
     "dig": "bind9-dnsutils",
     "dnsmasq": "dnsmasq-base",
+    "haproxy": "haproxy",
     "ip": "iproute2",
     "iperf3": "iperf3",
     **{
@@ -19,6 +20,7 @@ PACKAGES: Final[Mapping[str, str]] = {
         for suffix in ("", "-save", "-restore")
     },
     "nft": "nftables",
+    "nginx": "nginx-light",
     "setpriv": "util-linux",
     "ss": "iproute2",
     "sysctl": "procps",
