@@ -55,6 +55,18 @@ def test_those_who_wait_are_called_once_whatever_is_found_out() -> None:
     assert not pair.is_probed
 
 
+def test_who_finds_out_nothing_lets_others_go_first() -> None:
+    pair = some_pairs().of("cni0", "there")
+    pair.is_probed = True
+    assert not pair.is_open_to("10.244.1.5", 5.0)
+    pair.give_up("10.244.1.5", 5.0)
+    assert pair.is_open_to("10.244.1.5", 5.0), "nobody waits"
+    pair.waiting.append(lambda: None)
+    pair.give_up("10.244.1.5", 5.0)
+    assert [pair.is_open_to(client, now) for client, now in (("10.244.1.5", 5.9), ("10.244.1.6", 5.9))] == [False, True]
+    assert pair.is_open_to("10.244.1.5", 6.0)
+
+
 def test_pairs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(return_pairs, "MOST_PAIRS", 3)
     pairs = some_pairs()

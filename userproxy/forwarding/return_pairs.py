@@ -32,6 +32,10 @@ _LONGEST_PAUSE: Final = 3600.0
 """Seconds until a pair without answers is looked at again: twice as many each time. No client waits for that look."""
 
 
+_REST_SECONDS: Final = 1.0
+"""For how long others go before a client who has found out nothing while they waited."""
+
+
 class _Notes:
     """Says which of the pairs that lose their answers are logged: the first ones, and then one a minute."""
 
@@ -56,6 +60,8 @@ class ReturnPair:
     __slots__ = (
         "_notes",
         "_pause",
+        "_resting",
+        "_rests_until",
         "answered",
         "client",
         "endpoint",
@@ -79,6 +85,21 @@ class ReturnPair:
         self.look_at = 0.0
         self.waiting: list[Callable[[], None]] = []
         self._pause = _FIRST_PAUSE
+        self._resting = ""
+        self._rests_until = 0.0
+
+    def is_open_to(self, client: str, now: float) -> bool:
+        """Whether a client may find out now, if nothing is known of the pair.
+
+        One whose endpoints answer nobody, or who is kept from them by a filter, must not keep others from it.
+        """
+        return not self.is_probed and not (client == self._resting and now < self._rests_until)
+
+    def give_up(self, client: str, now: float) -> None:
+        """A client has found out nothing: leave it to the next one."""
+        if self.waiting:
+            self._resting, self._rests_until = client, now + _REST_SECONDS
+        self.end()
 
     def answer(self) -> None:
         """An answer to a client's address has come back."""

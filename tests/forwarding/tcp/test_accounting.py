@@ -16,11 +16,12 @@ from userproxy.forwarding.descriptors import open_descriptors
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.ports import PortRange
-from userproxy.forwarding.tcp import dialer, listener, pipes
+from userproxy.forwarding.tcp import listener, pipes
 from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.direction import Direction
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.sockets import ListeningSocket
+from userproxy.forwarding.tcp.sources import node_sockets
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 
 pytestmark = pytest.mark.bugs
@@ -38,8 +39,8 @@ FAULTS: tuple[tuple[object, str, tuple[int, ...]], ...] = (
     (Direction, "_drain_pipe", (errno.EPIPE, BUG)),
     (Direction, "flush", (errno.EPIPE, BUG)),
     (pipes, "Pipe", (errno.ENFILE,)),
-    (dialer, "start_dial", (*SHORTAGES, errno.EPERM, BUG)),
-    (dialer.Dialer, "connect", (*SHORTAGES, BUG)),
+    (node_sockets, "start_dial", (*SHORTAGES, errno.EPERM, BUG)),
+    (node_sockets.NodeSockets, "connect", (*SHORTAGES, BUG)),
     (ListeningSocket, "accept_client", (*SHORTAGES, errno.ECONNABORTED, errno.EPERM, BUG)),
     (Connections, "serve", (BUG,)),
 )

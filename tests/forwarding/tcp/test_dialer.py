@@ -17,10 +17,10 @@ from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Serve, eventually, 
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.listener_addresses import ListenerAddresses
 from userproxy.forwarding.poller import Poller
-from userproxy.forwarding.tcp import dialer
 from userproxy.forwarding.tcp.dialer import Dial, Dialer
 from userproxy.forwarding.tcp.sockets import start_dial
 from userproxy.forwarding.tcp.source_ports import SourcePorts
+from userproxy.forwarding.tcp.sources import node_sockets
 from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 from userproxy.routing.affinity import AffinityTable
 from userproxy.routing.balancer import Balancer
@@ -167,7 +167,7 @@ async def test_a_client_whose_backend_gets_no_socket_in_a_shortage_waits_for_one
         return start_dial(endpoint)
 
     bench.route_to(await serve(named(b"live")))
-    monkeypatch.setattr(dialer, "start_dial", dial)
+    monkeypatch.setattr(node_sockets, "start_dial", dial)
     with capture_logs():
         assert await ask(bench) == b"live"
     assert next(failures, None) is None
@@ -244,7 +244,7 @@ async def test_a_socket_that_may_not_be_made_costs_one_client_and_not_the_listen
 
     bench.route_to(await serve(named(b"live")))
     with monkeypatch.context() as patch:
-        patch.setattr(dialer, "start_dial", refuse)
+        patch.setattr(node_sockets, "start_dial", refuse)
         with pytest.raises(ConnectionResetError):
             await ask(bench)
     assert await ask(bench) == b"live"

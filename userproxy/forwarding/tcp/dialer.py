@@ -1,7 +1,6 @@
 """Dialling: tries endpoints for a client until one accepts the connection. No dial delays another."""
 
 import asyncio
-import errno
 import time
 from collections.abc import Callable
 from socket import SO_ERROR, SOL_SOCKET, SocketType
@@ -9,21 +8,20 @@ from typing import Final
 
 import structlog
 
-from userproxy.forwarding.client_addresses import SourceChoice, Sources
+from userproxy.forwarding.client_addresses import Sources
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget, is_shortage
 from userproxy.forwarding.listener_addresses import ListenerAddresses
-from userproxy.forwarding.log_limit import LogLimit
 from userproxy.forwarding.observation.reasons import ENDPOINT_GONE, GIVEN_UP, in_words
 from userproxy.forwarding.observation.recorder import FailedDial, Peer, Portal
 from userproxy.forwarding.poller import HANGUP, STREAM, Poller
-from userproxy.forwarding.ports import ephemeral_ports
 from userproxy.forwarding.return_pairs import ReturnPair
-from userproxy.forwarding.tcp.client_sockets import ClientSockets
-from userproxy.forwarding.tcp.dial_source import DialSource
-from userproxy.forwarding.tcp.looks import Looks
-from userproxy.forwarding.tcp.sockets import UNDER_WAY, has_source_address, reset_on_close, start_dial
+from userproxy.forwarding.tcp.sockets import UNDER_WAY, reset_on_close
 from userproxy.forwarding.tcp.source_ports import SourcePorts
+from userproxy.forwarding.tcp.sources.client_sockets import ClientSockets
+from userproxy.forwarding.tcp.sources.dial_source import DialSource
+from userproxy.forwarding.tcp.sources.looks import Looks
+from userproxy.forwarding.tcp.sources.node_sockets import NodeSockets
 from userproxy.forwarding.tcp.states import DialState
 from userproxy.model import Endpoint, ListenerName
 from userproxy.model.reports import DialFailure, Source, SourceFallback
@@ -36,9 +34,6 @@ TIME_LIMITS: Final = (0.25, 0.5, 1.0, 2.0)
 
 WAIT_SECONDS: Final = 0.05
 """How long a client waits for another one that finds out whether answers to their addresses come back."""
-
-_PORTS_TRIED: Final = 4
-"""Ports in TIME_WAIT that a dial tries before it lets connect(2) choose; mostly the first one can be had."""
 
 
 class Dialer:
@@ -60,67 +55,11 @@ class Dialer:
         self.poller = poller
         self.budget = budget
         self.clock = clock
-        self._listeners = listeners
-        self._ports = ports
-        self._shortage = LogLimit()
         self.limits = tuple(DeadlineQueue[Dial](loop, seconds, Dial.time_out, poller.failed) for seconds in TIME_LIMITS)
         self.waiting = DeadlineQueue[Dial](loop, WAIT_SECONDS, Dial.stop_waiting, poller.failed)
-        self._client_sockets = ClientSockets(clock)
-        self.looks = Looks(loop, poller, budget, self._client_sockets)
-
-    def connect(self, endpoint: Endpoint) -> tuple[SocketType | None, int]:
-        """A socket that connects to `endpoint`, and errno as of `connect_ex`; ELOOP and no socket if that is ourselves.
-
-        Raises OSError where no socket can be had.
-        """
-        if endpoint in self._listeners:
-            return None, errno.ELOOP
-        if endpoint in self._ports.crowded and (backend := self._reuse_port(endpoint)) is not None:
-            return backend, errno.EINPROGRESS
-        backend, error = start_dial(endpoint)
-        if error == errno.EADDRNOTAVAIL and (again := self._reuse_port(endpoint)) is not None:
-            backend.close()
-            return again, errno.EINPROGRESS
-        return backend, error
-
-    def connect_from(self, client: str, endpoint: Endpoint, choice: SourceChoice) -> SocketType | SourceFallback:
-        """A socket that connects to `endpoint` from a client's address, or why there is none.
-
-        Raises OSError where no socket can be had.
-        """
-        if endpoint in self._listeners:
-            return SourceFallback.NOT_POSSIBLE
-        return self._client_sockets.connect(client, endpoint, choice)
-
-    def is_out_of_ports(self, endpoint: Endpoint, error: int) -> bool:
-        """Whether a dial failed because all local ports are in use towards `endpoint`: no fault of the endpoint's.
-
-        connect(2) says the same where an IPv6 endpoint cannot be reached from any address of this node.
-        """
-        return error == errno.EADDRNOTAVAIL and has_source_address(endpoint)
-
-    def note_shortage(self, endpoint: Endpoint, name: ListenerName) -> None:
-        """Log that there is no local port left towards `endpoint`: once a shortage, whatever its endpoints."""
-        if self._shortage.begins(self.loop.time()):
-            log.warning(
-                "Out of local ports towards an endpoint: clients go to others, and are reset where there are none;"
-                " widen net.ipv4.ip_local_port_range, or set net.ipv4.tcp_tw_reuse to 1",
-                service_port=str(name),
-                endpoint=str(endpoint),
-                ip_local_port_range=str(ephemeral_ports()),
-            )
-
-    def _reuse_port(self, endpoint: Endpoint) -> SocketType | None:
-        """A socket that connects to `endpoint` from a port in TIME_WAIT, if one of the first few allows it."""
-        for _ in range(_PORTS_TRIED):
-            port = self._ports.take(endpoint)
-            if port is None:
-                break
-            backend, error = start_dial(endpoint, port)
-            if error in UNDER_WAY:
-                return backend
-            backend.close()
-        return None
+        self.node_sockets = NodeSockets(listeners, ports, loop.time)
+        self.client_sockets = ClientSockets(listeners, loop.time)
+        self.looks = Looks(loop, poller, budget, self.client_sockets)
 
     def shut_down(self) -> None:
         self.looks.shut_down()
@@ -268,7 +207,7 @@ class Dial:
                 self._wait_for(pair)
                 return
             try:
-                backend, error = (decider or dialer).connect(endpoint)
+                backend, error = (decider or dialer.node_sockets).connect(endpoint)
             except OSError as failure:
                 if self._survives(failure):
                     return
@@ -282,8 +221,8 @@ class Dial:
             if backend is not None and error in UNDER_WAY:
                 self._await(backend, dialer.limits[0 if decider is not None and decider.finds_out else self._attempt])
                 return
-            if dialer.is_out_of_ports(endpoint, error):
-                dialer.note_shortage(endpoint, self.name)
+            if dialer.node_sockets.is_out_of_ports(endpoint, error):
+                dialer.node_sockets.note_shortage(endpoint, self.name)
                 self.failed += ((endpoint, *in_words(error)),)
                 self._drop_backend()
                 if again:
@@ -336,7 +275,7 @@ class Dial:
         self.source = Source.NODE
         self.began = dialer.clock()
         try:
-            backend, error = dialer.connect(self.tried[-1])
+            backend, error = dialer.node_sockets.connect(self.tried[-1])
         except OSError as failure:
             if not self._survives(failure):
                 self._fail()

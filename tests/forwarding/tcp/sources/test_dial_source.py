@@ -20,8 +20,8 @@ from userproxy.demo.network import Network, Node, Pod
 from userproxy.forwarding import return_pairs
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.ports import PortRange
-from userproxy.forwarding.tcp import client_sockets
-from userproxy.model import OWN_PORTS, ClientAddress, Endpoint, ListenerName, ReturnPath, Snapshot
+from userproxy.forwarding.tcp.sources import client_sockets
+from userproxy.model import OWN_PORTS, ClientAddress, DirectNetwork, Endpoint, ListenerName, ReturnPath, Snapshot
 from userproxy.model.reports import Decision, Outcome, Source, SourceFallback
 
 PORT = 8080
@@ -258,6 +258,36 @@ def test_a_refusal_is_an_answer(cluster: Cluster, loops: Callable[[], asyncio.Ab
         assert not any(process.source_fallbacks.values())
 
     cluster.on_node(scenario, loops)
+
+
+def test_a_client_whom_a_filter_refuses_does_not_keep_others_from_finding_out(
+    cluster: Cluster, loops: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    lead_answers_here(cluster.node)
+    server, refused, admitted, *_ = cluster.pods
+    rules = f"ip saddr {admitted.address} accept; tcp dport {PORT} drop;"
+    server.run(["nft", f"add table inet admission {{ chain i {{ type filter hook input priority 0; {rules} }}; }}"])
+    backend, asking, others = listening(cluster, server), sockets(admitted, 1), sockets(refused, 12)
+
+    async def scenario(proxy: Proxy) -> None:
+        # Both are behind one interface, so it is one pair that they find out about.
+        whole = DirectNetwork("10.244.1.0/24", "pods0", of_pods=True)
+        proxy.forwarder.follow_return_path(ReturnPath(IPFamily.IPV4, networks=(whole,)))
+        await proxy.serve(backend)
+        proxy.route_to(server)
+        async with asyncio.TaskGroup() as group:
+            for each in others:
+                group.create_task(is_refused(proxy, each), name="refused")
+            await eventually(lambda: proxy.forwarder.active == len(others))
+            assert (await proxy.ask(asking[0]))[0] == admitted.address
+        assert await proxy.forwarder.data_plane.lost_answers() == ()
+
+    cluster.on_node(scenario, loops)
+
+
+async def is_refused(proxy: Proxy, sock: socket.socket) -> None:
+    with pytest.raises(ConnectionResetError):
+        await proxy.ask(sock)
 
 
 async def filtered(proxy: Proxy, server: Host, client: Host) -> None:

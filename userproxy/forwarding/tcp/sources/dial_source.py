@@ -57,10 +57,10 @@ class DialSource:
             self._sources.fallbacks[SourceFallback.REMEMBERED] += 1
             if pair.is_due(self._dialer.loop.time()):
                 self._dialer.looks.begin(pair, self._address, endpoint, choice, self._name)
-        elif not pair.is_probed:
+        elif pair.is_open_to(self._address, self._dialer.loop.time()):
             pair.is_probed = True
             self._choice, self._probed = choice, pair
-        elif not self._has_waited:
+        elif pair.is_probed and not self._has_waited:
             self._has_waited = True
             return pair
         else:
@@ -68,14 +68,14 @@ class DialSource:
         return None
 
     def connect(self, endpoint: Endpoint) -> tuple[SocketType | None, int]:
-        """As :meth:`Dialer.connect`, as was decided; from the node's address where the client's cannot be had."""
+        """As :meth:`NodeSockets.connect`, as was decided; from the node's address where the client's cannot be had."""
         if self._choice is not None:
-            found = self._dialer.connect_from(self._address, endpoint, self._choice)
+            found = self._dialer.client_sockets.connect(self._address, endpoint, self._choice)
             if isinstance(found, SocketType):
                 return found, errno.EINPROGRESS
             self.fall_back(found)
             self.end()
-        return self._dialer.connect(endpoint)
+        return self._dialer.node_sockets.connect(endpoint)
 
     def fall_back(self, reason: SourceFallback) -> None:
         """Have the endpoint see the node's address after all."""
@@ -98,4 +98,4 @@ class DialSource:
         """Leave it to the next client to find out, if this one was to."""
         pair, self._probed = self._probed, None
         if pair is not None:
-            pair.end()
+            pair.give_up(self._address, self._dialer.loop.time())

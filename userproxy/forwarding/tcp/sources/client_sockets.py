@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from userproxy.forwarding.client_addresses import SourceChoice
+from userproxy.forwarding.listener_addresses import ListenerAddresses
 from userproxy.forwarding.log_limit import LogLimit
 from userproxy.forwarding.tcp.sockets import UNDER_WAY, start_dial_from
 from userproxy.model import OWN_PORTS, Endpoint
@@ -27,10 +28,14 @@ _TRIES: Final = 8
 
 
 class ClientSockets:
-    """Makes sockets with clients' addresses. `clock` is monotonic, in seconds, and also says where ports begin."""
+    """Makes sockets with clients' addresses. `listeners` are our own, which are not to be dialled.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    `clock` is monotonic, in seconds, and also says where ports begin.
+    """
+
+    def __init__(self, listeners: ListenerAddresses, clock: Callable[[], float]) -> None:
         first, last = OWN_PORTS
+        self._listeners = listeners
         self._clock = clock
         self._first, self._count = first, last - first + 1
         # Processes that share a node should not all begin with the same ports.
@@ -43,6 +48,8 @@ class ClientSockets:
 
         Raises OSError where no socket can be had at all.
         """
+        if endpoint in self._listeners:
+            return SourceFallback.NOT_POSSIBLE
         for _ in range(_TRIES if choice.own_ports_only else 1):
             backend, error = start_dial_from(client, endpoint, self._next_port() if choice.own_ports_only else 0)
             if error in UNDER_WAY:

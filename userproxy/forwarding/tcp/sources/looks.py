@@ -9,8 +9,8 @@ from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.poller import HANGUP, STREAM, Poller
 from userproxy.forwarding.return_pairs import ReturnPair
-from userproxy.forwarding.tcp.client_sockets import ClientSockets
 from userproxy.forwarding.tcp.sockets import is_answer, reset_on_close
+from userproxy.forwarding.tcp.sources.client_sockets import ClientSockets
 from userproxy.model import Endpoint, ListenerName
 
 SECONDS: Final = 0.25
