@@ -44,22 +44,37 @@ class RunningProxy(Program):
         """The first log record so far or to come that contains `text` anywhere; raises as `wait_line`."""
         return _parse(self.wait_line(text, seconds))
 
+    @property
+    def processes(self) -> list[int]:
+        """The ids of its processes: its own, and those of its data processes (proc(5), task/.../children)."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [self.pid, *(int(child) for child in children if "userproxy.processes" in _command(int(child)))]
+
     def rss(self) -> int:
-        """Resident memory in bytes (proc(5), status)."""
-        fields = dict(line.split(":", 1) for line in self._proc("status").splitlines())
-        return int(fields["VmRSS"].split()[0]) * 1024
+        """Resident memory in bytes, of all its processes (proc(5), status)."""
+        return sum(_rss(pid) for pid in self.processes)
 
     def descriptors(self) -> int:
-        """How many file descriptors are open."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        """How many file descriptors are open, in all its processes."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.processes)
 
     def cpu(self) -> float:
-        """CPU seconds used so far, in user and kernel mode (proc(5), stat fields 14 and 15)."""
-        fields = self._proc("stat").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """CPU seconds that its processes have used so far, in user and kernel mode (proc(5), stat fields 14 and 15)."""
+        return sum(_cpu(pid) for pid in self.processes)
 
-    def _proc(self, name: str) -> str:
-        return Path(f"/proc/{self.pid}/{name}").read_text()
+
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def _rss(pid: int) -> int:
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(fields["VmRSS"].split()[0]) * 1024
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _parse(line: str) -> dict[str, Any]:

@@ -266,7 +266,11 @@ class WatchStatus(Struct, frozen=True, gc=False):
 
 
 class ProcessStatus(Struct, frozen=True, gc=False):
-    """A process that carries traffic. `loop_lag_seconds` is the worst of the last ten seconds."""
+    """A process of userproxy. `loop_lag_seconds` is the worst of the last ten seconds.
+
+    `role` is ``control`` or ``data 1`` where data processes carry the traffic, empty where one process does everything;
+    `restarts` is how often one of the same role has ended and was replaced.
+    """
 
     pid: int
     loop_lag_seconds: float
@@ -275,6 +279,8 @@ class ProcessStatus(Struct, frozen=True, gc=False):
     connections: int
     flows: int
     pipes: int
+    role: str = ""
+    restarts: int = 0
 
 
 class Status(Struct, frozen=True, gc=False):

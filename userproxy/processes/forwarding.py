@@ -3,7 +3,7 @@
 import asyncio
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
 from random import Random
@@ -17,7 +17,17 @@ from userproxy.forwarding.forwarder import ForwardingOptions
 from userproxy.forwarding.listener_ports import ListenerPorts
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp.sockets import DatagramSocket
-from userproxy.model import Admission, IPFamily, ListenerName, PortalAddress, Protocol, ReturnPath, Snapshot, Verdict
+from userproxy.model import (
+    Admission,
+    IPFamily,
+    ListenerName,
+    PortalAddress,
+    Problem,
+    Protocol,
+    ReturnPath,
+    Snapshot,
+    Verdict,
+)
 from userproxy.processes.data_plane import ProcessesDataPlane
 from userproxy.processes.held import HeldListener
 from userproxy.processes.held_portals import HeldPortal, HeldPortals
@@ -73,10 +83,30 @@ class ProcessForwarder:
         self._replays: dict[Worker, asyncio.Handle] = {}
         self._return_paths: dict[IPFamily, ReturnPath] = {}
         self._draining = False
-        self._pool = Pool(loop, processes, spawning, options, self._begins, self._gone)
+        self._changed: Callable[[], None] = lambda: None
+        self._pool = Pool(loop, processes, spawning, options, self._begins, self._gone, lambda: self._changed())
         self.data_plane = ProcessesDataPlane(loop, self._pool, options.descriptor_limit, self._listeners)
         """Answers for all data processes."""
         self._pool.start()
+
+    def watch_processes(self, changed: Callable[[], None]) -> None:
+        """Call `changed` when `problems` may be others."""
+        self._changed = changed
+
+    @property
+    def problems(self) -> frozenset[Problem]:
+        """Data processes that have ended within the last minute."""
+        return self._pool.problems
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One sentence for each data process that cannot be kept alive."""
+        return self._pool.failing
+
+    @property
+    def is_down(self) -> bool:
+        """Whether nobody serves, because all data processes die."""
+        return self._pool.is_down
 
     @property
     def active(self) -> int:
@@ -279,7 +309,7 @@ class ProcessForwarder:
             return []
         return [portal for portal in self._portals.portals.values() if held.name in portal.admission.listeners]
 
-    def _gone(self, worker: Worker, _how: str) -> None:
+    def _gone(self, worker: Worker) -> None:
         self.data_plane.gone(worker)
         replay = self._replays.pop(worker, None)
         if replay is not None:

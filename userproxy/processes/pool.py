@@ -8,6 +8,7 @@ import structlog
 
 from userproxy.forwarding.accept_turns import AcceptTurns, open_tally
 from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.model import Problem, ProblemKind
 from userproxy.processes.messages import Leave, Look, Start
 from userproxy.processes.spawning import Spawning
 from userproxy.processes.worker import Worker
@@ -45,6 +46,16 @@ class Place:
             self.timer.cancel()
 
     @property
+    def problem(self) -> Problem | None:
+        """What is to be said of it: that a process has ended here within the last minute."""
+        if not self.quick_deaths:
+            return None
+        times = f"{self.restarts} times, last" if self.restarts > 1 else "once,"
+        what = "it is replaced after ever longer pauses" if self.failing else "it was replaced at once"
+        text = f"data process {self.number} has ended {times} by {self.last_end}: its connections were cut, and {what}"
+        return Problem(None, ProblemKind.DATA_PROCESS_ENDED, text, here=True)
+
+    @property
     def failing(self) -> bool:
         """Whether data processes die here one after the other."""
         return self.quick_deaths > _AT_ONCE
@@ -62,7 +73,7 @@ class Pool:
     """All data processes.
 
     `begins` is called with a process that takes a place, to be told all there is. `gone` is called when one has left
-    its place, before another takes it.
+    its place, before another takes it. `changed` is called when problems may be others.
     """
 
     def __init__(
@@ -72,7 +83,8 @@ class Pool:
         spawning: Spawning,
         options: ForwardingOptions,
         begins: Callable[[Worker], None],
-        gone: Callable[[Worker, str], None],
+        gone: Callable[[Worker], None],
+        changed: Callable[[], None],
     ) -> None:
         """Nothing runs before :meth:`start`. Raises OSError where there is no memory to share."""
         self._loop = loop
@@ -80,6 +92,7 @@ class Pool:
         self._options = options
         self._begins = begins
         self._gone = gone
+        self._changed = changed
         self._tally = open_tally()
         self._turns = AcceptTurns(self._tally, count)
         self.places = [Place(number) for number in range(1, count + 1)]
@@ -93,6 +106,21 @@ class Pool:
     def serving(self) -> list[Worker]:
         """The processes that serve."""
         return [place.worker for place in self.places if place.worker is not None]
+
+    @property
+    def problems(self) -> frozenset[Problem]:
+        """One for each place where a process has ended within the last minute."""
+        return frozenset(place.problem for place in self.places if place.problem is not None)
+
+    @property
+    def failing(self) -> tuple[str, ...]:
+        """A sentence for each place where processes die one after the other."""
+        return tuple(place.problem.text for place in self.places if place.failing and place.problem is not None)
+
+    @property
+    def is_down(self) -> bool:
+        """Whether no data process serves, and none is about to."""
+        return all(place.worker is None and place.failing for place in self.places)
 
     @property
     def usable(self) -> list[int]:
@@ -153,6 +181,7 @@ class Pool:
 
     def _settled(self, place: Place) -> None:
         place.quick_deaths = 0
+        self._changed()
 
     def _ended(self, worker: Worker, how: str) -> None:
         if self._closed:
@@ -180,7 +209,8 @@ class Pool:
             udp_flows=worker.pulse.flows,
             replaced_after_seconds=place.pause,
         )
-        self._gone(worker, how)
+        self._gone(worker)
+        self._changed()
         if place.pause:
             place.timer = self._loop.call_later(place.pause, self._replace, place)
         else:

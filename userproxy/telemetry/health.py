@@ -108,6 +108,7 @@ class Health:
         self._nodes_listed: Callable[[], bool] = lambda: False
         self._leaving = False
         self._warnings: tuple[str, ...] = ()
+        self._down = ""
 
     def family(self, family: IPFamily) -> FamilyHealth:
         """The part of one family; KeyError for one that is not served."""
@@ -125,6 +126,10 @@ class Health:
     def leave(self) -> None:
         """Answer 503 from now on, so that load balancers send elsewhere: the process is being stopped."""
         self._leaving = True
+
+    def set_down(self, reason: str) -> None:
+        """Be unhealthy for this reason from now on, unless it is empty: whatever is synced, nobody serves."""
+        self._down = reason
 
     def warn(self, warnings: Iterable[str]) -> None:
         """Put these sentences into every answer: what cannot be served although the proxy is healthy."""
@@ -154,6 +159,8 @@ class Health:
     def _against_proxy(self, now: Timestamp) -> str | None:
         if self._leaving:
             return "userproxy is being stopped"
+        if self._down:
+            return self._down
         if not any(family.told for family in self._families.values()):
             return "what to serve has not been read yet"
         failing = [name for name, family in sorted(self._families.items()) if not family.healthy(now)]

@@ -148,4 +148,6 @@ def _process(figures: ProcessFigures) -> ProcessStatus:
         figures.connections,
         figures.flows,
         figures.pipes,
+        figures.role,
+        figures.restarts,
     )

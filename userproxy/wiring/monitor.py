@@ -1,7 +1,7 @@
 """Builds health, metrics and their HTTP servers, and passes on to them what the other parts report."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -45,6 +45,8 @@ class Monitor:
         self.health_check_budget = checks
         """For the health check node ports of both families together."""
         self._reporters = {family: SyncReporter(self._health, self._metrics, now, family) for family in families}
+        self._crowded: Sequence[str] = ()
+        self._failing: Sequence[str] = ()
         self._services = 0
         self._slices = 0
 
@@ -78,7 +80,14 @@ class Monitor:
         self._metrics.problems_are(counts)
         crowded = counts[ProblemKind.OUT_OF_DESCRIPTORS]
         text = f"{crowded} listeners and node ports are not served: the limit of open files is too low for so many"
-        self._health.warn([text] if crowded else [])
+        self._crowded = [text] if crowded else []
+        self._health.warn([*self._crowded, *self._failing])
+
+    def data_processes_are(self, failing: Sequence[str], *, down: bool) -> None:
+        """What is to be said of data processes that die again and again; `down` is whether that leaves nobody."""
+        self._failing = failing
+        self._health.warn([*self._crowded, *self._failing])
+        self._health.set_down("all data processes die again and again" if down else "")
 
     def ask_for_nodes(self, listed: Callable[[], bool]) -> None:
         """`listed` says whether the source has delivered its Nodes."""

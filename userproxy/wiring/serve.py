@@ -22,9 +22,10 @@ from userproxy.forwarding.descriptors import raise_limit
 from userproxy.forwarding.forwarder import ForwardingOptions
 from userproxy.forwarding.listener_ports import NODE_PORTS
 from userproxy.forwarding.ports import PortRange
-from userproxy.model import IPFamily, Node
+from userproxy.model import IPFamily, Node, Problem
 from userproxy.portals.drivers import DRIVERS
 from userproxy.portals.interface import PortalDriver
+from userproxy.processes.forwarding import ProcessForwarder
 from userproxy.processes.loops import loop_factory, set_up_interpreter
 from userproxy.proxier.inspect.control_plane import LocalControlPlane
 from userproxy.routing.node_ports import PRIMARY
@@ -121,6 +122,8 @@ class _Proxy:
         )
         self._monitor.watch(self._forwarder.data_plane)
         self._forwarder.data_plane.loop_lag.start()
+        if isinstance(self._forwarder, ProcessForwarder):
+            self._forwarder.watch_processes(self._report)
         self._answers = LostAnswersWatch(self._forwarder.data_plane, self._report)
         self._descriptor_limit = descriptor_limit
         self._source: Source | None = None
@@ -167,7 +170,7 @@ class _Proxy:
         return await _run_until(stop, tasks, self._leave)
 
     def _admin(self, source: Source) -> Admin:
-        control = LocalControlPlane(self._families, source.watches, source.problems, lambda: self._answers.problems)
+        control = LocalControlPlane(self._families, source.watches, source.problems, self._problems_of_the_node)
         return Admin(
             lambda: self._latest,
             self._node_name,
@@ -204,10 +207,16 @@ class _Proxy:
             family.changed(node)
 
     def _report(self) -> None:
-        problems = self._answers.problems.union(*(family.problems for family in self._families))
+        problems = self._problems_of_the_node().union(*(family.problems for family in self._families))
+        if isinstance(self._forwarder, ProcessForwarder):
+            self._monitor.data_processes_are(self._forwarder.warnings, down=self._forwarder.is_down)
         self._monitor.problems_are(problems)
         if self._source is not None:
             self._source.report(problems)
+
+    def _problems_of_the_node(self) -> frozenset[Problem]:
+        of_processes = self._forwarder.problems if isinstance(self._forwarder, ProcessForwarder) else frozenset()
+        return self._answers.problems | of_processes
 
     async def _move(self, kind: type[PortalDriver]) -> bool:
         """Have this kind of driver serve each family for which it works; whether it does so for the first one."""

@@ -65,11 +65,13 @@ def status_lines(status: Item, seconds_since: dict[str, float]) -> list[str]:
     )
     processes = (
         Column("PROCESS", lambda item: str(item["pid"])),
+        *([Column("ROLE", lambda item: str(item["role"]))] if len(status["processes"]) > 1 else []),
         Column("LOOP LAG", lambda item: latency(item["loop_lag_seconds"])),
         Column("DESCRIPTORS", lambda item: f"{item['descriptors']}/{item['descriptor_limit']}"),
         Column("CONNECTIONS", lambda item: str(item["connections"])),
         Column("FLOWS", lambda item: str(item["flows"])),
         Column("PIPES", lambda item: str(item["pipes"])),
+        *([Column("RESTARTS", lambda item: str(item["restarts"]))] if len(status["processes"]) > 1 else []),
     )
     for columns, field in ((families, "families"), (watches, "watches"), (processes, "processes")):
         lines += ["", *Table(columns).lines(status[field])]

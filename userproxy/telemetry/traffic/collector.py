@@ -122,11 +122,22 @@ def _of_processes(processes: Sequence[ProcessFigures]) -> Iterator[Metric]:
             gauge.add_metric([str(place)], value(each))
         yield gauge
     yield _clients(processes)
+    yield _restarts(processes)
     text = "Connections and UDP flows that made room for others, because descriptors or flows ran short"
     yield _by_protocol("userproxy_evicted", text, [each.evicted for each in processes])
     yield _source_fallbacks(processes)
     text = "Clients and datagrams given up because of a bug"
     yield _by_protocol("userproxy_handler_failures", text, [each.handler_failures for each in processes])
+
+
+def _restarts(processes: Iterable[ProcessFigures]) -> Metric:
+    """Of all processes but the control process; where one does everything it ends with what it counts."""
+    text = "Data processes that have ended and were replaced"
+    counter = CounterMetricFamily("userproxy_data_process_restarts", text, labels=["process"])
+    for place, each in enumerate(processes):
+        if each.role != "control":
+            counter.add_metric([str(place)], each.restarts)
+    return counter
 
 
 def _clients(processes: Iterable[ProcessFigures]) -> Metric:

@@ -1,0 +1,117 @@
+"""Data processes: what a kill -9 of one costs under load, what is told of it, and how they end."""
+
+import json
+import os
+import signal
+from contextlib import ExitStack
+from http.client import HTTPException
+from typing import Any
+
+import pytest
+
+from tests.lab.cluster import QUICK, Lab
+from tests.lab.probes import KeptConnection
+from tests.lab.proxy import RunningProxy
+from tests.lab.steady import SteadyClient
+from userproxy.demo.traffic import http
+from userproxy.demo.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+WEB = ("10.96.0.10", 80)
+METRICS = ("127.0.0.1", 10249)
+HEALTHZ = ("127.0.0.1", 10256)
+
+
+def serve(lab: Lab, *flags: str) -> RunningProxy:
+    lab.serve_http()
+    lab.manifests.node(lab.node)
+    lab.manifests.service("web", cluster_ip=WEB[0])
+    lab.manifests.slice("web", lab.pods)
+    proxy = lab.node.start_userproxy(*QUICK, "--workers", "2", *flags)
+    lab.node.wait_for_rules("default/web")
+    eventually(lambda: len(data_processes(lab)) == 2, 30, "both data processes answer")
+    return proxy
+
+
+def status(lab: Lab) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(lab.node.userproxy("status", "-o", "json", check=False).stdout)
+    return found
+
+
+def data_processes(lab: Lab) -> list[int]:
+    """The ids of those that serve."""
+    return [each["pid"] for each in status(lab)["processes"] if each["role"].startswith("data") and each["pid"]]
+
+
+def answers(kept: KeptConnection) -> bool:
+    try:
+        return bool(kept.ask())
+    except (OSError, HTTPException):
+        return False
+
+
+def test_killed_one_of_two_costs_its_own_connections_and_nothing_else(lab: Lab) -> None:
+    proxy = serve(lab)
+    with ExitStack() as stack, SteadyClient(lab.client, WEB, rate=100) as client:
+        kept = [stack.enter_context(KeptConnection(lab.client, WEB)) for _ in range(20)]
+        assert all(map(answers, kept))
+        client.go_on(50)
+        before = proxy.processes
+        victim, survivor = data_processes(lab)
+        os.kill(victim, signal.SIGKILL)
+        record = proxy.wait_log("A data process has ended")
+        client.go_on(100)
+        alive = sum(map(answers, kept))
+        assert 0 < alive < 20, "those of the other one go on"
+        # A request that was under way over the one that was killed is cut; nobody is refused or waits.
+        assert not [each for each in client.failures if "refused" in each.failure.lower() or "timed" in each.failure]
+        assert len(client.failures) <= 2
+        assert (record["pid"], record["reason"]) == (victim, "SIGKILL")
+        eventually(lambda: survivor in data_processes(lab) and len(data_processes(lab)) == 2, 30, "two serve again")
+        assert victim not in data_processes(lab)
+    metrics = http(lab.node, METRICS, "/metrics").decode()
+    assert 'userproxy_data_process_restarts_total{process="0"} 1.0' in metrics
+    assert 'userproxy_data_process_restarts_total{process="1"} 0.0' in metrics
+    assert status(lab)["problems"] == 1
+    eventually(lambda: len(proxy.processes) == len(before), 30, "one more waits to replace another")
+    assert proxy.terminate() == 0
+    assert not [pid for pid in before if os.path.exists(f"/proc/{pid}") and pid != victim]
+
+
+def test_a_crash_loop_backs_off_and_shows_in_healthz_while_the_other_one_serves(lab: Lab) -> None:
+    proxy = serve(lab)
+    with SteadyClient(lab.client, WEB, rate=50) as client:
+        client.go_on(10)
+        survivor = data_processes(lab)[1]
+        for _ in range(4):
+            eventually(lambda: bool(killed(lab, survivor)), 30, "another one serves")
+        client.go_on(50)
+        assert not [each for each in client.failures if "refused" in each.failure.lower() or "timed" in each.failure]
+    answer = http(lab.node, HEALTHZ, "/healthz").decode()
+    assert "data process 1 has ended 4 times" in answer
+    assert [each["replaced_after_seconds"] for each in proxy.records if "has ended:" in each["event"]][-1] > 0
+    eventually(lambda: len(data_processes(lab)) == 2, 30, "it is started again after a pause")
+    assert proxy.terminate() == 0
+
+
+def killed(lab: Lab, survivor: int) -> list[int]:
+    others = [pid for pid in data_processes(lab) if pid != survivor]
+    for pid in others:
+        os.kill(pid, signal.SIGKILL)
+    return others
+
+
+def test_figures_and_connections_are_those_of_all_processes(lab: Lab) -> None:
+    serve(lab)
+    with ExitStack() as stack:
+        kept = [stack.enter_context(KeptConnection(lab.client, WEB)) for _ in range(12)]
+        assert all(map(answers, kept))
+        listed = json.loads(lab.node.userproxy("get", "connections", "-o", "json").stdout)["items"]
+        assert len(listed) == 12
+        assert len({each["id"] // 10**12 for each in listed}) == 2, "of two processes"
+        by_process = [each["connections"] for each in status(lab)["processes"]]
+        assert (sum(by_process), len(by_process)) == (12, 3)
+        text = http(lab.node, METRICS, "/metrics").decode()
+        (line,) = [each for each in text.splitlines() if each.startswith("userproxy_connections_opened_total{")][:1]
+        assert line.endswith(" 12.0"), line
