@@ -13,6 +13,7 @@ from userproxy.addresses import HIGHEST_PORT, parse_network
 from userproxy.config.file import LARGEST_INT, check_duration
 from userproxy.config.kubeproxy import VModule
 from userproxy.durations import parse_duration
+from userproxy.portals.return_path.marks import parse_mark
 from userproxy.routing.reserved_ports import parse_reserved_ports
 
 # What Kubernetes takes for one (k8s.io/apimachinery, validation.IsValidLabelValue).
@@ -166,3 +167,4 @@ GATES = FlagType("GATE=BOOL,...", _gates, is_repeatable=True)
 VMODULE = FlagType("PATTERN=N,...", _vmodule, is_repeatable=True)
 PATHS = FlagType("PATH", _paths, is_repeatable=True)
 LABEL = FlagType("NAME", _label_value)
+MARK = FlagType("VALUE[/MASK]", parse_mark)

@@ -16,6 +16,7 @@ from userproxy.config.flag_types import (
     GATES,
     LABEL,
     LIST,
+    MARK,
     NAME,
     NETWORKS,
     NUMBER,
@@ -142,6 +143,11 @@ FLAGS: tuple[Flag, ...] = (
         "Whose address backends see: auto is the client's wherever answers to it come back through this node, keep also"
         " where that is not known, node is always this node's. A Service may say otherwise by the annotation"
         " userproxy.io/client-address.",
+    ),
+    _own(
+        "transparent-mark",
+        MARK,
+        "Bits of packets' marks by which answers to clients' addresses come back here; nobody else is to use them.",
     ),
     _own(
         "trusted-proxies",

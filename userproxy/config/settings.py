@@ -19,6 +19,8 @@ from userproxy.config.kubeproxy import (
 from userproxy.durations import parse_duration
 from userproxy.forwarding.ports import PortRange, parse_port_range
 from userproxy.model import ClientAddress, ConntrackSettings
+from userproxy.portals.return_path.marks import DEFAULT as DEFAULT_MARK
+from userproxy.portals.return_path.marks import Mark
 from userproxy.routing.reserved_ports import NODE_SERVICES, ReservedPorts
 
 
@@ -57,7 +59,8 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     `metrics_services` is how many service ports have metrics of their own. `workers` is how many processes carry the
     traffic, 0 for this one alone, None for as many as suit the machine.
     `conntrack_guard` is whether a table that outlives a flush keeps connections translated. `client_address` is whose
-    address backends see; `trusted_proxies` are the canonical networks whose PROXY headers are believed.
+    address backends see, and `transparent_mark` marks answers to it; `trusted_proxies` are the canonical networks whose
+    PROXY headers are believed.
     """
 
     manifests: tuple[Path, ...] = ()
@@ -80,6 +83,7 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     reserved_node_ports: ReservedPorts = NODE_SERVICES
     metrics_services: int = 100
     client_address: ClientAddress = ClientAddress.AUTO
+    transparent_mark: Mark = DEFAULT_MARK
     trusted_proxies: tuple[str, ...] = ()
 
 

@@ -9,6 +9,7 @@ from userproxy.portals.drivers import DRIVERS
 from userproxy.portals.host import may_write_rules
 from userproxy.portals.interface import Cleaned, PortalDriver
 from userproxy.portals.lease import Lease, LeaseError
+from userproxy.portals.return_path import cleanup as return_path
 
 
 def cleanup_all(*, force: bool = False) -> Cleaned:
@@ -29,15 +30,19 @@ def cleanup_all(*, force: bool = False) -> Cleaned:
         for family in IPFamily:
             for driver in DRIVERS.values():
                 cleaned += driver.clean_up(family)
+            cleaned += return_path.clean_up(family)
         return cleaned
 
 
-def clean_up_after_others(family: IPFamily, serving: PortalDriver) -> Cleaned:
+def clean_up_after_others(family: IPFamily, serving: PortalDriver, *, keeps_return_path: bool = False) -> Cleaned:
     """Remove what earlier processes have left by other drivers than the one that serves now, or elsewhere by that one.
 
-    Established connections go on. Blocking; the caller has the lease.
+    So too the way back for clients' addresses, unless this process keeps it. Established connections go on. Blocking;
+    the caller has the lease.
     """
     cleaned = serving.clean_up_elsewhere()
+    if not keeps_return_path:
+        cleaned += return_path.clean_up(family, sparing=True)
     for name, driver in DRIVERS.items():
         if name != serving.name:
             cleaned += driver.clean_up(family, sparing=True)

@@ -14,6 +14,7 @@ from userproxy.errors import KernelToolError
 from userproxy.model import ClientAddress, Endpoint, LocalTraffic, Node, Problem, ServicePortName
 from userproxy.portals.interface import PortalDriver
 from userproxy.portals.lease import Lease
+from userproxy.portals.return_path.keeper import ReturnPathKeeper
 from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.inspect.explanation import Explanation
@@ -76,6 +77,7 @@ class FamilyProxy:
     asked which addresses are those of Nodes. `report` is called when `problems` may have changed.
     `clean_up_after_others` removes what other drivers than the one it is given have left, and returns whether that is
     all gone; it is called once the driver's portals stand, and after later verifying syncs until it is done.
+    `return_path` is kept as long as the portals are ours; None where backends see the node's address.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class FamilyProxy:
         observer: SyncObserver,
         report: Callable[[], None],
         clean_up_after_others: Callable[[PortalDriver], Awaitable[bool]] = _nothing_left,
+        return_path: ReturnPathKeeper | None = None,
     ) -> None:
         self.family = family
         self.driver = driver
@@ -135,6 +138,9 @@ class FamilyProxy:
         """Those of the last sync that has ended: while one is under way, the other family may report."""
         self._reported: tuple[frozenset[Problem], tuple[Problem, ...]] = (frozenset(), ())
         driver.set_local_traffic(traffic)
+        self._return_path = return_path
+        if return_path is not None:
+            return_path.follow(traffic, scope.node_ips)
         self._conntrack_cleanup = ConntrackCleanup(conntrack) if conntrack is not None else None
         repairs = Repairs(options.sync_period)
         self._proxier = Proxier(
@@ -230,6 +236,8 @@ class FamilyProxy:
             if view != self._node_view:
                 self._node_view = view
                 self._proxier.set_node(*view)
+                if self._return_path is not None:
+                    self._return_path.follow(view[1], view[0].node_ips)
                 concerned = True
         if concerned:
             self._asked = True
@@ -246,6 +254,8 @@ class FamilyProxy:
         tasks = {self._sync_name: self._run(), self._watch_name: self._watch()}
         if self._conntrack_cleanup is not None:
             tasks[self._cleanup_name] = self._conntrack_cleanup.run()
+        if self._return_path is not None:
+            tasks[f"return path {self.family}"] = self._return_path.watch()
         return tasks
 
     @property
@@ -308,8 +318,14 @@ class FamilyProxy:
         self._retired = True
         self._proxier.retire()
         self._claims.close()  # the successor needs these ports; the rules send clients to us all the same
+        if self._return_path is not None:
+            self._return_path.retire()
         if self.driver.lease is not None:
             self.driver.lease.release()
+
+    async def remove_return_path(self) -> bool:
+        """Remove the way back of connections from clients' addresses, once there are none; whether nothing is left."""
+        return self._return_path is None or await self._return_path.remove()
 
     async def close_health_checks(self) -> None:
         """Close the health check node ports for good: a successor needs them."""
@@ -321,6 +337,8 @@ class FamilyProxy:
         """Release ports and threads. Portals stay as they are."""
         await self._health_checks.close()
         self._claims.close()
+        if self._return_path is not None:
+            self._return_path.close()
         await self.driver.close()
 
     async def _run(self) -> None:
@@ -343,6 +361,8 @@ class FamilyProxy:
         if self._served_since is None:
             if self.driver.lease is not None:
                 await self.driver.lease.acquire()
+                if self._return_path is not None:
+                    await self._return_path.stand()
             self._served_since = time.monotonic()
         async with self._turn:
             return await self._sync_now(verify=verify)

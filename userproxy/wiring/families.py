@@ -7,10 +7,11 @@ from userproxy.addresses import IPFamily
 from userproxy.cluster.nodes import NodeAddresses
 from userproxy.cluster.store import Store
 from userproxy.config import Settings
-from userproxy.model import Node
+from userproxy.model import ClientAddress, Node, ReturnPath
 from userproxy.portals.claims import NoClaims, PortClaims
 from userproxy.portals.interface import PortalDriver, Traits
 from userproxy.portals.netlink.conntrack import Conntrack
+from userproxy.portals.return_path.keeper import ReturnPathKeeper
 from userproxy.proxier.family import FamilyOptions, FamilyProxy
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.local_addresses import NodePortAddresses
@@ -35,6 +36,7 @@ def build_family(
     """What serves one family with `driver`. `report` is called when its problems may have changed."""
     driver.listen_with(forwarder)
     changes = store.subscribe(family)
+    return_path = _return_path(family, settings, driver.traits, forwarder)
     monitor.count_pending(family, lambda: changes.pending)
     return FamilyProxy(
         family,
@@ -50,8 +52,26 @@ def build_family(
         health_checks=HealthCheckServers(family, monitor.healthy, monitor.health_check_budget),
         observer=monitor.reporter(family),
         report=report,
-        clean_up_after_others=Leftovers(family).clean_up,
+        clean_up_after_others=Leftovers(family, keeps_return_path=return_path is not None).clean_up,
+        return_path=return_path,
     )
+
+
+def _return_path(
+    family: IPFamily, settings: Settings, traits: Traits, forwarder: AnyForwarder
+) -> ReturnPathKeeper | None:
+    """None where no Service's backends are to see clients' addresses, or where they cannot.
+
+    What is written for them is the node's, so only the process that has the node's portals may write it.
+    """
+    if settings.client_address is ClientAddress.NODE:
+        return None
+    if not traits.serves_portals:
+        problem = "with --portals none any number of processes may serve, and none may change the node's routing"
+        forwarder.follow_return_path(ReturnPath(family, problem))
+        return None
+    tell, guard = forwarder.follow_return_path, settings.conntrack_guard
+    return ReturnPathKeeper(family, settings.transparent_mark, tell, guard=guard)
 
 
 def family_options(settings: Settings, traits: Traits) -> FamilyOptions:

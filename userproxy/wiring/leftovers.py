@@ -19,10 +19,11 @@ _PROTOCOLS: Final = (Protocol.TCP, Protocol.UDP)
 
 
 class Leftovers:
-    """Those of one address family."""
+    """Those of one address family; so is the way back for clients' addresses, unless this process keeps it."""
 
-    def __init__(self, family: IPFamily) -> None:
+    def __init__(self, family: IPFamily, *, keeps_return_path: bool = False) -> None:
         self._family = family
+        self._keeps_return_path = keeps_return_path
         self._told: set[str] = set()
 
     async def clean_up(self, serving: PortalDriver) -> bool:
@@ -42,7 +43,7 @@ class Leftovers:
     def _clean_up(self, serving: PortalDriver) -> tuple[Cleaned, frozenset[str]]:
         """What was done, and which addresses routes made local before."""
         before = self._local_addresses()
-        cleaned = clean_up_after_others(self._family, serving)
+        cleaned = clean_up_after_others(self._family, serving, keeps_return_path=self._keeps_return_path)
         return cleaned, before - self._local_addresses()
 
     def _local_addresses(self) -> frozenset[str]:

@@ -88,6 +88,7 @@ class Stop:
         removed = await remove_portals((proxy.family, proxy.driver) for proxy in serving)
         await asyncio.sleep(_HANDSHAKE_SECONDS)
         await self._drain(self._settings.drain_timeout)
+        removed &= await _remove_return_paths(serving)
         log.info("Stopped: drained", rules="removed" if removed else "not removed")
         return removed
 
@@ -153,7 +154,8 @@ class Stop:
     async def _remove(self, left: Sequence[FamilyProxy]) -> bool:
         if self._settings.at_stop is AtStop.LEAVE:
             return True
-        return await remove_portals((proxy.family, proxy.driver) for proxy in left)
+        removed = await remove_portals((proxy.family, proxy.driver) for proxy in left)
+        return await _remove_return_paths(left) and removed
 
     def _rules_left(self, families: int, left: int) -> str:
         if left < families:
@@ -164,3 +166,7 @@ class Stop:
         for name in names:
             if name in self._tasks:
                 self._tasks[name].cancel()
+
+
+async def _remove_return_paths(proxies: Sequence[FamilyProxy]) -> bool:
+    return all(await asyncio.gather(*(proxy.remove_return_path() for proxy in proxies)))

@@ -16,8 +16,10 @@ NFTABLES: Final = 7
 LINK: Final = 1
 IPV4_ADDRESS: Final = 5
 IPV4_ROUTE: Final = 7
+IPV4_RULE: Final = 8
 IPV6_ADDRESS: Final = 9
 IPV6_ROUTE: Final = 11
+IPV6_RULE: Final = 19
 
 _SOL_NETLINK: Final = 270  # linux/socket.h
 _ADD_MEMBERSHIP: Final = 1  # linux/netlink.h

@@ -26,6 +26,7 @@ _SECONDARY: Final = 0x01  # IFA_F_SECONDARY
 _GLOBAL: Final = 0  # RT_SCOPE_UNIVERSE
 
 LINK_HEADER: Final = struct.Struct("=BxHiII")  # struct ifinfomsg
+_IFLA_ADDRESS: Final = 1
 _IFLA_IFNAME: Final = 3
 _IFLA_MASTER: Final = 10
 _IFLA_LINKINFO: Final = 18
@@ -39,9 +40,11 @@ _LOOPBACK: Final = 0x8  # IFF_LOOPBACK
 ROUTE_HEADER: Final = struct.Struct("=8BI")  # struct rtmsg
 RTA_DST: Final = 1
 _RTA_OIF: Final = 4
+_RTA_GATEWAY: Final = 5
 _RTA_PREFSRC: Final = 7
 _RTA_MULTIPATH: Final = 9
 RTA_TABLE: Final = 15
+_RTA_VIA: Final = 18
 _NEXT_HOP_LINK: Final = 4  # offset of rtnh_ifindex in struct rtnexthop
 MAIN_TABLE: Final = 254  # RT_TABLE_MAIN
 LOCAL_TABLE: Final = 255  # RT_TABLE_LOCAL
@@ -49,8 +52,8 @@ UNICAST: Final = 1  # RTN_UNICAST
 
 _NUMBER: Final = struct.Struct("=I")
 
-_SOL_NETLINK: Final = 270  # linux/socket.h
-_STRICT_CHECK: Final = 12  # NETLINK_GET_STRICT_CHK, linux/netlink.h, since Linux 4.20
+SOL_NETLINK: Final = 270  # linux/socket.h
+STRICT_CHECK: Final = 12  # NETLINK_GET_STRICT_CHK, linux/netlink.h, since Linux 4.20
 
 _TRIES: Final = 5
 """How often a list is asked for that changes while the kernel gives it."""
@@ -72,7 +75,8 @@ class Address(Struct, frozen=True, gc=False):
 class Link(Struct, frozen=True, gc=False):
     """A network interface, by its number and its name; `kind` is the kernel's word for what it is, if it is virtual.
 
-    `is_port` is whether another link has what it receives, as a bridge or a bond has.
+    `is_port` is whether another link has what it receives, as a bridge or a bond has. `hardware_address` is empty for
+    links that have none.
     """
 
     number: int
@@ -81,6 +85,7 @@ class Link(Struct, frozen=True, gc=False):
     is_loopback: bool
     kind: str = ""
     is_port: bool = False
+    hardware_address: bytes = b""
 
 
 class DefaultRoute(Struct, frozen=True, gc=False):
@@ -117,6 +122,12 @@ def networks(family: IPFamily) -> list[tuple[str, int]]:
     return [each for each in found if each is not None]
 
 
+def direct_networks(family: IPFamily) -> list[tuple[str, int]]:
+    """What the main table sends out of one link without a gateway: network in canonical text, and the link's number."""
+    found = (_network(*place) for place in _main_table(family) if not _has_gateway(*place))
+    return [each for each in found if each is not None]
+
+
 def _address(data: bytes, begin: int, end: int) -> Address:
     _, _, flags, scope, link = ADDRESS_HEADER.unpack_from(data, begin)
     found = netlink.attributes(data, begin + ADDRESS_HEADER.size, end)
@@ -132,7 +143,8 @@ def _link(data: bytes, begin: int, end: int) -> Link:
     # What a VRF's link receives is seen as that link's own first (l3mdev_ip_rcv comes after PREROUTING).
     is_port = bool(_number(data, found, _IFLA_MASTER)) and netlink.text_of(data, about, _INFO_SLAVE_KIND) != "vrf"
     name, kind = netlink.text_of(data, found, _IFLA_IFNAME), netlink.text_of(data, about, _INFO_KIND)
-    return Link(number, name, bool(flags & UP), bool(flags & _LOOPBACK), kind, is_port)
+    hardware_address = data[slice(*found[_IFLA_ADDRESS])] if _IFLA_ADDRESS in found else b""
+    return Link(number, name, bool(flags & UP), bool(flags & _LOOPBACK), kind, is_port, hardware_address)
 
 
 def _default_route(data: bytes, begin: int, end: int) -> DefaultRoute | None:
@@ -153,6 +165,11 @@ def _network(data: bytes, begin: int, end: int) -> tuple[str, int] | None:
     if kind != UNICAST or not link or RTA_DST not in found or _number(data, found, RTA_TABLE) != MAIN_TABLE:
         return None
     return f"{netlink.address_text(data, *found[RTA_DST])}/{length}", link
+
+
+def _has_gateway(data: bytes, begin: int, end: int) -> bool:
+    found = netlink.attributes(data, begin + ROUTE_HEADER.size, end)
+    return _RTA_GATEWAY in found or _RTA_VIA in found
 
 
 def _number(data: bytes, found: dict[int, netlink.Place], kind: int, offset: int = 0) -> int:
@@ -176,7 +193,7 @@ def _listed(kind: int, request: bytes) -> list[tuple[bytes, int, int]]:
     for tries_left in reversed(range(_TRIES)):
         with closing(netlink.netlink_socket(netlink.ROUTE)) as kernel:
             with suppress(OSError):  # older kernels list what they are not asked for, too
-                kernel.setsockopt(_SOL_NETLINK, _STRICT_CHECK, 1)
+                kernel.setsockopt(SOL_NETLINK, STRICT_CHECK, 1)
             try:
                 return [(data, *place) for data, places in netlink.dump(kernel, kind, request) for place in places]
             except InterruptedError:

@@ -20,19 +20,28 @@ _DATA: Final = 2
 _VALUE: Final = 1  # NFTA_DATA_VALUE
 _VERDICT: Final = 2
 
+_LINK_HEADER: Final = 0
 _NETWORK_HEADER: Final = 1
 _TRANSPORT_HEADER: Final = 2
 _DESTINATION_PORT: Final = 2
 """Where it is in the headers of TCP and UDP alike."""
 
+_META_PROTOCOL: Final = 1
+_META_MARK: Final = 3
 _META_IIFNAME: Final = 6
 _META_L4PROTO: Final = 16
+_META_PACKET_TYPE: Final = 19
 _CT_STATE: Final = 0
 _CT_STATUS: Final = 2
 _STATE_NEW: Final = 1 << 3  # NF_CT_STATE_BIT(IP_CT_NEW)
 _STATUS_DNAT: Final = 1 << 5  # IPS_DST_NAT
 _EQUAL: Final = 0
 _NOT_EQUAL: Final = 1
+_AT_LEAST: Final = 5
+_SOCKET_TRANSPARENT: Final = 0
+_SOCKET_WILDCARD: Final = 2
+_TO_THIS_HOST: Final = bytes(1)
+"""PACKET_HOST, linux/if_packet.h."""
 _INVERTED: Final = 1
 _FIB_ADDRTYPE: Final = 3
 _FIB_DESTINATION: Final = 1 << 1
@@ -50,6 +59,7 @@ _BIG = struct.Struct(">I")
 _NATIVE = struct.Struct("=I")
 
 DROP: Final = 0  # NF_DROP
+RETURN: Final = -5
 GOTO: Final = -4
 
 
@@ -107,10 +117,7 @@ def lookup_verdict(name: str, word: int) -> bytes:
 
 def in_network(address: bytes, length: int, *, ipv6: bool) -> bytes:
     """Matches packets whose source is in a network."""
-    bits = 8 * len(address)
-    mask = ((1 << bits) - (1 << (bits - length))).to_bytes(len(address), "big")
-    masked = b"" if length == bits else _bitwise(0, mask)
-    return load_address(0, ipv6=ipv6, source=True) + masked + _compare(0, address)
+    return load_address(0, ipv6=ipv6, source=True) + _in_network(address, length)
 
 
 def arrives_at(interface: str) -> bytes:
@@ -166,6 +173,98 @@ def unreachable(*, ipv6: bool) -> bytes:
     return _expression("reject", _number(1, _UNREACHABLE), attribute(2, bytes([_PORT_UNREACHABLE[ipv6]])))
 
 
+def is_for_transparent_socket() -> bytes:
+    """Matches packets to a socket that has IP_TRANSPARENT; the kernel looks for it (nft_socket)."""
+    return _socket(_SOCKET_TRANSPARENT)
+
+
+def is_for_wildcard_socket() -> bytes:
+    """Matches packets to a socket that is bound to no address. Takes Linux 5.11."""
+    return _socket(_SOCKET_WILDCARD)
+
+
+def set_mark(value: int, mask: int) -> bytes:
+    """Sets those bits of the packet's mark that are in `mask`."""
+    kept, bits = _NATIVE.pack(~mask & 0xFFFFFFFF), _NATIVE.pack(value)
+    changed = _bitwise(0, kept, bits)
+    return _meta(_META_MARK) + changed + _set_meta(_META_MARK)
+
+
+def is_mark(value: int) -> bytes:
+    """Matches packets that bear this mark."""
+    return _meta(_META_MARK) + _compare(0, _NATIVE.pack(value))
+
+
+def is_ethernet_type(number: int) -> bytes:
+    """Matches frames that carry one protocol, such as 0x0800 for IPv4."""
+    return _meta(_META_PROTOCOL) + _compare(0, number.to_bytes(2, "big"))
+
+
+def has_network_byte(offset: int, value: int) -> bytes:
+    """Matches one byte of the network header."""
+    return _payload(0, _NETWORK_HEADER, offset, 1) + _compare(0, bytes([value]))
+
+
+def has_network_bits(offset: int, mask: bytes) -> bytes:
+    """Matches where any of these bits of the network header is set."""
+    return (
+        _payload(0, _NETWORK_HEADER, offset, len(mask)) + _bitwise(0, mask) + _compare(0, bytes(len(mask)), _NOT_EQUAL)
+    )
+
+
+def has_transport_byte(offset: int, value: int) -> bytes:
+    """Matches one byte of the transport header."""
+    return _payload(0, _TRANSPORT_HEADER, offset, 1) + _compare(0, bytes([value]))
+
+
+def has_port_from(lowest: int, offset: int = _DESTINATION_PORT) -> bytes:
+    """Matches a port that is no lower; `offset` is where it is in the transport header."""
+    return _payload(0, _TRANSPORT_HEADER, offset, 2) + _compare(0, lowest.to_bytes(2, "big"), _AT_LEAST)
+
+
+def is_to_network(address: bytes, length: int, *, ipv6: bool) -> bytes:
+    """Matches packets whose destination is in a network."""
+    return load_address(0, ipv6=ipv6) + _in_network(address, length)
+
+
+def raise_to(hardware_address: bytes) -> bytes:
+    """Has a bridge, whose address that is, give a frame to this host in place of another port."""
+    to_bridge = load_value(0, hardware_address) + _expression(
+        "payload",
+        _number(5, _register(0)),
+        _number(2, _LINK_HEADER),
+        _number(3, 0),
+        _number(4, len(hardware_address)),
+        _number(6, 0),
+        _number(7, 0),
+        _number(8, 0),
+    )
+    return to_bridge + load_value(0, _TO_THIS_HOST) + _set_meta(_META_PACKET_TYPE)
+
+
+def redirect_to_proxy(port_word: int, *, ipv6: bool) -> bytes:
+    """Gives a packet to a transparent listener. A kernel that has such a rule defragments (nft_tproxy)."""
+    return _expression("tproxy", _number(1, 10 if ipv6 else 2), _number(3, _register(port_word)))
+
+
+def _in_network(address: bytes, length: int) -> bytes:
+    bits = 8 * len(address)
+    mask = ((1 << bits) - (1 << (bits - length))).to_bytes(len(address), "big")
+    return (b"" if length == bits else _bitwise(0, mask)) + _compare(0, address)
+
+
+def _socket(key: int) -> bytes:
+    return _expression("socket", _number(1, key), _number(2, _register(0))) + _compare(0, b"\1")
+
+
+def _meta(key: int) -> bytes:
+    return _expression("meta", _number(2, key), _number(1, _register(0)))
+
+
+def _set_meta(key: int) -> bytes:
+    return _expression("meta", _number(2, key), _number(3, _register(0)))
+
+
 def _payload(word: int, base: int, offset: int, length: int) -> bytes:
     return _expression("payload", _number(1, _register(word)), _number(2, base), _number(3, offset), _number(4, length))
 
@@ -178,16 +277,17 @@ def _compare(word: int, value: bytes, operator: int = _EQUAL) -> bytes:
     return _expression("cmp", _number(1, _register(word)), _number(2, operator), attribute(3, value_data(value)))
 
 
-def _bitwise(word: int, mask: bytes) -> bytes:
+def _bitwise(word: int, mask: bytes, changed: bytes = b"") -> bytes:
+    """Keeps the bits of `mask`, then turns those of `changed` over."""
     register = _number(1, _register(word)) + _number(2, _register(word))
-    nothing = value_data(bytes(len(mask)))
+    others = value_data(changed or bytes(len(mask)))
     return _expression(
         "bitwise",
         register,
         _number(3, len(mask)),
         _number(6, 0),
         attribute(4, value_data(mask)),
-        attribute(5, nothing),
+        attribute(5, others),
     )
 
 

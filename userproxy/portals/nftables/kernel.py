@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from typing import Final
 
 from msgspec import Struct
@@ -123,7 +123,7 @@ class Kernel:
         return len(parts)
 
     def _commit(self, messages: Sequence[Message], generation: int | None) -> None:
-        answers = self._send(messages, generation)
+        answers = self.send(messages, generation)
         for sequence, code in answers:
             if code:
                 step = messages[sequence - 1] if 0 < sequence <= len(messages) else None
@@ -141,15 +141,20 @@ class Kernel:
 
         All of it is asked for together with a step that cannot be done, so that all of it is taken back.
         """
-        for sequence, code in self._send([*messages, impossible(self._family)], None):
+        for sequence, code in self.send([*messages, impossible(self._family)], None):
             if code and sequence <= len(messages):
                 return str(_refused(code, messages[sequence - 1] if sequence else None, guarded=True))
         return None
 
-    def _send(self, messages: Sequence[Message], generation: int | None) -> list[tuple[int, int]]:
-        """The number of each step that is answered, from 1 on, and the error, 0 for none."""
+    def send(
+        self, messages: Sequence[Message], generation: int | None = None, over: socket.socket | None = None
+    ) -> list[tuple[int, int]]:
+        """Do all of it, in one transaction, or nothing; `over` the socket that is to own what is owned.
+
+        Returns the number of each step that is answered, from 1 on, and the error, 0 for none.
+        """
         batch = _batch(messages, generation)
-        with _netfilter() as sending:
+        with _netfilter() if over is None else nullcontext(over) as sending:
             _make_room(sending, len(batch))
             sending.send(batch)
             sending.setblocking(False)  # noqa: FBT003 - as the library has it; the kernel has answered all by now

@@ -1,0 +1,110 @@
+"""What makes answers come back, as one: rules of netfilter and policy routing, on what this host has around it."""
+
+from collections.abc import Collection, Iterator
+from typing import Final, Protocol
+
+import structlog
+from msgspec import structs
+
+from userproxy.addresses import IPFamily
+from userproxy.errors import KernelToolError
+from userproxy.model import LocalTraffic, ReturnPath
+from userproxy.portals.host import may_write_rules
+from userproxy.portals.return_path import policy_routing
+from userproxy.portals.return_path.marks import Mark, known_users, overlapping
+from userproxy.portals.return_path.nftables import NftablesRules
+from userproxy.portals.return_path.rules import PodBridge
+from userproxy.portals.return_path.surroundings import Surroundings, look
+
+log = structlog.get_logger()
+
+
+class Rules(Protocol):
+    """One way to write the rules of a family. Raises KernelToolError."""
+
+    name: str
+
+    def write(self, mark: Mark, bridges: tuple[PodBridge, ...]) -> str:
+        """Have them stand; why answers within `bridges` do not rise, empty if they do."""
+
+    def close(self) -> None:
+        """Let go of those that belong to this process."""
+
+
+class Standing:
+    """The way back of one address family, in the network namespace of the calling thread. Blocking."""
+
+    def __init__(self, family: IPFamily, mark: Mark, *, guard: bool = True) -> None:
+        self._family = family
+        self._mark = mark
+        self._ways: Final[tuple[Rules, ...]] = (NftablesRules(family, guard=guard),)
+        self._told_users: frozenset[str] = frozenset()
+        self._told_refusal = ""
+
+    def make(self, local_traffic: LocalTraffic, node_addresses: Collection[str]) -> ReturnPath:
+        """Have it stand for what is around this host now, and say what can be had.
+
+        Nothing is raised: what fails is the path's ``problem``.
+        """
+        around = Surroundings()
+        try:
+            around = look(self._family, local_traffic, node_addresses)
+            problem, refusal = self._obstacle(around) or "", ""
+            if not problem:
+                refusal = self._write(around)
+        except KernelToolError as error:
+            problem = str(error)
+        except OSError as error:
+            problem = f"the kernel refuses policy routing: {error.strerror or error}"
+        networks = around.networks
+        if not problem and not refusal:
+            networks = tuple(structs.replace(each, answers_rise=each.of_pods and each.is_bridge) for each in networks)
+        return ReturnPath(self._family, problem, networks)
+
+    def close(self) -> None:
+        """Let go of the rules that belong to this process. What others could use as well stands."""
+        for way in self._ways:
+            way.close()
+
+    def _obstacle(self, around: Surroundings) -> str:
+        if not may_write_rules():
+            return "it takes the capability CAP_NET_ADMIN, which this process does not have"
+        return around.obstacle
+
+    def _write(self, around: Surroundings) -> str:
+        standing = policy_routing.rules(self._family)
+        table = policy_routing.free_table(standing, policy_routing.local_defaults(self._family))
+        if table is None:
+            raise KernelToolError(f"all routing tables from {policy_routing.TABLES[0]} on are used by others")
+        self._tell_of_others(standing)
+        policy_routing.make_stand(self._family, self._mark, table)
+        if not policy_routing.stands(self._family, self._mark, table):
+            raise KernelToolError("the kernel has made other routing rules than those asked for. It takes Linux 4.17")
+        refusal = self._write_rules(around.bridges)
+        if refusal and refusal != self._told_refusal:
+            text = "Between Pods of one bridge backends see the node's address instead of the client's"
+            log.warning(text, family=self._family, reason=refusal)
+        self._told_refusal = refusal
+        return refusal
+
+    def _write_rules(self, bridges: tuple[PodBridge, ...]) -> str:
+        reasons = []
+        for way in self._ways:
+            try:
+                return way.write(self._mark, bridges)
+            except KernelToolError as error:
+                reasons.append(f"{way.name}: {error}")
+        raise KernelToolError("; ".join(reasons))
+
+    def _tell_of_others(self, standing: list[policy_routing.Rule]) -> None:
+        users = frozenset(self._others(standing))
+        for user in sorted(users - self._told_users):
+            text = "Others use bits of the mark of packets to transparent sockets: choose another --transparent-mark"
+            log.warning(text, family=self._family, mark=str(self._mark), by=user)
+        self._told_users = users
+
+    def _others(self, standing: list[policy_routing.Rule]) -> Iterator[str]:
+        yield from known_users(self._mark)
+        theirs = (Mark(rule.mark, rule.mask) for rule in standing if not rule.ours and rule.mask)
+        for mark in overlapping(self._mark, theirs):
+            yield f"a routing rule for the mark {mark}"
