@@ -168,3 +168,13 @@ def test_own_addresses_are_told_from_others(root: None, any_can_be_bound: int) -
         for version in ("ipv4", "ipv6"):
             node.sysctl(f"net.{version}.ip_nonlocal_bind", any_can_be_bound)
         assert [ip for ip in (*own, *others) if node.inside(is_own_address, ip)] == list(own)
+
+
+@pytest.mark.parametrize("traffic", TrafficClass)
+def test_whom_a_header_names_is_no_pod_of_this_node_because_its_proxy_is(traffic: TrafficClass) -> None:
+    endpoints = ((FAR_POD, "there"), (POD, "here"))
+    sources = sources_of(*endpoints, traffic=traffic)
+    assert not sources.choose(OUTSIDE, Endpoint(FAR_POD, 80), introduced=True).keeps
+    assert sources.choose(OUTSIDE, Endpoint(POD, 80), introduced=True).keeps
+    assert sources.choose(ROUTED_POD, Endpoint(FAR_POD, 80), introduced=True).keeps
+    assert sources.choose(OUTSIDE, Endpoint(FAR_POD, 80)).keeps is (traffic is TrafficClass.ON_NODE)

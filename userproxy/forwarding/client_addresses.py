@@ -17,7 +17,16 @@ from msgspec import Struct
 
 from userproxy.addresses import family_of, is_loopback, socket_family
 from userproxy.forwarding.return_pairs import ReturnPairs
-from userproxy.model import ClientAddress, DirectNetwork, Endpoint, IPFamily, Protocol, ReturnPath, Snapshot
+from userproxy.model import (
+    ClientAddress,
+    DirectNetwork,
+    Endpoint,
+    IPFamily,
+    Protocol,
+    ReturnPath,
+    Snapshot,
+    TrafficClass,
+)
 from userproxy.model.reports import SourceFallback
 from userproxy.routing.client_address import keeps_client_address
 
@@ -155,8 +164,11 @@ class Sources:
         self._snapshot = snapshot
         self._nodes: dict[Endpoint, str] | None = None
 
-    def choose(self, client: str, endpoint: Endpoint) -> SourceChoice:
-        """Whether the next connection of a client to an endpoint is to come from the client's address."""
+    def choose(self, client: str, endpoint: Endpoint, *, introduced: bool = False) -> SourceChoice:
+        """Whether the next connection of a client to an endpoint is to come from the client's address.
+
+        One that is `introduced` by a PROXY header need not be of this node because whoever has dialled is.
+        """
         listener = self._snapshot.listener
         places = self._addresses.places.get(listener.family)
         if places is None:
@@ -173,7 +185,7 @@ class Sources:
             client_is_pod_here=here.network is not None and here.network.of_pods,
             client_is_node=here.is_own,
             endpoint_is_here=self._is_here(node, there),
-            traffic=listener.traffic,
+            traffic=TrafficClass.EXTERNAL if introduced else listener.traffic,
             endpoint_is_node=there.is_own,
         )
         if not keeps:

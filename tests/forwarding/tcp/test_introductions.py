@@ -9,13 +9,14 @@ from typing import TypeAlias
 import pytest
 
 from tests.forwarding.conftest import LOOPBACK, NAME, RESET, Bench, Handler, Serve, echo, eventually, open_bench
+from userproxy.forwarding.client_addresses import SourceChoice, Sources
 from userproxy.forwarding.observation.recorder import Observed, Peer
 from userproxy.forwarding.proxy_protocol.versions import encode
 from userproxy.forwarding.tcp import introductions
 from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.introductions import IntroducedDial
 from userproxy.forwarding.tcp.relay import Relay
-from userproxy.model import BalancerAccess, Endpoint, ProxyProtocol, Snapshot, Verdict
+from userproxy.model import BalancerAccess, ClientAddress, Endpoint, ProxyProtocol, Snapshot, Verdict
 from userproxy.model.reports import ChangeKind, ConnectionReport, Decision, Outcome
 
 V1, V2 = ProxyProtocol.V1, ProxyProtocol.V2
@@ -40,6 +41,7 @@ def accept_headers(
     sends: ProxyProtocol | None = None,
     affinity: int | None = None,
     access: BalancerAccess | None = None,
+    client_address: ClientAddress = ClientAddress.NODE,
 ) -> None:
     endpoints = tuple(Endpoint(ip, port) for ip, port in addresses)
     bench.forwarder.update(
@@ -48,6 +50,7 @@ def accept_headers(
             Verdict.SERVE,
             endpoints,
             affinity,
+            client_address=client_address,
             sends_proxy=sends,
             accepts_proxy=version,
             balancer_access=access,
@@ -452,6 +455,40 @@ async def test_a_watch_is_told_of_a_client_once_it_is_known(bench: Bench, serve:
     await bench.eventually_idle()
     assert watch.told[0] == (ChangeKind.ADDED, CLIENT)
     assert {client for _, client in watch.told} == {CLIENT}
+
+
+@pytest.mark.parametrize(
+    ("first", "asked"), [(header(V1), (CLIENT[0], True)), (b"PROXY UNKNOWN\r\n", (LOOPBACK, False))]
+)
+async def test_endpoints_see_the_address_of_whom_the_header_names(
+    bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch, first: bytes, asked: tuple[str, bool]
+) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    def choose(_sources: Sources, client: str, _endpoint: Endpoint, *, introduced: bool = False) -> SourceChoice:
+        seen.append((client, introduced))
+        return SourceChoice("a test")
+
+    monkeypatch.setattr(Sources, "choose", choose)
+    accept_headers(bench, V1, await serve(echo), client_address=ClientAddress.AUTO)
+    assert await answer(bench, first + b"hello", 5) == b"hello"
+    assert seen == [asked]
+
+
+async def test_a_client_is_treated_by_what_counts_once_its_header_has_come(
+    bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(Sources, "choose", lambda _sources, client, _endpoint, **_: seen.append(client))
+    address = await serve(echo)
+    accept_headers(bench, V1, address, client_address=ClientAddress.AUTO)
+    with closing(await dial(bench)) as proxy:
+        await eventually(lambda: waiting(bench) == 1)
+        accept_headers(bench, V1, address)
+        await send(proxy, header(V1) + b"hello")
+        assert await hear(proxy, 5) == b"hello"
+    assert seen == []
+    await bench.eventually_idle()
 
 
 class Told:

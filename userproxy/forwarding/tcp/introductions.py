@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 from msgspec import structs
 
+from userproxy.forwarding.client_addresses import Sources
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.log_limit import LogLimit
 from userproxy.forwarding.observation.reasons import GIVEN_UP, RESET_BY_CLIENT
@@ -20,6 +21,7 @@ from userproxy.forwarding.poller import FAILED, HANGUP, STREAM, Poller
 from userproxy.forwarding.proxy_protocol.header import HeaderError, ProxyHeader
 from userproxy.forwarding.proxy_protocol.versions import MOST_BYTES, decode
 from userproxy.forwarding.tcp.dialer import Dial, Dialer
+from userproxy.forwarding.tcp.sources.dial_source import DialSource
 from userproxy.forwarding.tcp.states import DialState
 from userproxy.model import ListenerName, ProxyProtocol
 from userproxy.model.reports import Outcome
@@ -97,6 +99,12 @@ class IntroducedDial(Dial):
         self._introductions = introductions
         self._on_introduced = on_introduced
         self._on_refused = on_refused
+
+    def keep_client_address(self, sources: Sources) -> None:
+        """As of a dial, once it is known who the client is; before that nothing."""
+        if not self.awaits_header:
+            introduced = self.address != self.proxy
+            self._decider = DialSource(self._dialer, sources, self.name, self.address, introduced=introduced)
 
     def quiet(self) -> tuple[float, bool] | None:
         """As of a dial; a client who has not even sent its header waits for nothing."""

@@ -17,17 +17,21 @@ if TYPE_CHECKING:
 class DialSource:
     """For a client some of whose endpoints are to see its address. `address` is the client's.
 
+    `introduced` is whether it comes from a PROXY header.
     ``keeps`` is whether the endpoint that was last decided about is to see it. While ``finds_out`` it is not known yet
     whether answers to it come back, and other clients depend on what comes of this dial.
     """
 
-    __slots__ = ("_address", "_choice", "_dialer", "_has_waited", "_name", "_probed", "_sources")
+    __slots__ = ("_address", "_choice", "_dialer", "_has_waited", "_introduced", "_name", "_probed", "_sources")
 
-    def __init__(self, dialer: "Dialer", sources: Sources, name: ListenerName, address: str) -> None:
+    def __init__(
+        self, dialer: "Dialer", sources: Sources, name: ListenerName, address: str, *, introduced: bool = False
+    ) -> None:
         self._dialer = dialer
         self._sources = sources
         self._name = name
         self._address = address
+        self._introduced = introduced
         self._choice: SourceChoice | None = None
         self._probed: ReturnPair | None = None
         self._has_waited = False
@@ -47,7 +51,7 @@ class DialSource:
         once.
         """
         self._choice = None
-        choice = self._sources.choose(self._address, endpoint)
+        choice = self._sources.choose(self._address, endpoint, introduced=self._introduced)
         if not choice.keeps:
             return None
         pair = self._sources.pairs.of(choice.interface, choice.node)
