@@ -165,6 +165,40 @@ def test_endpoints_see_every_client_from_the_first_connection_on(
     cluster.on_node(scenario, loops)
 
 
+@pytest.mark.parametrize("family", IPFamily)
+@pytest.mark.parametrize("rises", [True, False])
+def test_pods_of_one_bridge_see_each_other_where_answers_rise(
+    root: None, family: IPFamily, rises: bool, loops: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    with Network(pods="bridged") as network:
+        cluster = Cluster(network, family)
+        lead_answers_here(cluster.node)
+        if rises:
+            for kind, prefix in (("ipv4", "ip"), ("ipv6", "ip6")):
+                match = f"-p {kind} --{prefix}-proto tcp --{prefix}-dport {OWN_PORTS[0]}:{OWN_PORTS[1]}"
+                cluster.node.run(f"ebtables -t nat -A PREROUTING {match} -j redirect".split())
+        server, *clients = cluster.pods
+        backend = listening(cluster, server)
+        asking = [(cluster.address(pod), each) for pod in clients for each in sockets(pod, 5, family)]
+        pods = "fd00:10:244:1::/64" if family is IPFamily.IPV6 else "10.244.1.0/24"
+        bridge = DirectNetwork(pods, "cni0", of_pods=True, is_bridge=True, answers_rise=rises)
+
+        async def scenario(proxy: Proxy) -> None:
+            proxy.forwarder.follow_return_path(ReturnPath(family, networks=(bridge,)))
+            await proxy.serve(backend)
+            proxy.route_to(server)
+            seen = [ip for ip, _ in await asyncio.gather(*(proxy.ask(each) for _, each in asking))]
+            if rises:
+                assert seen == [ip for ip, _ in asking]
+            else:
+                assert len(set(seen)) == 1
+                assert seen[0] not in map(cluster.address, clients)
+            (process,) = await proxy.forwarder.data_plane.processes()
+            assert not any(process.source_fallbacks.values()), "it is known beforehand"
+
+        cluster.on_node(scenario, loops)
+
+
 def test_a_client_of_which_the_node_s_address_is_wanted(
     cluster: Cluster, loops: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
