@@ -2,9 +2,20 @@
 
 import sys
 
-from examples.benchmarks import calls, control_plane, growth, portal_syncs, portals, run, system_calls, watched
+from examples.benchmarks import (
+    calls,
+    client_address,
+    control_plane,
+    growth,
+    portal_syncs,
+    portals,
+    run,
+    system_calls,
+    watched,
+)
 
 _BY_NAME = {
+    "client_address": client_address.main,
     "portals": portals.main,
     "portal_syncs": portal_syncs.main,
     "control_plane": control_plane.main,

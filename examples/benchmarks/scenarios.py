@@ -75,11 +75,17 @@ class Outcome(Struct, frozen=True):
 
 
 class Bench(Struct, frozen=True):
-    """What every load of one turn shares: the load program, a directory for its logs, the proxy's way."""
+    """What every load of one turn shares: the load program, a directory for its logs, the proxy's way.
+
+    Where `target` is set it is what the load asks, instead of the proxy on loopback, and `inside` the command with
+    which the load is run in a network namespace that has it.
+    """
 
     load: Path
     directory: Path
     way: Way
+    target: str = ""
+    inside: tuple[str, ...] = ()
 
 
 def scenarios(*, quick: bool) -> tuple[Scenario, ...]:
@@ -202,8 +208,10 @@ def _bulk_beside(scenario: Scenario, bench: Bench) -> Iterator[None]:
 
 
 def _client_command(scenario: Scenario, bench: Bench) -> tuple[str, ...]:
+    target = bench.target or f"127.0.0.1:{bench.way.listen}"
     return (
-        *(str(bench.load), "client", "-network", scenario.network, "-target", f"127.0.0.1:{bench.way.listen}"),
+        *(*bench.inside, str(bench.load), "client", "-network", scenario.network, "-target", target),
+        f"-anywhere={str(bool(bench.target)).lower()}",
         *("-connections", str(scenario.connections), "-count", str(scenario.count)),
         *("-warm-up", str(scenario.warm_up), "-size", str(scenario.size)),
         *("-limit", f"{scenario.limit:g}s", f"-reconnect={str(scenario.reconnect).lower()}"),

@@ -59,8 +59,9 @@ func client(arguments []string) {
 	size := flags.Int("size", 1024, "bytes of one reply's body")
 	reconnect := flags.Bool("reconnect", false, "open a connection for every request")
 	limit := flags.Duration("limit", time.Minute, "time limit of the warm-up and of the measurement, each")
+	anywhere := flags.Bool("anywhere", false, "the target need not be loopback, in a network namespace of our own")
 	_ = flags.Parse(arguments)
-	mustBeLoopback(*target)
+	mustBeLoopback(*target, *anywhere)
 	if *network != "tcp" && *network != "udp" || *network == "udp" && (*size < 8 || *size > largestDatagram) {
 		fail("tcp, or udp with 8 to %d bytes", largestDatagram)
 	}
