@@ -35,6 +35,8 @@ SUITES = (
     "test_capabilities",
     "test_node_address",
     "test_explain",
+    "test_client_address",
+    "test_kubernetes_specs",
 )
 
 WIRINGS: tuple[PodWiring, ...] = ("bridged", "routed")

@@ -189,6 +189,7 @@ def ask_and_connect(
     else:
         answer = fetch(client, address) if protocol == "TCP" else ask(client, address)
         assert answer.pod == cluster.pods[said["next"].rpartition(":")[0].strip("[]")], said
+        assert answer.client_ip == said["source_address"], said
     return said
 
 
