@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from userproxy.config import Settings
-from userproxy.doctor import drivers, kernel, network, others, privileges
+from userproxy.doctor import client_address, drivers, kernel, network, others, privileges
 from userproxy.doctor.api import api
 from userproxy.doctor.findings import Check, Finding, Result
 from userproxy.errors import UserproxyError
@@ -24,6 +24,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "route_localnet": network.localnet,
     "br_netfilter": network.bridges,
     "arp_ignore": network.arp,
+    "client address": client_address.client_address,
     "other proxies": others.other_proxies,
     "lease": others.lease,
     "ports": others.ports,

@@ -23,7 +23,7 @@ def node_address(settings: Settings) -> Iterator[Outcome]:
     if settings.portals is PortalMode.NONE:
         yield ok("--portals none: nobody is led to an address of the node")
         return
-    for family in _families():
+    for family in families():
         try:
             yield ok(f"{family}: {_host(settings, family).lookup()} is the node's address")
         except KernelToolError as error:
@@ -32,11 +32,11 @@ def node_address(settings: Settings) -> Iterator[Outcome]:
 
 def links_without_address(settings: Settings) -> Iterator[Outcome]:
     """Links such as those of Pods without a bridge, where the kernel drops what is to be redirected."""
-    for family in _families():
+    for family in families():
         names = _host(settings, family).links_without_address()
         if names:
             yield ok(
-                f"{family}: {_named(names)} have no address: REDIRECT would drop what comes in there, so the iptables"
+                f"{family}: {named(names)} have no address: REDIRECT would drop what comes in there, so the iptables"
                 " driver writes DNAT to the node's address"
             )
         else:
@@ -46,7 +46,7 @@ def links_without_address(settings: Settings) -> Iterator[Outcome]:
 def forwarding(_settings: Settings) -> Iterator[Outcome]:
     """Whether the node forwards packets."""
     settings = {IPFamily.IPV4: "ipv4/ip_forward", IPFamily.IPV6: "ipv6/conf/all/forwarding"}
-    for family in _families():
+    for family in families():
         name = settings[family]
         if sysctl(name):
             yield ok(f"{family}: packets are forwarded")
@@ -64,15 +64,13 @@ def reverse_path(_settings: Settings) -> Iterator[Outcome]:
     ways = {route.link for route in rtnetlink.default_routes(IPFamily.IPV4)}
     if strict and len(ways) > 1:
         yield warn(
-            f"rp_filter is strict on {_named(strict)}, and there are {len(ways)} default routes: clients that come in"
+            f"rp_filter is strict on {named(strict)}, and there are {len(ways)} default routes: clients that come in"
             " by one link and are answered by another get no connection",
             "sysctl -w net.ipv4.conf.LINK.rp_filter=2 for these links",
         )
     else:
         yield ok(
-            f"rp_filter is strict on {_named(strict)}, and there is one way out"
-            if strict
-            else "rp_filter is not strict"
+            f"rp_filter is strict on {named(strict)}, and there is one way out" if strict else "rp_filter is not strict"
         )
 
 
@@ -81,7 +79,7 @@ def localnet(_settings: Settings) -> Iterator[Outcome]:
     open_ = [name for name, value in by_link("route_localnet", [each.name for each in _receiving()]).items() if value]
     if open_:
         yield warn(
-            f"route_localnet is on for {_named(open_)}: neighbours can reach what listens on 127.0.0.1 alone"
+            f"route_localnet is on for {named(open_)}: neighbours can reach what listens on 127.0.0.1 alone"
             " (CVE-2020-8558); userproxy serves node ports there without it",
             "sysctl -w net.ipv4.conf.all.route_localnet=0, unless another program needs it",
         )
@@ -117,7 +115,7 @@ def arp(settings: Settings) -> Iterator[Outcome]:
     ]
     if answering:
         yield warn(
-            f"the node answers ARP requests for external and load-balancer IPs on {_named(answering)}, as every node"
+            f"the node answers ARP requests for external and load-balancer IPs on {named(answering)}, as every node"
             " with --portals local does, and may take them from their owner",
             "sysctl -w net.ipv4.conf.all.arp_ignore=1, if such addresses are of the LAN",
         )
@@ -125,7 +123,7 @@ def arp(settings: Settings) -> Iterator[Outcome]:
         yield ok("arp_ignore keeps the node from answering for Services' addresses")
 
 
-def _families() -> Sequence[IPFamily]:
+def families() -> Sequence[IPFamily]:
     """IPv4, and IPv6 where a link has a global address of it: many a node has it switched on and does not use it."""
     if ipv6_usable() and any(address.is_global for address in rtnetlink.addresses(IPFamily.IPV6)):
         return list(IPFamily)
@@ -141,6 +139,6 @@ def _receiving() -> list[Link]:
     return [link for link in rtnetlink.links() if link.is_up and not link.is_loopback and not link.is_port]
 
 
-def _named(names: Sequence[str]) -> str:
+def named(names: Sequence[str]) -> str:
     more = len(names) - _MOST_NAMED
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
