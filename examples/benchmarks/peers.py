@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
@@ -14,6 +15,9 @@ NGINX_STREAM_MODULES = (
     Path("/usr/lib64/nginx/modules/ngx_stream_module.so"),
 )
 
+
+USUAL = ("userproxy", "haproxy", "nginx", "go")
+"""The proxies that are measured unless others are named."""
 
 UDP_TIMEOUT = "10s"
 """How long each proxy keeps a silent UDP flow: longer than any pause of the load."""
@@ -69,7 +73,9 @@ class Peer(Struct, frozen=True):
 def peers() -> dict[str, Peer]:
     """All proxies that we can measure, by name."""
     known = (
-        Peer("userproxy", "userproxy, one worker", ("userproxy", "--version"), "pip install .", userproxy_command),
+        _userproxy("userproxy", "userproxy, one process", workers=0),
+        _userproxy("userproxy-1", "userproxy, one data process", workers=1),
+        _userproxy("userproxy-2", "userproxy, two data processes", workers=2),
         Peer(
             "haproxy",
             "HAProxy, mode tcp, nbthread 1",
@@ -98,13 +104,19 @@ def peers() -> dict[str, Peer]:
     return {peer.name: peer for peer in known}
 
 
-def userproxy_command(program: str, directory: Path, way: Way) -> Sequence[str]:
+def _userproxy(name: str, title: str, *, workers: int) -> Peer:
+    command = partial(userproxy_command, workers=workers)
+    return Peer(name, title, ("userproxy", "--version"), "pip install .", command)
+
+
+def userproxy_command(program: str, directory: Path, way: Way, workers: int = 0) -> Sequence[str]:
     """One Service with one slice of all backends; without portals its listener is at ``127.0.0.1:listen``."""
     (directory / "bench.yaml").write_text(_manifests(way))
     port_range = f"{way.listen}-{way.listen}"
     return (
         *(program, "run", "--manifests", str(directory), "--portals", "none"),
         *("--proxy-port-range", port_range, "--udp-timeout", UDP_TIMEOUT),
+        *(("--workers", str(workers)) if workers else ()),
     )
 
 

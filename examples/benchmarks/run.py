@@ -11,7 +11,7 @@ from types import FrameType
 import click
 
 from examples.benchmarks.measure import Sample
-from examples.benchmarks.peers import Network, Peer, peers
+from examples.benchmarks.peers import USUAL, Network, Peer, peers
 from examples.benchmarks.plot import PlotError, plot
 from examples.benchmarks.report import Report, make_report, to_json, to_text
 from examples.benchmarks.scenarios import scenarios, take_turn
@@ -41,7 +41,7 @@ def _several(known: Iterable[str]) -> Callable[[click.Context, click.Parameter, 
 @click.option(
     "--proxies",
     "names",
-    default=",".join(peers()),
+    default=",".join(USUAL),
     show_default=True,
     callback=_several(peers()),
     help="Proxies in their order; the first is compared with each other.",
