@@ -8,8 +8,11 @@ import pytest
 from tests.portals.conftest import Network
 from tests.portals.return_path.conftest import BACKEND, CLIENT, Pods, ip
 from userproxy.addresses import IPFamily
+from userproxy.errors import KernelToolError
 from userproxy.model import DirectNetwork, LocalTraffic, Protocol, ReturnPath
+from userproxy.portals.return_path import policy_routing
 from userproxy.portals.return_path.marks import DEFAULT, Mark
+from userproxy.portals.return_path.rules import PodBridge
 from userproxy.portals.return_path.standing import Standing
 
 FAMILIES = pytest.mark.parametrize("family", IPFamily)
@@ -157,3 +160,39 @@ def test_where_the_kernel_refuses_that_is_the_problem(routed: Pods, monkeypatch:
     path = make(routed.node, IPFamily.IPV4)
     assert "CAP_NET_ADMIN" in path.problem
     assert len(path.networks) == 2
+
+
+class _Lacking:
+    """A way to write rules for which the kernel lacks something, until `has` it."""
+
+    announced = True
+
+    def __init__(self, name: str, *, has: bool = False) -> None:
+        self.name = name
+        self.has = has
+
+    def write(self, mark: Mark, bridges: tuple[PodBridge, ...]) -> str:
+        del mark, bridges
+        if not self.has:
+            raise KernelToolError("no module")
+        return ""
+
+    def close(self) -> None:
+        pass
+
+
+def test_one_way_serves_where_another_cannot_and_none_is_the_problem(routed: Pods) -> None:
+    standing = Standing(IPFamily.IPV4, DEFAULT)
+    first, second = _Lacking("nftables"), _Lacking("iptables", has=True)
+    standing.ways = (first, second)
+    assert routed.node.run(partial(standing.make, LocalTraffic(), ())).problem == ""
+    second.has = False
+    problem = routed.node.run(partial(standing.make, LocalTraffic(), ())).problem
+    assert problem == "nftables: no module; iptables: no module"
+    first.has = True
+    assert routed.node.run(partial(standing.make, LocalTraffic(), ())).problem == ""
+
+
+def test_tables_that_are_all_taken_are_the_problem(routed: Pods) -> None:
+    ip(routed.node, *(f"route add unreachable 198.51.100.1 table {table}" for table in policy_routing.TABLES))
+    assert "all routing tables from 61117 on" in make(routed.node, IPFamily.IPV4).problem

@@ -85,7 +85,7 @@ def installed(family: IPFamily) -> tuple[Tools, ...]:
     stem = _STEMS[family]
     for variant in Variant:
         _add(found, family, variant, f"{stem}-{variant}")
-    if _which(f"{stem}-save"):
+    if which(f"{stem}-save"):
         _add(found, family, _default(family), stem)
     if not found:
         raise KernelToolError(
@@ -143,16 +143,17 @@ def _trace(tools: Tools) -> Trace | None:
 
 
 def _default(family: IPFamily) -> Variant:
-    program = _which(_STEMS[family])
+    program = which(_STEMS[family])
     # Before 1.8 there was only legacy, and the version did not say so.
     return Variant.NFT if program and "nf_tables" in run_program([program, "--version"]).stdout else Variant.LEGACY
 
 
 def _add(found: dict[Variant, Tools], family: IPFamily, variant: Variant, stem: str) -> None:
-    saver, restorer = _which(f"{stem}-save"), _which(f"{stem}-restore")
+    saver, restorer = which(f"{stem}-save"), which(f"{stem}-restore")
     if saver and restorer:
         found.setdefault(variant, Tools(family, variant, saver, restorer))
 
 
-def _which(program: str) -> str | None:
+def which(program: str) -> str | None:
+    """The path of a program, also where PATH has no system directories; None where it is not installed."""
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:{_SYSTEM_PATHS}")

@@ -6,7 +6,7 @@ from userproxy.portals.interface import Cleaned
 from userproxy.portals.local.routes import LocalRoutes
 from userproxy.portals.netlink import rtnetlink
 from userproxy.portals.netlink.sock_diag import connections
-from userproxy.portals.return_path import nftables, policy_routing
+from userproxy.portals.return_path import nftables, policy_routing, xtables
 
 
 def clean_up(family: IPFamily, *, sparing: bool = False) -> Cleaned:
@@ -18,6 +18,7 @@ def clean_up(family: IPFamily, *, sparing: bool = False) -> Cleaned:
         if sparing and _found(family) and (users := _users(family)):
             return Cleaned(in_use=(f"the way back for {users} connections from clients' addresses",))
         said = [f"nftables: removed the table {name}" for name in nftables.remove(family)]
+        said += xtables.remove(family)
         if policy_routing.remove(family):
             said.append(f"routing: removed the {family} rules and the table for packets to transparent sockets")
     except KernelToolError as error:

@@ -44,6 +44,10 @@ _LOOK_EVERY: Final = 30.0
 """Seconds after which it is looked at in any case, and after which what could not be had is tried again."""
 
 
+_LOOK_OFTEN: Final = 5.0
+"""Seconds after which rules are looked at of which the kernel tells nobody. It takes four programs."""
+
+
 class ReturnPathKeeper:
     """Has the way back stand from the first call of :meth:`stand` on, and tells of it by `tell`.
 
@@ -100,7 +104,7 @@ class ReturnPathKeeper:
         with self._listening():
             while True:
                 try:
-                    async with asyncio.timeout(_LOOK_EVERY):
+                    async with asyncio.timeout(_LOOK_EVERY if self._standing.announced else _LOOK_OFTEN):
                         await self._news.wait()
                 except TimeoutError:
                     pass

@@ -30,6 +30,7 @@ class NftablesRules:
     """
 
     name = "nftables"
+    announced = True
 
     def __init__(self, family: IPFamily, *, guard: bool = True) -> None:
         self._family = family

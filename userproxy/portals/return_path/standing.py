@@ -1,7 +1,7 @@
 """What makes answers come back, as one: rules of netfilter and policy routing, on what this host has around it."""
 
 from collections.abc import Collection, Iterator
-from typing import Final, Protocol
+from typing import Protocol
 
 import structlog
 from msgspec import structs
@@ -15,6 +15,7 @@ from userproxy.portals.return_path.marks import Mark, known_users, overlapping
 from userproxy.portals.return_path.nftables import NftablesRules
 from userproxy.portals.return_path.rules import PodBridge
 from userproxy.portals.return_path.surroundings import Surroundings, look
+from userproxy.portals.return_path.xtables import XtablesRules
 
 log = structlog.get_logger()
 
@@ -23,6 +24,8 @@ class Rules(Protocol):
     """One way to write the rules of a family. Raises KernelToolError."""
 
     name: str
+    announced: bool
+    """Whether the kernel tells when others change them."""
 
     def write(self, mark: Mark, bridges: tuple[PodBridge, ...]) -> str:
         """Have them stand; why answers within `bridges` do not rise, empty if they do."""
@@ -37,7 +40,10 @@ class Standing:
     def __init__(self, family: IPFamily, mark: Mark, *, guard: bool = True) -> None:
         self._family = family
         self._mark = mark
-        self._ways: Final[tuple[Rules, ...]] = (NftablesRules(family, guard=guard),)
+        self.ways: tuple[Rules, ...] = (NftablesRules(family, guard=guard), XtablesRules(family))
+        """How the rules may be written, the best first; whatever the portals are written by."""
+        self.announced = True
+        """Whether the kernel tells when others change the rules."""
         self._told_users: frozenset[str] = frozenset()
         self._told_refusal = ""
 
@@ -63,7 +69,7 @@ class Standing:
 
     def close(self) -> None:
         """Let go of the rules that belong to this process. What others could use as well stands."""
-        for way in self._ways:
+        for way in self.ways:
             way.close()
 
     def _obstacle(self, around: Surroundings) -> str:
@@ -89,9 +95,11 @@ class Standing:
 
     def _write_rules(self, bridges: tuple[PodBridge, ...]) -> str:
         reasons = []
-        for way in self._ways:
+        for way in self.ways:
             try:
-                return way.write(self._mark, bridges)
+                refusal = way.write(self._mark, bridges)
+                self.announced = way.announced
+                return refusal
             except KernelToolError as error:
                 reasons.append(f"{way.name}: {error}")
         raise KernelToolError("; ".join(reasons))
