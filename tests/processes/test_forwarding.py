@@ -10,11 +10,23 @@ from random import Random
 from typing import Any, Self
 
 import pytest
+from msgspec import structs
 
 from tests.forwarding.conftest import LOOPBACK, LOOPBACK_6, NAME, eventually
 from userproxy.forwarding.forwarder import ForwardingOptions
 from userproxy.forwarding.ports import PortRange
-from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
+from userproxy.model import (
+    Admission,
+    AdmissionRule,
+    Endpoint,
+    IPFamily,
+    ListenerName,
+    PortalAddress,
+    Protocol,
+    ServicePortName,
+    Snapshot,
+    Verdict,
+)
 from userproxy.processes.forwarding import ProcessForwarder
 from userproxy.processes.messages import Logging
 from userproxy.processes.spawning import Spawning
@@ -30,10 +42,10 @@ OPTIONS = ForwardingOptions(
 
 
 @asynccontextmanager
-async def forwarding(processes: int = 2) -> AsyncIterator[ProcessForwarder]:
+async def forwarding(processes: int = 2, options: ForwardingOptions = OPTIONS) -> AsyncIterator[ProcessForwarder]:
     loop = asyncio.get_running_loop()
     kind = "uvloop" if "uvloop" in type(loop).__module__ else "asyncio"
-    forwarder = ProcessForwarder(loop, OPTIONS, Random(1), processes, Spawning(kind, Logging(0, "text")))
+    forwarder = ProcessForwarder(loop, options, Random(1), processes, Spawning(kind, Logging(0, "text")))
     try:
         yield forwarder
     finally:
@@ -273,3 +285,32 @@ async def test_processes_end_with_their_forwarder() -> None:
     for pid in running:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+async def test_portals_are_bound_by_the_control_process_and_served_by_data_processes() -> None:
+    """As the driver `local` has it; a change of who is let in keeps the socket."""
+    everybody = (AdmissionRule("", NAME),)
+    options = structs.replace(OPTIONS, bind_portals=True)
+    async with forwarding(options=options) as forwarder, backend() as endpoint:
+        assert forwarder.open(NAME, verdict=Verdict.SERVE) == 0
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        with socket.socket() as probe:
+            probe.bind((LOOPBACK, 0))
+            portal = PortalAddress(LOOPBACK, Protocol.TCP, probe.getsockname()[1])
+        forwarder.serve_portal(portal, Admission(everybody, everybody))
+        assert [await asked(portal.port) for _ in range(8)] == [b"hello\n"] * 8
+        forwarder.serve_portal(portal, Admission((AdmissionRule("127.0.0.0/8", NAME),), everybody))
+        assert await asked(portal.port) == b"hello\n"
+        victim = pids(forwarder)[0]
+        os.kill(victim, signal.SIGKILL)
+        assert await asyncio.gather(*(asked(portal.port) for _ in range(20))) == [b"hello\n"] * 20
+        await eventually(lambda: len(pids(forwarder)) == 2 and victim not in pids(forwarder))
+        # With affinity it is one process's.
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,), affinity_timeout=60))
+        await heard(forwarder)
+        before = {report.id for report in (await forwarder.data_plane.connections()).items}
+        async with clients(portal.port, 8):
+            reports = (await forwarder.data_plane.connections()).items
+            assert len({report.id // 10**12 for report in reports if report.id not in before}) == 1
+        forwarder.leave_portal(portal)
+        await eventually(lambda: is_refused(portal.port))

@@ -41,7 +41,8 @@ class SharedTcpListener(TcpListener):
         """
         self._turns = turns
         self._later: asyncio.TimerHandle | None = None
-        super().__init__(plane, sock, connections, portals_only=portals_only, verdict=verdict)
+        # Of the base by its name: a portal's comes between, and has other arguments.
+        TcpListener.__init__(self, plane, sock, connections, portals_only=portals_only, verdict=verdict)
         self._accepting = verdict is not Verdict.REJECT
 
     def close(self) -> None:
