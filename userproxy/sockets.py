@@ -1,9 +1,10 @@
-"""A port that several sockets of ours share, and nobody else's.
+"""A port that several sockets of ours share, and nobody else's; and listening sockets that outlive their process.
 
-Here because `portals.claims` and `forwarding` both do so, and do not know each other.
+Here because `portals.claims`, `forwarding`, `telemetry` and `admin` do so, and do not know each other.
 """
 
 import ctypes
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -76,3 +77,44 @@ def lead_here(sock: SocketType) -> None:
     """
     code = ctypes.create_string_buffer(_SECOND, len(_SECOND))
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, struct.pack("HP", 1, ctypes.addressof(code)))
+
+
+class NamedSockets:
+    """Listening sockets of this process by name, and those that another process has handed to it and nobody has yet.
+
+    Names are whatever tells them apart in both processes.
+    """
+
+    def __init__(self) -> None:
+        self.ours: dict[str, socket.socket] = {}
+        """Those that are in use."""
+        self.are_given = False
+        """Whether they are another process's by now: what belongs to them besides is to be left alone."""
+        self._inherited: dict[str, int] = {}
+
+    def inherit(self, name: str, descriptor: int) -> None:
+        """Have a socket of another process ready for whoever asks for it."""
+        self._inherited[name] = descriptor
+
+    def take(self, name: str) -> socket.socket | None:
+        """The socket that was inherited, which is in use from now on; None if there is none."""
+        descriptor = self._inherited.pop(name, None)
+        if descriptor is None:
+            return None
+        found = socket.socket(fileno=descriptor)
+        self.use(name, found)
+        return found
+
+    def use(self, name: str, listening: socket.socket) -> None:
+        """Note that a socket is in use, until it is closed."""
+        self.ours[name] = listening
+
+    def open_ones(self) -> dict[str, socket.socket]:
+        """Those that are in use now."""
+        self.ours = {name: listening for name, listening in self.ours.items() if listening.fileno() >= 0}
+        return self.ours
+
+    def close_inherited(self) -> None:
+        """Close what nobody has asked for."""
+        while self._inherited:
+            os.close(self._inherited.popitem()[1])

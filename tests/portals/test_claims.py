@@ -281,6 +281,9 @@ class Descriptors:
             raise OutOfDescriptorsError("none is left")
         self.left -= 1
 
+    def adopt_port(self) -> None:
+        self.left -= 1
+
     def give_port(self) -> None:
         self.left += 1
 

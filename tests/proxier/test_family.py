@@ -1,8 +1,9 @@
 """One family of a running proxy: when it syncs, what it tells, and how it gives its rules up. Between fakes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from socket import socket
 from typing import cast
 
 import pytest
@@ -62,6 +63,15 @@ class Claims:
 
     async def taken(self, ports: Collection[tuple[str, Protocol, int]]) -> Collection[tuple[str, Protocol, int]]:
         return await self._world.taken(ports)
+
+    def sockets(self) -> Iterator[tuple[tuple[str, Protocol, int], socket]]:
+        yield from ()
+
+    def adopt(self, ip: str, protocol: Protocol, port: int, descriptor: int) -> None:
+        raise NotImplementedError
+
+    def release_unasked(self) -> None:
+        pass
 
     def close(self) -> None:
         self.closings += 1

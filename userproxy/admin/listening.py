@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from userproxy.errors import UserproxyError
+from userproxy.sockets import NamedSockets
 
 log = structlog.get_logger()
 
@@ -33,24 +34,35 @@ class AdminSocket:
     SocketTakenError where another process answers, and SocketUnavailableError where it cannot be made at all.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, sockets: NamedSockets | None = None, kind: socket.SocketKind = socket.SOCK_STREAM
+    ) -> None:
+        """`sockets` may have one of another process, that listens there already, and gets to know ours."""
         self.path = path
+        self._kind = kind
+        self._sockets = sockets or NamedSockets()
         try:
-            _make_folder(path.parent)
-            self.socket = self._bound()
+            inherited = self._sockets.take(f"unix {path}")
+            if inherited is not None:
+                inherited.settimeout(0)
+                self.socket = inherited
+            else:
+                _make_folder(path.parent)
+                self.socket = self._bound()
+                self._sockets.use(f"unix {path}", self.socket)
             self._inode = _inode(path)
         except OSError as error:
             # One too long for the kernel has no number.
             raise SocketUnavailableError((error.strerror or str(error)).lower()) from error
 
     def close(self) -> None:
-        """Close it, and remove it from the file system unless it is another process's by now."""
+        """Close it, and remove it from the file system unless it is another process's by now, or is handed over."""
         self.socket.close()
-        if _inode(self.path) == self._inode:
+        if not self._sockets.are_given and _inode(self.path) == self._inode:
             self.path.unlink(missing_ok=True)
 
     def _bound(self) -> socket.socket:
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        listening = socket.socket(socket.AF_UNIX, self._kind | socket.SOCK_NONBLOCK)
         try:
             os.fchmod(listening.fileno(), 0o600)  # bind(2) makes the file with this mode
             try:
@@ -58,7 +70,7 @@ class AdminSocket:
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise
-                _remove_dead(self.path)
+                _remove_dead(self.path, self._kind)
                 listening.bind(os.fspath(self.path))
             listening.listen(_QUEUE)
         except BaseException:
@@ -71,6 +83,11 @@ def may_ask(peer: socket.socket) -> bool:
     """Whether the process at the other end is root's or our own user's."""
     _, user, _ = _credentials(peer)
     return user in (0, os.geteuid())
+
+
+def process_of(peer: socket.socket) -> int:
+    """The number of the process at the other end; 0 if it has none in our PID namespace."""
+    return _credentials(peer)[0]
 
 
 def _credentials(peer: socket.socket) -> tuple[int, int, int]:
@@ -88,12 +105,12 @@ def _make_folder(folder: Path) -> None:
         raise SocketUnavailableError(f"{folder} is not a folder") from None
 
 
-def _remove_dead(path: Path) -> None:
+def _remove_dead(path: Path, kind: socket.SocketKind) -> None:
     """Remove a socket at which nobody listens any more. Raises SocketTakenError where somebody does."""
     before = path.lstat()
     if not stat.S_ISSOCK(before.st_mode):
         raise SocketUnavailableError("there is a file that is no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
+    with socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK) as asking:
         try:
             asking.connect(os.fspath(path))
         except ConnectionRefusedError:

@@ -22,6 +22,7 @@ from userproxy.admin.parameters import BadParameterError, Filter, parse
 from userproxy.admin.routes import ROUTES, CaptureRoute, ObjectRoute, Route, parameters_of
 from userproxy.admin.rows import Planes
 from userproxy.admin.streaming import JSON, write_changes, write_list
+from userproxy.sockets import NamedSockets
 from userproxy.telemetry.http import SHUTDOWN_SECONDS, http_logger
 
 log = structlog.get_logger()
@@ -47,7 +48,7 @@ class AdminServer:
 
     While `may_have_predecessor` is true, the process that this one replaces may still have the path, so it is tried
     more often, and nothing is logged. `most` is how many connections there may be at the same time. Captures are
-    refused unless `may_capture` is true.
+    refused unless `may_capture` is true. `sockets` may have the socket of another process.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class AdminServer:
         may_have_predecessor: Callable[[], bool] = lambda: False,
         most: int = 16,
         may_capture: Callable[[], bool] = lambda: False,
+        sockets: NamedSockets | None = None,
     ) -> None:
         self._path = path
+        self._sockets = sockets
         self._most = most
         self._answers = _Answers(planes, objects, may_capture)
         self._may_have_predecessor = may_have_predecessor
@@ -77,7 +80,7 @@ class AdminServer:
         complained = False
         while True:
             try:
-                return AdminSocket(self._path)
+                return AdminSocket(self._path, self._sockets)
             except SocketUnavailableError as error:
                 if isinstance(error, SocketTakenError) and self._may_have_predecessor():
                     await asyncio.sleep(_TRY_EVERY_PREDECESSOR)

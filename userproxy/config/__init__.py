@@ -15,9 +15,10 @@ Nothing here opens a kubeconfig, a socket or a manifest, and nothing logs.
 
 from userproxy.config.load import Loaded, Notice, load, require_source
 from userproxy.config.reload import reload
-from userproxy.config.settings import AtStop, EventLoop, OwnSettings, PortalMode, Settings, configz
+from userproxy.config.settings import AfterTakeover, AtStop, EventLoop, OwnSettings, PortalMode, Settings, configz
 
 __all__ = [
+    "AfterTakeover",
     "AtStop",
     "EventLoop",
     "Loaded",

@@ -33,7 +33,7 @@ from userproxy.config.flag_types import (
     seconds,
 )
 from userproxy.config.kubeproxy import KubeProxyConfiguration, leaves
-from userproxy.config.settings import AtStop, EventLoop, OwnSettings, PortalMode
+from userproxy.config.settings import AfterTakeover, AtStop, EventLoop, OwnSettings, PortalMode
 from userproxy.durations import format_duration
 from userproxy.model import ClientAddress
 
@@ -92,6 +92,18 @@ FLAGS: tuple[Flag, ...] = (
         TEXT,
         "Where commands such as `userproxy get` ask this proxy: a Unix socket, for root and its own user alone;"
         " /run/userproxy/admin.sock for root, else in $XDG_RUNTIME_DIR by default. Empty for none.",
+    ),
+    _own(
+        "takeover",
+        SWITCH,
+        "Take over from the userproxy that serves here, which is asked beside its admin socket: listeners, connections"
+        " and flows go on in this process. Without one, start as usual.",
+    ),
+    _own(
+        "after-takeover",
+        choice(AfterTakeover),
+        "What a process does when another one has taken over from it: exit, or wait to be told to, which is for Pods"
+        " that would be restarted otherwise.",
     ),
     _own(
         "allow-capture",

@@ -41,6 +41,13 @@ class AtStop(StrEnum):
     LEAVE = "leave"
 
 
+class AfterTakeover(StrEnum):
+    """Values of ``--after-takeover``."""
+
+    EXIT = "exit"
+    WAIT = "wait"
+
+
 class EventLoop(StrEnum):
     """Values of ``--event-loop``."""
 
@@ -56,6 +63,7 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     context, None for the current one. `config_file` is where the rest was read from. `reserved_node_ports` are kept for
     the node's own services. `local_ports_file` remembers local ports; None is the usual place, as for `admin_socket`,
     which is empty where there is to be none; with `allow_capture` it also shows the bytes of connections.
+    With `takeover` a running userproxy is asked for all that it has, and `after_takeover` is what one does then.
     `metrics_services` is how many service ports have metrics of their own. `workers` is how many processes carry the
     traffic, 0 for this one alone, None for as many as suit the machine.
     `conntrack_guard` is whether a table that outlives a flush keeps connections translated. `client_address` is whose
@@ -71,6 +79,8 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     local_ports_file: Path | None = None
     admin_socket: str | None = None
     allow_capture: bool = False
+    takeover: bool = False
+    after_takeover: AfterTakeover = AfterTakeover.EXIT
     conntrack_guard: bool = True
     at_stop: AtStop = AtStop.REMOVE
     drain_delay: float = 0.0

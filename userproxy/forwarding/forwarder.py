@@ -1,8 +1,9 @@
 """The interface of the data plane: opens, updates and closes listeners, and drains them."""
 
 import asyncio
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from random import Random
 from typing import Final, TypeVar
@@ -13,6 +14,7 @@ from userproxy.errors import OutOfDescriptorsError, PortUnavailableError
 from userproxy.forwarding.affinity_tables import AffinityTables
 from userproxy.forwarding.client_addresses import ClientAddresses
 from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.handover import plain
 from userproxy.forwarding.handover.giving import Giver
 from userproxy.forwarding.handover.parts import AnyListener, Parts
 from userproxy.forwarding.handover.taking import Taker
@@ -113,6 +115,7 @@ class Forwarder:
         self._snapshots: dict[ListenerName, Snapshot] = {}
         self._unasked: dict[ListenerName, None] = {}
         """Listeners of another process that nobody has asked for since."""
+        self._inherited: dict[ListenerName, tuple[str, int]] = {}
         self._is_forsaken = False
         self._parts = Parts(
             self._tcp,
@@ -158,6 +161,18 @@ class Forwarder:
         """The figures of an open listener. Raises KeyError if it is not open."""
         return self._listeners[listener].statistics
 
+    def listening(self) -> Iterator[tuple[ListenerName, str, int]]:
+        """Listeners with local ports that take clients: name, the address that they were opened at, and descriptor."""
+        return plain.listening(self._parts)
+
+    def leave_listeners(self) -> None:
+        """Take no client from now on: another process does, by copies of the sockets. Connections and flows go on."""
+        plain.leave(self._parts)
+
+    def inherit(self, name: ListenerName, host: str, descriptor: int) -> None:
+        """Have :meth:`open` use the socket of another process for a listener."""
+        self._inherited[name] = host, descriptor
+
     def hand_over(self) -> Giver:
         """What hands all of it over to another process, in an attempt that may come to nothing."""
         return Giver(self._parts)
@@ -170,12 +185,13 @@ class Forwarder:
         """What was taken over is ours: listeners and portals are to be asked for, or go by `close_unasked`."""
         self._unasked = dict.fromkeys(self._listeners)
 
-    def close_unasked(self) -> None:
+    def close_unasked(self, family: IPFamily) -> None:
         """Close the listeners and portals that were taken over and that nobody has asked for since."""
-        self._portals.leave_unserved()
-        unasked, self._unasked = self._unasked, {}
-        for listener in unasked:
+        self._portals.leave_unserved(family)
+        for listener in [each for each in self._unasked if each.family is family]:
             self.close(listener)
+        for name in [each for each in self._inherited if each.family is family]:
+            os.close(self._inherited.pop(name)[1])
 
     @property
     def shares_sockets(self) -> bool:
@@ -240,6 +256,10 @@ class Forwarder:
         if not self._budget.take_for_port():
             limit, most = self._options.descriptor_limit, self._budget.most_ports
             raise OutOfDescriptorsError(f"the limit of open files, {limit}, leaves {most} to listeners and node ports")
+
+    def adopt_port(self) -> None:
+        """Count a descriptor of another process that a port is held with."""
+        self._budget.adopt_port()
 
     def give_port(self) -> None:
         """A port is no longer held."""
@@ -350,7 +370,12 @@ class Forwarder:
         return PortalListeners(self._tcp, self._udp, self.take_for_port, self.give_port)
 
     def _listen_tcp(self, name: ListenerName, preferred_port: int | None, verdict: Verdict) -> AnyListener:
-        sock = self._bind(partial(ListeningSocket.open, verdict=verdict), name.family, preferred_port)
+        inherited = self._inherited.pop(name, None)
+        if inherited is not None:
+            sock = ListeningSocket(inherited[1])
+            sock.set_verdict(verdict)
+        else:
+            sock = self._bind(partial(ListeningSocket.open, verdict=verdict), name.family, preferred_port)
         connections = Connections(self._tcp, name, self._balancer())
         try:
             return TcpListener(self._tcp, sock, connections, portals_only=self._options.portals_only, verdict=verdict)
@@ -359,7 +384,11 @@ class Forwarder:
             raise PortUnavailableError(f"its listener cannot be watched: {error.strerror}") from error
 
     def _listen_udp(self, name: ListenerName, preferred_port: int | None, _verdict: Verdict) -> AnyListener:
-        sock = self._bind(DatagramSocket.open, name.family, preferred_port)
+        inherited = self._inherited.pop(name, None)
+        if inherited is not None:
+            sock = DatagramSocket.adopt(inherited[1], inherited[0], None)
+        else:
+            sock = self._bind(DatagramSocket.open, name.family, preferred_port)
         portal = None if self._options.portals_only else sock.getsockname()
         return UdpListener(self._udp, name, sock, self._balancer(), UdpStatistics(), portal)
 

@@ -7,6 +7,7 @@ for each portal that leads to it.
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
+from userproxy.addresses import family_of
 from userproxy.errors import ObjectError, PortUnavailableError
 from userproxy.forwarding.accept_turns import AcceptTurns
 from userproxy.forwarding.admission import admits_everybody, attach, detach, program, sorted_by
@@ -20,7 +21,7 @@ from userproxy.forwarding.udp.plane import UdpPlane
 from userproxy.forwarding.udp.portal import PortlessUdpListener, Sort, UdpPortal
 from userproxy.forwarding.udp.shared import SharedUdpPortal
 from userproxy.forwarding.udp.sockets import DatagramSocket
-from userproxy.model import Admission, Endpoint, ListenerName, PortalAddress, Protocol
+from userproxy.model import Admission, Endpoint, IPFamily, ListenerName, PortalAddress, Protocol
 from userproxy.routing.balancer import Balancer
 
 PortlessListener: TypeAlias = PortlessTcpListener | PortlessUdpListener
@@ -118,10 +119,10 @@ class PortalListeners:
                 portal.sock.close()
         self._portals.clear()
 
-    def leave_unserved(self) -> None:
+    def leave_unserved(self, family: IPFamily) -> None:
         """Listen no longer at what was adopted and nobody has asked for since."""
-        while self.adopted:
-            self.leave(self.adopted.popitem()[0])
+        for address in [each for each in self.adopted if family_of(each.ip) is family]:
+            self.leave(address)
 
     def leave(self, address: PortalAddress) -> None:
         """Listen at `address` no longer. TCP connections go on, UDP flows end."""

@@ -5,7 +5,7 @@ import errno
 import os
 import socket
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import nullcontext
 from typing import TypeAlias
 
@@ -31,6 +31,9 @@ class Descriptors(typing.Protocol):
     def take_for_port(self) -> None:
         """Raises OutOfDescriptorsError where there is none for it."""
 
+    def adopt_port(self) -> None:
+        """One more is open, whatever is left."""
+
     def give_port(self) -> None:
         """One is closed."""
 
@@ -51,6 +54,24 @@ class PortClaims:
         self._inodes: dict[int, int] = {}
         """Of each socket, by its descriptor."""
         self._told = ""
+        self._unasked: dict[Claim, None] = {}
+        """Those of another process that nobody has asked for since."""
+
+    def sockets(self) -> Iterator[tuple[Claim, socket.socket]]:
+        """What is claimed now, and what it is held with."""
+        yield from self._sockets.items()
+
+    def adopt(self, ip: str, protocol: Protocol, port: int, descriptor: int) -> None:
+        """Go on with a claim of another process, until `release_unasked` unless it is claimed again."""
+        if self._descriptors is not None:
+            self._descriptors.adopt_port()
+        self._hold((ip, protocol, port), socket.socket(fileno=descriptor))
+        self._unasked[ip, protocol, port] = None
+
+    def release_unasked(self) -> None:
+        """Release the claims of another process that nobody has claimed again."""
+        while self._unasked:
+            self.release(*next(iter(self._unasked)))
 
     @property
     def held(self) -> frozenset[Claim]:
@@ -63,6 +84,7 @@ class PortClaims:
         It is ours already where it is in `held`. Every address and single ones are claimed independently
         of each other. Raises PortUnavailableError, also where no interface has `ip`, and OutOfDescriptorsError.
         """
+        self._unasked.pop((ip, protocol, port), None)
         if (ip, protocol, port) in self._sockets:
             return
         if protocol not in _TYPES:
@@ -76,12 +98,17 @@ class PortClaims:
         except OSError as error:
             self._give_port()
             raise PortUnavailableError(f"{_named(ip, protocol, port)} cannot be claimed: {_why(error)}") from error
-        self._sockets[ip, protocol, port] = bound
+        self._hold((ip, protocol, port), bound)
+
+    def _hold(self, claim: Claim, bound: socket.socket) -> None:
+        ip, protocol, port = claim
+        self._sockets[claim] = bound
         self._by_port.setdefault((protocol, port), {})[ip] = bound
         self._inodes[bound.fileno()] = os.fstat(bound.fileno()).st_ino
 
     def release(self, ip: str, protocol: Protocol, port: int) -> None:
         """Gives the port back. A port that is not held is no error."""
+        self._unasked.pop((ip, protocol, port), None)
         held = self._sockets.pop((ip, protocol, port), None)
         if held is not None:
             siblings = self._by_port[protocol, port]
@@ -167,6 +194,17 @@ class NoClaims:
         """Nothing is held: the driver says where it cannot listen."""
 
     def release(self, ip: str, protocol: Protocol, port: int) -> None:
+        """Nothing is held."""
+
+    def sockets(self) -> Iterator[tuple[Claim, socket.socket]]:
+        """Nothing is held."""
+        yield from ()
+
+    def adopt(self, ip: str, protocol: Protocol, port: int, descriptor: int) -> None:  # noqa: ARG002 - as PortClaims
+        """Nothing is to be held."""
+        os.close(descriptor)
+
+    def release_unasked(self) -> None:
         """Nothing is held."""
 
     async def taken(self, ports: Collection[Claim]) -> Collection[Claim]:  # noqa: ARG002 - as PortClaims has it

@@ -79,6 +79,17 @@ class Lease:
         """Whether another userproxy is ready to serve and waits for us to give it up."""
         return self._contenders is not None and bool(self._contenders.waiting)
 
+    @property
+    def socket(self) -> socket.socket | None:
+        """What it is, while we have it: another process that gets a copy has it, too, and goes on with it."""
+        return self._held
+
+    def adopt(self, descriptor: int) -> None:
+        """Have it by the copy of :attr:`socket` that another process has handed to us."""
+        made = socket.socket(fileno=descriptor)
+        made.settimeout(0)
+        self._held, self._is_others, self._given_up = made, False, False
+
     def take(self) -> None:
         """Have it from now on, if we do not have it yet. Raises LeaseError where another userproxy has it.
 

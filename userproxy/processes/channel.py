@@ -10,6 +10,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import select
 import socket
 import time
 from collections import deque
@@ -169,6 +170,21 @@ class Channel(Generic[Received]):
             self._write()
             if self._packets:
                 time.sleep(_RETRY_SECONDS)
+
+    def wait(self, until: Callable[[], bool], seconds: float) -> bool:
+        """Send and receive without the loop until `until()`, for at most so long; whether it has come to that.
+
+        For an exchange in one turn of the loop. It also ends with the channel.
+        """
+        end = time.monotonic() + seconds
+        poll = select.poll()
+        while not until() and self.open and (left := end - time.monotonic()) > 0:
+            poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._packets else 0))
+            poll.poll(left * 1000)
+            if self._packets:
+                self._write()
+            self._read()
+        return until()
 
     def _end(self, reason: str) -> None:
         if self.open:

@@ -1,9 +1,10 @@
 """The control process's interface to the data processes: that of :class:`~userproxy.forwarding.forwarder.Forwarder`."""
 
 import asyncio
+import os
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count
 from random import Random
@@ -82,6 +83,7 @@ class ProcessForwarder:
         self._portals = HeldPortals(self.take_for_port, self.give_port, self._portal_left)
         self._replays: dict[Worker, asyncio.Handle] = {}
         self._return_paths: dict[IPFamily, ReturnPath] = {}
+        self._inherited: dict[ListenerName, tuple[str, int]] = {}
         self._draining = False
         self._changed: Callable[[], None] = lambda: None
         self._pool = Pool(loop, processes, spawning, options, self._begins, self._gone, lambda: self._changed())
@@ -137,6 +139,30 @@ class ProcessForwarder:
         if not self._budget.take_for_port():
             limit, most = self._options.descriptor_limit, self._budget.most_ports
             raise OutOfDescriptorsError(f"the limit of open files, {limit}, leaves {most} to listeners and node ports")
+
+    def adopt_port(self) -> None:
+        """As :meth:`Forwarder.adopt_port`."""
+        self._budget.adopt_port()
+
+    def inherit(self, name: ListenerName, host: str, descriptor: int) -> None:
+        """As :meth:`Forwarder.inherit`."""
+        self._inherited[name] = host, descriptor
+
+    def close_unasked(self, family: IPFamily) -> None:
+        """As :meth:`Forwarder.close_unasked`."""
+        for name in [each for each in self._inherited if each.family is family]:
+            os.close(self._inherited.pop(name)[1])
+
+    def listening(self) -> Iterator[tuple[ListenerName, str, int]]:
+        """As :meth:`Forwarder.listening`."""
+        for name, held in self._listeners.items():
+            if held.sock is not None and held.snapshot is not None and held.snapshot.verdict is Verdict.SERVE:
+                yield name, self._options.bind_addresses[name.family], held.sock.fileno()
+
+    def leave_listeners(self) -> None:
+        """As :meth:`Forwarder.leave_listeners`, but that flows end: they have no socket of their own for answers."""
+        for name in list(self._listeners):
+            self.close(name)
 
     def give_port(self) -> None:
         """A port is no longer held."""
@@ -239,6 +265,8 @@ class ProcessForwarder:
             raise PortUnavailableError(f"there is no address to bind {name.family} listeners to")
         self.take_for_port()
         try:
+            if (inherited := self._inherited.pop(name, None)) is not None:
+                return _inherited(name, *inherited, verdict)
             if name.service_port.protocol is Protocol.UDP:
                 return self._ports.bind(DatagramSocket.open, host, preferred_port, self._random)
             return self._ports.bind(partial(ListeningSocket.open, verdict=verdict), host, preferred_port, self._random)
@@ -351,6 +379,15 @@ class ProcessForwarder:
     def _replay_later(self, worker: Worker, names: Iterable[ListenerName], addresses: Iterable[PortalAddress]) -> None:
         wait = 0.0 if worker.channel.has_room else _WAIT_SECONDS
         self._replays[worker] = self._loop.call_later(wait, self._replay, worker, names, addresses)
+
+
+def _inherited(name: ListenerName, host: str, descriptor: int, verdict: Verdict) -> ListeningSocket | DatagramSocket:
+    """The socket of another process, which takes clients there."""
+    if name.service_port.protocol is Protocol.UDP:
+        return DatagramSocket.adopt(descriptor, host, None)
+    sock = ListeningSocket(descriptor)
+    sock.set_verdict(verdict)
+    return sock
 
 
 def _owner(held: HeldListener, places: Iterable[int]) -> int:

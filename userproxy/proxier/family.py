@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, KeysView
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, KeysView
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import structlog
@@ -11,7 +13,7 @@ from msgspec import Struct
 
 from userproxy.addresses import IPFamily, of_family
 from userproxy.errors import KernelToolError
-from userproxy.model import ClientAddress, Endpoint, LocalTraffic, Node, Problem, ServicePortName
+from userproxy.model import ClientAddress, Endpoint, LocalTraffic, Node, Problem, Protocol, ServicePortName
 from userproxy.portals.interface import PortalDriver
 from userproxy.portals.lease import Lease
 from userproxy.portals.return_path.keeper import ReturnPathKeeper
@@ -45,6 +47,10 @@ _PREDECESSOR_SECONDS: Final = 5.0
 """For this long after the rules have become ours, the process that had them before may still hold ports."""
 
 _TRY_PORTS_EVERY: Final = 0.1
+
+
+async def _at_once() -> None:
+    """Nobody is to be waited for."""
 
 
 async def _nothing_left(_driver: PortalDriver) -> bool:
@@ -98,6 +104,7 @@ class FamilyProxy:
         report: Callable[[], None],
         clean_up_after_others: Callable[[PortalDriver], Awaitable[bool]] = _nothing_left,
         return_path: ReturnPathKeeper | None = None,
+        until_turn: Callable[[], Awaitable[None]] = _at_once,
     ) -> None:
         self.family = family
         self.driver = driver
@@ -108,6 +115,7 @@ class FamilyProxy:
         self._changes = changes
         self._until_usable = until_usable
         self._clean_up_after_others = clean_up_after_others
+        self._until_turn = until_turn
         self._alone = False
         """Whether nothing of another driver is left."""
         self._observer = observer
@@ -314,6 +322,47 @@ class FamilyProxy:
             log.info("Rules are still being written while they are given up", family=self.family)
             self._retire()
 
+    @property
+    def settled(self) -> bool:
+        """Whether it serves, and a sync has succeeded."""
+        return self.serves and self._settled
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """A context in which listeners, portals and claims stay as they are."""
+        async with self._turn, self._proxier.held():
+            yield
+
+    def sockets(self) -> dict[str, int]:
+        """What holds ports and the lease, by names that a successor knows them by."""
+        found = {
+            " ".join(("claim", self.family, protocol, str(port), ip)): sock.fileno()
+            for (ip, protocol, port), sock in self._claims.sockets()
+        }
+        lease = self.driver.lease
+        if lease is not None and lease.socket is not None:
+            found[f"lease {self.family}"] = lease.socket.fileno()
+        return found
+
+    def adopt_lease(self, descriptor: int) -> None:
+        """Have the lease that a predecessor has handed over."""
+        if self.driver.lease is not None:
+            self.driver.lease.adopt(descriptor)
+        else:
+            os.close(descriptor)
+
+    def adopt_claim(self, ip: str, protocol: Protocol, port: int, descriptor: int) -> None:
+        """Have a claim that a predecessor has handed over."""
+        self._claims.adopt(ip, protocol, port, descriptor)
+
+    def release_unasked(self) -> None:
+        """Release the claims of a predecessor that nobody has needed."""
+        self._claims.release_unasked()
+
+    def leave_to_successor(self) -> None:
+        """Do nothing any more: all is a successor's, which has copies of what we close."""
+        self._retire()
+
     def _retire(self) -> None:
         self._retired = True
         self._proxier.retire()
@@ -359,6 +408,7 @@ class FamilyProxy:
 
     async def _sync(self, verify: bool) -> bool:  # noqa: FBT001 -- as the runner calls it
         if self._served_since is None:
+            await self._until_turn()
             if self.driver.lease is not None:
                 await self.driver.lease.acquire()
                 if self._return_path is not None:

@@ -13,6 +13,7 @@ from aiohttp import web
 from userproxy.addresses import SocketAddress
 from userproxy.errors import PortUnavailableError
 from userproxy.model import HealthCheck, IPFamily, Problem, ProblemKind, ServiceName
+from userproxy.sockets import NamedSockets
 from userproxy.telemetry.http import JSON, listening_socket
 from userproxy.telemetry.http_connections import ConnectionBudget, HttpPort
 
@@ -28,11 +29,18 @@ class HealthCheckServers:
     """The health check servers of one IP family.
 
     `healthy` is asked at each request whether the proxy is healthy. `budget` limits the connections of all servers
-    together, and of whoever else shares it.
+    together, and of whoever else shares it. `sockets` may have sockets of another process for them.
     """
 
-    def __init__(self, family: IPFamily, healthy: Callable[[], bool], budget: ConnectionBudget) -> None:
+    def __init__(
+        self,
+        family: IPFamily,
+        healthy: Callable[[], bool],
+        budget: ConnectionBudget,
+        sockets: NamedSockets | None = None,
+    ) -> None:
         self._family = family
+        self._sockets = sockets or NamedSockets()
         self._healthy = healthy
         self._budget = budget
         self._addresses: tuple[str, ...] = ()
@@ -81,7 +89,7 @@ class HealthCheckServers:
     async def _open(self, check: HealthCheck, *, has_predecessor: bool) -> Problem | None:
         server = _Server(check, self._healthy, self._budget)
         try:
-            await server.open(self._addresses)
+            await server.open(self._addresses, self._sockets)
         except PortUnavailableError as error:
             return self._failed(check, str(error), has_predecessor=has_predecessor)
         self._servers[check.service] = server
@@ -112,11 +120,15 @@ class _Server:
         self._healthy = healthy
         self._port = HttpPort(self._answer, budget, _MOST_OF_ONE)
 
-    async def open(self, addresses: Iterable[str]) -> None:
+    async def open(self, addresses: Iterable[str], sockets: NamedSockets) -> None:
         """Listen on each of `addresses`. Raises PortUnavailableError, and then listens nowhere."""
         try:
             for address in addresses:
-                self._port.listen(listening_socket(SocketAddress(address, self.check.port), both_families=False))
+                at = SocketAddress(address, self.check.port)
+                name = f"health check {at}"
+                listening = sockets.take(name) or listening_socket(at, both_families=False)
+                sockets.use(name, listening)
+                self._port.listen(listening)
         except PortUnavailableError:
             await self.close()
             raise

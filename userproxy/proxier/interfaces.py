@@ -4,7 +4,8 @@ The portal driver has an interface of its own, `userproxy.portals.interface`.
 """
 
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from socket import socket
 
 from userproxy.model import (
     ListenerName,
@@ -129,7 +130,16 @@ class Claims(typing.Protocol):
 
 
 class ClosableClaims(Claims, typing.Protocol):
-    """Claims that can be released all at once."""
+    """Claims that can be released all at once, and handed over."""
+
+    def sockets(self) -> Iterator[tuple[tuple[str, Protocol, int], socket]]:
+        """What is held, by address, protocol and port, and the sockets that hold it."""
+
+    def adopt(self, ip: str, protocol: Protocol, port: int, descriptor: int) -> None:
+        """Go on with what another process has held."""
+
+    def release_unasked(self) -> None:
+        """Release what was adopted and nobody has claimed since."""
 
     def close(self) -> None:
         """Release every held port."""

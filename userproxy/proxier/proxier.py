@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, KeysView, Mapping, Sequence
+from contextlib import asynccontextmanager
 from itertools import islice
 
 import structlog
@@ -188,6 +189,12 @@ class Proxier:
         self._local.use(portals)
         self._confirmed = False
         self._mark_dirty({*self._wanted.ports, *self._actual.programmed, *self._unwritten})
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """A context in which listeners, routes and claims stay as they are."""
+        async with self._state:
+            yield
 
     def retire(self) -> None:
         """Only update routes from now on: portals, claims and new listeners are a successor's."""

@@ -58,7 +58,7 @@ class DiscardedEntries:
         return False
 
 
-class AffinityState(Struct, frozen=True, gc=False):
+class AffinityState(Struct, frozen=True, gc=False, array_like=True):
     """What an affinity table has beside its entries."""
 
     timeout: int

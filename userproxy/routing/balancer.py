@@ -20,7 +20,7 @@ About as long as a cluster needs to take a dead Pod out of the slice; then one c
 _NO_ENDPOINTS: Final[frozenset[Endpoint]] = frozenset()
 
 
-class BalancerState(Struct, frozen=True, gc=False):
+class BalancerState(Struct, frozen=True, gc=False, array_like=True):
     """Whose turn it is, as a value: endpoints in their order, the number of the next one, and until when some are
     passed over. Times are of CLOCK_MONOTONIC."""
 

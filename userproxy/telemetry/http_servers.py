@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from userproxy.addresses import SocketAddress
 from userproxy.errors import PortUnavailableError
+from userproxy.sockets import NamedSockets
 from userproxy.telemetry.health import Answer, Health
 from userproxy.telemetry.http import JSON, NO_SNIFFING, listening_socket
 from userproxy.telemetry.http_connections import ConnectionBudget, Handler, HttpPort
@@ -43,7 +44,7 @@ class HttpServer:
     """A server on one HTTP port, which listens as soon as its address is free.
 
     `name` is its name in the log, `answer` answers its requests. `on_hard_failure` gets one sentence before
-    :meth:`run` raises.
+    :meth:`run` raises. `sockets` may have a socket for it, of another process.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class HttpServer:
         budget: ConnectionBudget,
         policy: BindPolicy,
         on_hard_failure: Callable[[str], None] | None = None,
+        sockets: NamedSockets | None = None,
     ) -> None:
         self._name = name
         self._address = address
@@ -61,6 +63,7 @@ class HttpServer:
         self._budget = budget
         self._policy = policy
         self._on_hard_failure = on_hard_failure
+        self._sockets = sockets or NamedSockets()
         self.bound: SocketAddress | None = None
         """Where it listens now; None as long as it does not."""
 
@@ -81,8 +84,13 @@ class HttpServer:
     async def _listen(self) -> socket.socket:
         complained = False
         while True:
+            inherited = self._sockets.take(f"{self._name} {self._address}")
+            if inherited is not None:
+                return inherited
             try:
-                return listening_socket(self._address)
+                opened = listening_socket(self._address)
+                self._sockets.use(f"{self._name} {self._address}", opened)
+                return opened
             except PortUnavailableError as error:
                 text = f"{self._name}: {error}"
                 if self._policy.may_have_predecessor():

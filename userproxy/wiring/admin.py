@@ -21,6 +21,7 @@ from userproxy.config.settings import OwnSettings
 from userproxy.model.reports import ProcessFigures
 from userproxy.model.sources import WatchReport
 from userproxy.proxier.inspect.reports import FamilyReport
+from userproxy.sockets import NamedSockets
 from userproxy.wiring.differences import compared
 
 log = structlog.get_logger()
@@ -40,6 +41,7 @@ class Admin:
         planes: Planes,
         healthy: Callable[[], bool],
         most: int,
+        sockets: NamedSockets | None = None,
     ) -> None:
         self._settings = settings
         self._node_name = node_name
@@ -47,6 +49,7 @@ class Admin:
         self._planes = planes
         self._healthy = healthy
         self._most = most
+        self._sockets = sockets
         self._started = time.time()
 
     def tasks(self, may_have_predecessor: Callable[[], bool]) -> dict[str, Coroutine[Any, Any, None]]:
@@ -62,7 +65,13 @@ class Admin:
             configuration=self._configuration, version=self._version, status=self._status, differences=self._differences
         )
         server = AdminServer(
-            path, self._planes, objects, may_have_predecessor, self._most, lambda: self._settings().allow_capture
+            path,
+            self._planes,
+            objects,
+            may_have_predecessor,
+            self._most,
+            lambda: self._settings().allow_capture,
+            self._sockets,
         )
         return {"admin": server.run()}
 

@@ -1,6 +1,6 @@
 """Builds what serves one address family."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from userproxy.addresses import IPFamily
@@ -16,10 +16,15 @@ from userproxy.proxier.family import FamilyOptions, FamilyProxy
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.local_addresses import NodePortAddresses
 from userproxy.routing.reserved_ports import ReservedPorts
+from userproxy.sockets import NamedSockets
 from userproxy.wiring.forwarding import AnyForwarder
 from userproxy.wiring.leftovers import Leftovers
 from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.portals import serves_external_ips, until_usable
+
+
+async def _at_once() -> None:
+    """There is no predecessor."""
 
 
 def build_family(
@@ -32,11 +37,24 @@ def build_family(
     forwarder: AnyForwarder,
     monitor: Monitor,
     report: Callable[[], None],
+    sockets: NamedSockets | None = None,
+    until_turn: Callable[[], Awaitable[None]] = _at_once,
+    settled: Callable[[IPFamily], None] = lambda _: None,
 ) -> FamilyProxy:
-    """What serves one family with `driver`. `report` is called when its problems may have changed."""
+    """What serves one family with `driver`. `report` is called when its problems may have changed.
+
+    `sockets` may have sockets of a predecessor, and `until_turn` returns when it serves no more. `settled` is called
+    when the portals stand.
+    """
     driver.listen_with(forwarder)
     changes = store.subscribe(family)
     return_path = _return_path(family, settings, driver.traits, forwarder)
+    leftovers = Leftovers(family, keeps_return_path=return_path is not None)
+
+    async def clean_up(driver: PortalDriver) -> bool:
+        settled(family)
+        return await leftovers.clean_up(driver)
+
     monitor.count_pending(family, lambda: changes.pending)
     return FamilyProxy(
         family,
@@ -49,11 +67,12 @@ def build_family(
         claims=NoClaims() if driver.traits.binds_portals else PortClaims(family, forwarder),
         conntrack=Conntrack(family) if driver.traits.translates else None,
         nodes=nodes,
-        health_checks=HealthCheckServers(family, monitor.healthy, monitor.health_check_budget),
+        health_checks=HealthCheckServers(family, monitor.healthy, monitor.health_check_budget, sockets),
         observer=monitor.reporter(family),
         report=report,
-        clean_up_after_others=Leftovers(family, keeps_return_path=return_path is not None).clean_up,
+        clean_up_after_others=clean_up,
         return_path=return_path,
+        until_turn=until_turn,
     )
 
 

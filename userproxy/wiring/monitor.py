@@ -9,6 +9,7 @@ from userproxy import __version__
 from userproxy.config import Settings, configz
 from userproxy.model import IPFamily, Node, Problem, ProblemKind
 from userproxy.model.data_plane import DataPlane
+from userproxy.sockets import NamedSockets
 from userproxy.telemetry.health import Health
 from userproxy.telemetry.http_connections import ConnectionBudget
 from userproxy.telemetry.http_servers import BindPolicy, HttpServer, health_app, metrics_app
@@ -28,9 +29,16 @@ class Monitor:
     """Health, metrics and their servers.
 
     `descriptor_limit` is the process's limit of open files, of which the servers' connections take at most a seventh.
+    `sockets` may have listening sockets of a predecessor.
     """
 
-    def __init__(self, settings: Settings, families: Iterable[IPFamily], descriptor_limit: int = 1024) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        families: Iterable[IPFamily],
+        descriptor_limit: int = 1024,
+        sockets: NamedSockets | None = None,
+    ) -> None:
         families = tuple(families)
         health, checks, metrics = (
             ConnectionBudget(max(_LEAST_CONNECTIONS, most * min(descriptor_limit, 1024) // 1024))
@@ -40,6 +48,7 @@ class Monitor:
         self.most_connections = health.most + checks.most + metrics.most
         """The most connections that all HTTP ports have together."""
         self._settings = settings
+        self._sockets = sockets
         self._health = Health(settings.sync_period, families)
         self._metrics = Metrics(__version__, families)
         self.health_check_budget = checks
@@ -122,6 +131,6 @@ class Monitor:
             health = health_app(self._health, self._metrics, now)
             servers["healthz"] = (self._settings.healthz_bind_address, health, self._health_connections)
         return {
-            name: HttpServer(name, address, answer, budget, policy, partial(on_hard_failure, name)).run()
+            name: HttpServer(name, address, answer, budget, policy, partial(on_hard_failure, name), self._sockets).run()
             for name, (address, answer, budget) in servers.items()
         }

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from userproxy import __version__
 from userproxy.admin.rows import Planes
 from userproxy.cluster.nodes import NodeAddresses, own_node_name
 from userproxy.cluster.store import Store
-from userproxy.config import PortalMode, Settings
+from userproxy.config import AfterTakeover, PortalMode, Settings
 from userproxy.errors import UserproxyError
 from userproxy.forwarding.descriptors import raise_limit
 from userproxy.forwarding.forwarder import ForwardingOptions
@@ -29,8 +30,9 @@ from userproxy.processes.forwarding import ProcessForwarder
 from userproxy.processes.loops import loop_factory, set_up_interpreter
 from userproxy.proxier.inspect.control_plane import LocalControlPlane
 from userproxy.routing.node_ports import PRIMARY
+from userproxy.sockets import NamedSockets
 from userproxy.telemetry.logging import configure
-from userproxy.wiring.admin import Admin, most_admin_connections
+from userproxy.wiring.admin import Admin, most_admin_connections, socket_path
 from userproxy.wiring.better_portals import follow_better
 from userproxy.wiring.config_watch import follow_configuration
 from userproxy.wiring.conntrack_settings import ConntrackTask
@@ -39,9 +41,12 @@ from userproxy.wiring.forwarding import log_as, make_forwarder
 from userproxy.wiring.lost_answers import LostAnswersWatch
 from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.node_wait import NodeWait, depends_on_node
+from userproxy.wiring.notify import notify
 from userproxy.wiring.portals import choose_portals, make_driver
+from userproxy.wiring.reexec import succeed_on_signal
 from userproxy.wiring.source import Source, open_source
 from userproxy.wiring.stopping import Stop
+from userproxy.wiring.takeover import Takeover
 
 log = structlog.get_logger()
 
@@ -103,7 +108,8 @@ class _Proxy:
         translating = any(driver.traits.translates for driver in drivers.values())
         self._conntrack = ConntrackTask(settings, translating=translating)
         descriptor_limit = raise_limit()
-        self._monitor = Monitor(settings, drivers, descriptor_limit)
+        self._sockets = NamedSockets()
+        self._monitor = Monitor(settings, drivers, descriptor_limit, self._sockets)
         self._forwarder = make_forwarder(
             settings,
             ForwardingOptions(
@@ -139,9 +145,24 @@ class _Proxy:
                 self._forwarder,
                 self._monitor,
                 self._report,
+                self._sockets,
+                self._until_turn,
+                self._family_settled,
             )
             for family, driver in drivers.items()
         ]
+        self._stop = asyncio.Event()
+        self._left: bool | None = None
+        """Once this process is taken over: whether with its connections."""
+        self._takeover = Takeover(
+            socket_path(settings),
+            self._forwarder,
+            self._families,
+            self._sockets,
+            partial(self._setup, bind_addresses),
+            self._handed_over,
+            wanted=settings.takeover,
+        )
 
     async def run(self, read_again: Callable[[], Settings]) -> bool:
         """Serve until the stop has ended; returns False if rules are left that should have been removed."""
@@ -154,11 +175,13 @@ class _Proxy:
             monitor.node_seen(Node(self._node_name))  # manifests need not have one; then nobody is about to remove it
             if settings.node_port_addresses == (PRIMARY,):
                 log.warning("No node ports are served: they are to be on our Node's addresses, and no manifest has it")
-        stop = _stop_on_signals(asyncio.get_running_loop())
+        _stop_on_signals(asyncio.get_running_loop(), self._stop)
+        succeed_on_signal(asyncio.get_running_loop())
         tasks = {**source.tasks(), **monitor.tasks(source.server_failed, self._may_have_predecessor)}
         tasks |= self._conntrack.tasks()
         tasks["lost answers"] = self._answers.run()
         tasks |= self._admin(source).tasks(self._may_have_predecessor)
+        tasks |= self._takeover.tasks()
         if settings.portals is PortalMode.AUTO:
             serving = DRIVERS[self._families[0].driver.name]
             tasks["better portals"] = follow_better(serving, settings.sync_period, self._move)
@@ -167,7 +190,7 @@ class _Proxy:
         if settings.config_file is not None:
             tasks["configuration"] = follow_configuration(settings, settings.config_file, read_again, self._apply)
         gc.freeze()
-        return await _run_until(stop, tasks, self._leave)
+        return await _run_until(self._stop, tasks, self._leave)
 
     def _admin(self, source: Source) -> Admin:
         control = LocalControlPlane(self._families, source.watches, source.problems, self._problems_of_the_node)
@@ -178,6 +201,7 @@ class _Proxy:
             Planes(control, self._forwarder.data_plane),
             self._monitor.healthy,
             most_admin_connections(self._descriptor_limit),
+            self._sockets,
         )
 
     async def close(self) -> None:
@@ -228,7 +252,25 @@ class _Proxy:
         return bool(moved) and moved[0]
 
     def _may_have_predecessor(self) -> bool:
-        return any(family.may_have_predecessor for family in self._families)
+        return self._takeover.is_pending or any(family.may_have_predecessor for family in self._families)
+
+    async def _until_turn(self) -> None:
+        await self._takeover.until_turn()
+
+    def _family_settled(self, family: IPFamily) -> None:
+        self._takeover.settled(family)
+        notify(f"MAINPID={os.getpid()}\nREADY=1")
+
+    def _setup(self, bind_addresses: Mapping[IPFamily, str]) -> str:
+        """What a successor has to have in common with us, so that our listeners and claims are of use to it."""
+        families = (f"{each.family} by {each.driver.name} at {bind_addresses[each.family]}" for each in self._families)
+        return ", ".join(families)
+
+    def _handed_over(self, process: int, everything: bool) -> None:  # noqa: FBT001 -- as a Takeover calls it
+        self._left = everything
+        if process:
+            notify(f"MAINPID={process}")
+        self._stop.set()
 
     def _apply(self, latest: Settings) -> None:
         self._latest = latest
@@ -240,9 +282,24 @@ class _Proxy:
             family.set_periods(latest.min_sync_period, latest.sync_period)
 
     async def _leave(self, tasks: Mapping[str, asyncio.Task[None]]) -> bool:
+        self._takeover.stop()
+        if self._left is not None:
+            await self._leave_to_successor(connections=not self._left)
+            return True
+        notify("STOPPING=1")
         moving_out = self._was_labelled and self._node is not None and not self._node.labelled
         stop = Stop(self._settings, self._forwarder, self._families, self._monitor, tasks, moving_out=moving_out)
         return await stop.leave()
+
+    async def _leave_to_successor(self, *, connections: bool) -> None:
+        """The end of a process that is taken over: its `connections` may still be its own."""
+        if connections:
+            log.info("Stopping", connections=self._forwarder.active, udp_flows=self._forwarder.flows)
+            await self._forwarder.drain(self._settings.drain_timeout)
+        if self._settings.after_takeover is AfterTakeover.WAIT:
+            log.info("Waiting to be told to exit, for a successor serves")
+            self._stop.clear()
+            await self._stop.wait()
 
 
 def _kept_ports(settings: Settings) -> tuple[PortRange, ...]:
@@ -284,9 +341,7 @@ def _sentence(error: Exception) -> UserproxyError | None:
     return next((found for found in map(_sentence, inner) if found), None)
 
 
-def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
-    stop = asyncio.Event()
-
+def _stop_on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     def on_signal(number: signal.Signals) -> None:
         if stop.is_set():
             log.warning("Stopping now: connections are cut, and portals stay until `userproxy cleanup`")
@@ -296,4 +351,3 @@ def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
 
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal, number)
-    return stop

@@ -16,6 +16,7 @@ from userproxy.model import (
     Admission,
     AdmissionRule,
     Endpoint,
+    IPFamily,
     ListenerName,
     PortalAddress,
     Protocol,
@@ -95,7 +96,7 @@ async def test_flows_keep_their_sockets_and_endpoints(
         planes.append(new)
         assert await asyncio.get_running_loop().sock_recv(clients[1], 100) == before[1]
         assert new.open(DNS) == port
-        new.close_unasked()
+        new.close_unasked(IPFamily.IPV4)
         assert [await ask(each) for each in clients] == before
     assert new.flows == 43
     counted = new.statistics(DNS)
@@ -206,7 +207,7 @@ async def test_listeners_that_nobody_asks_for_are_closed(planes: list[Forwarder]
     planes[0].update(Snapshot(NAME, Verdict.SERVE, (Endpoint(*await serve(echo)),)))
     client = await Connected.to(port)
     planes.append(await taken_over(planes[0]))
-    planes[1].close_unasked()
+    planes[1].close_unasked(IPFamily.IPV4)
     await refused(LOOPBACK, port)
     assert await client.is_alive()
     planes.append(await taken_over(planes[1]))  # now a connection without a listener
@@ -252,7 +253,7 @@ async def test_portals_that_are_listened_on_themselves(
             assert new.open(name) == 0
             everybody = (AdmissionRule("", name),)
             new.serve_portal(portals[name], Admission(everybody, everybody))
-        new.close_unasked()
+        new.close_unasked(IPFamily.IPV4)
         writer.write(b"x")
         assert await reader.readexactly(1) == b"x"
         assert await ask(client) == before
@@ -262,7 +263,7 @@ async def test_portals_that_are_listened_on_themselves(
         await eventually(lambda: planes[-1].active == 1)
     writer.close()
     planes.append(await taken_over(planes[-1], bind_portals=True))
-    planes[-1].close_unasked()
+    planes[-1].close_unasked(IPFamily.IPV4)
     await refused("127.96.0.9", 7070)
 
 

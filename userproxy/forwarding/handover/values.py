@@ -17,7 +17,7 @@ from userproxy.routing.balancer import BalancerState
 CLIENT_AND_BACKEND: Final = 2
 
 
-class ListenerHandedOver(Struct, frozen=True, gc=False, tag=True):
+class ListenerHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True):
     """A listener by the number of its counters; or, if it is closed, what its connections still need of it.
 
     With a `port` its socket belongs to it, and where `is_held` another one that holds the port. `host` is what a UDP
@@ -41,7 +41,7 @@ class ListenerHandedOver(Struct, frozen=True, gc=False, tag=True):
         return (1 if self.port else 0) + (1 if self.is_held else 0)
 
 
-class ListenerChanged(Struct, frozen=True, gc=False, tag=True):
+class ListenerChanged(Struct, frozen=True, gc=False, array_like=True, tag=True):
     """What a listener has done since it was handed over."""
 
     number: int
@@ -51,7 +51,7 @@ class ListenerChanged(Struct, frozen=True, gc=False, tag=True):
     descriptors = 0
 
 
-class PortalHandedOver(Struct, frozen=True, gc=False, tag=True):
+class PortalHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True):
     """A portal that is itself listened on. Its socket belongs to it."""
 
     address: PortalAddress
@@ -60,7 +60,7 @@ class PortalHandedOver(Struct, frozen=True, gc=False, tag=True):
     descriptors = 1
 
 
-class AffinityHandedOver(Struct, frozen=True, gc=False, tag=True):
+class AffinityHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True):
     """An affinity table without its entries."""
 
     service_port: ServicePortName
@@ -70,7 +70,7 @@ class AffinityHandedOver(Struct, frozen=True, gc=False, tag=True):
     descriptors = 0
 
 
-class AffinityEntries(Struct, frozen=True, gc=False, tag=True):
+class AffinityEntries(Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Some entries of an affinity table, of one generation. With `is_anew` those before count no more."""
 
     service_port: ServicePortName
@@ -82,7 +82,7 @@ class AffinityEntries(Struct, frozen=True, gc=False, tag=True):
     descriptors = 0
 
 
-class RelayHandedOver(Struct, frozen=True, gc=False, tag=True):
+class RelayHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True):
     """An established connection of the listener with this number. With `is_new`, its sockets belong to it.
 
     So do the ends of the pipes in which bytes wait.
@@ -103,7 +103,7 @@ class RelayHandedOver(Struct, frozen=True, gc=False, tag=True):
         return 2 * ((self.state.up.fill > 0) + (self.state.down.fill > 0))
 
 
-class DialHandedOver(Struct, frozen=True, gc=False, tag=True):
+class DialHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True):
     """A connection that has no endpoint yet. The client's socket belongs to it, and with `has_backend` another one."""
 
     owner: int
@@ -116,7 +116,7 @@ class DialHandedOver(Struct, frozen=True, gc=False, tag=True):
         return CLIENT_AND_BACKEND if self.has_backend else 1
 
 
-class ClientHandedOver(Struct, frozen=True, gc=False, tag=True):
+class ClientHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True):
     """A client who is accepted and waits for descriptors; at a portal, or at the listener with this number."""
 
     owner: int
@@ -126,7 +126,7 @@ class ClientHandedOver(Struct, frozen=True, gc=False, tag=True):
     descriptors = 1
 
 
-class FlowHandedOver(Struct, frozen=True, gc=False, tag=True):
+class FlowHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True):
     """A UDP flow, at a portal or at the listener with this number. With `is_new`, its socket belongs to it."""
 
     owner: int
@@ -140,7 +140,7 @@ class FlowHandedOver(Struct, frozen=True, gc=False, tag=True):
         return 1 if self.is_new else 0
 
 
-class Ended(Struct, frozen=True, gc=False, tag=True):
+class Ended(Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Connections and flows that have ended since they were handed over, by their ids."""
 
     ids: tuple[int, ...]
@@ -148,7 +148,7 @@ class Ended(Struct, frozen=True, gc=False, tag=True):
     descriptors = 0
 
 
-class Last(Struct, frozen=True, gc=False, tag=True):
+class Last(Struct, frozen=True, gc=False, array_like=True, tag=True):
     """That is all. `last_id` is that of the newest connection or flow."""
 
     last_id: int

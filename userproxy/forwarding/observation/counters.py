@@ -16,14 +16,14 @@ DIAL_BOUNDS: Final = tuple(
 """Seconds: five bounds for each power of ten, so a quantile is right to about a fourth. A dial takes 2 s at most."""
 
 
-class DialCountsState(Struct, frozen=True, gc=False):
+class DialCountsState(Struct, frozen=True, gc=False, array_like=True):
     """How long dials took, as a value."""
 
     counts: tuple[int, ...]
     sum_seconds: float
 
 
-class EndpointCountersState(Struct, frozen=True, gc=False):
+class EndpointCountersState(Struct, frozen=True, gc=False, array_like=True):
     """What was counted of an endpoint, as a value: without what is `active`."""
 
     total: int
@@ -33,7 +33,7 @@ class EndpointCountersState(Struct, frozen=True, gc=False):
     dial: DialCountsState
 
 
-class CountersState(Struct, frozen=True, gc=False):
+class CountersState(Struct, frozen=True, gc=False, array_like=True):
     """What a listener has counted, as a value: without what it is doing. `numbers` are by the names of the counters."""
 
     numbers: dict[str, int | float]

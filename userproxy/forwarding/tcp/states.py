@@ -13,7 +13,7 @@ from userproxy.model.reports import DialFailure, Source
 Address: TypeAlias = tuple[str, int]
 
 
-class DirectionState(Struct, frozen=True, gc=False):
+class DirectionState(Struct, frozen=True, gc=False, array_like=True):
     """One direction of a relay.
 
     `pending` are bytes that wait in memory, `kept` how many of them were in a pipe. `fill` are the bytes that wait in a
@@ -30,7 +30,7 @@ class DirectionState(Struct, frozen=True, gc=False):
     fill: int = 0
 
 
-class DialState(Struct, frozen=True, gc=False):
+class DialState(Struct, frozen=True, gc=False, array_like=True):
     """How a connection began: who came, when and to which portal, and what was tried for him.
 
     `attempt` is the number of the dial that is under way, or was last. `deadline` is when its time is over; None where
@@ -52,7 +52,7 @@ class DialState(Struct, frozen=True, gc=False):
     awaits: ProxyProtocol | None = None
 
 
-class RelayState(Struct, frozen=True, gc=False):
+class RelayState(Struct, frozen=True, gc=False, array_like=True):
     """An established connection. Its endpoint is the last that was tried.
 
     `seen` is what had been delivered when the half-open time last began, `deadline` when that is over, if it runs.

@@ -10,7 +10,7 @@ from userproxy.model import Endpoint
 from userproxy.model.reports import DialFailure, Source
 
 
-class FlowState(Struct, frozen=True, gc=False):
+class FlowState(Struct, frozen=True, gc=False, array_like=True):
     """A client of a listener.
 
     `client` tells it from others and `addressee` is how answers are sent to it, both as this release has them in

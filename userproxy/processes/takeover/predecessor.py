@@ -1,0 +1,246 @@
+"""Hands a running proxy over to a successor that asks for it."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from socket import socket
+from typing import Final, Protocol, TypeVar
+
+import structlog
+from msgspec import Raw, Struct
+
+from userproxy.forwarding.handover.values import Item, release
+from userproxy.processes.channel import Channel, Decoder, encode
+from userproxy.processes.takeover.messages import (
+    PROTOCOL,
+    Ask,
+    Commit,
+    Offer,
+    PlainListener,
+    PlainListeners,
+    Ready,
+    Refusal,
+    Serving,
+    Sockets,
+    Things,
+    ToPredecessor,
+)
+
+log = structlog.get_logger()
+
+Expected = TypeVar("Expected", Ask, Ready, Serving)
+
+ANSWER_SECONDS: Final = 10.0
+"""How long a successor may take for what it has to say, while we serve on."""
+
+PAUSE_SECONDS: Final = 0.5
+"""For how long nobody is served at most, before the successor is given up."""
+
+_LAST_SECONDS: Final = 5.0
+"""How long to wait for a successor that has read the byte and does not say so; it is about to."""
+
+_BATCH: Final = 128
+"""Things in one message; each has six descriptors at most."""
+
+
+class GivenUpError(Exception):
+    """The successor cannot take over. The text is a clause that says why."""
+
+
+class Giver(Protocol):
+    """Hands the data plane over."""
+
+    def first(self) -> AsyncIterator[tuple[Item, list[int]]]:
+        """What is there, while it goes on."""
+
+    def rest(self) -> Iterator[tuple[Item, list[int]]]:
+        """What has changed since then."""
+
+    def cancel(self) -> None:
+        """It has come to nothing."""
+
+
+class Possessions(Struct, frozen=True):
+    """What a proxy has to hand over.
+
+    `setup` is to be the same in the successor. `reluctance` says why nothing can be handed over now, empty if it can.
+    Without a `giver` listeners alone are handed over. In the context of `held` listeners and claims stay as they are.
+    `given` is called in the very turn in which all is the successor's, with whether that is everything, or listeners
+    alone.
+    """
+
+    version: str
+    setup: str
+    reluctance: Callable[[], str]
+    held: Callable[[], AbstractAsyncContextManager[None]]
+    giver: Callable[[], Giver] | None
+    listeners: Callable[[], Iterable[tuple[PlainListener, int]]]
+    sockets: Callable[[], Mapping[str, int]]
+    given: Callable[[bool], None]
+
+
+class Predecessor:
+    """One attempt, with one successor that has connected."""
+
+    def __init__(self, connection: socket, possessions: Possessions) -> None:
+        self._possessions = possessions
+        self._said: list[ToPredecessor] = []
+        self._news = asyncio.Event()
+        self._end = ""
+        decoder: Decoder[ToPredecessor] = Decoder(ToPredecessor)
+        self._channel = Channel(asyncio.get_running_loop(), connection, decoder, self._heard, self._ended)
+
+    async def hand_over(self) -> bool:
+        """Whether all is the successor's now. Whatever goes wrong before is logged, and changes nothing."""
+        began = time.monotonic()
+        try:
+            pause = await self._hand_over()
+        except GivenUpError as error:
+            log.warning("A successor could not take over: serving on", reason=str(error))
+            self._channel.send(Refusal(str(error)))
+            return False
+        finally:
+            self._channel.close()
+        seconds = round(time.monotonic() - began, 3)
+        log.info("Handed over to a successor", seconds=seconds, pause_seconds=round(pause, 4))
+        return True
+
+    async def _hand_over(self) -> float:
+        """For how many seconds nobody was served."""
+        asked = await self._answer(Ask)
+        if asked.protocol != PROTOCOL:
+            raise GivenUpError(f"it speaks protocol {asked.protocol}, and this release {PROTOCOL}")
+        if asked.setup != self._possessions.setup:
+            raise GivenUpError(f"it is to serve otherwise: {asked.setup}, and not {self._possessions.setup}")
+        if reluctance := self._possessions.reluctance():
+            raise GivenUpError(reluctance)
+        make_giver = self._possessions.giver if asked.values == release() else None
+        everything = make_giver is not None
+        if not everything:
+            log.info("A successor cannot have connections and flows: it gets listeners", its_version=asked.version)
+        self._channel.send(Offer(self._possessions.version, everything))
+        async with self._possessions.held():
+            giver = make_giver() if make_giver is not None else None
+            is_given = False
+            try:
+                if giver is not None:
+                    await self._send_first(giver)
+                else:
+                    self._send_listeners()
+                await self._send_sockets()
+                self._channel.send(Ready())
+                await self._answer(Ready)
+                pause = self._switch(giver)
+                is_given = True
+            finally:
+                if giver is not None and not is_given:
+                    giver.cancel()
+        return pause
+
+    async def _send_first(self, giver: Giver) -> None:
+        async for item, descriptors in giver.first():
+            # At once: a turn of the loop later the numbers may be other sockets'.
+            self._channel.send(Things(Raw(encode([item]))), descriptors)
+            if not self._channel.has_room:
+                await self._channel.drained()
+            self._check()
+
+    def _send_listeners(self) -> None:
+        listeners = list(self._possessions.listeners())
+        if not listeners:
+            raise GivenUpError("connections cannot be handed over to it, and there is no listener that could be")
+        self._channel.send(PlainListeners(tuple(each for each, _ in listeners)), [number for _, number in listeners])
+
+    async def _send_sockets(self) -> None:
+        sockets = self._possessions.sockets()
+        self._channel.send(Sockets(tuple(sockets)), list(sockets.values()))
+        await self._channel.drained()
+
+    def _switch(self, giver: Giver | None) -> float:
+        """Leave everything to the successor in this turn of the loop, or raise GivenUpError and have all as before."""
+        began = time.monotonic()
+        ours, its = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.write(its, b"\0")
+            if giver is not None:
+                self._send_rest(giver, began + PAUSE_SECONDS)
+            self._channel.send(Commit(), [ours])
+            left = began + PAUSE_SECONDS - time.monotonic()
+            self._channel.wait(self._has_answered, left)
+            if not self._is_serving():
+                self._take_back(ours)
+        finally:
+            os.close(ours)
+            os.close(its)
+        self._possessions.given(giver is not None)
+        return time.monotonic() - began
+
+    def _send_rest(self, giver: Giver, end: float) -> None:
+        items: list[Item] = []
+        descriptors: list[int] = []
+        for item, its_descriptors in giver.rest():
+            items.append(item)
+            descriptors += its_descriptors
+            if len(items) == _BATCH:
+                self._channel.send(Things(Raw(encode(items))), descriptors)
+                items, descriptors = [], []
+                if time.monotonic() > end:
+                    raise GivenUpError(f"it takes longer than {PAUSE_SECONDS:g} s, in which nobody is served")
+        self._channel.send(Things(Raw(encode(items))), descriptors)
+
+    def _has_answered(self) -> bool:
+        return bool(self._said) or bool(self._end)
+
+    def _is_serving(self) -> bool:
+        return bool(self._said) and isinstance(self._said[0], Serving)
+
+    def _take_back(self, pipe: int) -> None:
+        """Raise GivenUpError, with all in our hands; or return, if the successor has read the byte and lives."""
+        if self._end or self._said:  # it says that it serves before it touches anything
+            raise GivenUpError(self._reason())
+        try:
+            os.read(pipe, 1)
+        except BlockingIOError:
+            self._channel.wait(self._has_answered, _LAST_SECONDS)
+            if self._has_answered() and not self._is_serving():
+                raise GivenUpError(self._reason()) from None
+        else:
+            raise GivenUpError(f"it has not taken over within {PAUSE_SECONDS:g} s")
+
+    async def _answer(self, kind: type[Expected]) -> Expected:
+        """The next message, which is to be of this kind."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while not self._said:
+                    self._check()
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise GivenUpError(f"it has said nothing for {ANSWER_SECONDS:g} s") from None
+        said = self._said.pop(0)
+        if not isinstance(said, kind):
+            self._said.insert(0, said)
+            raise GivenUpError(self._reason())
+        return said
+
+    def _check(self) -> None:
+        if self._end or (self._said and isinstance(self._said[0], Refusal)):
+            raise GivenUpError(self._reason())
+
+    def _reason(self) -> str:
+        if self._said:
+            said = self._said[0]
+            return said.reason if isinstance(said, Refusal) else f"it has said {type(said).__name__} out of turn"
+        return self._end
+
+    def _heard(self, message: ToPredecessor, descriptors: list[int]) -> None:
+        for each in descriptors:
+            os.close(each)
+        self._said.append(message)
+        self._news.set()
+
+    def _ended(self, reason: str) -> None:
+        self._end = reason
+        self._news.set()

@@ -1,0 +1,205 @@
+"""Takes over from a running proxy."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from socket import socket
+from typing import Final, Protocol
+
+import structlog
+from msgspec import DecodeError, Struct
+
+from userproxy.errors import UserproxyError
+from userproxy.forwarding.handover.values import Item, release
+from userproxy.processes.channel import Channel, Decoder
+from userproxy.processes.takeover.messages import (
+    PROTOCOL,
+    Ask,
+    Commit,
+    Offer,
+    PlainListener,
+    PlainListeners,
+    Ready,
+    Refusal,
+    Serving,
+    Sockets,
+    Things,
+    ToSuccessor,
+)
+
+log = structlog.get_logger()
+
+_SILENCE_SECONDS: Final = 15.0
+"""How long the predecessor may say nothing."""
+
+_LAST_WORDS_SECONDS: Final = 1.0
+_ITEMS: Final[Decoder[list[Item]]] = Decoder(list[Item])
+
+
+class NotTakenOverError(UserproxyError):
+    """The predecessor serves on."""
+
+
+class RefusedError(NotTakenOverError):
+    """It has refused before anything was handed over. The text is its reason."""
+
+
+class Taker(Protocol):
+    """Takes the data plane over."""
+
+    is_complete: bool
+
+    def take(self, item: Item, descriptors: list[int]) -> None:
+        """Take in a part of it."""
+
+    def go_on(self) -> None:
+        """Begin to serve."""
+
+
+class Heir(Struct, frozen=True):
+    """Who gets what the predecessor hands over.
+
+    `taker` is made once it is known that there is a data plane to come; without one there are listeners alone.
+    `listener` and `socket` get descriptors. `serves` is called in the very turn in which all is ours, and `alone` once
+    the predecessor has closed its copies.
+    """
+
+    version: str
+    setup: str
+    taker: Callable[[], Taker] | None
+    listener: Callable[[PlainListener, int], None]
+    socket: Callable[[str, int], None]
+    serves: Callable[[], None]
+    alone: Callable[[], None]
+
+
+class Successor:
+    """One attempt, over a connection to the predecessor."""
+
+    def __init__(self, connection: socket, heir: Heir) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._heir = heir
+        self._taker: Taker | None = None
+        self._done: asyncio.Future[bool] = self._loop.create_future()
+        self._heard_at = time.monotonic()
+        self._everything = False
+        self._is_offered = False
+        self._serves = False
+        decoder: Decoder[ToSuccessor] = Decoder(ToSuccessor)
+        self._channel = Channel(self._loop, connection, decoder, self._heard, self._ended)
+
+    async def take_over(self) -> bool:
+        """Take over everything, or listeners alone: then returns False.
+
+        Raises NotTakenOverError where the predecessor serves on; what has come from it is the caller's to forsake.
+        """
+        self._channel.send(
+            Ask(PROTOCOL, release() if self._heir.taker is not None else 0, self._heir.version, self._heir.setup)
+        )
+        try:
+            while not self._done.done():
+                await asyncio.wait([self._done], timeout=1.0)
+                if time.monotonic() - self._heard_at > _SILENCE_SECONDS:
+                    self._fail(f"the predecessor has said nothing for {_SILENCE_SECONDS:g} s")
+            return self._done.result()
+        except BaseException:
+            self._channel.close()
+            raise
+
+    def _heard(self, message: ToSuccessor, descriptors: list[int]) -> None:
+        self._heard_at = time.monotonic()
+        left = descriptors
+        try:
+            if self._done.done():
+                return
+            left = self._take(message, descriptors)
+        except (UserproxyError, DecodeError, OSError, ValueError, TypeError) as error:
+            self._fail(str(error))
+        finally:
+            for each in left:
+                os.close(each)
+
+    def _take(self, message: ToSuccessor, descriptors: list[int]) -> list[int]:
+        """Act on a message; returns the descriptors that are nobody's."""
+        match message:
+            case Refusal(reason):
+                self._fail(reason)
+            case Offer(version, everything):
+                self._is_offered, self._everything = True, everything
+                if everything and self._heir.taker is not None:
+                    self._taker = self._heir.taker()
+                else:
+                    text = "Connections and flows stay with the predecessor until they end: it hands over listeners"
+                    log.info(text, its_version=version)
+            case Things(items):
+                return self._take_things(_ITEMS.decode(items), descriptors)
+            case PlainListeners(listeners):
+                for listener in listeners:
+                    self._heir.listener(listener, _next(descriptors))
+            case Sockets(names):
+                for name in names:
+                    self._heir.socket(name, _next(descriptors))
+            case Ready():
+                self._channel.send(Ready())
+            case Commit():
+                self._commit(_next(descriptors))
+        return descriptors
+
+    def _take_things(self, items: list[Item], descriptors: list[int]) -> list[int]:
+        for item in items:
+            its, descriptors = descriptors[: item.descriptors], descriptors[item.descriptors :]
+            if len(its) < item.descriptors:
+                for each in its:
+                    os.close(each)
+                raise _too_few()
+            if self._taker is None:
+                raise ValueError("parts of a data plane came without an offer")
+            self._taker.take(item, its)
+        return descriptors
+
+    def _commit(self, pipe: int) -> None:
+        """Everything has come: go on with it, unless the predecessor has had enough of waiting."""
+        try:
+            if self._everything and not (self._taker is not None and self._taker.is_complete):
+                raise ValueError("the predecessor has left before all had come")
+            os.read(pipe, 1)
+        except BlockingIOError:
+            self._fail("it took too long, and the predecessor serves on")
+            return
+        finally:
+            os.close(pipe)
+        self._serves = True
+        # Before anything is touched: if we die now, the predecessor can still go on as if nothing had been.
+        self._channel.send(Serving())
+        self._channel.flush(_LAST_WORDS_SECONDS)
+        self._heir.serves()
+        if self._taker is not None:
+            self._taker.go_on()
+        self._done.set_result(self._everything)
+
+    def _fail(self, reason: str) -> None:
+        if self._serves:
+            return
+        error = NotTakenOverError if self._is_offered else RefusedError
+        if not self._done.done():
+            self._channel.send(Refusal(reason))
+            self._channel.flush(_LAST_WORDS_SECONDS)
+            self._done.set_exception(error(reason))
+
+    def _ended(self, reason: str) -> None:
+        if self._serves:
+            self._heir.alone()
+        else:
+            self._fail(f"the predecessor has gone: {reason}")
+
+
+def _next(descriptors: list[int]) -> int:
+    if not descriptors:
+        raise _too_few()
+    return descriptors.pop(0)
+
+
+def _too_few() -> ValueError:
+    """What the channel drops where this process has no room for descriptors, or what a broken peer did not send."""
+    return ValueError("descriptors are missing: the limit of open files may be too low")
