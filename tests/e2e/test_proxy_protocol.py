@@ -19,6 +19,7 @@ from tests.lab.drivers import DRIVERS
 from tests.lab.manifests import Ingress
 from tests.lab.peers import Told, haproxy_backend, haproxy_sender, nginx_backend, nginx_sender, told
 from tests.lab.proxy import RunningProxy
+from userproxy.addresses import host_and_port
 from userproxy.demo.hosts import Address, Host
 from userproxy.demo.programs import Program
 from userproxy.demo.waiting import eventually
@@ -280,6 +281,25 @@ def test_source_ranges_are_enforced_for_the_client_in_the_header(lab: Lab, mode:
         assert bool(answer) is is_let_in, (dialled, client, portal)
     refused = ending(lab, "is in no loadBalancerSourceRanges")
     assert (client_of(refused), refused["verdict"]) == (beyond[0], "refused")
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_endpoints_of_this_node_see_the_client_of_the_header(lab: Lab, workers: str) -> None:
+    lab.serve_http()
+    serve(lab, {ACCEPTS: "v1", "userproxy.io/client-address": "auto"}, hosts=3)
+    start(lab, *trust(lab.outside), "--workers", workers)
+    client = lab.add_outside("client-elsewhere")
+    for dialled, ip in ((lab.node.address, client.address), (lab.node.address6, client.address6)):
+        # What comes before it is known how answers return has the node's address.
+        def sees(dialled: str = dialled, ip: str = ip) -> bool:
+            answer = answer_to(lab.outside, (dialled, NODE_PORT), line((ip, 4711), (dialled, NODE_PORT)))
+            return f'"{host_and_port(ip, 0)[:-1]}' in answer
+
+        eventually(sees, 20, f"an endpoint that sees {ip}")
+    other_family = line((client.address6, 4711), (lab.node.address6, 80))
+    assert "web-" in answer_to(lab.outside, (lab.node.address, NODE_PORT), other_family)
+    from_pod = answer_to(lab.client, (CLUSTER_IPS[0], 80), b"")
+    assert f'"{lab.client.address}:' in from_pod
 
 
 def test_annotations_are_followed_while_connections_go_on(lab: Lab, tmp_path: Path) -> None:
