@@ -5,7 +5,7 @@ from structlog.testing import capture_logs
 
 from userproxy.forwarding import return_pairs
 from userproxy.forwarding.client_addresses import ClientAddresses
-from userproxy.forwarding.return_pairs import ReturnPairs
+from userproxy.forwarding.return_pairs import ReturnPairs, first_lost
 from userproxy.model import DirectNetwork, Endpoint, IPFamily, Protocol, ReturnPath
 
 ENDPOINT = Endpoint("10.244.2.5", 80)
@@ -75,6 +75,9 @@ def test_pairs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for node in "bcdef":
         pairs.of("cni0", node)
     assert [pair.node for pair in pairs] == ["d", "e", "f"]
+    for namespace in "xyz":
+        pairs.of("cni0", "f", namespace)
+    assert len(pairs) == len(list(pairs)) == 3
 
 
 @pytest.mark.parametrize(
@@ -101,3 +104,48 @@ def test_what_was_learned_goes_with_the_routes_that_it_was_learned_of(
     addresses.follow(path(networks, problem))
     assert {pair.interface for pair in addresses.pairs[TCP]} == left
     assert len(addresses.pairs[Protocol.TCP, IPFamily.IPV6]) == 3, "they have routes of their own"
+
+
+def test_what_a_tenant_s_endpoints_do_is_no_news_of_others_for_long() -> None:
+    pairs = some_pairs()
+    evil, good = pairs.of("cni0", "there", "evil"), pairs.within("good")
+    now = 100.0
+    with capture_logs():
+        for _ in range(8):
+            evil.lose(now, "10.244.1.5", ENDPOINT, "evil/web")
+            now = evil.look_at
+        pair = good.of("cni0", "there")
+        assert pair.lost_since == 100.0, "it does not wait for what may never come"
+        assert pair.is_due(100.0), "but looks itself at once, beside its first connection"
+        pair.answer()
+        evil.lose(now, "10.244.1.5", ENDPOINT, "evil/web")
+    assert good.of("cni0", "there") is pair is good.known("cni0", "there")
+    assert pair.answered
+    assert not evil.answered
+    assert pairs.of("cni0", "there", "third").lost_since is None, "somebody is answered there"
+    assert [first_lost(way) for way in pairs.by_way()] == [None]
+
+
+def test_nobody_trusts_in_answers_that_another_tenant_has_had() -> None:
+    pairs = some_pairs()
+    pairs.of("", "there", "evil").answer()
+    assert not pairs.of("", "there", "good").answered
+
+
+def test_datagrams_are_tried_by_each_tenant() -> None:
+    pairs = ReturnPairs(Protocol.UDP, IPFamily.IPV4)
+    with capture_logs():
+        pairs.of("cni0", "there", "evil").lose(0.0, "10.244.1.5", ENDPOINT, "evil/dns")
+    assert pairs.of("cni0", "there", "good").lost_since is None, "a look would cost its client the wait"
+
+
+def test_a_way_that_is_lost_is_told_once() -> None:
+    pairs = some_pairs()
+    with capture_logs():
+        for moment, namespace in ((7.0, "a"), (5.0, "b"), (6.0, "c")):
+            pair = pairs.of("cni0", "there", namespace)
+            pair.lost_since = None
+            pair.lose(moment, "10.244.1.5", ENDPOINT, f"{namespace}/web")
+        pairs.of("cni0", "elsewhere", "a")
+    lost = [first_lost(way) for way in pairs.by_way()]
+    assert [None if pair is None else (pair.node, pair.lost_since) for pair in lost] == [("there", 5.0), None]

@@ -158,7 +158,8 @@ class Sources:
 
     def __init__(self, addresses: ClientAddresses, snapshot: Snapshot) -> None:
         name = snapshot.listener
-        self.pairs = addresses.pairs[name.service_port.protocol, name.family]
+        pairs = addresses.pairs[name.service_port.protocol, name.family]
+        self.pairs = pairs.within(name.service_port.namespace)
         self.fallbacks = addresses.fallbacks
         self._addresses = addresses
         self._snapshot = snapshot

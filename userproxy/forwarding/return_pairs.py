@@ -1,17 +1,18 @@
 """What is learned of answers to clients' addresses: whether they come back.
 
-It is learned of pairs, the interface of a client and the node of an endpoint. As long as nothing is known of a pair,
-one client at a time finds out: it dials from its own address, and if there is no answer within the first time limit,
-the same endpoint from the node's. The others wait for what it finds, though only for moments: in a network where
-answers come back they do so within milliseconds, and NetworkPolicies see the right address from the first connection
-on; in another one only the first client is slow.
+It is learned of pairs, the interface of a client and the node of an endpoint, by each namespace for itself. As long as
+nothing is known of a pair, one client at a time finds out: it dials from its own address, and if there is no answer
+within the first time limit, the same endpoint from the node's. The others wait for what it finds, though only for
+moments: in a network where answers come back they do so within milliseconds, and NetworkPolicies see the right address
+from the first connection on; in another one only the first client is slow.
 
 A pair that has been answered once is trusted: what gets no answer then is the endpoint's own doing, or that of a filter
 which is to refuse this client, and must not be gone around by the node's address. It begins anew when the routes of its
 interface change.
 """
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
+from operator import itemgetter
 from typing import Final
 
 import structlog
@@ -149,34 +150,95 @@ class ReturnPair:
 
 
 class ReturnPairs:
-    """The pairs of one protocol and address family."""
+    """The pairs of one protocol and address family, for each namespace its own.
+
+    Slices say on which node an endpoint is, and tenants may write them as they like, with endpoints that answer whom
+    they like. So what one namespace has seen is not believed in another: it only lets a first connection come from the
+    node's address, beside which there is a look at once.
+    """
 
     def __init__(self, protocol: Protocol, family: IPFamily) -> None:
         self.protocol = protocol
         self.family = family
-        self._pairs: dict[tuple[str, str], ReturnPair] = {}
+        self._ways: dict[tuple[str, str], dict[str, ReturnPair]] = {}
+        self._count = 0
         self._notes = _Notes()
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return self._count
 
     def __iter__(self) -> Iterator[ReturnPair]:
-        return iter(tuple(self._pairs.values()))
+        return iter([pair for way in self._ways.values() for pair in way.values()])
 
-    def of(self, interface: str, node: str) -> ReturnPair:
-        """What is known of clients of an interface and endpoints of a node."""
-        key = (interface, node)
-        pair = self._pairs.get(key)
-        if pair is None:
-            while len(self._pairs) >= MOST_PAIRS:
-                del self._pairs[next(iter(self._pairs))]
-            pair = self._pairs[key] = ReturnPair(*key, self._notes)
-        return pair
+    def by_way(self) -> list[tuple[ReturnPair, ...]]:
+        """Those that differ by their namespaces alone, together."""
+        return [tuple(way.values()) for way in self._ways.values()]
 
-    def known(self, interface: str, node: str) -> ReturnPair | None:
+    def within(self, namespace: str) -> "NamespacePairs":
+        """Those of the Services of a namespace."""
+        return NamespacePairs(self, namespace)
+
+    def of(self, interface: str, node: str, namespace: str = "") -> ReturnPair:
+        """What is known of clients of an interface and endpoints of a node, by the Services of a namespace."""
+        way = self._ways.get((interface, node))
+        pair = None if way is None else way.get(namespace)
+        return pair or self._add(interface, node, namespace)
+
+    def known(self, interface: str, node: str, namespace: str = "") -> ReturnPair | None:
         """As :meth:`of`, without remembering that it was asked for."""
-        return self._pairs.get((interface, node))
+        return self._ways.get((interface, node), _NO_PAIRS).get(namespace)
 
     def forget(self, interfaces: Container[str]) -> None:
         """Know nothing any more of the clients of these interfaces: their routes are others now."""
-        self._pairs = {key: pair for key, pair in self._pairs.items() if key[0] not in interfaces}
+        self._ways = {key: way for key, way in self._ways.items() if key[0] not in interfaces}
+        self._count = sum(map(len, self._ways.values()))
+
+    def _add(self, interface: str, node: str, namespace: str) -> ReturnPair:
+        while self._count >= MOST_PAIRS:
+            self._drop_oldest()
+        way = self._ways.setdefault((interface, node), {})
+        pair = ReturnPair(interface, node, self._notes)
+        # Another look costs a connection nothing, but a flow the time until its client asks again.
+        if self.protocol is Protocol.TCP and not any(each.answered for each in way.values()):
+            lost = next((each for each in way.values() if each.lost_since is not None), None)
+            if lost is not None:
+                pair.lost_since, pair.client, pair.endpoint = lost.lost_since, lost.client, lost.endpoint
+        way[namespace] = pair
+        self._count += 1
+        return pair
+
+    def _drop_oldest(self) -> None:
+        key, way = next(iter(self._ways.items()))
+        del way[next(iter(way))]
+        self._count -= 1
+        if not way:
+            del self._ways[key]
+
+
+def first_lost(pairs: Collection[ReturnPair]) -> ReturnPair | None:
+    """The one that has found out first that answers do not come back; None if any has been answered."""
+    lost = [(pair.lost_since, pair) for pair in pairs if pair.lost_since is not None]
+    if not lost or any(pair.answered for pair in pairs):
+        return None
+    return min(lost, key=itemgetter(0))[1]
+
+
+class NamespacePairs:
+    """The pairs of one namespace."""
+
+    __slots__ = ("_namespace", "_pairs")
+
+    def __init__(self, pairs: ReturnPairs, namespace: str) -> None:
+        self._pairs = pairs
+        self._namespace = namespace
+
+    def of(self, interface: str, node: str) -> ReturnPair:
+        """As of all pairs."""
+        return self._pairs.of(interface, node, self._namespace)
+
+    def known(self, interface: str, node: str) -> ReturnPair | None:
+        """As of all pairs."""
+        return self._pairs.known(interface, node, self._namespace)
+
+
+_NO_PAIRS: Final[dict[str, ReturnPair]] = {}

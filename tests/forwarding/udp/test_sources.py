@@ -202,7 +202,7 @@ def test_what_connections_have_found_out_counts_for_flows(pods_without_way_back:
     async def scenario(bench: Bench) -> None:
         asking.connect((node, follow(bench, pods, IPFamily.IPV4)))
         pairs = bench.plane.client_addresses.pairs[Protocol.TCP, IPFamily.IPV4]
-        pairs.of("cali0", "").lose(0.0, client, Endpoint(server, 80), "default/web")
+        pairs.of("cali0", "", "default").lose(0.0, client, Endpoint(server, 80), "default/web")
         assert (await exchange(asking, backend))[0] == node
 
     with unblocked(pods.server.udp_socket(source=(server, PORT))) as backend, asking:

@@ -25,6 +25,7 @@ from userproxy.forwarding.observation.reports import (
     asks_for_member,
 )
 from userproxy.forwarding.observation.watches import ConnectionReader, DecisionReader
+from userproxy.forwarding.return_pairs import first_lost
 from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.plane import Connections, TcpPlane
@@ -245,9 +246,10 @@ class LocalDataPlane:
         pace = Pace()
         found = []
         for pairs in self._tcp.client_addresses.pairs.values():
-            for pair in pairs:
+            for way in pairs.by_way():
                 await pace.keep()
-                if pair.lost_since is not None and pair.endpoint is not None:
+                pair = first_lost(way)
+                if pair is not None and pair.lost_since is not None and pair.endpoint is not None:
                     since = self._reporter.unix_time(pair.lost_since)
                     interface, node, client, endpoint = pair.interface, pair.node, pair.client, pair.endpoint
                     found.append(LostAnswers(pairs.protocol, pairs.family, interface, node, since, client, endpoint))

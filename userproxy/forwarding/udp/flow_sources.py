@@ -20,7 +20,8 @@ class FlowSources:
 
     def __init__(self, addresses: ClientAddresses, sources: Sources, snapshot: Snapshot) -> None:
         self._sources = sources
-        self._tcp_pairs = addresses.pairs[Protocol.TCP, snapshot.listener.family]
+        name = snapshot.listener
+        self._tcp_pairs = addresses.pairs[Protocol.TCP, name.family].within(name.service_port.namespace)
 
     @classmethod
     def of(cls, addresses: ClientAddresses, snapshot: Snapshot) -> "FlowSources | None":
