@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.forwarding.conftest import LOOPBACK, RESET, Serve, echo, eventually, named
+from userproxy.forwarding import client_addresses, return_pairs
 from userproxy.forwarding.descriptors import open_descriptors
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.poller import Poller
@@ -21,8 +22,19 @@ from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.direction import Direction
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.sockets import ListeningSocket
-from userproxy.forwarding.tcp.sources import node_sockets
-from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
+from userproxy.forwarding.tcp.sources import client_sockets, dial_source, node_sockets
+from userproxy.model import (
+    ClientAddress,
+    DirectNetwork,
+    Endpoint,
+    IPFamily,
+    ListenerName,
+    Protocol,
+    ReturnPath,
+    ServicePortName,
+    Snapshot,
+    Verdict,
+)
 
 pytestmark = pytest.mark.bugs
 
@@ -41,6 +53,8 @@ FAULTS: tuple[tuple[object, str, tuple[int, ...]], ...] = (
     (pipes, "Pipe", (errno.ENFILE,)),
     (node_sockets, "start_dial", (*SHORTAGES, errno.EPERM, BUG)),
     (node_sockets.NodeSockets, "connect", (*SHORTAGES, BUG)),
+    (client_sockets, "start_dial_from", (*SHORTAGES, errno.EPERM, errno.EADDRNOTAVAIL, BUG)),
+    (client_sockets.ClientSockets, "connect", (*SHORTAGES, BUG)),
     (ListeningSocket, "accept_client", (*SHORTAGES, errno.ECONNABORTED, errno.EPERM, BUG)),
     (Connections, "serve", (BUG,)),
 )
@@ -57,6 +71,7 @@ class Chaos:
         self._random = random
         self._endpoints = endpoints
         self._clients: list[socket.socket] = []
+        self._paths = 0
 
     def break_now_and_then(self, patch: pytest.MonkeyPatch) -> None:
         for target, name, numbers in FAULTS:
@@ -74,7 +89,20 @@ class Chaos:
     def route(self, name: ListenerName, verdict: Verdict = Verdict.SERVE) -> None:
         some = tuple(self._random.sample(self._endpoints, self._random.randint(1, 3)))
         known = self._random.choice([None, None, tuple(self._endpoints[:2])])
-        self.forwarder.update(Snapshot(name, verdict, some if verdict is Verdict.SERVE else (), known=known))
+        whose = self._random.choice([ClientAddress.NODE, ClientAddress.KEEP, ClientAddress.KEEP])
+        endpoints = some if verdict is Verdict.SERVE else ()
+        nodes = ("",) * len(endpoints)
+        self.forwarder.update(Snapshot(name, verdict, endpoints, known=known, client_address=whose, nodes=nodes))
+
+    def reroute(self) -> None:
+        """Have all be forgotten that was learned of answers to clients' addresses."""
+        self._paths += 1
+        everybody = DirectNetwork("127.0.0.0/8", f"if{self._paths}", of_pods=True)
+        self.forwarder.follow_return_path(ReturnPath(IPFamily.IPV4, networks=(everybody,)))
+
+    def lose_answers(self, error: int) -> bool:
+        """As `is_answer`, which sometimes says no, as if there were none."""
+        return error in (0, errno.ECONNREFUSED) and not (self.is_on and self._random.random() < 0.3)
 
     def open(self, name: ListenerName) -> None:
         if name not in self.ports:
@@ -85,6 +113,8 @@ class Chaos:
 
     def step(self) -> None:
         random, name = self._random, self._random.choice(NAMES)
+        if random.random() < 0.3:
+            self.reroute()
         if random.random() < 0.45 and name in self.ports:
             self._connect(self.ports[name])
         elif random.random() < 0.9 and self._clients:
@@ -132,7 +162,8 @@ class Chaos:
         """Descriptors that the data plane has, as its parts tell."""
         listeners = self.forwarder._listeners.values()
         waiting = sum(len(each._held) for each in listeners if isinstance(each, listener.TcpListener))
-        return len(self.ports) + 2 * (self.forwarder.active + self.forwarder._tcp.pipes._made + waiting)
+        looks = len(self.forwarder._tcp.dialer.looks.current)
+        return len(self.ports) + looks + 2 * (self.forwarder.active + self.forwarder._tcp.pipes._made + waiting)
 
 
 @pytest.fixture(params=[128, 1000])
@@ -152,6 +183,10 @@ async def chaos(
         forwarder = Forwarder(asyncio.get_running_loop(), options, Random(1))
         made = Chaos(forwarder, Random(request.param), endpoints)
         made.break_now_and_then(monkeypatch)
+        made.reroute()
+        monkeypatch.setattr(client_addresses, "is_own_address", lambda _: False)
+        monkeypatch.setattr(dial_source, "is_answer", made.lose_answers)
+        monkeypatch.setattr(return_pairs, "_FIRST_PAUSE", 0.01)
         yield made
         made.end()
         forwarder.shut_down()
@@ -183,3 +218,5 @@ async def test_the_budget_is_the_truth_whatever_fails(chaos: Chaos) -> None:
     assert everything - budget.free == budget._mine == chaos.held == len(NAMES) + 2 * forwarder._tcp.pipes._made
     assert not forwarder._tcp.pipes._kept
     assert not any(forwarder.statistics(name).active for name in NAMES)
+    learned = [pair for pairs in forwarder._client_addresses.pairs.values() for pair in pairs]
+    await eventually(lambda: not any(pair.is_probed or pair.waiting for pair in learned))

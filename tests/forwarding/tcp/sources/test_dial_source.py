@@ -258,16 +258,19 @@ def test_an_endpoint_that_answers_nobody_tells_nothing_of_the_network(
     dead.run(
         ["nft", "add table inet dead { chain input { type filter hook input priority 0; tcp dport 8080 drop; }; }"]
     )
-    backend, asking = listening(cluster, server), sockets(client, 2)
+    backend, asking = listening(cluster, server), sockets(client, 4)
 
     async def scenario(proxy: Proxy) -> None:
         await proxy.serve(backend)
-        proxy.forwarder.follow_return_path(cluster.path)
         proxy.route_to(dead)
-        with pytest.raises(ConnectionResetError):
-            await proxy.ask(asking[0])
+        await is_refused(proxy, asking[0])
         proxy.route_to(server)
         assert (await proxy.ask(asking[1]))[0] == client.address
+        proxy.forwarder.follow_return_path(ReturnPath(cluster.family, "unknown"))
+        proxy.forwarder.follow_return_path(cluster.path)
+        proxy.route_to(dead, server)
+        assert [(await proxy.ask(each))[0] for each in asking[2:]] == [client.address] * 2
+        assert proxy.forwarder.statistics(cluster.name).retried == 1, "one of them was led to the dead one first"
         assert await proxy.forwarder.data_plane.lost_answers() == ()
 
     cluster.on_node(scenario, loops)
