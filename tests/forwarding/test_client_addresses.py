@@ -178,3 +178,19 @@ def test_whom_a_header_names_is_no_pod_of_this_node_because_its_proxy_is(traffic
     assert sources.choose(OUTSIDE, Endpoint(POD, 80), introduced=True).keeps
     assert sources.choose(ROUTED_POD, Endpoint(FAR_POD, 80), introduced=True).keeps
     assert sources.choose(OUTSIDE, Endpoint(FAR_POD, 80)).keeps is (traffic is TrafficClass.ON_NODE)
+
+
+@pytest.mark.parametrize("client", ["169.254.3.4", "fe80::7", "fe80::7%eth0"])
+def test_an_address_that_is_no_good_beyond_its_link_is_not_kept(client: str) -> None:
+    family = IPFamily.IPV6 if ":" in client else IPFamily.IPV4
+    endpoint = "fd00:10:244:1::5" if ":" in client else POD
+    addresses = ClientAddresses("here")
+    addresses.follow(ReturnPath(family, networks=(DirectNetwork(endpoint, "cali9", of_pods=True),)))
+    listener = ListenerName(SERVICE_PORT, family)
+    sources = addresses.sources(
+        Snapshot(listener, endpoints=(Endpoint(endpoint, 80),), client_address=ClientAddress.KEEP, nodes=("here",))
+    )
+    assert sources is not None
+    choice = sources.choose(client, Endpoint(endpoint, 80))
+    assert not choice.keeps
+    assert "link" in choice.reason

@@ -149,3 +149,23 @@ def test_a_way_that_is_lost_is_told_once() -> None:
         pairs.of("cni0", "elsewhere", "a")
     lost = [first_lost(way) for way in pairs.by_way()]
     assert [None if pair is None else (pair.node, pair.lost_since) for pair in lost] == [("there", 5.0), None]
+
+
+def test_a_client_whom_a_filter_refuses_does_not_keep_others_from_looking() -> None:
+    pair, now = some_pairs().of("cni0", "there"), 100.0
+    with capture_logs():
+        for _ in range(6):
+            pair.lose(now, "10.244.1.66", ENDPOINT, "default/web")
+            assert not pair.is_due(now, "10.244.1.66")
+            assert pair.is_due(now, "10.244.1.5"), "another client has not tried yet"
+            now = pair.look_at
+        pauses = pair.look_at - 100.0
+        pair.lose(now, "10.244.1.66", ENDPOINT, "default/web")
+        due = pair.look_at
+        for number in range(100):
+            if pair.is_due(now, f"10.244.2.{number}"):
+                pair.lose(now, f"10.244.2.{number}", ENDPOINT, "default/web")
+    assert pauses == 10.0 + 20.0 + 40.0 + 80.0 + 160.0 + 320.0
+    assert pair.look_at == due, "looks between put off none"
+    assert not pair.is_due(now, "10.244.3.1"), "where nobody is answered there are not many"
+    assert pair.is_due(due, "10.244.3.1")

@@ -58,6 +58,7 @@ class SourceChoice(Struct, frozen=True, gc=False):
 
 _NOT_LOOKED_YET: Final = SourceChoice("it is not known yet whether answers to the client's address come back")
 _OTHER_FAMILY: Final = SourceChoice("the client's address, which a PROXY header names, is of the other family")
+_LINK_LOCAL: Final = SourceChoice("the client's address is link-local: answers to it go no further than a link")
 _LOST: Final = SourceChoice("answers to clients' addresses did not come back from the endpoint's node before")
 _WITHIN_BRIDGE: Final = SourceChoice(
     "client and endpoint are on one bridge, so answers to the client's address do not come to this node"
@@ -65,10 +66,14 @@ _WITHIN_BRIDGE: Final = SourceChoice(
 
 
 class Place(Struct, frozen=True, gc=False):
-    """Where an address is: on this node itself (`is_own`), in a network without a gateway, or behind a gateway."""
+    """Where an address is: on this node itself (`is_own`), in a network without a gateway, or behind a gateway.
+
+    Nobody beyond its own link can answer one that `is_link_local`.
+    """
 
     is_own: bool
     network: DirectNetwork | None
+    is_link_local: bool = False
 
 
 class NetworkTable:
@@ -111,7 +116,7 @@ class Places:
         """Where an address is."""
         place = self._places.get(ip)
         if place is None:
-            place = Place(is_own_address(ip), self._table.find(ip))
+            place = Place(is_own_address(ip), self._table.find(ip), ipaddress.ip_address(ip).is_link_local)
             while len(self._places) >= MOST_PLACES:
                 del self._places[next(iter(self._places))]
             self._places[ip] = place
@@ -179,6 +184,8 @@ class Sources:
         if family_of(client) is not listener.family:
             return _OTHER_FAMILY
         here, there, node = places.of(client), places.of(endpoint.ip), self._node_of(endpoint)
+        if here.is_link_local:
+            return _LINK_LOCAL
         keeps, reason = keeps_client_address(
             self._snapshot.client_address,
             client,

@@ -33,6 +33,9 @@ _LONGEST_PAUSE: Final = 3600.0
 """Seconds until a pair without answers is looked at again: twice as many each time. No client waits for that look."""
 
 
+_MOST_VAIN: Final = 8
+"""Clients who may look between two times of a pair."""
+
 _REST_SECONDS: Final = 1.0
 """For how long others go before a client who has found out nothing while they waited."""
 
@@ -63,6 +66,7 @@ class ReturnPair:
         "_pause",
         "_resting",
         "_rests_until",
+        "_vain",
         "answered",
         "client",
         "endpoint",
@@ -86,6 +90,8 @@ class ReturnPair:
         self.look_at = 0.0
         self.waiting: list[Callable[[], None]] = []
         self._pause = _FIRST_PAUSE
+        self._vain: set[str] = set()
+        """Clients who have looked since `look_at` was set."""
         self._resting = ""
         self._rests_until = 0.0
 
@@ -111,6 +117,7 @@ class ReturnPair:
                 node=self.node,
             )
         self.lost_since = None
+        self._vain.clear()
         self._pause = _FIRST_PAUSE
         self.answered = True
         self.end()
@@ -122,8 +129,11 @@ class ReturnPair:
             self.client, self.endpoint = client, endpoint
             if self._notes.take(now):
                 self._tell(listener)
-        self.look_at = now + self._pause
-        self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
+        if now >= self.look_at:
+            self.look_at = now + self._pause
+            self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
+            self._vain.clear()
+        self._vain.add(client)
         self.end()
 
     def _tell(self, listener: str) -> None:
@@ -144,9 +154,14 @@ class ReturnPair:
         for resume in waiting:
             resume()
 
-    def is_due(self, now: float) -> bool:
-        """Whether a pair without answers is to be looked at again."""
-        return now >= self.look_at and not self.is_probed
+    def is_due(self, now: float, client: str = "") -> bool:
+        """Whether a pair without answers is to be looked at again: by a `client` who has not yet, also between times.
+
+        Otherwise one whom a filter refuses, and who comes more often than others, could be the one who looks each time.
+        """
+        if self.is_probed:
+            return False
+        return now >= self.look_at or (client not in self._vain and bool(client) and len(self._vain) < _MOST_VAIN)
 
 
 class ReturnPairs:

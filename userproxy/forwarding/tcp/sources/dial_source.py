@@ -59,7 +59,7 @@ class DialSource:
             self._choice = choice
         elif pair.lost_since is not None:
             self._sources.fallbacks[SourceFallback.REMEMBERED] += 1
-            if pair.is_due(self._dialer.loop.time()):
+            if pair.is_due(self._dialer.loop.time(), self._address):
                 self._dialer.looks.begin(pair, self._address, endpoint, choice, self._name)
         elif pair.is_open_to(self._address, self._dialer.loop.time()):
             pair.is_probed = True
