@@ -1,12 +1,15 @@
 """Our tables, as nft prints them and as the kernel lists them."""
 
+import errno
 from functools import partial
+from typing import Any
 
 import pytest
 
 from tests.portals.conftest import Network
 from userproxy.addresses import IPFamily
-from userproxy.portals.return_path import tables
+from userproxy.portals import netlink
+from userproxy.portals.return_path import policy_routing, tables
 from userproxy.portals.return_path.marks import DEFAULT, Mark
 from userproxy.portals.return_path.rules import PodBridge, Table, bridge_table, marking_table
 
@@ -41,6 +44,29 @@ def test_the_kernel_lists_the_bytes_that_are_written(network: Network, family: I
     wanted = both(family)
     for table, listed in zip(wanted, network.run(partial(tables.write, family, wanted)), strict=True):
         assert listed == tuple((chain.name, rule) for chain in table.chains for rule in chain.rules)
+
+
+@FAMILIES
+def test_rules_that_others_write_meanwhile_are_no_obstacle(
+    network: Network, family: IPFamily, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a node whose CNI plug-in writes rules all the time, a list often changes while the kernel gives it."""
+    (table,) = wanted = both(family)[:1]
+    listed = network.run(partial(tables.write, family, wanted))
+    disturbances = iter([InterruptedError(errno.EINTR, "the list changed while the kernel gave it")] * 3)
+    dump = netlink.dump
+
+    def disturbed(*args: Any) -> Any:
+        for error in disturbances:
+            raise error
+        return dump(*args)
+
+    monkeypatch.setattr(netlink, "dump", disturbed)
+    assert (network.run(partial(tables.listing, table)),) == listed
+    disturbances = iter([InterruptedError(errno.EINTR, "the list changed while the kernel gave it")] * 3)
+    assert network.run(partial(policy_routing.rules, family))
+    disturbances = iter([InterruptedError(errno.EINTR, "the list changed while the kernel gave it")] * 3)
+    assert network.run(partial(policy_routing.local_defaults, family)) == {}
 
 
 def test_nft_prints_what_is_meant(network: Network) -> None:

@@ -7,8 +7,10 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from ipaddress import IPv6Address
+from typing import TypeVar
 
 from userproxy.addresses import SOCKET_FAMILIES
 from userproxy.model import IPFamily
@@ -25,11 +27,14 @@ DUMP = 0x300
 CHUNK = 1 << 16
 """More than the kernel ever puts into one datagram of a dump."""
 
+T = TypeVar("T")
+
 Place = tuple[int, int]
 """Where something begins and ends in a datagram."""
 
 _PATIENCE = 5.0
 """Seconds to wait for one answer of the kernel, which comes at once or never."""
+_TRIES = 10
 _NESTED = 0x8000
 _TYPE_MASK = 0x3FFF
 _HEADER = struct.Struct("=IHHII")
@@ -70,6 +75,17 @@ def dump(listing: socket.socket, kind: int, request: bytes) -> Iterator[tuple[by
             if end - begin >= _CODE.size:
                 raise_for_code(data, begin)
         yield data, bodies
+
+
+def settled(read: Callable[[], T]) -> T:
+    """What `read` returns from a dump, asked again where something changed meanwhile.
+
+    Raises InterruptedError where that happens again and again, and what `read` raises.
+    """
+    for _ in range(_TRIES - 1):
+        with suppress(InterruptedError):
+            return read()
+    return read()
 
 
 def get(asking: socket.socket, kind: int, request: bytes) -> None:

@@ -88,14 +88,14 @@ def wanted_rules(mark: Mark, table: int) -> tuple[Rule, ...]:
 
 def rules(family: IPFamily) -> list[Rule]:
     """All rules of a family that we can read, those of others too."""
-    return [_rule(data, begin, end) for data, begin, end in _listed(family, _GET_RULE)]
+    return netlink.settled(lambda: [_rule(data, begin, end) for data, begin, end in _listed(family, _GET_RULE)])
 
 
 def local_defaults(family: IPFamily, tables: Iterable[int] = TABLES) -> dict[int, bool]:
     """Those of the tables that have a route, and whether all that they have is our local default."""
     found: dict[int, bool] = {}
     for asked in tables:
-        for data, begin, end in _listed(family, _GET_ROUTE, _attribute(_RTA_TABLE, asked)):
+        for data, begin, end in netlink.settled(partial(_routes, family, asked)):
             _, length, _, _, _, protocol, _, kind, _ = _HEADER.unpack_from(data, begin)
             if _value(data, netlink.attributes(data, begin + _HEADER.size, end), _RTA_TABLE) == asked:
                 found[asked] = found.get(asked, True) and (length, protocol, kind) == (0, OURS, _LOCAL)
@@ -138,6 +138,10 @@ def remove(family: IPFamily) -> int:
 
 def _remove_routes(family: IPFamily, tables: Iterable[int]) -> None:
     _perform(_DELETE_ROUTE, 0, [_route(family, table) for table in tables], errno.ESRCH)
+
+
+def _routes(family: IPFamily, table: int) -> list[tuple[bytes, int, int]]:
+    return list(_listed(family, _GET_ROUTE, _attribute(_RTA_TABLE, table)))
 
 
 def _listed(family: IPFamily, kind: int, more: bytes = b"") -> Iterator[tuple[bytes, int, int]]:

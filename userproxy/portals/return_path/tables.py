@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Final
 
 from userproxy.addresses import IPFamily
@@ -54,16 +55,20 @@ def listing(table: Table) -> Listing:
     Raises KernelToolError.
     """
     try:
-        with closing(netlink.netlink_socket(netlink.NETFILTER)) as asking:
-            return tuple(
-                listed_rule(data, begin + netlink.NETFILTER_HEADER_SIZE, end)
-                for data, bodies in netlink.dump(asking, GET_RULES, request(table))
-                for begin, end in bodies
-            )
+        return netlink.settled(partial(_listed, table))
     except OSError as error:
         if error.errno in _LACKING:
             return ()
         raise KernelToolError(f"nftables cannot be read: {error.strerror}") from error
+
+
+def _listed(table: Table) -> Listing:
+    with closing(netlink.netlink_socket(netlink.NETFILTER)) as asking:
+        return tuple(
+            listed_rule(data, begin + netlink.NETFILTER_HEADER_SIZE, end)
+            for data, bodies in netlink.dump(asking, GET_RULES, request(table))
+            for begin, end in bodies
+        )
 
 
 def _perform(family: IPFamily, steps: Sequence[Message], owner: socket.socket | None) -> None:
