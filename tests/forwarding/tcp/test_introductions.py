@@ -455,6 +455,10 @@ async def test_a_watch_is_told_of_a_client_once_it_is_known(bench: Bench, serve:
     await bench.eventually_idle()
     assert watch.told[0] == (ChangeKind.ADDED, CLIENT)
     assert {client for _, client in watch.told} == {CLIENT}
+    watch.told.clear()
+    assert await answer(bench, b"nonsense", 1) == b"reset"
+    await bench.eventually_idle()
+    assert watch.told == [], "nobody has heard of it"
 
 
 @pytest.mark.parametrize(

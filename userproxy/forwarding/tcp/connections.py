@@ -224,7 +224,7 @@ class Connections:
         reset_on_close(dial.client)
         self._plane.poller.close(dial.client)
         self._decisions.add(self._decision(dial, self._plane.recorder.clock(), outcome, reason))
-        self._ended(dial.address, dial)
+        self._ended(dial.address, dial, is_known=False)
 
     def _connected(self, dial: Dial, backend: SocketType, events: int) -> None:
         plane, statistics, endpoint = self._plane, self.statistics, dial.tried[-1]
@@ -331,9 +331,9 @@ class Connections:
         for endpoint, _, kind in dial.failed:
             self.statistics.failed(endpoint, kind)
 
-    def _ended(self, address: str, connection: Dial | Relay) -> None:
+    def _ended(self, address: str, connection: Dial | Relay, *, is_known: bool = True) -> None:
         plane = self._plane
-        if plane.recorder.connection_watches:
+        if plane.recorder.connection_watches and is_known:
             plane.recorder.tell_change(ChangeKind.REMOVED, connection)
         self.statistics.active -= 1
         del self.members[connection.id]
