@@ -143,10 +143,23 @@ def test_a_successor_that_does_without_removes_it_after_the_last_connection(lab:
     assert new.running
 
 
-def test_without_it_nothing_is_made(lab: Lab) -> None:
+def test_it_is_made_for_the_first_service_that_asks(lab: Lab) -> None:
     serve(lab, "--client-address", "node")
     assert standing(lab.node) == []
     assert fetch(lab.client, WEB).client_ip != lab.client.address
+    asking = {"userproxy.io/client-address": "auto"}
+    lab.manifests.service("asks", cluster_ip="10.96.0.11", annotations=asking)
+    lab.manifests.slice("asks", lab.pods[:1])
+    lab.node.wait_for_portal("10.96.0.11")
+    assert fetch(lab.client, ("10.96.0.11", 80)).client_ip == lab.client.address
+    assert fetch(lab.client, WEB).client_ip != lab.client.address
+
+
+def test_a_live_service_that_asks_has_it(lab: Lab) -> None:
+    serve(lab, "--client-address", "node")
+    lab.manifests.service("web", cluster_ip=[WEB[0], WEB6[0]], annotations={"userproxy.io/client-address": "keep"})
+    eventually(lambda: fetch(lab.client, WEB).client_ip == lab.client.address, 20, "the annotation counts")
+    assert standing(lab.node)
 
 
 def test_another_mark_is_used_and_what_is_none_is_refused(lab: Lab) -> None:

@@ -152,7 +152,16 @@ class FamilyProxy:
         self._conntrack_cleanup = ConntrackCleanup(conntrack) if conntrack is not None else None
         repairs = Repairs(options.sync_period)
         self._proxier = Proxier(
-            changes, forwarding, driver, claims, scope, options.node_ports, self._conntrack_cleanup, nodes, repairs
+            changes,
+            forwarding,
+            driver,
+            claims,
+            scope,
+            options.node_ports,
+            self._conntrack_cleanup,
+            nodes,
+            repairs,
+            None if return_path is None else return_path.stand,
         )
         self._syncs = SyncRunner(options.min_sync_period, options.sync_period, repairs)
 
@@ -334,7 +343,10 @@ class FamilyProxy:
             yield
 
     def sockets(self) -> dict[str, int]:
-        """What holds ports and the lease, by names that a successor knows them by."""
+        """What holds ports and the lease, by names that a successor knows them by.
+
+        So does what owns the way back for clients' addresses: it stays until the successor has closed its copy.
+        """
         found = {
             " ".join(("claim", self.family, protocol, str(port), ip)): sock.fileno()
             for (ip, protocol, port), sock in self._claims.sockets()
@@ -342,6 +354,8 @@ class FamilyProxy:
         lease = self.driver.lease
         if lease is not None and lease.socket is not None:
             found[f"lease {self.family}"] = lease.socket.fileno()
+        if self._return_path is not None and (owner := self._return_path.owner) is not None:
+            found[f"return path {self.family}"] = owner.fileno()
         return found
 
     def adopt_lease(self, descriptor: int) -> None:
@@ -412,7 +426,7 @@ class FamilyProxy:
             if self.driver.lease is not None:
                 await self.driver.lease.acquire()
                 if self._return_path is not None:
-                    await self._return_path.stand()
+                    await self._return_path.permit()
             self._served_since = time.monotonic()
         async with self._turn:
             return await self._sync_now(verify=verify)

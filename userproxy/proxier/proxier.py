@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, KeysView, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, KeysView, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 
@@ -73,6 +73,7 @@ class Proxier:
 
     It acts in :meth:`follow` and :meth:`sync` only, which may overlap. `scope` is the family, where our node is, and
     which Services are ours. `conntrack` is None where no packet is translated, `nodes` where no other node is known.
+    `need_return_path` is awaited before endpoints are to see clients' addresses.
 
     Each changed Service is applied to indexed state (`services`), and only the service ports that are affected are
     planned.
@@ -89,8 +90,10 @@ class Proxier:
         conntrack: ConntrackCleanup | None = None,
         nodes: Nodes | None = None,
         repairs: Repairs | None = None,
+        need_return_path: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._source = source
+        self._need_return_path = need_return_path
         self._forwarding = forwarding
         self._portals = portals
         self._scope = scope
@@ -262,6 +265,8 @@ class Proxier:
         pace = Pace()
         for service, state in changes.items():
             change = self._services.update(service, state, self._scope_taken)
+            if self._wanted.asks_for_clients and self._need_return_path is not None:
+                await self._need_return_path()
             self._problems.put(service, change.left_out)
             for port in change.node_ports:
                 self._forwarding.keep_off(port)

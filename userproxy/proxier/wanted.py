@@ -9,7 +9,16 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from userproxy.model import Endpoint, Portal, Problem, ProblemKind, Protocol, ServicePort, ServicePortName
+from userproxy.model import (
+    ClientAddress,
+    Endpoint,
+    Portal,
+    Problem,
+    ProblemKind,
+    Protocol,
+    ServicePort,
+    ServicePortName,
+)
 
 PortalKey: TypeAlias = tuple[str, int, Protocol]
 """A portal's address, which is empty for a node port; its port; its protocol."""
@@ -44,6 +53,8 @@ class Wanted:
         self._portals = _Claims(self._age)
         self._balancers = _Claims(self._age)
         self._users = _EndpointUsers()
+        self.asks_for_clients = False
+        """Whether endpoints of any service port so far are to see their clients' addresses."""
 
     @property
     def ports(self) -> Mapping[ServicePortName, ServicePort]:
@@ -64,6 +75,7 @@ class Wanted:
 
     def put(self, port: ServicePort) -> OwnerChanges:
         """Take over a service port that is new or has changed."""
+        self.asks_for_clients |= port.client_address is not ClientAddress.NODE
         old = self._ports.get(port.name)
         if old is None:
             self._ports[port.name] = port

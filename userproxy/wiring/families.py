@@ -7,7 +7,7 @@ from userproxy.addresses import IPFamily
 from userproxy.cluster.nodes import NodeAddresses
 from userproxy.cluster.store import Store
 from userproxy.config import Settings
-from userproxy.model import ClientAddress, Node, ReturnPath
+from userproxy.model import Node, ReturnPath
 from userproxy.portals.claims import NoClaims, PortClaims
 from userproxy.portals.interface import PortalDriver, Traits
 from userproxy.portals.netlink.conntrack import Conntrack
@@ -49,7 +49,7 @@ def build_family(
     driver.listen_with(forwarder)
     changes = store.subscribe(family)
     return_path = _return_path(family, settings, driver.traits, forwarder)
-    leftovers = Leftovers(family, keeps_return_path=return_path is not None)
+    leftovers = Leftovers(family, return_path)
 
     async def clean_up(driver: PortalDriver) -> bool:
         settled(family)
@@ -79,12 +79,10 @@ def build_family(
 def _return_path(
     family: IPFamily, settings: Settings, traits: Traits, forwarder: AnyForwarder
 ) -> ReturnPathKeeper | None:
-    """None where no Service's backends are to see clients' addresses, or where they cannot.
+    """None where backends cannot see clients' addresses.
 
-    What is written for them is the node's, so only the process that has the node's portals may write it.
+    What is written for that is the node's, so only the process that has the node's portals may write it.
     """
-    if settings.client_address is ClientAddress.NODE:
-        return None
     if not traits.serves_portals:
         problem = "with --portals none any number of processes may serve, and none may change the node's routing"
         forwarder.follow_return_path(ReturnPath(family, problem))

@@ -12,6 +12,7 @@ from userproxy.portals.cleanup import clean_up_after_others
 from userproxy.portals.interface import Cleaned, PortalDriver
 from userproxy.portals.local.routes import LocalRoutes
 from userproxy.portals.netlink.conntrack import Conntrack, ConntrackEntry
+from userproxy.portals.return_path.keeper import ReturnPathKeeper
 
 log = structlog.get_logger()
 
@@ -19,11 +20,11 @@ _PROTOCOLS: Final = (Protocol.TCP, Protocol.UDP)
 
 
 class Leftovers:
-    """Those of one address family; so is the way back for clients' addresses, unless this process keeps it."""
+    """Those of one address family; so is the way back for clients' addresses, unless `return_path` is needed."""
 
-    def __init__(self, family: IPFamily, *, keeps_return_path: bool = False) -> None:
+    def __init__(self, family: IPFamily, return_path: ReturnPathKeeper | None = None) -> None:
         self._family = family
-        self._keeps_return_path = keeps_return_path
+        self._return_path = return_path
         self._told: set[str] = set()
 
     async def clean_up(self, serving: PortalDriver) -> bool:
@@ -43,7 +44,8 @@ class Leftovers:
     def _clean_up(self, serving: PortalDriver) -> tuple[Cleaned, frozenset[str]]:
         """What was done, and which addresses routes made local before."""
         before = self._local_addresses()
-        cleaned = clean_up_after_others(self._family, serving, keeps_return_path=self._keeps_return_path)
+        keeps = self._return_path is not None and self._return_path.needed
+        cleaned = clean_up_after_others(self._family, serving, keeps_return_path=keeps)
         return cleaned, before - self._local_addresses()
 
     def _local_addresses(self) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """The way back is kept: repaired after others have changed it, and fitted to what is around the host."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -29,6 +29,7 @@ def kept(node: Network, family: IPFamily, disturb: Callable[["Kept"], None]) -> 
     async def scenario() -> None:
         keeper = ReturnPathKeeper(family, DEFAULT, result.paths.append, guard=False)
         result.keeper, result.loop = keeper, asyncio.get_running_loop()
+        await keeper.permit()
         await keeper.stand()
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(keeper.watch(), name="watch")
@@ -128,6 +129,7 @@ def test_all_of_it_is_removed(bridged: Pods, family: IPFamily) -> None:
 
     async def scenario() -> bool:
         keeper = ReturnPathKeeper(family, DEFAULT, lambda path: None)
+        await keeper.permit()
         await keeper.stand()
         return await keeper.remove()
 
@@ -135,11 +137,15 @@ def test_all_of_it_is_removed(bridged: Pods, family: IPFamily) -> None:
     assert bridged.node.run(state) == before
 
 
-def test_nothing_is_made_before_it_is_asked_for(routed: Pods) -> None:
+@pytest.mark.parametrize("begin", [ReturnPathKeeper.permit, ReturnPathKeeper.stand])
+def test_nothing_is_made_before_it_is_both_needed_and_permitted(
+    routed: Pods, begin: Callable[[ReturnPathKeeper], Awaitable[None]]
+) -> None:
     before = routed.node.run(state)
 
     async def scenario() -> None:
         keeper = ReturnPathKeeper(IPFamily.IPV4, DEFAULT, lambda path: None)
+        await begin(keeper)
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(keeper.watch(), name="watch")
             await asyncio.to_thread(shell, "ip", "link", "set", "pod0", "down")

@@ -1,6 +1,7 @@
 """Keeps the way back of one address family: before it is first used, after others have changed it, until a stop."""
 
 import asyncio
+import socket
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Final
@@ -49,7 +50,7 @@ _LOOK_OFTEN: Final = 5.0
 
 
 class ReturnPathKeeper:
-    """Has the way back stand from the first call of :meth:`stand` on, and tells of it by `tell`.
+    """Has the way back stand once it is both needed and permitted, and tells of it by `tell`.
 
     `guard` is whether it is to outlive a flush of all rules by others.
     All methods are called on the running loop. Nothing is raised: what cannot be had is a problem of the path, and one
@@ -63,7 +64,8 @@ class ReturnPathKeeper:
         self._standing = Standing(family, mark, guard=guard)
         self._view: tuple[LocalTraffic, frozenset[str]] = (LocalTraffic(), frozenset())
         self._path: ReturnPath | None = None
-        self._ours = False
+        self._permitted = False
+        self._needed = False
         self._news = asyncio.Event()
         self._turn = asyncio.Lock()
         self._transactions = TransactionReader(_touches)
@@ -75,14 +77,33 @@ class ReturnPathKeeper:
             self._view = view
             self._news.set()
 
+    @property
+    def needed(self) -> bool:
+        """Whether it was asked for."""
+        return self._needed
+
+    @property
+    def owner(self) -> socket.socket | None:
+        """The socket with which the rules go, where they belong to one."""
+        return self._standing.owner
+
+    async def permit(self) -> None:
+        """The portals of this node are this process's, so what is written for them may be, too."""
+        self._permitted = True
+        await self._begin()
+
     async def stand(self) -> None:
-        """Have it stand from now on. Only the process that has the portals of this node calls this."""
-        self._ours = True
-        await self._make()
+        """Have it stand from now on, or from when that is permitted; it does when this returns, as far as it can."""
+        self._needed = True
+        await self._begin()
+
+    async def _begin(self) -> None:
+        if self._permitted and self._needed and self._path is None:
+            await self._make()
 
     def retire(self) -> None:
         """Leave it as it is, for a successor, or until it is removed."""
-        self._ours = False
+        self._permitted = False
 
     async def remove(self) -> bool:
         """Remove all of it; whether nothing is left. What stays is logged."""
@@ -115,7 +136,7 @@ class ReturnPathKeeper:
 
     async def _make(self) -> None:
         async with self._turn:
-            if self._ours:
+            if self._permitted and self._needed:
                 self._note(await asyncio.to_thread(self._standing.make, *self._view))
 
     def _note(self, path: ReturnPath) -> None:

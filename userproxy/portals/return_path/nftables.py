@@ -35,7 +35,8 @@ class NftablesRules:
     def __init__(self, family: IPFamily, *, guard: bool = True) -> None:
         self._family = family
         self._guard = guard
-        self._owner: socket.socket | None = None
+        self.owner: socket.socket | None = None
+        """What the tables go with."""
         self._wanted: tuple[Mark, tuple[PodBridge, ...]] | None = None
         self._standing: dict[Table, Listing] = {}
         self._refusal = ""
@@ -56,7 +57,7 @@ class NftablesRules:
 
     def close(self) -> None:
         """Let go of what belongs to us; the rest stands."""
-        owner, self._owner = self._owner, None
+        owner, self.owner = self.owner, None
         if owner is not None:
             owner.close()
 
@@ -76,10 +77,10 @@ class NftablesRules:
         raise errors[-1]
 
     def _owning(self) -> socket.socket:
-        if self._owner is None:
-            self._owner = netlink.netlink_socket(netlink.NETFILTER)
-            self._owner.bind((0, 0))
-        return self._owner
+        if self.owner is None:
+            self.owner = netlink.netlink_socket(netlink.NETFILTER)
+            self.owner.bind((0, 0))
+        return self.owner
 
     def _forget_others(self, owner: socket.socket | None, standing: Iterable[Table]) -> None:
         """Remove what we or others have written before by other names."""

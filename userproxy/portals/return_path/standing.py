@@ -1,5 +1,6 @@
 """What makes answers come back, as one: rules of netfilter and policy routing, on what this host has around it."""
 
+import socket
 from collections.abc import Collection, Iterator
 from typing import Protocol
 
@@ -40,7 +41,8 @@ class Standing:
     def __init__(self, family: IPFamily, mark: Mark, *, guard: bool = True) -> None:
         self._family = family
         self._mark = mark
-        self.ways: tuple[Rules, ...] = (NftablesRules(family, guard=guard), XtablesRules(family))
+        self._nftables = NftablesRules(family, guard=guard)
+        self.ways: tuple[Rules, ...] = (self._nftables, XtablesRules(family))
         """How the rules may be written, the best first; whatever the portals are written by."""
         self.announced = True
         """Whether the kernel tells when others change the rules."""
@@ -66,6 +68,11 @@ class Standing:
         if not problem and not refusal:
             networks = tuple(structs.replace(each, answers_rise=each.of_pods and each.is_bridge) for each in networks)
         return ReturnPath(self._family, problem, networks)
+
+    @property
+    def owner(self) -> socket.socket | None:
+        """The socket to which the rules belong; None where they belong to nobody."""
+        return self._nftables.owner
 
     def close(self) -> None:
         """Let go of the rules that belong to this process. What others could use as well stands."""
