@@ -22,6 +22,7 @@ from tests.lab.proxy import RunningProxy
 from userproxy.demo.hosts import Address, Host
 from userproxy.demo.traffic import fetch, http
 from userproxy.demo.waiting import eventually
+from userproxy.forwarding.tcp.sources.client_sockets import OTHERS_PORTS
 from userproxy.model import IPFamily
 
 pytestmark = pytest.mark.e2e
@@ -280,9 +281,23 @@ def test_of_ten_thousand_connections_from_fifty_addresses_none_are_mixed_up(lab:
     assert fallbacks(lab).keys() <= {"not-yet-known"}
 
 
+def hold(node: Host, first: int, last: int) -> None:
+    """Let nobody else have these ports of a host."""
+    program = [
+        "import resource, signal, socket",
+        "most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]",
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))",
+        f"held = [socket.create_server(('', port), backlog=0) for port in range({first}, {last + 1})]",
+        "signal.pause()",
+    ]
+    node.popen([sys.executable, "-c", "\n".join(program)])
+    eventually(lambda: node.listening_ports() >= set(range(first, last + 1)))
+
+
 @pytest.mark.parametrize("cell", [ROUTED], ids=str, indirect=True)
 def test_where_a_clients_ports_run_out_the_node_asks_for_it(lab: Lab) -> None:
     lab.node.sysctl("net.ipv4.ip_local_port_range", "50000 50029")
+    hold(lab.node, *OTHERS_PORTS)
     serve(lab)
     lab.manifests.slices("web", lab.pods[:1], ports=PORTS)
     lab.settle()

@@ -32,6 +32,7 @@ class Cluster:
     """A node with routed Pods, each behind a link of its own."""
 
     def __init__(self, network: Network, family: IPFamily = IPFamily.IPV4) -> None:
+        self.network = network
         self.node = network.add_node(Node("node"))
         self.pods = [network.add_pod(self.node, Pod(f"pod{number}")) for number in range(4)]
         self.family = family
@@ -368,7 +369,7 @@ def test_it_is_found_out_when_answers_come_back_again(
 def test_ports_that_are_used_up_cost_no_connection(
     cluster: Cluster, loops: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_sockets, "OWN_PORTS", (61_000, 61_004))
+    monkeypatch.setattr(client_sockets, "PODS_PORTS", (61_000, 61_004))
     lead_answers_here(cluster.node)
     server, client, other, *_ = cluster.pods
     backend = listening(cluster, server)
@@ -389,10 +390,40 @@ def test_ports_that_are_used_up_cost_no_connection(
     cluster.on_node(scenario, loops)
 
 
+def test_a_client_s_own_connections_to_an_endpoint_are_left_alone(
+    cluster: Cluster, loops: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """The kernel would choose a port that the client has, too; then its connection would be reset."""
+    lead_answers_here(cluster.node)
+    server = cluster.pods[0]
+    client = cluster.network.add_outside(Host("client"))
+    client.ip_batch([f"route add {server.address}/32 via {cluster.node.address}"])
+    cluster.node.sysctl("net.ipv4.ip_local_port_range", "50000 50003")
+    backend, asking, direct = listening(cluster, server), sockets(client, 4), sockets(client, 4)
+    for port, sock in enumerate(direct, 50_000):
+        sock.bind(("", port))
+
+    async def scenario(proxy: Proxy) -> None:
+        loop = asyncio.get_running_loop()
+        await proxy.serve(backend)
+        proxy.route_to(server)
+        for each in direct:
+            await loop.sock_connect(each, (server.address, PORT))
+            assert await loop.sock_recv(each, 100)
+        assert {(await proxy.ask(each))[0] for each in asking} == {client.address}
+        for each in direct:
+            await loop.sock_sendall(each, b"still there?")
+            each.shutdown(socket.SHUT_WR)
+            assert await loop.sock_recv(each, 100) == b"", "ended in order"
+            each.close()
+
+    cluster.on_node(scenario, loops)
+
+
 def test_ports_in_time_wait_are_used_again_at_once(
     cluster: Cluster, loops: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_sockets, "OWN_PORTS", (61_000, 61_001))
+    monkeypatch.setattr(client_sockets, "PODS_PORTS", (61_000, 61_001))
     lead_answers_here(cluster.node)
     server, client, *_ = cluster.pods
     backend, asking = listening(cluster, server), sockets(client, 12)

@@ -1,8 +1,13 @@
 """Sockets that connect to endpoints from their clients' addresses, and which source ports they have.
 
-A client and an endpoint have each port of OWN_PORTS once. All clients take them in turn: the one that is next was used
-longest ago, and where this client still has it towards this endpoint, the next will do. One in TIME_WAIT can be had at
-once, since it is bound by its number (see :mod:`~userproxy.forwarding.tcp.source_ports`).
+A port that the client has itself towards the endpoint would cost it that connection: our SYN has the endpoint answer to
+the old one, and our socket resets it. So all ports are of OWN_PORTS, which clients do not use by default. Those of Pods
+of this node are not those of clients from elsewhere, for whom another node may make connections likewise.
+
+All clients take ports in turn: the one that is next was used longest ago, and where this client still has it towards
+this endpoint, the next will do. One in TIME_WAIT can be had at once, since it is bound by its number (see
+:mod:`~userproxy.forwarding.tcp.source_ports`). Where many are behind one address elsewhere, and it has used up its own,
+the kernel may choose another.
 """
 
 import errno
@@ -23,8 +28,25 @@ log = structlog.get_logger()
 
 _PORT_TAKEN: Final = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
 
+PODS_PORTS: Final = (OWN_PORTS[0], 63_999)
+OTHERS_PORTS: Final = (64_000, OWN_PORTS[1])
+
 _TRIES: Final = 8
 """Ports that are tried for a connection; each takes about 10 us."""
+
+
+class _Turns:
+    """Ports of a range, each when all others have had their turn."""
+
+    def __init__(self, ports: tuple[int, int], seed: float) -> None:
+        self._first, last = ports
+        self._count = last - self._first + 1
+        self._turn = int(seed * 1e6) % self._count
+
+    def next(self) -> int:
+        """The port whose turn it is."""
+        self._turn = (self._turn + 1) % self._count
+        return self._first + self._turn
 
 
 class ClientSockets:
@@ -34,12 +56,10 @@ class ClientSockets:
     """
 
     def __init__(self, listeners: ListenerAddresses, clock: Callable[[], float]) -> None:
-        first, last = OWN_PORTS
         self._listeners = listeners
         self._clock = clock
-        self._first, self._count = first, last - first + 1
         # Processes that share a node should not all begin with the same ports.
-        self._turn = int(clock() * 1e6) % self._count
+        self._of_pods, self._of_others = (_Turns(ports, clock()) for ports in (PODS_PORTS, OTHERS_PORTS))
         self._shortage = LogLimit()
         self._refusal = LogLimit()
 
@@ -50,18 +70,16 @@ class ClientSockets:
         """
         if endpoint in self._listeners:
             return SourceFallback.NOT_POSSIBLE
-        for _ in range(_TRIES if choice.own_ports_only else 1):
-            backend, error = start_dial_from(client, endpoint, self._next_port() if choice.own_ports_only else 0)
+        turns = self._of_pods if choice.own_ports_only else self._of_others
+        for left in range(_TRIES - 1, -1, -1):
+            port = turns.next() if left or choice.own_ports_only else 0
+            backend, error = start_dial_from(client, endpoint, port)
             if error in UNDER_WAY:
                 return backend
             backend.close()
             if error not in _PORT_TAKEN:
                 return self._refused(client, endpoint, error)
         return self._crowded(client, endpoint)
-
-    def _next_port(self) -> int:
-        self._turn = (self._turn + 1) % self._count
-        return self._first + self._turn
 
     def _crowded(self, client: str, endpoint: Endpoint) -> SourceFallback:
         if self._shortage.begins(self._clock()):
