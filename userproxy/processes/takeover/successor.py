@@ -163,12 +163,14 @@ class Successor:
         try:
             if self._everything and not (self._taker is not None and self._taker.is_complete):
                 raise ValueError("the predecessor has left before all had come")
-            os.read(pipe, 1)
+            is_ours = bool(os.read(pipe, 1))  # nothing, once the predecessor has closed it after reading the byte
         except BlockingIOError:
-            self._fail("it took too long, and the predecessor serves on")
-            return
+            is_ours = False
         finally:
             os.close(pipe)
+        if not is_ours:
+            self._fail("it took too long, and the predecessor serves on")
+            return
         self._serves = True
         # Before anything is touched: if we die now, the predecessor can still go on as if nothing had been.
         self._channel.send(Serving())
