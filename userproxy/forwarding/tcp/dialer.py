@@ -81,6 +81,7 @@ class Dial:
         "_attempt",
         "_backend",
         "_balancer",
+        "_chosen",
         "_decider",
         "_dialer",
         "_limit",
@@ -128,6 +129,7 @@ class Dial:
         self._limit = dialer.limits[0]
         self._decider: DialSource | None = None
         self._waits = False
+        self._chosen: Endpoint | None = None
         self.tried: tuple[Endpoint, ...] = ()
         self.name = name
         self.client = client
@@ -200,10 +202,12 @@ class Dial:
     def _try_endpoints(self) -> None:
         dialer, decider = self._dialer, self._decider
         while not self.closed and self._attempt + 1 < len(TIME_LIMITS):
-            endpoint = self._balancer.pick(self.address, dialer.loop.time(), self.tried)
+            endpoint = self._chosen or self._balancer.pick(self.address, dialer.loop.time(), self.tried)
+            self._chosen = None
             if endpoint is None:
                 break
             if decider is not None and (pair := decider.decide(endpoint)) is not None:
+                self._chosen = endpoint  # a turn that is not taken would be missing at this endpoint
                 self._wait_for(pair)
                 return
             try:

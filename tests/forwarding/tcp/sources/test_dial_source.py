@@ -166,6 +166,25 @@ def test_endpoints_see_every_client_from_the_first_connection_on(
     cluster.on_node(scenario, loops)
 
 
+def test_who_waits_for_what_another_finds_out_keeps_its_turn(
+    cluster: Cluster, loops: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    lead_answers_here(cluster.node)
+    *servers, client = cluster.pods
+    backends = [listening(cluster, server) for server in servers]
+    asking = sockets(client, 30)
+
+    async def scenario(proxy: Proxy) -> None:
+        for backend in backends:
+            await proxy.serve(backend)
+        proxy.route_to(*servers)
+        await asyncio.gather(*(proxy.ask(each) for each in asking))
+        (figures,) = await proxy.forwarder.data_plane.listeners()
+        assert [each.total for each in figures.endpoints] == [10, 10, 10]
+
+    cluster.on_node(scenario, loops)
+
+
 @pytest.mark.parametrize("family", IPFamily)
 @pytest.mark.parametrize("rises", [True, False])
 def test_pods_of_one_bridge_see_each_other_where_answers_rise(
