@@ -124,4 +124,5 @@ def _item(found: Explanation, client: str, choice: Choice, passed_over: dict[str
         choice.source,
         choice.source_address or None,
         choice.source_reason,
+        choice.header,
     )

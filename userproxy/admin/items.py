@@ -180,7 +180,8 @@ class Explained(Struct, frozen=True, gc=False):
     class of the client at this portal, `policy` what the Service says about it, `list` which endpoints that comes to:
     those of the cluster or those of this node. `next` is whom the client gets, null unless the `verdict` is serve, and
     `next_reason` says why that one. `source` is whose address `next` sees, `source_address` that address, null where it
-    is not known, and `source_reason` why.
+    is not known, and `source_reason` why. `header` is the PROXY header that the client is to begin with, null for none:
+    who is named there is the client then.
     """
 
     service: str
@@ -201,6 +202,7 @@ class Explained(Struct, frozen=True, gc=False):
     source: Source | None
     source_address: str | None
     source_reason: str
+    header: ProxyProtocol | None
 
 
 class Page(Struct, Generic[T], frozen=True, gc=False):

@@ -11,6 +11,7 @@ from typing import Final, Generic, TypeVar
 from msgspec import Struct
 
 from userproxy.addresses import IPFamily, host_and_port
+from userproxy.model.client_address import ProxyProtocol
 from userproxy.model.cluster import Protocol, ServicePortName
 from userproxy.model.snapshots import Endpoint, ListenerName, Verdict
 
@@ -354,7 +355,7 @@ class Choice(Struct, frozen=True, gc=False):
     """The endpoint that a client would get next, None if there is none, and why that one.
 
     `source` is whose address it would see, and `source_reason` why: a clause. `source_address` is that address, empty
-    where none is known.
+    where none is known. `header` is the PROXY header that the client is to begin with, None for none.
     """
 
     endpoint: Endpoint | None
@@ -362,6 +363,7 @@ class Choice(Struct, frozen=True, gc=False):
     source: Source | None = None
     source_address: str = ""
     source_reason: str = ""
+    header: ProxyProtocol | None = None
 
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from msgspec import structs
 from tests.admin.planes import DNS, ONE, TWO, WEB, Served
 from tests.cli.served import Running, running
 from userproxy.addresses import IPFamily
-from userproxy.model import ListenerName, Portal, PortalKind
+from userproxy.model import ListenerName, Portal, PortalKind, ProxyProtocol
 from userproxy.model.reports import Choice, EndpointFigures, ListenerFigures, Source
 from userproxy.model.snapshots import TrafficClass, Verdict
 from userproxy.proxier.inspect.explanation import Explanation
@@ -88,11 +88,23 @@ def test_json_and_yaml(proxy: Running) -> None:
     assert list(found) == [
         "service", "port", "protocol", "client", "portal", "kind", "driver", "traffic", "policy", "list", "verdict",
         "reason", "next", "next_reason", "endpoints", "source", "source_address", "source_reason",
+        "header",
     ]  # fmt: skip
     assert (found["verdict"], found["next"]) == ("serve", "10.1.0.1:8080")
     seen = (found["source"], found["source_address"], found["source_reason"])
     assert seen == ("client", "10.2.0.9", "the client is a Pod of this node")
     assert yaml.safe_load(proxy.run("explain", "default/web:80", "--from", "10.2.0.9", "-o", "yaml").stdout) == found
+
+
+def test_a_trusted_proxy_is_told_to_begin_with_a_header(proxy: Running) -> None:
+    def fill(api: Served) -> None:
+        api.data.choices = {ListenerName(WEB): structs.replace(CHOICE, header=ProxyProtocol.V2)}
+
+    proxy.tell(fill)
+    lines = proxy.run("explain", "default/web", "--from", "10.2.0.9").stdout.splitlines()
+    assert lines[7] == "Header:   v2: a trusted proxy begins with a PROXY header, and its client is whom that names"
+    shown = proxy.run("explain", "default/web", "--from", "10.2.0.9", "-o", "json").stdout
+    assert json.loads(shown)["header"] == "v2"
 
 
 def test_nobody_is_next_for_whom_is_dropped(proxy: Running) -> None:

@@ -324,6 +324,16 @@ async def test_clients_stick_to_endpoints_by_the_address_in_their_header(bench: 
     await bench.eventually_idle()
 
 
+async def test_it_is_told_who_is_to_begin_with_a_header(bench: Bench, serve: Serve) -> None:
+    address = await serve(echo)
+    plane = bench.forwarder.data_plane
+    bench.route_to(address)
+    assert (await plane.peek(NAME, LOOPBACK)).header is None
+    accept_headers(bench, V2, address)
+    assert (await plane.peek(NAME, LOOPBACK)).header is V2
+    assert (await plane.peek(NAME, "127.0.1.1")).header is None
+
+
 async def test_a_bad_header_takes_no_affinity_from_the_proxy_itself(bench: Bench, serve: Serve) -> None:
     names = (b"a", b"b", b"c")
     accept_headers(bench, V1, *[await serve(named(name)) for name in names], affinity=100)

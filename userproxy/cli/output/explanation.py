@@ -29,6 +29,10 @@ def explanation(found: Item) -> list[str]:
     if found["source"]:
         seen = f"{found['source_address'] or '<unknown>'} (the {found['source']}'s)"
         pairs["Source"] = f"{seen}, because {found['source_reason']}"
+    if found["header"]:
+        pairs["Header"] = (
+            f"{found['header']}: a trusted proxy begins with a PROXY header, and its client is whom that names"
+        )
     lines = [printable(f"{title + ':':<10}{text}") for title, text in pairs.items()]
     if not found["endpoints"]:
         return [*lines, "Endpoints: <none>"]

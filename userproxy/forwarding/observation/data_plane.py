@@ -219,6 +219,7 @@ class LocalDataPlane:
             source=Source.CLIENT if keeps else Source.NODE,
             source_address=client if keeps else source_address(endpoint),
             source_reason=reason,
+            header=snapshot.accepts_proxy if client in self._tcp.introductions.trusted else None,
         )
 
     async def processes(self) -> tuple[ProcessFigures, ...]:
