@@ -1,6 +1,9 @@
 """The event loop of a process."""
 
 import asyncio
+import gc
+import sys
+from collections.abc import Iterator
 
 import pytest
 import uvloop
@@ -8,7 +11,7 @@ from structlog.testing import capture_logs
 
 from userproxy.config import EventLoop
 from userproxy.errors import UsageError
-from userproxy.processes.loops import loop_factory
+from userproxy.processes.loops import loop_factory, set_up_interpreter, started
 
 
 def test_the_event_loop_is_the_one_that_is_asked_for() -> None:
@@ -24,3 +27,26 @@ def test_without_uvloop_asyncio_s_loop_serves_unless_it_was_asked_for(monkeypatc
     assert logs[0]["log_level"] == "warning"
     with pytest.raises(UsageError, match=r"^--event-loop: uvloop cannot be loaded: "):
         loop_factory(EventLoop.UVLOOP)
+
+
+@pytest.fixture
+def interpreter() -> Iterator[None]:
+    """What concerns everything in this process is afterwards as it was."""
+    threshold, seconds = gc.get_threshold(), sys.getswitchinterval()
+    yield
+    gc.set_threshold(*threshold)
+    gc.unfreeze()
+    sys.setswitchinterval(seconds)
+
+
+@pytest.mark.usefixtures("interpreter")
+def test_garbage_is_collected_seldom_and_until_all_is_served_even_less() -> None:
+    set_up_interpreter(starting=True)
+    first = gc.get_threshold()[0]
+    started()
+    assert gc.get_freeze_count() > 0
+    later = gc.get_threshold()[0]
+    assert first > later > 1000
+    gc.unfreeze()
+    set_up_interpreter()
+    assert gc.get_threshold()[0] == later

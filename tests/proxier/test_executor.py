@@ -6,8 +6,8 @@ from structlog.testing import capture_logs
 
 from tests.proxier.test_proxier import WEB, WEB_LISTENER, Nodes, World
 from userproxy.errors import PortUnavailableError
-from userproxy.model import Endpoint, IPFamily, Portal, PortalKind, Protocol, Snapshot, Verdict
-from userproxy.proxier.executor import Executor, Listed, LoopLog, RulesLog
+from userproxy.model import Endpoint, IPFamily, Portal, PortalKind, Protocol, ServicePort, Snapshot, Verdict
+from userproxy.proxier.executor import Claimed, Executor, Listed, LoopLog, RulesLog
 from userproxy.proxier.plan import Actual, Claim, ClaimPort, CloseListener, OpenListener, ReleasePort, UpdateRoute
 from userproxy.proxier.wanted import Wanted
 
@@ -48,14 +48,18 @@ def test_rules_that_are_right_already_are_no_news_nor_are_those_of_a_driver_that
     [
         (Listed(()), ""),
         (Listed((Endpoint("10.0.0.1", 80), Endpoint("fd00::1", 80))), "10.0.0.1:80 [fd00::1]:80"),
-        (
-            Listed((Portal(PortalKind.CLUSTER_IP, "10.96.0.1", 80), Portal(PortalKind.NODE_PORT, "", 30080)), ", "),
-            "cluster IP 10.96.0.1:80, node port 30080",
-        ),
     ],
 )
 def test_lists(listed: Listed, text: str) -> None:
     assert repr(listed) == text
+
+
+def test_portals_that_a_line_of_the_log_has() -> None:
+    wanted = Wanted()
+    portals = Portal(PortalKind.CLUSTER_IP, "10.96.0.1", 80), Portal(PortalKind.NODE_PORT, "", 30080)
+    wanted.put(ServicePort(WEB, portals))
+    assert repr(Claimed(wanted, WEB)) == "cluster IP 10.96.0.1:80, node port 30080"
+    assert repr(Claimed(wanted, structs.replace(WEB, name="other"))) == ""
 
 
 CLAIM, NODE_PORT = Claim("", Protocol.TCP, 30080), Portal(PortalKind.NODE_PORT, "", 30080)

@@ -11,6 +11,7 @@ from userproxy import __version__
 from userproxy.cli.cleanup import cleanup
 from userproxy.cli.errors import exit_on_usage_error
 from userproxy.cli.flags import given_of, normalised, with_flags
+from userproxy.cli.importing import uncollected
 from userproxy.config import Loaded, load, require_source
 from userproxy.config.flags import FLAGS
 from userproxy.config.kubeproxy import KubeProxyConfiguration
@@ -39,7 +40,8 @@ def run(context: click.Context, /, **flags: str | Sequence[str] | None) -> None:
         set_up(loaded.settings)
     else:
         require_source(loaded.settings, os.environ)
-        from userproxy.wiring.serve import run as serve
+        with uncollected():
+            from userproxy.wiring.serve import run as serve
 
         sys.exit(serve(loaded.settings, lambda: load(given).settings))
 

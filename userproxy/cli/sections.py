@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from userproxy.cli.importing import uncollected
+
 
 class SectionedGroup(click.Group):
     """Knows of each command only where it is, as ``module:name``: ``--version`` need not wait for what none needs."""
@@ -25,7 +27,8 @@ class SectionedGroup(click.Group):
         if place is None:
             return None
         module, _, name = place.partition(":")
-        command: click.Command = getattr(import_module(module), name)
+        with uncollected():
+            command: click.Command = getattr(import_module(module), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 import structlog
 
 from userproxy.addresses import IPFamily
-from userproxy.model import Endpoint, ListenerName, Portal, Snapshot
+from userproxy.model import Endpoint, ListenerName, ServicePortName, Snapshot
 from userproxy.proxier.interfaces import Claims, Forwarding, Nodes
 from userproxy.proxier.plan import (
     Action,
@@ -34,6 +34,8 @@ class Executor:
         self._claims = claims
         self._nodes = nodes
         self._loop_log = LoopLog()
+        self._log = log.bind()
+        self._log_processors = structlog.get_config()["processors"]
 
     def perform(self, action: Action) -> None:
         """Do what `action` says. Raises PortUnavailableError if it needs a port that cannot be had."""
@@ -54,38 +56,57 @@ class Executor:
                 if actual.discharge(claim, owner):
                     self._claims.release(claim.ip, claim.protocol, claim.port)
 
+    def _debug(self, text: str, **fields: object) -> None:
+        """Log by a logger that is made anew only where logs are configured anew: that costs more than most lines."""
+        processors = structlog.get_config()["processors"]
+        if processors is not self._log_processors:
+            self._log, self._log_processors = log.bind(), processors
+        self._log.debug(text, **fields)
+
     def _open(self, action: OpenListener) -> None:
         local_port = self._forwarding.open(action.name, action.preferred_port, action.verdict)
         self._actual.local_ports[action.name] = local_port
-        portals = Listed(self._wanted.portals(action.name.service_port), ", ")
-        log.debug("Listener opened", v=1, service_port=str(action.name), local_port=local_port, portals=portals)
+        portals = Claimed(self._wanted, action.name.service_port)
+        self._debug("Listener opened", v=1, service_port=str(action.name), local_port=local_port, portals=portals)
 
     def _close(self, name: ListenerName) -> None:
         self._forwarding.close(name)
         del self._actual.local_ports[name]
         self._actual.snapshots.pop(name, None)
         self._loop_log.forget(name)
-        log.debug("Listener closed", v=1, service_port=str(name))
+        self._debug("Listener closed", v=1, service_port=str(name))
 
     def _update(self, snapshot: Snapshot, looping: tuple[Endpoint, ...]) -> None:
         self._loop_log.left_out(snapshot.listener, looping, presumed=self._nodes.presuming)
         self._forwarding.update(snapshot)
         self._actual.snapshots[snapshot.listener] = snapshot
         listed = Listed(snapshot.endpoints)
-        log.debug("Endpoints", v=3, service_port=str(snapshot.listener), verdict=snapshot.verdict, endpoints=listed)
+        self._debug("Endpoints", v=3, service_port=str(snapshot.listener), verdict=snapshot.verdict, endpoints=listed)
 
 
 class Listed:
-    """Endpoints or portals, formatted only if the log shows them."""
+    """Endpoints, formatted only if the log shows them."""
 
-    __slots__ = ("_between", "_items")
+    __slots__ = ("_items",)
 
-    def __init__(self, items: Sequence[Endpoint | Portal], between: str = " ") -> None:
+    def __init__(self, items: Sequence[Endpoint]) -> None:
         self._items = items
-        self._between = between
 
     def __repr__(self) -> str:
-        return self._between.join(map(str, self._items))
+        return " ".join(map(str, self._items))
+
+
+class Claimed:
+    """The portals of a service port, found and formatted only if the log shows them."""
+
+    __slots__ = ("_name", "_wanted")
+
+    def __init__(self, wanted: Wanted, name: ServicePortName) -> None:
+        self._wanted = wanted
+        self._name = name
+
+    def __repr__(self) -> str:
+        return ", ".join(map(str, self._wanted.portals(self._name)))
 
 
 class RulesLog:

@@ -1,7 +1,7 @@
 """What health and metrics learn of the syncs of one IP family."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from userproxy.addresses import IPFamily
@@ -17,7 +17,17 @@ _MOST_TRIGGERS: Final = 10_000
 class SyncReporter:
     """Is told of each sync of one family, and passes it on to health and metrics."""
 
-    def __init__(self, health: Health, metrics: Metrics, clock: Clock, family: IPFamily) -> None:
+    def __init__(
+        self,
+        health: Health,
+        metrics: Metrics,
+        clock: Clock,
+        family: IPFamily,
+        on_success: Callable[[IPFamily], None] = lambda _: None,
+    ) -> None:
+        """`on_success` is called with the family after each sync that has succeeded."""
+        self._family = family
+        self._on_success = on_success
         self._health = health.family(family)
         self._metrics = metrics.family(family)
         self._clock = clock
@@ -55,7 +65,9 @@ class SyncReporter:
         self._triggers.extend(triggers)
         self._ended(now, self._sync_began or now, ok=ok)
         self._programmed(rule_counts, no_local)
-        if not ok:
+        if ok:
+            self._on_success(self._family)
+        else:
             self._health.failed(self._sync_began or now)
             self._metrics.restore_failed()
 

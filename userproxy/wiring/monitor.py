@@ -38,6 +38,7 @@ class Monitor:
         families: Iterable[IPFamily],
         descriptor_limit: int = 1024,
         sockets: NamedSockets | None = None,
+        synced: Callable[[IPFamily], None] = lambda _: None,
     ) -> None:
         families = tuple(families)
         health, checks, metrics = (
@@ -53,7 +54,9 @@ class Monitor:
         self._metrics = Metrics(__version__, families)
         self.health_check_budget = checks
         """For the health check node ports of both families together."""
-        self._reporters = {family: SyncReporter(self._health, self._metrics, now, family) for family in families}
+        self._reporters = {
+            family: SyncReporter(self._health, self._metrics, now, family, synced) for family in families
+        }
         self._crowded: Sequence[str] = ()
         self._failing: Sequence[str] = ()
         self._services = 0

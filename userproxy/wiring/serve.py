@@ -27,11 +27,12 @@ from userproxy.model import IPFamily, Node, Problem
 from userproxy.portals.drivers import DRIVERS
 from userproxy.portals.interface import PortalDriver
 from userproxy.processes.forwarding import ProcessForwarder
-from userproxy.processes.loops import loop_factory, set_up_interpreter
+from userproxy.processes.loops import loop_factory, set_up_interpreter, started
 from userproxy.proxier.inspect.control_plane import LocalControlPlane
 from userproxy.routing.node_ports import PRIMARY
 from userproxy.sockets import NamedSockets
 from userproxy.telemetry.logging import configure
+from userproxy.telemetry.start import Start
 from userproxy.wiring.admin import Admin, most_admin_connections, socket_path
 from userproxy.wiring.better_portals import follow_better
 from userproxy.wiring.config_watch import follow_configuration
@@ -59,7 +60,7 @@ def run(settings: Settings, read_again: Callable[[], Settings]) -> int:
     `read_again` returns new settings when the configuration file has changed, and raises UsageError if the file is
     invalid. Raises UsageError if the settings name something that does not exist.
     """
-    set_up_interpreter()
+    set_up_interpreter(starting=True)
     _set_oom_score(settings.oom_score_adj)
     with asyncio.Runner(loop_factory=loop_factory(settings.event_loop)) as runner:
         return runner.run(_serve(settings, read_again))
@@ -95,6 +96,8 @@ class _Proxy:
         """With what has changed in the configuration file since the start."""
         self._node_name = node_name
         drivers, bind_addresses = choose_portals(settings)
+        self._start = Start(tuple(drivers), started)
+        self._start.reached("program and settings loaded")
         log.info(
             "userproxy starts",
             version=__version__,
@@ -109,7 +112,7 @@ class _Proxy:
         self._conntrack = ConntrackTask(settings, translating=translating)
         descriptor_limit = raise_limit()
         self._sockets = NamedSockets()
-        self._monitor = Monitor(settings, drivers, descriptor_limit, self._sockets)
+        self._monitor = Monitor(settings, drivers, descriptor_limit, self._sockets, self._start.synced)
         self._forwarder = make_forwarder(
             settings,
             ForwardingOptions(
@@ -170,6 +173,7 @@ class _Proxy:
         wait = NodeWait(self._knows_enough, self._changed)
         source = await open_source(settings, self._store, self._nodes, self._node_name, wait.source_changed, wait.end)
         self._source = source
+        self._start.reached("manifests read" if settings.manifests else "source opened")
         monitor.ask_for_nodes(source.nodes_listed)
         if settings.manifests and self._node is None:
             monitor.node_seen(Node(self._node_name))  # manifests need not have one; then nobody is about to remove it
