@@ -228,7 +228,19 @@ def test_keep_is_for_networks_that_bring_answers_back_where_auto_cannot_know(lab
         assert cluster.seen(row, family, protocol) == (CLIENT if comes_back else NODE), (family, protocol)
 
 
-def test_node_is_for_all_connections(lab: Lab) -> None:
+def test_node_is_for_all_services_that_do_not_say_otherwise(lab: Lab) -> None:
     cluster = Cluster(lab, "--client-address", "node")
     asked = [row for row in EXPECTED if EXPECTED[row] != DROPPED]
     assert set(cluster.table(asked, IPFamily.IPV4, "TCP").values()) == {NODE}
+    cluster.serve("here", "Local", annotations={"userproxy.io/client-address": "auto"})
+    lab.settle()
+    for client in cluster.clients:
+        row = Row(client, "node port", "Local", "here")
+        assert cluster.seen(row, IPFamily.IPV4, "TCP") == EXPECTED[row]
+
+
+def test_the_table_with_data_processes(lab: Lab) -> None:
+    cluster = Cluster(lab, "--workers", "2")
+    for family, protocol in ((IPFamily.IPV4, "UDP"), (IPFamily.IPV6, "TCP")):
+        found = cluster.table(list(EXPECTED), family, protocol)
+        assert {row: seen for row, seen in found.items() if seen != EXPECTED[row]} == {}

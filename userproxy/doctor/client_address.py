@@ -23,7 +23,7 @@ def client_address(settings: Settings) -> Iterator[Outcome]:
         yield ok("--portals none: every client is a process of this machine, so endpoints see the node's address")
         return
     if settings.client_address is ClientAddress.NODE:
-        yield ok("--client-address node: endpoints see the node's address, unless a Service asks for the client's")
+        yield ok("--client-address node: endpoints see the node's address, unless their Service asks for the client's")
     if not may_write_rules():
         yield warn(f"{_SEEN}: that takes the capability CAP_NET_ADMIN", "run as root")
         return
@@ -43,12 +43,12 @@ def judged(family: IPFamily, around: Surroundings, refused: Refusals | None) -> 
     if refused.all:
         return warn(
             f"{family}: {_SEEN}: {refused.all}",
-            f"load nf_tables, nft_socket and nf_socket_{family.lower()}; {_OTHERWISE}",
+            f"load nf_tables and nft_socket, or xt_socket for iptables; {_OTHERWISE}",
         )
     if refused.within_bridges and bridged:
         return warn(
             f"{family}: between Pods of {named(bridged)} {_SEEN}: {refused.within_bridges}",
-            f"load nf_tables, nft_meta_bridge and what is named; {_OTHERWISE}",
+            f"load nft_meta_bridge, or install ebtables; {_OTHERWISE}",
         )
     if not pods:
         return ok(f"{family}: endpoints see their clients' addresses; there is no link to a Pod of this node yet")

@@ -93,14 +93,18 @@ class Standing:
         policy_routing.make_stand(self._family, self._mark, table)
         if not policy_routing.stands(self._family, self._mark, table):
             raise KernelToolError("the kernel has made other routing rules than those asked for. It takes Linux 4.17")
-        refusal = self._write_rules(around.bridges)
+        refusal = self.write_rules(around.bridges)
         if refusal and refusal != self._told_refusal:
             text = "Between Pods of one bridge backends see the node's address instead of the client's"
             log.warning(text, family=self._family, reason=refusal)
         self._told_refusal = refusal
         return refusal
 
-    def _write_rules(self, bridges: tuple[PodBridge, ...]) -> str:
+    def write_rules(self, bridges: tuple[PodBridge, ...]) -> str:
+        """Have the rules alone stand, written the best way that works; why answers within `bridges` do not rise.
+
+        Raises KernelToolError where no way works.
+        """
         reasons = []
         for way in self.ways:
             try:

@@ -5,6 +5,7 @@ import fcntl
 import socket
 import struct
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Final
 
 from msgspec import Struct
@@ -13,8 +14,8 @@ from userproxy.addresses import IPFamily
 from userproxy.errors import KernelToolError
 from userproxy.portals.return_path import policy_routing
 from userproxy.portals.return_path.marks import Mark
-from userproxy.portals.return_path.nftables import NftablesRules
 from userproxy.portals.return_path.rules import PodBridge
+from userproxy.portals.return_path.standing import Standing
 
 _NEW_NETWORK: Final = 0x40000000  # CLONE_NEWNET, linux/sched.h
 _SET_FLAGS: Final = 0x8914  # SIOCSIFFLAGS, linux/sockios.h
@@ -50,7 +51,8 @@ def _refusals(family: IPFamily, mark: Mark) -> Refusals | None:
         policy_routing.make_stand(family, mark, table)
         if not policy_routing.stands(family, mark, table):
             return Refusals("the kernel has made other routing rules than those asked for. It takes Linux 4.17")
-        return Refusals(within_bridges=NftablesRules(family).write(mark, [_SOME_BRIDGE[family]]))
+        with closing(Standing(family, mark, guard=False)) as standing:
+            return Refusals(within_bridges=standing.write_rules((_SOME_BRIDGE[family],)))
     except KernelToolError as error:
         return Refusals(str(error))
     except OSError as error:
