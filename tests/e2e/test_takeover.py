@@ -1,0 +1,194 @@
+"""What clients notice when one userproxy takes over from another: nothing."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from tests.lab.cluster import QUICK, Lab
+from tests.lab.load import SERVER, Load
+from tests.lab.manifests import Port
+from tests.lab.probes import KeptConnection, get
+from tests.lab.proxy import RunningProxy
+from tests.lab.rules import rules
+from userproxy.demo.waiting import eventually
+from userproxy.model import IPFamily
+
+pytestmark = pytest.mark.e2e
+
+WEB, STICKY = ("10.96.0.10", 9000), ("10.96.0.11", 9000)
+PORTS = [Port(9000, "tcp", "TCP", 9000), Port(9000, "udp", "UDP", 9000)]
+
+
+MANY = int(os.environ.get("USERPROXY_TAKEOVERS", "0"))
+
+
+def serve(lab: Lab, *flags: str) -> RunningProxy:
+    for pod in lab.pods:
+        pod.serve([sys.executable, "-c", SERVER, pod.name], 9000)
+    lab.manifests.node(lab.node)
+    lab.manifests.service("web", ports=PORTS, cluster_ip=WEB[0], node_port=30080)
+    lab.manifests.service("sticky", ports=PORTS, cluster_ip=STICKY[0], affinity=600)
+    for name in ("web", "sticky"):
+        lab.manifests.slice(name, lab.pods, ports=PORTS)
+    proxy = lab.node.start_userproxy(*QUICK, "--workers", "0", *flags)
+    lab.node.wait_for_portal(*WEB)
+    lab.node.wait_for_portal(*STICKY)
+    lab.settle()
+    return proxy
+
+
+def standing_rules(lab: Lab) -> list[str]:
+    """All rules of the node, without their counters."""
+    return rules(lab.node, IPFamily.IPV4)
+
+
+def take_over(lab: Lab, old: RunningProxy, *flags: str) -> RunningProxy:
+    """Another userproxy in the place of `old`, which has ended well."""
+    new = lab.node.start_userproxy(*QUICK, "--workers", "0", "--takeover", *flags)
+    new.wait_log("Taken over", 60)
+    assert old.wait(30) == 0
+    return new
+
+
+def served(load: Load, answers: int = 200) -> None:
+    """Return once so many more answers have come."""
+    asked = load.answers
+    eventually(lambda: load.answers > asked + answers or load.failures, 60, "clients are served")
+    assert load.failures == []
+
+
+def pause_of(old: RunningProxy) -> float:
+    """For how many seconds its clients were not served, as it says itself."""
+    return float(next(each["pause_seconds"] for each in old.records if "pause_seconds" in each))
+
+
+def under_load(lab: Lab, times: int, load: Load, old: RunningProxy) -> RunningProxy:
+    before = standing_rules(lab)
+    waits, pauses = [], []
+    with load:
+        for _ in range(times):
+            served(load)
+            quiet = load.forget()
+            began = time.monotonic()
+            successor = take_over(lab, old)
+            served(load)
+            pauses.append(pause_of(old))
+            waits.append((*quiet, *load.forget(), time.monotonic() - began))
+            old = successor
+            assert load.failures == []
+        eventually(lambda: load.transfers >= 2, 120, "transfers end")
+    assert load.failures == []
+    assert len(load.pods) == 1, "clients with affinity have met one Pod"
+    assert standing_rules(lab) == before
+    print("nobody was served for, in seconds:", pauses)
+    print("longest waits before and during each take-over:", *waits, sep="\n")
+    return old
+
+
+def test_nobody_notices_a_few_take_overs(lab: Lab) -> None:
+    old = serve(lab)
+    load = Load(lab.client, WEB, STICKY, kept=100, rate=40, flows=40, megabytes=200)
+    under_load(lab, 3, load, old)
+
+
+@pytest.mark.skipif(not MANY, reason="takes minutes: USERPROXY_TAKEOVERS=20 says how many there are to be")
+def test_twenty_take_overs_leave_descriptors_and_memory_as_they_were(lab: Lab) -> None:
+    old = serve(lab)
+    descriptors, memory = old.descriptors(), old.rss()
+    load = Load(lab.client, WEB, STICKY, kept=500, rate=200, flows=500, megabytes=1024)
+    new = under_load(lab, MANY, load, old)
+    eventually(lambda: new.descriptors() <= descriptors + 20, 30, "descriptors are as before")
+    assert new.rss() < 1.5 * memory
+
+
+def test_health_node_ports_claims_and_the_admin_api_go_on(lab: Lab) -> None:
+    old = serve(lab)
+    old.wait_log("userproxy starts")
+    with KeptConnection(lab.client, (lab.node.address, 10256)) as kept:
+        kept._connection.request("GET", "/healthz")
+        assert kept._connection.getresponse().read()
+    failures = []
+    new = lab.node.start_userproxy(*QUICK, "--workers", "0", "--takeover")
+    while not any("Taken over" in line for line in new.lines) or old.running:
+        for port, path in ((10256, "/livez"), (10249, "/proxyMode")):
+            try:
+                probe(lab, port, path)
+            except OSError as error:
+                failures.append(f"{port}: {error!r}")
+        assert new.running
+    assert failures == []
+    status = lab.node.userproxy("status").stdout
+    assert str(new.pid) in status or "yes" in status.lower()
+    claimed = lab.node.run([sys.executable, "-c", "import socket; socket.socket().bind(('', 30080))"], check=False)
+    assert "Address already in use" in claimed.stderr
+    assert new.terminate() == 0
+    lab.node.wait_for_no_portal(*WEB)
+
+
+def probe(lab: Lab, port: int, path: str) -> None:
+    if port == 10256:
+        get(lab.node, ("127.0.0.1", port), path)
+        return
+    with lab.node.connect(("127.0.0.1", port)) as sock:
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert sock.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def test_a_service_that_goes_while_a_successor_starts_is_not_served_by_it(lab: Lab) -> None:
+    old = serve(lab)
+    lab.node.wait_for_portal(*STICKY)
+    old.signal(signal.SIGSTOP)  # it does not hear of what follows
+    lab.manifests.remove(lab.manifests.service("sticky", ports=PORTS, cluster_ip=STICKY[0], affinity=600))
+    new = lab.node.start_userproxy(*QUICK, "--workers", "0", "--takeover")
+    time.sleep(0)
+    old.signal(signal.SIGCONT)
+    new.wait_log("Taken over", 60)
+    lab.node.wait_for_no_portal(*STICKY)
+    with lab.client.connect(WEB) as sock:
+        sock.sendall(b"keep\nx\n")
+        assert sock.recv(100).endswith(b" x\n")
+
+
+def test_without_a_predecessor_it_starts_as_usual(lab: Lab) -> None:
+    proxy = serve(lab, "--takeover")
+    proxy.wait_log("Nobody to take over from")
+    assert proxy.terminate() == 0
+
+
+def test_with_data_processes_listeners_are_handed_over_and_connections_stay(lab: Lab) -> None:
+    old = serve(lab, "--workers", "1")
+    before = standing_rules(lab)
+    with lab.client.connect(WEB) as sock:
+        sock.sendall(b"keep\nx\n")
+        assert sock.recv(100).endswith(b" x\n")
+        new = lab.node.start_userproxy(*QUICK, "--workers", "0", "--takeover")
+        new.wait_log("Listeners taken over", 60)
+        sock.sendall(b"y\n")
+        assert sock.recv(100).endswith(b" y\n")
+        with lab.client.connect(WEB) as other:
+            other.sendall(b"keep\nz\n")
+            assert other.recv(100).endswith(b" z\n")
+        assert old.running
+    assert old.wait(40) == 0
+    assert standing_rules(lab) == before
+
+
+@pytest.mark.parametrize("at", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_successor_that_dies_or_stops_before_it_serves_costs_nothing(lab: Lab, at: signal.Signals) -> None:
+    old = serve(lab)
+    load = Load(lab.client, WEB, STICKY, kept=50, rate=20, flows=20, megabytes=50)
+    with load:
+        served(load)
+        for _ in range(2):
+            new = lab.node.start_userproxy(*QUICK, "--workers", "0", "--takeover")
+            new.wait_log("userproxy starts", 60)
+            new.signal(at)
+            served(load)
+            new.kill()
+            if not old.running:  # it was fast
+                pytest.skip("the successor had taken over already")
+    assert load.failures == []
+    assert take_over(lab, old).terminate() == 0
