@@ -15,6 +15,7 @@ from userproxy.forwarding.proxy_protocol.versions import encode
 from userproxy.forwarding.tcp import introductions
 from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.introductions import IntroducedDial
+from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.model import BalancerAccess, ClientAddress, Endpoint, ProxyProtocol, Snapshot, Verdict
 from userproxy.model.reports import ChangeKind, ConnectionReport, Decision, Outcome
@@ -449,8 +450,11 @@ async def test_the_wait_for_the_header_is_no_part_of_the_dial(bench: Bench, serv
         await asyncio.sleep(0.05)
         await send(proxy, header(V1) + b"hello")
         await hear(proxy, 5)
-        (relay,) = bench.forwarder._listeners[NAME].connections.members.values()  # type: ignore[attr-defined]
-        assert relay.dial.began - relay.opened >= 0.05
+        listener = bench.forwarder._listeners[NAME]
+        assert isinstance(listener, TcpListener)
+        (relay,) = listener.connections.members.values()
+        assert isinstance(relay, Relay)
+        assert relay.dial.began - relay.opened >= 0.04  # a timer may be early by its resolution
     await bench.eventually_idle()
 
 
