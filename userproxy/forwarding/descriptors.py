@@ -133,7 +133,11 @@ class DescriptorBudget:
 
     def take(self, count: int) -> bool:
         """Count `count` descriptors as ours, if there are as many left."""
-        return self._take(count, self.free)
+        if self.free < count:
+            return False
+        self.free -= count
+        self._mine += count
+        return True
 
     def adopt(self, count: int) -> None:
         """Count descriptors as ours that another process has handed to us, whatever is left."""
@@ -147,9 +151,9 @@ class DescriptorBudget:
 
     def take_for_port(self) -> bool:
         """Count a listener's or a claim's descriptor as ours, if need be from the reserve; up to their share."""
-        if self._ports >= self.most_ports or not self._take(1, self.free + _FOR_PORTS):
+        if self._ports >= self.most_ports or self.free + _FOR_PORTS < 1:
             return False
-        self._ports += 1
+        self.count_port()
         return True
 
     def count_port(self) -> None:
@@ -172,7 +176,8 @@ class DescriptorBudget:
         """Count `count` descriptors as closed; listeners that wait are called soon."""
         self.free += count
         self._mine -= count
-        self._wake_soon()
+        if self._waiting:
+            self._wake_soon()
 
     def wait(self, resume: Callable[[], None], *, refused_by_kernel: bool = False) -> None:
         """Have `resume` called once when descriptors may be had again. Logs the start of a shortage.
@@ -202,13 +207,6 @@ class DescriptorBudget:
         for pending in (self._wake, self._retry, self._look, self._counting):
             if pending is not None:
                 pending.cancel()
-
-    def _take(self, count: int, left: int) -> bool:
-        if left < count:
-            return False
-        self.free -= count
-        self._mine += count
-        return True
 
     def _wake_soon(self) -> None:
         if self._waiting and self._wake is None:

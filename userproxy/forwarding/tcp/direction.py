@@ -8,7 +8,7 @@ from collections.abc import Callable
 from socket import SocketType
 from typing import Final, Protocol
 
-from userproxy.forwarding.poller import HANGUP, UNFINISHED, Owner, Poller
+from userproxy.forwarding.poller import HANGUP, UNFINISHED, WRITABLE, Owner, Poller
 from userproxy.forwarding.tcp.pipes import PIPE_BYTES, Pipe, PipePool
 from userproxy.forwarding.tcp.sockets import unacknowledged
 from userproxy.forwarding.tcp.states import DirectionState
@@ -161,7 +161,8 @@ class Direction:
         lines. Everything else is handed to the relay.
         """
         if events != _A_MESSAGE or not self.usual:
-            self._relay.on_events(self, events)
+            if events != WRITABLE or not self.usual:  # else there is nothing to read, and nothing waits to be sent
+                self._relay.on_events(self, events)
             return
         size, sent = _NOTHING_READ, 0
         try:

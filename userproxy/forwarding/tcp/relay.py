@@ -310,7 +310,7 @@ class Relay:
                 self.abort(self._who_reset())
         except OSError:
             self.fail()
-        direction.usual = opposite.usual = direction.is_usual and opposite.is_usual and not self.closed
+        direction.usual = opposite.usual = not self.closed and direction.is_usual and opposite.is_usual
 
     def fail(self) -> None:
         """Handle the failure of a socket. What its peer sent before is passed on, as far as it goes at once."""
