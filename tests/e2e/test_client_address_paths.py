@@ -121,7 +121,7 @@ def test_where_answers_are_lost_one_client_finds_out_and_all_are_served(
         found = fallbacks(lab)
         assert found["no-answer"] == number, "one for each family"
         assert found.keys() <= {"no-answer", "remembered", "not-yet-known"}
-    assert told(proxy, LOST) == 2
+    eventually(lambda: told(proxy, LOST) == 2, 10, "a line for each family")
     assert [record for record in proxy.records if record["event"].startswith(NO_WAY_BACK)] == []
 
 

@@ -2,9 +2,10 @@
 
 It is learned of pairs, the interface of a client and the node of an endpoint, by each namespace for itself. As long as
 nothing is known of a pair, one client at a time finds out: it dials from its own address, and if there is no answer
-within the first time limit, the same endpoint from the node's. The others wait for what it finds, though only for
-moments: in a network where answers come back they do so within milliseconds, and NetworkPolicies see the right address
-from the first connection on; in another one only the first client is slow.
+within the first time limit, the same endpoint from the node's. If that is answered, it serves, and beside it there is
+one more look from the client's address, since a single packet may have been lost. The others wait for what the first
+one finds, though only for moments: in a network where answers come back they do so within milliseconds, and
+NetworkPolicies see the right address from the first connection on; in another one only the first client is slow.
 
 A pair that has been answered once is trusted: what gets no answer then is the endpoint's own doing, or that of a filter
 which is to refuse this client, and must not be gone around by the node's address. It begins anew when the routes of its

@@ -251,6 +251,7 @@ def test_where_no_answers_come_back_only_the_first_client_is_slow(
         await proxy.serve(backend)
         proxy.route_to(server)
         seen = await asyncio.gather(*(proxy.ask(each) for each in asking[:40]))
+        await eventually(lambda: not proxy.forwarder._tcp.dialer.looks.current)
         seen.append(await proxy.ask(asking[40]))
         assert {ip for ip, _ in seen} == {cluster.node.address}
         (process,) = await proxy.forwarder.data_plane.processes()
@@ -268,6 +269,30 @@ def test_where_no_answers_come_back_only_the_first_client_is_slow(
         cluster.on_node(scenario, loops)
     (line,) = [line for line in logs if line["log_level"] == "warning"]
     assert (line["interface"], line["node"], line["client"]) == ("cali1", "node", client.address)
+
+
+def test_one_answer_that_is_lost_is_no_reason_to_doubt_the_network(
+    cluster: Cluster, loops: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    lead_answers_here(cluster.node)
+    server, client, *_ = cluster.pods
+    backend, asking = listening(cluster, server), sockets(client, 2)
+    rule = f"ip saddr {server.address} ip daddr {client.address} quota 60 bytes drop"  # the first SYN-ACK has 60
+    cluster.node.run(
+        ["nft", f"add table inet lost {{ chain p {{ type filter hook prerouting priority -300; {rule}; }}; }}"]
+    )
+
+    async def scenario(proxy: Proxy) -> None:
+        await proxy.serve(backend)
+        proxy.route_to(server)
+        assert (await proxy.ask(asking[0]))[0] == cluster.node.address
+        await eventually(lambda: not proxy.forwarder._tcp.dialer.looks.current)
+        assert (await proxy.ask(asking[1]))[0] == client.address
+        assert await proxy.forwarder.data_plane.lost_answers() == ()
+
+    with capture_logs() as logs:
+        cluster.on_node(scenario, loops)
+    assert [line for line in logs if line["log_level"] == "warning"] == []
 
 
 def test_an_endpoint_that_answers_nobody_tells_nothing_of_the_network(

@@ -22,7 +22,17 @@ class DialSource:
     whether answers to it come back, and other clients depend on what comes of this dial.
     """
 
-    __slots__ = ("_address", "_choice", "_dialer", "_has_waited", "_introduced", "_name", "_probed", "_sources")
+    __slots__ = (
+        "_address",
+        "_choice",
+        "_dialer",
+        "_has_waited",
+        "_introduced",
+        "_kept",
+        "_name",
+        "_probed",
+        "_sources",
+    )
 
     def __init__(
         self, dialer: "Dialer", sources: Sources, name: ListenerName, address: str, *, introduced: bool = False
@@ -33,6 +43,7 @@ class DialSource:
         self._address = address
         self._introduced = introduced
         self._choice: SourceChoice | None = None
+        self._kept: SourceChoice | None = None
         self._probed: ReturnPair | None = None
         self._has_waited = False
 
@@ -63,7 +74,7 @@ class DialSource:
                 self._dialer.looks.begin(pair, self._address, endpoint, choice, self._name)
         elif pair.is_open_to(self._address, self._dialer.loop.time()):
             pair.is_probed = True
-            self._choice, self._probed = choice, pair
+            self._choice, self._kept, self._probed = choice, choice, pair
         elif pair.is_probed and not self._has_waited:
             self._has_waited = True
             return pair
@@ -91,11 +102,12 @@ class DialSource:
         pair = self._probed
         if pair is None or not is_answer(error):
             return False
-        self._probed = None
         if self._choice is not None:
             pair.answer()
-        else:
-            pair.lose(self._dialer.loop.time(), self._address, endpoint, str(self._name))
+        elif self._kept is not None:
+            # One packet may have been lost, or the first one of all have waited for a neighbour's answer to ARP.
+            self._dialer.looks.begin(pair, self._address, endpoint, self._kept, self._name)
+        self._probed = None
         return True
 
     def end(self) -> None:

@@ -1,4 +1,4 @@
-"""Looks whether answers to clients' addresses come back by now, where they did not. No client waits for one."""
+"""Looks whether answers to clients' addresses come back after all, where one did not. No client waits for one."""
 
 import asyncio
 from socket import SO_ERROR, SOL_SOCKET, SocketType
@@ -35,19 +35,27 @@ class Looks:
     ) -> None:
         """Connect to an endpoint from the client's address, and reset the connection once it stands.
 
-        Nothing is done where there is no descriptor for it.
+        Where no socket can be had for it, that counts as no answer.
         """
-        if not self.budget.take(1):
-            return
+        if not (self.budget.take(1) and self._look(pair, client, endpoint, choice, listener)):
+            pair.lose(self.loop.time(), client, endpoint, str(listener))
+
+    def _look(
+        self, pair: ReturnPair, client: str, endpoint: Endpoint, choice: SourceChoice, listener: ListenerName
+    ) -> bool:
+        """Whether a look has begun; if not, its descriptor is given back."""
         try:
             sock = self._sockets.connect(client, endpoint, choice)
             if isinstance(sock, SocketType):
                 Look(self, pair, sock, client, endpoint, listener)
-                return
+                return True
         except OSError:
             pass
-        pair.lose(self.loop.time(), client, endpoint, str(listener))
+        except BaseException:
+            self.budget.give(1)
+            raise
         self.budget.give(1)
+        return False
 
     def shut_down(self) -> None:
         """End all looks and cancel the timer."""
