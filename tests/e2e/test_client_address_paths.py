@@ -22,8 +22,7 @@ from tests.lab.proxy import RunningProxy
 from userproxy.demo.hosts import Address, Host
 from userproxy.demo.traffic import fetch, http
 from userproxy.demo.waiting import eventually
-from userproxy.forwarding.tcp.sources.client_sockets import OTHERS_PORTS
-from userproxy.model import IPFamily
+from userproxy.model import OTHERS_PORTS, IPFamily
 
 pytestmark = pytest.mark.e2e
 
@@ -45,8 +44,8 @@ def serve(lab: Lab, *flags: str, lacking: str = "") -> RunningProxy:
     lab.manifests.node(lab.node)
     lab.manifests.service("web", ports=PORTS, cluster_ip=[WEB[0], WEB6[0]], external_policy="Local")
     lab.manifests.slices("web", lab.pods, ports=PORTS)
-    folder = Path(__file__).parents[1] / "lab" / "nftables_lacking"
-    env = {"PYTHONPATH": os.fspath(folder), "NFTABLES_LACKS": lacking} if lacking else None
+    folder = Path(__file__).parents[1] / "lab" / "netfilter_lacking"
+    env = {"PYTHONPATH": os.fspath(folder), "NETFILTER_LACKS": lacking} if lacking else None
     proxy = lab.node.start_userproxy(*QUICK, *flags, env=env)
     lab.settle(*IPFamily)
     return proxy
@@ -128,8 +127,10 @@ def test_where_answers_are_lost_one_client_finds_out_and_all_are_served(
 @pytest.mark.parametrize("protocol", ["TCP", "UDP"])
 @pytest.mark.parametrize(
     ("cell", "lacking", "line"),
-    [(ROUTED, "socket", NO_WAY_BACK), (BRIDGED, "bridge", NOT_OVER_BRIDGES)],
-    ids=str,
+    [
+        pytest.param(ROUTED, "nft_socket,xt_socket", NO_WAY_BACK, id="no module socket"),
+        pytest.param(BRIDGED, "bridge", NOT_OVER_BRIDGES, id="no tables of bridges"),
+    ],
     indirect=["cell"],
 )
 def test_where_the_kernel_lacks_what_it_takes_nobody_has_to_find_out(

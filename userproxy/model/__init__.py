@@ -7,7 +7,15 @@ collector need not know them (``gc=False``): walking those of 10,000 Services wo
 """
 
 from userproxy.addresses import IPFamily
-from userproxy.model.client_address import OWN_PORTS, ClientAddress, DirectNetwork, ProxyProtocol, ReturnPath
+from userproxy.model.client_address import (
+    OTHERS_PORTS,
+    OWN_PORTS,
+    PODS_PORTS,
+    ClientAddress,
+    DirectNetwork,
+    ProxyProtocol,
+    ReturnPath,
+)
 from userproxy.model.cluster import (
     EndpointSlice,
     Hints,
@@ -49,7 +57,9 @@ from userproxy.model.wanted import (
 )
 
 __all__ = [
+    "OTHERS_PORTS",
     "OWN_PORTS",
+    "PODS_PORTS",
     "Admission",
     "AdmissionRule",
     "BalancerAccess",

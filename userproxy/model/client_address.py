@@ -8,8 +8,14 @@ from msgspec import Struct
 from userproxy.addresses import IPFamily
 
 OWN_PORTS: Final = (61_000, 65_535)
-"""Source ports of connections between two Pods of one bridge: above the default ``net.ipv4.ip_local_port_range``, so
-that a bridge can tell their answers from those of connections that Pods make themselves."""
+"""Source ports of connections and flows from clients' addresses: above the default ``net.ipv4.ip_local_port_range``, so
+that clients do not use them themselves, and a bridge can tell answers to them from others."""
+
+PODS_PORTS: Final = (OWN_PORTS[0], 63_999)
+"""Those of OWN_PORTS that are for Pods of this node."""
+
+OTHERS_PORTS: Final = (64_000, OWN_PORTS[1])
+"""Those for clients from elsewhere, for whom another node may make connections from PODS_PORTS likewise."""
 
 
 class ClientAddress(StrEnum):

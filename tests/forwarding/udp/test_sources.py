@@ -15,7 +15,7 @@ from userproxy.addresses import IPFamily
 from userproxy.demo.network import Network, Node, Pod
 from userproxy.forwarding.udp.plane import UdpOptions
 from userproxy.forwarding.udp.sockets import DatagramSocket
-from userproxy.model import OWN_PORTS, ClientAddress, Endpoint, Protocol, ReturnPath, Snapshot
+from userproxy.model import PODS_PORTS, ClientAddress, Endpoint, Protocol, ReturnPath, Snapshot
 from userproxy.model.reports import Source, SourceFallback
 
 PORT = 5353
@@ -95,7 +95,7 @@ def test_the_endpoint_sees_whom_the_service_asks_for(pods: Pods, family: IPFamil
         if wanted is ClientAddress.NODE:
             assert seen == node
         else:
-            assert (seen, OWN_PORTS[0] <= port <= OWN_PORTS[1]) == (client, True)
+            assert (seen, PODS_PORTS[0] <= port <= PODS_PORTS[1]) == (client, True)
         assert (await exchange(asking, backend, b"again"))[:2] == (seen, port)
 
     with backend, asking:
@@ -118,7 +118,7 @@ def test_an_endpoint_that_refuses_a_client_by_its_own_address_says_so(pods: Pods
 
 
 def test_where_no_port_is_left_the_node_itself_asks(pods: Pods, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("userproxy.forwarding.udp.sockets.OWN_PORTS", (61_000, 61_001))
+    monkeypatch.setattr("userproxy.forwarding.udp.sockets.PODS_PORTS", (61_000, 61_001))
     monkeypatch.setattr("userproxy.forwarding.udp.sockets._PORTS_TRIED", 2)
     node, client, server = pods.addresses(IPFamily.IPV4)
 

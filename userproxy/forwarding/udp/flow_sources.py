@@ -36,7 +36,7 @@ class FlowSources:
         if pair is None:
             return None
         try:
-            return connect_from(client, endpoint, own_port=choice.own_ports_only), pair
+            return connect_from(client, endpoint, is_pod_here=choice.own_ports_only), pair
         except OSError as error:
             taken = error.errno in _NO_PORT
             self.note_fallback(SourceFallback.NO_PORT if taken else SourceFallback.NOT_POSSIBLE)

@@ -14,7 +14,7 @@ from userproxy.addresses import family_of, host_and_port, is_ipv6, socket_family
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.admission import attach
 from userproxy.forwarding.udp.datagrams import IP_PKTINFO
-from userproxy.model import OWN_PORTS, Endpoint
+from userproxy.model import OTHERS_PORTS, PODS_PORTS, Endpoint
 from userproxy.sockets import lead_here, share, sharing_their_port
 
 _IPV6_RECVPKTINFO: Final = 49
@@ -37,7 +37,7 @@ _IPV6_TRANSPARENT: Final = 75
 """linux/in6.h, since Linux 2.6.37."""
 
 _PORTS_TRIED: Final = 16
-"""Of OWN_PORTS, by chance: while a client has three quarters of them, one attempt in a hundred finds none."""
+"""Of a range, by chance: while a client has three quarters of them, one attempt in a hundred finds none."""
 
 _BUFFER_BYTES: Final = 1 << 20
 """Asked of SO_RCVBUF and SO_SNDBUF of a listener, whose clients share them; the kernel cuts it to
@@ -187,11 +187,12 @@ def connect_to(endpoint: Endpoint) -> SocketType:
     return sock
 
 
-def connect_from(client: str, endpoint: Endpoint, *, own_port: bool) -> SocketType:
-    """As :func:`connect_to`, from a client's address, which this node need not have; with `own_port`, from OWN_PORTS.
+def connect_from(client: str, endpoint: Endpoint, *, is_pod_here: bool) -> SocketType:
+    """As :func:`connect_to`, from a client's address, which this node need not have, and a port of OWN_PORTS.
 
     Not from the client's own port: a client that also writes to the endpoint itself, from that very port, would have
-    its answers taken, and a port that a Pod chose would be kept from the node's own services as long as it likes.
+    its answers taken, and a port that a Pod chose would be kept from the node's own services as long as it likes. For
+    a client from elsewhere, which may be many behind one address, the kernel chooses where these are used up.
 
     Raises OSError: EADDRINUSE where no port is left, EPERM without CAP_NET_ADMIN, and others where the address cannot
     be anybody's.
@@ -203,10 +204,7 @@ def connect_from(client: str, endpoint: Endpoint, *, own_port: bool) -> SocketTy
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
         else:
             sock.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
-        if own_port:
-            _bind_to_own_port(sock, client)
-        else:
-            sock.bind((client, 0))
+        _bind_to_own_port(sock, client, is_pod_here=is_pod_here)
         sock.connect((endpoint.ip, endpoint.port))
     except BaseException:
         sock.close()
@@ -214,10 +212,11 @@ def connect_from(client: str, endpoint: Endpoint, *, own_port: bool) -> SocketTy
     return sock
 
 
-def _bind_to_own_port(sock: SocketType, host: str) -> None:
-    """Bind to one of OWN_PORTS. The kernel would choose from within net.ipv4.ip_local_port_range alone."""
-    first, last = OWN_PORTS
-    for port in random.sample(range(first, last + 1), _PORTS_TRIED):
+def _bind_to_own_port(sock: SocketType, host: str, *, is_pod_here: bool) -> None:
+    """The kernel would choose from within net.ipv4.ip_local_port_range alone."""
+    first, last = PODS_PORTS if is_pod_here else OTHERS_PORTS
+    ports = random.sample(range(first, last + 1), _PORTS_TRIED)
+    for port in ports if is_pod_here else (*ports, 0):
         try:
             sock.bind((host, port))
         except OSError as error:

@@ -21,15 +21,12 @@ from userproxy.forwarding.client_addresses import SourceChoice
 from userproxy.forwarding.listener_addresses import ListenerAddresses
 from userproxy.forwarding.log_limit import LogLimit
 from userproxy.forwarding.tcp.sockets import UNDER_WAY, start_dial_from
-from userproxy.model import OWN_PORTS, Endpoint
+from userproxy.model import OTHERS_PORTS, PODS_PORTS, Endpoint
 from userproxy.model.reports import SourceFallback
 
 log = structlog.get_logger()
 
 _PORT_TAKEN: Final = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
-
-PODS_PORTS: Final = (OWN_PORTS[0], 63_999)
-OTHERS_PORTS: Final = (64_000, OWN_PORTS[1])
 
 _TRIES: Final = 8
 """Ports that are tried for a connection; each takes about 10 us."""
