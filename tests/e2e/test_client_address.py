@@ -6,6 +6,7 @@ connection goes.
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -13,9 +14,12 @@ import pytest
 
 from tests.lab.cluster import QUICK, Lab
 from tests.lab.manifests import Policy, Port
-from tests.lab.probes import DROPPED, try_to_connect
+from tests.lab.probes import DROPPED, KeptConnection, try_to_connect
+from userproxy.admin.client import AdminClient
+from userproxy.admin.paths import ROOTS_SOCKET
 from userproxy.demo.hosts import Address, Host
 from userproxy.demo.traffic import ask, fetch
+from userproxy.demo.waiting import eventually
 from userproxy.model import IPFamily
 
 pytestmark = pytest.mark.e2e
@@ -201,6 +205,25 @@ def test_between_pods_of_one_node_whether_or_not_bridged_frames_meet_rules(clust
     for family, protocol in product(FAMILIES, ("TCP", "UDP")):
         found = cluster.table(asked, family, protocol)
         assert {row: seen for row, seen in found.items() if seen != EXPECTED[row]} == {}, (family, protocol)
+
+
+def decided(api: AdminClient, client: str, asked: Mapping[str, str]) -> list[Mapping[str, str]]:
+    """The decisions about a client, which has a port of its own."""
+    return [each for each in api.get("decisions", **asked)["items"] if each["client"] == client]
+
+
+def test_connections_and_decisions_say_what_was_seen(cluster: Cluster) -> None:
+    api = AdminClient(cluster.lab.node.path(str(ROOTS_SOCKET)))
+    for client, endpoint in (("Pod", "elsewhere"), ("Pod", "the node"), ("outside", "here"), ("outside", "elsewhere")):
+        row = Row(client, "node port", "Cluster", endpoint)
+        asked = {"service": f"web-{SERVICES[endpoint, 'Cluster']}", "client": cluster.clients[client].address}
+        with KeptConnection(cluster.clients[client], address_of(row, IPFamily.IPV4)) as connection:
+            answer = connection.ask()
+            (item,) = (each for each in api.get("connections", **asked)["items"] if each["protocol"] == "TCP")
+            said = "client" if EXPECTED[row] == CLIENT else "node"
+            assert (item["source"], item["source_address"]) == (said, answer.client)
+        ended = partial(decided, api, item["client"], asked)
+        assert [each["source"] for each in eventually(ended, 10, "it is decided upon")] == [said]
 
 
 def test_a_service_says_otherwise_than_the_proxy_and_takes_it_back(cluster: Cluster) -> None:

@@ -142,12 +142,14 @@ def _service_port(
         externally_accessible=accessible,
         locality=scope.locality,
     )
-    routes, external, on_node = _routes(
-        selection, internal_local=service.internal_local, external_local=external_local, accessible=accessible
-    )
     client_address = service.client_address or scope.client_address
-    if client_address is not ClientAddress.NODE:
-        routes = tuple(_with_nodes(route, found) for route in routes)
+    routes, external, on_node = _routes(
+        selection,
+        found if client_address is not ClientAddress.NODE else None,
+        internal_local=service.internal_local,
+        external_local=external_local,
+        accessible=accessible,
+    )
     carries_header = spec.protocol is Protocol.TCP
     port = ServicePort(
         name=ServicePortName(service.namespace, service.name, spec.name, spec.protocol),
@@ -206,30 +208,38 @@ def _has_external_policy(service: Service) -> bool:
 
 
 def _routes(
-    selection: Selection, *, internal_local: bool, external_local: bool, accessible: bool
+    selection: Selection,
+    found: Mapping[Endpoint, SliceEndpoint] | None,
+    *,
+    internal_local: bool,
+    external_local: bool,
+    accessible: bool,
 ) -> tuple[tuple[Route, ...], TrafficClass, TrafficClass]:
+    """The routes, and those that external traffic takes and such traffic from this node.
+
+    With `found`, what slices say of endpoints, they have the names of endpoints' nodes.
+    """
     first, second = selection.cluster, selection.local
     if internal_local:
         first, second = second, first
-    routes = (_route(TrafficClass.INTERNAL, first, selection),)
+    routes = (_route(TrafficClass.INTERNAL, first, selection, found),)
     classes = _SECOND_ROUTE.get((internal_local, external_local)) if accessible else None
     if classes is None:
         return routes, TrafficClass.INTERNAL, TrafficClass.INTERNAL
     traffic, external, on_node = classes
-    return (*routes, _route(traffic, second, selection)), external, on_node
+    return (*routes, _route(traffic, second, selection, found)), external, on_node
 
 
-def _route(traffic: TrafficClass, endpoints: Sequence[Endpoint] | None, selection: Selection) -> Route:
-    if endpoints:
-        return Route(traffic, Verdict.SERVE, tuple(endpoints))
-    return Route(traffic, Verdict.DROP if selection.has_any else Verdict.REJECT)
-
-
-def _with_nodes(route: Route, found: Mapping[Endpoint, SliceEndpoint]) -> Route:
-    if not route.endpoints:
-        return route
-    nodes = tuple([found[endpoint].node or "" for endpoint in route.endpoints])
-    return Route(route.traffic, route.verdict, route.endpoints, nodes)
+def _route(
+    traffic: TrafficClass,
+    endpoints: Sequence[Endpoint] | None,
+    selection: Selection,
+    found: Mapping[Endpoint, SliceEndpoint] | None,
+) -> Route:
+    if not endpoints:
+        return Route(traffic, Verdict.DROP if selection.has_any else Verdict.REJECT)
+    nodes = () if found is None else tuple([found[endpoint].node or "" for endpoint in endpoints])
+    return Route(traffic, Verdict.SERVE, tuple(endpoints), nodes)
 
 
 def _unused(found: Collection[Endpoint], routes: Sequence[Route]) -> tuple[Endpoint, ...]:
