@@ -169,3 +169,24 @@ def test_another_mark_is_used_and_what_is_none_is_refused(lab: Lab) -> None:
     serve(lab, "--transparent-mark", "0x20/0xf0")
     assert any("fwmark 0x20/0xf0 lookup" in line for line in standing(lab.node))
     assert_kept(lab)
+
+
+@pytest.mark.parametrize(
+    "cell", [Cell(DRIVERS["nftables"], pods) for pods in ("bridged", "routed")], ids=str, indirect=True
+)
+def test_it_stays_while_a_successor_takes_connections_over(lab: Lab) -> None:
+    old = serve(lab, "--workers", "0")
+    with KeptConnection(lab.client, WEB) as kept, KeptConnection(lab.client, WEB6) as kept6:
+        kept.ask()
+        kept6.ask()
+        new = lab.node.start_userproxy(*QUICK, "--workers", "0", "--takeover")
+        new.wait_log("Taken over", 20)
+        assert old.wait(20) == 0
+        kept.ask()
+        kept6.ask()
+        eventually(lambda: len(standing(lab.node)) == all_of_it(lab), 20, "the rules are the successor's alone")
+        kept.ask()
+        kept6.ask()
+    assert_kept(lab)
+    assert new.terminate() == 0
+    assert standing(lab.node) == []
