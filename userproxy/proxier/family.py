@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from userproxy.addresses import IPFamily, of_family
 from userproxy.errors import KernelToolError
-from userproxy.model import ClientAddress, Endpoint, LocalTraffic, Node, Problem, Protocol, ServicePortName
+from userproxy.model import ClientAddress, Differences, Endpoint, LocalTraffic, Node, Problem, Protocol, ServicePortName
 from userproxy.portals.interface import PortalDriver
 from userproxy.portals.lease import Lease
 from userproxy.portals.return_path.keeper import ReturnPathKeeper
@@ -204,7 +204,10 @@ class FamilyProxy:
         async with self._turn:
             driver = self.driver
             try:
-                return FamilyDifferences(self.family, driver.name, await driver.differences())
+                found = await driver.differences()
+                if self._return_path is not None:
+                    found = Differences(found.missing + await self._return_path.missing(), found.left_over)
+                return FamilyDifferences(self.family, driver.name, found)
             except KernelToolError as error:
                 return FamilyDifferences(self.family, driver.name, failure=str(error))
 

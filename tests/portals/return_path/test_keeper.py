@@ -154,3 +154,20 @@ def test_nothing_is_made_before_it_is_both_needed_and_permitted(
 
     routed.node.run_loop(scenario)
     assert routed.node.run(state) == before
+
+
+def test_what_others_have_removed_is_named(bridged: Pods) -> None:
+    async def scenario() -> None:
+        keeper = ReturnPathKeeper(IPFamily.IPV4, DEFAULT, lambda path: None, guard=False)
+        assert await keeper.missing() == ()
+        await keeper.permit()
+        await keeper.stand()
+        assert await keeper.missing() == ()
+        await asyncio.to_thread(shell, "ip", "rule", "del", "pref", "5")
+        assert await keeper.missing() == ("routing rules and table 61117 for packets to transparent sockets",)
+        await asyncio.to_thread(shell, "nft", "flush", "ruleset")
+        assert (await keeper.missing())[1:] == ("nftables: rules for packets to transparent sockets",)
+        keeper.retire()
+        assert await keeper.missing() == ()
+
+    bridged.node.run_loop(scenario)

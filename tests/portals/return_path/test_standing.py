@@ -177,6 +177,9 @@ class _Lacking:
             raise KernelToolError("no module")
         return ""
 
+    def stands(self) -> bool:
+        return True
+
     def close(self) -> None:
         pass
 

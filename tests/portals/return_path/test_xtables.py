@@ -29,11 +29,11 @@ class Made:
     def __init__(self, pods: Pods, tools: Tools) -> None:
         use(pods.node, tools)
         self._pods = pods
-        self._standing = Standing(tools.family, DEFAULT)
-        self._standing.ways = (XtablesRules(tools.family),)
+        self.standing = Standing(tools.family, DEFAULT)
+        self.standing.ways = (XtablesRules(tools.family),)
 
     def path(self) -> ReturnPath:
-        path = self._pods.node.run(partial(self._standing.make, LocalTraffic(), ()))
+        path = self._pods.node.run(partial(self.standing.make, LocalTraffic(), ()))
         assert path.problem == ""
         return path
 
@@ -75,7 +75,9 @@ def test_what_others_flush_is_made_again(bridged: Pods, tools: Tools, damage: st
     made.path()
     bridge = xtables.bridge_chain(tools.family)
     command = damage.format(stem=tools.label, chain=CHAIN, bridge=bridge)
+    assert bridged.node.run(made.standing.missing) == []
     bridged.node.shell(*command.split())
+    assert bridged.node.run(made.standing.missing) == ["iptables: rules for packets to transparent sockets"]
     made.path()
     assert bridged.seen(tools.family, Protocol.TCP) == CLIENT[tools.family]
     assert bridged.node.shell(tools.save, "-t", "mangle").count(JUMP) == 1

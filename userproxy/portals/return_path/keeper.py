@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from userproxy.addresses import IPFamily
+from userproxy.errors import KernelToolError
 from userproxy.model import LocalTraffic, ReturnPath
 from userproxy.portals import netlink
 from userproxy.portals.netlink.network_changes import Route, concerns
@@ -100,6 +101,16 @@ class ReturnPathKeeper:
     async def _begin(self) -> None:
         if self._permitted and self._needed and self._path is None:
             await self._make()
+
+    async def missing(self) -> tuple[str, ...]:
+        """What is missing of it now, in a line of text each; nothing where it cannot be had. Raises KernelToolError."""
+        if not self._permitted or self._path is None or self._path.problem:
+            return ()
+        async with self._turn:
+            try:
+                return tuple(await asyncio.to_thread(self._standing.missing))
+            except OSError as error:
+                raise KernelToolError(f"policy routing cannot be read: {error.strerror or error}") from error
 
     def retire(self) -> None:
         """Leave it as it is, for a successor, or until it is removed."""

@@ -31,6 +31,9 @@ class Rules(Protocol):
     def write(self, mark: Mark, bridges: tuple[PodBridge, ...]) -> str:
         """Have them stand; why answers within `bridges` do not rise, empty if they do."""
 
+    def stands(self) -> bool:
+        """Whether what was written last is still there."""
+
     def close(self) -> None:
         """Let go of those that belong to this process."""
 
@@ -44,8 +47,9 @@ class Standing:
         self._nftables = NftablesRules(family, guard=guard)
         self.ways: tuple[Rules, ...] = (self._nftables, XtablesRules(family))
         """How the rules may be written, the best first; whatever the portals are written by."""
-        self.announced = True
-        """Whether the kernel tells when others change the rules."""
+        self._table: int | None = None
+        self._way: Rules | None = None
+        """How the rules were written last."""
         self._told_users: frozenset[str] = frozenset()
         self._told_refusal = ""
 
@@ -59,7 +63,7 @@ class Standing:
             around = look(self._family, local_traffic, node_addresses)
             problem, refusal = self._obstacle(around) or "", ""
             if not problem:
-                refusal = self._write(around)
+                refusal = self.write(around)
         except KernelToolError as error:
             problem = str(error)
         except OSError as error:
@@ -68,6 +72,20 @@ class Standing:
         if not problem and not refusal:
             networks = tuple(structs.replace(each, answers_rise=each.of_pods and each.is_bridge) for each in networks)
         return ReturnPath(self._family, problem, networks)
+
+    def missing(self) -> list[str]:
+        """What others have removed of what was written, in a line of text each. Raises KernelToolError and OSError."""
+        found = []
+        if self._table is not None and not policy_routing.stands(self._family, self._mark, self._table):
+            found.append(f"routing rules and table {self._table} for packets to transparent sockets")
+        if self._way is not None and not self._way.stands():
+            found.append(f"{self._way.name}: rules for packets to transparent sockets")
+        return found
+
+    @property
+    def announced(self) -> bool:
+        """Whether the kernel tells when others change the rules."""
+        return self._way is None or self._way.announced
 
     @property
     def owner(self) -> socket.socket | None:
@@ -84,13 +102,18 @@ class Standing:
             return "it takes the capability CAP_NET_ADMIN, which this process does not have"
         return around.obstacle
 
-    def _write(self, around: Surroundings) -> str:
+    def write(self, around: Surroundings) -> str:
+        """Have it stand for these surroundings; returns why answers within their bridges do not rise.
+
+        Raises KernelToolError and OSError where it cannot be had at all.
+        """
         standing = policy_routing.rules(self._family)
         table = policy_routing.free_table(standing, policy_routing.local_defaults(self._family))
         if table is None:
             raise KernelToolError(f"all routing tables from {policy_routing.TABLES[0]} on are used by others")
         self._tell_of_others(standing)
         policy_routing.make_stand(self._family, self._mark, table)
+        self._table = table
         if not policy_routing.stands(self._family, self._mark, table):
             raise KernelToolError("the kernel has made other routing rules than those asked for. It takes Linux 4.17")
         refusal = self.write_rules(around.bridges)
@@ -109,7 +132,7 @@ class Standing:
         for way in self.ways:
             try:
                 refusal = way.write(self._mark, bridges)
-                self.announced = way.announced
+                self._way = way
                 return refusal
             except KernelToolError as error:
                 reasons.append(f"{way.name}: {error}")

@@ -12,10 +12,10 @@ from msgspec import Struct
 
 from userproxy.addresses import IPFamily
 from userproxy.errors import KernelToolError
-from userproxy.portals.return_path import policy_routing
 from userproxy.portals.return_path.marks import Mark
 from userproxy.portals.return_path.rules import PodBridge
 from userproxy.portals.return_path.standing import Standing
+from userproxy.portals.return_path.surroundings import Surroundings
 
 _NEW_NETWORK: Final = 0x40000000  # CLONE_NEWNET, linux/sched.h
 _SET_FLAGS: Final = 0x8914  # SIOCSIFFLAGS, linux/sockios.h
@@ -47,12 +47,8 @@ def _refusals(family: IPFamily, mark: Mark) -> Refusals | None:
         return None
     try:
         _raise_loopback()
-        table = policy_routing.TABLES[0]
-        policy_routing.make_stand(family, mark, table)
-        if not policy_routing.stands(family, mark, table):
-            return Refusals("the kernel has made other routing rules than those asked for. It takes Linux 4.17")
         with closing(Standing(family, mark, guard=False)) as standing:
-            return Refusals(within_bridges=standing.write_rules((_SOME_BRIDGE[family],)))
+            return Refusals(within_bridges=standing.write(Surroundings(bridges=(_SOME_BRIDGE[family],))))
     except KernelToolError as error:
         return Refusals(str(error))
     except OSError as error:

@@ -41,6 +41,7 @@ class XtablesRules:
     def __init__(self, family: IPFamily) -> None:
         self._family = family
         self._tools: Tools | None = None
+        self._mark: Mark | None = None
         self._bridges = BridgeRules(family)
 
     def write(self, mark: Mark, bridges: Sequence[PodBridge]) -> str:
@@ -48,7 +49,7 @@ class XtablesRules:
 
         Raises KernelToolError where packets cannot be marked at all.
         """
-        self._tools = self._tools or detect(self._family)
+        self._tools, self._mark = self._tools or detect(self._family), mark
         listed = _listed(self._tools)
         text = marking_text(mark, listed)
         if text:
@@ -58,6 +59,12 @@ class XtablesRules:
         except KernelToolError as error:
             return f"ebtables: {error}" if bridges else ""
         return ""
+
+    def stands(self) -> bool:
+        """Whether what was written last is still there. Raises KernelToolError."""
+        if self._tools is None or self._mark is None:
+            return True
+        return not marking_text(self._mark, _listed(self._tools)) and self._bridges.stand()
 
     def close(self) -> None:
         """Nothing belongs to this process alone."""
@@ -84,7 +91,7 @@ class BridgeRules:
             if not wanted:
                 return
             raise KernelToolError("the program is not installed (package ebtables, or Debian's iptables)")
-        if wanted == self._written and self._listed == (_ebtables_chain(program, self._chain) or ""):
+        if wanted == self._written and self.stand():
             return
         remove_bridge_rules(self._family)
         if wanted:
@@ -93,6 +100,11 @@ class BridgeRules:
                 _run(program, "-A", self._chain, *rule.split())
             _run(program, "-A", "PREROUTING", "-j", self._chain)
         self._written, self._listed = wanted, _ebtables_chain(program, self._chain) or ""
+
+    def stand(self) -> bool:
+        """Whether what was written last is still there. Raises KernelToolError."""
+        program = ebtables()
+        return program is None or self._listed == (_ebtables_chain(program, self._chain) or "")
 
 
 def marking_text(mark: Mark, listed: Sequence[str]) -> str:
