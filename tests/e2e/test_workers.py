@@ -5,6 +5,7 @@ import os
 import signal
 from contextlib import ExitStack
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from tests.lab.cluster import QUICK, Lab
 from tests.lab.probes import KeptConnection
 from tests.lab.proxy import RunningProxy
 from tests.lab.steady import SteadyClient
-from userproxy.demo.traffic import http
+from userproxy.demo.traffic import fetch, http
 from userproxy.demo.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -115,3 +116,43 @@ def test_figures_and_connections_are_those_of_all_processes(lab: Lab) -> None:
         text = http(lab.node, METRICS, "/metrics").decode()
         (line,) = [each for each in text.splitlines() if each.startswith("userproxy_connections_opened_total{")][:1]
         assert line.endswith(" 12.0"), line
+
+
+def test_the_control_process_is_killed_and_no_client_sees_anything_until_another_one_adopts_the_rest(lab: Lab) -> None:
+    proxy = serve(lab, "--client-address", "node")
+    with ExitStack() as stack, SteadyClient(lab.client, WEB, rate=50) as client:
+        kept = [stack.enter_context(KeptConnection(lab.client, WEB)) for _ in range(12)]
+        assert all(map(answers, kept))
+        client.go_on(20)
+        before = data_processes(lab)
+        rules = lab.node.standing()
+        os.kill(proxy.pid, signal.SIGKILL)
+        client.go_on(100)
+        assert all(map(answers, kept)), "nobody is there but data processes"
+        successor = lab.node.start_userproxy(*QUICK, "--workers", "2", "--client-address", "node")
+        record = successor.wait_log("Data processes are adopted")
+        assert sorted(record["pids"]) == sorted(before)
+        lab.node.wait_for_rules("default/web")
+        eventually(lambda: data_processes(lab) == before, 30, "the new control process is told by them")
+        client.go_on(50)
+        assert all(map(answers, kept))
+        assert lab.node.standing() == rules, "ports are the same, and so are the rules"
+        assert [each["connections"] for each in status(lab)["processes"]][2] == 0
+        # They follow the new one: an endpoint that goes gets no more clients.
+        lab.manifests.slice("web", lab.pods[:1])
+        eventually(lambda: {ask(lab) for _ in range(6)} == {lab.pods[0].name}, 30, "the new snapshot counts")
+        assert client.failures == []
+    assert successor.terminate() == 0
+    eventually(lambda: not any(map(runs, before)), 30, "they end with the control process that has adopted them")
+
+
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that has ended may still wait for its parent, which is no longer ours."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def ask(lab: Lab) -> str:
+    return fetch(lab.client, WEB).pod

@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from userproxy.demo.hosts import Host
 from userproxy.demo.programs import Program
@@ -33,7 +36,16 @@ class RunningProxy(Program):
     ) -> None:
         limited = ["prlimit", f"--nofile={most_files}:{most_files}"] if most_files is not None else []
         workers = ["--workers", WORKERS] if WORKERS and "--workers" not in flags else []
-        super().__init__(host, [*limited, installed_command(), "run", *flags, *workers], env)
+        self._mark = f"USERPROXY_TEST_PROXY={uuid4()}"
+        name, _, value = self._mark.partition("=")
+        super().__init__(host, [*limited, installed_command(), "run", *flags, *workers], {**(env or {}), name: value})
+
+    def close(self) -> None:
+        """End it, and the data processes that outlive it: they have its output, too."""
+        for pid in _marked(self._mark):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        super().close()
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -61,6 +73,17 @@ class RunningProxy(Program):
     def cpu(self) -> float:
         """CPU seconds that its processes have used so far, in user and kernel mode (proc(5), stat fields 14 and 15)."""
         return sum(_cpu(pid) for pid in self.processes)
+
+
+def _marked(mark: str) -> list[int]:
+    """The processes that have this among their environment."""
+    found = []
+    for each in Path("/proc").iterdir():
+        if each.name.isdigit():
+            with suppress(OSError):
+                if mark.encode() in (each / "environ").read_bytes():
+                    found.append(int(each.name))
+    return found
 
 
 def _command(pid: int) -> str:

@@ -4,6 +4,7 @@ The listener of a service port then has no local port. It has endpoints, statist
 for each portal that leads to it.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
@@ -195,6 +196,11 @@ class SharedPortalListeners(PortalListeners):
 
     def share(self, address: PortalAddress, admission: Admission, sock: PortalSocket) -> None:
         """Serve clients at a portal from a socket that listens there, in place of one that was served there."""
+        portal = self._portals.get(address)
+        if portal is not None and os.path.sameopenfile(portal.sock.fileno(), sock.fileno()):
+            sock.close()
+            self._go_on(portal, address, admission)
+            return
         self.leave(address)
         self._take()
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Collection, Iterator
 from random import Random
 
 from userproxy.forwarding.accept_turns import AcceptTurns
@@ -14,7 +15,7 @@ from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp.shared import SharedUdpListener
 from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.forwarding.udp.statistics import UdpStatistics
-from userproxy.model import Admission, ListenerName, PortalAddress, Protocol
+from userproxy.model import Admission, ListenerName, PortalAddress, Protocol, Verdict
 
 
 class SharingForwarder(Forwarder):
@@ -44,10 +45,13 @@ class SharingForwarder(Forwarder):
         where it is served already. Raises OSError where the kernel can watch no more; then the descriptor is closed.
         """
         self.forget_elsewhere(name)
-        if name in self._listeners:
+        if self._has(name, descriptor):
+            self._listeners[name].statistics.number = number
             if descriptor is not None:
                 os.close(descriptor)
             return
+        if name in self._listeners:
+            self.leave(name)
         if descriptor is None:
             opened: AnyListener = self._portals.listener(name, self._balancer())
         elif name.service_port.protocol is Protocol.UDP:
@@ -56,6 +60,19 @@ class SharingForwarder(Forwarder):
             opened = self._adopt_tcp(name, ListeningSocket(descriptor))
         opened.statistics.number = number
         self._listeners[name] = opened
+
+    @property
+    def open_listeners(self) -> Collection[ListenerName]:
+        """The listeners that are served here."""
+        return self._listeners.keys()
+
+    def shared_sockets(self) -> Iterator[tuple[ListenerName, str, int]]:
+        """The listeners that take clients at a socket of their own: the address that it is bound to, the descriptor."""
+        for name, listener in self._listeners.items():
+            snapshot = self._snapshots.get(name)
+            is_open = snapshot is not None and snapshot.verdict is Verdict.SERVE
+            if is_open and isinstance(listener, SharedTcpListener | SharedUdpListener):
+                yield name, str(listener.socket.getsockname()[0]), listener.socket.fileno()
 
     def renew(self, name: ListenerName, descriptor: int) -> None:
         """Go on with another socket for a UDP listener. Takes over its descriptor."""
@@ -102,6 +119,13 @@ class SharingForwarder(Forwarder):
             if isinstance(listener, SharedTcpListener):
                 listener.look()
         self._shared_portals.look()
+
+    def _has(self, name: ListenerName, descriptor: int | None) -> bool:
+        """Whether a listener is served already from the socket that a descriptor is for."""
+        listener = self._listeners.get(name)
+        if isinstance(listener, SharedTcpListener | SharedUdpListener) and descriptor is not None:
+            return os.path.sameopenfile(listener.socket.fileno(), descriptor)
+        return listener is not None and descriptor is None
 
     def _portal_listeners(self) -> PortalListeners:
         take, give = self._budget.count_port, self.give_port

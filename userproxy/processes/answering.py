@@ -1,7 +1,7 @@
 """Answers of a data process to what the control process asks, in parts that hold up no traffic."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
@@ -30,9 +30,9 @@ _PART_BYTES: Final = 64 * 1024
 
 
 class Answering:
-    """Answers questions, each in a task of `group`."""
+    """Answers questions, each in a task of `group`. `channel` is the one to answer by."""
 
-    def __init__(self, plane: DataPlane, channel: Channel[ToData], group: asyncio.TaskGroup) -> None:
+    def __init__(self, plane: DataPlane, channel: Callable[[], Channel[ToData]], group: asyncio.TaskGroup) -> None:
         self._plane = plane
         self._channel = channel
         self._group = group
@@ -43,6 +43,11 @@ class Answering:
         name = f"answer {type(question).__name__} {question.id}"
         task = self._tasks[question.id] = self._group.create_task(self._answer(question), name=name)
         task.add_done_callback(lambda _: self._tasks.pop(question.id, None))
+
+    def stop(self) -> None:
+        """Answer nothing any longer that was asked so far: who asked has gone."""
+        for task in tuple(self._tasks.values()):
+            task.cancel()
 
     def enough(self, number: int) -> None:
         """Answer a question no longer."""
@@ -55,11 +60,11 @@ class Answering:
             async for items, lost in self._batches(question):
                 await self._send(question.id, items)
                 if lost:
-                    self._channel.send(Answer(question.id, lost=lost))
+                    self._channel().send(Answer(question.id, lost=lost))
         except Exception as error:  # noqa: BLE001 -- it is the asker's to deal with
-            self._channel.send(Answer(question.id, last=True, failure=f"{type(error).__name__}: {error}"))
+            self._channel().send(Answer(question.id, last=True, failure=f"{type(error).__name__}: {error}"))
         else:
-            self._channel.send(Answer(question.id, last=True))
+            self._channel().send(Answer(question.id, last=True))
 
     async def _batches(self, question: Question) -> AsyncIterator[tuple[Iterable[object], int]]:
         """What there is to say, and how many events were lost in between."""
@@ -112,10 +117,10 @@ class Answering:
             parts.append(Raw(part))
             size += len(part)
             if size >= _PART_BYTES:
-                self._channel.send(Answer(number, tuple(parts)))
+                self._channel().send(Answer(number, tuple(parts)))
                 parts, size = [], 0
-                await self._channel.drained()
+                await self._channel().drained()
             await pace.keep()
         if parts:
-            self._channel.send(Answer(number, tuple(parts)))
-            await self._channel.drained()
+            self._channel().send(Answer(number, tuple(parts)))
+            await self._channel().drained()

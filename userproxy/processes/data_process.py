@@ -2,12 +2,13 @@
 
 import asyncio
 import gc
-import os
 import socket
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 import structlog
 from msgspec import structs
@@ -16,29 +17,40 @@ from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.accept_turns import AcceptTurns
 from userproxy.forwarding.descriptors import raise_limit
 from userproxy.forwarding.sharing import SharingForwarder
+from userproxy.model import ListenerName
 from userproxy.processes.answering import Answering
 from userproxy.processes.channel import Channel, Decoder
+from userproxy.processes.door import Door
 from userproxy.processes.messages import (
+    PROTOCOL,
     QUESTIONS,
     Adopt,
     AdoptPortal,
+    Claim,
     Close,
+    CloseUnasked,
     Drain,
     Drained,
     Elsewhere,
     Enough,
+    Estate,
     FollowPortal,
     FollowReturnPath,
+    Inherited,
     Leave,
     LeavePortal,
     Logging,
     Look,
     NotServed,
+    Outlive,
     PortalNotServed,
     Pulse,
     Ready,
+    Refused,
     Renew,
     Reset,
+    Resume,
+    Retire,
     Settled,
     Start,
     ToData,
@@ -49,6 +61,10 @@ from userproxy.telemetry.logging import configure
 log = structlog.get_logger()
 
 _PULSE_SECONDS: Final = 0.1
+_ALONE_SECONDS: Final = 900.0
+"""How long to serve without a control process: endpoints change meanwhile."""
+
+_DRAIN_SECONDS: Final = 30.0
 _NO_DESCRIPTOR: Final = "the limit of open files leaves none for its socket"
 
 
@@ -67,6 +83,14 @@ class DataProcess:
         self._answering: Answering | None = None
         self._pulse = Pulse(0, 0)
         self._pulse_timer: asyncio.TimerHandle | None = None
+        self._start_message: Start | None = None
+        self._tally = -1
+        self._last_number = 0
+        self._unasked: set[ListenerName] = set()
+        """Listeners of the control process before, of which the present one has not told."""
+        self._outlive = ""
+        self._door: Door | None = None
+        self._alone: asyncio.TimerHandle | None = None
         self.over = asyncio.Event()
         """Set once the process is to end."""
         self._deal: dict[type, Callable[[SharingForwarder, Any, list[int]], None]] = {
@@ -79,13 +103,15 @@ class DataProcess:
             FollowPortal: self._follow_portal,
             LeavePortal: lambda forwarder, message, _: forwarder.leave_portal(message.address),
             FollowReturnPath: lambda forwarder, message, _: forwarder.follow_return_path(message.path),
+            CloseUnasked: self._close_unasked,
             Settled: lambda *_: gc.freeze(),
             Look: lambda forwarder, *_: forwarder.look(),
             Drain: self._drain,
+            Retire: lambda _, message, __: self._retire(message.seconds),
             Reset: lambda forwarder, *_: forwarder.reset_connections(),
         }
-        decoder: Decoder[ToData] = Decoder(ToData)
-        self._channel = Channel(loop, sock, decoder, self._received, self._ended)
+        self._decoder: Decoder[ToData] = Decoder(ToData)
+        self._channel = Channel(loop, sock, self._decoder, self._received, self._ended)
         self._channel.send(Ready())
 
     def shut_down(self) -> None:
@@ -95,6 +121,7 @@ class DataProcess:
         if self._forwarder is not None:
             self._forwarder.shut_down()
         self._channel.close()
+        self._leave_door()
 
     def _received(self, message: ToData, descriptors: list[int]) -> None:
         forwarder = self._forwarder
@@ -105,6 +132,13 @@ class DataProcess:
                 self._log_so(message)
             case Leave():
                 self.over.set()
+            case Outlive(path):
+                self._outlive = path
+            case Claim(protocol):
+                self._claimed(protocol)
+            case Resume():
+                self._leave_door()
+                self._unasked = set(forwarder.open_listeners) if forwarder is not None else set()
             case Enough(number):
                 if self._answering is not None:
                     self._answering.enough(number)
@@ -122,26 +156,78 @@ class DataProcess:
         if not descriptors:
             self._ended(_NO_DESCRIPTOR)
             return
-        turns = AcceptTurns(descriptors[0], message.of, message.number - 1)
-        os.close(descriptors[0])
+        self._start_message = message
+        self._tally = descriptors[0]
+        turns = AcceptTurns(self._tally, message.of, message.number - 1)
         options = structs.replace(message.options, descriptor_limit=raise_limit())
         spread = Random()  # noqa: S311 -- spreads load, keeps no secret
         self._forwarder = SharingForwarder(self._loop, options, spread, turns, message.first_id)
         self._forwarder.data_plane.loop_lag.start()
-        self._answering = Answering(self._forwarder.data_plane, self._channel, self._group)
+        self._answering = Answering(self._forwarder.data_plane, lambda: self._channel, self._group)
         self._tell_pulse()
 
     def _log_so(self, logging: Logging) -> None:
         self._logging = logging
-        configure(logging.verbosity, logging.log_format, process=self._number or None)
+        log_to_whoever_reads(logging, self._number or None)
 
     def _ended(self, reason: str) -> None:
-        if not self.over.is_set() and self._forwarder is not None:
+        if self._outlive and self._forwarder is not None and not self.over.is_set():
+            self._wait_for_another(reason)
+            return
+        is_told = self.over.is_set()
+        self.over.set()
+        if not is_told and self._forwarder is not None:
             log.warning("A data process ends, because the control process has gone", reason=reason)
+
+    def _wait_for_another(self, reason: str) -> None:
+        """Serve on, and listen for the next control process."""
+        log.warning("The control process has gone: its data processes serve on until another one comes", reason=reason)
+        if self._answering is not None:
+            self._answering.stop()
+        try:
+            self._door = self._door or Door(self._loop, self._outlive, self._found)
+        except OSError as error:
+            log.error("Another control process cannot find this data process", reason=error.strerror)
+        if self._alone is None:
+            self._alone = self._loop.call_later(_ALONE_SECONDS, self._retire, _DRAIN_SECONDS)
+
+    def _found(self, sock: socket.socket) -> None:
+        """A process asks for us."""
+        self._channel.close()
+        self._channel = Channel(self._loop, sock, self._decoder, self._received, self._ended)
+
+    def _claimed(self, protocol: int) -> None:
+        """Tell another control process all there is that it cannot have otherwise."""
+        forwarder, start = self._forwarder, self._start_message
+        if protocol != PROTOCOL or forwarder is None or start is None:
+            self._channel.send(Refused(f"it speaks protocol {PROTOCOL}, not {protocol}"))
+            return
+        for name, host, descriptor in forwarder.shared_sockets():
+            self._channel.send(Inherited(name, host), [descriptor])
+        self._channel.send(Estate(start, self._last_number), [self._tally])
+
+    def _leave_door(self) -> None:
+        if self._alone is not None:
+            self._alone.cancel()
+            self._alone = None
+        if self._door is not None:
+            self._door.close()
+            self._door = None
+
+    def _retire(self, seconds: float) -> None:
+        self._outlive = ""
+        self._leave_door()
+        self._group.create_task(self._retired(seconds), name="retire")
+
+    async def _retired(self, seconds: float) -> None:
+        if self._forwarder is not None:
+            await self._forwarder.drain(seconds)
         self.over.set()
 
     def _adopt(self, forwarder: SharingForwarder, message: Adopt, descriptors: list[int]) -> None:
         name = message.listener
+        self._unasked.discard(name)
+        self._last_number = max(self._last_number, message.number)
         if message.has_socket and not descriptors:
             self._channel.send(NotServed(name, _NO_DESCRIPTOR))
             return
@@ -157,9 +243,16 @@ class DataProcess:
             self._channel.send(NotServed(message.listener, _NO_DESCRIPTOR))
 
     def _elsewhere(self, forwarder: SharingForwarder, message: Elsewhere, _descriptors: list[int]) -> None:
+        self._unasked.discard(message.listener)
         forwarder.leave(message.listener)
         if message.port:
             forwarder.note_elsewhere(message.listener, message.host, message.port)
+
+    def _close_unasked(self, forwarder: SharingForwarder, message: CloseUnasked, _descriptors: list[int]) -> None:
+        for name in [name for name in self._unasked if name.family is message.family]:
+            self._unasked.discard(name)
+            if forwarder.is_open(name):
+                forwarder.close(name)
 
     def _close(self, forwarder: SharingForwarder, message: Close, _descriptors: list[int]) -> None:
         forwarder.forget_elsewhere(message.listener)
@@ -192,6 +285,27 @@ class DataProcess:
             if pulse != self._pulse:
                 self._pulse = pulse
                 self._channel.send(pulse)
+
+
+class _Unheard:
+    """Standard error, also once nobody reads it any more: it may be a pipe of whoever has started a control process."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+
+def log_to_whoever_reads(logging: Logging, number: int | None = None) -> None:
+    """Log to standard error; `number` is that of the data process."""
+    configure(logging.verbosity, logging.log_format, cast(TextIO, _Unheard()), process=number)
 
 
 def name_process(name: str) -> None:

@@ -36,6 +36,7 @@ from userproxy.processes.messages import (
     Adopt,
     AdoptPortal,
     Close,
+    CloseUnasked,
     Drain,
     Elsewhere,
     FollowPortal,
@@ -63,6 +64,8 @@ class ProcessForwarder:
 
     A TCP listener is served by all of them; one with affinity, and a UDP one, by one of them. Raises OSError where data
     processes cannot be started.
+
+    Data processes that another control process has left are found at `path`, if that is not empty, and adopted.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class ProcessForwarder:
         random: Random,
         processes: int,
         spawning: Spawning,
+        path: str = "",
     ) -> None:
         self._loop = loop
         self._options = options
@@ -89,7 +93,16 @@ class ProcessForwarder:
         self._pool = Pool(loop, processes, spawning, options, self._begins, self._gone, lambda: self._changed())
         self.data_plane = ProcessesDataPlane(loop, self._pool, options.descriptor_limit, self._listeners)
         """Answers for all data processes."""
+        if path:
+            for each, descriptor in self._pool.adopt(path):
+                self.inherit(each.listener, each.host, descriptor)
+            self._numbers = count(self._pool.last_number + 1)
+        self._path = path
         self._pool.start()
+
+    def outlive(self, *, us: bool) -> None:
+        """Whether data processes are to serve on if this process goes without a word, until another one adopts them."""
+        self._pool.outlive(self._path if us else "")
 
     def watch_processes(self, changed: Callable[[], None]) -> None:
         """Call `changed` when `problems` may be others."""
@@ -152,6 +165,8 @@ class ProcessForwarder:
         """As :meth:`Forwarder.close_unasked`."""
         for name in [each for each in self._inherited if each.family is family]:
             os.close(self._inherited.pop(name)[1])
+        for worker in self._pool.serving:
+            worker.send(CloseUnasked(family))
 
     def listening(self) -> Iterator[tuple[ListenerName, str, int]]:
         """As :meth:`Forwarder.listening`."""

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 from msgspec import Raw, Struct
 
 from userproxy.forwarding.forwarder import ForwardingOptions
-from userproxy.model import Admission, Endpoint, ListenerName, PortalAddress, ReturnPath, Snapshot
+from userproxy.model import Admission, Endpoint, IPFamily, ListenerName, PortalAddress, ReturnPath, Snapshot
 from userproxy.model.capture import CaptureRequest
 from userproxy.model.reports import Query
 
@@ -24,6 +24,31 @@ class Start(Struct, frozen=True, tag="start"):
     of: int
     options: ForwardingOptions
     first_id: int
+
+
+class Outlive(Struct, frozen=True, tag="outlive"):
+    """Serve on if the control process goes without a word, and let the next one find this process.
+
+    Where it listens then has a name that begins with `path`. If that is empty, end instead.
+    """
+
+    path: str
+
+
+class Claim(Struct, frozen=True, tag="claim"):
+    """Another control process asks for what there is: :class:`Inherited` and then :class:`Estate`."""
+
+    protocol: int
+
+
+class Resume(Struct, frozen=True, tag="resume"):
+    """Follow this control process from now on, which tells everything anew."""
+
+
+class Retire(Struct, frozen=True, tag="retire"):
+    """Drain within `seconds`, and end: nothing of this process is of use to the control process."""
+
+    seconds: float
 
 
 class Logging(Struct, frozen=True, tag="logging"):
@@ -94,6 +119,12 @@ class FollowReturnPath(Struct, frozen=True, tag="follow return path"):
     """Which clients' addresses this host can keep has changed."""
 
     path: ReturnPath
+
+
+class CloseUnasked(Struct, frozen=True, tag="close unasked"):
+    """Close the listeners of a family that the control process before had, and that this one has not told of."""
+
+    family: IPFamily
 
 
 class Settled(Struct, frozen=True, tag="settled"):
@@ -227,6 +258,10 @@ Question: TypeAlias = (
 
 ToData: TypeAlias = (
     Start
+    | Outlive
+    | Claim
+    | Resume
+    | Retire
     | Logging
     | Adopt
     | Renew
@@ -237,6 +272,7 @@ ToData: TypeAlias = (
     | FollowPortal
     | LeavePortal
     | FollowReturnPath
+    | CloseUnasked
     | Settled
     | Look
     | Drain
@@ -291,4 +327,30 @@ class Drained(Struct, frozen=True, tag="drained"):
     reset: int
 
 
-FromData: TypeAlias = Ready | Answer | Pulse | NotServed | PortalNotServed | Drained
+class Inherited(Struct, frozen=True, tag="inherited"):
+    """A listener with its socket, which comes with this, and the address that it is bound to."""
+
+    listener: ListenerName
+    host: str
+
+
+class Estate(Struct, frozen=True, tag="estate"):
+    """That was all of a process that its control process has left. With the memory of AcceptTurns.
+
+    `start` is what it was once told, and `last_number` the highest number that a listener has had.
+    """
+
+    start: Start
+    last_number: int
+
+
+class Refused(Struct, frozen=True, tag="refused"):
+    """This process cannot be adopted."""
+
+    reason: str
+
+
+PROTOCOL: Final = 1
+"""Of these messages. Processes of another one are left alone: they serve until their clients have gone."""
+
+FromData: TypeAlias = Ready | Answer | Pulse | NotServed | PortalNotServed | Drained | Inherited | Estate | Refused

@@ -1,6 +1,7 @@
 """Keeps as many data processes as are asked for, and one more that waits to take the place of one that dies."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Final
 
@@ -9,8 +10,9 @@ import structlog
 from userproxy.forwarding.accept_turns import AcceptTurns, open_tally
 from userproxy.forwarding.forwarder import ForwardingOptions
 from userproxy.model import Problem, ProblemKind
-from userproxy.processes.messages import Leave, Look, Start
-from userproxy.processes.spawning import Spawning
+from userproxy.processes.messages import Inherited, Leave, Look, Outlive, Resume, Start
+from userproxy.processes.orphans import Orphans
+from userproxy.processes.spawning import Spawning, spawn
 from userproxy.processes.worker import Worker
 
 log = structlog.get_logger()
@@ -93,14 +95,16 @@ class Pool:
         self._begins = begins
         self._gone = gone
         self._changed = changed
-        self._tally = open_tally()
-        self._turns = AcceptTurns(self._tally, count)
+        self._outlive = Outlive("")
+        self._share(open_tally(), count)
         self.places = [Place(number) for number in range(1, count + 1)]
-        for number in range(count):
-            self._turns.absent(number)
         self._incarnations = 0
         self._spare: Worker | None = None
         self._closed = False
+        self._retiring: list[Worker] = []
+        """Processes of another control process that are of no use to us, and end with their last client."""
+        self.last_number = 0
+        """The highest number that a listener has had whose figures adopted processes have."""
 
     @property
     def serving(self) -> list[Worker]:
@@ -127,9 +131,51 @@ class Pool:
         """The places, by number, whose processes serve or soon will."""
         return [place.number for place in self.places if not place.failing] or [1]
 
+    def adopt(self, path: str) -> list[tuple[Inherited, int]]:
+        """Adopt the data processes that another control process has left; returns their sockets, each once.
+
+        `path` is where :class:`Outlive` told them to be found. What cannot be adopted serves its clients to their end.
+        To be called before :meth:`start`. Blocking, for as long as they need to say what they have.
+        """
+        orphans = Orphans(self._loop, path, self._ready, self._ended)
+        adopted = orphans.adopted(len(self.places), self._options)
+        self._retiring = orphans.others
+        if orphans.tally is not None:
+            os.close(self._tally)
+            self._turns.close()
+            self._share(orphans.tally, len(self.places), fresh=False)
+        for number in range(1, len(self.places) + 1):
+            if number in adopted:
+                self.places[number - 1].worker = adopted[number]
+                adopted[number].place = number
+                adopted[number].is_ready = True
+                adopted[number].send(Resume())
+                adopted[number].send(self._spawning.logging)
+            else:
+                self._turns.absent(number - 1)
+        self._incarnations = orphans.last_id // _IDS + 1 if adopted else 0
+        self.last_number = orphans.last_number
+        return orphans.sockets
+
+    def outlive(self, path: str) -> None:
+        """Have data processes serve on if we go without a word, to be found at `path`; not, if that is empty."""
+        self._outlive = Outlive(path)
+        for worker in self.serving:
+            worker.send(self._outlive)
+
+    def _share(self, tally: int, count: int, *, fresh: bool = True) -> None:
+        self._tally = tally
+        self._turns = AcceptTurns(tally, count)
+        if fresh:
+            for number in range(count):
+                self._turns.absent(number)
+
     def start(self) -> None:
-        """Start all processes. Raises OSError."""
+        """Start all processes that were not adopted. Raises OSError."""
         for place in self.places:
+            if place.worker is not None:
+                self._begins(place.worker)
+                continue
             worker = self._spawn(f"data process {place.number} of {len(self.places)}")
             self._take(place, worker)
         self._spawn_spare()
@@ -154,7 +200,7 @@ class Pool:
         self._turns.close()
 
     def _spawn(self, words: str) -> Worker:
-        return Worker(self._loop, self._spawning, words, self._ready, self._ended)
+        return Worker(self._loop, *spawn(self._spawning, words), self._ready, self._ended)
 
     def _ready(self, worker: Worker) -> None:
         if worker.place:
@@ -177,6 +223,7 @@ class Pool:
             self._ready(worker)
         start = Start(place.number, len(self.places), self._options, (self._incarnations - 1) * _IDS)
         worker.send(start, [self._tally])
+        worker.send(self._outlive)
         self._begins(worker)
 
     def _settled(self, place: Place) -> None:
@@ -184,7 +231,7 @@ class Pool:
         self._changed()
 
     def _ended(self, worker: Worker, how: str) -> None:
-        if self._closed:
+        if self._closed or not (worker.place or worker is self._spare):
             return
         if worker is self._spare:
             self._spare = None

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
@@ -16,14 +17,17 @@ from userproxy.processes.messages import (
     Answer,
     Drained,
     Enough,
+    Estate,
     FromData,
+    Inherited,
     NotServed,
     PortalNotServed,
     Pulse,
     Question,
     Ready,
+    Refused,
 )
-from userproxy.processes.spawning import Child, Spawning, spawn
+from userproxy.processes.spawning import Child
 
 log = structlog.get_logger()
 
@@ -50,18 +54,18 @@ class Worker:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        spawning: Spawning,
-        words: str,
+        pid: int,
+        sock: socket.socket,
         ready: Callable[["Worker"], None],
         ended: Callable[["Worker", str], None],
     ) -> None:
-        """Start it. Raises OSError."""
+        """Take over a connection to a process that runs. Raises OSError, with the connection closed."""
         self._loop = loop
         self._ready = ready
         self._ended = ended
         self._answers: dict[int, asyncio.Queue[Answer | None]] = {}
         self._numbers = itertools.count(1)
-        self.pid, sock = spawn(spawning, words)
+        self.pid = pid
         try:
             self._child = Child(loop, self.pid, self._child_ended)
         except OSError:
@@ -76,6 +80,10 @@ class Worker:
         self.pulse = Pulse(0, 0)
         self.told: set[ListenerName | PortalAddress] = set()
         self.drained: asyncio.Future[int] | None = None
+        self.inherited: list[tuple[Inherited, int]] = []
+        """What it has had from a control process before us, with descriptors."""
+        self.estate: tuple[Estate, int] | None = None
+        self.refusal = ""
 
     def send(self, message: object, descriptors: Sequence[int] = ()) -> None:
         """Tell it something. A data process that cannot be told is ended."""
@@ -136,8 +144,7 @@ class Worker:
                 return
 
     def _received(self, message: FromData, descriptors: list[int]) -> None:
-        for descriptor in descriptors:
-            os.close(descriptor)
+        self._take(message, descriptors)
         match message:
             case Ready():
                 self.is_ready = True
@@ -156,15 +163,36 @@ class Worker:
             case PortalNotServed(address, reason):
                 self.told.discard(address)
                 log.error("A data process does not serve a portal", pid=self.pid, portal=str(address), reason=reason)
+            case Refused(reason):
+                self.refusal = reason
             case Drained(reset):
                 if self.drained is not None and not self.drained.done():
                     self.drained.set_result(reset)
+
+    def _take(self, message: FromData, descriptors: list[int]) -> None:
+        """Keep the descriptor that belongs to a message, and no other."""
+        if descriptors and isinstance(message, Inherited):
+            self.inherited.append((message, descriptors.pop()))
+        elif descriptors and isinstance(message, Estate):
+            self.estate = message, descriptors.pop()
+        for descriptor in descriptors:
+            os.close(descriptor)
 
     def _lost(self, reason: str) -> None:
         """The channel has ended: nothing can be said to the process any more."""
         if not self._child.is_over:
             log.debug("A data process is ended", v=1, pid=self.pid, reason=reason)
             self._child.kill()
+
+    def leave_alone(self) -> None:
+        """Close the channel, and leave the process to itself."""
+        self.channel.close()
+        for _, descriptor in self.inherited:
+            os.close(descriptor)
+        self.inherited.clear()
+        if self.estate is not None:
+            os.close(self.estate[1])
+            self.estate = None
 
     def _child_ended(self, how: str) -> None:
         self.is_over = True

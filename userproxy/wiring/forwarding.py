@@ -11,6 +11,7 @@ from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.processes.forwarding import ProcessForwarder
 from userproxy.processes.messages import Logging
 from userproxy.processes.spawning import Spawning
+from userproxy.wiring.admin import socket_path
 
 AnyForwarder: TypeAlias = Forwarder | ProcessForwarder
 
@@ -27,7 +28,7 @@ def make_forwarder(settings: Settings, options: ForwardingOptions) -> AnyForward
     if not workers:
         return Forwarder(loop, options, random)
     try:
-        return ProcessForwarder(loop, options, random, workers, _spawning(settings))
+        return ProcessForwarder(loop, options, random, workers, _spawning(settings), _path(settings))
     except OSError as error:
         raise KernelToolError(f"--workers {workers}: data processes cannot be started: {error.strerror}") from error
 
@@ -36,6 +37,18 @@ def log_as(forwarder: AnyForwarder, settings: Settings) -> None:
     """Have data processes, where there are any, log as these settings say from now on."""
     if isinstance(forwarder, ProcessForwarder):
         forwarder.log_as(_spawning(settings))
+
+
+def outlive(forwarder: AnyForwarder, *, us: bool) -> None:
+    """Whether data processes, where there are any, serve on if this process goes without a word."""
+    if isinstance(forwarder, ProcessForwarder):
+        forwarder.outlive(us=us)
+
+
+def _path(settings: Settings) -> str:
+    """Where data processes are found that have lost their control process: beside the admin socket."""
+    path = socket_path(settings)
+    return "" if path is None else str(path)
 
 
 def _spawning(settings: Settings) -> Spawning:

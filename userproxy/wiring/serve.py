@@ -38,7 +38,7 @@ from userproxy.wiring.better_portals import follow_better
 from userproxy.wiring.config_watch import follow_configuration
 from userproxy.wiring.conntrack_settings import ConntrackTask
 from userproxy.wiring.families import build_family
-from userproxy.wiring.forwarding import log_as, make_forwarder
+from userproxy.wiring.forwarding import log_as, make_forwarder, outlive
 from userproxy.wiring.lost_answers import LostAnswersWatch
 from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.node_wait import NodeWait, depends_on_node
@@ -194,6 +194,7 @@ class _Proxy:
         if settings.config_file is not None:
             tasks["configuration"] = follow_configuration(settings, settings.config_file, read_again, self._apply)
         gc.freeze()
+        outlive(self._forwarder, us=True)
         return await _run_until(self._stop, tasks, self._leave)
 
     def _admin(self, source: Source) -> Admin:
@@ -263,6 +264,8 @@ class _Proxy:
 
     def _family_settled(self, family: IPFamily) -> None:
         self._takeover.settled(family)
+        if isinstance(self._forwarder, ProcessForwarder):
+            self._forwarder.close_unasked(family)
         notify(f"MAINPID={os.getpid()}\nREADY=1")
 
     def _setup(self, bind_addresses: Mapping[IPFamily, str]) -> str:
@@ -287,6 +290,7 @@ class _Proxy:
 
     async def _leave(self, tasks: Mapping[str, asyncio.Task[None]]) -> bool:
         self._takeover.stop()
+        outlive(self._forwarder, us=False)
         if self._left is not None:
             await self._leave_to_successor(connections=not self._left)
             return True
