@@ -119,7 +119,7 @@ def test_tables_of_real_traffic(seen: Seen) -> None:
     assert re.sub(r"passed over for [\d.]+ s after a failed dial", "<none>", endpoints) == ENDPOINTS
     connections = re.sub(r"(?m)^\d+ ", "ID ", normalised(seen.run("get", "connections", "-o", "wide")))
     assert connections == CONNECTIONS.replace("ANSWERS", str(kept(seen)["endpoint"])).replace(
-        "SEEN", "node 10.244.1.1:PORT"
+        "SEEN", "client 10.244.1.5:PORT"
     )
 
 
