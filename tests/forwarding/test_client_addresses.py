@@ -5,6 +5,7 @@ import ipaddress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from userproxy.demo.hosts import Host
 from userproxy.forwarding import client_addresses
@@ -109,6 +110,19 @@ def test_before_the_host_is_known_and_where_it_cannot_do_it_the_nodes_address_is
     assert sources.choose(POD, endpoint) == client_addresses.SourceChoice("the socket module is missing")
     addresses.follow(ReturnPath(IPFamily.IPV4, networks=(BRIDGE,)))
     assert sources.choose(POD, endpoint).keeps
+
+
+def test_what_is_learned_of_answers_is_expected_of_the_next_connection() -> None:
+    endpoint = Endpoint(FAR_POD, 80)
+    sources = sources_of((FAR_POD, "there"))
+    assert sources.expect(POD, endpoint) == sources.choose(POD, endpoint)
+    assert sources.pairs.known("cni0", "there") is None, "asking changes nothing"
+    with capture_logs():
+        sources.pairs.of("cni0", "there").lose(1.0, POD, endpoint, "default/web")
+    assert sources.choose(POD, endpoint).keeps, "whether it is dialled so is decided by what is learned"
+    expected = sources.expect(POD, endpoint)
+    assert (expected.keeps, "did not come back" in expected.reason) == (False, True)
+    assert sources.expect(ROUTED_POD, endpoint).keeps, "that is another pair"
 
 
 def test_other_routes_of_the_host_count_at_once() -> None:
