@@ -74,6 +74,23 @@ def test_node_ports_outside_of_the_default_range_are_kept_off_once_known() -> No
     assert not ports.allows(40_001)
 
 
+def test_ports_that_listeners_have_are_tried_last_until_they_are_released() -> None:
+    ports, tried = ListenerPorts(PortRange(40_000, 40_099)), []
+
+    def bind(_host: str, port: int) -> int:
+        tried.append(port)
+        return port
+
+    preferred: list[int | None] = [40_007, *[None] * 98]
+    bound = [ports.bind(bind, "127.0.0.1", each, Random(number)) for number, each in enumerate(preferred)]
+    assert tried == bound
+    assert len(set(bound)) == 99, "none was tried that another has"
+    assert next(ports.candidates(Random(1))) not in bound
+    assert all_ports(ports) == list(range(40_000, 40_100)), "another protocol or family may have them all the same"
+    ports.release(40_007)
+    assert {port for port, _ in zip(ports.candidates(Random(1)), range(2), strict=False)} >= {40_007}
+
+
 @pytest.mark.usefixtures("root")
 def test_without_a_configured_range_the_ports_are_those_of_the_kernel() -> None:
     with Host("node") as node:

@@ -297,6 +297,7 @@ class Forwarder:
         closing = self._listeners.pop(listener)
         self._snapshots.pop(listener, None)
         self._portals.discard(listener)
+        self._ports.release(closing.port)
         closing.close()
         closing.balancer.leave_affinity()
         self.data_plane.closed.add(listener, closing.statistics)

@@ -34,6 +34,8 @@ class ListenerPorts:
         """What ports are taken from."""
         self._kept = tuple(kept)
         self._reserved = () if configured.last else reserved_ports()
+        self._given: set[int] = set()
+        """Those that listeners have: they are tried last, since to make a socket and not to bind it takes time."""
         self._node_ports: set[int] = set()
         """Those that are not of NODE_PORTS: a cluster's range need not be the default."""
         self._look_for_overlap(is_configured=bool(configured.last))
@@ -49,9 +51,19 @@ class ListenerPorts:
 
     def candidates(self, random: Random) -> Iterator[int]:
         """Ports to try in turn; some of them may come twice."""
+        given = self._given
+        last = []
         for port in self.source.candidates(random):
             if self.allows(port) and not any(port in each for each in self._reserved):
-                yield port
+                if port in given:
+                    last.append(port)
+                else:
+                    yield port
+        yield from last
+
+    def release(self, port: int) -> None:
+        """A listener has a port no longer."""
+        self._given.discard(port)
 
     def bind(self, bind: Callable[[str, int], Bound], host: str, preferred: int | None, random: Random) -> Bound:
         """What `bind(host, port)` returns for a port that is free: `preferred` if it is, else any.
@@ -60,16 +72,20 @@ class ListenerPorts:
         """
         if preferred is not None and self.allows(preferred):
             try:
-                return bind(host, preferred)
+                return self._give(bind(host, preferred), preferred)
             except PortUnavailableError as error:
                 log.debug("Preferred port not available", v=2, reason=str(error))
         for port in islice(self.candidates(random), _MOST_TRIES):
             try:
-                return bind(host, port)
+                return self._give(bind(host, port), port)
             except PortUnavailableError as error:
                 if not _is_taken(error):
                     raise
         raise PortUnavailableError(f"no free port was found on {host} among {self.source}")
+
+    def _give(self, bound: Bound, port: int) -> Bound:
+        self._given.add(port)
+        return bound
 
     def _look_for_overlap(self, *, is_configured: bool) -> None:
         overlap = tuple(

@@ -210,6 +210,7 @@ class ProcessForwarder:
             if listener in worker.told:
                 worker.told.discard(listener)
                 worker.send(Close(listener))
+        self._ports.release(held.port)
         held.close()
         if held.sock is not None:
             self.give_port()

@@ -44,11 +44,17 @@ class RoutingLoops:
 
     def looping(self, name: ServicePortName, endpoints: Collection[Endpoint]) -> tuple[Endpoint, ...]:
         """Those of `endpoints` from which traffic could come back to `name`."""
-        return tuple(endpoint for endpoint in endpoints if self._may_loop(name, endpoint))
-
-    def _may_loop(self, name: ServicePortName, endpoint: Endpoint) -> bool:
-        owner = self._owner(endpoint, name.protocol)
-        return owner is not None and (owner == name or self._has_portal_as_endpoint(owner))
+        owners, protocol = self._owners, name.protocol
+        found = []
+        for endpoint in endpoints:
+            # Nearly all endpoints are no portal, and are looked at whenever one of a Service changes.
+            port = endpoint.port
+            if owners.get((endpoint.ip, port, protocol)) is None and owners.get(("", port, protocol)) is None:
+                continue
+            owner = self._owner(endpoint, protocol)
+            if owner is not None and (owner == name or self._has_portal_as_endpoint(owner)):
+                found.append(endpoint)
+        return tuple(found)
 
     def _has_portal_as_endpoint(self, name: ServicePortName) -> bool:
         found = self._has_portal.get(name)

@@ -8,6 +8,8 @@ from userproxy.cluster.objects import schema
 from userproxy.cluster.objects.validation import Checker, interned, parse_time
 from userproxy.model import EndpointSlice, Hints, IPFamily, SliceEndpoint, SlicePort
 
+_NO_CONDITIONS = schema.RawConditions()
+
 
 def decode_slice(item: schema.RawEndpointSlice, checker: Checker) -> tuple[EndpointSlice, ...]:
     """A discovery.k8s.io/v1 EndpointSlice; none where its addresses are of type FQDN, which no proxy serves.
@@ -30,14 +32,14 @@ def decode_slice(item: schema.RawEndpointSlice, checker: Checker) -> tuple[Endpo
         checker.note("addressType", '"FQDN" is not served, only IPv4 and IPv6')
         return ()
     kind = IPFamily(kind)
-    endpoints = (
-        checker.attempt(_slice_endpoint, f"endpoints[{index}].addresses[0]", endpoint, kind, checker)
+    endpoints = [
+        _slice_endpoint(index, endpoint, endpoint.addresses[0], kind, checker)
         for index, endpoint in enumerate(item.endpoints or ())
         if endpoint.addresses
-    )
+    ]
     ports = _endpoint_ports("ports", item.ports or (), checker)
     service = interned(labels.service_name)
-    usable = tuple(endpoint for endpoint in endpoints if endpoint)
+    usable = tuple(endpoint for endpoint in endpoints if endpoint is not None)
     return (EndpointSlice(namespace, name, service, kind, ports, usable, _triggered(metadata)),)
 
 
@@ -46,17 +48,28 @@ def _triggered(metadata: schema.RawSliceMetadata) -> float | None:
     return time.timestamp() if time else None
 
 
-def _slice_endpoint(path: str, endpoint: schema.RawEndpoint, kind: IPFamily, checker: Checker) -> SliceEndpoint:
-    """An endpoint with its first address: all addresses are of the same Pod, and kube-proxy too uses only the first."""
-    conditions = endpoint.conditions or schema.RawConditions()
+def _slice_endpoint(
+    index: int, endpoint: schema.RawEndpoint, text: str, kind: IPFamily, checker: Checker
+) -> SliceEndpoint | None:
+    """An endpoint with its first address: all addresses are of the same Pod, and kube-proxy too uses only the first.
+
+    None where that is bad, which the checker notes. A slice of a thousand endpoints is read anew whenever one changes.
+    """
+    address = text
+    if kind is not IPFamily.IPV4 or not checker.is_plain_destination(text):
+        found = checker.attempt(checker.destination, f"endpoints[{index}].addresses[0]", text, kind)
+        if found is None:
+            return None
+        address = found
+    conditions, node, zone = endpoint.conditions or _NO_CONDITIONS, endpoint.node_name, endpoint.zone
     return SliceEndpoint(
-        address=checker.destination(path, (endpoint.addresses or [""])[0], kind),
-        ready=conditions.ready is not False,
-        serving=conditions.serving is not False,
-        terminating=conditions.terminating is True,
-        node=_name(endpoint.node_name),
-        hints=_hints(endpoint.hints) if endpoint.hints else None,
-        zone=_name(endpoint.zone),
+        address,
+        conditions.ready is not False,
+        conditions.serving is not False,
+        conditions.terminating is True,
+        interned(node) if node else None,
+        _hints(endpoint.hints) if endpoint.hints else None,
+        interned(zone) if zone else None,
     )
 
 

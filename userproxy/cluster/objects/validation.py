@@ -197,6 +197,11 @@ class Checker:
             raise self.error(path, f"{show(value)} is a {kind} address, which only a manifest may name")
         return address
 
+    def is_plain_destination(self, value: str) -> bool:
+        """Whether a text is an IPv4 address that :meth:`destination` returns as it is; False may also be one."""
+        ordinary = _ORDINARY_IPV4.fullmatch(value) is not None
+        return ordinary and (self.from_manifest or not value.startswith(_SPECIAL_IPV4))
+
     def network(self, path: str, value: str) -> str:
         """A canonical CIDR; bits beyond the prefix are dropped and leading zeros are decimal, as for Go."""
         try:

@@ -8,12 +8,11 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import suppress
 from socket import SocketType
 from typing import Protocol, Self
 
-from userproxy.addresses import host_and_port, is_ipv6, socket_family
+from userproxy.addresses import host_and_port, socket_family
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.admission import DROP_EVERYTHING, attach, detach
 from userproxy.model import Endpoint, Verdict
@@ -84,7 +83,7 @@ class ListeningSocket(SocketType):
         The port is given by its number: one that the kernel picks is lost when the socket does not listen. Raises
         PortUnavailableError where it is taken or may not be bound.
         """
-        with _to_listen_at(host, port) as sock:
+        with _ToListenAt(host, port) as sock:
             sock.bind((host, port))
             if verdict is Verdict.REJECT:
                 sock.listen(_BACKLOG)  # only then is it sure that nobody else listens there
@@ -104,7 +103,7 @@ class ListeningSocket(SocketType):
         have the address yet. `instructions` are a program that says who is let in, None for everybody. Raises
         PortUnavailableError.
         """
-        with _to_listen_at(host, port) as sock:
+        with _ToListenAt(host, port) as sock:
             share(sock)
             sock.bind((host, port))
             if instructions is not None:
@@ -304,21 +303,42 @@ def quiet_seconds(sock: SocketType) -> tuple[float, float]:
     return heard / 1000, told / 1000
 
 
-@contextmanager
-def _to_listen_at(host: str, port: int) -> Iterator[SocketType]:
-    """A TCP socket with its options, not bound yet; closed afterwards, unless it has been detached.
+class _ToListenAt:
+    """A context that has a TCP socket with its options, not bound yet; closed afterwards, unless it has been detached.
 
     What fails meanwhile is a PortUnavailableError with address and reason.
     """
-    try:
-        with closing(SocketType(socket_family(host), socket.SOCK_STREAM)) as sock:
+
+    __slots__ = ("_host", "_port", "_sock")
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._sock: SocketType | None = None
+
+    def __enter__(self) -> SocketType:
+        try:
+            sock = self._sock = SocketType(socket_family(self._host), socket.SOCK_STREAM)
             _set_tcp_options(sock)
-            if is_ipv6(host):
+            if sock.family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            yield sock
-    except OSError as error:
-        raise PortUnavailableError(f"cannot listen on {host_and_port(host, port)}: {error.strerror}") from error
+        except OSError as error:
+            self._close()
+            raise self._unavailable(error) from error
+        return sock
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._close()
+        if isinstance(error, OSError):
+            raise self._unavailable(error) from error
+
+    def _close(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+
+    def _unavailable(self, error: OSError) -> PortUnavailableError:
+        return PortUnavailableError(f"cannot listen on {host_and_port(self._host, self._port)}: {error.strerror}")
 
 
 def _set_tcp_options(sock: SocketType) -> None:
