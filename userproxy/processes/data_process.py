@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -37,6 +38,7 @@ from userproxy.processes.messages import (
     FollowPortal,
     FollowReturnPath,
     Inherited,
+    Keep,
     Leave,
     LeavePortal,
     Logging,
@@ -88,6 +90,7 @@ class DataProcess:
         self._last_number = 0
         self._unasked: set[ListenerName] = set()
         """Listeners of the control process before, of which the present one has not told."""
+        self._kept: list[int] = []
         self._outlive = ""
         self._door: Door | None = None
         self._alone: asyncio.TimerHandle | None = None
@@ -104,6 +107,7 @@ class DataProcess:
             LeavePortal: lambda forwarder, message, _: forwarder.leave_portal(message.address),
             FollowReturnPath: lambda forwarder, message, _: forwarder.follow_return_path(message.path),
             CloseUnasked: self._close_unasked,
+            Keep: self._keep,
             Settled: lambda *_: gc.freeze(),
             Look: lambda forwarder, *_: forwarder.look(),
             Drain: self._drain,
@@ -253,6 +257,11 @@ class DataProcess:
             self._unasked.discard(name)
             if forwarder.is_open(name):
                 forwarder.close(name)
+
+    def _keep(self, _forwarder: SharingForwarder, _message: Keep, descriptors: list[int]) -> None:
+        before, self._kept = self._kept, descriptors
+        for descriptor in before:
+            os.close(descriptor)
 
     def _close(self, forwarder: SharingForwarder, message: Close, _descriptors: list[int]) -> None:
         forwarder.forget_elsewhere(message.listener)

@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from random import Random
@@ -41,6 +41,7 @@ from userproxy.processes.messages import (
     Elsewhere,
     FollowPortal,
     FollowReturnPath,
+    Keep,
     LeavePortal,
     Renew,
     Reset,
@@ -86,6 +87,7 @@ class ProcessForwarder:
         self._listeners: dict[ListenerName, HeldListener] = {}
         self._portals = HeldPortals(self.take_for_port, self.give_port, self._portal_left)
         self._replays: dict[Worker, asyncio.Handle] = {}
+        self._kept: Callable[[], Sequence[int]] = tuple
         self._return_paths: dict[IPFamily, ReturnPath] = {}
         self._inherited: dict[ListenerName, tuple[str, int]] = {}
         self._draining = False
@@ -103,6 +105,14 @@ class ProcessForwarder:
     def outlive(self, *, us: bool) -> None:
         """Whether data processes are to serve on if this process goes without a word, until another one adopts them."""
         self._pool.outlive(self._path if us else "")
+        if not us:
+            self._kept = tuple
+        for worker in self._pool.serving:
+            worker.send(Keep(), self._kept())
+
+    def keep(self, descriptors: Callable[[], Sequence[int]]) -> None:
+        """What data processes are to have copies of, so that it outlives this process: as of each change of paths."""
+        self._kept = descriptors
 
     def watch_processes(self, changed: Callable[[], None]) -> None:
         """Call `changed` when `problems` may be others."""
@@ -234,6 +244,7 @@ class ProcessForwarder:
         self._return_paths[path.family] = path
         for worker in self._pool.serving:
             worker.send(FollowReturnPath(path))
+            worker.send(Keep(), self._kept())
 
     def log_as(self, spawning: Spawning) -> None:
         """Have data processes log as this says, also those that are started later."""
@@ -366,6 +377,7 @@ class ProcessForwarder:
         """Tell a data process all there is, beginning with what nobody else serves meanwhile."""
         for path in self._return_paths.values():
             worker.send(FollowReturnPath(path))
+        worker.send(Keep(), self._kept())
         alone = [held.name for held in self._listeners.values() if held.owner == worker.place]
         names = iter([*alone, *self._listeners])
         self._replay(worker, names, iter(list(self._portals.portals)))

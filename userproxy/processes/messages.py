@@ -121,6 +121,13 @@ class FollowReturnPath(Struct, frozen=True, tag="follow return path"):
     path: ReturnPath
 
 
+class Keep(Struct, frozen=True, tag="keep"):
+    """Hold copies of the descriptors that come with this, in place of earlier ones, and do nothing with them.
+
+    What goes with its last copy then outlives the control process: tables of nf_tables that have an owner.
+    """
+
+
 class CloseUnasked(Struct, frozen=True, tag="close unasked"):
     """Close the listeners of a family that the control process before had, and that this one has not told of."""
 
@@ -273,6 +280,7 @@ ToData: TypeAlias = (
     | LeavePortal
     | FollowReturnPath
     | CloseUnasked
+    | Keep
     | Settled
     | Look
     | Drain

@@ -133,6 +133,7 @@ class _Proxy:
         self._forwarder.data_plane.loop_lag.start()
         if isinstance(self._forwarder, ProcessForwarder):
             self._forwarder.watch_processes(self._report)
+            self._forwarder.keep(self._return_path_owners)
         self._answers = LostAnswersWatch(self._forwarder.data_plane, self._report)
         self._descriptor_limit = descriptor_limit
         self._source: Source | None = None
@@ -242,6 +243,11 @@ class _Proxy:
         self._monitor.problems_are(problems)
         if self._source is not None:
             self._source.report(problems)
+
+    def _return_path_owners(self) -> list[int]:
+        """The descriptors that tables go with without which no answer to a client's address comes back."""
+        found = (item for family in self._families for item in family.sockets().items())
+        return [descriptor for name, descriptor in found if name.startswith("return path")]
 
     def _problems_of_the_node(self) -> frozenset[Problem]:
         of_processes = self._forwarder.problems if isinstance(self._forwarder, ProcessForwarder) else frozenset()
