@@ -3,10 +3,10 @@
 import errno
 import ipaddress
 import os
-import random
 import socket
 import sys
 from contextlib import closing
+from itertools import chain
 from socket import SocketType
 from typing import Final, Self
 
@@ -35,6 +35,9 @@ _IP_TRANSPARENT: Final = 19
 
 _IPV6_TRANSPARENT: Final = 75
 """linux/in6.h, since Linux 2.6.37."""
+
+_STRIDE: Final = 1009
+"""From one port that is tried to the next; a prime, so that all are different."""
 
 _PORTS_TRIED: Final = 16
 """Of a range, by chance: while a client has three quarters of them, one attempt in a hundred finds none."""
@@ -213,10 +216,15 @@ def connect_from(client: str, endpoint: Endpoint, *, is_pod_here: bool) -> Socke
 
 
 def _bind_to_own_port(sock: SocketType, host: str, *, is_pod_here: bool) -> None:
-    """The kernel would choose from within net.ipv4.ip_local_port_range alone."""
+    """The kernel would choose from within net.ipv4.ip_local_port_range alone.
+
+    Whoever can guess the port can answer in the endpoint's name, so it is not predictable.
+    """
     first, last = PODS_PORTS if is_pod_here else OTHERS_PORTS
-    ports = random.sample(range(first, last + 1), _PORTS_TRIED)
-    for port in ports if is_pod_here else (*ports, 0):
+    count = last - first + 1
+    start = int.from_bytes(os.urandom(4), sys.byteorder)
+    tries = range(start, start + _PORTS_TRIED * _STRIDE, _STRIDE)
+    for port in chain((first + number % count for number in tries), () if is_pod_here else (0,)):
         try:
             sock.bind((host, port))
         except OSError as error:
