@@ -16,6 +16,7 @@ from userproxy.errors import KernelToolError
 from userproxy.model import LocalTraffic, Node, PortalSync, ProblemKind, Protocol, ServiceName, ServiceState
 from userproxy.portals.interface import PortalDriver
 from userproxy.portals.lease import Lease
+from userproxy.portals.return_path.keeper import ReturnPathKeeper
 from userproxy.proxier.family import FamilyOptions, FamilyProxy, node_view
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.local_addresses import NodePortAddresses
@@ -149,7 +150,11 @@ class Bench:
         self._options = options
         self.family = self.proxy()
 
-    def proxy(self, clean_up_after_others: Callable[[PortalDriver], Awaitable[bool]] = _nothing_left) -> FamilyProxy:
+    def proxy(
+        self,
+        clean_up_after_others: Callable[[PortalDriver], Awaitable[bool]] = _nothing_left,
+        return_path: ReturnPathKeeper | None = None,
+    ) -> FamilyProxy:
         family = self._ip_family
         return FamilyProxy(
             family,
@@ -166,6 +171,7 @@ class Bench:
             observer=self.observer,
             report=self._report,
             clean_up_after_others=clean_up_after_others,
+            return_path=return_path,
         )
 
     async def _until_usable(self) -> None:
@@ -472,3 +478,32 @@ async def test_where_the_other_driver_cannot_write_the_one_before_goes_on() -> N
         assert bench.family.driver is bench.driver
         assert bench.world.bindings == before
         assert bench.observer.told[-2:] == ["sync began", "synced"]
+
+
+class WayBack:
+    """What a family asks of the way back, in its order."""
+
+    def __init__(self, owner: socket) -> None:
+        self.owner = owner
+        self.asked: list[str] = []
+
+    def follow(self, _traffic: LocalTraffic, _addresses: Sequence[str]) -> None:
+        self.asked.append("follow")
+
+    def retire(self) -> None:
+        self.asked.append("retire")
+
+    async def stand(self) -> None:
+        self.asked.append("stand")
+
+
+def test_what_owns_the_way_back_is_handed_over_with_the_lease() -> None:
+    async def scenario() -> None:
+        with socket() as owner:
+            way_back = WayBack(owner)
+            family = Bench().proxy(return_path=cast("ReturnPathKeeper", way_back))
+            assert family.sockets() == {"return path IPv4": owner.fileno()}
+            family.leave_to_successor()
+            assert way_back.asked == ["follow", "retire"]
+
+    asyncio.run(scenario())

@@ -37,8 +37,8 @@ class Pods(Struct):
         """
         kind, address = KINDS[protocol], BACKEND[family]
         with (
-            closing(self.backend.run(partial(_serving, kind, address))) as serving,
-            closing(self.node.run(partial(_transparent, family, kind, CLIENT[family]))) as dialling,
+            closing(self.backend.run(partial(bound, kind, address))) as serving,
+            closing(self.node.run(partial(transparent, family, kind, CLIENT[family]))) as dialling,
         ):
             try:
                 dialling.connect(serving.getsockname()[:2])
@@ -48,7 +48,7 @@ class Pods(Struct):
 
     def refused(self, family: IPFamily) -> bool:
         """Whether a datagram to a closed port of the backend, from the client's address, is heard to be refused."""
-        with closing(self.node.run(partial(_transparent, family, socket.SOCK_DGRAM, CLIENT[family]))) as asking:
+        with closing(self.node.run(partial(transparent, family, socket.SOCK_DGRAM, CLIENT[family]))) as asking:
             asking.connect((BACKEND[family], 9))
             asking.send(b"x")
             try:
@@ -75,7 +75,7 @@ def _answered(dialling: socket.socket, serving: socket.socket, protocol: Protoco
     return str(peer[0])
 
 
-def _serving(kind: socket.SocketKind, address: str) -> socket.socket:
+def bound(kind: socket.SocketKind, address: str) -> socket.socket:
     made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
     made.settimeout(_SECONDS)
     made.bind((address, 0))
@@ -84,7 +84,7 @@ def _serving(kind: socket.SocketKind, address: str) -> socket.socket:
     return made
 
 
-def _transparent(family: IPFamily, kind: socket.SocketKind, address: str) -> socket.socket:
+def transparent(family: IPFamily, kind: socket.SocketKind, address: str) -> socket.socket:
     made = socket.socket(socket.AF_INET6 if family is IPFamily.IPV6 else socket.AF_INET, kind)
     made.settimeout(_SECONDS)
     made.setsockopt(*_TRANSPARENT[family], 1)

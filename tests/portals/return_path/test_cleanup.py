@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from tests.portals.return_path.conftest import BACKEND, CLIENT, Pods, _serving, _transparent
+from tests.portals.return_path.conftest import BACKEND, CLIENT, Pods, bound, transparent
 from userproxy.addresses import IPFamily
 from userproxy.model import LocalTraffic
 from userproxy.portals.cleanup import cleanup_all
@@ -41,8 +41,8 @@ def test_connections_from_clients_addresses_can_be_spared(routed: Pods, family: 
     before = state(routed)
     make(routed, family)
     with (
-        closing(routed.backend.run(partial(_serving, socket.SOCK_STREAM, BACKEND[family]))) as serving,
-        closing(routed.node.run(partial(_transparent, family, socket.SOCK_STREAM, CLIENT[family]))) as dialled,
+        closing(routed.backend.run(partial(bound, socket.SOCK_STREAM, BACKEND[family]))) as serving,
+        closing(routed.node.run(partial(transparent, family, socket.SOCK_STREAM, CLIENT[family]))) as dialled,
     ):
         dialled.connect(serving.getsockname()[:2])
         cleaned = routed.node.run(partial(clean_up, family, sparing=True))

@@ -1,12 +1,14 @@
 """What makes answers come back, in a real kernel: which address a backend sees, over links and over a bridge."""
 
+import socket
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.portals.conftest import Network
-from tests.portals.return_path.conftest import BACKEND, CLIENT, Pods, ip
+from tests.portals.return_path.conftest import BACKEND, CLIENT, Pods, bound, ip
 from userproxy.addresses import IPFamily
 from userproxy.errors import KernelToolError
 from userproxy.model import DirectNetwork, LocalTraffic, Protocol, ReturnPath
@@ -199,3 +201,32 @@ def test_one_way_serves_where_another_cannot_and_none_is_the_problem(routed: Pod
 def test_tables_that_are_all_taken_are_the_problem(routed: Pods) -> None:
     ip(routed.node, *(f"route add unreachable 198.51.100.1 table {table}" for table in policy_routing.TABLES))
     assert "all routing tables from 61117 on" in make(routed.node, IPFamily.IPV4).problem
+
+
+@pytest.mark.parametrize("xtables", [False, True])
+def test_a_transparent_socket_of_every_address_takes_nothing_of_others(routed: Pods, xtables: bool) -> None:
+    sysctl(routed.node, "net.ipv4.ip_forward", 1)
+    standing = Standing(IPFamily.IPV4, DEFAULT, guard=False)
+    if xtables:
+        standing.ways = standing.ways[1:]
+    assert routed.node.run(partial(standing.make, LocalTraffic(), ())).problem == ""
+    address = BACKEND[IPFamily.IPV4]
+    with (
+        closing(routed.backend.run(partial(bound, socket.SOCK_DGRAM, address))) as backend,
+        closing(routed.node.run(partial(socket.socket, socket.AF_INET, socket.SOCK_DGRAM))) as proxy,
+        closing(routed.client.run(partial(socket.socket, socket.AF_INET, socket.SOCK_DGRAM))) as client,
+    ):
+        proxy.setsockopt(socket.IPPROTO_IP, 19, 1)  # IP_TRANSPARENT, linux/in.h
+        proxy.bind(("", backend.getsockname()[1]))
+        client.sendto(b"x", backend.getsockname())
+        assert backend.recv(1) == b"x"
+
+
+def test_a_copy_of_what_owns_the_rules_keeps_them(routed: Pods) -> None:
+    standing = Standing(IPFamily.IPV4, DEFAULT)
+    routed.node.run(partial(standing.make, LocalTraffic(), ()))
+    assert standing.owner is not None
+    with closing(standing.owner.dup()):
+        standing.close()
+        assert routed.seen(IPFamily.IPV4, Protocol.TCP) == CLIENT[IPFamily.IPV4]
+    assert routed.node.shell("nft", "list", "tables") == ""
