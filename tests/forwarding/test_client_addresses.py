@@ -208,3 +208,32 @@ def test_an_address_that_is_no_good_beyond_its_link_is_not_kept(client: str) -> 
     choice = sources.choose(client, Endpoint(endpoint, 80))
     assert not choice.keeps
     assert "link" in choice.reason
+
+
+@pytest.mark.parametrize("nonlocal_bind", [0, 1])
+@pytest.mark.parametrize(
+    ("family", "address"),
+    [
+        *[(IPFamily.IPV4, each) for each in ("0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255", "169.254.7.7")],
+        *[(IPFamily.IPV6, each) for each in ("::", "ff02::1", "ff0e::1", "fe80::1", "::ffff:10.9.9.9")],
+    ],
+)
+def test_what_cannot_be_a_hosts_address_is_kept_for_nobody(
+    root: None, family: IPFamily, address: str, nonlocal_bind: int
+) -> None:
+    """Only a PROXY header can name such a client, and where any address can be bound nothing else would stop it."""
+    endpoint = Endpoint("2001:db8::77" if family is IPFamily.IPV6 else "10.244.1.5", 80)
+
+    def kept() -> bool:
+        addresses = ClientAddresses("here")
+        addresses.follow(ReturnPath(family))
+        name = ListenerName(SERVICE_PORT, family)
+        wanted = Snapshot(name, endpoints=(endpoint,), client_address=ClientAddress.KEEP, nodes=("here",))
+        sources = addresses.sources(wanted)
+        return sources is not None and sources.choose(address, endpoint, introduced=True).keeps
+
+    with Host("node") as node:
+        node.ip_batch(["addr add 192.0.2.10/32 dev lo", "addr add 2001:db8::10/128 dev lo nodad"])
+        for version in ("ipv4", "ipv6"):
+            node.sysctl(f"net.{version}.ip_nonlocal_bind", nonlocal_bind)
+        assert not node.inside(kept)

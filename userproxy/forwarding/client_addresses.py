@@ -59,7 +59,11 @@ class SourceChoice(Struct, frozen=True, gc=False):
 _NOT_LOOKED_YET: Final = SourceChoice("it is not known yet whether answers to the client's address come back")
 _OTHER_FAMILY: Final = SourceChoice("the client's address, which a PROXY header names, is of the other family")
 _LINK_LOCAL: Final = SourceChoice("the client's address is link-local: answers to it go no further than a link")
+_NOBODY: Final = SourceChoice("the client's address, which a PROXY header names, cannot be that of a host")
 _LOST: Final = SourceChoice("answers to clients' addresses did not come back from the endpoint's node before")
+_THIS_NETWORK: Final = ipaddress.ip_network("0.0.0.0/8")
+_BROADCAST: Final = ipaddress.ip_address("255.255.255.255")
+
 _WITHIN_BRIDGE: Final = SourceChoice(
     "client and endpoint are on one bridge, so answers to the client's address do not come to this node"
 )
@@ -68,12 +72,12 @@ _WITHIN_BRIDGE: Final = SourceChoice(
 class Place(Struct, frozen=True, gc=False):
     """Where an address is: on this node itself (`is_own`), in a network without a gateway, or behind a gateway.
 
-    Nobody beyond its own link can answer one that `is_link_local`.
+    `refusal` is why no connection can come from it, whatever a Service asks for; None where one can.
     """
 
     is_own: bool
     network: DirectNetwork | None
-    is_link_local: bool = False
+    refusal: SourceChoice | None = None
 
 
 class NetworkTable:
@@ -116,7 +120,7 @@ class Places:
         """Where an address is."""
         place = self._places.get(ip)
         if place is None:
-            place = Place(is_own_address(ip), self._table.find(ip), ipaddress.ip_address(ip).is_link_local)
+            place = Place(is_own_address(ip), self._table.find(ip), _refusal(ip))
             while len(self._places) >= MOST_PLACES:
                 del self._places[next(iter(self._places))]
             self._places[ip] = place
@@ -184,8 +188,8 @@ class Sources:
         if family_of(client) is not listener.family:
             return _OTHER_FAMILY
         here, there, node = places.of(client), places.of(endpoint.ip), self._node_of(endpoint)
-        if here.is_link_local:
-            return _LINK_LOCAL
+        if here.refusal is not None:
+            return here.refusal
         keeps, reason = keeps_client_address(
             self._snapshot.client_address,
             client,
@@ -223,6 +227,18 @@ class Sources:
 
     def _is_here(self, node: str, place: Place) -> bool:
         return node == self._addresses.node_name if node else place.network is not None and place.network.of_pods
+
+
+def _refusal(ip: str) -> SourceChoice | None:
+    """As in :class:`Place`. The kernel takes no packets from what cannot be a host's address, but lets it be bound."""
+    address = ipaddress.ip_address(ip)
+    if address.is_link_local:
+        return _LINK_LOCAL
+    if isinstance(address, ipaddress.IPv4Address):
+        is_nobody = address in _THIS_NETWORK or address == _BROADCAST
+    else:
+        is_nobody = address.is_unspecified or address.ipv4_mapped is not None
+    return _NOBODY if is_nobody or address.is_multicast else None
 
 
 def is_one_bridge(one: DirectNetwork | None, other: DirectNetwork | None) -> bool:
