@@ -199,7 +199,10 @@ def test_it_may_do_no_more_than_it_must(daemonset: Object, pod: Object) -> None:
     assert context["capabilities"]["drop"] == ["ALL"]
     assert set(context["capabilities"]["add"]) == {"NET_ADMIN", "NET_RAW", "NET_BIND_SERVICE"}
     host_paths = [volume["hostPath"] for volume in pod["volumes"] if "hostPath" in volume]
-    assert host_paths == [{"path": "/run/xtables.lock", "type": "FileOrCreate"}]
+    assert host_paths == [
+        {"path": "/run/userproxy", "type": "DirectoryOrCreate"},  # where the next Pod of the node asks
+        {"path": "/run/xtables.lock", "type": "FileOrCreate"},
+    ]
     assert not {"hostPID", "hostIPC"} & pod.keys()
 
 

@@ -37,7 +37,7 @@ COVERED: dict[type, tuple[type[msgspec.Struct], dict[str, str], set[str]]] = {
     ),
     Dial: (
         DialState,
-        {"_attempt": "attempt", "_backend": "deadline"},
+        {"_attempt": "attempt", "_backend": "deadline", "_chosen": "chosen"},
         {
             "_balancer",
             "_decider",  # it is asked again

@@ -162,18 +162,18 @@ class Dial:
         """The same as a value, to which the client's socket and :attr:`backend_to_keep` belong."""
         portal, attempt, tried = self.portal, self._attempt, self.tried
         plain = portal if portal is None or isinstance(portal, bytes) else portal[:2]
-        deadline = None if self.backend_to_keep is None else self._limit.deadline(self)
+        deadline, chosen = None if self.backend_to_keep is None else self._limit.deadline(self), self._chosen
         if self._backend is not None and deadline is None:
-            attempt, tried = attempt - 1, tried[:-1]
+            attempt, chosen, tried = attempt - 1, tried[-1], tried[:-1]
         counted = (self.failed, self.failures, attempt, deadline, self.source)
-        return DialState(self.id, self.peer[:2], plain, self.opened, self.began, tried, *counted)
+        return DialState(self.id, self.peer[:2], plain, self.opened, self.began, tried, *counted, chosen=chosen)
 
     def restore(self, state: DialState) -> None:
         """Be as `state` says. There is no socket to an endpoint yet."""
         self.id, self.peer, self.portal = state.id, state.peer, state.portal
         self.opened, self.began = state.opened, state.began
         self.tried, self.failed, self.failures = state.tried, state.failed, state.failures
-        self._attempt, self.source = state.attempt, state.source
+        self._attempt, self.source, self._chosen = state.attempt, state.source, state.chosen
 
     def resume(self, backend: SocketType | None, deadline: float | None) -> None:
         """Go on with a dial of another process, whose time is over at `deadline`; without a socket try the next."""

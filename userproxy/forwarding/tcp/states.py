@@ -35,6 +35,7 @@ class DialState(Struct, frozen=True, gc=False, array_like=True):
 
     `attempt` is the number of the dial that is under way, or was last. `deadline` is when its time is over; None where
     no dial is under way. `began` is when it began, and `source` whose address the last of `tried` sees.
+    `chosen` is an endpoint that is to be tried next, if that is decided already.
     A client whose PROXY header is still to come `awaits` that, and `deadline` is for it.
     """
 
@@ -50,6 +51,7 @@ class DialState(Struct, frozen=True, gc=False, array_like=True):
     deadline: float | None = None
     source: Source | None = None
     awaits: ProxyProtocol | None = None
+    chosen: Endpoint | None = None
 
 
 class RelayState(Struct, frozen=True, gc=False, array_like=True):
