@@ -329,3 +329,67 @@ def test_after_a_kill_clients_have_their_addresses_again_at_once(lab: Lab) -> No
             assert set(seen(lab.client, WEB, protocol, 60)) == {lab.client.address}
         assert {ask_over(each).client_ip for each in flows} == {lab.client.address}
     assert fallbacks(lab).keys() <= {"not-yet-known"}
+
+
+UPLOAD_SERVER = """
+import socket
+
+server = socket.create_server(("::", 8080), family=socket.AF_INET6, dualstack_ipv6=True)
+while True:
+    client, peer = server.accept()
+    left = 1_000_000
+    while left and (data := client.recv(left)):
+        left -= len(data)
+    client.sendall(peer[0].removeprefix("::ffff:").encode())
+    client.close()
+"""
+"""Answers the address that it sees once it has had a megabyte."""
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("cell", [ROUTED, BRIDGED], ids=str, indirect=True)
+def test_that_packets_are_too_big_for_a_link_farther_on_is_heard_of(lab: Lab) -> None:
+    """The ICMP messages are addressed to the client, whose packets they are about."""
+    second = lab.add_second_node(pods=1)
+    far = lab.pods[-1]
+    far.serve_python(UPLOAD_SERVER)
+    link = "cni0" if lab.cell.pods == "bridged" else f"cali{far.address.replace('.', '')[-9:]}"
+    for option, narrow in (("-4", f"{far.address}/32"), ("-6", f"{far.address6}/128")):
+        second.run(["ip", option, "route", "replace", narrow, "dev", link, "mtu", "1300"])
+    lab.manifests.service("web", ports=PORTS, cluster_ip=[WEB[0], WEB6[0]])
+    lab.manifests.slices("web", [far], ports=PORTS)
+    lab.node.start_userproxy(*QUICK)
+    lab.settle(*IPFamily)
+    for address, client in ((WEB, lab.client.address), (WEB6, lab.client.address6)):
+        with lab.client.connect(address) as sock:
+            sock.sendall(bytes(1_000_000))
+            assert sock.recv(100).decode() == client
+
+
+@pytest.mark.parametrize("cell", [ROUTED, BRIDGED], ids=str, indirect=True)
+def test_a_pod_that_gets_the_address_of_one_that_is_gone_is_served_at_once(lab: Lab) -> None:
+    serve(lab)
+    first = lab.add_pod("first")
+    address = first.address
+    kept = [KeptConnection(first, WEB) for _ in range(20)]
+    flow = first.udp_socket(WEB, source=(address, 40_000))
+    try:
+        assert {each.ask().client_ip for each in kept} == {ask_over(flow).client_ip} == {address}
+        if lab.cell.pods == "routed":
+            lab.node.ip_batch([f"route del {address}"])
+        first.ip_batch(["link del eth0"])
+        heir = lab.add_pod("heir")
+        if lab.cell.pods == "routed":
+            heir.ip_batch([f"addr add {address}/32 dev eth0", f"addr del {heir.address}/32 dev eth0"])
+            lab.node.ip_batch([f"route add {address} dev cali{heir.address.replace('.', '')[-9:]}"])
+        else:
+            heir.ip_batch([f"addr del {heir.address}/24 dev eth0", f"addr add {address}/24 dev eth0"])
+            heir.ip_batch(["route replace default via 10.244.1.1"])
+        for protocol in ("TCP", "UDP"):
+            assert set(seen(heir, WEB, protocol, 60)) == {address}
+        with heir.udp_socket(WEB, source=(address, 40_000)) as same_port:
+            assert ask_over(same_port).client_ip == address
+    finally:
+        flow.close()
+        for each in kept:
+            each.close()
