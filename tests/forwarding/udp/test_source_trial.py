@@ -178,6 +178,14 @@ def test_a_look_that_its_client_gave_up_is_over(trial: Trial) -> None:
     assert trial.pair.is_due(trial.pair.look_at)
 
 
+def test_a_look_that_ends_after_others_were_answered_takes_nothing_back(trial: Trial) -> None:
+    trial.pair.lose(0.0, "10.244.1.6", Endpoint("10.244.2.5", 53), "default/dns")
+    look = SourceTrial(trial.flow, trial.pair, 20.0)
+    trial.pair.answer()
+    look.close()
+    assert (trial.pair.answered, trial.lost) == (True, False)
+
+
 def test_what_others_have_found_out_counts(trial: Trial) -> None:
     trial.ask(AGAIN_SECONDS)
     trial.pair.answer()

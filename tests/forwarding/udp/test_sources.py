@@ -202,10 +202,27 @@ def test_what_connections_have_found_out_counts_for_flows(pods_without_way_back:
     async def scenario(bench: Bench) -> None:
         asking.connect((node, follow(bench, pods, IPFamily.IPV4)))
         pairs = bench.plane.client_addresses.pairs[Protocol.TCP, IPFamily.IPV4]
-        pairs.of("cali0", "", "default").lose(0.0, client, Endpoint(server, 80), "default/web")
+        pair = pairs.of("cali0", "", "default")
+        pair.lose(bench.listener.now(), client, Endpoint(server, 80), "default/web")
         assert (await exchange(asking, backend))[0] == node
 
     with unblocked(pods.server.udp_socket(source=(server, PORT))) as backend, asking:
+        pods.on_node(scenario)
+
+
+def test_where_no_connection_looks_again_a_flow_does(pods: Pods) -> None:
+    """A Service has connections no more, or another one of its namespace had them."""
+    node, client, server = pods.addresses(IPFamily.IPV4)
+
+    async def scenario(bench: Bench) -> None:
+        port = follow(bench, pods, IPFamily.IPV4)
+        of_tcp = bench.plane.client_addresses.pairs[Protocol.TCP, IPFamily.IPV4]
+        for namespace in ("default", "elsewhere"):
+            of_tcp.of("cali0", "", namespace).lose(0.0, client, Endpoint(server, 80), f"{namespace}/web")
+            with unblocked(pods.client.udp_socket((node, port))) as asking:
+                assert (await exchange(asking, backend))[0] == client, "that was long ago"
+
+    with unblocked(pods.server.udp_socket(source=(server, PORT))) as backend:
         pods.on_node(scenario)
 
 

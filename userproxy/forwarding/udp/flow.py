@@ -156,6 +156,7 @@ class UdpFlow(Flow):
     def adopt(self, sock: SocketType, endpoint: Endpoint) -> None:
         """Go on with the socket of another process, which is connected to `endpoint`."""
         poller = self.listener.plane.poller
+        self._end_trial()
         if self._socket is not None:
             poller.close_at_once(self._socket)
         if self.counters is not None:
@@ -169,6 +170,7 @@ class UdpFlow(Flow):
     def vanish(self) -> None:
         """Close our copy of its socket: it has ended in another process, where that was counted."""
         self._closed = True
+        self._end_trial()
         if self._socket is not None and self.counters is not None:
             self.counters.active -= 1
             self.listener.plane.poller.close_at_once(self._socket)
@@ -367,10 +369,13 @@ class UdpFlow(Flow):
             self.counters.active -= 1
             self.counters = None
 
-    def _release_socket(self) -> None:
+    def _end_trial(self) -> None:
         trial, self.trial = self.trial, None
         if trial is not None:
             trial.close()
+
+    def _release_socket(self) -> None:
+        self._end_trial()
         sock, self._socket = self._socket, None
         if sock is not None:
             self._statistics.add_dropped(dropped(sock))

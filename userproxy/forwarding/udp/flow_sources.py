@@ -54,15 +54,16 @@ class FlowSources:
     def _pair(self, choice: SourceChoice, now: float) -> ReturnPair | None:
         """What is known; None where answers did not come back and it is not time to try again.
 
-        What connections have shown counts for datagrams, too. Where answers do come back, silence is the endpoint's
+        What connections have shown counts for datagrams, too, though not for longer than until the next look: where
+        there are no connections any more nobody else looks. Where answers do come back, silence is the endpoint's
         doing, or that of a filter that is not to be gone around.
         """
         pair = self._sources.pairs.of(choice.interface, choice.node)
         if not pair.answered and pair.lost_since is None:
-            of_tcp = self._tcp_pairs.of(choice.interface, choice.node)
-            if of_tcp.answered:
+            of_tcp = self._tcp_pairs.known(choice.interface, choice.node)
+            if of_tcp is not None and of_tcp.answered:
                 pair.answer()
-            elif of_tcp.lost_since is not None:
+            elif of_tcp is not None and of_tcp.lost_since is not None and not of_tcp.is_due(now):
                 self.note_fallback(SourceFallback.REMEMBERED)
                 return None
         if pair.lost_since is None or pair.is_due(now):

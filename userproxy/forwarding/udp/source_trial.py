@@ -171,7 +171,8 @@ class SourceTrial:
             self._flow.close_spare(spare)
         if self._looks_again and not self.decided:
             self.decided = True
-            self._lose()
+            if self._pair.lost_since is not None:
+                self._lose()
 
     def _answered_to(self, source: Source) -> None:
         if source is Source.CLIENT:
