@@ -80,7 +80,7 @@ class AdminClient:
         has cut us off, and AdminError when it has ended.
         """
         yield from self.lines(route, **parameters, watch=True)
-        raise AdminError("the watch is over, because userproxy is being stopped")
+        raise AdminError("the watch is over: userproxy is being stopped, or its lines were left unread for too long")
 
     def lines(self, route: str, **parameters: Parameter) -> Iterator[dict[str, Any]]:
         """The objects of an answer that has one on each line, as they come. Raises CutOffError as :meth:`watch`."""
