@@ -21,6 +21,7 @@ from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.states import DialState, DirectionState, RelayState
 from userproxy.forwarding.udp.flow import UdpFlow
+from userproxy.forwarding.udp.flow_account import FlowAccount
 from userproxy.forwarding.udp.flows import Flow
 from userproxy.forwarding.udp.states import FlowState
 from userproxy.forwarding.udp.statistics import UdpStatistics
@@ -73,19 +74,13 @@ COVERED: dict[type, tuple[type[msgspec.Struct], dict[str, str], set[str]]] = {
     ),
     UdpFlow: (
         FlowState,
-        {"settled_up": "settled", "settled_down": "settled", "trial": "is_trial"},
-        {
-            "_closed",
-            "_descriptor",
-            "_outbox",
-            "_socket",
-            "_statistics",
-            "address",
-            "counters",
-            "listener",
-            "receive_into",
-            "send",
-        },
+        {"trial": "is_trial"},
+        {"_closed", "_descriptor", "_outbox", "_socket", "receive_into", "send"},
+    ),
+    FlowAccount: (
+        FlowState,
+        {"settled_up": "settled", "settled_down": "settled"},
+        {"_statistics", "address", "counters", "listener"},
     ),
     Flow: (FlowState, {}, set()),
     Balancer: (

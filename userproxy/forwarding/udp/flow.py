@@ -6,20 +6,16 @@ from socket import SocketType
 from typing import Final
 
 from userproxy.forwarding.descriptors import is_shortage
-from userproxy.forwarding.observation.counters import EndpointCounters
-from userproxy.forwarding.observation.reasons import GIVEN_UP, in_words
-from userproxy.forwarding.observation.recorder import FailedDial, Peer
+from userproxy.forwarding.observation.reasons import GIVEN_UP
+from userproxy.forwarding.observation.recorder import Peer
 from userproxy.forwarding.poller import WHILE_DATAGRAMS
 from userproxy.forwarding.udp.datagrams import last_error
-from userproxy.forwarding.udp.flows import Flow
+from userproxy.forwarding.udp.flow_account import TRIES, FlowAccount
 from userproxy.forwarding.udp.sockets import dropped
 from userproxy.forwarding.udp.source_trial import SourceTrial
 from userproxy.forwarding.udp.surroundings import Listener
 from userproxy.model import Endpoint
-from userproxy.model.reports import ChangeKind, Outcome, Source
-
-TRIES: Final = 4
-"""Endpoints that a datagram is sent to at most, each because the one before refused it; kube-proxy's dial attempts."""
+from userproxy.model.reports import Outcome, Source
 
 LARGE: Final = b"larger than KEPT_BYTES"
 """In place of an unanswered datagram that is not kept; compared by identity."""
@@ -40,13 +36,10 @@ UNREACHABLE: Final = frozenset(
 """The errors for an endpoint that cannot be reached, from ICMP and routing (icmp(7); the kernel's icmp_err_convert)."""
 
 
-class UdpFlow(Flow):
+class UdpFlow(FlowAccount):
     """One client of one listener, and the socket that stands for it towards its endpoint.
 
-    `failed` are the endpoints that have refused its datagrams since it was last answered, `retries` how many there
-    were before. `portal` is what its client writes to, None where that is not known. `source` is whose address its
-    endpoint sees, and `trial` finds out whether that can be the client's. `settled_up` and `settled_down` are the bytes
-    that its endpoint's counters have already.
+    `trial` finds out whether its endpoint can see the client's address.
     """
 
     __slots__ = (
@@ -54,26 +47,10 @@ class UdpFlow(Flow):
         "_descriptor",
         "_outbox",
         "_socket",
-        "_statistics",
-        "address",
         "addressee",
         "answered",
-        "bytes_down",
-        "bytes_up",
-        "counters",
-        "endpoint",
-        "failed",
-        "id",
-        "listener",
-        "opened",
-        "peer",
-        "portal",
         "receive_into",
-        "retries",
         "send",
-        "settled_down",
-        "settled_up",
-        "source",
         "trial",
         "tried",
         "unanswered",
@@ -83,30 +60,13 @@ class UdpFlow(Flow):
     receive_into: Callable[[memoryview], int]
 
     def __init__(self, listener: Listener, client: bytes, peer: Peer, addressee: bytes, now: float) -> None:
-        super().__init__(client)
-        recorder = listener.plane.recorder
-        self.id = recorder.last_id = recorder.last_id + 1
-        self.listener = listener
-        self.portal = listener.portal
-        self.peer = peer
-        self.address = peer[0]
+        super().__init__(listener, client, peer, now)
         self.addressee = addressee
-        self.opened = now
         self.answered = False
         self.unanswered: bytes | None = None
         self.tried: tuple[Endpoint, ...] = ()
-        self.endpoint: Endpoint | None = None
-        self.source: Source | None = None
         self.trial: SourceTrial | None = None
-        self.counters: EndpointCounters | None = None
-        self.failed: tuple[FailedDial, ...] = ()
-        self.retries = 0
-        self.bytes_up = 0
-        self.bytes_down = 0
-        self.settled_up = 0
-        self.settled_down = 0
         self._outbox = listener.outbox
-        self._statistics = listener.statistics
         self._socket: SocketType | None = None
         self._descriptor = -1
         self._closed = False
@@ -238,46 +198,6 @@ class UdpFlow(Flow):
             self.send, self.receive_into = self._socket.send, self._socket.recv_into
             self.listener.plane.poller.replace(self._descriptor, self._on_event, self)
 
-    def note_lost(self, reason: str, now: float) -> None:
-        """Note that nobody has taken its client's datagram, unless enough was said of lost datagrams just now."""
-        if self.listener.losses.take(self.client, now):
-            self.note(Outcome.DROPPED, reason)
-        else:
-            self.retries += len(self.failed)
-            self.failed = ()
-
-    def note(self, outcome: Outcome, reason: str = "") -> None:
-        """Note what has become of it, and why, together with the endpoints that have failed."""
-        failed, self.failed = self.failed, ()
-        self.retries += len(failed)
-        listener = self.listener
-        now = listener.now()
-        endpoint = None if outcome is Outcome.DROPPED and failed else self.endpoint
-        listener.decisions.add(
-            (
-                now,
-                listener.name,
-                self.peer,
-                self.portal,
-                endpoint,
-                outcome,
-                reason,
-                failed,
-                now - self.opened,
-                self.bytes_up,
-                self.bytes_down,
-                self.source,
-                self.id,
-            )
-        )
-
-    def settle(self) -> None:
-        """Count the bytes that it has moved since they were last counted for its endpoint."""
-        if self.counters is not None:
-            self.counters.bytes_up += self.bytes_up - self.settled_up
-            self.counters.bytes_down += self.bytes_down - self.settled_down
-            self.settled_up, self.settled_down = self.bytes_up, self.bytes_down
-
     def close(self, reason: str = "", outcome: Outcome = Outcome.SERVED) -> None:
         """End the flow. Answers that are still to come are lost."""
         if not self._closed:
@@ -334,40 +254,6 @@ class UdpFlow(Flow):
                 self.send(unanswered)
             except OSError:
                 self._statistics.unsent += 1
-
-    def _tell_of_change(self) -> None:
-        recorder = self.listener.plane.recorder
-        if recorder.connection_watches:
-            recorder.tell_change(ChangeKind.MODIFIED, self)
-
-    def _note_failure(self, endpoint: Endpoint, number: int | None) -> None:
-        words, kind = in_words(number or errno.EIO)
-        self.failed = (*self.failed[1 - TRIES :], (endpoint, words, kind))
-        self._statistics.dial_failures += 1
-        self._statistics.failed(endpoint, kind)
-
-    def _note_retried(self) -> None:
-        self._statistics.retried += 1
-        self.note(Outcome.RETRIED, self.failed[-1][1])
-
-    def _note_end(self, reason: str, outcome: Outcome) -> None:
-        if self.counters is None:
-            return
-        recorder = self.listener.plane.recorder
-        if recorder.connection_watches:
-            recorder.tell_change(ChangeKind.REMOVED, self)
-        if self.failed:
-            self._note_retried()
-        self._leave_endpoint()
-        self._statistics.ended += 1
-        self._statistics.seconds += self.listener.now() - self.opened
-        self.note(outcome, reason)
-
-    def _leave_endpoint(self) -> None:
-        if self.counters is not None:
-            self.settle()
-            self.counters.active -= 1
-            self.counters = None
 
     def _end_trial(self) -> None:
         trial, self.trial = self.trial, None
