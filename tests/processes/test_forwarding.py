@@ -314,3 +314,22 @@ async def test_portals_are_bound_by_the_control_process_and_served_by_data_proce
             assert len({report.id // 10**12 for report in reports if report.id not in before}) == 1
         forwarder.leave_portal(portal)
         await eventually(lambda: is_refused(portal.port))
+
+
+async def test_what_a_slow_process_is_still_to_be_told_takes_no_descriptors() -> None:
+    """Copies of those that wait in a channel would be as many again, for each process."""
+    async with forwarding(1) as forwarder, backend() as endpoint:
+        await all_ready(forwarder)
+        (pid,) = pids(forwarder)
+        os.kill(pid, signal.SIGSTOP)
+        names = [
+            structs.replace(NAME, service_port=structs.replace(NAME.service_port, name=f"s{n}")) for n in range(700)
+        ]
+        before = len(os.listdir("/proc/self/fd"))
+        for name in names:
+            forwarder.open(name, verdict=Verdict.SERVE)
+            forwarder.update(Snapshot(name, Verdict.SERVE, (endpoint,)))
+        assert len(os.listdir("/proc/self/fd")) <= before + 710
+        os.kill(pid, signal.SIGCONT)
+        port = forwarder._listeners[names[-1]].port
+        assert await asked(port) == b"hello\n"

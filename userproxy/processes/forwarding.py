@@ -86,7 +86,8 @@ class ProcessForwarder:
         self._numbers = count(1)
         self._listeners: dict[ListenerName, HeldListener] = {}
         self._portals = HeldPortals(self.take_for_port, self.give_port, self._portal_left)
-        self._replays: dict[Worker, asyncio.Handle] = {}
+        self._behind: dict[Worker, asyncio.Handle] = {}
+        """Data processes that are still to be told something."""
         self._kept: Callable[[], Sequence[int]] = tuple
         self._return_paths: dict[IPFamily, ReturnPath] = {}
         self._inherited: dict[ListenerName, tuple[str, int]] = {}
@@ -211,7 +212,7 @@ class ProcessForwarder:
             if held is None or held.name in worker.told:
                 worker.send(Update(snapshot))
             else:
-                self._tell(worker, held)
+                self._introduce(worker, held.name)
 
     def close(self, listener: ListenerName) -> None:
         """Stop listening; established connections go on."""
@@ -230,7 +231,8 @@ class ProcessForwarder:
         portal, is_new = self._portals.serve(address, admission)
         for worker in self._pool.serving:
             if is_new or address not in worker.told:
-                self._tell_portal(worker, portal)
+                worker.told.discard(address)
+                self._introduce(worker, address)
             else:
                 self._tell_all(worker, self._listeners_of(portal))
                 worker.send(FollowPortal(address, admission))
@@ -273,8 +275,8 @@ class ProcessForwarder:
 
     def shut_down(self) -> None:
         """End all data processes and close all sockets. The forwarder cannot be used afterwards."""
-        for replay in self._replays.values():
-            replay.cancel()
+        for handle in self._behind.values():
+            handle.cancel()
         self.data_plane.loop_lag.stop()
         self._pool.shut_down(time.monotonic() + _LAST_WORDS_SECONDS)
         for protocol in Protocol:
@@ -310,6 +312,8 @@ class ProcessForwarder:
             return
         held.owner = owner
         for worker in self._pool.serving:
+            if held.name not in worker.told:
+                continue  # it will be told as it is by then
             worker.told.discard(held.name)
             for portal in self._portals_of(held):
                 if portal.address in worker.told:
@@ -366,9 +370,9 @@ class ProcessForwarder:
 
     def _gone(self, worker: Worker) -> None:
         self.data_plane.gone(worker)
-        replay = self._replays.pop(worker, None)
-        if replay is not None:
-            replay.cancel()
+        handle = self._behind.pop(worker, None)
+        if handle is not None:
+            handle.cancel()
         for held in list(self._listeners.values()):
             if held.owner is not None:
                 self._settle_owner(held)
@@ -379,34 +383,48 @@ class ProcessForwarder:
             worker.send(FollowReturnPath(path))
         worker.send(Keep(), self._kept())
         alone = [held.name for held in self._listeners.values() if held.owner == worker.place]
-        names = iter([*alone, *self._listeners])
-        self._replay(worker, names, iter(list(self._portals.portals)))
+        worker.untold.update(dict.fromkeys([*alone, *self._listeners, *self._portals.portals]))
+        worker.is_new = True
+        self._catch_up(worker)
         self.data_plane.begins(worker)
 
-    def _replay(self, worker: Worker, names: Iterable[ListenerName], addresses: Iterable[PortalAddress]) -> None:
-        self._replays.pop(worker, None)
+    def _introduce(self, worker: Worker, name: ListenerName | PortalAddress) -> None:
+        """Tell a data process of a listener or portal as soon as it takes what it was told before."""
+        worker.untold[name] = None
+        if worker not in self._behind:
+            self._catch_up(worker)
+
+    def _catch_up(self, worker: Worker) -> None:
+        """Tell a data process what it does not know yet, in slices, and no more than it takes.
+
+        What waits in the channel has copies of its descriptors, which are ours.
+        """
+        self._behind.pop(worker, None)
         if worker.is_over or self._draining:
             return
         end = time.monotonic() + _SLICE_SECONDS
-        for name in names:
-            held = self._listeners.get(name)
-            if held is not None and name not in worker.told:
-                self._tell(worker, held)
-            if time.monotonic() >= end or not worker.channel.has_room:
-                self._replay_later(worker, names, addresses)
-                return
-        for address in addresses:
-            portal = self._portals.portals.get(address)
-            if portal is not None and address not in worker.told:
-                self._tell_portal(worker, portal)
-            if time.monotonic() >= end or not worker.channel.has_room:
-                self._replay_later(worker, names, addresses)
-                return
-        worker.send(Settled())
+        while worker.untold and not worker.channel.waiting and time.monotonic() < end:
+            name = next(iter(worker.untold))
+            del worker.untold[name]
+            self._tell_now(worker, name)
+        if worker.untold:
+            wait = _WAIT_SECONDS if worker.channel.waiting else 0.0
+            self._behind[worker] = self._loop.call_later(wait, self._catch_up, worker)
+        elif worker.is_new:
+            worker.is_new = False
+            worker.send(Settled())
 
-    def _replay_later(self, worker: Worker, names: Iterable[ListenerName], addresses: Iterable[PortalAddress]) -> None:
-        wait = 0.0 if worker.channel.has_room else _WAIT_SECONDS
-        self._replays[worker] = self._loop.call_later(wait, self._replay, worker, names, addresses)
+    def _tell_now(self, worker: Worker, name: ListenerName | PortalAddress) -> None:
+        if name in worker.told:
+            return
+        if isinstance(name, ListenerName):
+            held = self._listeners.get(name)
+            if held is not None:
+                self._tell(worker, held)
+        else:
+            portal = self._portals.portals.get(name)
+            if portal is not None:
+                self._tell_portal(worker, portal)
 
 
 def _inherited(name: ListenerName, host: str, descriptor: int, verdict: Verdict) -> ListeningSocket | DatagramSocket:

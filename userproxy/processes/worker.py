@@ -79,6 +79,10 @@ class Worker:
         self.is_over = False
         self.pulse = Pulse(0, 0)
         self.told: set[ListenerName | PortalAddress] = set()
+        self.untold: dict[ListenerName | PortalAddress, None] = {}
+        """What it is to be told of."""
+        self.is_new = False
+        """Whether it is still to be told what there was when it began."""
         self.drained: asyncio.Future[int] | None = None
         self.inherited: list[tuple[Inherited, int]] = []
         """What it has had from a control process before us, with descriptors."""
