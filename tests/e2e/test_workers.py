@@ -106,16 +106,23 @@ def killed(lab: Lab, survivor: int) -> list[int]:
 def test_figures_and_connections_are_those_of_all_processes(lab: Lab) -> None:
     serve(lab)
     with ExitStack() as stack:
-        kept = [stack.enter_context(KeptConnection(lab.client, WEB)) for _ in range(12)]
-        assert all(map(answers, kept))
-        listed = json.loads(lab.node.userproxy("get", "connections", "-o", "json").stdout)["items"]
-        assert len(listed) == 12
-        assert len({each["id"] // 10**12 for each in listed}) == 2, "of two processes"
-        by_process = [each["connections"] for each in status(lab)["processes"]]
-        assert (sum(by_process), len(by_process)) == (12, 3)
+        kept: list[KeptConnection] = []
+
+        def served_by() -> set[int]:
+            """The processes that have connections, after one more: the other one may have too little CPU just then."""
+            kept.append(stack.enter_context(KeptConnection(lab.client, WEB)))
+            assert answers(kept[-1])
+            listed = json.loads(lab.node.userproxy("get", "connections", "-o", "json").stdout)["items"]
+            assert len(listed) == len(kept)
+            return {each["id"] // 10**12 for each in listed}
+
+        eventually(lambda: len(served_by()) == 2, 30, "both processes have connections")
+        eventually(
+            lambda: sum(each["connections"] for each in status(lab)["processes"]) == len(kept), 30, "all of them"
+        )
         text = http(lab.node, METRICS, "/metrics").decode()
         (line,) = [each for each in text.splitlines() if each.startswith("userproxy_connections_opened_total{")][:1]
-        assert line.endswith(" 12.0"), line
+        assert line.endswith(f" {len(kept)}.0"), line
 
 
 def test_the_control_process_is_killed_and_no_client_sees_anything_until_another_one_adopts_the_rest(lab: Lab) -> None:
