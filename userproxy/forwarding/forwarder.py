@@ -117,6 +117,10 @@ class Forwarder:
         """Listeners of another process that nobody has asked for since."""
         self._inherited: dict[ListenerName, tuple[str, int]] = {}
         self._is_forsaken = False
+        self.data_plane = LocalDataPlane(
+            self._tcp, self._udp, self._recorder, self._listeners, self._snapshots, options.descriptor_limit
+        )
+        """Answers what the listeners and connections of this process do."""
         self._parts = Parts(
             self._tcp,
             self._udp,
@@ -127,11 +131,8 @@ class Forwarder:
             self._affinity,
             self._balancer,
             options.portals_only,
+            self.data_plane.closed,
         )
-        self.data_plane = LocalDataPlane(
-            self._tcp, self._udp, self._recorder, self._listeners, self._snapshots, options.descriptor_limit
-        )
-        """Answers what the listeners and connections of this process do."""
 
     @property
     def active(self) -> int:

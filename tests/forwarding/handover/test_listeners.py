@@ -287,3 +287,32 @@ async def test_descriptors_are_counted_as_before(
     planes[1].close(NAME)
     planes[1].close(DNS)
     assert (budget._mine, budget._ports) == (0, 0)
+
+
+async def test_decisions_and_the_figures_of_closed_listeners_are_remembered(
+    planes: list[Forwarder], serve: Serve
+) -> None:
+    other = ListenerName(ServicePortName("default", "other", "", Protocol.TCP))
+    backend = Endpoint(*await serve(echo))
+    for name in (NAME, other):
+        client_port = planes[0].open(name)
+        planes[0].update(Snapshot(name, Verdict.SERVE, (backend,)))
+        client = await Connected.to(client_port)
+        client.writer.close()
+        await eventually(lambda: planes[0].active == 0)
+    planes[0].close(other)
+    port = planes[0]._listeners[NAME].port
+    new = a_forwarder()
+    giver, taker = planes[0].hand_over(), new.take_over()
+    await first(giver, taker)
+    client = await Connected.to(port)
+    client.writer.close()
+    await eventually(lambda: planes[0].active == 0)
+    before = [entry[1:] for _, ring in planes[0]._recorder.rings() for entry in ring]
+    rest(planes[0], new, giver, taker)
+    planes.append(new)
+    assert [entry[1:] for _, ring in new._recorder.rings() for entry in ring] == before
+    assert len(before) == 2, "the other listener has taken its own with it"
+    assert [(name, counters.ended) for name, counters in new.data_plane.closed.current()] == [(other, 1)]
+    assert not new._tcp.without_listener
+    assert not planes[0]._recorder.decision_watches or planes[0]._is_forsaken

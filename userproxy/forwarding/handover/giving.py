@@ -12,6 +12,7 @@ from userproxy.forwarding.handover.values import (
     AffinityEntries,
     AffinityHandedOver,
     ClientHandedOver,
+    DecisionsHandedOver,
     DialHandedOver,
     Ended,
     FlowHandedOver,
@@ -23,6 +24,7 @@ from userproxy.forwarding.handover.values import (
     RelayHandedOver,
 )
 from userproxy.forwarding.observation.counters import ListenerCounters
+from userproxy.forwarding.observation.recorder import Entry
 from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.listener import TcpListener
@@ -33,7 +35,7 @@ from userproxy.forwarding.udp.states import state_of
 from userproxy.model import IPFamily, ListenerName, PortalAddress, ServicePortName
 from userproxy.pace import Pace
 from userproxy.routing.affinity import AffinityTable
-from userproxy.routing.balancer import Balancer
+from userproxy.routing.balancer import Balancer, BalancerState
 
 _NEVER: Final = float("-inf")
 
@@ -56,6 +58,8 @@ class Giver:
         self._counted: dict[ListenerCounters, object] = {}
         self._tables: dict[AffinityTable, int] = {}
         self._began = _NEVER
+        self._decisions: list[Entry] = []
+        """Those since then."""
 
     async def first(self) -> AsyncIterator[Given]:
         """What is there, while it goes on: established connections and flows with their sockets."""
@@ -72,6 +76,10 @@ class Giver:
             for item in self._affinity(name, table):
                 yield item, []
                 await pace.keep()
+        parts.recorder.decision_watches.append(self)
+        for service_port, ring in parts.recorder.rings():
+            yield DecisionsHandedOver(service_port, tuple(map(_plain, ring))), []
+            await pace.keep()
         for connections in self._connections():
             for relay in list(connections.members.values()):
                 if isinstance(relay, Relay) and not relay.closed:
@@ -100,11 +108,19 @@ class Giver:
         for listener, owner, portal in self._udp_listeners():
             yield from self._changed_flows(listener, owner, portal)
         yield from self._held()
+        for entry in self._decisions:
+            yield DecisionsHandedOver(entry[1].service_port, (_plain(entry),)), []
         yield Last(parts.recorder.last_id), []
 
     def cancel(self) -> None:
         """It has come to nothing: serve on."""
         self._parts.tcp.relays.shared = False
+        if self in self._parts.recorder.decision_watches:
+            self._parts.recorder.decision_watches.remove(self)
+
+    def tell(self, entry: Entry) -> None:
+        """See :class:`~userproxy.forwarding.observation.recorder.DecisionWatch`."""
+        self._decisions.append(entry)
 
     def _listeners(self) -> Iterator[Given]:
         for name, listener in list(self._parts.listeners.items()):
@@ -113,16 +129,11 @@ class Giver:
         for connections in self._connections():
             if connections.statistics not in self._counted:
                 self._counted[connections.statistics] = connections.statistics.mark
-                yield self._closed_listener(connections), []
-
-    def _closed_listener(self, connections: Connections) -> ListenerHandedOver:
-        return ListenerHandedOver(
-            connections.statistics.number,
-            connections.name,
-            is_open=False,
-            balancer=connections.balancer.state(),
-            counters=connections.statistics.state(),
-        )
+                yield _closed_listener(connections.name, connections.statistics, connections.balancer.state()), []
+        for name, statistics in self._parts.closed.current():
+            if statistics not in self._counted:
+                self._counted[statistics] = statistics.mark
+                yield _closed_listener(name, statistics, BalancerState()), []
 
     def _listener(self, name: ListenerName, listener: AnyListener) -> Given:
         host, verdict, descriptors = "", None, []
@@ -272,3 +283,14 @@ class Giver:
         for address, _, _, portal in self._parts.portals.open_portals():
             if isinstance(portal, UdpListener):
                 yield portal, 0, address
+
+
+def _closed_listener(name: ListenerName, statistics: ListenerCounters, balancer: BalancerState) -> ListenerHandedOver:
+    return ListenerHandedOver(statistics.number, name, is_open=False, balancer=balancer, counters=statistics.state())
+
+
+def _plain(entry: Entry) -> Entry:
+    """A decision whose addresses are address and port, also where the kernel's are longer."""
+    at, name, peer, portal, endpoint, outcome, reason, failed, seconds, up, down, source, number = entry
+    dialled = portal if portal is None or isinstance(portal, bytes) else portal[:2]
+    return (at, name, peer[:2], dialled, endpoint, outcome, reason, failed, seconds, up, down, source, number)

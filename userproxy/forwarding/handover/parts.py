@@ -6,6 +6,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from userproxy.forwarding.affinity_tables import AffinityTables
+from userproxy.forwarding.observation.closed import ClosedListeners
 from userproxy.forwarding.observation.recorder import Recorder
 from userproxy.forwarding.portal_listeners import PortalListeners
 from userproxy.forwarding.tcp.listener import TcpListener
@@ -21,8 +22,11 @@ AnyListener: TypeAlias = TcpListener | UdpListener | PortlessTcpListener | Portl
 
 
 class Parts(Struct, frozen=True):
-    """The parts of one data plane; `balancer` makes one for a listener, and with `portals_only` clients of a listener's
-    own port are refused."""
+    """The parts of one data plane.
+
+    `closed` are listeners that were closed not long ago. `balancer` makes one for a listener, and with `portals_only`
+    clients of a listener's own port are refused.
+    """
 
     tcp: TcpPlane
     udp: UdpPlane
@@ -33,3 +37,4 @@ class Parts(Struct, frozen=True):
     affinity: AffinityTables
     balancer: Callable[[], Balancer]
     portals_only: bool
+    closed: ClosedListeners

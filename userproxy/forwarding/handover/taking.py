@@ -14,6 +14,7 @@ from userproxy.forwarding.handover.values import (
     AffinityEntries,
     AffinityHandedOver,
     ClientHandedOver,
+    DecisionsHandedOver,
     DialHandedOver,
     Ended,
     FlowHandedOver,
@@ -24,6 +25,8 @@ from userproxy.forwarding.handover.values import (
     PortalHandedOver,
     RelayHandedOver,
 )
+from userproxy.forwarding.observation.counters import ListenerCounters
+from userproxy.forwarding.observation.recorder import DecisionRing
 from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.listener import TcpListener
@@ -55,6 +58,9 @@ class Taker:
         self._connections: dict[int, Connections] = {}
         self._listeners: dict[int, AnyListener] = {}
         self._balancers: dict[int, Balancer] = {}
+        self._without_listener: list[Connections] = []
+        self._rings: list[DecisionRing] = []
+        """Kept until all listeners are there that keep them."""
         self._portals: dict[PortalAddress, TcpListener | UdpListener] = {}
         self._relays: dict[int, tuple[Connections, Relay]] = {}
         self._flows: dict[int, UdpFlow] = {}
@@ -71,6 +77,7 @@ class Taker:
             DialHandedOver: self._dial,
             ClientHandedOver: self._client,
             FlowHandedOver: self._flow,
+            DecisionsHandedOver: self._decisions,
             Ended: self._ended,
             Last: self._last,
         }
@@ -90,6 +97,8 @@ class Taker:
         """Begin: the other process has let go. What the sockets have to say is heard once the loop runs."""
         for connections in self._connections.values():
             connections.in_order()
+        for connections in self._without_listener:
+            connections.left()
         for listener in (*self._listeners.values(), *self._portals.values()):
             if isinstance(listener, UdpListener):
                 listener.adopted()
@@ -104,10 +113,7 @@ class Taker:
         self._balancers[item.number] = balancer
         listener: AnyListener
         if not item.is_open:
-            connections = Connections(self._parts.tcp, item.name, balancer)
-            connections.statistics.restore(item.counters)
-            self._connections[item.number] = connections
-            self._parts.tcp.without_listener.add(connections)
+            self._closed_listener(item, balancer)
             return
         if not item.port:
             listener = self._parts.portals.listener(item.name, balancer)
@@ -124,6 +130,16 @@ class Taker:
             balancer.update(item.snapshot)
             listener.follow(item.snapshot)
         listener.statistics.restore(item.counters)  # after the endpoints are known, so that none counts as gone
+
+    def _closed_listener(self, item: ListenerHandedOver, balancer: Balancer) -> None:
+        statistics: ListenerCounters = UdpStatistics()
+        if item.name.service_port.protocol is Protocol.TCP:
+            connections = Connections(self._parts.tcp, item.name, balancer)
+            self._connections[item.number] = connections
+            self._without_listener.append(connections)
+            statistics = connections.statistics
+        statistics.restore(item.counters)
+        self._parts.closed.add(item.name, statistics)
 
     def _tcp_listener(self, item: ListenerHandedOver, balancer: Balancer, *descriptors: int) -> TcpListener:
         parts = self._parts
@@ -144,8 +160,9 @@ class Taker:
 
     def _listener_changed(self, item: ListenerChanged) -> None:
         self._balancers[item.number].restore(item.balancer)
-        listener = self._listeners.get(item.number) or self._connections[item.number]
-        listener.statistics.restore(item.counters)
+        listener = self._listeners.get(item.number) or self._connections.get(item.number)
+        if listener is not None:
+            listener.statistics.restore(item.counters)
 
     def _portal(self, item: PortalHandedOver, descriptor: int) -> None:
         kind = ListeningSocket if item.address.protocol is Protocol.TCP else DatagramSocket
@@ -198,6 +215,12 @@ class Taker:
         if item.is_new:
             known.adopt(_socket(descriptor), state.endpoint)
         listener.flows.move(known, state.seen, state.due, stream=state.stream)
+
+    def _decisions(self, item: DecisionsHandedOver) -> None:
+        ring = self._parts.recorder.ring(item.service_port)
+        self._rings.append(ring)
+        for entry in item.entries:
+            ring.add(entry)
 
     def _ended(self, item: Ended) -> None:
         for number in item.ids:

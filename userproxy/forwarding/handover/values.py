@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from userproxy.addresses import IPFamily
 from userproxy.forwarding.observation.counters import CountersState
+from userproxy.forwarding.observation.recorder import Entry
 from userproxy.forwarding.tcp.states import Address, DialState, RelayState
 from userproxy.forwarding.udp.states import FlowState
 from userproxy.model import Admission, ListenerName, PortalAddress, ServicePortName, Snapshot, Verdict
@@ -140,6 +141,15 @@ class FlowHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True):
         return 1 if self.is_new else 0
 
 
+class DecisionsHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True):
+    """Decisions about clients of a service port, the oldest first."""
+
+    service_port: ServicePortName
+    entries: tuple[Entry, ...]
+
+    descriptors = 0
+
+
 class Ended(Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Connections and flows that have ended since they were handed over, by their ids."""
 
@@ -166,6 +176,7 @@ Item: TypeAlias = (
     | DialHandedOver
     | ClientHandedOver
     | FlowHandedOver
+    | DecisionsHandedOver
     | Ended
     | Last
 )
