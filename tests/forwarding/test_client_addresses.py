@@ -92,6 +92,16 @@ def test_answers_that_stay_in_a_bridge_keep_the_nodes_address() -> None:
     assert sources.choose(POD, Endpoint(FAR_POD, 80)).keeps
 
 
+def test_a_client_whom_a_bridge_looks_for_among_its_own_is_not_kept() -> None:
+    """A Pod on a link of its own with an address of the bridge's network: nobody on the bridge answers for it."""
+    apart = DirectNetwork("10.244.1.99/32", "cali9", of_pods=True)
+    sources = sources_of((POD, "here"), (FAR_POD, "there"), networks=(BRIDGE, apart), wanted=ClientAddress.KEEP)
+    choice = sources.choose("10.244.1.99", Endpoint(POD, 80))
+    assert not choice.keeps
+    assert "endpoint's bridge" in choice.reason
+    assert sources.choose("10.244.1.99", Endpoint(FAR_POD, 80)).keeps
+
+
 def test_who_wants_the_nodes_address_is_asked_nothing() -> None:
     assert ClientAddresses().sources(Snapshot(ListenerName(SERVICE_PORT))) is None
 

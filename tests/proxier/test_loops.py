@@ -10,7 +10,17 @@ from msgspec import structs
 
 from tests.proxier.oracle import grant_portals, wanted_of
 from tests.proxier.test_plan import a_port
-from userproxy.model import Endpoint, Portal, PortalKind, Protocol, Route, ServicePort, ServicePortName, Verdict
+from userproxy.model import (
+    ClientAddress,
+    Endpoint,
+    Portal,
+    PortalKind,
+    Protocol,
+    Route,
+    ServicePort,
+    ServicePortName,
+    Verdict,
+)
 from userproxy.proxier.loops import AnyNodeAddress, RoutingLoops
 from userproxy.proxier.plan import Actual, plan_routes
 
@@ -64,6 +74,21 @@ def test_endpoints_that_are_left_keep_their_nodes() -> None:
     (update,) = plan_routes([a.name], wanted_of([a]), Actual(), loops(a))
     assert update.looping == (cluster_ip("a"),)
     assert (update.snapshot.endpoints, update.snapshot.nodes) == ((POD, Endpoint("10.0.0.2", 80)), ("node-1", "node-2"))
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "seen"),
+    [
+        ((POD,), ClientAddress.AUTO),
+        ((POD, cluster_ip("b")), ClientAddress.NODE),
+        ((POD, cluster_ip("a")), ClientAddress.AUTO),  # left out: all that are used are Pods
+    ],
+)
+def test_a_portal_as_an_endpoint_sees_the_nodes_address(endpoints: tuple[Endpoint, ...], seen: ClientAddress) -> None:
+    a = structs.replace(with_endpoints("a", *endpoints), client_address=ClientAddress.AUTO)
+    b = with_endpoints("b", POD)
+    (update,) = plan_routes([a.name], wanted_of([a, b]), Actual(), loops(a, b))
+    assert update.snapshot.client_address is seen
 
 
 def test_external_portals_count() -> None:

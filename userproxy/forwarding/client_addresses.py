@@ -7,7 +7,7 @@ What a Service asks for is in its snapshots, what the host can do in a ReturnPat
 import errno
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from socket import SocketType
@@ -64,6 +64,9 @@ _LOST: Final = SourceChoice("answers to clients' addresses did not come back fro
 _THIS_NETWORK: Final = ipaddress.ip_network("0.0.0.0/8")
 _BROADCAST: Final = ipaddress.ip_address("255.255.255.255")
 
+_SEEMS_NEAR: Final = SourceChoice(
+    "the client's address is one of the network of the endpoint's bridge, so answers to it look for the client there"
+)
 _WITHIN_BRIDGE: Final = SourceChoice(
     "client and endpoint are on one bridge, so answers to the client's address do not come to this node"
 )
@@ -72,12 +75,14 @@ _WITHIN_BRIDGE: Final = SourceChoice(
 class Place(Struct, frozen=True, gc=False):
     """Where an address is: on this node itself (`is_own`), in a network without a gateway, or behind a gateway.
 
-    `refusal` is why no connection can come from it, whatever a Service asks for; None where one can.
+    `refusal` is why no connection can come from it, whatever a Service asks for; None where one can. The address is one
+    of the networks of `bridges`, also where a smaller network, of another link, has it.
     """
 
     is_own: bool
     network: DirectNetwork | None
     refusal: SourceChoice | None = None
+    bridges: frozenset[str] = frozenset()
 
 
 class NetworkTable:
@@ -93,12 +98,15 @@ class NetworkTable:
 
     def find(self, ip: str) -> DirectNetwork | None:
         """The smallest network that an address is in, None if it is in none. Raises ValueError for no address."""
+        return next(self.around(ip), None)
+
+    def around(self, ip: str) -> Iterator[DirectNetwork]:
+        """The networks that an address is in, the smallest first. Raises ValueError for no address."""
         number = int(ipaddress.ip_address(ip))
         for mask, networks in self._by_mask:
             network = networks.get(number & mask)
             if network is not None:
-                return network
-        return None
+                yield network
 
 
 class Places:
@@ -120,7 +128,8 @@ class Places:
         """Where an address is."""
         place = self._places.get(ip)
         if place is None:
-            place = Place(is_own_address(ip), self._table.find(ip), _refusal(ip))
+            bridges = frozenset(each.interface for each in self._table.around(ip) if each.is_bridge)
+            place = Place(is_own_address(ip), self._table.find(ip), _refusal(ip), bridges)
             while len(self._places) >= MOST_PLACES:
                 del self._places[next(iter(self._places))]
             self._places[ip] = place
@@ -207,6 +216,8 @@ class Sources:
         shares_bridge = is_one_bridge(here.network, there.network)
         if shares_bridge and not here.network.answers_rise:
             return _WITHIN_BRIDGE
+        if not shares_bridge and there.network is not None and there.network.interface in here.bridges:
+            return _SEEMS_NEAR
         # A Pod may have a direct connection to the endpoint whose port the kernel would choose here, too: our SYN would
         # have the endpoint answer to that one, and our socket would reset it.
         own_ports_only = shares_bridge or here.network.of_pods

@@ -42,19 +42,24 @@ class RoutingLoops:
         self._node_addresses = node_addresses
         self._has_portal: dict[ServicePortName, bool] = {}
 
-    def looping(self, name: ServicePortName, endpoints: Collection[Endpoint]) -> tuple[Endpoint, ...]:
-        """Those of `endpoints` from which traffic could come back to `name`."""
+    def portals(self, name: ServicePortName, endpoints: Collection[Endpoint]) -> dict[Endpoint, ServicePortName]:
+        """Those of the `endpoints` of `name` that are portals, and whose."""
         owners, protocol = self._owners, name.protocol
-        found = []
+        found = {}
         for endpoint in endpoints:
             # Nearly all endpoints are no portal, and are looked at whenever one of a Service changes.
             port = endpoint.port
             if owners.get((endpoint.ip, port, protocol)) is None and owners.get(("", port, protocol)) is None:
                 continue
             owner = self._owner(endpoint, protocol)
-            if owner is not None and (owner == name or self._has_portal_as_endpoint(owner)):
-                found.append(endpoint)
-        return tuple(found)
+            if owner is not None:
+                found[endpoint] = owner
+        return found
+
+    def looping(self, name: ServicePortName, endpoints: Collection[Endpoint]) -> tuple[Endpoint, ...]:
+        """Those of `endpoints` from which traffic could come back to `name`."""
+        portals = self.portals(name, endpoints).items()
+        return tuple(endpoint for endpoint, owner in portals if owner == name or self._has_portal_as_endpoint(owner))
 
     def _has_portal_as_endpoint(self, name: ServicePortName) -> bool:
         found = self._has_portal.get(name)

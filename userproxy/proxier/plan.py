@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct, field, structs
 
 from userproxy.model import (
+    ClientAddress,
     Endpoint,
     IPFamily,
     ListenerName,
@@ -247,7 +248,13 @@ def shape(service_port: ServicePort) -> tuple[object, ...]:
 
 
 def _update(snapshot: Snapshot, loops: RoutingLoops) -> UpdateRoute:
-    looping = loops.looping(snapshot.listener.service_port, snapshot.endpoints)
+    portals = loops.portals(snapshot.listener.service_port, snapshot.endpoints)
+    if not portals:
+        return UpdateRoute(snapshot)
+    looping = loops.looping(snapshot.listener.service_port, portals)
+    if len(looping) < len(portals):
+        # A portal's listener is on this node, as a Pod with hostNetwork may be: its answers leave for the client.
+        snapshot = structs.replace(snapshot, client_address=ClientAddress.NODE)
     if not looping:
         return UpdateRoute(snapshot)
     usable = tuple(endpoint for endpoint in snapshot.endpoints if endpoint not in looping)
