@@ -115,11 +115,14 @@ class Direction:
         """Nothing waits, nothing has ended, and what comes is small."""
         return not self.blocked and not self.ended and not self.bulk
 
-    @property
     def delivered(self) -> int:
         """Bytes that the sink's peer has acknowledged: megabytes may still be on their way to a slow reader."""
-        waiting = len(self._pending or b"") + (self._pipe.fill if self._pipe is not None else 0)
-        return self.count - waiting - unacknowledged(self._sink)
+        count = self.count - unacknowledged(self._sink)
+        if self._pending is not None:
+            count -= len(self._pending)
+        if self._pipe is not None:
+            count -= self._pipe.fill
+        return count
 
     @property
     def is_plain(self) -> bool:

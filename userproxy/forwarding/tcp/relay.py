@@ -339,7 +339,7 @@ class Relay:
                 self._context.recorder.tell_change(ChangeKind.MODIFIED, self)
 
     def _moved(self) -> int:
-        return self._upward.delivered + self._downward.delivered
+        return self._upward.delivered() + self._downward.delivered()
 
     def _close(self) -> None:
         self.closed = True

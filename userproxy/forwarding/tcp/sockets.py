@@ -8,9 +8,10 @@ import socket
 import struct
 import sys
 import termios
+from array import array
 from contextlib import suppress
 from socket import SocketType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from userproxy.addresses import host_and_port, socket_family
 from userproxy.errors import PortUnavailableError
@@ -46,6 +47,9 @@ _LAST_DATA_SENT, _LAST_DATA_RECV = 44, 52
 
 _TCP_CLOSE = 7
 """include/net/tcp_states.h."""
+
+_TIOCOUTQ: Final = termios.TIOCOUTQ
+_UNACKNOWLEDGED: Final = array("i", [0])
 
 _libc = ctypes.CDLL(None)
 _NOBODY = bytes(16)
@@ -282,8 +286,13 @@ def end_at_once(sock: SocketType, *, reset: bool) -> None:
 
 
 def unacknowledged(sock: HasFileno) -> int:
-    """Bytes sent that the peer has not acknowledged (tcp(7), SIOCOUTQ)."""
-    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    """Bytes sent that the peer has not acknowledged (tcp(7), SIOCOUTQ).
+
+    For the loop's thread. The number is written to the same array each time: immutable bytes, which ioctl() copies,
+    cost it an exception and its message, ten times the rest.
+    """
+    fcntl.ioctl(sock.fileno(), _TIOCOUTQ, _UNACKNOWLEDGED)
+    return _UNACKNOWLEDGED[0]
 
 
 def has_connection(sock: SocketType) -> bool:
