@@ -64,6 +64,8 @@ class Poller:
         self._epoll = select.epoll()
         self._handlers: dict[int, tuple[Handler, Owner]] = {}
         self._closing: list[SocketType] = []
+        self._in_batch = False
+        """Whether what waits to be closed will be closed anyway, when the events at hand are dealt with."""
         self._again: dict[Handler, Owner] = {}
         self._turns_are_due = False
         self.failures = HandlerFailures(loop.time)
@@ -92,10 +94,11 @@ class Poller:
         batch; that event would reach the wrong handler. Closing alone does not take a socket out of epoll
         either while a program that is just being started still holds a copy (epoll(7)).
         """
-        if self._handlers.pop(sock.fileno(), None) is not None:
-            self._epoll.unregister(sock.fileno())
-        if not self._closing:
-            self._loop.call_soon(self.close_now)  # for those that are closed outside of a batch
+        descriptor = sock.fileno()
+        if self._handlers.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+        if not self._closing and not self._in_batch:
+            self._loop.call_soon(self.close_now)
         self._closing.append(sock)
 
     def forget(self, sock: SocketType) -> None:
@@ -158,6 +161,7 @@ class Poller:
             batch = self._epoll.poll(0, _BATCH)
             if not batch:
                 return
+            self._in_batch = True
             for descriptor, events in batch:
                 entry = handlers.get(descriptor)
                 if entry is not None:
@@ -165,6 +169,7 @@ class Poller:
                         entry[0](events)
                     except Exception as error:  # noqa: BLE001 -- one connection's bug must not lose the others' edges
                         self.failed(entry[1], error)
+            self._in_batch = False
             if self._closing:
                 self.close_now()
             if self._after_handlers is not None:

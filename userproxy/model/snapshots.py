@@ -36,7 +36,7 @@ class Verdict(StrEnum):
     DROP = "drop"
 
 
-class Endpoint(Struct, frozen=True, order=True, gc=False):
+class Endpoint(Struct, frozen=True, order=True, gc=False, cache_hash=True):
     """One backend address of a service port."""
 
     ip: str

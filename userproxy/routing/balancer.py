@@ -94,6 +94,8 @@ class Balancer:
         sticks to one. `now` is seconds, monotonic.
         """
         affinity = self._affinity
+        if affinity is None and not tried and not self._suspects:
+            return self._next_in_turn()
         if affinity is not None and not tried:
             endpoint = affinity.lookup(client, now, self._members)
             if endpoint is not None:
@@ -146,6 +148,14 @@ class Balancer:
         self._suspects = {endpoint: until for endpoint, until in self._suspects.items() if until > now}
         avoided = self._suspects.keys() | set(tried)
         return tried if avoided.issuperset(self._endpoints) else avoided
+
+    def _next_in_turn(self) -> Endpoint | None:
+        endpoints = self._endpoints
+        if not endpoints:
+            return None
+        turn = self._next
+        self._next = (turn + 1) % len(endpoints)
+        return endpoints[turn]
 
     def _take_turn(self, tried: Collection[Endpoint]) -> Endpoint | None:
         endpoints = self._endpoints

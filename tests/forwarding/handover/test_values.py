@@ -62,8 +62,8 @@ COVERED: dict[type, tuple[type[msgspec.Struct], dict[str, str], set[str]]] = {
     Relay: (
         RelayState,
         {
-            "_upward": "up",
-            "_downward": "down",
+            "upward": "up",
+            "downward": "down",
             "_seen": "seen",
             "settled_up": "settled",
             "settled_down": "settled",

@@ -114,7 +114,7 @@ async def test_nobody_is_read_for_ever_who_writes_little_as_fast_as_it_is_passed
     if not with_pipes:
         context.pipes.borrow = lambda: None  # type: ignore[method-assign] # all are lent
     bulk, more = wire(), 1000
-    upward = bulk.relay._upward
+    upward = bulk.relay.upward
     splice, send = os.splice, upward._send
 
     def another() -> None:

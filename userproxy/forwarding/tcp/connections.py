@@ -266,14 +266,15 @@ class Connections:
 
     def _relayed(self, relay: Relay) -> None:
         statistics, dial, counters = self.statistics, relay.dial, relay.counters
-        up, down = relay.moved
+        up, down = relay.upward.count, relay.downward.count
+        new_up, new_down = up - relay.settled_up, down - relay.settled_down
         now = self._plane.recorder.clock()
         seconds = now - dial.opened
         counters.active -= 1
-        counters.bytes_up += up - relay.settled_up
-        counters.bytes_down += down - relay.settled_down
-        statistics.bytes_up += up - relay.settled_up
-        statistics.bytes_down += down - relay.settled_down
+        counters.bytes_up += new_up
+        counters.bytes_down += new_down
+        statistics.bytes_up += new_up
+        statistics.bytes_down += new_down
         statistics.ended += 1
         statistics.seconds += seconds
         outcome, reason = relay.cut or _IN_ORDER

@@ -45,11 +45,11 @@ class DirectionContext:
 class Connection(Owner, Protocol):
     """What a direction needs of its relay."""
 
-    def on_events(self, direction: "Direction", events: int) -> None:
-        """Handle events of the source of `direction`, unless they were a small message that it has moved itself."""
+    def on_events(self, direction: "Direction", events: int, *, put_off: bool = False) -> None:
+        """Handle events of the source of `direction`, unless they were a small message that it has moved itself.
 
-    def work(self, direction: "Direction", events: int) -> None:
-        """Handle events that :meth:`Direction.put_off` has put off."""
+        `put_off` are those that :meth:`Direction.put_off` was called for.
+        """
 
     def fail(self) -> None:
         """Handle the failure of a socket."""
@@ -214,7 +214,7 @@ class Direction:
 
     def _take_turn(self, _another: int) -> None:
         events, self._due = self._due, 0
-        self._relay.work(self, events)
+        self._relay.on_events(self, events, put_off=True)
 
     def pump(self, events: int) -> bool:
         """Read and send for one turn. True if there may be more to read, because the turn is over.

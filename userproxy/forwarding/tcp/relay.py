@@ -68,19 +68,19 @@ class Relay:
         "_backend",
         "_client",
         "_context",
-        "_downward",
         "_on_end",
         "_seen",
-        "_upward",
         "closed",
         "counters",
         "cut",
         "dial",
         "dial_seconds",
+        "downward",
         "endpoint",
         "id",
         "settled_down",
         "settled_up",
+        "upward",
     )
     id: int
     dial: Dial
@@ -99,8 +99,8 @@ class Relay:
         self._client = client
         self._backend = backend
         self._on_end = on_end
-        self._upward = Direction(self, context, client, backend)
-        self._downward = Direction(self, context, backend, client)
+        self.upward = Direction(self, context, client, backend)
+        self.downward = Direction(self, context, backend, client)
         self._seen = 0
         self.endpoint = endpoint
         self.closed = False
@@ -111,22 +111,22 @@ class Relay:
     @property
     def bytes_up(self) -> int:
         """Bytes read from the client so far."""
-        return self._upward.count
+        return self.upward.count
 
     @property
     def bytes_down(self) -> int:
         """Bytes read from the backend so far."""
-        return self._downward.count
+        return self.downward.count
 
     @property
     def moved(self) -> tuple[int, int]:
         """Bytes read from the client and from the backend so far."""
-        return self._upward.count, self._downward.count
+        return self.upward.count, self.downward.count
 
     @property
     def half_closed(self) -> bool:
         """Whether one side has ended it and the other has not."""
-        return self._upward.ended or self._downward.ended
+        return self.upward.ended or self.downward.ended
 
     @property
     def opened(self) -> float:
@@ -157,14 +157,14 @@ class Relay:
     def tap(self, listener: Listener, context: DirectionContext) -> None:
         """Tell `listener` what passes from now on, in a context without pipes."""
         client, backend = self._client, self._backend
-        self._upward.tap(TappedSockets(client, backend, listener, FROM_CLIENT, TO_ENDPOINT), context)
-        self._downward.tap(TappedSockets(backend, client, listener, FROM_ENDPOINT, TO_CLIENT), context)
+        self.upward.tap(TappedSockets(client, backend, listener, FROM_CLIENT, TO_ENDPOINT), context)
+        self.downward.tap(TappedSockets(backend, client, listener, FROM_ENDPOINT, TO_CLIENT), context)
 
     def untap(self) -> None:
         """Tell nobody any more."""
         if not self.closed:
-            self._upward.untap(self._backend, self._context)
-            self._downward.untap(self._client, self._context)
+            self.upward.untap(self._backend, self._context)
+            self.downward.untap(self._client, self._context)
 
     def quiet(self) -> tuple[float, bool]:
         """Seconds since the client last sent or received bytes, and whether it may be waiting for an answer.
@@ -180,20 +180,20 @@ class Relay:
         The backend gets `header` before all else; it counts among no bytes.
         """
         poller = self._context.poller
-        poller.replace(self._backend.fileno(), self._downward.on_events, self)
-        poller.add(self._client.fileno(), STREAM, self._upward.on_events, self)
+        poller.replace(self._backend.fileno(), self.downward.on_events, self)
+        poller.add(self._client.fileno(), STREAM, self.upward.on_events, self)
         if header and not self._send_first(header):
             return
-        self._downward.on_events(events)
+        self.downward.on_events(events)
 
     def _send_first(self, header: bytes) -> bool:
         """Whether the connection goes on: the endpoint may have reset it already."""
         try:
-            self._upward.send_first(header)
+            self.upward.send_first(header)
         except OSError:
             self.fail()
             return False
-        self._upward.usual = self._downward.usual = not self._upward.blocked
+        self.upward.usual = self.downward.usual = not self.upward.blocked
         return True
 
     @property
@@ -204,14 +204,14 @@ class Relay:
     @property
     def mark(self) -> tuple[int, int, int, int] | None:
         """What changes whenever the state changes; None while it may change otherwise."""
-        if not (self._upward.is_plain and self._downward.is_plain):
+        if not (self.upward.is_plain and self.downward.is_plain):
             return None
-        return self._upward.count, self._downward.count, self.settled_up, self.settled_down
+        return self.upward.count, self.downward.count, self.settled_up, self.settled_down
 
     @property
     def pipe_ends(self) -> tuple[int, ...]:
         """Descriptors of the pipes in which bytes wait: two for the way up and two for the way down, if there are."""
-        pipes = (self._upward.pipe, self._downward.pipe)
+        pipes = (self.upward.pipe, self.downward.pipe)
         return tuple(end for pipe in pipes if pipe is not None for end in (pipe.read_end, pipe.write_end))
 
     def beginning(self) -> RelayState:
@@ -223,8 +223,8 @@ class Relay:
         return RelayState(
             self.dial.state(),
             self.dial_seconds,
-            self._upward.state(),
-            self._downward.state(),
+            self.upward.state(),
+            self.downward.state(),
             self._seen,
             self._context.half_open.deadline(self),
             (self.settled_up, self.settled_down),
@@ -236,35 +236,35 @@ class Relay:
         self.settled_up, self.settled_down = state.settled
         self._seen = state.seen
         taken = 0
-        for direction, its in ((self._upward, state.up), (self._downward, state.down)):
+        for direction, its in ((self.upward, state.up), (self.downward, state.down)):
             pair = (ends[taken], ends[taken + 1]) if its.fill else None
             taken += 2 if its.fill else 0
             direction.restore(its, pair)
-        self._upward.usual = self._downward.usual = self._upward.is_usual and self._downward.is_usual
+        self.upward.usual = self.downward.usual = self.upward.is_usual and self.downward.is_usual
         if state.deadline is not None:
             self._context.half_open.restore(self, state.deadline)
 
     def watch(self) -> None:
         """Go on with a connection of another process: the sockets' present state is their first event."""
         poller = self._context.poller
-        poller.add(self._client.fileno(), STREAM, self._upward.on_events, self)
-        poller.add(self._backend.fileno(), STREAM, self._downward.on_events, self)
+        poller.add(self._client.fileno(), STREAM, self.upward.on_events, self)
+        poller.add(self._backend.fileno(), STREAM, self.downward.on_events, self)
 
     def vanish(self) -> None:
         """Close our copies of its sockets: it has ended in another process."""
         self.closed = True
         for sock in self.sockets:
             self._context.poller.close_at_once(sock)
-        del self._upward, self._downward
+        del self.upward, self.downward
 
     def forsake(self) -> None:
         """Close our copies of its sockets and pipes. The connection is another process's, and nobody is told."""
         self.closed = True
-        for direction in (self._upward, self._downward):
+        for direction in (self.upward, self.downward):
             direction.forsake()
         for sock in (self._client, self._backend):
             sock.close()
-        del self._upward, self._downward
+        del self.upward, self.downward
 
     def abort(self, reason: str = GIVEN_UP, outcome: Outcome = Outcome.RESET) -> None:
         """End both connections with a RST, dropping what is unsent."""
@@ -283,24 +283,17 @@ class Relay:
             self._seen = moved
             self._context.half_open.add(self)
 
-    def on_events(self, direction: Direction, events: int) -> None:
-        """Handle events of the source of `direction`.
+    def on_events(self, direction: Direction, events: int, *, put_off: bool = False) -> None:
+        """Read and send, as the events of the source of `direction` allow. It is the sink of the opposite one.
 
-        In a connection that moves much they are put off until other connections have had their turn.
-        """
-        if not self.closed and (self._upward.bulk or self._downward.bulk):
-            direction.put_off(events)
-        else:
-            self.work(direction, events)
-
-    def work(self, direction: Direction, events: int) -> None:
-        """Read and send, as the events allow; arguments as for `on_events`.
-
-        The source of a direction is the sink of the opposite one.
+        In a connection that moves much they are put off, once, until other connections have had their turn.
         """
         if self.closed:
             return
-        opposite = self._downward if direction is self._upward else self._upward
+        opposite = self.downward if direction is self.upward else self.upward
+        if (direction.bulk or opposite.bulk) and not put_off:
+            direction.put_off(events)
+            return
         try:
             if opposite.blocked and events & WRITABLE and opposite.flush():
                 self._pump(opposite, direction, HANGUP)
@@ -310,12 +303,21 @@ class Relay:
                 self.abort(self._who_reset())
         except OSError:
             self.fail()
-        direction.usual = opposite.usual = not self.closed and direction.is_usual and opposite.is_usual
+        # Both are usual, without the calls: this is done for every end of a connection.
+        direction.usual = opposite.usual = not (
+            direction.ended
+            or opposite.ended
+            or direction.blocked
+            or opposite.blocked
+            or direction.bulk
+            or opposite.bulk
+            or self.closed
+        )
 
     def fail(self) -> None:
         """Handle the failure of a socket. What its peer sent before is passed on, as far as it goes at once."""
-        self._upward.salvage()
-        self._downward.salvage()
+        self.upward.salvage()
+        self.downward.salvage()
         self.abort(self._who_reset())
 
     def _who_reset(self) -> str:
@@ -327,7 +329,7 @@ class Relay:
         if direction.pump(events):
             direction.put_off(ANOTHER_TURN)
         elif direction.ended and opposite.ended:
-            if direction is self._downward and self.endpoint is not None and self.dial.source is not Source.CLIENT:
+            if direction is self.downward and self.endpoint is not None and self.dial.source is not Source.CLIENT:
                 # The backend got its FIN first, so it is our side that has gone to TIME_WAIT.
                 self._context.source_ports.note(self.endpoint, self._backend.getsockname()[1])
             self._close()  # which also sends the FIN
@@ -339,13 +341,13 @@ class Relay:
                 self._context.recorder.tell_change(ChangeKind.MODIFIED, self)
 
     def _moved(self) -> int:
-        return self._upward.delivered() + self._downward.delivered()
+        return self.upward.delivered() + self.downward.delivered()
 
     def _close(self) -> None:
         self.closed = True
         context = self._context
         context.half_open.discard(self)
-        for direction in (self._upward, self._downward):
+        for direction in (self.upward, self.downward):
             direction.release()
         if context.shared:
             for sock in (self._client, self._backend):
@@ -353,4 +355,4 @@ class Relay:
         context.poller.close(self._client)
         context.poller.close(self._backend)
         self._on_end(self)
-        del self._upward, self._downward  # they know this relay: without the cycle it is freed at once
+        del self.upward, self.downward  # they know this relay: without the cycle it is freed at once

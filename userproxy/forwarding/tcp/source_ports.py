@@ -37,9 +37,13 @@ class SourcePorts:
 
     def note(self, endpoint: Endpoint, port: int) -> None:
         """Note that a connection from `port` to `endpoint` has just gone to TIME_WAIT."""
-        self._follow_time()
-        self._recent.setdefault(endpoint, deque()).append(port)
-        if self._count(endpoint) >= self._many:
+        if self._now() >= self._next_generation:
+            self._follow_time()
+        ports = self._recent.get(endpoint)
+        if ports is None:
+            ports = self._recent[endpoint] = deque()
+        ports.append(port)
+        if len(ports) + len(self._older.get(endpoint, ())) >= self._many:
             self.crowded.add(endpoint)
 
     def take(self, endpoint: Endpoint) -> int | None:
