@@ -34,7 +34,7 @@ COVERED: dict[type, tuple[type[msgspec.Struct], dict[str, str], set[str]]] = {
     Direction: (
         DirectionState,
         {"_streak": "streak", "_kept": "kept", "_pending": "pending", "_pipe": "fill"},
-        {"_context", "_due", "_read", "_recv_into", "_relay", "_send", "_sent", "_sink", "_source", "_view", "usual"},
+        {"_context", "_due", "_read", "_relay", "_sent", "_sink", "_source", "_view", "usual"},
     ),
     Dial: (
         DialState,

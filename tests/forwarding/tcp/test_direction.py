@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from itertools import pairwise
+from typing import cast
 
 import pytest
 
@@ -115,7 +116,7 @@ async def test_nobody_is_read_for_ever_who_writes_little_as_fast_as_it_is_passed
         context.pipes.borrow = lambda: None  # type: ignore[method-assign] # all are lent
     bulk, more = wire(), 1000
     upward = bulk.relay.upward
-    splice, send = os.splice, upward._send
+    splice, sink = os.splice, upward._sink
 
     def another() -> None:
         nonlocal more
@@ -123,17 +124,20 @@ async def test_nobody_is_read_for_ever_who_writes_little_as_fast_as_it_is_passed
             more -= 1
             bulk.client.send(b"x")
 
-    def splice_and_get_more(source: int, sink: int, count: int, flags: int) -> int:
-        if sink == upward._sink.fileno():
+    def splice_and_get_more(source: int, target: int, count: int, flags: int) -> int:
+        if target == sink.fileno():
             another()
-        return splice(source, sink, count, flags=flags)
+        return splice(source, target, count, flags=flags)
 
-    def send_and_get_more(data: memoryview) -> int:
-        another()
-        return send(data)
+    class Sink:
+        fileno, shutdown = sink.fileno, sink.shutdown
+
+        def send(self, data: memoryview) -> int:
+            another()
+            return sink.send(data)
 
     monkeypatch.setattr(os, "splice", splice_and_get_more)
-    upward._send = send_and_get_more
+    upward._sink = cast("socket.socket", Sink())
     bulk.start()
     bulk.client.send(bytes(BUFFER_BYTES))
     turns = [more]

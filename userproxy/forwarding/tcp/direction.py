@@ -4,7 +4,6 @@ import contextlib
 import os
 import select
 import socket
-from collections.abc import Callable
 from socket import SocketType
 from typing import Final, Protocol
 
@@ -56,7 +55,10 @@ class Connection(Owner, Protocol):
 
 
 class Direction:
-    """One direction of a relay: from `source` to `sink`."""
+    """One direction of a relay, as soon as it begins.
+
+    It has no `__init__`: a class that has one costs 600 instructions more to call.
+    """
 
     __slots__ = (
         "_context",
@@ -65,9 +67,7 @@ class Direction:
         "_pending",
         "_pipe",
         "_read",
-        "_recv_into",
         "_relay",
-        "_send",
         "_sent",
         "_sink",
         "_source",
@@ -80,13 +80,12 @@ class Direction:
         "usual",
     )
 
-    def __init__(self, relay: Connection, context: DirectionContext, source: SocketType, sink: SocketType) -> None:
+    def begin(self, relay: Connection, context: DirectionContext, source: SocketType, sink: SocketType) -> None:
+        """Be the one from `source` to `sink`. Before everything else."""
         self._relay = relay
         self._context = context
-        self._source = source
+        self._source: SocketType | TappedSockets = source
         self._sink: SocketType | TappedSockets = sink
-        self._recv_into: Callable[[memoryview], int] = source.recv_into
-        self._send: Callable[[memoryview], int] = sink.send
         self._view = context.view
         self._read = _NOTHING_READ
         """Bytes in the shared buffer that `on_events` has read and left to `pump`."""
@@ -169,9 +168,9 @@ class Direction:
             return
         size, sent = _NOTHING_READ, 0
         try:
-            size = self._recv_into(self._view)
+            size = self._source.recv_into(self._view)
             if 0 < size < BUFFER_BYTES:
-                sent = self._send(self._view[:size])
+                sent = self._sink.send(self._view[:size])
                 if sent == size:
                     self.count += size
                     return
@@ -191,18 +190,18 @@ class Direction:
             self._pipe.fill = 0
         self.release_pipe()
         self._context = context
-        self._sink, self._recv_into, self._send = sockets, sockets.recv_into, sockets.send
+        self._source = self._sink = sockets
 
-    def untap(self, sink: SocketType, context: DirectionContext) -> None:
+    def untap(self, source: SocketType, sink: SocketType, context: DirectionContext) -> None:
         """Move bytes as before :meth:`tap`."""
         self._context = context
-        self._sink, self._recv_into, self._send = sink, self._source.recv_into, sink.send
+        self._source, self._sink = source, sink
 
     def send_first(self, data: bytes) -> None:
         """Send `data` before all that is read, without counting it. Raises OSError as :meth:`pump`."""
         sent = 0
         with contextlib.suppress(BlockingIOError):
-            sent = self._send(memoryview(data))
+            sent = self._sink.send(memoryview(data))
         self.blocked = sent < len(data)
         if self.blocked:
             self._pending = memoryview(data[sent:])
@@ -233,7 +232,7 @@ class Direction:
                 events |= HANGUP
             if size == _NOTHING_READ:
                 try:
-                    size = self._recv_into(view)
+                    size = self._source.recv_into(view)
                 except BlockingIOError:
                     self._slacken()
                     return False
@@ -245,7 +244,7 @@ class Direction:
             self.count += size
             self._streak += size
             with contextlib.suppress(BlockingIOError):
-                sent += self._send(view[sent:size])
+                sent += self._sink.send(view[sent:size])
             if sent < size:
                 self.blocked = True
                 self._pending = memoryview(bytes(view[sent:size]))
@@ -284,9 +283,9 @@ class Direction:
             return
         view = self._context.view
         with contextlib.suppress(OSError):
-            while size := self._recv_into(view):
+            while size := self._source.recv_into(view):
                 self.count += size
-                if self._send(view[:size]) < size:
+                if self._sink.send(view[:size]) < size:
                     return  # what comes after a gap is not to be passed on
 
     def release_pipe(self) -> None:
@@ -311,7 +310,7 @@ class Direction:
 
     def _send_pending(self, data: memoryview) -> None:
         try:
-            sent = self._send(data)
+            sent = self._sink.send(data)
         except BlockingIOError:
             return
         self.blocked = sent < len(data)

@@ -99,8 +99,9 @@ class Relay:
         self._client = client
         self._backend = backend
         self._on_end = on_end
-        self.upward = Direction(self, context, client, backend)
-        self.downward = Direction(self, context, backend, client)
+        self.upward, self.downward = Direction(), Direction()
+        self.upward.begin(self, context, client, backend)
+        self.downward.begin(self, context, backend, client)
         self._seen = 0
         self.endpoint = endpoint
         self.closed = False
@@ -163,8 +164,8 @@ class Relay:
     def untap(self) -> None:
         """Tell nobody any more."""
         if not self.closed:
-            self.upward.untap(self._backend, self._context)
-            self.downward.untap(self._client, self._context)
+            self.upward.untap(self._client, self._backend, self._context)
+            self.downward.untap(self._backend, self._client, self._context)
 
     def quiet(self) -> tuple[float, bool]:
         """Seconds since the client last sent or received bytes, and whether it may be waiting for an answer.

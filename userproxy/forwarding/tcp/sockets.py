@@ -48,6 +48,16 @@ _LAST_DATA_SENT, _LAST_DATA_RECV = 44, 52
 _TCP_CLOSE = 7
 """include/net/tcp_states.h."""
 
+# Plain numbers of this module, for what is done for every connection.
+_STREAM: Final = int(socket.SOCK_STREAM)
+_NON_BLOCKING_STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+_IPPROTO_TCP: Final = int(socket.IPPROTO_TCP)
+_TCP_NODELAY: Final = socket.TCP_NODELAY
+_TCP_KEEPIDLE: Final = socket.TCP_KEEPIDLE
+_TCP_KEEPINTVL: Final = socket.TCP_KEEPINTVL
+_SOL_SOCKET: Final = socket.SOL_SOCKET
+_SO_KEEPALIVE: Final = socket.SO_KEEPALIVE
+_SO_REUSEADDR: Final = socket.SO_REUSEADDR
 _TIOCOUTQ: Final = termios.TIOCOUTQ
 _UNACKNOWLEDGED: Final = array("i", [0])
 
@@ -165,7 +175,7 @@ class ListeningSocket(SocketType):
         socket.socket.accept() costs 3 us more than this: it looks up enumerations for every client.
         """
         descriptor, address = self._accept()  # type: ignore[attr-defined] # typeshed knows socket.socket's public half only
-        client = SocketType(self.family, socket.SOCK_STREAM, 0, descriptor)
+        client = SocketType(self.family, _STREAM, 0, descriptor)
         client.settimeout(0)
         return client, address
 
@@ -176,10 +186,10 @@ def start_dial(endpoint: Endpoint, local_port: int = 0) -> tuple[SocketType, int
     A `local_port` may be one that is in TIME_WAIT towards this endpoint; EADDRNOTAVAIL says that it cannot be had.
     Raises OSError where no socket can be made.
     """
-    backend = SocketType(socket_family(endpoint.ip), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    backend = SocketType(socket_family(endpoint.ip), _NON_BLOCKING_STREAM)
     _set_tcp_options(backend)
     # For the next connection from this port: bind(2) asks whether the one in TIME_WAIT allowed it, too.
-    backend.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    backend.setsockopt(_SOL_SOCKET, _SO_REUSEADDR, 1)
     if local_port:
         try:
             backend.bind(("::" if backend.family == socket.AF_INET6 else "", local_port))
@@ -194,7 +204,7 @@ def start_dial_from(client: str, endpoint: Endpoint, port: int = 0) -> tuple[Soc
     Also what bind(2) and setsockopt(2) say is returned as an errno: EPERM without CAP_NET_ADMIN. EADDRINUSE and
     EADDRNOTAVAIL say that the port cannot be had.
     """
-    backend = SocketType(socket_family(endpoint.ip), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    backend = SocketType(socket_family(endpoint.ip), _NON_BLOCKING_STREAM)
     try:
         _set_tcp_options(backend)
         _allow_foreign_address(backend)
@@ -351,7 +361,7 @@ class _ToListenAt:
 
 
 def _set_tcp_options(sock: SocketType) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_SECONDS)
+    sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
+    sock.setsockopt(_SOL_SOCKET, _SO_KEEPALIVE, 1)
+    sock.setsockopt(_IPPROTO_TCP, _TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
+    sock.setsockopt(_IPPROTO_TCP, _TCP_KEEPINTVL, _KEEPALIVE_SECONDS)
