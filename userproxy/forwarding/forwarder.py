@@ -53,7 +53,8 @@ class ForwardingOptions(Struct, frozen=True):
     which `kept_descriptors` are for others in the process;
     `udp_timeout` is for flows, None for userproxy's own choice. With `bind_portals` listeners have no local ports, and
     clients come by the portals that are served. `node_name` is our own Node's.
-    `trusted_proxies` are the networks whose PROXY headers are believed.
+    `trusted_proxies` are the networks whose PROXY headers are believed. `processes` is how many forward, of which this
+    is one: UDP flows of all of them together are limited.
     """
 
     bind_addresses: Mapping[IPFamily, str]
@@ -67,6 +68,7 @@ class ForwardingOptions(Struct, frozen=True):
     bind_portals: bool = False
     node_name: str = ""
     trusted_proxies: tuple[str, ...] = ()
+    processes: int = 1
 
 
 class Forwarder:
@@ -95,7 +97,7 @@ class Forwarder:
             self._client_addresses,
             options.trusted_proxies,
         )
-        flow_limit, flow_limit_per_listener = flow_limits(options.descriptor_limit)
+        flow_limit, flow_limit_per_listener = flow_limits(options.descriptor_limit, options.processes)
         self._udp = UdpPlane(
             loop,
             self._budget,

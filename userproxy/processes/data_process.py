@@ -163,7 +163,7 @@ class DataProcess:
         self._start_message = message
         self._tally = descriptors[0]
         turns = AcceptTurns(self._tally, message.of, message.number - 1)
-        options = structs.replace(message.options, descriptor_limit=raise_limit())
+        options = structs.replace(message.options, descriptor_limit=raise_limit(), processes=message.of)
         spread = Random()  # noqa: S311 -- spreads load, keeps no secret
         self._forwarder = SharingForwarder(self._loop, options, spread, turns, message.first_id)
         self._forwarder.data_plane.loop_lag.start()

@@ -176,6 +176,11 @@ def test_flow_limits_follow_the_limit_of_open_files(descriptors: int, limits: tu
     assert flow_limits(descriptors) == limits
 
 
+def test_processes_share_the_flows_that_a_node_may_have() -> None:
+    assert flow_limits(100_000, processes=2)[0] == flow_limits(100_000)[0] // 2
+    assert flow_limits(100, processes=2) == flow_limits(100)
+
+
 async def test_a_listener_is_nobodys_endpoint(bench: Bench) -> None:
     other, backend, client = bench.listen("other"), bench.backend(), bench.client()
     own = [Endpoint(LOOPBACK, listener.port) for listener in (bench.listener, other)]

@@ -45,13 +45,13 @@ class UdpOptions(Struct, frozen=True):
     udp_timeout: float | None = None
 
 
-def flow_limits(descriptor_limit: int) -> tuple[int, int]:
-    """Limits that suit a process's limit of open files: in all, and per listener.
+def flow_limits(descriptor_limit: int, processes: int = 1) -> tuple[int, int]:
+    """Limits that suit a process's limit of open files: in all, and per listener. So many `processes` share the ports.
 
     A DNS client asks from a new port each time, so 300 queries a second are 10,000 flows; what is left of the files is
     for connections.
     """
-    limit = max(1, min(FLOW_LIMIT, descriptor_limit * 5 // 8))
+    limit = max(1, min(FLOW_LIMIT // processes, descriptor_limit * 5 // 8))
     return limit, max(1, limit * 4 // 5)
 
 
