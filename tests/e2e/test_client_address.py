@@ -6,6 +6,7 @@ connection goes.
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from itertools import product
 from typing import NamedTuple
@@ -13,12 +14,13 @@ from typing import NamedTuple
 import pytest
 
 from tests.lab.cluster import QUICK, Lab
+from tests.lab.datagrams import ask_over
 from tests.lab.manifests import Policy, Port
 from tests.lab.probes import DROPPED, KeptConnection, try_to_connect
 from userproxy.admin.client import AdminClient
 from userproxy.admin.paths import ROOTS_SOCKET
 from userproxy.demo.hosts import Address, Host
-from userproxy.demo.traffic import ask, fetch
+from userproxy.demo.traffic import Answer, fetch
 from userproxy.demo.waiting import eventually
 from userproxy.model import IPFamily
 
@@ -166,7 +168,7 @@ class Cluster:
         if EXPECTED[row] == DROPPED and protocol == "TCP":
             return try_to_connect(client, address)
         try:
-            answer = ask(client, address, 1.5) if protocol == "UDP" else fetch(client, address)
+            answer = ask_again(client, address) if protocol == "UDP" else fetch(client, address)
         except TimeoutError:
             return DROPPED
         return self.whose(answer.client_ip, client, family)
@@ -182,6 +184,15 @@ class Cluster:
         with ThreadPoolExecutor(16) as threads:
             found = threads.map(lambda row: self.seen(row, family, protocol), asked)
             return dict(zip(asked, found, strict=True))
+
+
+def ask_again(host: Host, address: Address) -> Answer:
+    """Ask over UDP until there is an answer, as resolvers do: silence alone tells nobody that one is lost."""
+    with host.udp_socket(address, 0.5) as sock:
+        for _ in range(3):
+            with suppress(TimeoutError):
+                return ask_over(sock)
+        return ask_over(sock)
 
 
 @pytest.fixture(scope="module")
