@@ -154,6 +154,16 @@ def test_the_control_process_is_killed_and_no_client_sees_anything_until_another
     eventually(lambda: not any(map(runs, before)), 30, "they end with the control process that has adopted them")
 
 
+def test_without_portals_too(lab: Lab) -> None:
+    lab.serve_http()
+    lab.manifests.service("web", cluster_ip=WEB[0])
+    lab.manifests.slice("web", lab.pods)
+    proxy = lab.node.start_userproxy(*QUICK, "--portals", "none", "--workers", "2")
+    address = proxy.wait_log("Service port reachable")["address"]
+    assert fetch(lab.node, ("127.0.0.1", int(address.rpartition(":")[2]))).pod in {pod.name for pod in lab.pods}
+    assert proxy.terminate() == 0
+
+
 def runs(pid: int) -> bool:
     """Whether a process runs; one that has ended may still wait for its parent, which is no longer ours."""
     try:

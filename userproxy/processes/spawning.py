@@ -99,13 +99,13 @@ class Child:
         if self.is_over:
             return
         try:
-            _, status = os.waitpid(self.pid, 0)
-        except ChildProcessError:  # somebody else has waited for it
-            status = 0
+            how = _words(os.waitpid(self.pid, 0)[1])
+        except ChildProcessError:  # it was adopted: its end is told to another process
+            how = "an end that another process is told of"
         self.is_over = True
         self._loop.remove_reader(self._descriptor)
         os.close(self._descriptor)
-        self._ended(_words(status))
+        self._ended(how)
 
 
 def _words(status: int) -> str:

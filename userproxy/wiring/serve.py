@@ -133,7 +133,6 @@ class _Proxy:
         self._forwarder.data_plane.loop_lag.start()
         if isinstance(self._forwarder, ProcessForwarder):
             self._forwarder.watch_processes(self._report)
-            self._forwarder.keep(self._return_path_owners)
         self._answers = LostAnswersWatch(self._forwarder.data_plane, self._report)
         self._descriptor_limit = descriptor_limit
         self._source: Source | None = None
@@ -155,6 +154,8 @@ class _Proxy:
             )
             for family, driver in drivers.items()
         ]
+        if isinstance(self._forwarder, ProcessForwarder):
+            self._forwarder.keep(self._return_path_owners)
         self._stop = asyncio.Event()
         self._left: bool | None = None
         """Once this process is taken over: whether with its connections."""
