@@ -14,6 +14,7 @@ the buffer moves its direction to splice(2) through a pipe, and back when it sla
 
 from collections.abc import Callable
 from socket import SocketType
+from typing import Final
 
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.observation.counters import EndpointCounters
@@ -29,6 +30,8 @@ from userproxy.forwarding.tcp.states import DirectionState, RelayState
 from userproxy.forwarding.tcp.tap import FROM_CLIENT, FROM_ENDPOINT, TO_CLIENT, TO_ENDPOINT, Listener, TappedSockets
 from userproxy.model import Endpoint
 from userproxy.model.reports import ChangeKind, Outcome, Source
+
+_CLIENT: Final = Source.CLIENT
 
 
 class RelayContext(DirectionContext):
@@ -185,7 +188,8 @@ class Relay:
         poller.add(self._client.fileno(), STREAM, self.upward.on_events, self)
         if header and not self._send_first(header):
             return
-        self.downward.on_events(events)
+        if events != WRITABLE or not self.downward.usual:
+            self.downward.on_events(events)
 
     def _send_first(self, header: bytes) -> bool:
         """Whether the connection goes on: the endpoint may have reset it already."""
@@ -330,7 +334,7 @@ class Relay:
         if direction.pump(events):
             direction.put_off(ANOTHER_TURN)
         elif direction.ended and opposite.ended:
-            if direction is self.downward and self.endpoint is not None and self.dial.source is not Source.CLIENT:
+            if direction is self.downward and self.endpoint is not None and self.dial.source is not _CLIENT:
                 # The backend got its FIN first, so it is our side that has gone to TIME_WAIT.
                 self._context.source_ports.note(self.endpoint, self._backend.getsockname()[1])
             self._close()  # which also sends the FIN
