@@ -1,12 +1,13 @@
 """Sockets of ours share a port, and nobody else has it."""
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
-from userproxy.sockets import sharing_their_port
+from userproxy.sockets import NamedSockets, sharing_their_port
 
 LOOPBACK = "127.0.0.1"
 Sockets = list[socket.socket]
@@ -44,3 +45,22 @@ def test_one_may_be_closed_meanwhile(sockets: Sockets) -> None:
         sibling.bind(holder.getsockname())
         holder.close()
     assert sibling.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 0
+
+
+def test_named_sockets_go_to_whoever_asks_for_them_and_the_rest_is_closed() -> None:
+    sockets = NamedSockets()
+    with socket.socket() as one, socket.socket() as other:
+        for name, each in (("one", one), ("other", other)):
+            each.bind((LOOPBACK, 0))
+            sockets.inherit(name, os.dup(each.fileno()))
+        taken = sockets.take("one")
+        assert taken is not None
+        with taken:
+            assert taken.getsockname() == one.getsockname()
+            assert sockets.take("one") is None
+            assert list(sockets.open_ones()) == ["one"]
+        assert not sockets.open_ones()
+        port = other.getsockname()
+        sockets.close_inherited()
+    with socket.socket() as again:
+        again.bind(port)

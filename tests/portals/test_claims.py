@@ -305,3 +305,26 @@ def test_claims_take_their_descriptors_from_what_there_is_for_ports(family: IPFa
     claims.close()
     other.close()
     assert descriptors.left == 2
+
+
+def test_a_claim_of_another_process_is_held_on_until_it_is_known_that_nobody_wants_it(family: IPFamily) -> None:
+    descriptors = Descriptors(8)
+    before, after = PortClaims(family), PortClaims(family, descriptors)
+    ports = [NODE_PORT, NODE_PORT + 1]
+    for port in ports:
+        before.claim("", Protocol.TCP, port)
+    for (ip, protocol, port), sock in before.sockets():
+        after.adopt(ip, protocol, port, os.dup(sock.fileno()))
+    before.close()
+    assert descriptors.left == 6
+    after.claim("", Protocol.TCP, ports[0])
+    after.release_unasked()
+    assert after.held == {("", Protocol.TCP, ports[0])}
+    assert descriptors.left == 7
+    third = PortClaims(family)
+    with pytest.raises(PortUnavailableError):
+        third.claim("", Protocol.TCP, ports[0])
+    third.claim("", Protocol.TCP, ports[1])
+    third.close()
+    after.close()
+    assert descriptors.left == 8

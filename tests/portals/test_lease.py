@@ -264,3 +264,17 @@ def test_who_waits_for_a_process_has_it_when_that_is_killed(network: Network, ou
         network.run_loop(scenario)
     with pytest.raises(KernelToolError):
         network.run(Lease(IPFamily.IPV4).take)
+
+
+def test_whoever_gets_a_copy_has_it_too_and_goes_on_with_it(network: Network) -> None:
+    first, second, third = network.run(lambda: [Lease(IPFamily.IPV4) for _ in range(3)])
+    network.run(first.take)
+    assert first.socket is not None
+    second.adopt(os.dup(first.socket.fileno()))
+    first.release()
+    with pytest.raises(KernelToolError, match="another userproxy keeps"):
+        network.run(third.take)
+    second.check()
+    second.release()
+    network.run(third.take)
+    third.release()

@@ -5,6 +5,7 @@ import os
 import resource
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -185,3 +186,23 @@ async def test_a_flood_of_messages_leaves_the_loop_to_others(pair: Pair) -> None
         await asyncio.sleep(0)
         turns += 1
     assert turns > 10
+
+
+async def test_an_exchange_in_one_turn_of_the_loop_waits_without_it(pair: Pair) -> None:
+    one, other = End(pair[0]), End(pair[1])
+
+    def answer() -> None:
+        other.channel.wait(lambda: bool(other.messages), 5)
+        other.channel.send(Text("y" * 300_000))
+        other.channel.flush(5)
+
+    with ThreadPoolExecutor() as pool:
+        answering = pool.submit(answer)
+        one.channel.send(Text("x" * 300_000))
+        assert one.channel.wait(lambda: bool(one.messages), 5)
+        answering.result()
+    assert one.messages == [Text("y" * 300_000)]
+    assert not one.channel.wait(lambda: len(one.messages) > 1, 0.01)
+    other.channel.close()
+    assert not one.channel.wait(lambda: len(one.messages) > 1, 5)
+    assert one.reasons == ["it has closed the connection"]
