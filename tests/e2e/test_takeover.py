@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.cluster import QUICK, Lab
+from tests.lab.cluster import QUICK, Cell, Lab
+from tests.lab.drivers import DRIVERS
 from tests.lab.load import SERVER, Load
 from tests.lab.manifests import Port
 from tests.lab.probes import KeptConnection, get
@@ -94,6 +95,8 @@ def under_load(lab: Lab, times: int, load: Load, old: RunningProxy) -> RunningPr
     return old
 
 
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("cell", [Cell(driver) for driver in DRIVERS.values()], ids=str, indirect=True)
 def test_nobody_notices_a_few_take_overs(lab: Lab) -> None:
     old = serve(lab)
     load = Load(lab.client, WEB, STICKY, kept=100, rate=40, flows=40, megabytes=200)
