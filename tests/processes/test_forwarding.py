@@ -333,3 +333,16 @@ async def test_what_a_slow_process_is_still_to_be_told_takes_no_descriptors() ->
         os.kill(pid, signal.SIGCONT)
         port = forwarder._listeners[names[-1]].port
         assert await asked(port) == b"hello\n"
+
+
+async def test_what_a_client_would_get_next_is_said_of_one_of_several_processes() -> None:
+    async with forwarding() as forwarder, backend() as endpoint:
+        forwarder.open(NAME, verdict=Verdict.SERVE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        choice = await forwarder.data_plane.peek(NAME, "10.0.0.9")
+        assert choice.endpoint == endpoint
+        assert "at one of 2 data processes" in choice.reason
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,), affinity_timeout=60))
+        assert "data processes" not in (await forwarder.data_plane.peek(NAME, "10.0.0.9")).reason
+        with pytest.raises(KeyError):
+            await forwarder.data_plane.peek(UDP_NAME, "10.0.0.9")

@@ -186,7 +186,10 @@ class ProcessesDataPlane:
         return self._watches.watch(lambda number: Capture(number, request, room), _EVENTS, room, _event_bytes)
 
     async def peek(self, listener: ListenerName, client: str, tried: tuple[Endpoint, ...] = ()) -> Choice:
-        """See :class:`~userproxy.model.data_plane.DataPlane`. Of several processes the first one answers."""
+        """See :class:`~userproxy.model.data_plane.DataPlane`. Of several processes the first one answers.
+
+        Each takes turns of its own, and which of them accepts the client is not known before.
+        """
         owner = self._listeners[listener].owner
         for worker in self._pool.serving:
             if owner in {None, worker.place}:
@@ -195,8 +198,16 @@ class ProcessesDataPlane:
                 except WorkerGoneError:
                     continue
                 if found:
-                    return found[0]
+                    return found[0] if owner is not None else self._of_one(found[0])
         raise KeyError(listener)
+
+    def _of_one(self, choice: Choice) -> Choice:
+        count = len(self._pool.serving)
+        if count == 1 or choice.endpoint is None:
+            return choice
+        return structs.replace(
+            choice, reason=f"{choice.reason} at one of {count} data processes, which take turns apart"
+        )
 
     async def processes(self) -> tuple[ProcessFigures, ...]:
         """See :class:`~userproxy.model.data_plane.DataPlane`. The data processes, and then the control process."""
