@@ -229,6 +229,9 @@ def test_who_is_to_wait_ends_only_when_told_to(lab: Lab) -> None:
     new = lab.node.start_userproxy(*QUICK, "--workers", "0", "--takeover", "--after-takeover", "wait")
     new.wait_log("Taken over", 60)
     old.wait_log("Waiting to be told to exit")
+    shown = lab.node.run(["ss", "-Hltnpx"]).stdout.splitlines()
+    assert any(f"pid={new.pid}," in line for line in shown)
+    assert not any(f"pid={old.pid}," in line and "LISTEN" in line for line in shown), "that would answer for the other"
     assert old.running
     assert old.terminate(10) == 0
     with lab.client.connect(WEB) as sock:

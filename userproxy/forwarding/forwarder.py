@@ -223,6 +223,7 @@ class Forwarder:
                 listener.forsake()
         self._portals.forsake()
         self._listeners.clear()
+        self._tcp.without_listener.clear()
         self._is_forsaken = True
 
     def open(self, listener: ListenerName, preferred_port: int | None = None, verdict: Verdict = Verdict.REJECT) -> int:

@@ -51,6 +51,9 @@ from userproxy.wiring.takeover import Takeover
 
 log = structlog.get_logger()
 
+_SERVERS = ("healthz", "metrics", "admin", "takeover")
+"""The tasks that answer at listening sockets."""
+
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -299,15 +302,22 @@ class _Proxy:
         self._takeover.stop()
         outlive(self._forwarder, us=False)
         if self._left is not None:
-            await self._leave_to_successor(connections=not self._left)
+            await self._leave_to_successor(tasks, connections=not self._left)
             return True
         notify("STOPPING=1")
         moving_out = self._was_labelled and self._node is not None and not self._node.labelled
         stop = Stop(self._settings, self._forwarder, self._families, self._monitor, tasks, moving_out=moving_out)
         return await stop.leave()
 
-    async def _leave_to_successor(self, *, connections: bool) -> None:
-        """The end of a process that is taken over: its `connections` may still be its own."""
+    async def _leave_to_successor(self, tasks: Mapping[str, asyncio.Task[None]], *, connections: bool) -> None:
+        """The end of a process that is taken over: its `connections` may still be its own.
+
+        What listens is the successor's, so nobody is to be answered here any more.
+        """
+        for name, task in tasks.items():
+            if not connections or name in _SERVERS:
+                task.cancel()
+        await asyncio.gather(*(family.close_health_checks() for family in self._families))
         if connections:
             log.info("Stopping", connections=self._forwarder.active, udp_flows=self._forwarder.flows)
             await self._forwarder.drain(self._settings.drain_timeout)
