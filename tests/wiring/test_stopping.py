@@ -9,7 +9,7 @@ from msgspec import structs
 from userproxy.config import AtStop, Settings
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.model import IPFamily
-from userproxy.proxier.family import FamilyProxy
+from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.stopping import Stop
 

@@ -12,7 +12,8 @@ from userproxy.portals.claims import NoClaims, PortClaims
 from userproxy.portals.interface import PortalDriver, Traits
 from userproxy.portals.netlink.conntrack import Conntrack
 from userproxy.portals.return_path.keeper import ReturnPathKeeper
-from userproxy.proxier.family import FamilyOptions, FamilyProxy
+from userproxy.proxier.family.options import FamilyOptions
+from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.local_addresses import NodePortAddresses
 from userproxy.routing.reserved_ports import ReservedPorts

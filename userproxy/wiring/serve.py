@@ -250,7 +250,7 @@ class _Proxy:
 
     def _return_path_owners(self) -> list[int]:
         """The descriptors that tables go with without which no answer to a client's address comes back."""
-        found = (item for family in self._families for item in family.sockets().items())
+        found = (item for family in self._families for item in family.holdings.sockets().items())
         return [descriptor for name, descriptor in found if name.startswith("return path")]
 
     def _problems_of_the_node(self) -> frozenset[Problem]:

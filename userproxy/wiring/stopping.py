@@ -8,7 +8,7 @@ import structlog
 
 from userproxy.config import AtStop, Settings
 from userproxy.portals.lease import Succession
-from userproxy.proxier.family import FamilyProxy
+from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.wiring.forwarding import AnyForwarder
 from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.portals import remove_portals

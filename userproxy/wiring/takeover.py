@@ -18,7 +18,7 @@ from userproxy.model import IPFamily, ListenerName, Protocol, ServicePortName, T
 from userproxy.processes.takeover.messages import PlainListener
 from userproxy.processes.takeover.predecessor import Possessions, Predecessor
 from userproxy.processes.takeover.successor import Heir, NotTakenOverError, RefusedError, Successor
-from userproxy.proxier.family import FamilyProxy
+from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.sockets import NamedSockets
 from userproxy.wiring.forwarding import AnyForwarder
 
@@ -91,7 +91,7 @@ class Takeover:
             self._forwarder.close_unasked(family)
             for proxy in self._families:
                 if proxy.family is family:
-                    proxy.release_unasked()
+                    proxy.holdings.release_unasked()
         if not self._unsettled:
             self._sockets.close_inherited()
 
@@ -168,10 +168,10 @@ class Takeover:
         kind, _, rest = name.partition(" ")
         proxies = {proxy.family: proxy for proxy in self._families}
         if kind == "lease" and rest in proxies:
-            proxies[IPFamily(rest)].adopt_lease(descriptor)
+            proxies[IPFamily(rest)].holdings.adopt_lease(descriptor)
         elif kind == "claim" and (family := rest.split(" ")[0]) in proxies:
             _, protocol, port, ip = rest.split(" ")
-            proxies[IPFamily(family)].adopt_claim(ip, Protocol(protocol), int(port), descriptor)
+            proxies[IPFamily(family)].holdings.adopt_claim(ip, Protocol(protocol), int(port), descriptor)
         else:
             self._sockets.inherit(name, descriptor)
 
@@ -277,5 +277,5 @@ class Takeover:
     def _named(self) -> dict[str, int]:
         found = {name: listening.fileno() for name, listening in self._sockets.open_ones().items()}
         for proxy in self._families:
-            found |= proxy.sockets()
+            found |= proxy.holdings.sockets()
         return found

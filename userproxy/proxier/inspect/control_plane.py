@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from userproxy.addresses import family_of
 from userproxy.model import Endpoint, Problem, ServicePortName
 from userproxy.model.sources import WatchReport
-from userproxy.proxier.family import FamilyProxy
+from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.proxier.inspect.explanation import Explanation
 from userproxy.proxier.inspect.reports import EndpointReport, FamilyDifferences, FamilyReport, ServicePortReport
 

@@ -2,49 +2,35 @@
 
 import asyncio
 import gc
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, KeysView
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import structlog
-from msgspec import Struct
 
-from userproxy.addresses import IPFamily, of_family
+from userproxy.addresses import IPFamily
 from userproxy.errors import KernelToolError
-from userproxy.model import ClientAddress, Differences, Endpoint, LocalTraffic, Node, Problem, Protocol, ServicePortName
+from userproxy.model import Differences, Endpoint, Node, Problem, ServicePortName
 from userproxy.portals.interface import PortalDriver
 from userproxy.portals.lease import Lease
 from userproxy.portals.return_path.keeper import ReturnPathKeeper
 from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
+from userproxy.proxier.family.holdings import Holdings
+from userproxy.proxier.family.options import FamilyOptions, node_view
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.inspect.explanation import Explanation
 from userproxy.proxier.inspect.reports import EndpointReport, FamilyDifferences, FamilyReport, ServicePortReport
 from userproxy.proxier.inspect.surroundings import surroundings
-from userproxy.proxier.interfaces import (
-    ClosableClaims,
-    Conntrack,
-    Forwarding,
-    Nodes,
-    PendingChanges,
-    SyncObserver,
-)
-from userproxy.proxier.local_addresses import NodePortAddresses
+from userproxy.proxier.interfaces import ClosableClaims, Conntrack, Forwarding, Nodes, PendingChanges, SyncObserver
 from userproxy.proxier.proxier import Proxier
 from userproxy.proxier.repairs import Repairs
 from userproxy.proxier.runner import SyncRunner
-from userproxy.routing.local_traffic import local_traffic
-from userproxy.routing.selection import Locality
-from userproxy.routing.services import Scope
 
 log = structlog.get_logger()
 
 _GIVE_UP_SECONDS: Final = 5.0
 """How long a stop waits for a sync that is writing rules. A sync that hangs keeps the successor waiting no longer."""
-
-_PREDECESSOR_SECONDS: Final = 5.0
-"""For this long after the rules have become ours, the process that had them before may still hold ports."""
 
 _TRY_PORTS_EVERY: Final = 0.1
 
@@ -55,25 +41,6 @@ async def _at_once() -> None:
 
 async def _nothing_left(_driver: PortalDriver) -> bool:
     return True
-
-
-class FamilyOptions(Struct, frozen=True, kw_only=True):
-    """What the configuration says, as far as it concerns one family. Periods are seconds.
-
-    `local_mode` is kube-proxy's ``detectLocalMode``; the three fields after it are what its modes need.
-    """
-
-    min_sync_period: float = 1.0
-    sync_period: float = 30.0
-    node_ports: NodePortAddresses = NodePortAddresses()
-    proxy_name: str | None = None
-    external_ips_allowed: bool = True
-    client_address: ClientAddress = ClientAddress.NODE
-    trusts_proxies: bool = False
-    local_mode: str = "ClusterCIDR"
-    cluster_cidr: tuple[str, ...] = ()
-    bridge_interface: str = ""
-    interface_name_prefix: str = ""
 
 
 class FamilyProxy:
@@ -107,7 +74,7 @@ class FamilyProxy:
         until_turn: Callable[[], Awaitable[None]] = _at_once,
     ) -> None:
         self.family = family
-        self.driver = driver
+        self.holdings = Holdings(family, driver, claims, return_path, until_turn)
         self._sync_name = f"sync {family}"
         self._watch_name = f"watch portals {family}"
         self._cleanup_name = f"stale conntrack entries {family}"
@@ -115,22 +82,17 @@ class FamilyProxy:
         self._changes = changes
         self._until_usable = until_usable
         self._clean_up_after_others = clean_up_after_others
-        self._until_turn = until_turn
         self._alone = False
         """Whether nothing of another driver is left."""
         self._observer = observer
         self._report = report
         self._nodes = nodes
         self._nodes_version = nodes.version
-        self._claims = claims
         self._node = node
         self._node_view = scope, traffic = node_view(family, options, node)
         self._asked = False
         self._usable = False
-        self._retired = False
         self._checks_health = True
-        self._served_since: float | None = None
-        self._made = time.monotonic()
         self._settled = False
         """Whether a sync has succeeded yet."""
         self._in_sync = False
@@ -146,9 +108,7 @@ class FamilyProxy:
         """Those of the last sync that has ended: while one is under way, the other family may report."""
         self._reported: tuple[frozenset[Problem], tuple[Problem, ...]] = (frozenset(), ())
         driver.set_local_traffic(traffic)
-        self._return_path = return_path
-        if return_path is not None:
-            return_path.follow(traffic, scope.node_ips)
+        self.holdings.follow(traffic, scope.node_ips)
         self._conntrack_cleanup = ConntrackCleanup(conntrack) if conntrack is not None else None
         repairs = Repairs(options.sync_period)
         self._proxier = Proxier(
@@ -164,6 +124,11 @@ class FamilyProxy:
             None if return_path is None else return_path.stand,
         )
         self._syncs = SyncRunner(options.min_sync_period, options.sync_period, repairs)
+
+    @property
+    def driver(self) -> PortalDriver:
+        """What brings packets to our listeners."""
+        return self.holdings.driver
 
     @property
     def problems(self) -> frozenset[Problem]:
@@ -205,8 +170,8 @@ class FamilyProxy:
             driver = self.driver
             try:
                 found = await driver.differences()
-                if self._return_path is not None:
-                    found = Differences(found.missing + await self._return_path.missing(), found.left_over)
+                if self.holdings.return_path is not None:
+                    found = Differences(found.missing + await self.holdings.return_path.missing(), found.left_over)
                 return FamilyDifferences(self.family, driver.name, found)
             except KernelToolError as error:
                 return FamilyDifferences(self.family, driver.name, failure=str(error))
@@ -215,7 +180,7 @@ class FamilyProxy:
     def _why_no_sync(self) -> str:
         if not self._usable:
             return f"{self.family} is not served, because its rules cannot be read"
-        if self._served_since is None:
+        if not self.holdings.have_been_ours:
             return (
                 "another userproxy keeps the portals of this node" if self._asked else "what to serve is not known yet"
             )
@@ -224,24 +189,17 @@ class FamilyProxy:
     @property
     def serves(self) -> bool:
         """Whether the rules have been ours to write and have not been given up."""
-        return self._served_since is not None and not self._retired
+        return self.holdings.have_been_ours and not self.holdings.are_given_up
 
     @property
     def contended(self) -> bool:
         """Whether another userproxy is ready to serve this family and waits for us."""
-        return self.driver.lease is not None and self.driver.lease.contended
+        return self.holdings.contended
 
     @property
     def may_have_predecessor(self) -> bool:
         """Whether ports may still be held by the process whose place we take."""
-        if self.driver.lease is None:
-            return False
-        since = self._served_since
-        if since is None:
-            if self._usable:
-                return True
-            since = self._made  # a family whose tools never work takes nobody's place
-        return time.monotonic() - since < _PREDECESSOR_SECONDS
+        return self.holdings.may_have_predecessor(usable=self._usable)
 
     def changed(self, node: Node | None) -> None:
         """The source has changes; `node` is our own Node as it is now, or None if there is none yet.
@@ -256,8 +214,7 @@ class FamilyProxy:
             if view != self._node_view:
                 self._node_view = view
                 self._proxier.set_node(*view)
-                if self._return_path is not None:
-                    self._return_path.follow(view[1], view[0].node_ips)
+                self.holdings.follow(view[1], view[0].node_ips)
                 concerned = True
         if concerned:
             self._asked = True
@@ -274,8 +231,8 @@ class FamilyProxy:
         tasks = {self._sync_name: self._run(), self._watch_name: self._watch()}
         if self._conntrack_cleanup is not None:
             tasks[self._cleanup_name] = self._conntrack_cleanup.run()
-        if self._return_path is not None:
-            tasks[f"return path {self.family}"] = self._return_path.watch()
+        if self.holdings.return_path is not None:
+            tasks[f"return path {self.family}"] = self.holdings.return_path.watch()
         return tasks
 
     @property
@@ -307,7 +264,7 @@ class FamilyProxy:
         return False
 
     def _use(self, driver: PortalDriver, lease: Lease) -> None:
-        self.driver = driver
+        self.holdings.driver = driver
         driver.lease = lease
         driver.set_local_traffic(self._node_view[1])
         self._proxier.use(driver)
@@ -345,53 +302,17 @@ class FamilyProxy:
         async with self._turn, self._proxier.held():
             yield
 
-    def sockets(self) -> dict[str, int]:
-        """What holds ports and the lease, by names that a successor knows them by.
-
-        So does what owns the way back for clients' addresses: it stays until the successor has closed its copy.
-        """
-        found = {
-            " ".join(("claim", self.family, protocol, str(port), ip)): sock.fileno()
-            for (ip, protocol, port), sock in self._claims.sockets()
-        }
-        lease = self.driver.lease
-        if lease is not None and lease.socket is not None:
-            found[f"lease {self.family}"] = lease.socket.fileno()
-        if self._return_path is not None and (owner := self._return_path.owner) is not None:
-            found[f"return path {self.family}"] = owner.fileno()
-        return found
-
-    def adopt_lease(self, descriptor: int) -> None:
-        """Have the lease that a predecessor has handed over."""
-        if self.driver.lease is not None:
-            self.driver.lease.adopt(descriptor)
-        else:
-            os.close(descriptor)
-
-    def adopt_claim(self, ip: str, protocol: Protocol, port: int, descriptor: int) -> None:
-        """Have a claim that a predecessor has handed over."""
-        self._claims.adopt(ip, protocol, port, descriptor)
-
-    def release_unasked(self) -> None:
-        """Release the claims of a predecessor that nobody has needed."""
-        self._claims.release_unasked()
-
     def leave_to_successor(self) -> None:
         """Do nothing any more: all is a successor's, which has copies of what we close."""
         self._retire()
 
     def _retire(self) -> None:
-        self._retired = True
         self._proxier.retire()
-        self._claims.close()  # the successor needs these ports; the rules send clients to us all the same
-        if self._return_path is not None:
-            self._return_path.retire()
-        if self.driver.lease is not None:
-            self.driver.lease.release()
+        self.holdings.give_up()
 
     async def remove_return_path(self) -> bool:
         """Remove the way back of connections from clients' addresses, once there are none; whether nothing is left."""
-        return self._return_path is None or await self._return_path.remove()
+        return self.holdings.return_path is None or await self.holdings.return_path.remove()
 
     async def close_health_checks(self) -> None:
         """Close the health check node ports for good: a successor needs them."""
@@ -402,10 +323,7 @@ class FamilyProxy:
     async def close(self) -> None:
         """Release ports and threads. Portals stay as they are."""
         await self._health_checks.close()
-        self._claims.close()
-        if self._return_path is not None:
-            self._return_path.close()
-        await self.driver.close()
+        await self.holdings.close()
 
     async def _run(self) -> None:
         await self._until_usable()
@@ -424,13 +342,7 @@ class FamilyProxy:
         return True
 
     async def _sync(self, verify: bool) -> bool:  # noqa: FBT001 -- as the runner calls it
-        if self._served_since is None:
-            await self._until_turn()
-            if self.driver.lease is not None:
-                await self.driver.lease.acquire()
-                if self._return_path is not None:
-                    await self._return_path.permit()
-            self._served_since = time.monotonic()
+        await self.holdings.acquire()
         async with self._turn:
             return await self._sync_now(verify=verify)
 
@@ -455,13 +367,12 @@ class FamilyProxy:
 
     async def _settle(self, *, verified: bool) -> None:
         """A sync has succeeded."""
-        if not self._alone and (verified or not self._settled) and not self._retired:
+        if not self._alone and (verified or not self._settled) and not self.holdings.are_given_up:
             self._alone = await self._clean_up_after_others(self.driver)
         if not self._settled:
             self._settled = True
             gc.freeze()  # most of what there is now will stay: the collector need not look through it again
-        if not self._retired and self.driver.lease is not None:
-            self.driver.lease.announce()
+        self.holdings.announce()
 
     def _report_changes(self) -> None:
         problems = (self._proxier.problems, self._failed_health_checks)
@@ -480,26 +391,3 @@ class FamilyProxy:
             asyncio.get_running_loop().call_later(_TRY_PORTS_EVERY, self._syncs.request)
         else:
             self._failed_health_checks = failed
-
-
-def node_view(family: IPFamily, options: FamilyOptions, node: Node) -> tuple[Scope, LocalTraffic]:
-    """How a family's proxier looks at Services from `node`, and what tells packets of the node's Pods from others."""
-    scope = Scope(
-        family=family,
-        locality=Locality(node.name, node.zone),
-        proxy_name=options.proxy_name,
-        external_ips_allowed=options.external_ips_allowed,
-        client_address=options.client_address,
-        trusts_proxies=options.trusts_proxies,
-        node_ips=tuple(of_family(node.addresses, family)),
-        node_known=bool(node.addresses),
-    )
-    traffic = local_traffic(
-        options.local_mode,
-        options.cluster_cidr,
-        node.pod_cidrs,
-        options.bridge_interface,
-        options.interface_name_prefix,
-        family,
-    )
-    return scope, traffic

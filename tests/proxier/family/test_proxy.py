@@ -13,11 +13,12 @@ from tests.proxier.test_health_checks import free_ports
 from tests.proxier.test_proxier import WEB, WEB_LISTENER, Nodes, Portals, World, a_service
 from userproxy.addresses import IPFamily
 from userproxy.errors import KernelToolError
-from userproxy.model import LocalTraffic, Node, PortalSync, ProblemKind, Protocol, ServiceName, ServiceState
+from userproxy.model import Node, PortalSync, ProblemKind, Protocol, ServiceName, ServiceState
 from userproxy.portals.interface import PortalDriver
 from userproxy.portals.lease import Lease
 from userproxy.portals.return_path.keeper import ReturnPathKeeper
-from userproxy.proxier.family import FamilyOptions, FamilyProxy, node_view
+from userproxy.proxier.family.options import FamilyOptions
+from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.local_addresses import NodePortAddresses
 from userproxy.routing.services import NoLocalEndpoints
@@ -365,7 +366,7 @@ async def test_a_stop_waits_for_a_sync_that_is_writing() -> None:
 
 
 async def test_a_sync_that_hangs_holds_up_no_stop_for_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("userproxy.proxier.family._GIVE_UP_SECONDS", 0.01)
+    monkeypatch.setattr("userproxy.proxier.family.proxy._GIVE_UP_SECONDS", 0.01)
     bench = Bench()
     async with bench.running():
         bench.world.may_write.clear()
@@ -374,19 +375,6 @@ async def test_a_sync_that_hangs_holds_up_no_stop_for_longer_than_it_may(monkeyp
             await asyncio.sleep(0.001)
         await bench.family.give_up()
         assert bench.claims.closings
-
-
-@pytest.mark.parametrize(
-    ("family", "ip", "network"), [(V4, "192.0.2.10", "10.244.1.0/24"), (V6, "2001:db8::10", "fd00:1::/64")]
-)
-def test_a_family_sees_its_own_part_of_the_node(family: IPFamily, ip: str, network: str) -> None:
-    options = FamilyOptions(proxy_name="mine", external_ips_allowed=False, local_mode="NodeCIDR")
-    scope, traffic = node_view(family, options, NODE)
-    assert (scope.family, scope.node_ips, scope.node_known) == (family, (ip,), True)
-    assert (scope.locality.node, scope.locality.zone) == ("node-1", "a")
-    assert (scope.proxy_name, scope.external_ips_allowed) == ("mine", False)
-    assert traffic == LocalTraffic(networks=(network,))
-    assert not node_view(family, options, Node("node-1"))[0].node_known
 
 
 async def test_what_others_left_is_removed_after_the_first_good_sync_and_before_that_is_announced() -> None:
@@ -478,32 +466,3 @@ async def test_where_the_other_driver_cannot_write_the_one_before_goes_on() -> N
         assert bench.family.driver is bench.driver
         assert bench.world.bindings == before
         assert bench.observer.told[-2:] == ["sync began", "synced"]
-
-
-class WayBack:
-    """What a family asks of the way back, in its order."""
-
-    def __init__(self, owner: socket) -> None:
-        self.owner = owner
-        self.asked: list[str] = []
-
-    def follow(self, _traffic: LocalTraffic, _addresses: Sequence[str]) -> None:
-        self.asked.append("follow")
-
-    def retire(self) -> None:
-        self.asked.append("retire")
-
-    async def stand(self) -> None:
-        self.asked.append("stand")
-
-
-def test_what_owns_the_way_back_is_handed_over_with_the_lease() -> None:
-    async def scenario() -> None:
-        with socket() as owner:
-            way_back = WayBack(owner)
-            family = Bench().proxy(return_path=cast("ReturnPathKeeper", way_back))
-            assert family.sockets() == {"return path IPv4": owner.fileno()}
-            family.leave_to_successor()
-            assert way_back.asked == ["follow", "retire"]
-
-    asyncio.run(scenario())

@@ -1,0 +1,52 @@
+"""What the configuration and the node say that concerns one address family."""
+
+from msgspec import Struct
+
+from userproxy.addresses import IPFamily, of_family
+from userproxy.model import ClientAddress, LocalTraffic, Node
+from userproxy.proxier.local_addresses import NodePortAddresses
+from userproxy.routing.local_traffic import local_traffic
+from userproxy.routing.selection import Locality
+from userproxy.routing.services import Scope
+
+
+class FamilyOptions(Struct, frozen=True, kw_only=True):
+    """What the configuration says, as far as it concerns one family. Periods are seconds.
+
+    `local_mode` is kube-proxy's ``detectLocalMode``; the three fields after it are what its modes need.
+    """
+
+    min_sync_period: float = 1.0
+    sync_period: float = 30.0
+    node_ports: NodePortAddresses = NodePortAddresses()
+    proxy_name: str | None = None
+    external_ips_allowed: bool = True
+    client_address: ClientAddress = ClientAddress.NODE
+    trusts_proxies: bool = False
+    local_mode: str = "ClusterCIDR"
+    cluster_cidr: tuple[str, ...] = ()
+    bridge_interface: str = ""
+    interface_name_prefix: str = ""
+
+
+def node_view(family: IPFamily, options: FamilyOptions, node: Node) -> tuple[Scope, LocalTraffic]:
+    """How a family's proxier looks at Services from `node`, and what tells packets of the node's Pods from others."""
+    scope = Scope(
+        family=family,
+        locality=Locality(node.name, node.zone),
+        proxy_name=options.proxy_name,
+        external_ips_allowed=options.external_ips_allowed,
+        client_address=options.client_address,
+        trusts_proxies=options.trusts_proxies,
+        node_ips=tuple(of_family(node.addresses, family)),
+        node_known=bool(node.addresses),
+    )
+    traffic = local_traffic(
+        options.local_mode,
+        options.cluster_cidr,
+        node.pod_cidrs,
+        options.bridge_interface,
+        options.interface_name_prefix,
+        family,
+    )
+    return scope, traffic
