@@ -56,6 +56,9 @@ class Node:
             await asyncio.Event().wait()
         return []
 
+    async def remove_return_path(self) -> bool:
+        return True
+
 
 async def stopped(
     node: Node, settings: Settings = QUICK, tasks: Mapping[str, asyncio.Task[Any]] | None = None, **how: bool
