@@ -42,12 +42,12 @@ from userproxy.wiring.forwarding import log_as, make_forwarder, outlive
 from userproxy.wiring.lost_answers import LostAnswersWatch
 from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.node_wait import NodeWait, depends_on_node
-from userproxy.wiring.notify import notify
 from userproxy.wiring.portals import choose_portals, make_driver
-from userproxy.wiring.reexec import succeed_on_signal
 from userproxy.wiring.source import Source, open_source
-from userproxy.wiring.stopping import Stop
-from userproxy.wiring.takeover import Takeover
+from userproxy.wiring.succession.notify import notify
+from userproxy.wiring.succession.reexec import succeed_on_signal
+from userproxy.wiring.succession.stopping import Stop
+from userproxy.wiring.succession.takeover import Takeover
 
 log = structlog.get_logger()
 

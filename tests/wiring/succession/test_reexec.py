@@ -2,7 +2,7 @@
 
 import sys
 
-from userproxy.wiring.reexec import command
+from userproxy.wiring.succession.reexec import command
 
 
 def test_a_successor_has_our_arguments_and_takes_over() -> None:

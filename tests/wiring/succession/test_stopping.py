@@ -11,7 +11,7 @@ from userproxy.forwarding.forwarder import Forwarder
 from userproxy.model import IPFamily
 from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.wiring.monitor import Monitor
-from userproxy.wiring.stopping import Stop
+from userproxy.wiring.succession.stopping import Stop
 
 QUICK = Settings(drain_timeout=0.2, linger=0.05)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from userproxy.wiring.notify import notify
+from userproxy.wiring.succession.notify import notify
 
 
 @pytest.mark.parametrize("abstract", [False, True])
