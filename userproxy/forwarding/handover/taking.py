@@ -36,7 +36,7 @@ from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp.flow import UdpFlow
 from userproxy.forwarding.udp.listener import UdpListener
 from userproxy.forwarding.udp.sockets import DatagramSocket
-from userproxy.forwarding.udp.source_trial import SourceTrial
+from userproxy.forwarding.udp.sources.source_trial import SourceTrial
 from userproxy.forwarding.udp.states import FlowState, restore
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import PortalAddress, Protocol, Verdict

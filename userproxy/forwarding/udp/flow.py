@@ -12,7 +12,7 @@ from userproxy.forwarding.poller import WHILE_DATAGRAMS
 from userproxy.forwarding.udp.datagrams import last_error
 from userproxy.forwarding.udp.flow_account import TRIES, FlowAccount
 from userproxy.forwarding.udp.sockets import dropped
-from userproxy.forwarding.udp.source_trial import SourceTrial
+from userproxy.forwarding.udp.sources.source_trial import SourceTrial
 from userproxy.forwarding.udp.surroundings import Listener
 from userproxy.model import Endpoint
 from userproxy.model.reports import Outcome, Source

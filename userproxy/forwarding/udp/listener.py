@@ -11,13 +11,13 @@ from userproxy.forwarding.observation.recorder import Portal
 from userproxy.forwarding.poller import DATAGRAMS, READABLE
 from userproxy.forwarding.udp.datagrams import BATCH, last_error, receive_batch
 from userproxy.forwarding.udp.flow import LARGE, UNREACHABLE, UdpFlow
-from userproxy.forwarding.udp.flow_sources import FlowSources
 from userproxy.forwarding.udp.flows import FlowTable
 from userproxy.forwarding.udp.idle import STREAM_AFTER, IdleTimer, idle_limits
 from userproxy.forwarding.udp.losses import Losses
 from userproxy.forwarding.udp.plane import UdpPlane
 from userproxy.forwarding.udp.sockets import DatagramSocket
-from userproxy.forwarding.udp.source_trial import AGAIN_SECONDS, Pauses
+from userproxy.forwarding.udp.sources.flow_sources import FlowSources
+from userproxy.forwarding.udp.sources.source_trial import AGAIN_SECONDS, Pauses
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.forwarding.udp.surroundings import Chooser
 from userproxy.model import Endpoint, ListenerName, Snapshot, Verdict

@@ -21,9 +21,9 @@ from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.return_pairs import ReturnPair
 from userproxy.forwarding.udp.datagrams import Inbox, Outbox
 from userproxy.forwarding.udp.flow import UdpFlow
-from userproxy.forwarding.udp.flow_sources import FlowSources
 from userproxy.forwarding.udp.flows import FlowQuota, FlowTable
 from userproxy.forwarding.udp.sockets import connect_to
+from userproxy.forwarding.udp.sources.flow_sources import FlowSources
 from userproxy.model import Endpoint, ListenerName
 from userproxy.model.reports import Outcome
 

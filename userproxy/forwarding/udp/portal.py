@@ -5,10 +5,10 @@ from typing import Final, TypeAlias
 
 from msgspec import structs
 
-from userproxy.forwarding.udp.flow_sources import FlowSources
 from userproxy.forwarding.udp.listener import UdpListener
 from userproxy.forwarding.udp.plane import UdpPlane
 from userproxy.forwarding.udp.sockets import DatagramSocket
+from userproxy.forwarding.udp.sources.flow_sources import FlowSources
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Endpoint, ListenerName, Snapshot, Verdict
 from userproxy.routing.balancer import Balancer

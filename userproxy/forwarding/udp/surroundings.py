@@ -9,9 +9,9 @@ from userproxy.forwarding.observation.recorder import DecisionRing, Portal, Reco
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.return_pairs import ReturnPair
 from userproxy.forwarding.udp.datagrams import Outbox, Sender
-from userproxy.forwarding.udp.flow_sources import FlowSources
 from userproxy.forwarding.udp.losses import Losses
-from userproxy.forwarding.udp.source_trial import Pauses
+from userproxy.forwarding.udp.sources.flow_sources import FlowSources
+from userproxy.forwarding.udp.sources.source_trial import Pauses
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Endpoint, ListenerName
 

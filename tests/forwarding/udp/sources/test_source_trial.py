@@ -9,7 +9,7 @@ import pytest
 
 from tests.forwarding.udp.bench import listener_name
 from userproxy.forwarding.return_pairs import ReturnPairs
-from userproxy.forwarding.udp.source_trial import AGAIN_SECONDS, PATIENCE_SECONDS, Pauses, SourceTrial
+from userproxy.forwarding.udp.sources.source_trial import AGAIN_SECONDS, PATIENCE_SECONDS, Pauses, SourceTrial
 from userproxy.model import Endpoint, IPFamily, Protocol
 from userproxy.model.reports import Source
 

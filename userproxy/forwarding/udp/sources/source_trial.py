@@ -12,7 +12,7 @@ from socket import SocketType
 from typing import Final, Protocol
 
 from userproxy.forwarding.return_pairs import ReturnPair
-from userproxy.forwarding.udp.flow_sources import FlowSources
+from userproxy.forwarding.udp.sources.flow_sources import FlowSources
 from userproxy.model import Endpoint, ListenerName
 from userproxy.model.reports import Source, SourceFallback
 

@@ -1,0 +1,1 @@
+"""Whose address endpoints see of a UDP flow, and how that is found out."""
