@@ -17,7 +17,7 @@ import uvloop
 from msgspec import Struct
 
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
-from userproxy.forwarding.ports import PortRange
+from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 
 _NAME = ListenerName(ServicePortName("default", "bench", "", Protocol.TCP))

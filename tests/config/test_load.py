@@ -10,7 +10,7 @@ from userproxy.config import EventLoop, Notice, PortalMode, Settings, configz, l
 from userproxy.config.kubeproxy import LocalMode
 from userproxy.config.load import Given
 from userproxy.errors import UsageError
-from userproxy.forwarding.ports import PortRange
+from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.model import ClientAddress
 from userproxy.routing.reserved_ports import ReservedPorts
 

@@ -9,7 +9,7 @@ from msgspec import structs
 from userproxy.addresses import SocketAddress
 from userproxy.config.kubeproxy import KubeProxyConfiguration, replaced
 from userproxy.config.settings import OwnSettings, Settings, configz, settings_from
-from userproxy.forwarding.ports import PortRange
+from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.model import ConntrackSettings
 
 

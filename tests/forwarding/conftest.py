@@ -14,7 +14,7 @@ import uvloop
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.failures import HandlerFailures
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
-from userproxy.forwarding.ports import PortRange
+from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 
 NAME = ListenerName(ServicePortName("default", "web", "http", Protocol.TCP))

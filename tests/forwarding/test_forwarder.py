@@ -15,8 +15,8 @@ from userproxy.demo.hosts import Host
 from userproxy.errors import OutOfDescriptorsError, PortUnavailableError
 from userproxy.forwarding.descriptors import open_descriptors
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
-from userproxy.forwarding.listener_ports import NODE_PORTS, ListenerPorts
-from userproxy.forwarding.ports import PortRange
+from userproxy.forwarding.ports.listeners import NODE_PORTS, ListenerPorts
+from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import (
     Endpoint,

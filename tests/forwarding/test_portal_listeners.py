@@ -11,7 +11,7 @@ import pytest
 from tests.forwarding.conftest import Connected, Serve, echo, eventually, named
 from userproxy.errors import ObjectError, OutOfDescriptorsError, PortUnavailableError
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
-from userproxy.forwarding.ports import PortRange
+from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.model import (
     Admission,
     AdmissionRule,

@@ -11,7 +11,7 @@ from userproxy.cluster.nodes import NodeAddresses
 from userproxy.cluster.store import Store
 from userproxy.config import Settings
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
-from userproxy.forwarding.ports import PortRange
+from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.model import (
     EndpointSlice,
     IPFamily,

@@ -9,7 +9,7 @@ import pytest
 from userproxy.addresses import SocketAddress
 from userproxy.config import Settings
 from userproxy.errors import KernelToolError
-from userproxy.forwarding.ports import PortRange
+from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.wiring.serve import _kept_ports, _run_until, _source_name
 
 

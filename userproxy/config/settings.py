@@ -17,7 +17,7 @@ from userproxy.config.kubeproxy import (
     plain,
 )
 from userproxy.durations import parse_duration
-from userproxy.forwarding.ports import PortRange, parse_port_range
+from userproxy.forwarding.ports.ranges import PortRange, parse_port_range
 from userproxy.model import ClientAddress, ConntrackSettings
 from userproxy.portals.return_path.marks import DEFAULT as DEFAULT_MARK
 from userproxy.portals.return_path.marks import Mark

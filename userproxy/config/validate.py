@@ -13,7 +13,7 @@ from userproxy.addresses import is_ipv6, parse_network, parse_socket_address
 from userproxy.config.file import InvalidField
 from userproxy.config.kubeproxy import HEALTHZ_PORT, METRICS_PORT, KubeProxyConfiguration, LocalMode, leaves
 from userproxy.durations import parse_duration
-from userproxy.forwarding.ports import parse_port_range
+from userproxy.forwarding.ports.ranges import parse_port_range
 
 MODES = ("userspace", "iptables", "nftables", "ipvs")
 LOG_FORMATS = ("text", "json")

@@ -18,12 +18,12 @@ from userproxy.forwarding.handover import plain
 from userproxy.forwarding.handover.giving import Giver
 from userproxy.forwarding.handover.parts import AnyListener, Parts
 from userproxy.forwarding.handover.taking import Taker
-from userproxy.forwarding.listener_ports import ListenerPorts
 from userproxy.forwarding.observation.data_plane import LocalDataPlane
 from userproxy.forwarding.observation.recorder import Recorder
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.portal_listeners import PortalListeners
-from userproxy.forwarding.ports import PortRange
+from userproxy.forwarding.ports.listeners import ListenerPorts
+from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.shares import Shares
 from userproxy.forwarding.tcp.connections import Connections, TcpStatistics
 from userproxy.forwarding.tcp.listener import TcpListener

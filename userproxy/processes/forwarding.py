@@ -15,7 +15,7 @@ import structlog
 from userproxy.errors import OutOfDescriptorsError, PortUnavailableError
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.forwarder import ForwardingOptions
-from userproxy.forwarding.listener_ports import ListenerPorts
+from userproxy.forwarding.ports.listeners import ListenerPorts
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.model import (

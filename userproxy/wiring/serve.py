@@ -21,8 +21,8 @@ from userproxy.config import AfterTakeover, PortalMode, Settings
 from userproxy.errors import UserproxyError
 from userproxy.forwarding.descriptors import raise_limit
 from userproxy.forwarding.forwarder import ForwardingOptions
-from userproxy.forwarding.listener_ports import NODE_PORTS
-from userproxy.forwarding.ports import PortRange
+from userproxy.forwarding.ports.listeners import NODE_PORTS
+from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.model import IPFamily, Node, Problem
 from userproxy.portals.drivers import DRIVERS
 from userproxy.portals.interface import PortalDriver

@@ -13,7 +13,7 @@ from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.handover.giving import Given, Giver
 from userproxy.forwarding.handover.taking import Taker
 from userproxy.forwarding.handover.values import Item
-from userproxy.forwarding.ports import PortRange
+from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.model import IPFamily
 
 _DECODER: msgspec.msgpack.Decoder[Item] = msgspec.msgpack.Decoder(Item)

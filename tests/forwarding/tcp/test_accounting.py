@@ -16,7 +16,7 @@ from userproxy.forwarding import client_addresses, return_pairs
 from userproxy.forwarding.descriptors import open_descriptors
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.poller import Poller
-from userproxy.forwarding.ports import PortRange
+from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.tcp import listener, pipes
 from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.direction import Direction

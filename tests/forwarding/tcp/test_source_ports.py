@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 from tests.forwarding.clocked import Clock
 from tests.forwarding.conftest import NAME, RESET, Handler, echo
 from userproxy.demo.hosts import Host
-from userproxy.forwarding import ports as ports_module
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
-from userproxy.forwarding.ports import PortRange
+from userproxy.forwarding.ports import ranges
+from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.tcp.source_ports import SourcePorts
 from userproxy.model import Endpoint, IPFamily, ListenerName, Snapshot, Verdict
 
@@ -227,7 +227,7 @@ def test_crowds_disperse_with_time() -> None:
 @pytest.fixture
 def port_range(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int], None]:
     """Lets the node have so many local ports."""
-    monkeypatch.setattr(ports_module, "_NET", tmp_path)
+    monkeypatch.setattr(ranges, "_NET", tmp_path)
 
     def have(count: int) -> None:
         (tmp_path / "ip_local_port_range").write_text(f"40000\t{40_000 + count - 1}\n")

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from userproxy.forwarding.ports import ephemeral_ports
+from userproxy.forwarding.ports.ranges import ephemeral_ports
 from userproxy.model import Endpoint
 
 _GENERATION_SECONDS: Final = 25.0

@@ -9,7 +9,7 @@ import structlog
 
 from userproxy.forwarding.listener_addresses import ListenerAddresses
 from userproxy.forwarding.log_limit import LogLimit
-from userproxy.forwarding.ports import ephemeral_ports
+from userproxy.forwarding.ports.ranges import ephemeral_ports
 from userproxy.forwarding.tcp.sockets import UNDER_WAY, has_source_address, start_dial
 from userproxy.forwarding.tcp.source_ports import SourcePorts
 from userproxy.model import Endpoint, ListenerName

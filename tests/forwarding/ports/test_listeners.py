@@ -7,9 +7,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from userproxy.demo.hosts import Host
-from userproxy.forwarding import ports as ports_module
-from userproxy.forwarding.listener_ports import NODE_PORTS, ListenerPorts
-from userproxy.forwarding.ports import PortRange, ephemeral_ports, reserved_ports
+from userproxy.forwarding.ports import ranges
+from userproxy.forwarding.ports.listeners import NODE_PORTS, ListenerPorts
+from userproxy.forwarding.ports.ranges import PortRange, ephemeral_ports, reserved_ports
 
 
 def all_ports(ports: ListenerPorts) -> list[int]:
@@ -43,7 +43,7 @@ def test_an_overlap_of_one_port_is_one(configured: PortRange, left: list[int]) -
 
 def test_whose_range_it_is_that_leaves_no_port_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "ip_local_port_range").write_text("30000\t30001\n")
-    monkeypatch.setattr(ports_module, "_NET", tmp_path)
+    monkeypatch.setattr(ranges, "_NET", tmp_path)
     for configured, name in (
         (PortRange(), "net.ipv4.ip_local_port_range"),
         (PortRange(30_000, 30_001), "--proxy-port-range"),
@@ -55,7 +55,7 @@ def test_whose_range_it_is_that_leaves_no_port_is_said(monkeypatch: pytest.Monke
 
 def test_what_the_kernel_reserves_may_be_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "ip_local_reserved_ports").write_text("40001\n")
-    monkeypatch.setattr(ports_module, "_NET", tmp_path)
+    monkeypatch.setattr(ranges, "_NET", tmp_path)
     assert all_ports(ListenerPorts(PortRange(40_000, 40_002))) == [40_000, 40_001, 40_002]
 
 
@@ -101,5 +101,5 @@ def test_without_a_configured_range_the_ports_are_those_of_the_kernel() -> None:
 
 
 def test_without_proc_the_range_is_the_usual_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(ports_module, "_NET", tmp_path)
+    monkeypatch.setattr(ranges, "_NET", tmp_path)
     assert (ephemeral_ports(), reserved_ports()) == (PortRange(32_768, 60_999), ())

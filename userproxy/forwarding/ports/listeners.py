@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import structlog
 
 from userproxy.errors import PortUnavailableError
-from userproxy.forwarding.ports import PortRange, ephemeral_ports, reserved_ports
+from userproxy.forwarding.ports.ranges import PortRange, ephemeral_ports, reserved_ports
 
 log = structlog.get_logger()
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userproxy.forwarding.ports import PortRange, parse_port_range
+from userproxy.forwarding.ports.ranges import PortRange, parse_port_range
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Local ports: ranges of them, and those that listeners may have."""
