@@ -28,7 +28,7 @@ def main() -> None:
     from userproxy.telemetry.logging import configure  # first: it hides a part of structlog that is slow to import
 
     configure(arguments.verbosity, arguments.logging_format)
-    from userproxy.processes.data_process import name_process, serve
+    from userproxy.processes.data.process import name_process, serve
     from userproxy.processes.loops import loop_factory, set_up_interpreter
     from userproxy.processes.messages import Logging
 

@@ -8,9 +8,9 @@ from typing import Final, TypeAlias
 from userproxy.config import Settings
 from userproxy.errors import KernelToolError
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
-from userproxy.processes.forwarding import ProcessForwarder
+from userproxy.processes.control.forwarding import ProcessForwarder
+from userproxy.processes.control.spawning import Spawning
 from userproxy.processes.messages import Logging
-from userproxy.processes.spawning import Spawning
 from userproxy.wiring.admin import socket_path
 
 AnyForwarder: TypeAlias = Forwarder | ProcessForwarder

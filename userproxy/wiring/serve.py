@@ -26,7 +26,7 @@ from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.model import IPFamily, Node, Problem
 from userproxy.portals.drivers import DRIVERS
 from userproxy.portals.interface import PortalDriver
-from userproxy.processes.forwarding import ProcessForwarder
+from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.loops import loop_factory, set_up_interpreter, started
 from userproxy.proxier.inspect.control_plane import LocalControlPlane
 from userproxy.routing.node_ports import PRIMARY

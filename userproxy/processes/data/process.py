@@ -19,8 +19,8 @@ from userproxy.forwarding.accept_turns import AcceptTurns
 from userproxy.forwarding.descriptors import raise_limit
 from userproxy.forwarding.sharing import SharingForwarder
 from userproxy.model import ListenerName
-from userproxy.processes.answering import Answering
 from userproxy.processes.channel import Channel, Decoder
+from userproxy.processes.data.answering import Answering
 from userproxy.processes.door import Door
 from userproxy.processes.messages import (
     PROTOCOL,

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from userproxy.model import ListenerName, PortalAddress
 from userproxy.processes.channel import Channel, Decoder
+from userproxy.processes.control.spawning import Child
 from userproxy.processes.messages import (
     Answer,
     Drained,
@@ -27,7 +28,6 @@ from userproxy.processes.messages import (
     Ready,
     Refused,
 )
-from userproxy.processes.spawning import Child
 
 log = structlog.get_logger()
 

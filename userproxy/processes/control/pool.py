@@ -10,10 +10,10 @@ import structlog
 from userproxy.forwarding.accept_turns import AcceptTurns, open_tally
 from userproxy.forwarding.forwarder import ForwardingOptions
 from userproxy.model import Problem, ProblemKind
+from userproxy.processes.control.orphans import Orphans
+from userproxy.processes.control.spawning import Spawning, spawn
+from userproxy.processes.control.worker import Worker
 from userproxy.processes.messages import Inherited, Leave, Look, Outlive, Resume, Start
-from userproxy.processes.orphans import Orphans
-from userproxy.processes.spawning import Spawning, spawn
-from userproxy.processes.worker import Worker
 
 log = structlog.get_logger()
 

@@ -27,9 +27,11 @@ from userproxy.model.reports import (
 )
 from userproxy.pace import Pace
 from userproxy.processes.channel import Decoder
-from userproxy.processes.figures import bequest, merged, with_past
-from userproxy.processes.held import HeldListener
-from userproxy.processes.merged_watch import Watches
+from userproxy.processes.control.figures import bequest, merged, with_past
+from userproxy.processes.control.held import HeldListener
+from userproxy.processes.control.merged_watch import Watches
+from userproxy.processes.control.pool import Pool
+from userproxy.processes.control.worker import Worker, WorkerGoneError
 from userproxy.processes.messages import (
     AskChoice,
     AskClosedListeners,
@@ -43,8 +45,6 @@ from userproxy.processes.messages import (
     WatchConnections,
     WatchDecisions,
 )
-from userproxy.processes.pool import Pool
-from userproxy.processes.worker import Worker, WorkerGoneError
 
 Item = TypeVar("Item")
 

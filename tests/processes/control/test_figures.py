@@ -9,7 +9,7 @@ from userproxy.model.reports import (
     ListenerFigures,
     ProcessFigures,
 )
-from userproxy.processes.figures import added, bequest, merged, with_past
+from userproxy.processes.control.figures import added, bequest, merged, with_past
 
 NAME = ListenerName(ServicePortName("default", "web", "http", Protocol.TCP))
 ONE, TWO, GONE = (Endpoint("10.0.0.1", port) for port in (1, 2, 3))

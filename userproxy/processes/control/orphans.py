@@ -10,9 +10,9 @@ import structlog
 from msgspec import structs
 
 from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.processes.control.worker import Worker
 from userproxy.processes.door import doors
 from userproxy.processes.messages import PROTOCOL, Claim, Estate, Inherited, Retire, Start
-from userproxy.processes.worker import Worker
 
 log = structlog.get_logger()
 

@@ -8,8 +8,8 @@ from typing import Generic, TypeVar
 
 from userproxy.model.reports import Batch
 from userproxy.processes.channel import Decoder
+from userproxy.processes.control.worker import Worker, WorkerGoneError
 from userproxy.processes.messages import Question
-from userproxy.processes.worker import Worker, WorkerGoneError
 
 Item = TypeVar("Item")
 

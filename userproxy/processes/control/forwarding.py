@@ -29,9 +29,12 @@ from userproxy.model import (
     Snapshot,
     Verdict,
 )
-from userproxy.processes.data_plane import ProcessesDataPlane
-from userproxy.processes.held import HeldListener
-from userproxy.processes.held_portals import HeldPortal, HeldPortals
+from userproxy.processes.control.data_plane import ProcessesDataPlane
+from userproxy.processes.control.held import HeldListener
+from userproxy.processes.control.held_portals import HeldPortal, HeldPortals
+from userproxy.processes.control.pool import Pool
+from userproxy.processes.control.spawning import Spawning
+from userproxy.processes.control.worker import Worker
 from userproxy.processes.messages import (
     Adopt,
     AdoptPortal,
@@ -48,9 +51,6 @@ from userproxy.processes.messages import (
     Settled,
     Update,
 )
-from userproxy.processes.pool import Pool
-from userproxy.processes.spawning import Spawning
-from userproxy.processes.worker import Worker
 
 log = structlog.get_logger()
 

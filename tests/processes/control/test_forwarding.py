@@ -27,9 +27,9 @@ from userproxy.model import (
     Snapshot,
     Verdict,
 )
-from userproxy.processes.forwarding import ProcessForwarder
+from userproxy.processes.control.forwarding import ProcessForwarder
+from userproxy.processes.control.spawning import Spawning
 from userproxy.processes.messages import Logging
-from userproxy.processes.spawning import Spawning
 
 UDP_NAME = ListenerName(ServicePortName("default", "dns", "dns", Protocol.UDP))
 OPTIONS = ForwardingOptions(
