@@ -12,8 +12,10 @@ from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.failures import HandlerFailures
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.poller import Poller
-from userproxy.forwarding.tcp import connections, dialer, listener
+from userproxy.forwarding.tcp import connections, listener
+from userproxy.forwarding.tcp.direction import Direction
 from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.tcp.sources.node_sockets import NodeSockets
 from userproxy.forwarding.udp import listener as listener_of_udp
 from userproxy.forwarding.udp import plane
 from userproxy.forwarding.udp.datagrams import Outbox
@@ -76,12 +78,12 @@ STAGES: dict[str, tuple[object, str]] = {
     "told from a client of the port itself": (listener, "dialled_portal"),
     "made a dial": (connections, "Dial"),
     "given an endpoint": (Balancer, "pick"),
-    "dialled": (dialer.Dialer, "connect"),
+    "dialled": (NodeSockets, "connect"),
     "watched": (Poller, "add"),
     "given up": (Balancer, "forget"),
     "made a relay": (connections, "Relay"),
     "relayed first": (Relay, "start"),
-    "relayed": (Relay, "on_events"),
+    "relayed": (Direction, "on_events"),
 }
 
 

@@ -32,7 +32,7 @@ def test_userproxy_serves_what_the_manifests_say(lab: Lab) -> None:
     lab.node.wait_for_rules("default/web")
     tally = fetch_many(lab.client, CLUSTER_IP, 30)
     assert (tally.pods, tally.failures) == ({"web-1": 10, "web-2": 10, "web-3": 10}, ())
-    assert fetch(lab.outside, (lab.node.address, 30080)).client_ip == "10.244.1.1"
+    assert fetch(lab.outside, (lab.node.address, 30080)).client_ip == lab.outside.address
     assert proxy.terminate() == 0
     lab.node.wait_for_no_rules()
 

@@ -19,7 +19,7 @@ INTERRUPTED = 0x10  # NLM_F_DUMP_INTR, linux/netlink.h
 @pytest.fixture
 def node(network: Network) -> Network:
     """A bridge b0 that is up, and one end d0 of a link that is down."""
-    network.shell("ip", "link", "add", "b0", "type", "bridge")
+    network.shell("ip", "link", "add", "b0", "address", "02:00:00:00:00:0b", "type", "bridge")
     network.shell("ip", "link", "set", "b0", "up")
     network.shell("ip", "link", "add", "d0", "type", "veth", "peer", "name", "e0")
     return network
@@ -31,8 +31,15 @@ def numbers(node: Network) -> dict[str, int]:
 
 def test_links_have_their_names_and_say_whether_they_are_up(node: Network) -> None:
     found = {link.name: link for link in node.run(rtnetlink.links)}
-    assert found["lo"] == Link(1, "lo", is_up=True, is_loopback=True)
-    assert found["b0"] == Link(found["b0"].number, "b0", is_up=True, is_loopback=False, kind="bridge")
+    assert found["lo"] == Link(1, "lo", is_up=True, is_loopback=True, hardware_address=bytes(6))
+    assert found["b0"] == Link(
+        found["b0"].number,
+        "b0",
+        is_up=True,
+        is_loopback=False,
+        kind="bridge",
+        hardware_address=bytes.fromhex("02000000000b"),
+    )
     assert (found["d0"].is_up, found["d0"].kind) == (False, "veth")
     assert node.run(lambda: socket.if_nametoindex("b0")) == found["b0"].number
 
@@ -87,7 +94,7 @@ def test_default_routes_are_those_of_the_main_table_lowest_metric_first(
     node: Network, family: IPFamily, strict: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not strict:  # as a kernel before 4.20, which lists all tables
-        monkeypatch.setattr(rtnetlink, "_STRICT_CHECK", 9999)
+        monkeypatch.setattr(rtnetlink, "STRICT_CHECK", 9999)
     ours, gateways, network = {
         IPFamily.IPV4: ("192.0.2.10", ("192.0.2.1", "192.0.2.2"), "198.51.100.0/24"),
         IPFamily.IPV6: ("2001:db8::10", ("2001:db8::1", "2001:db8::2"), "2001:db8:100::/64"),

@@ -97,8 +97,8 @@ class UdpFlow(FlowAccount):
             self.counters = counters = self._statistics.endpoints[endpoint]
             counters.active += 1
             counters.total += 1
+            self._send_by(sock)  # first, so that it is closed with the flow if the kernel can watch no more
             listener.plane.poller.add(sock.fileno(), WHILE_DATAGRAMS, self._on_event, self)
-            self._send_by(sock)
             return True
         balancer.forget(self.address)
         return False
@@ -217,12 +217,15 @@ class UdpFlow(FlowAccount):
         plane = self.listener.plane
         if self.endpoint is None or not plane.budget.take(1):
             return None
+        spare = None
         try:
             spare, _ = plane.connect(self.address, self.endpoint)
+            plane.poller.add(spare.fileno(), WHILE_DATAGRAMS, self._on_spare_event, self)
         except OSError:
+            if spare is not None:
+                spare.close()
             plane.budget.give(1)
             return None
-        plane.poller.add(spare.fileno(), WHILE_DATAGRAMS, self._on_spare_event, self)
         return spare
 
     def close_spare(self, spare: SocketType) -> None:
