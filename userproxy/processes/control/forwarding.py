@@ -3,8 +3,7 @@
 import asyncio
 import os
 import time
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from random import Random
@@ -29,33 +28,26 @@ from userproxy.model import (
     Snapshot,
     Verdict,
 )
+from userproxy.processes.control.briefing import Briefing
 from userproxy.processes.control.data_plane import ProcessesDataPlane
 from userproxy.processes.control.held import HeldListener
-from userproxy.processes.control.held_portals import HeldPortal, HeldPortals
+from userproxy.processes.control.held_portals import HeldPortals
 from userproxy.processes.control.pool import Pool
 from userproxy.processes.control.spawning import Spawning
 from userproxy.processes.control.worker import Worker
 from userproxy.processes.messages import (
-    Adopt,
-    AdoptPortal,
     Close,
     CloseUnasked,
     Drain,
-    Elsewhere,
     FollowPortal,
     FollowReturnPath,
     Keep,
-    LeavePortal,
-    Renew,
     Reset,
-    Settled,
     Update,
 )
 
 log = structlog.get_logger()
 
-_SLICE_SECONDS: Final = 0.002
-_WAIT_SECONDS: Final = 0.005
 _DRAIN_GRACE_SECONDS: Final = 5.0
 _LAST_WORDS_SECONDS: Final = 2.0
 
@@ -86,14 +78,12 @@ class ProcessForwarder:
         self._numbers = count(1)
         self._listeners: dict[ListenerName, HeldListener] = {}
         self._portals = HeldPortals(self.take_for_port, self.give_port, self._portal_left)
-        self._behind: dict[Worker, asyncio.Handle] = {}
-        """Data processes that are still to be told something."""
         self._kept: Callable[[], Sequence[int]] = tuple
         self._return_paths: dict[IPFamily, ReturnPath] = {}
         self._inherited: dict[ListenerName, tuple[str, int]] = {}
-        self._draining = False
         self._changed: Callable[[], None] = lambda: None
         self._pool = Pool(loop, processes, spawning, options, self._begins, self._gone, lambda: self._changed())
+        self._briefing = Briefing(loop, self._pool, self._listeners, self._portals)
         self.data_plane = ProcessesDataPlane(loop, self._pool, options.descriptor_limit, self._listeners)
         """Answers for all data processes."""
         if path:
@@ -207,12 +197,12 @@ class ProcessForwarder:
         held = self._listeners.get(snapshot.listener)
         if held is not None:
             held.follow(snapshot)
-            self._settle_owner(held)
+            self._briefing.settle_owner(held)
         for worker in self._pool.serving:
             if held is None or held.name in worker.told:
                 worker.send(Update(snapshot))
             else:
-                self._introduce(worker, held.name)
+                self._briefing.introduce(worker, held.name)
 
     def close(self, listener: ListenerName) -> None:
         """Stop listening; established connections go on."""
@@ -232,9 +222,9 @@ class ProcessForwarder:
         for worker in self._pool.serving:
             if is_new or address not in worker.told:
                 worker.told.discard(address)
-                self._introduce(worker, address)
+                self._briefing.introduce(worker, address)
             else:
-                self._tell_all(worker, self._listeners_of(portal))
+                self._briefing.tell_all(worker, self._briefing.listeners_of(portal))
                 worker.send(FollowPortal(address, admission))
 
     def leave_portal(self, address: PortalAddress) -> None:
@@ -254,7 +244,7 @@ class ProcessForwarder:
 
     async def drain(self, seconds: float) -> int:
         """As :meth:`Forwarder.drain`."""
-        self._draining = True
+        self._briefing.stop()
         endings = [worker.drain(Drain(seconds)) for worker in self._pool.serving]
         self._portals.close(Protocol.TCP)
         for name in [name for name in self._listeners if name.service_port.protocol is Protocol.TCP]:
@@ -275,8 +265,7 @@ class ProcessForwarder:
 
     def shut_down(self) -> None:
         """End all data processes and close all sockets. The forwarder cannot be used afterwards."""
-        for handle in self._behind.values():
-            handle.cancel()
+        self._briefing.close()
         self.data_plane.loop_lag.stop()
         self._pool.shut_down(time.monotonic() + _LAST_WORDS_SECONDS)
         for protocol in Protocol:
@@ -303,128 +292,22 @@ class ProcessForwarder:
             self.give_port()
             raise
 
-    # What data processes are told.
-
-    def _settle_owner(self, held: HeldListener) -> None:
-        """Decide which data process serves a listener alone, if one does; those that know of it are told anew."""
-        owner = _owner(held, self._pool.usable) if held.needs_one_process else None
-        if owner == held.owner:
-            return
-        held.owner = owner
-        for worker in self._pool.serving:
-            if held.name not in worker.told:
-                continue  # it will be told as it is by then
-            worker.told.discard(held.name)
-            for portal in self._portals_of(held):
-                if portal.address in worker.told:
-                    worker.told.discard(portal.address)
-                    worker.send(LeavePortal(portal.address))
-            self._tell(worker, held)
-            for portal in self._portals_of(held):
-                self._tell_portal(worker, portal)
-
-    def _tell(self, worker: Worker, held: HeldListener) -> None:
-        """Tell a data process of a listener and its snapshot, the first time."""
-        if held.snapshot is None:
-            return
-        worker.told.add(held.name)
-        if held.owner in {None, worker.place}:
-            descriptors = [held.sock.fileno()] if held.sock is not None else []
-            worker.send(Adopt(held.name, held.number, bool(descriptors)), descriptors)
-        else:
-            worker.send(Elsewhere(held.name, held.host, held.port))
-        worker.send(Update(held.snapshot))
-
-    def _tell_all(self, worker: Worker, listeners: Iterable[HeldListener]) -> None:
-        for held in listeners:
-            if held.name not in worker.told:
-                self._tell(worker, held)
-
-    def _tell_portal(self, worker: Worker, portal: HeldPortal) -> None:
-        """Tell a data process of a portal and its listeners, the first time, if it serves these."""
-        listeners = self._listeners_of(portal)
-        self._tell_all(worker, listeners)
-        if listeners and all(held.snapshot and held.owner in {None, worker.place} for held in listeners):
-            worker.told.add(portal.address)
-            worker.send(AdoptPortal(portal.address, portal.admission), [portal.sock.fileno()])
-
     def _portal_left(self, address: PortalAddress) -> None:
-        for worker in self._pool.serving:
-            if address in worker.told:
-                worker.told.discard(address)
-                worker.send(LeavePortal(address))
+        self._briefing.portal_left(address)
 
     def _renewed(self, held: HeldListener) -> None:
-        for worker in self._pool.serving:
-            if held.name in worker.told and worker.place == held.owner and held.sock is not None:
-                worker.send(Renew(held.name), [held.sock.fileno()])
-
-    def _listeners_of(self, portal: HeldPortal) -> list[HeldListener]:
-        found = (self._listeners.get(name) for name in portal.admission.listeners)
-        return [held for held in found if held is not None]
-
-    def _portals_of(self, held: HeldListener) -> list[HeldPortal]:
-        if held.sock is not None:
-            return []
-        return [portal for portal in self._portals.portals.values() if held.name in portal.admission.listeners]
+        self._briefing.renewed(held)
 
     def _gone(self, worker: Worker) -> None:
         self.data_plane.gone(worker)
-        handle = self._behind.pop(worker, None)
-        if handle is not None:
-            handle.cancel()
-        for held in list(self._listeners.values()):
-            if held.owner is not None:
-                self._settle_owner(held)
+        self._briefing.gone(worker)
 
     def _begins(self, worker: Worker) -> None:
-        """Tell a data process all there is, beginning with what nobody else serves meanwhile."""
         for path in self._return_paths.values():
             worker.send(FollowReturnPath(path))
         worker.send(Keep(), self._kept())
-        alone = [held.name for held in self._listeners.values() if held.owner == worker.place]
-        worker.untold.update(dict.fromkeys([*alone, *self._listeners, *self._portals.portals]))
-        worker.is_new = True
-        self._catch_up(worker)
+        self._briefing.begin(worker)
         self.data_plane.begins(worker)
-
-    def _introduce(self, worker: Worker, name: ListenerName | PortalAddress) -> None:
-        """Tell a data process of a listener or portal as soon as it takes what it was told before."""
-        worker.untold[name] = None
-        if worker not in self._behind:
-            self._catch_up(worker)
-
-    def _catch_up(self, worker: Worker) -> None:
-        """Tell a data process what it does not know yet, in slices, and no more than it takes.
-
-        What waits in the channel has copies of its descriptors, which are ours.
-        """
-        self._behind.pop(worker, None)
-        if worker.is_over or self._draining:
-            return
-        end = time.monotonic() + _SLICE_SECONDS
-        while worker.untold and not worker.channel.waiting and time.monotonic() < end:
-            name = next(iter(worker.untold))
-            del worker.untold[name]
-            self._tell_now(worker, name)
-        if worker.untold:
-            wait = _WAIT_SECONDS if worker.channel.waiting else 0.0
-            self._behind[worker] = self._loop.call_later(wait, self._catch_up, worker)
-        elif worker.is_new:
-            worker.is_new = False
-            worker.send(Settled())
-
-    def _tell_now(self, worker: Worker, name: ListenerName | PortalAddress) -> None:
-        if name in worker.told:
-            return
-        if isinstance(name, ListenerName):
-            held = self._listeners.get(name)
-            if held is not None:
-                self._tell(worker, held)
-        else:
-            portal = self._portals.portals.get(name)
-            if portal is not None:
-                self._tell_portal(worker, portal)
 
 
 def _inherited(name: ListenerName, host: str, descriptor: int, verdict: Verdict) -> ListeningSocket | DatagramSocket:
@@ -434,9 +317,3 @@ def _inherited(name: ListenerName, host: str, descriptor: int, verdict: Verdict)
     sock = ListeningSocket(descriptor)
     sock.set_verdict(verdict)
     return sock
-
-
-def _owner(held: HeldListener, places: Iterable[int]) -> int:
-    """The place, of those, at which a listener's service port is served: few move when a place comes or goes."""
-    name = str(held.name.service_port)
-    return max(places, key=lambda place: zlib.crc32(f"{place} {name}".encode()))
