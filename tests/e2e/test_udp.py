@@ -188,7 +188,7 @@ for family, address in ((socket.AF_INET, "10.96.0.10"), (socket.AF_INET6, "fd00:
 def test_ten_thousand_flows_leave_nothing_behind(lab: Lab) -> None:
     serve_dns(lab, "--udp-timeout", "4s")
     proxy = lab.node.proxies[0]
-    at_rest = proxy.descriptors()
+    at_rest = proxy.descriptors_at_rest()
     memory = []
     for _ in range(2):
         lab.client.run([sys.executable, "-c", OPEN_FLOWS], timeout=60)

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from userproxy.demo.hosts import Host
 from userproxy.demo.programs import Program
+from userproxy.demo.waiting import eventually
 
 
 def installed_command() -> str:
@@ -69,6 +70,12 @@ class RunningProxy(Program):
     def descriptors(self) -> int:
         """How many file descriptors are open, in all its processes."""
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.processes)
+
+    def descriptors_at_rest(self) -> int:
+        """As :meth:`descriptors`, once it listens for a successor: the last thing that it opens at its start."""
+        sockets = Path(f"/proc/{self.pid}/net/unix")
+        eventually(lambda: ".sock.takeover" in sockets.read_text(), 20, "it listens for a successor")
+        return self.descriptors()
 
     def cpu(self) -> float:
         """CPU seconds that its processes have used so far, in user and kernel mode (proc(5), stat fields 14 and 15)."""
