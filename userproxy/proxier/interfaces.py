@@ -153,3 +153,10 @@ class Conntrack(typing.Protocol):
 
         `is_stale` is called with all UDP entries, and with the TCP entries whose SYN has not been answered.
         """
+
+
+class NoNodes(frozenset[str]):
+    """The Nodes of a cluster of which only this node is known."""
+
+    version = 0
+    presuming = False

@@ -123,6 +123,14 @@ class Actual(Struct):
 _NO_CLAIMS: frozenset[Claim] = frozenset()
 
 
+class Pending(Struct):
+    """What the portal driver is asked for and has not confirmed yet, and the actions to be done after that."""
+
+    bindings: list[PortalBinding]
+    gone: dict[ServicePortName, None]
+    after: list[Action]
+
+
 def plan(
     name: ServicePortName,
     wanted: Wanted,

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from itertools import islice
 
 import structlog
-from msgspec import Struct
 
 from userproxy.errors import KernelToolError, OutOfDescriptorsError, PortUnavailableError
 from userproxy.model import (
@@ -29,17 +28,10 @@ from userproxy.proxier.executor import Executor, RulesLog
 from userproxy.proxier.inspect.explanation import Explanation, Surroundings
 from userproxy.proxier.inspect.inquiry import Inquiry
 from userproxy.proxier.inspect.reports import EndpointReport, ServicePortReport
-from userproxy.proxier.interfaces import Claims, Forwarding, Nodes, Source
+from userproxy.proxier.interfaces import Claims, Forwarding, Nodes, NoNodes, Source
 from userproxy.proxier.local_addresses import LocalAddressTracker, NodePortAddresses
 from userproxy.proxier.loops import AnyNodeAddress, RoutingLoops
-from userproxy.proxier.plan import (
-    Action,
-    Actual,
-    CloseListener,
-    binding,
-    plan,
-    plan_routes,
-)
+from userproxy.proxier.plan import Action, Actual, CloseListener, Pending, binding, plan, plan_routes
 from userproxy.proxier.problems import Problems, action_refused, contested, portals_refused
 from userproxy.proxier.repairs import Repairs
 from userproxy.proxier.service_map import ServiceMap
@@ -48,24 +40,8 @@ from userproxy.routing.services import NoLocalEndpoints, Scope
 
 log = structlog.get_logger()
 
-
-class _NoNodes(frozenset[str]):
-    """The Nodes of a cluster of which only this node is known."""
-
-    version = 0
-    presuming = False
-
-
 _EVERYWHERE = NodePortAddresses()
 _SYNC_PERIOD = 30.0
-
-
-class _Pending(Struct):
-    """What the portal driver is asked for and has not confirmed yet, and the actions to be done after that."""
-
-    bindings: list[PortalBinding]
-    gone: dict[ServicePortName, None]
-    after: list[Action]
 
 
 class Proxier:
@@ -99,7 +75,7 @@ class Proxier:
         self._scope = scope
         self._scope_taken = scope
         self._conntrack = conntrack
-        self._nodes: Nodes = _NoNodes() if nodes is None else nodes
+        self._nodes: Nodes = NoNodes() if nodes is None else nodes
         self._nodes_version = self._nodes.version
         self._services = ServiceMap()
         self._wanted = self._services.wanted
@@ -352,9 +328,9 @@ class Proxier:
             self._dirty[name] = None
             self._problems.put(name, self._wanted.conflicts(name))
 
-    async def _prepare(self, names: Iterable[ServicePortName]) -> _Pending:
+    async def _prepare(self, names: Iterable[ServicePortName]) -> Pending:
         """Prepare what new rules need; returns what they are to be, and what is to be done once they are written."""
-        pending, pace, preferred, loops = _Pending([], {}, []), Pace(), self._preferred or {}, self._loops()
+        pending, pace, preferred, loops = Pending([], {}, []), Pace(), self._preferred or {}, self._loops()
         programmed = self._actual.programmed
         for name in names:
             if self._retired:
@@ -385,7 +361,7 @@ class Proxier:
                 again[name] = None
         self._problems.put(("refused", name), refused)
 
-    async def _finish(self, pending: _Pending) -> None:
+    async def _finish(self, pending: Pending) -> None:
         """Remove what no rule needs any more, unless it is wanted again by now."""
         pace = Pace()
         for action in () if self._retired else pending.after:
@@ -396,7 +372,7 @@ class Proxier:
     def _is_wanted(self, listener: ListenerName) -> bool:
         return (port := self._wanted.ports.get(listener.service_port)) is not None and listener in port.listeners
 
-    def _note_confirmed(self, pending: _Pending, done: PortalSync) -> None:
+    def _note_confirmed(self, pending: Pending, done: PortalSync) -> None:
         """Note what the driver has programmed, and have conntrack entries deleted that contradict it."""
         programmed, unwritten = self._actual.programmed, self._unwritten
         asked = {each.name: each for each in pending.bindings}
