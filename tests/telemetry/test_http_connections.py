@@ -383,3 +383,19 @@ async def test_without_a_descriptor_and_without_an_idle_connection_a_probe_waits
             await Client(client).send(PROBE)
             await asyncio.sleep(0.05)  # it is refused a descriptor, and must not spin
         assert (await Client(client).receive()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_who_was_accepted_right_before_the_end_is_answered() -> None:
+    async with opened() as bench:
+        (client,) = await bench.idle(1)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(bench.port.close(), name="close")
+            await asyncio.sleep(0)
+            assert await client.ask()
+
+
+async def test_who_says_nothing_holds_up_the_end_for_a_fifth_of_a_second_at_most() -> None:
+    async with opened() as bench:
+        (client,) = await bench.idle(1)
+        await bench.port.close()
+        assert await client.ended()

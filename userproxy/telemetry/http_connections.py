@@ -23,6 +23,10 @@ Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.Response]]
 _HEAD_BYTES: Final = 8192
 """Request line and headers together. Those of a probe have a few hundred bytes."""
 
+_FIRST_REQUEST_SECONDS: Final = 0.2
+"""How long a port that closes waits for the first requests of clients whom it has accepted."""
+
+_LOOK_AGAIN_SECONDS: Final = 0.005
 _BATCH: Final = 16
 _PAUSE_SECONDS: Final = 0.008
 """A port accepts this many connections and then pauses for this long: 2,000 a second, at about 0.1 ms of CPU each. A
@@ -126,6 +130,8 @@ class HttpPort:
         self._server = web.Server(self._answered, handler_cancellation=True)
         self._listening: dict[socket.socket, asyncio.TimerHandle | None] = {}
         self._joining: set[asyncio.Task[None]] = set()
+        self.unasked: set[_Connection] = set()
+        """Connections whose first request has not come yet."""
 
     def listen(self, listening: socket.socket) -> None:
         """Serve the clients of a listening socket, which the port closes at its end."""
@@ -134,7 +140,11 @@ class HttpPort:
         self._loop.add_reader(listening, self._accept, listening)
 
     async def close(self) -> None:
-        """Close the sockets at once; answers under way get half a second to finish."""
+        """Close the sockets at once; answers under way get half a second to finish.
+
+        Clients who have just been accepted are waited for: their first request is on its way, and a successor that has
+        the same socket by now cannot answer it.
+        """
         for listening, pause in self._listening.items():
             if pause is None:
                 self._loop.remove_reader(listening)
@@ -144,6 +154,9 @@ class HttpPort:
         self._listening.clear()
         if self._joining:
             await asyncio.wait(self._joining)
+        end = self._loop.time() + _FIRST_REQUEST_SECONDS
+        while self.unasked and self._loop.time() < end:  # noqa: ASYNC110 -- no request says that it is on its way
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
         self._server.pre_shutdown()
         await self._server.shutdown(SHUTDOWN_SECONDS)
 
@@ -224,6 +237,7 @@ class _Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.connected_to = self.transport
+        self.port.unasked.add(self)
         self._within(self.port.limits.head)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -231,6 +245,7 @@ class _Connection(web.RequestHandler):
             if timer is not None:
                 timer.cancel()
         self.connected_to = None
+        self.port.unasked.discard(self)
         self.port.budget.give(self)
         super().connection_lost(exc)
 
@@ -260,6 +275,7 @@ class _Connection(web.RequestHandler):
     def _pass_on(self, end: int, *, surplus: bool) -> None:
         head = bytes(self._head[:end])
         self._head.clear()
+        self.port.unasked.discard(self)
         self._answering = True
         self.since = time.monotonic()
         self._within(self.port.limits.answer)

@@ -54,6 +54,9 @@ log = structlog.get_logger()
 _SERVERS = ("healthz", "metrics", "admin", "takeover")
 """The tasks that answer at listening sockets."""
 
+_LAST_ANSWERS_SECONDS = 2.0
+"""How long a process that has been taken over waits for the answers that its HTTP servers are giving."""
+
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -314,10 +317,12 @@ class _Proxy:
 
         What listens is the successor's, so nobody is to be answered here any more.
         """
-        for name, task in tasks.items():
-            if not connections or name in _SERVERS:
-                task.cancel()
+        ending = [task for name, task in tasks.items() if not connections or name in _SERVERS]
+        for task in ending:
+            task.cancel()
         await asyncio.gather(*(family.close_health_checks() for family in self._families))
+        if ending:  # clients who had been accepted here get their answers; to cancel a task again would cut that short
+            await asyncio.wait(ending, timeout=_LAST_ANSWERS_SECONDS)
         if connections:
             log.info("Stopping", connections=self._forwarder.active, udp_flows=self._forwarder.flows)
             await self._forwarder.drain(self._settings.drain_timeout)

@@ -29,6 +29,7 @@ _TRY_SECONDS: Final = 1.0
 
 _TRY_EVERY: Final = 0.05
 _LISTEN_AGAIN_SECONDS: Final = 0.1
+_SERVERS_ASK_SECONDS: Final = 2.0
 _UNASKED_SECONDS: Final = 60.0
 """A family that does not serve by then has no use for what its predecessor had."""
 
@@ -92,8 +93,9 @@ class Takeover:
             for proxy in self._families:
                 if proxy.family is family:
                     proxy.holdings.release_unasked()
-        if not self._unsettled:
-            self._sockets.close_inherited()
+            if not self._unsettled:
+                # Servers ask every tenth of a second. Without a copy of ours clients would be refused until then.
+                asyncio.get_running_loop().call_later(_SERVERS_ASK_SECONDS, self._sockets.close_inherited)
 
     async def _take_over(self) -> None:
         connection = await self._connection()
@@ -163,6 +165,7 @@ class Takeover:
     def _all_settled(self) -> None:
         for family in list(self._unsettled):
             self.settled(family)
+        self._sockets.close_inherited()
 
     def _adopt(self, name: str, descriptor: int) -> None:
         kind, _, rest = name.partition(" ")
