@@ -336,6 +336,7 @@ values = st.recursive(
 @given(st.sampled_from([(base, path) for base in OBJECTS for path in places(base)]), values)
 @example((SERVICE, ("spec", "ports", 0, "port")), 10**5000)
 @example((SERVICE, ("metadata", "creationTimestamp")), "0001-01-01T00:00:00+23:59")
+@example((SERVICE, ("metadata",)), "\ud800")
 def test_whatever_stands_in_a_field_nothing_but_an_object_error_comes_out(
     place: tuple[dict[str, Any], Path], value: object
 ) -> None:

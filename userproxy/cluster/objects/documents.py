@@ -116,6 +116,8 @@ def _decode_kind(kind: str, document: dict[object, object], checker: Checker) ->
 def _shaped(document: dict[object, object], shape: type[T], checker: Checker) -> T:
     try:
         return msgspec.convert(document, shape)
+    except UnicodeEncodeError:  # of msgspec, where it is about to say that such a text is not what it should be
+        raise checker.error("object", "a text in it has half of a surrogate pair, which is no character") from None
     except msgspec.ValidationError as error:
         found = _MISMATCH.fullmatch(str(error))
         if found is None:
