@@ -13,6 +13,7 @@ from tests.admin.pcapng.reader import read, streams
 from tests.forwarding.conftest import LOOPBACK, NAME, RESET, Bench, Serve, echo, eventually, named
 from tests.forwarding.observation.recorded import complaints, followed, recorded
 from userproxy.forwarding.tcp.direction import Direction
+from userproxy.forwarding.tcp.relay import Relay
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 from userproxy.model.capture import CaptureRequest, Leg, SegmentKind
 from userproxy.model.reports import Outcome, Query
@@ -224,7 +225,10 @@ async def test_a_connection_has_its_own_functions_again_after_the_last_capture(b
     reader, writer = await bench.connect()
     writer.write(b"1")
     await reader.readexactly(1)
-    directions = [each for each in gc.get_objects() if isinstance(each, Direction)]
+    ours = writer.get_extra_info("sockname")
+    relays = [each for each in gc.get_objects() if isinstance(each, Relay) and not each.closed and each.peer == ours]
+    directions = [direction for relay in relays for direction in (relay.upward, relay.downward)]
+    assert len(directions) == 2
 
     def kinds() -> set[Any]:
         return {type(each._source).__name__ for each in directions} | {type(each._sink).__name__ for each in directions}
