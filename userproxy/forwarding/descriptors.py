@@ -9,6 +9,7 @@ from functools import partial
 
 import structlog
 
+from userproxy.errors import OutOfDescriptorsError
 from userproxy.forwarding.log_limit import LogLimit
 
 log = structlog.get_logger()
@@ -155,6 +156,13 @@ class DescriptorBudget:
             return False
         self.count_port()
         return True
+
+    def hold_port(self) -> None:
+        """As :meth:`take_for_port`. Raises OutOfDescriptorsError where there is none left for it."""
+        if not self.take_for_port():
+            raise OutOfDescriptorsError(
+                f"the limit of open files, {self._limit}, leaves {self.most_ports} to listeners and node ports"
+            )
 
     def count_port(self) -> None:
         """Count a listener's descriptor that is open already, whatever is left for connections then."""

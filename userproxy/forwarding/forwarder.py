@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from msgspec import Struct
 
-from userproxy.errors import OutOfDescriptorsError, PortUnavailableError
+from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.affinity_tables import AffinityTables
 from userproxy.forwarding.client_addresses import ClientAddresses
 from userproxy.forwarding.descriptors import DescriptorBudget
@@ -257,9 +257,7 @@ class Forwarder:
 
     def take_for_port(self) -> None:
         """Count a descriptor that a port is held with. Raises OutOfDescriptorsError where there is none for it."""
-        if not self._budget.take_for_port():
-            limit, most = self._options.descriptor_limit, self._budget.most_ports
-            raise OutOfDescriptorsError(f"the limit of open files, {limit}, leaves {most} to listeners and node ports")
+        self._budget.hold_port()
 
     def adopt_port(self) -> None:
         """Count a descriptor of another process that a port is held with."""

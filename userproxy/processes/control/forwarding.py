@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from userproxy.errors import OutOfDescriptorsError, PortUnavailableError
+from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.forwarder import ForwardingOptions
 from userproxy.forwarding.ports.listeners import ListenerPorts
@@ -150,9 +150,7 @@ class ProcessForwarder:
 
     def take_for_port(self) -> None:
         """As :meth:`Forwarder.take_for_port`."""
-        if not self._budget.take_for_port():
-            limit, most = self._options.descriptor_limit, self._budget.most_ports
-            raise OutOfDescriptorsError(f"the limit of open files, {limit}, leaves {most} to listeners and node ports")
+        self._budget.hold_port()
 
     def adopt_port(self) -> None:
         """As :meth:`Forwarder.adopt_port`."""
