@@ -131,7 +131,7 @@ def puts(draw: st.DrawFn) -> Put:
         external_local=draw(st.booleans()),
         affinity_timeout=draw(st.sampled_from((None, None, 10))),
         health_check_node_port=draw(st.sampled_from((0, 32000))),
-        close_removed=draw(st.booleans()),
+        close_removed_after=draw(st.sampled_from([None, 0.0])),
         proxy_name=draw(st.sampled_from((None, None, None, None, None, "other"))),
     )
     numbers = [SlicePort(each.name, each.protocol, draw(st.sampled_from((80, 80, 30001)))) for each in ports]

@@ -308,7 +308,7 @@ services = st.builds(
     ports=st.sampled_from((0, 30080)).map(lambda node_port: (PortSpec("http", Protocol.TCP, 80, node_port),)),
     internal_local=st.booleans(),
     external_local=st.booleans(),
-    close_removed=st.booleans(),
+    close_removed_after=st.sampled_from([None, 0.0, 30.0]),
 )
 
 
@@ -347,7 +347,7 @@ def test_every_flow_fares_as_the_tables_say(service: Service, slices: list[Endpo
         internal=int(elsewhere_only and service.internal_local), external=int(elsewhere_only and external_local)
     )
     everything = tuple(Endpoint(*key) for key in sorted({row["key"] for row in rows}))
-    assert port.known == (everything if service.close_removed else None)
+    assert port.known == (None if service.close_removed_after is None else everything)
     assert port.routes[0].traffic is INTERNAL
     assert {port.external, port.on_node} <= {route.traffic for route in port.routes}
 
@@ -465,7 +465,7 @@ def test_each_port_gets_the_endpoints_of_its_own_name_and_what_its_service_says(
         affinity_timeout=60,
         created="2026-01-01T00:00:00Z",
         udp_timeout=1.5,
-        close_removed=True,
+        close_removed_after=0.0,
     )
     http, dns = routed(service, slice_).ports
     assert http.name == ServicePortName("default", "web", "http", Protocol.TCP)

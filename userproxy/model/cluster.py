@@ -63,10 +63,10 @@ class Service(Struct, frozen=True, gc=False):
     ``external_local`` are whether the two traffic policies say ``Local``; ``source_ranges`` are canonical
     networks of either family.
 
-    From annotations ``userproxy.io/``: ``close_removed`` ends the connections of endpoints that are gone,
-    ``udp_timeout`` is seconds or None, ``client_address`` is None where the proxy's own setting counts,
-    ``sends_proxy`` and ``accepts_proxy`` are versions of the PROXY protocol or None, and ``bad_annotations`` has a
-    sentence for each that cannot be used.
+    From annotations ``userproxy.io/``: ``close_removed_after`` is for how many seconds connections to endpoints that
+    are gone may go on, None for ever, ``udp_timeout`` is seconds or None, ``client_address`` is None where the proxy's
+    own setting counts, ``sends_proxy`` and ``accepts_proxy`` are versions of the PROXY protocol or None, and
+    ``bad_annotations`` has a sentence for each that cannot be used.
     """
 
     namespace: str
@@ -83,7 +83,7 @@ class Service(Struct, frozen=True, gc=False):
     external_local: bool = False
     source_ranges: tuple[str, ...] = ()
     health_check_node_port: int = 0
-    close_removed: bool = False
+    close_removed_after: float | None = None
     udp_timeout: float | None = None
     bad_annotations: tuple[str, ...] = ()
     balancer_ips: tuple[str, ...] = ()

@@ -89,7 +89,8 @@ class Snapshot(Struct, frozen=True, gc=False):
     whose address endpoints see; unless that is NODE, ``nodes`` has the name of each endpoint's node, empty where it is
     not known. ``sends_proxy`` is the PROXY header that endpoints get before the first byte, ``accepts_proxy`` the one
     that trusted clients send; ``balancer_access`` is for those whose addresses come from such a header, None for
-    everybody. ``portal`` is what clients of a UDP listener wrote to, where only one portal leads there.
+    everybody. ``portal`` is what clients of a UDP listener wrote to, where only one portal leads there. ``draining``
+    are endpoints that get no new clients, and whose UDP flows stay; they are not among ``endpoints``.
     """
 
     listener: ListenerName
@@ -104,6 +105,7 @@ class Snapshot(Struct, frozen=True, gc=False):
     accepts_proxy: ProxyProtocol | None = None
     balancer_access: BalancerAccess | None = None
     portal: PortalAddress | None = None
+    draining: tuple[Endpoint, ...] = ()
 
 
 class AdmissionRule(Struct, frozen=True, gc=False):

@@ -52,12 +52,13 @@ class ServicePort(Struct, frozen=True, gc=False):
     ``routes`` has a listener each; the first is INTERNAL. ``external`` and ``on_node`` name the route that those
     classes of traffic take. ``source_ranges`` are the networks that may use load-balancer IPs, all if empty.
     ``created`` is the creation time of its Service: where two service ports claim one portal, the older Service has
-    it. ``known`` is None, or all endpoints that any slice names: connections to others are closed. ``udp_timeout``
-    is seconds, or None for the process's own. ``health_check_port`` is the Service's ``healthCheckNodePort`` at the
-    first of its ports, else 0. ``unused`` are the endpoints that slices name and no route here has. ``balancers`` are
-    where load balancers outside the cluster lead to the service port. ``client_address`` is whose address endpoints
-    see; ``sends_proxy`` and ``accepts_proxy`` are the PROXY headers that they get, and that trusted clients send;
-    ``balancer_access`` is for clients whose addresses come from such headers.
+    it. ``known`` is None, or all endpoints that any slice names: connections to others are closed,
+    ``closes_after`` seconds after they were the last time. ``udp_timeout`` is seconds, or None for the process's own.
+    ``health_check_port`` is the Service's ``healthCheckNodePort`` at the first of its ports, else 0. ``unused`` are the
+    endpoints that slices name and no route here has. ``balancers`` are where load balancers outside the cluster lead to
+    the service port. ``client_address`` is whose address endpoints see; ``sends_proxy`` and ``accepts_proxy`` are the
+    PROXY headers that they get, and that trusted clients send; ``balancer_access`` is for clients whose addresses come
+    from such headers.
     """
 
     name: ServicePortName
@@ -78,6 +79,7 @@ class ServicePort(Struct, frozen=True, gc=False):
     sends_proxy: ProxyProtocol | None = None
     accepts_proxy: ProxyProtocol | None = None
     balancer_access: BalancerAccess | None = None
+    closes_after: float = 0.0
 
     @property
     def endpoints(self) -> Iterator[Endpoint]:

@@ -5,7 +5,8 @@ the driver's rules then send it (REDIRECT or DNAT with iptables).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 from msgspec import Struct, field, structs
 
@@ -75,6 +76,9 @@ class ReleasePort(Struct, frozen=True):
     owner: ServicePortName
 
 
+Drained: TypeAlias = Callable[[Snapshot], Snapshot]
+"""Takes the endpoints out of a snapshot that are drained."""
+
 Action = OpenListener | ClaimPort | UpdateRoute | CloseListener | ReleasePort
 
 
@@ -138,10 +142,12 @@ def plan(
     local: LocalAddresses,
     loops: RoutingLoops,
     preferred_ports: Sequence[int] = (),
+    drained: Drained = lambda snapshot: snapshot,
 ) -> Step:
     """The actions that turn what there is of a service port into what is wanted, which may be nothing.
 
-    `preferred_ports` are the local ports that an earlier process had, in the order of its listeners.
+    `preferred_ports` are the local ports that an earlier process had, in the order of its listeners. `drained` takes
+    out what drains keep clients from.
     """
     port = wanted.ports.get(name)
     listeners = () if port is None else port.listeners
@@ -155,7 +161,7 @@ def plan(
             if listener not in actual.local_ports
         ),
         *(ClaimPort(claim, portal, name) for claim, portal in needed.items() if claim not in held),
-        *(plan_routes([name], wanted, actual, loops) if port is not None else ()),
+        *(plan_routes([name], wanted, actual, loops, drained) if port is not None else ()),
     )
     after: tuple[CloseListener | ReleasePort, ...] = (
         *(CloseListener(listener) for listener in _open(name, actual) if listener not in listeners),
@@ -165,14 +171,18 @@ def plan(
 
 
 def plan_routes(
-    names: Iterable[ServicePortName], wanted: Wanted, actual: Actual, loops: RoutingLoops
+    names: Iterable[ServicePortName],
+    wanted: Wanted,
+    actual: Actual,
+    loops: RoutingLoops,
+    drained: Drained = lambda snapshot: snapshot,
 ) -> tuple[UpdateRoute, ...]:
     """The changed routes of `names`: the part of a plan that needs no other rules, and may be done at any time."""
     return tuple(
         update
         for name in names
         for each in snapshots_of(wanted.ports[name])
-        if actual.snapshots.get(each.listener) != (update := _update(each, loops)).snapshot
+        if actual.snapshots.get(each.listener) != (update := _update(each, loops, drained)).snapshot
     )
 
 
@@ -255,21 +265,21 @@ def shape(service_port: ServicePort) -> tuple[object, ...]:
     )
 
 
-def _update(snapshot: Snapshot, loops: RoutingLoops) -> UpdateRoute:
+def _update(snapshot: Snapshot, loops: RoutingLoops, drained: Drained) -> UpdateRoute:
     portals = loops.portals(snapshot.listener.service_port, snapshot.endpoints)
     if not portals:
-        return UpdateRoute(snapshot)
+        return UpdateRoute(drained(snapshot))
     looping = loops.looping(snapshot.listener.service_port, portals)
     if len(looping) < len(portals):
         # A portal's listener is on this node, as a Pod with hostNetwork may be: its answers leave for the client.
         snapshot = structs.replace(snapshot, client_address=ClientAddress.NODE)
     if not looping:
-        return UpdateRoute(snapshot)
+        return UpdateRoute(drained(snapshot))
     usable = tuple(endpoint for endpoint in snapshot.endpoints if endpoint not in looping)
     nodes = tuple(
         node for node, endpoint in zip(snapshot.nodes, snapshot.endpoints, strict=False) if endpoint not in looping
     )
-    return UpdateRoute(structs.replace(snapshot, endpoints=usable, nodes=nodes), looping)
+    return UpdateRoute(drained(structs.replace(snapshot, endpoints=usable, nodes=nodes)), looping)
 
 
 def _target(service_port: ServicePort, traffic: TrafficClass, verdict: Verdict, actual: Actual) -> Target:

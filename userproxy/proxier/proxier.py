@@ -12,7 +12,6 @@ from userproxy.errors import KernelToolError, OutOfDescriptorsError, PortUnavail
 from userproxy.model import (
     Endpoint,
     HealthCheck,
-    ListenerName,
     LocalTraffic,
     PortalBinding,
     PortalSync,
@@ -24,6 +23,7 @@ from userproxy.model import (
 from userproxy.pace import Pace
 from userproxy.portals.interface import PortalDriver
 from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
+from userproxy.proxier.drains.family import FamilyDrains
 from userproxy.proxier.executor import Executor, RulesLog
 from userproxy.proxier.inspect.explanation import Explanation, Surroundings
 from userproxy.proxier.inspect.inquiry import Inquiry
@@ -67,9 +67,11 @@ class Proxier:
         nodes: Nodes | None = None,
         repairs: Repairs | None = None,
         need_return_path: Callable[[], Awaitable[None]] | None = None,
+        drains: FamilyDrains | None = None,
     ) -> None:
         self._source = source
         self._need_return_path = need_return_path
+        self._drains = drains or FamilyDrains()
         self._forwarding = forwarding
         self._portals = portals
         self._scope = scope
@@ -249,8 +251,10 @@ class Proxier:
             portals = change.owners.portals
             contenders = self._wanted.contenders(portals) | self._local.owners_changed(portals)
             self._mark_dirty({*change.reshaped, *contenders})
+            self._drains.note(change.names, self._wanted, self._actual)
             await self._route(change.names, change.owners.destinations, pace)
             await pace.keep()
+        await self._route(self._drains.take(self._wanted, self._services.ports_of), (), pace)
         if self._nodes_version != self._nodes.version:
             self._nodes_version = self._nodes.version
             # Any endpoint whose port is a node port may loop now, or no longer.
@@ -264,7 +268,7 @@ class Proxier:
         loops = self._loops()
         for name in concerned:
             if name in wanted.ports and (self._retired or name not in self._dirty):
-                for action in plan_routes([name], wanted, self._actual, loops):
+                for action in plan_routes([name], wanted, self._actual, loops, self._drains.applied):
                     self._executor.perform(action)
                 await pace.keep()
 
@@ -335,7 +339,8 @@ class Proxier:
         for name in names:
             if self._retired:
                 break
-            step = plan(name, self._wanted, self._actual, self._local.addresses, loops, preferred.get(name, ()))
+            ports, drained = preferred.get(name, ()), self._drains.applied
+            step = plan(name, self._wanted, self._actual, self._local.addresses, loops, ports, drained)
             self._attempt(name, step.before)
             withheld = self._local.addresses.withheld(name, self._wanted.portals(name), self._wanted.owners)
             self._problems.put(("withheld", name), tuple(withheld.values()))
@@ -365,12 +370,9 @@ class Proxier:
         """Remove what no rule needs any more, unless it is wanted again by now."""
         pace = Pace()
         for action in () if self._retired else pending.after:
-            if not (isinstance(action, CloseListener) and self._is_wanted(action.name)):
+            if not (isinstance(action, CloseListener) and self._wanted.has_listener(action.name)):
                 self._executor.perform(action)
                 await pace.keep()
-
-    def _is_wanted(self, listener: ListenerName) -> bool:
-        return (port := self._wanted.ports.get(listener.service_port)) is not None and listener in port.listeners
 
     def _note_confirmed(self, pending: Pending, done: PortalSync) -> None:
         """Note what the driver has programmed, and have conntrack entries deleted that contradict it."""

@@ -53,6 +53,10 @@ class ServiceMap:
         """The health check node ports of all Services."""
         return tuple(self._health_checks.values())
 
+    def ports_of(self, service: ServiceName) -> tuple[ServicePortName, ...]:
+        """The service ports of a Service."""
+        return self._names.get(service, ())
+
     def update(self, service: ServiceName, state: ServiceState | None, scope: Scope) -> ServiceChange:
         """Take over a Service as it is now; a `state` of None means that it is gone."""
         routed = _GONE if state is None else service_ports(state, scope)

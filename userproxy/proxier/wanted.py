@@ -12,6 +12,7 @@ from msgspec import Struct
 from userproxy.model import (
     ClientAddress,
     Endpoint,
+    ListenerName,
     Portal,
     Problem,
     ProblemKind,
@@ -135,6 +136,11 @@ class Wanted:
         """The portals that a service port claims, and its load balancers; nothing if it is not wanted."""
         port = self._ports.get(name)
         return () if port is None else _keys(port).keys() | _balancer_keys(port)
+
+    def has_listener(self, listener: ListenerName) -> bool:
+        """Whether a service port is to have this listener."""
+        port = self._ports.get(listener.service_port)
+        return port is not None and listener in port.listeners
 
     def _enter(
         self, name: ServicePortName, portals: Iterable[PortalKey], balancers: Iterable[PortalKey]

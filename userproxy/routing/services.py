@@ -161,7 +161,7 @@ def _service_port(
         affinity_timeout=service.affinity_timeout,
         source_ranges=source_ranges,
         created=service.created,
-        known=tuple(sorted(found)) if service.close_removed else None,
+        known=None if service.close_removed_after is None else tuple(sorted(found)),
         udp_timeout=service.udp_timeout,
         health_check_port=health_check_port,
         unused=_unused(found, routes),
@@ -170,6 +170,7 @@ def _service_port(
         sends_proxy=service.sends_proxy if carries_header else None,
         accepts_proxy=service.accepts_proxy if carries_header else None,
         balancer_access=balancer_access(service, spec),
+        closes_after=service.close_removed_after or 0.0,
     )
     return port, selection.local == () and selection.has_any
 

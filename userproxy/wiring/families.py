@@ -12,6 +12,7 @@ from userproxy.portals.claims import NoClaims, PortClaims
 from userproxy.portals.interface import PortalDriver, Traits
 from userproxy.portals.netlink.conntrack import Conntrack
 from userproxy.portals.return_path.keeper import ReturnPathKeeper
+from userproxy.proxier.drains.table import DrainTable
 from userproxy.proxier.family.options import FamilyOptions
 from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.proxier.health_checks import HealthCheckServers
@@ -41,11 +42,12 @@ def build_family(
     sockets: NamedSockets | None = None,
     until_turn: Callable[[], Awaitable[None]] = _at_once,
     settled: Callable[[IPFamily], None] = lambda _: None,
+    drains: DrainTable | None = None,
 ) -> FamilyProxy:
     """What serves one family with `driver`. `report` is called when its problems may have changed.
 
     `sockets` may have sockets of a predecessor, and `until_turn` returns when it serves no more. `settled` is called
-    when the portals stand.
+    when the portals stand. `drains` keep clients from endpoints.
     """
     driver.listen_with(forwarder)
     changes = store.subscribe(family)
@@ -74,6 +76,7 @@ def build_family(
         clean_up_after_others=clean_up,
         return_path=return_path,
         until_turn=until_turn,
+        drains=drains,
     )
 
 

@@ -19,7 +19,9 @@ ACCEPT = "userproxy.io/accept-proxy-protocol"
     ("annotations", "settings"),
     [
         ({}, ServiceOptions()),
-        ({REMOVAL: "close"}, ServiceOptions(close_removed=True)),
+        ({REMOVAL: "close"}, ServiceOptions(close_removed_after=0.0)),
+        ({REMOVAL: "drain:30s"}, ServiceOptions(close_removed_after=30.0)),
+        ({REMOVAL: "drain:1h"}, ServiceOptions(close_removed_after=3600.0)),
         ({REMOVAL: "keep"}, ServiceOptions()),
         ({REMOVAL: None, TIMEOUT: None, "userproxy.io/x": None}, ServiceOptions()),
         ({TIMEOUT: "1s"}, ServiceOptions(udp_timeout=1.0)),
@@ -40,7 +42,7 @@ def test_what_is_set(annotations: dict[str, object], settings: ServiceOptions) -
 
 
 DURATION = "is not a duration such as 30s or 5m, between 1s and 24h"
-CHOICE = "is not one of close, keep"
+CHOICE = "is not one of keep, close, and drain: with a duration between 1s and 1h, such as drain:30s"
 ADDRESS = "is not one of auto, keep, node"
 VERSION = "is not one of v1, v2"
 UNKNOWN = f"there is no such setting, only {REMOVAL}, {TIMEOUT}, {CLIENT}, {PROXY}, {ACCEPT}"
@@ -53,6 +55,12 @@ UNKNOWN = f"there is no such setting, only {REMOVAL}, {TIMEOUT}, {CLIENT}, {PROX
         (REMOVAL, "", f'"" {CHOICE}'),
         (REMOVAL, True, f"true {CHOICE}"),
         (REMOVAL, ["close"], f"a list {CHOICE}"),
+        (REMOVAL, "drain", f'"drain" {CHOICE}'),
+        (REMOVAL, "drain:", f'"drain:" {CHOICE}'),
+        (REMOVAL, "drain:30", f'"drain:30" {CHOICE}'),
+        (REMOVAL, "drain:999ms", f'"drain:999ms" {CHOICE}'),
+        (REMOVAL, "drain:61m", f'"drain:61m" {CHOICE}'),
+        (REMOVAL, "close:30s", f'"close:30s" {CHOICE}'),
         (TIMEOUT, "30", f'"30" {DURATION}'),
         (TIMEOUT, "", f'"" {DURATION}'),
         (TIMEOUT, "0", f'"0" {DURATION}'),

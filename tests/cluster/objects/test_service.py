@@ -38,7 +38,7 @@ def test_everything() -> None:
         external_local=True,
         source_ranges=("10.0.0.0/8", "fd00::/8"),
         health_check_node_port=32000,
-        close_removed=True,
+        close_removed_after=0.0,
         udp_timeout=90.0,
     )
 
@@ -98,7 +98,7 @@ def test_the_least_that_a_person_writes() -> None:
         (("spec", "loadBalancerSourceRanges"), ["0.0.0.0/0"], "source_ranges", ("0.0.0.0/0",)),
         (("spec", "loadBalancerSourceRanges"), ["FD00::1/8"], "source_ranges", ("fd00::/8",)),
         (("metadata", "annotations"), None, "udp_timeout", None),
-        (("metadata", "annotations"), {}, "close_removed", False),
+        (("metadata", "annotations"), {}, "close_removed_after", None),
     ],
     ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else "",
 )
@@ -212,7 +212,7 @@ def test_a_malformed_source_range_opens_nothing(
 def test_a_bad_annotation_costs_only_itself() -> None:
     service, problems = decoded(put(SERVICE, ("metadata", "annotations", "userproxy.io/udp-timeout"), 30))
     assert problems == ()  # whoever serves it says so
-    assert service.close_removed
+    assert service.close_removed_after == 0.0
     assert service.udp_timeout is None
     assert service.bad_annotations == (
         "shop/web: annotation userproxy.io/udp-timeout: 30 is not a duration such as 30s or 5m, between 1s and 24h",

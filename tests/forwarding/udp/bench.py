@@ -52,10 +52,12 @@ class Bench:
         verdict: Verdict = Verdict.SERVE,
         known: tuple[Endpoint, ...] | None = None,
         udp_timeout: float | None = None,
+        draining: tuple[socket.socket, ...] = (),
     ) -> None:
         listener = listener or self.listener
         endpoints = tuple(endpoint(backend) for backend in backends)
-        snapshot = Snapshot(listener.name, verdict, endpoints, known=known, udp_timeout=udp_timeout)
+        left = tuple(map(endpoint, draining))
+        snapshot = Snapshot(listener.name, verdict, endpoints, known=known, udp_timeout=udp_timeout, draining=left)
         listener.balancer.update(snapshot)
         listener.follow(snapshot)
 

@@ -330,3 +330,15 @@ def test_a_port_that_cannot_be_had_back_is_asked_for_once_a_second_and_said_once
         client.send(b"1")
         loop.turn()
         assert backend.recv(10) == b"1"
+
+
+async def test_flows_of_a_drained_endpoint_stay_and_nobody_else_comes_there(bench: Bench) -> None:
+    drained, other, old = bench.backend(), bench.backend(), bench.client()
+    bench.route(drained)
+    flow = await exchange(old, drained)
+    bench.route(other, draining=(drained,))
+    for _ in range(4):
+        await exchange(bench.client(), other)
+    assert await exchange(old, drained) == flow
+    bench.route(other)
+    await exchange(old, other)

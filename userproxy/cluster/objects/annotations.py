@@ -22,17 +22,19 @@ ACCEPT_PROXY_PROTOCOL = f"{PREFIX}accept-proxy-protocol"
 
 _SHORTEST_UDP_TIMEOUT = 1.0
 _LONGEST_UDP_TIMEOUT = 86400.0
+_SHORTEST_DRAIN = 1.0
+_LONGEST_DRAIN = 3600.0
 
 
 class ServiceOptions(Struct, frozen=True):
     """What the annotations say.
 
-    ``udp_timeout`` is seconds or None; ``client_address`` is None where the proxy's own setting counts. ``sends_proxy``
-    and ``accepts_proxy`` are versions of the PROXY protocol, None for none. ``complaints`` has a sentence for each
-    annotation that cannot be used.
+    ``close_removed_after`` is seconds, None to leave connections alone; ``udp_timeout`` is seconds or None;
+    ``client_address`` is None where the proxy's own setting counts. ``sends_proxy`` and ``accepts_proxy`` are versions
+    of the PROXY protocol, None for none. ``complaints`` has a sentence for each annotation that cannot be used.
     """
 
-    close_removed: bool = False
+    close_removed_after: float | None = None
     udp_timeout: float | None = None
     client_address: ClientAddress | None = None
     sends_proxy: ProxyProtocol | None = None
@@ -43,9 +45,10 @@ class ServiceOptions(Struct, frozen=True):
 def read_annotations(name: str, annotations: Mapping[str, object]) -> ServiceOptions:
     """The options in the annotations of a Service. Every complaint begins with its `name`.
 
-    ``on-endpoint-removal`` is ``close`` or ``keep``; ``udp-timeout`` is one of Go's durations between 1s and 24h;
-    ``client-address`` is one of ClientAddress; ``proxy-protocol`` and ``accept-proxy-protocol`` are one of
-    ProxyProtocol. Null is the same as no annotation. Never raises.
+    ``on-endpoint-removal`` is ``close``, ``keep``, or ``drain:`` with one of Go's durations between 1s and 1h;
+    ``udp-timeout`` is one of Go's durations between 1s and 24h; ``client-address`` is one of ClientAddress;
+    ``proxy-protocol`` and ``accept-proxy-protocol`` are one of ProxyProtocol. Null is the same as no annotation. Never
+    raises.
     """
     found: dict[str, Any] = {}
     complaints: list[str] = []
@@ -66,10 +69,19 @@ def _named(name: str, key: str) -> str:
     return f"{name}: annotation {key if key.isprintable() else show(key)}"
 
 
-def _is_close(value: object) -> bool:
-    if value not in ("close", "keep"):
-        raise ValueError("is not one of close, keep")
-    return value == "close"
+def _close_removed_after(value: object) -> float | None:
+    if value == "keep":
+        return None
+    if value == "close":
+        return 0.0
+    word, _, text = value.partition(":") if isinstance(value, str) else ("", "", "")
+    try:
+        seconds = parse_duration(text) if word == "drain" else 0.0
+    except ValueError:
+        seconds = 0.0
+    if not _SHORTEST_DRAIN <= seconds <= _LONGEST_DRAIN:
+        raise ValueError("is not one of keep, close, and drain: with a duration between 1s and 1h, such as drain:30s")
+    return seconds
 
 
 def _udp_timeout(value: object) -> float:
@@ -93,7 +105,7 @@ def _one_of(values: type[StrEnum]) -> Callable[[object], StrEnum]:
 
 
 _KNOWN: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
-    ON_ENDPOINT_REMOVAL: ("close_removed", _is_close),
+    ON_ENDPOINT_REMOVAL: ("close_removed_after", _close_removed_after),
     UDP_TIMEOUT: ("udp_timeout", _udp_timeout),
     CLIENT_ADDRESS: ("client_address", _one_of(ClientAddress)),
     PROXY_PROTOCOL: ("sends_proxy", _one_of(ProxyProtocol)),

@@ -46,7 +46,7 @@ def decode_service(service: schema.RawService, checker: Checker) -> Service:
         external_local=_is_local("spec.externalTrafficPolicy", spec.external_traffic_policy, checker),
         source_ranges=_source_ranges(spec.load_balancer_source_ranges or (), checker),
         health_check_node_port=_health_check_node_port(spec, checker),
-        close_removed=settings.close_removed,
+        close_removed_after=settings.close_removed_after,
         udp_timeout=settings.udp_timeout,
         client_address=settings.client_address,
         sends_proxy=settings.sends_proxy,

@@ -96,11 +96,13 @@ class UdpListener:
     def follow(self, snapshot: Snapshot) -> None:
         """Treat clients as the snapshot says; the balancer knows it already.
 
-        A flow whose endpoint is gone moves with its next datagram, so that answers under way still arrive. A flow to
+        A flow whose endpoint is gone moves with its next datagram, so that answers under way still arrive; one whose
+        endpoint is drained stays. A flow to
         an endpoint that the snapshot does not know, or of a listener that is not to serve, ends at once.
         """
         endpoints = frozenset(snapshot.endpoints if snapshot.verdict is Verdict.SERVE else ())
-        gone, self._endpoints = self._endpoints - endpoints, endpoints
+        staying = endpoints.union(snapshot.draining) if endpoints else endpoints
+        gone, self._endpoints = self._endpoints - staying, staying
         if self._follows_portal:
             self.portal = None if snapshot.portal is None else (snapshot.portal.ip, snapshot.portal.port)
         self.statistics.endpoints.follow(endpoints)

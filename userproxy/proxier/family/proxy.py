@@ -16,6 +16,8 @@ from userproxy.portals.interface import PortalDriver
 from userproxy.portals.lease import Lease
 from userproxy.portals.return_path.keeper import ReturnPathKeeper
 from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
+from userproxy.proxier.drains.family import FamilyDrains
+from userproxy.proxier.drains.table import DrainTable
 from userproxy.proxier.family.holdings import Holdings
 from userproxy.proxier.family.options import FamilyOptions, node_view
 from userproxy.proxier.health_checks import HealthCheckServers
@@ -72,6 +74,7 @@ class FamilyProxy:
         clean_up_after_others: Callable[[PortalDriver], Awaitable[bool]] = _nothing_left,
         return_path: ReturnPathKeeper | None = None,
         until_turn: Callable[[], Awaitable[None]] = _at_once,
+        drains: DrainTable | None = None,
     ) -> None:
         self.family = family
         self.holdings = Holdings(family, driver, claims, return_path, until_turn)
@@ -122,6 +125,7 @@ class FamilyProxy:
             nodes,
             repairs,
             None if return_path is None else return_path.stand,
+            FamilyDrains(drains, lambda: self._syncs.request()),
         )
         self._syncs = SyncRunner(options.min_sync_period, options.sync_period, repairs)
 

@@ -26,6 +26,7 @@ from userproxy.model import (
     Verdict,
 )
 from userproxy.model.sources import WatchReport
+from userproxy.routing.drains import DRAINED_REASON
 from userproxy.routing.exclusions import exclusions
 from userproxy.routing.selection import Locality, candidates
 
@@ -207,9 +208,13 @@ def _not_used(
     reasons = exclusions(found, route.endpoints, locality, local=local)
     snapshot = snapshots.get(port.listeners[index])
     if snapshot is not None and len(snapshot.endpoints) < len(route.endpoints):
-        told = frozenset(snapshot.endpoints)
+        told, drained = frozenset(snapshot.endpoints), frozenset(snapshot.draining)
         looping = "routing loop: it is a portal that leads back to this Service"
-        reasons |= {endpoint: looping for endpoint in route.endpoints if endpoint not in told}
+        reasons |= {
+            endpoint: DRAINED_REASON if endpoint in drained else looping
+            for endpoint in route.endpoints
+            if endpoint not in told
+        }
     return reasons
 
 
