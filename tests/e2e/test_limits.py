@@ -60,7 +60,7 @@ def test_two_thousand_clients_at_once_under_a_limit_of_1024(lab: Lab) -> None:
     lab.node.sysctl("net.ipv4.tcp_max_syn_backlog", 4096)
     proxy = lab.node.start_userproxy(most_files=1024)
     lab.node.wait_for_rules("default/web")
-    at_rest = proxy.descriptors()
+    at_rest = proxy.descriptors_at_rest()
     done = lab.client.run([sys.executable, "-c", CLIENTS], timeout=90)
     assert json.loads(done.stdout) == {"served": 2000, "other": []}
     assert proxy.running

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, Serve, echo, eventually, open_bench
 from tests.forwarding.udp.bench import received
 from userproxy.forwarding.descriptors import RESERVE, DescriptorBudget, open_descriptors
-from userproxy.forwarding.shares import Shares
+from userproxy.forwarding.shares import IDLE_SECONDS, Shares
 from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot
 
 pytestmark = pytest.mark.usefixtures("uncounted")
@@ -173,6 +173,22 @@ async def test_a_client_that_waits_for_its_answer_makes_no_room_for_more_of_its_
         assert clients.forwarder.evicted[Protocol.TCP] == 0
 
 
+async def test_clients_who_take_a_while_to_begin_make_no_room_for_more_of_their_own_kind(serve: Serve) -> None:
+    async with open_clients(serve, 40) as clients, asyncio.TaskGroup() as group:
+        for client in clients.hoard(40):
+            group.create_task(begin_late(client), name=f"client {client.fileno()}")
+    assert clients.forwarder.evicted[Protocol.TCP] == 0
+
+
+async def begin_late(client: socket.socket) -> None:
+    """Say nothing for longer than a connection may be idle, as a program does that opens thousands at once."""
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(1.5 * IDLE_SECONDS)
+    await loop.sock_sendall(client, b"x")
+    assert await loop.sock_recv(client, 1) == b"x"
+    client.close()
+
+
 async def ask_and_leave(clients: Clients) -> None:
     (await clients.ask("web", HOGS, 20.0)).close()
 
@@ -230,8 +246,8 @@ class Idle:
         self.seconds = seconds
         self._ended = ended
 
-    def quiet(self) -> tuple[float, bool] | None:
-        return None if self.seconds is None else (self.seconds, False)
+    def quiet(self) -> tuple[float, float] | None:
+        return None if self.seconds is None else (self.seconds, IDLE_SECONDS)
 
     def abort(self, reason: str = "") -> None:
         self._ended.append(self)

@@ -72,9 +72,13 @@ class RunningProxy(Program):
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.processes)
 
     def descriptors_at_rest(self) -> int:
-        """As :meth:`descriptors`, once it listens for a successor: the last thing that it opens at its start."""
+        """As :meth:`descriptors`, once it listens for a successor: the last thing that it opens at its start.
+
+        Its data processes, the one in reserve included, have started then, too.
+        """
         sockets = Path(f"/proc/{self.pid}/net/unix")
         eventually(lambda: ".sock.takeover" in sockets.read_text(), 20, "it listens for a successor")
+        eventually(lambda: all(map(_waits_for_events, self.processes[1:])), 20, "its data processes wait for events")
         return self.descriptors()
 
     def cpu(self) -> float:
@@ -95,6 +99,14 @@ def _marked(mark: str) -> list[int]:
 
 def _command(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def _waits_for_events(pid: int) -> bool:
+    """Whether a process has started and has nothing to do: it sleeps in epoll_wait(2) (proc(5), wchan).
+
+    The function of the kernel that it sleeps in has another name where the compiler has made one of two.
+    """
+    return Path(f"/proc/{pid}/wchan").read_text() in {"ep_poll", "do_epoll_wait"}
 
 
 def _rss(pid: int) -> int:

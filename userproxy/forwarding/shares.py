@@ -26,10 +26,14 @@ so that some are always left for one that has none."""
 _LEAST_RATIO: Final = 2
 """What makes room for another has at least this many times as much as that one; otherwise both would do so in turn."""
 
-_IDLE_SECONDS: Final = 1.0
+IDLE_SECONDS: Final = 1.0
 """After this time a connection on which no client waits for an answer may be ended for one of the same service port."""
 
-_SILENT_SECONDS: Final = 30.0
+BEGIN_SECONDS: Final = 5.0
+"""The same where nobody has said anything yet. A program that opens thousands of connections at once, on a host that is
+busy, comes to its first words seconds after the handshake of the first of them."""
+
+SILENT_SECONDS: Final = 30.0
 """After this time any connection may: an answer that takes longer is rarer than a client that has gone away."""
 
 _LOOKS: Final = 32
@@ -59,8 +63,8 @@ _NEVER: Final = float("inf")
 class Connection(Protocol):
     """One client's connection, from when it is accepted."""
 
-    def quiet(self) -> tuple[float, bool] | None:
-        """For how many seconds nothing was said, and whether the client may wait for an answer; None while dialling."""
+    def quiet(self) -> tuple[float, float] | None:
+        """For how many seconds nothing was said, and after how many it counts as idle; None while dialling."""
 
     def abort(self, reason: str) -> None:
         """End it with a RST; `reason` is remembered."""
@@ -159,7 +163,7 @@ class Share:
         most, looks, busy = -1.0, 0, []
         for connection in islice(crowd, _MOST_PASSED):
             quiet = connection.quiet()
-            is_idle = quiet is not None and quiet[0] >= (_SILENT_SECONDS if quiet[1] else _IDLE_SECONDS)
+            is_idle = quiet is not None and quiet[0] >= quiet[1]
             if not is_idle:
                 busy.append(connection)
             if quiet is None:

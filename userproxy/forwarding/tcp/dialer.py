@@ -153,7 +153,7 @@ class Dial:
         """Have endpoints see the client's address, as `sources` says. To be called before :meth:`start`."""
         self._decider = DialSource(self._dialer, sources, self.name, self.address)
 
-    def quiet(self) -> tuple[float, bool] | None:
+    def quiet(self) -> tuple[float, float] | None:
         """None, which says that it is still being dialled. For :mod:`~userproxy.forwarding.shares`."""
         return None
 

@@ -20,6 +20,7 @@ from userproxy.forwarding.observation.reasons import GIVEN_UP, RESET_BY_CLIENT
 from userproxy.forwarding.poller import FAILED, HANGUP, STREAM, Poller
 from userproxy.forwarding.proxy_protocol.header import HeaderError, ProxyHeader
 from userproxy.forwarding.proxy_protocol.versions import MOST_BYTES, decode
+from userproxy.forwarding.shares import IDLE_SECONDS
 from userproxy.forwarding.tcp.dialer import Dial, Dialer
 from userproxy.forwarding.tcp.sources.dial_source import DialSource
 from userproxy.forwarding.tcp.states import DialState
@@ -106,9 +107,9 @@ class IntroducedDial(Dial):
             introduced = self.address != self.proxy
             self._decider = DialSource(self._dialer, sources, self.name, self.address, introduced=introduced)
 
-    def quiet(self) -> tuple[float, bool] | None:
+    def quiet(self) -> tuple[float, float] | None:
         """As of a dial; a client who has not even sent its header waits for nothing."""
-        return (self._dialer.clock() - self.opened, False) if self.awaits_header else None
+        return (self._dialer.clock() - self.opened, IDLE_SECONDS) if self.awaits_header else None
 
     def start(self) -> None:
         """Read the header, at once if it is there; from then on as of every dial."""

@@ -21,6 +21,7 @@ from userproxy.forwarding.observation.counters import EndpointCounters
 from userproxy.forwarding.observation.reasons import GIVEN_UP, RESET_BY_CLIENT, RESET_BY_ENDPOINT
 from userproxy.forwarding.observation.recorder import FailedDial, Peer, Portal, Recorder
 from userproxy.forwarding.poller import ANOTHER_TURN, FAILED, HANGUP, READABLE, STREAM, WRITABLE, Poller
+from userproxy.forwarding.shares import BEGIN_SECONDS, IDLE_SECONDS, SILENT_SECONDS
 from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.direction import Direction, DirectionContext
 from userproxy.forwarding.tcp.pipes import PipePool
@@ -170,13 +171,16 @@ class Relay:
             self.upward.untap(self._client, self._backend, self._context)
             self.downward.untap(self._backend, self._client, self._context)
 
-    def quiet(self) -> tuple[float, bool]:
-        """Seconds since the client last sent or received bytes, and whether it may be waiting for an answer.
+    def quiet(self) -> tuple[float, float]:
+        """Seconds since the client last sent or received bytes, and after how many it counts as idle.
 
-        The kernel knows these times to 4 ms only, so a client that was answered faster counts as waiting.
+        The kernel knows these times to 4 ms only, so a client that was answered faster counts as one that waits for its
+        answer. One that nobody has said anything on counts from its handshake.
         """
         heard, told = quiet_seconds(self._client)
-        return min(heard, told), heard <= told and bool(self.bytes_up)
+        if self.bytes_up and heard <= told:
+            return heard, SILENT_SECONDS
+        return min(heard, told), IDLE_SECONDS if self.bytes_up or self.bytes_down else BEGIN_SECONDS
 
     def start(self, events: int, header: bytes = b"") -> None:
         """Begin. The backend's socket is watched already: `events` are those that said it is connected.
