@@ -26,6 +26,10 @@ def has_changes(store: Store) -> bool:
     return store.has_changes  # by way of a function, since mypy takes a property to stay what it was
 
 
+def may_have_changes(store: Store) -> bool:
+    return store.may_have_changes
+
+
 def a_store(*items: ClusterObject) -> tuple[Store, Changes]:
     """A store with objects that the one subscriber, to IPv4, has taken note of."""
     store = Store(started=STARTED)
@@ -296,3 +300,31 @@ def test_slices_of_services_that_are_not_there_trigger_nothing() -> None:
     store.upsert(a_slice("web-2", triggered=STARTED + 2))
     store.upsert(WEB)  # a slice may come before its Service
     assert changes.take_triggers() == [STARTED + 2]
+
+
+def test_there_may_be_changes_until_they_are_taken_even_if_they_were_undone() -> None:
+    store, changes = a_store(WEB, a_slice("web-1", "10.244.1.5"))
+    assert not may_have_changes(store)
+    store.upsert(a_slice("web-1", "10.244.1.6"))
+    store.upsert(a_slice("web-1", "10.244.1.5"))
+    assert may_have_changes(store)
+    assert not has_changes(store)
+    assert changes.take_changes() == {}
+    assert not may_have_changes(store)
+
+
+def test_a_node_may_be_a_change() -> None:
+    store, changes = a_store()
+    store.upsert(Node("node-1"))
+    assert may_have_changes(store)
+    changes.take_changes()
+    assert not may_have_changes(store)
+
+
+def test_the_one_slice_of_a_service_is_replaced_and_another_one_comes_beside_it() -> None:
+    store, changes = a_store(WEB, a_slice("web-2", "10.244.1.5"))
+    store.upsert(a_slice("web-2", "10.244.1.6"))
+    assert changes.take_changes() == {NAME: ServiceState(WEB, (a_slice("web-2", "10.244.1.6"),))}
+    store.upsert(a_slice("web-1", "10.244.1.7"))
+    both = (a_slice("web-1", "10.244.1.7"), a_slice("web-2", "10.244.1.6"))
+    assert changes.take_changes() == {NAME: ServiceState(WEB, both)}

@@ -67,7 +67,7 @@ class ApiSource:
 
     def _changed(self) -> None:
         if self._serving:
-            if self._store.has_changes:
+            if self._store.may_have_changes:
                 self._on_change()
         elif all(reflector.listed for reflector in self._reflectors if reflector.resource.kind is not Node):
             self._serving = True

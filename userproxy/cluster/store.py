@@ -39,6 +39,11 @@ class Changes:
         return self._before.keys()
 
     @property
+    def may_have_changes(self) -> bool:
+        """Whether a Service has changed, which may since be as it was, or a Node is different."""
+        return bool(self._before) or self._store.nodes != self._nodes_before
+
+    @property
     def has_changes(self) -> bool:
         """Whether a Service or a Node is now different from when it was last taken."""
         return self._store.nodes != self._nodes_before or any(
@@ -117,6 +122,7 @@ class Store:
         self._nodes: dict[str, Node] = {}
         self._slices: dict[IPFamily, dict[ServiceName, tuple[EndpointSlice, ...]]] = {each: {} for each in IPFamily}
         self._subscribers: list[Changes] = []
+        self._of: dict[IPFamily, list[Changes]] = {each: [] for each in IPFamily}
         self.events: Counter[str] = Counter()
         """How many objects of each kind were added, changed or deleted so far."""
 
@@ -127,12 +133,18 @@ class Store:
         """
         subscriber = Changes(self, family)
         self._subscribers.append(subscriber)
+        self._of[family].append(subscriber)
         return subscriber
 
     @property
     def nodes(self) -> Mapping[str, Node]:
         """All Nodes by name: a live view."""
         return MappingProxyType(self._nodes)
+
+    @property
+    def may_have_changes(self) -> bool:
+        """Whether a subscriber has changes to take, which may turn out to be none: cheaper than `has_changes`."""
+        return any(subscriber.may_have_changes for subscriber in self._subscribers)
 
     @property
     def has_changes(self) -> bool:
@@ -201,16 +213,19 @@ class Store:
             self._remove_slice(old)
         name, kind = new.service_name, IPFamily(new.address_type)
         triggered = new.triggered if new.triggered is not None and new.triggered > self._started else None
-        for subscriber in self._of(kind):
+        for subscriber in self._of[kind]:
             subscriber.remember_slice(name, triggered)
         siblings = self._slices[kind].get(name, ())
+        if len(siblings) == 1 and siblings[0].name == new.name:
+            self._slices[kind][name] = (new,)
+            return
         start = bisect_left(siblings, new.name, key=_name_of)
         end = bisect_right(siblings, new.name, key=_name_of)
         self._slices[kind][name] = (*siblings[:start], new, *siblings[end:])
 
     def _remove_slice(self, gone: EndpointSlice) -> None:
         name, kind = gone.service_name, IPFamily(gone.address_type)
-        for subscriber in self._of(kind):
+        for subscriber in self._of[kind]:
             subscriber.remember_slice(name)
             subscriber.forget_triggers(name)
         siblings = tuple(each for each in self._slices[kind][name] if each.name != gone.name)
@@ -219,13 +234,13 @@ class Store:
         else:
             del self._slices[kind][name]
 
-    def _of(self, family: IPFamily) -> Iterator[Changes]:
-        return (subscriber for subscriber in self._subscribers if subscriber.family is family)
-
 
 def _concerns(service: Service, kind: IPFamily) -> bool:
     """Whether a Service exists for a family: it has a cluster IP of it, or none at all, which each family reports."""
-    return not service.cluster_ips or any(family_of(address) is kind for address in service.cluster_ips)
+    for address in service.cluster_ips:  # asked several times a change: without a generator
+        if family_of(address) is kind:
+            return True
+    return not service.cluster_ips
 
 
 def _name_of(part: EndpointSlice) -> str:

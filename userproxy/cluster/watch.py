@@ -30,6 +30,7 @@ from userproxy.cluster.objects.reader import ObjectReader, Reading
 from userproxy.cluster.objects.resources import Resource
 from userproxy.cluster.store import Store
 from userproxy.cluster.watch_stream import CHANGES, Event, WatchLimits, watch
+from userproxy.frequent_log import FrequentLog
 from userproxy.model import Node
 from userproxy.model.sources import WatchReport
 from userproxy.pace import Pace
@@ -121,6 +122,8 @@ class Reflector:
         self._failures = failures
         self._limits = timing.watch
         self._reader = ObjectReader(resource)
+        self._log = FrequentLog()
+        self._kind = resource.kind.__name__
         self._random = Random()  # noqa: S311 -- spreads load, keeps no secret
         self._backoff = Backoff(timing.backoff, self._random)
         self._version = ANY_VERSION
@@ -298,9 +301,8 @@ class Reflector:
         self._version = event.version or self._version
         if event.type not in CHANGES:
             return
-        kind = self.resource.kind.__name__
         if event.type == "DELETED":
-            key = ObjectKey(kind, "" if self.resource.kind is Node else event.namespace or "default", event.name)
+            key = ObjectKey(self._kind, "" if self.resource.kind is Node else event.namespace or "default", event.name)
             self._store.delete(key)
             self._reader.forget(key)
         else:
@@ -309,7 +311,9 @@ class Reflector:
                 self._store.upsert(reading.item)
             elif reading.good and reading.key is not None:
                 self._store.delete(reading.key)
-        log.debug("Delivered", v=4, change=event.type, kind=kind, namespace=event.namespace, name=event.name)
+        if self._log.shows_debug:
+            event_of = {"kind": self._kind, "namespace": event.namespace, "name": event.name}
+            self._log.debug("Delivered", v=4, change=event.type, **event_of)
 
 
 def _watch_of(plural: str) -> str:

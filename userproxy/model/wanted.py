@@ -1,6 +1,6 @@
 """What is wanted of this node: service ports with portals and routes, bindings for portal drivers, kernel settings."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from msgspec import Struct
@@ -82,16 +82,16 @@ class ServicePort(Struct, frozen=True, gc=False):
     closes_after: float = 0.0
 
     @property
-    def endpoints(self) -> Iterator[Endpoint]:
+    def endpoints(self) -> tuple[Endpoint, ...]:
         """All endpoints that slices name, some of them twice."""
-        for route in self.routes:
-            yield from route.endpoints
-        yield from self.unused
+        if len(self.routes) == 1:
+            return self.routes[0].endpoints + self.unused
+        return (*[endpoint for route in self.routes for endpoint in route.endpoints], *self.unused)
 
     @property
     def listeners(self) -> tuple[ListenerName, ...]:
         """The names of its listeners, in the order of its routes."""
-        return tuple(ListenerName(self.name, self.family, route.traffic) for route in self.routes)
+        return tuple([ListenerName(self.name, self.family, route.traffic) for route in self.routes])
 
 
 class HealthCheck(Struct, frozen=True, gc=False):

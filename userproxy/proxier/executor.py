@@ -6,7 +6,8 @@ from typing import Final
 import structlog
 
 from userproxy.addresses import IPFamily
-from userproxy.model import Endpoint, ListenerName, ServicePortName, Snapshot
+from userproxy.frequent_log import FrequentLog
+from userproxy.model import Endpoint, ListenerName, ServicePortName
 from userproxy.proxier.interfaces import Claims, Forwarding, Nodes
 from userproxy.proxier.plan import (
     Action,
@@ -34,8 +35,7 @@ class Executor:
         self._claims = claims
         self._nodes = nodes
         self._loop_log = LoopLog()
-        self._log = log.bind()
-        self._log_processors = structlog.get_config()["processors"]
+        self._log = FrequentLog()
 
     def perform(self, action: Action) -> None:
         """Do what `action` says. Raises PortUnavailableError if it needs a port that cannot be had."""
@@ -47,41 +47,41 @@ class Executor:
                 if claim not in actual.holders:
                     self._claims.claim(claim.ip, claim.protocol, claim.port)
                 actual.account(claim, owner)
-            case UpdateRoute(snapshot, looping):
-                if snapshot.listener in actual.local_ports:
-                    self._update(snapshot, looping)
+            case UpdateRoute():
+                self.update(action)
             case CloseListener(name):
                 self._close(name)
             case ReleasePort(claim, owner):
                 if actual.discharge(claim, owner):
                     self._claims.release(claim.ip, claim.protocol, claim.port)
 
-    def _debug(self, text: str, **fields: object) -> None:
-        """Log by a logger that is made anew only where logs are configured anew: that costs more than most lines."""
-        processors = structlog.get_config()["processors"]
-        if processors is not self._log_processors:
-            self._log, self._log_processors = log.bind(), processors
-        self._log.debug(text, **fields)
-
     def _open(self, action: OpenListener) -> None:
         local_port = self._forwarding.open(action.name, action.preferred_port, action.verdict)
         self._actual.local_ports[action.name] = local_port
-        portals = Claimed(self._wanted, action.name.service_port)
-        self._debug("Listener opened", v=1, service_port=str(action.name), local_port=local_port, portals=portals)
+        if self._log.shows_debug:
+            portals = Claimed(self._wanted, action.name.service_port)
+            name = str(action.name)
+            self._log.debug("Listener opened", v=1, service_port=name, local_port=local_port, portals=portals)
 
     def _close(self, name: ListenerName) -> None:
         self._forwarding.close(name)
         del self._actual.local_ports[name]
         self._actual.snapshots.pop(name, None)
         self._loop_log.forget(name)
-        self._debug("Listener closed", v=1, service_port=str(name))
+        if self._log.shows_debug:
+            self._log.debug("Listener closed", v=1, service_port=str(name))
 
-    def _update(self, snapshot: Snapshot, looping: tuple[Endpoint, ...]) -> None:
-        self._loop_log.left_out(snapshot.listener, looping, presumed=self._nodes.presuming)
+    def update(self, action: UpdateRoute) -> None:
+        """Hand out a route, if its listener is open."""
+        snapshot = action.snapshot
+        if snapshot.listener not in self._actual.local_ports:
+            return
+        self._loop_log.left_out(snapshot.listener, action.looping, presumed=self._nodes.presuming)
         self._forwarding.update(snapshot)
         self._actual.snapshots[snapshot.listener] = snapshot
-        listed = Listed(snapshot.endpoints)
-        self._debug("Endpoints", v=3, service_port=str(snapshot.listener), verdict=snapshot.verdict, endpoints=listed)
+        if self._log.shows_debug:
+            name, listed = str(snapshot.listener), Listed(snapshot.endpoints)
+            self._log.debug("Endpoints", v=3, service_port=name, verdict=snapshot.verdict, endpoints=listed)
 
 
 class Listed:

@@ -4,7 +4,7 @@ The answers are those of kube-proxy 1.36 (pkg/proxy/healthcheck/service_health.g
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 import structlog
@@ -50,7 +50,7 @@ class HealthCheckServers:
 
     async def sync(
         self,
-        checks: Iterable[HealthCheck],
+        checks: Collection[HealthCheck],
         addresses: Iterable[str] | None = None,
         *,
         has_predecessor: bool = False,
@@ -68,6 +68,8 @@ class HealthCheckServers:
         if wanted_addresses != self._addresses:
             await self.close()
             self._addresses = wanted_addresses
+        if not checks and not self._servers and not self._logged:
+            return ()  # of most clusters, and asked at each change
         wanted = {check.service: check for check in checks if check.port}
         await self._close_others(wanted)
         problems = []

@@ -249,8 +249,9 @@ class Proxier:
             for port in change.node_ports:
                 self._forwarding.keep_off(port)
             portals = change.owners.portals
-            contenders = self._wanted.contenders(portals) | self._local.owners_changed(portals)
-            self._mark_dirty({*change.reshaped, *contenders})
+            if portals or change.reshaped:
+                contenders = self._wanted.contenders(portals) | self._local.owners_changed(portals)
+                self._mark_dirty({*change.reshaped, *contenders})
             self._drains.note(change.names, self._wanted, self._actual)
             await self._route(change.names, change.owners.destinations, pace)
             await pace.keep()
@@ -268,8 +269,8 @@ class Proxier:
         loops = self._loops()
         for name in concerned:
             if name in wanted.ports and (self._retired or name not in self._dirty):
-                for action in plan_routes([name], wanted, self._actual, loops, self._drains.applied):
-                    self._executor.perform(action)
+                for update in plan_routes([name], wanted, self._actual, loops, self._drains.applied):
+                    self._executor.update(update)
                 await pace.keep()
 
     def _loops(self) -> RoutingLoops:

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from userproxy.model import HealthCheck, PortalKind, Problem, ServiceName, ServicePort, ServicePortName, ServiceState
 from userproxy.proxier.plan import shape
-from userproxy.proxier.wanted import OwnerChanges, Wanted
+from userproxy.proxier.wanted import NO_OWNER_CHANGES, OwnerChanges, Wanted
 from userproxy.routing.services import NoLocalEndpoints, Routed, Scope, service_ports
 
 log = structlog.get_logger()
@@ -63,14 +63,15 @@ class ServiceMap:
         if routed.skipped is not None:
             log.debug("Service skipped", v=3, service=str(service), family=scope.family, reason=routed.skipped)
         self._note(service, routed)
-        names = tuple(port.name for port in routed.ports)
+        names = tuple([port.name for port in routed.ports])
         gone = [name for name in self._names.pop(service, ()) if name not in names]
         if names or routed.left_out:
             self._names[service] = names
-        reshaped = [*gone, *(port.name for port in routed.ports if self._is_reshaped(port))]
-        owners = OwnerChanges()
+        reshaped = [*gone, *[port.name for port in routed.ports if self._is_reshaped(port)]]
+        owners = NO_OWNER_CHANGES
         for port in routed.ports:
-            owners |= self.wanted.put(port)
+            moved = self.wanted.put(port)
+            owners = moved if owners is NO_OWNER_CHANGES else owners | moved
         for name in gone:
             owners |= self.wanted.drop(name)
         return ServiceChange((*names, *gone), reshaped, owners, routed.left_out, _node_ports(routed))

@@ -39,7 +39,7 @@ class OwnerChanges(Struct, frozen=True, gc=False):
         return OwnerChanges(self.portals | other.portals, self.destinations | other.destinations)
 
 
-_NOTHING = OwnerChanges()
+NO_OWNER_CHANGES = OwnerChanges()
 
 
 class Wanted:
@@ -85,7 +85,7 @@ class Wanted:
         self._users.change(port.name, set(old.endpoints), set(port.endpoints))
         if (old.created, old.portals, old.balancers) == (port.created, port.portals, port.balancers):
             self._ports[port.name] = port
-            return _NOTHING
+            return NO_OWNER_CHANGES
         before, after = (_keys(old).keys(), _balancer_keys(old)), (_keys(port).keys(), _balancer_keys(port))
         if old.created != port.created:
             moved = self._withdraw(port.name, *before)

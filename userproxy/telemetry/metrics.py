@@ -71,8 +71,12 @@ class _Kept:
     def __init__(self, gauge: Gauge) -> None:
         self._gauge = gauge
         self._children: dict[tuple[str, ...], Gauge] = {}
+        self._values: dict[tuple[str, ...], float] = {}
 
     def set(self, value: float, *labels: str) -> None:
+        if self._values.get(labels) == value:
+            return  # most figures stay as they are at a change
+        self._values[labels] = value
         child = self._children.get(labels)
         if child is None:
             child = self._children[labels] = self._gauge.labels(*labels)

@@ -108,8 +108,10 @@ class Monitor:
     def queued(self, events: Mapping[str, int]) -> None:
         """There are changes; `events` counts all events so far, by kind of object."""
         services, slices = events["Service"], events["EndpointSlice"]
-        self._metrics.services_changed(services - self._services)
-        self._metrics.slices_changed(slices - self._slices)
+        if services != self._services:
+            self._metrics.services_changed(services - self._services)
+        if slices != self._slices:
+            self._metrics.slices_changed(slices - self._slices)
         self._services, self._slices = services, slices
 
     def apply(self, settings: Settings) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.cluster.examples import ENDPOINTS, SLICE, Path, put
 from userproxy.cluster.objects.documents import Decoded, decode
+from userproxy.errors import ObjectError
 from userproxy.model import EndpointSlice, Hints, Protocol, SliceEndpoint, SlicePort
 
 HTTP = SlicePort("http", Protocol.TCP, 8080)
@@ -201,3 +202,18 @@ def test_endpoints_tell_when_they_were_triggered() -> None:
     (found,) = good(document).objects
     assert isinstance(found, EndpointSlice)
     assert found.triggered == TRIGGERED
+
+
+def test_a_complaint_about_a_port_is_made_for_each_slice_that_has_it() -> None:
+    document = put(SLICE, ("ports",), [{"name": "http", "port": 8080}, {"name": "all"}])
+    for _ in range(2):
+        assert decode(document, "a.yaml").problems == (
+            "a.yaml (EndpointSlice shop/web-1): ports[1].port: missing, and no proxy serves all ports",
+        )
+
+
+def test_a_port_that_is_refused_is_refused_each_time() -> None:
+    document = put(SLICE, ("ports", 0, "protocol"), "QUIC")
+    for _ in range(2):
+        with pytest.raises(ObjectError, match=r'ports\[0\]\.protocol: "QUIC" is not one of'):
+            decode(document, "a.yaml")

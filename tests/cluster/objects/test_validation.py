@@ -246,3 +246,23 @@ def test_what_is_no_moment(value: object) -> None:
 
 def test_a_moment_is_exact_to_the_microsecond() -> None:
     assert parse_time("2026-01-31T14:00:00.123456789+02:00") == datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+@given(
+    st.one_of(
+        st.ip_addresses().map(str),
+        st.sampled_from(["127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "010.0.0.1", "10.0.0.1 ", ""]),
+        st.text(max_size=20),
+    ),
+    st.booleans(),
+)
+def test_a_plain_destination_is_an_address_as_it_stands(text: str, from_manifest: bool) -> None:
+    checker = Checker("a.yaml", from_manifest=from_manifest)
+    if checker.is_plain_destination(text):
+        assert checker.destination("ip", text, IPFamily.IPV4) == text
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1", "169.254.169.254"])
+def test_what_only_a_manifest_may_name_is_plain_in_a_manifest_alone(text: str) -> None:
+    assert Checker("a.yaml", from_manifest=True).is_plain_destination(text)
+    assert not Checker("API", from_manifest=False).is_plain_destination(text)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from sys import intern
+from typing import Final
 
 from userproxy.addresses import family_of
 from userproxy.cluster.objects import schema
@@ -9,6 +11,7 @@ from userproxy.cluster.objects.validation import Checker, interned, parse_time
 from userproxy.model import EndpointSlice, Hints, IPFamily, SliceEndpoint, SlicePort
 
 _NO_CONDITIONS = schema.RawConditions()
+_FAMILIES: Final[dict[str | None, IPFamily]] = {family.value: family for family in IPFamily}
 
 
 def decode_slice(item: schema.RawEndpointSlice, checker: Checker) -> tuple[EndpointSlice, ...]:
@@ -27,19 +30,14 @@ def decode_slice(item: schema.RawEndpointSlice, checker: Checker) -> tuple[Endpo
         raise checker.error(
             "metadata.labels", "kubernetes.io/service-name is missing, so the slice belongs to no Service"
         )
-    kind = checker.choice("addressType", checker.present("addressType", item.address_type), (*IPFamily, "FQDN"))
-    if kind == "FQDN":
+    kind = _FAMILIES.get(item.address_type)
+    if kind is None:
+        checker.choice("addressType", checker.present("addressType", item.address_type), (*IPFamily, "FQDN"))
         checker.note("addressType", '"FQDN" is not served, only IPv4 and IPv6')
         return ()
-    kind = IPFamily(kind)
-    endpoints = [
-        _slice_endpoint(index, endpoint, endpoint.addresses[0], kind, checker)
-        for index, endpoint in enumerate(item.endpoints or ())
-        if endpoint.addresses
-    ]
-    ports = _endpoint_ports("ports", item.ports or (), checker)
+    usable = _slice_endpoints(item.endpoints or (), kind, checker)
+    ports = _endpoint_ports("ports", tuple(item.ports or ()), checker)
     service = interned(labels.service_name)
-    usable = tuple(endpoint for endpoint in endpoints if endpoint is not None)
     return (EndpointSlice(namespace, name, service, kind, ports, usable, _triggered(metadata)),)
 
 
@@ -48,29 +46,42 @@ def _triggered(metadata: schema.RawSliceMetadata) -> float | None:
     return time.timestamp() if time else None
 
 
-def _slice_endpoint(
-    index: int, endpoint: schema.RawEndpoint, text: str, kind: IPFamily, checker: Checker
-) -> SliceEndpoint | None:
-    """An endpoint with its first address: all addresses are of the same Pod, and kube-proxy too uses only the first.
+def _slice_endpoints(
+    endpoints: Sequence[schema.RawEndpoint], kind: IPFamily, checker: Checker
+) -> tuple[SliceEndpoint, ...]:
+    """Endpoints with their first address: all are of the same Pod, and kube-proxy too uses only the first.
 
-    None where that is bad, which the checker notes. A slice of a thousand endpoints is read anew whenever one changes.
+    One whose address is bad, which the checker notes, is left out. A slice of a thousand endpoints is read anew
+    whenever one changes, so what is done for each of them is done here, without a call of our own.
     """
-    address = text
-    if kind is not IPFamily.IPV4 or not checker.is_plain_destination(text):
-        found = checker.attempt(checker.destination, f"endpoints[{index}].addresses[0]", text, kind)
-        if found is None:
-            return None
-        address = found
-    conditions, node, zone = endpoint.conditions or _NO_CONDITIONS, endpoint.node_name, endpoint.zone
-    return SliceEndpoint(
-        address,
-        conditions.ready is not False,
-        conditions.serving is not False,
-        conditions.terminating is True,
-        interned(node) if node else None,
-        _hints(endpoint.hints) if endpoint.hints else None,
-        interned(zone) if zone else None,
-    )
+    found = []
+    is_plain = checker.is_plain_destination if kind is IPFamily.IPV4 else _never
+    for index, endpoint in enumerate(endpoints):
+        if not endpoint.addresses:
+            continue
+        address = endpoint.addresses[0]
+        if not is_plain(address):
+            checked = checker.attempt(checker.destination, f"endpoints[{index}].addresses[0]", address, kind)
+            if checked is None:
+                continue
+            address = checked
+        conditions, node, zone = endpoint.conditions or _NO_CONDITIONS, endpoint.node_name, endpoint.zone
+        found.append(
+            SliceEndpoint(
+                address,
+                conditions.ready is not False,
+                conditions.serving is not False,
+                conditions.terminating is True,
+                intern(node) if node else None,
+                _hints(endpoint.hints) if endpoint.hints else None,
+                intern(zone) if zone else None,
+            )
+        )
+    return tuple(found)
+
+
+def _never(_address: str) -> None:
+    """No text is an ordinary IPv6 address: one address has many."""
 
 
 def _name(name: str | None) -> str | None:
@@ -96,14 +107,20 @@ def _shared_hints(zones: tuple[str, ...], nodes: tuple[str, ...]) -> Hints:
     return Hints(zones, nodes)
 
 
-@lru_cache(maxsize=8192)
-def _shared_ports(ports: tuple[SlicePort, ...]) -> tuple[SlicePort, ...]:
-    """The same tuple for all equal ports: most slices have one of a few."""
-    return ports
-
-
-def _endpoint_ports(path: str, ports: Sequence[schema.RawEndpointPort], checker: Checker) -> tuple[SlicePort, ...]:
+def _endpoint_ports(path: str, ports: tuple[schema.RawEndpointPort, ...], checker: Checker) -> tuple[SlicePort, ...]:
     """Ports with a number. One without would mean all ports, which kube-proxy does not serve either."""
+    return _usual_ports(ports) or _checked_ports(path, ports, checker)
+
+
+@lru_cache(maxsize=8192)
+def _usual_ports(ports: tuple[schema.RawEndpointPort, ...]) -> tuple[SlicePort, ...] | None:
+    """The same tuple for all equal ports, since most slices have one of a few; None where anything is to be said."""
+    checker = Checker("")
+    found = checker.attempt(_checked_ports, "", ports, checker)
+    return None if checker.problems else found
+
+
+def _checked_ports(path: str, ports: Sequence[schema.RawEndpointPort], checker: Checker) -> tuple[SlicePort, ...]:
     found = []
     for index, port in enumerate(ports):
         here = f"{path}[{index}]"
@@ -114,7 +131,7 @@ def _endpoint_ports(path: str, ports: Sequence[schema.RawEndpointPort], checker:
         else:
             checker.note(f"{here}.port", "missing, and no proxy serves all ports")
     checker.unique(path, (port.name or "" for port in ports), "name", "name")
-    return _shared_ports(tuple(found))
+    return tuple(found)
 
 
 def decode_endpoints(item: schema.RawEndpoints, checker: Checker) -> tuple[EndpointSlice, ...]:
@@ -128,7 +145,7 @@ def decode_endpoints(item: schema.RawEndpoints, checker: Checker) -> tuple[Endpo
     slices = []
     for index, subset in enumerate(item.subsets or ()):
         path = f"subsets[{index}]"
-        ports = _endpoint_ports(f"{path}.ports", subset.ports or (), checker)
+        ports = _endpoint_ports(f"{path}.ports", tuple(subset.ports or ()), checker)
         endpoints = [
             *_subset_endpoints(f"{path}.addresses", subset.addresses or (), checker, ready=True),
             *_subset_endpoints(f"{path}.notReadyAddresses", subset.not_ready_addresses or (), checker, ready=False),

@@ -29,6 +29,9 @@ _ORDINARY_IPV4 = re.compile(
 """A canonical unicast address. Nearly all are, and this costs a tenth of what the ipaddress module does."""
 _SPECIAL_IPV4 = ("127.", "169.254.")
 """How canonical addresses of the loopback and the link-local networks begin."""
+_ORDINARY_DESTINATION = re.compile(
+    f"(?!{'|'.join(map(re.escape, _SPECIAL_IPV4))})(?:{_ORDINARY_IPV4.pattern})", re.ASCII
+)
 _PROTOCOLS: dict[str | None, Protocol] = {protocol.value: protocol for protocol in Protocol}
 _SHOWN = 80
 
@@ -197,10 +200,13 @@ class Checker:
             raise self.error(path, f"{show(value)} is a {kind} address, which only a manifest may name")
         return address
 
-    def is_plain_destination(self, value: str) -> bool:
-        """Whether a text is an IPv4 address that :meth:`destination` returns as it is; False may also be one."""
-        ordinary = _ORDINARY_IPV4.fullmatch(value) is not None
-        return ordinary and (self.from_manifest or not value.startswith(_SPECIAL_IPV4))
+    @property
+    def is_plain_destination(self) -> Callable[[str], object]:
+        """Something true for a text that is an IPv4 address which :meth:`destination` returns as it is.
+
+        What it gives nothing for may be one, too. It is a function of the library, to be called for each endpoint.
+        """
+        return (_ORDINARY_IPV4 if self.from_manifest else _ORDINARY_DESTINATION).fullmatch
 
     def network(self, path: str, value: str) -> str:
         """A canonical CIDR; bits beyond the prefix are dropped and leading zeros are decimal, as for Go."""
