@@ -1,4 +1,4 @@
-"""Round-robin, affinity and retries."""
+"""Round-robin, affinity, retries, and what all balancers have in common."""
 
 from collections import Counter
 from random import Random
@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, TrafficClass, Verdict
+from tests.routing.balancers.pools import Busy
+from userproxy.model import (
+    BalancerName,
+    Endpoint,
+    ListenerName,
+    Protocol,
+    ServicePortName,
+    Snapshot,
+    TrafficClass,
+    Verdict,
+)
 from userproxy.routing.affinity import AffinityTable
 from userproxy.routing.balancer import SUSPECT_SECONDS, Balancer
 
@@ -99,6 +109,96 @@ class TestSuspects:
         balancer.suspect(A, 0.0)
         balancer.update(Snapshot(NAME, Verdict.SERVE, (A, C)))
         assert {balancer.pick("c", 1.0), balancer.pick("c", 1.0)} == {A, C}
+
+
+class TestBalancers:
+    """What a snapshot says of the balancer and of weights."""
+
+    def snapshot(self, name: str, *endpoints: Endpoint, weights: tuple[int, ...] = ()) -> Snapshot:
+        return Snapshot(NAME, Verdict.SERVE, endpoints, balancer=name, weights=weights)
+
+    def test_another_one_counts_from_the_next_connection_on(self) -> None:
+        balancer = a_balancer(A, B, C)
+        balancer.update(self.snapshot("first-available", A, B, C))
+        assert {balancer.pick("c", 0.0) for _ in range(6)} == {A}
+        balancer.update(self.snapshot("round-robin", A, B, C))
+        assert {balancer.pick("c", 0.0) for _ in range(3)} == {A, B, C}
+
+    @pytest.mark.parametrize("name", BalancerName)
+    def test_without_endpoints_there_is_nothing_to_pick(self, name: str) -> None:
+        balancer = Balancer(Random(1))
+        balancer.update(self.snapshot(name))
+        assert balancer.pick("c", 0.0) is None
+        assert balancer.peek("c", 0.0).endpoint is None
+
+    @pytest.mark.parametrize("name", BalancerName)
+    def test_an_endpoint_that_failed_is_passed_over_for_a_while(self, name: str) -> None:
+        balancer = Balancer(Random(1))
+        balancer.update(self.snapshot(name, A, B, C))
+        balancer.suspect(A, 0.0)
+        assert A not in {balancer.pick(f"10.1.0.{n}", SUSPECT_SECONDS - 0.1) for n in range(50)}
+        assert A in {balancer.pick(f"10.1.0.{n}", SUSPECT_SECONDS) for n in range(50)}
+
+    @pytest.mark.parametrize("name", BalancerName)
+    def test_if_all_are_suspect_or_tried_somebody_is_picked(self, name: str) -> None:
+        balancer = Balancer(Random(1))
+        balancer.update(self.snapshot(name, A, B))
+        balancer.suspect(A, 0.0)
+        balancer.suspect(B, 0.0)
+        assert balancer.pick("c", 1.0) in {A, B}
+        assert balancer.pick("c", 1.0, (A,)) == B
+        assert balancer.pick("c", 1.0, (A, B)) in {A, B}
+        assert balancer.peek("c", 1.0, (A, B)).reason.endswith("and all have been tried")
+
+    @pytest.mark.parametrize("name", BalancerName)
+    def test_who_has_no_weight_gets_no_connection(self, name: str) -> None:
+        balancer = Balancer(Random(1))
+        balancer.update(self.snapshot(name, A, B, C, weights=(0, 2, 1)))
+        assert A not in {balancer.pick(f"10.1.0.{n}", 0.0) for n in range(50)}
+        assert balancer.pick("c", 0.0, (B, C)) in {B, C}
+
+    @pytest.mark.parametrize("name", BalancerName)
+    def test_where_nobody_has_a_weight_all_are_alike(self, name: str) -> None:
+        balancer = Balancer(Random(1))
+        balancer.update(self.snapshot(name, A, B, weights=(0, 0)))
+        assert {balancer.pick("c", 0.0), balancer.pick("c", 0.0, (A,)), balancer.pick("c", 0.0, (B,))} == {A, B}
+
+    def test_clients_who_stick_to_one_leave_it_when_it_has_no_weight_any_more(self) -> None:
+        balancer = Balancer(Random(1))
+        balancer.update(Snapshot(NAME, Verdict.SERVE, (A, B), 60))
+        first = balancer.pick("c", 0.0)
+        balancer.update(Snapshot(NAME, Verdict.SERVE, (A, B), 60, weights=(int(first == B), int(first == A))))
+        assert balancer.pick("c", 1.0) not in {first, None}
+
+    def test_an_edited_weight_counts(self) -> None:
+        balancer = a_balancer(A, B)
+        balancer.update(self.snapshot("round-robin", A, B, weights=(3, 1)))
+        assert Counter(balancer.pick("c", 0.0) for _ in range(8)) == {A: 6, B: 2}
+        balancer.update(self.snapshot("round-robin", A, B))
+        assert Counter(balancer.pick("c", 0.0) for _ in range(8)) == {A: 4, B: 4}
+
+    def test_connections_are_those_that_it_is_told_of(self) -> None:
+        balancer = Balancer(Random(1))
+        balancer.update(self.snapshot("least-connections", A, B))
+        balancer.watch({A: Busy(7, 9)})
+        assert {balancer.pick("c", 0.0) for _ in range(7)} == {B}
+
+    @pytest.mark.parametrize("name", BalancerName)
+    @pytest.mark.parametrize("weights", [(), (3, 1, 2)], ids=str)
+    def test_another_process_goes_on(self, name: str, weights: tuple[int, ...]) -> None:
+        snapshot = self.snapshot(name, A, B, C, weights=weights)
+        before, after = Balancer(Random(1)), Balancer(Random(2))
+        before.update(snapshot)
+        for _ in range(4):
+            before.pick("10.1.0.1", 0.0)
+        before.suspect(C, 0.0)
+        after.restore(before.state())
+        after.update(snapshot)
+        assert after.state() == before.state()
+        if name not in {BalancerName.RANDOM, BalancerName.LEAST_CONNECTIONS}:
+            assert [after.pick(f"10.1.0.{n}", 1.0) for n in range(9)] == [
+                before.pick(f"10.1.0.{n}", 1.0) for n in range(9)
+            ]
 
 
 class TestAffinity:

@@ -16,7 +16,8 @@ some = st.lists(st.sampled_from([A, B, C]), unique=True)
 
 def serving(*endpoints: Endpoint, known: tuple[Endpoint, ...] | None = None) -> Snapshot:
     nodes = tuple(f"node-{endpoint.ip}" for endpoint in endpoints)
-    return Snapshot(NAME, Verdict.SERVE, endpoints, known=known, nodes=nodes)
+    weights = tuple(int(endpoint.ip[-1]) for endpoint in endpoints)
+    return Snapshot(NAME, Verdict.SERVE, endpoints, known=known, nodes=nodes, weights=weights)
 
 
 @given(some, some, some, st.booleans())
@@ -31,14 +32,15 @@ def test_a_drained_endpoint_gets_nobody_while_another_is_left(
     left = [each for each in endpoints if each not in drained]
     assert found.endpoints == tuple(left or endpoints)
     assert found.nodes == tuple(f"node-{each.ip}" for each in found.endpoints)
+    assert found.weights == tuple(int(each.ip[-1]) for each in found.endpoints)
     assert not set(found.draining) & set(found.endpoints)
     kept = set(drained) & set(endpoints) if left else set()
     assert set(found.draining) == kept | (set(leaving) - set(endpoints))
     assert (found.known is None) is (not closes)
     if found.known is not None:
         assert set(found.known) == set(endpoints) | set(leaving)
-    assert structs.replace(found, endpoints=(), nodes=(), draining=(), known=None) == structs.replace(
-        snapshot, endpoints=(), nodes=(), known=None
+    assert structs.replace(found, endpoints=(), nodes=(), weights=(), draining=(), known=None) == structs.replace(
+        snapshot, endpoints=(), nodes=(), weights=(), known=None
     )
 
 

@@ -29,7 +29,8 @@ class ServiceItem(Struct, frozen=True, gc=False):
     `port` is its name, empty if it has none. `affinity` is Kubernetes' sessionAffinity. `total` are all connections and
     flows since userproxy opened it, those that were refused included; `failed` are clients whom no endpoint served,
     `retried` those who were served after another endpoint had failed. `client_address` is whose address endpoints are
-    to see; `proxy_protocol` is the PROXY header that they get, `accept_proxy_protocol` what trusted clients send.
+    to see, `balancer` the name of what chooses among them; `proxy_protocol` is the PROXY header that they get,
+    `accept_proxy_protocol` what trusted clients send.
     """
 
     namespace: str
@@ -37,7 +38,7 @@ class ServiceItem(Struct, frozen=True, gc=False):
     port: str
     protocol: Protocol
     portals: tuple[str, ...]
-    balancer: Literal["round-robin"]
+    balancer: str
     affinity: Literal["None", "ClientIP"]
     endpoints: EndpointCount
     active: int

@@ -242,7 +242,7 @@ def _service(name: ServicePortName, reports: Iterable[ServicePortReport], totals
         name.port,
         name.protocol,
         tuple(portal_text(each.portal, report.family) for report in reports for each in report.portals),
-        "round-robin",
+        reports[0].balancer,
         "None" if reports[0].affinity_timeout is None else "ClientIP",
         EndpointCount(sum(report.usable for report in reports), sum(report.endpoints for report in reports)),
         totals.active,

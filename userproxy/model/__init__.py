@@ -7,6 +7,7 @@ collector need not know them (``gc=False``): walking those of 10,000 Services wo
 """
 
 from userproxy.addresses import IPFamily
+from userproxy.model.balancing import BalancerName
 from userproxy.model.client_address import (
     OTHERS_PORTS,
     OWN_PORTS,
@@ -63,6 +64,7 @@ __all__ = [
     "Admission",
     "AdmissionRule",
     "BalancerAccess",
+    "BalancerName",
     "ClientAddress",
     "ConntrackSettings",
     "Differences",

@@ -4,6 +4,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from userproxy.model.balancing import BalancerName
 from userproxy.model.client_address import ClientAddress, ProxyProtocol
 
 
@@ -65,8 +66,8 @@ class Service(Struct, frozen=True, gc=False):
 
     From annotations ``userproxy.io/``: ``close_removed_after`` is for how many seconds connections to endpoints that
     are gone may go on, None for ever, ``udp_timeout`` is seconds or None, ``client_address`` is None where the proxy's
-    own setting counts, ``sends_proxy`` and ``accepts_proxy`` are versions of the PROXY protocol or None, and
-    ``bad_annotations`` has a sentence for each that cannot be used.
+    own setting counts, ``sends_proxy`` and ``accepts_proxy`` are versions of the PROXY protocol or None, ``balancer``
+    is the name of what chooses among endpoints, and ``bad_annotations`` has a sentence for each that cannot be used.
     """
 
     namespace: str
@@ -90,6 +91,7 @@ class Service(Struct, frozen=True, gc=False):
     client_address: ClientAddress | None = None
     sends_proxy: ProxyProtocol | None = None
     accepts_proxy: ProxyProtocol | None = None
+    balancer: str = BalancerName.ROUND_ROBIN
 
     @property
     def key(self) -> ServiceName:

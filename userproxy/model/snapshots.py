@@ -8,6 +8,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from userproxy.addresses import IPFamily, host_and_port
+from userproxy.model.balancing import BalancerName
 from userproxy.model.client_address import ClientAddress, ProxyProtocol
 from userproxy.model.cluster import Protocol, ServicePortName
 
@@ -91,6 +92,8 @@ class Snapshot(Struct, frozen=True, gc=False):
     that trusted clients send; ``balancer_access`` is for those whose addresses come from such a header, None for
     everybody. ``portal`` is what clients of a UDP listener wrote to, where only one portal leads there. ``draining``
     are endpoints that get no new clients, and whose UDP flows stay; they are not among ``endpoints``.
+    ``balancer`` is the name of what chooses among the endpoints, and ``weights`` has a weight for each of them, or
+    nothing where they are all alike; one of weight 0 gets no new connection, unless all have it.
     """
 
     listener: ListenerName
@@ -106,6 +109,8 @@ class Snapshot(Struct, frozen=True, gc=False):
     balancer_access: BalancerAccess | None = None
     portal: PortalAddress | None = None
     draining: tuple[Endpoint, ...] = ()
+    balancer: str = BalancerName.ROUND_ROBIN
+    weights: tuple[int, ...] = ()
 
 
 class AdmissionRule(Struct, frozen=True, gc=False):

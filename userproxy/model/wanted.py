@@ -6,6 +6,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from userproxy.addresses import IPFamily, host_and_port
+from userproxy.model.balancing import BalancerName
 from userproxy.model.client_address import ClientAddress, ProxyProtocol
 from userproxy.model.cluster import ServiceName, ServicePortName
 from userproxy.model.snapshots import BalancerAccess, Endpoint, ListenerName, TrafficClass, Verdict
@@ -37,13 +38,14 @@ class Route(Struct, frozen=True, gc=False):
     """Where one class of a service port's traffic goes. ``endpoints`` is empty unless the verdict is SERVE.
 
     ``nodes`` has the name of each endpoint's node, empty where it is not known; nothing where backends are to see the
-    node's address as their client.
+    node's address as their client. ``weights`` has a weight for each endpoint, nothing where they are all alike.
     """
 
     traffic: TrafficClass = TrafficClass.INTERNAL
     verdict: Verdict = Verdict.REJECT
     endpoints: tuple[Endpoint, ...] = ()
     nodes: tuple[str, ...] = ()
+    weights: tuple[int, ...] = ()
 
 
 class ServicePort(Struct, frozen=True, gc=False):
@@ -58,7 +60,7 @@ class ServicePort(Struct, frozen=True, gc=False):
     endpoints that slices name and no route here has. ``balancers`` are where load balancers outside the cluster lead to
     the service port. ``client_address`` is whose address endpoints see; ``sends_proxy`` and ``accepts_proxy`` are the
     PROXY headers that they get, and that trusted clients send; ``balancer_access`` is for clients whose addresses come
-    from such headers.
+    from such headers. ``balancer`` is the name of what chooses among endpoints.
     """
 
     name: ServicePortName
@@ -80,6 +82,7 @@ class ServicePort(Struct, frozen=True, gc=False):
     accepts_proxy: ProxyProtocol | None = None
     balancer_access: BalancerAccess | None = None
     closes_after: float = 0.0
+    balancer: str = BalancerName.ROUND_ROBIN
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

@@ -6,6 +6,7 @@ the driver's rules then send it (REDIRECT or DNAT with iptables).
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import compress
 from typing import TypeAlias
 
 from msgspec import Struct, field, structs
@@ -230,6 +231,8 @@ def snapshots_of(service_port: ServicePort) -> tuple[Snapshot, ...]:
             service_port.accepts_proxy,
             service_port.balancer_access,
             portal=_only_portal(service_port, listener.traffic),
+            balancer=service_port.balancer,
+            weights=route.weights,
         )
         for listener, route in zip(service_port.listeners, service_port.routes, strict=True)
     )
@@ -275,11 +278,14 @@ def _update(snapshot: Snapshot, loops: RoutingLoops, drained: Drained) -> Update
         snapshot = structs.replace(snapshot, client_address=ClientAddress.NODE)
     if not looping:
         return UpdateRoute(drained(snapshot))
-    usable = tuple(endpoint for endpoint in snapshot.endpoints if endpoint not in looping)
-    nodes = tuple(
-        node for node, endpoint in zip(snapshot.nodes, snapshot.endpoints, strict=False) if endpoint not in looping
+    stays = [endpoint not in looping for endpoint in snapshot.endpoints]
+    left = structs.replace(
+        snapshot,
+        endpoints=tuple(compress(snapshot.endpoints, stays)),
+        nodes=tuple(compress(snapshot.nodes, stays)),
+        weights=tuple(compress(snapshot.weights, stays)),
     )
-    return UpdateRoute(drained(structs.replace(snapshot, endpoints=usable, nodes=nodes)), looping)
+    return UpdateRoute(drained(left), looping)
 
 
 def _target(service_port: ServicePort, traffic: TrafficClass, verdict: Verdict, actual: Actual) -> Target:

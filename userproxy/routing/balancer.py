@@ -1,14 +1,16 @@
-"""Who gets the next connection of a service port: shuffled round-robin, or the client's own endpoint."""
+"""Who gets the next connection of a service port: the client's own endpoint, or the one that a balancer chooses."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from random import Random
 from typing import Final
 
 from msgspec import Struct
 
-from userproxy.model import Endpoint, ListenerName, Snapshot
+from userproxy.model import BalancerName, Endpoint, ListenerName, Snapshot
 from userproxy.model.reports import Choice
 from userproxy.routing.affinity import AffinityTable
+from userproxy.routing.balancers.interface import Loads, Method, Pool
+from userproxy.routing.balancers.methods import METHODS
 
 SUSPECT_SECONDS: Final = 5.0
 """How long an endpoint that could not be reached is passed over while another one is left.
@@ -18,14 +20,18 @@ About as long as a cluster needs to take a dead Pod out of the slice; then one c
 """
 
 _NO_ENDPOINTS: Final[frozenset[Endpoint]] = frozenset()
+_NO_WEIGHTS: Final[Mapping[Endpoint, int]] = {}
+_NO_LOADS: Final[Loads] = {}
 
 
 class BalancerState(Struct, frozen=True, gc=False, array_like=True):
-    """Whose turn it is, as a value: endpoints in their order, the number of the next one, and until when some are
-    passed over. Times are of CLOCK_MONOTONIC."""
+    """Whose turn it is, as a value: endpoints in their order with their weights, none if they are all alike, where
+    their balancer is in that order, and until when some are passed over. Times are of CLOCK_MONOTONIC."""
 
     endpoints: tuple[Endpoint, ...] = ()
-    next: int = 0
+    weights: tuple[int, ...] = ()
+    name: str = BalancerName.ROUND_ROBIN
+    turn: tuple[int, ...] = ()
     suspects: tuple[tuple[Endpoint, float], ...] = ()
 
 
@@ -36,7 +42,20 @@ class Balancer:
     to share their clients' affinity get the same one.
     """
 
-    __slots__ = ("_affinity", "_affinity_table", "_endpoints", "_members", "_next", "_random", "_suspects")
+    __slots__ = (
+        "_affinity",
+        "_affinity_table",
+        "_choose",
+        "_endpoints",
+        "_loads",
+        "_members",
+        "_method",
+        "_name",
+        "_random",
+        "_suspects",
+        "_usable",
+        "_weights",
+    )
 
     def __init__(
         self, random: Random, affinity_table: Callable[[ListenerName], AffinityTable] = lambda _: AffinityTable()
@@ -45,18 +64,40 @@ class Balancer:
         self._affinity_table = affinity_table
         self._affinity: AffinityTable | None = None
         self._endpoints: list[Endpoint] = []
+        self._weights = _NO_WEIGHTS
+        self._usable: list[Endpoint] = []
+        """The endpoints that get new connections: those with a weight, or all if none has one."""
         self._members: frozenset[Endpoint] = _NO_ENDPOINTS
-        """The endpoints as the affinity table knows them, if there is one."""
-        self._next = 0
+        """The same as the affinity table knows them, if there is one."""
+        self._name: str = BalancerName.ROUND_ROBIN
+        self._loads = _NO_LOADS
+        self._method: Method | None = None
+        self._choose: Callable[[str, float], Endpoint | None] = _nobody
         self._suspects: dict[Endpoint, float] = {}
 
     def state(self) -> BalancerState:
         """Whose turn it is, as a value."""
-        return BalancerState(tuple(self._endpoints), self._next, tuple(self._suspects.items()))
+        weights = tuple(self._weights[endpoint] for endpoint in self._endpoints) if self._weights else ()
+        turn = () if self._method is None else self._method.turn
+        return BalancerState(tuple(self._endpoints), weights, self._name, turn, tuple(self._suspects.items()))
 
     def restore(self, state: BalancerState) -> None:
         """Go on as the balancer of another process. A snapshot is to follow."""
-        self._endpoints, self._next, self._suspects = list(state.endpoints), state.next, dict(state.suspects)
+        self._endpoints, self._name = list(state.endpoints), state.name
+        self._weights = dict(zip(state.endpoints, state.weights, strict=True)) if state.weights else _NO_WEIGHTS
+        self._suspects = dict(state.suspects)
+        self._renew()
+        if self._method is not None:
+            self._method.resume(state.turn)
+
+    def watch(self, loads: Loads) -> None:
+        """Take what endpoints have to do from `loads`, which is as it is by then."""
+        if loads is not self._loads:
+            turn = () if self._method is None else self._method.turn
+            self._loads = loads
+            self._renew()
+            if self._method is not None:
+                self._method.resume(turn)
 
     def update(self, snapshot: Snapshot) -> None:
         """Follow a new snapshot.
@@ -68,16 +109,31 @@ class Balancer:
         if changed:
             self._endpoints = list(snapshot.endpoints)
             self._random.shuffle(self._endpoints)
-            self._next = 0
             self._suspects.clear()
+        weights = dict(zip(snapshot.endpoints, snapshot.weights, strict=True)) if snapshot.weights else _NO_WEIGHTS
+        if changed or weights != self._weights or snapshot.balancer != self._name:
+            self._weights, self._name = weights, snapshot.balancer
+            self._renew()
+            changed = True
         if snapshot.affinity_timeout is None:
             self.leave_affinity()
             return
         if changed or self._affinity is None:
-            self._members = frozenset(snapshot.endpoints)
+            self._members = frozenset(self._usable)
         if self._affinity is None:
             self._affinity = self._affinity_table(snapshot.listener)
         self._affinity.follow(self, self._members, snapshot.affinity_timeout)
+
+    def _renew(self) -> None:
+        """Make another balancer, for the endpoints as they are now."""
+        weights = self._weights
+        self._usable = [endpoint for endpoint in self._endpoints if weights.get(endpoint, 1)] or self._endpoints
+        if not self._usable:
+            self._method, self._choose = None, _nobody
+            return
+        of_usable = [weights.get(endpoint, 1) or 1 for endpoint in self._usable]
+        self._method = METHODS[self._name](Pool(self._usable, of_usable, self._random, self._loads))
+        self._choose = self._method.choose
 
     def leave_affinity(self) -> None:
         """Take no more part in the affinity of its clients, until a snapshot asks for it."""
@@ -95,12 +151,13 @@ class Balancer:
         """
         affinity = self._affinity
         if affinity is None and not tried and not self._suspects:
-            return self._next_in_turn()
+            return self._choose(client, now)
         if affinity is not None and not tried:
             endpoint = affinity.lookup(client, now, self._members)
             if endpoint is not None:
                 return endpoint
-        endpoint = self._take_turn(self._avoided(tried, now))
+        method = self._method
+        endpoint = None if method is None else method.choose(client, now, self._avoided(tried, now))
         if affinity is not None and endpoint is not None:
             affinity.record(client, endpoint, now)
         return endpoint
@@ -111,17 +168,12 @@ class Balancer:
             endpoint = self._affinity.peek(client, now, self._members)
             if endpoint is not None:
                 return Choice(endpoint, "the client sticks to it")
-        if not self._endpoints:
+        if self._method is None:
             return Choice(None, "there is no endpoint")
         suspects = {endpoint for endpoint, until in self._suspects.items() if until > now}
-        avoided = suspects | set(tried)
-        if avoided.issuperset(self._endpoints):
-            avoided = set(tried)
-        for step in range(len(self._endpoints)):
-            endpoint = self._endpoints[(self._next + step) % len(self._endpoints)]
-            if endpoint not in avoided:
-                return Choice(endpoint, "it is its turn")
-        return Choice(self._endpoints[self._next], "it is its turn, and all have been tried")
+        avoided, all_tried = self._least_avoided(suspects, tried)
+        endpoint, reason = self._method.peek(client, now, avoided)
+        return Choice(endpoint, f"{reason}, and all have been tried" if all_tried else reason)
 
     def passed_over(self, endpoint: Endpoint, now: float) -> float:
         """For how many seconds others go before an endpoint, because it could not be reached; 0 if they do not."""
@@ -143,30 +195,22 @@ class Balancer:
 
     def _avoided(self, tried: Collection[Endpoint], now: float) -> Collection[Endpoint]:
         """What to pass over: suspects, too, as long as that leaves an endpoint."""
-        if not self._suspects:
-            return tried
-        self._suspects = {endpoint: until for endpoint, until in self._suspects.items() if until > now}
-        avoided = self._suspects.keys() | set(tried)
-        return tried if avoided.issuperset(self._endpoints) else avoided
+        if self._suspects:
+            self._suspects = {endpoint: until for endpoint, until in self._suspects.items() if until > now}
+        return self._least_avoided(self._suspects.keys(), tried)[0]
 
-    def _next_in_turn(self) -> Endpoint | None:
-        endpoints = self._endpoints
-        if not endpoints:
-            return None
-        turn = self._next
-        self._next = (turn + 1) % len(endpoints)
-        return endpoints[turn]
+    def _least_avoided(
+        self, suspects: Collection[Endpoint], tried: Collection[Endpoint]
+    ) -> tuple[Collection[Endpoint], bool]:
+        """What to pass over of these so that an endpoint is left, and whether all have been tried."""
+        if suspects:
+            avoided = {*suspects, *tried}
+            if not avoided.issuperset(self._usable):
+                return avoided, False
+        if len(tried) >= len(self._usable) and set(tried).issuperset(self._usable):
+            return (), True
+        return tried, False
 
-    def _take_turn(self, tried: Collection[Endpoint]) -> Endpoint | None:
-        endpoints = self._endpoints
-        count = len(endpoints)
-        if not count:
-            return None
-        start = self._next
-        for step in range(count if tried else 1):
-            index = (start + step) % count
-            if endpoints[index] not in tried:
-                self._next = (index + 1) % count
-                return endpoints[index]
-        self._next = (start + 1) % count
-        return endpoints[start]
+
+def _nobody(_client: str, _now: float) -> None:
+    """Nobody gets a connection where there is no endpoint."""

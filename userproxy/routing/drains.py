@@ -1,11 +1,14 @@
 """What a drain makes of a listener's snapshot. Pure."""
 
 from collections.abc import Collection, Iterable
+from typing import TypeVar
 
 from msgspec import structs
 
 from userproxy.addresses import IPFamily
 from userproxy.model import Endpoint, Snapshot, Verdict
+
+T = TypeVar("T")
 
 DRAINED_REASON = "drained on request"
 
@@ -24,7 +27,8 @@ def with_drains(snapshot: Snapshot, drained: Collection[Endpoint], leaving: Iter
     return structs.replace(
         snapshot,
         endpoints=tuple(kept) if draining else snapshot.endpoints,
-        nodes=_of(kept, snapshot) if draining and snapshot.nodes else snapshot.nodes,
+        nodes=_of(kept, snapshot.nodes) if draining else snapshot.nodes,
+        weights=_of(kept, snapshot.weights) if draining else snapshot.weights,
         known=known if known is None or not gone else tuple(sorted({*known, *gone})),
         draining=(*draining, *gone),
     )
@@ -37,8 +41,9 @@ def _kept(snapshot: Snapshot, drained: Collection[Endpoint]) -> dict[Endpoint, i
     return {endpoint: place for place, endpoint in enumerate(snapshot.endpoints) if endpoint not in drained}
 
 
-def _of(kept: dict[Endpoint, int], snapshot: Snapshot) -> tuple[str, ...]:
-    return tuple(snapshot.nodes[place] for place in kept.values())
+def _of(kept: dict[Endpoint, int], values: tuple[T, ...]) -> tuple[T, ...]:
+    """Those of the values that belong to the endpoints that are kept; none where there are none."""
+    return tuple(values[place] for place in kept.values()) if values else ()
 
 
 def _is_of(endpoint: Endpoint, snapshot: Snapshot) -> bool:

@@ -171,6 +171,7 @@ def _service_port(
         accepts_proxy=service.accepts_proxy if carries_header else None,
         balancer_access=balancer_access(service, spec),
         closes_after=service.close_removed_after or 0.0,
+        balancer=service.balancer,
     )
     return port, selection.local == () and selection.has_any
 

@@ -6,13 +6,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from userproxy.cluster.objects.annotations import ServiceOptions, read_annotations
-from userproxy.model import ClientAddress, ProxyProtocol
+from userproxy.model import BalancerName, ClientAddress, ProxyProtocol
 
 REMOVAL = "userproxy.io/on-endpoint-removal"
 TIMEOUT = "userproxy.io/udp-timeout"
 CLIENT = "userproxy.io/client-address"
 PROXY = "userproxy.io/proxy-protocol"
 ACCEPT = "userproxy.io/accept-proxy-protocol"
+BALANCER = "userproxy.io/balancer"
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,8 @@ ACCEPT = "userproxy.io/accept-proxy-protocol"
         ({PROXY: "v1"}, ServiceOptions(sends_proxy=ProxyProtocol.V1)),
         ({PROXY: "v2", ACCEPT: "v1"}, ServiceOptions(sends_proxy=ProxyProtocol.V2, accepts_proxy=ProxyProtocol.V1)),
         ({ACCEPT: "v2", CLIENT: None}, ServiceOptions(accepts_proxy=ProxyProtocol.V2)),
+        ({BALANCER: "round-robin"}, ServiceOptions()),
+        *(({BALANCER: str(name)}, ServiceOptions(balancer=name)) for name in BalancerName),
         ({"userproxy.iox/udp-timeout": "x", "udp-timeout": "x", "a.userproxy.io/x": "x"}, ServiceOptions()),
     ],
     ids=str,
@@ -45,7 +48,8 @@ DURATION = "is not a duration such as 30s or 5m, between 1s and 24h"
 CHOICE = "is not one of keep, close, and drain: with a duration between 1s and 1h, such as drain:30s"
 ADDRESS = "is not one of auto, keep, node"
 VERSION = "is not one of v1, v2"
-UNKNOWN = f"there is no such setting, only {REMOVAL}, {TIMEOUT}, {CLIENT}, {PROXY}, {ACCEPT}"
+NAMES = "is not one of round-robin, random, least-connections, source-hash, maglev, first-available"
+UNKNOWN = f"there is no such setting, only {REMOVAL}, {TIMEOUT}, {CLIENT}, {PROXY}, {ACCEPT}, {BALANCER}"
 
 
 @pytest.mark.parametrize(
@@ -78,6 +82,8 @@ UNKNOWN = f"there is no such setting, only {REMOVAL}, {TIMEOUT}, {CLIENT}, {PROX
         (PROXY, 2, f"2 {VERSION}"),
         (ACCEPT, "true", f'"true" {VERSION}'),
         (ACCEPT, {}, f"a mapping {VERSION}"),
+        (BALANCER, "leastconn", f'"leastconn" {NAMES}'),
+        (BALANCER, 1, f"1 {NAMES}"),
         ("userproxy.io/udp-time-out", "30s", UNKNOWN),
         ("userproxy.io/", "", UNKNOWN),
     ],

@@ -85,8 +85,14 @@ COVERED: dict[type, tuple[type[msgspec.Struct], dict[str, str], set[str]]] = {
     Flow: (FlowState, {}, set()),
     Balancer: (
         BalancerState,
-        {"_endpoints": "endpoints", "_next": "next", "_suspects": "suspects"},
-        {"_affinity", "_affinity_table", "_members", "_random"},
+        {
+            "_endpoints": "endpoints",
+            "_method": "turn",
+            "_name": "name",
+            "_suspects": "suspects",
+            "_weights": "weights",
+        },
+        {"_affinity", "_affinity_table", "_choose", "_loads", "_members", "_random", "_usable"},
     ),
     AffinityTable: (
         AffinityState,

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from userproxy.cluster.objects.validation import show
 from userproxy.durations import parse_duration
-from userproxy.model import ClientAddress, ProxyProtocol
+from userproxy.model import BalancerName, ClientAddress, ProxyProtocol
 
 PREFIX = "userproxy.io/"
 ON_ENDPOINT_REMOVAL = f"{PREFIX}on-endpoint-removal"
@@ -19,6 +19,7 @@ UDP_TIMEOUT = f"{PREFIX}udp-timeout"
 CLIENT_ADDRESS = f"{PREFIX}client-address"
 PROXY_PROTOCOL = f"{PREFIX}proxy-protocol"
 ACCEPT_PROXY_PROTOCOL = f"{PREFIX}accept-proxy-protocol"
+BALANCER = f"{PREFIX}balancer"
 
 _SHORTEST_UDP_TIMEOUT = 1.0
 _LONGEST_UDP_TIMEOUT = 86400.0
@@ -31,7 +32,8 @@ class ServiceOptions(Struct, frozen=True):
 
     ``close_removed_after`` is seconds, None to leave connections alone; ``udp_timeout`` is seconds or None;
     ``client_address`` is None where the proxy's own setting counts. ``sends_proxy`` and ``accepts_proxy`` are versions
-    of the PROXY protocol, None for none. ``complaints`` has a sentence for each annotation that cannot be used.
+    of the PROXY protocol, None for none. ``balancer`` is the name of one. ``complaints`` has a sentence for each
+    annotation that cannot be used.
     """
 
     close_removed_after: float | None = None
@@ -39,6 +41,7 @@ class ServiceOptions(Struct, frozen=True):
     client_address: ClientAddress | None = None
     sends_proxy: ProxyProtocol | None = None
     accepts_proxy: ProxyProtocol | None = None
+    balancer: str = BalancerName.ROUND_ROBIN
     complaints: tuple[str, ...] = ()
 
 
@@ -47,8 +50,8 @@ def read_annotations(name: str, annotations: Mapping[str, object]) -> ServiceOpt
 
     ``on-endpoint-removal`` is ``close``, ``keep``, or ``drain:`` with one of Go's durations between 1s and 1h;
     ``udp-timeout`` is one of Go's durations between 1s and 24h; ``client-address`` is one of ClientAddress;
-    ``proxy-protocol`` and ``accept-proxy-protocol`` are one of ProxyProtocol. Null is the same as no annotation. Never
-    raises.
+    ``proxy-protocol`` and ``accept-proxy-protocol`` are one of ProxyProtocol; ``balancer`` is one of BalancerName. Null
+    is the same as no annotation. Never raises.
     """
     found: dict[str, Any] = {}
     complaints: list[str] = []
@@ -110,6 +113,7 @@ _KNOWN: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     CLIENT_ADDRESS: ("client_address", _one_of(ClientAddress)),
     PROXY_PROTOCOL: ("sends_proxy", _one_of(ProxyProtocol)),
     ACCEPT_PROXY_PROTOCOL: ("accepts_proxy", _one_of(ProxyProtocol)),
+    BALANCER: ("balancer", _one_of(BalancerName)),
 }
 """For each annotation, the field of ServiceOptions, and what reads its value or raises ValueError with a clause."""
 

@@ -51,6 +51,7 @@ def decode_service(service: schema.RawService, checker: Checker) -> Service:
         client_address=settings.client_address,
         sends_proxy=settings.sends_proxy,
         accepts_proxy=settings.accepts_proxy,
+        balancer=settings.balancer,
         bad_annotations=settings.complaints,
         balancer_ips=balancer_ips,
     )

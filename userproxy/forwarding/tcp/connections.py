@@ -156,6 +156,7 @@ class Connections:
         """
         self._sources = self._plane.client_addresses.sources(snapshot)
         self.statistics.endpoints.follow(snapshot.endpoints)
+        self.balancer.watch(self.statistics.endpoints)
         self._sends, self._accepts = snapshot.sends_proxy, snapshot.accepts_proxy
         access = snapshot.balancer_access
         self._balancer_rule = None if access is None else BalancerRule(access)

@@ -106,6 +106,7 @@ class UdpListener:
         if self._follows_portal:
             self.portal = None if snapshot.portal is None else (snapshot.portal.ip, snapshot.portal.port)
         self.statistics.endpoints.follow(endpoints)
+        self.balancer.watch(self.statistics.endpoints)
         self._sources = FlowSources.of(self.plane.client_addresses, snapshot)
         limits = idle_limits(self.plane.options.udp_timeout if snapshot.udp_timeout is None else snapshot.udp_timeout)
         if limits != self.flows.limits:

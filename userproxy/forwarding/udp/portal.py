@@ -87,6 +87,8 @@ class UdpPortal(UdpListener):
         for listener in listeners.values():
             listener.portals.add(self)
         balancers = {name: listener.balancer for name, listener in listeners.items()}
+        for balancer in balancers.values():
+            balancer.watch(self.statistics.endpoints)
         self.chooser = next(iter(balancers.values())) if len(balancers) == 1 else BalancerBySource(sort, balancers)
         self.follow_listeners()
 

@@ -41,6 +41,7 @@ class Inquiry(Struct, frozen=True):
             port.client_address,
             port.sends_proxy,
             port.accepts_proxy,
+            port.balancer,
         )
 
     def endpoints(self, name: ServicePortName, state: ServiceState, locality: Locality) -> tuple[EndpointReport, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from msgspec import Struct, structs
 
 from userproxy.model import (
+    BalancerName,
     ClientAddress,
     Differences,
     Endpoint,
@@ -46,7 +47,8 @@ class PortalReport(Struct, frozen=True, gc=False):
 class ServicePortReport(Struct, frozen=True, gc=False):
     """A service port in one family. `usable` are the endpoints that new clients may get, of all that slices name.
 
-    `client_address` is whose address they are to see, by its Service or else by our own setting.
+    `client_address` is whose address they are to see, by its Service or else by our own setting; `balancer` is the
+    name of what chooses among them.
     """
 
     name: ServicePortName
@@ -59,6 +61,7 @@ class ServicePortReport(Struct, frozen=True, gc=False):
     client_address: ClientAddress = ClientAddress.NODE
     sends_proxy: ProxyProtocol | None = None
     accepts_proxy: ProxyProtocol | None = None
+    balancer: str = BalancerName.ROUND_ROBIN
 
 
 class EndpointReport(Struct, frozen=True, gc=False):

@@ -1,0 +1,45 @@
+"""Round-robin, even and weighted."""
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.routing.balancers.pools import endpoints, pool
+from userproxy.routing.balancers.round_robin import RoundRobin, WeightedRoundRobin, round_robin
+
+
+def test_even_ones_need_no_queue() -> None:
+    assert isinstance(round_robin(pool(endpoints(3), [7, 7, 7])), RoundRobin)
+    assert isinstance(round_robin(pool(endpoints(3), [7, 7, 8])), WeightedRoundRobin)
+
+
+def test_it_goes_by_the_order_of_the_pool() -> None:
+    its = endpoints(3)
+    method = round_robin(pool(its))
+    assert [method.choose("c", 0.0) for _ in range(7)] == [*its, *its, its[0]]
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.integers(1, 3))
+def test_of_as_many_as_there_are_weights_each_gets_exactly_its_own(weights: list[int], rounds: int) -> None:
+    its = endpoints(len(weights))
+    method = WeightedRoundRobin(pool(its, weights))
+    found = Counter(method.choose("c", 0.0) for _ in range(sum(weights) * rounds))
+    assert [found[each] for each in its] == [weight * rounds for weight in weights]
+
+
+def test_turns_of_a_heavy_one_are_spread() -> None:
+    heavy, *light = its = endpoints(4)
+    method = WeightedRoundRobin(pool(its, [3, 1, 1, 1]))
+    order = [method.choose("c", 0.0) for _ in range(12)]
+    assert max(order[n : n + 4].count(heavy) for n in range(9)) <= 3
+    assert all(order.count(each) == 2 for each in light)
+
+
+def test_one_that_was_passed_over_does_not_make_up_for_it() -> None:
+    away, *others = its = endpoints(3)
+    method = WeightedRoundRobin(pool(its, [4, 4, 5]))
+    for _ in range(100):
+        assert method.choose("c", 0.0, (away,)) in others
+    found = Counter(method.choose("c", 0.0) for _ in range(13))
+    assert 3 <= found[away] <= 5

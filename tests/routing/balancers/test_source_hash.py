@@ -1,0 +1,37 @@
+"""Source hash: whom an endpoint that comes, goes or is weighted otherwise moves."""
+
+import pytest
+
+from tests.routing.balancers.pools import CLIENTS, bounds, endpoints, moved, pool
+from userproxy.routing.balancers.source_hash import SourceHash
+
+
+@pytest.mark.parametrize("weights", [[1] * 6, [1, 2, 3, 4, 5, 6]], ids=str)
+@pytest.mark.parametrize("gone", range(6))
+def test_an_endpoint_that_leaves_moves_only_its_own_clients(weights: list[int], gone: int) -> None:
+    its = endpoints(6)
+    before = SourceHash(pool(its, weights))
+    rest = [each for each in its if each is not its[gone]]
+    after = SourceHash(pool(rest, [weight for number, weight in enumerate(weights) if number != gone]))
+    assert moved(lambda c: before.choose(c, 0.0), lambda c: after.choose(c, 0.0), its[gone]) == 0
+
+
+def test_who_cannot_reach_theirs_gets_the_one_that_would_be_theirs_without_it() -> None:
+    its = endpoints(5)
+    whole, rest = SourceHash(pool(its)), SourceHash(pool(its[1:]))
+    assert all(whole.choose(client, 0.0, (its[0],)) == rest.choose(client, 0.0) for client in CLIENTS)
+
+
+def test_a_heavier_endpoint_takes_clients_and_moves_no_others() -> None:
+    its = endpoints(4)
+    before, after = SourceHash(pool(its, [1, 1, 1, 2])), SourceHash(pool(its, [2, 1, 1, 2]))
+    changed = [client for client in CLIENTS if before.choose(client, 0.0) != after.choose(client, 0.0)]
+    assert {after.choose(client, 0.0) for client in changed} == {its[0]}
+    low, high = bounds(len(CLIENTS), 2 * 5 - 6, 5 * 6)  # from a fifth to a third
+    assert low <= len(changed) <= high
+
+
+def test_equal_weights_are_as_none() -> None:
+    its = endpoints(4)
+    one, other = SourceHash(pool(its)), SourceHash(pool(its, [5, 5, 5, 5]))
+    assert all(one.choose(client, 0.0) == other.choose(client, 0.0) for client in CLIENTS)
