@@ -11,7 +11,7 @@ from userproxy import __version__
 from userproxy.addresses import IPFamily
 from userproxy.admin.client import AdminClient
 from userproxy.admin.items import Configuration, Differences, Status, Version
-from userproxy.admin.rows import Planes
+from userproxy.admin.rows import Controls, Planes
 from userproxy.admin.server import AdminServer, Objects
 from userproxy.model import Endpoint, ListenerName, Portal, PortalKind, Problem, Protocol, ServicePortName
 from userproxy.model.capture import CAPTURE_ROOM, CaptureEvent, CaptureRequest
@@ -33,6 +33,7 @@ from userproxy.model.reports import (
     Source,
 )
 from userproxy.model.sources import WatchReport
+from userproxy.proxier.drains.table import DrainTable
 from userproxy.proxier.inspect.explanation import Explanation
 from userproxy.proxier.inspect.reports import (
     EndpointReport,
@@ -229,6 +230,17 @@ def connection(number: int, name: ServicePortName = WEB, **changed: Any) -> Conn
     return ConnectionReport(id=number, listener=ListenerName(name), **{**given, **changed})
 
 
+class Steered:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.closed: list[tuple[Query, str]] = []
+
+    async def close_connections(self, query: Query, reason: str) -> int:
+        self.closed.append((query, reason))
+        return len(self.closed)
+
+
 async def _status() -> Status:
     return Status(
         in_sync=True,
@@ -258,7 +270,9 @@ class Served:
             differences=self._differences,
         )
         self.may_capture = False
-        planes = Planes(self.control, self.data)
+        self.steering = Steered()
+        self.drains = DrainTable(asyncio.get_running_loop())
+        planes = Planes(self.control, self.data, Controls(self.steering, self.drains))
         self.server = AdminServer(path, planes, objects, may_capture=lambda: self.may_capture)
 
     async def _differences(self) -> Differences:

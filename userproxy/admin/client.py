@@ -63,6 +63,17 @@ class AdminClient:
         with self._asked(route, parameters) as answer:
             return self._decoded(answer.read())
 
+    def post(self, route: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """What ``/v1/<route>`` answers to a change; fields of None are left out."""
+        text = json.dumps({name: value for name, value in body.items() if value is not None}).encode()
+        with self._asked(route, {}, method="POST", body=text) as answer:
+            return self._decoded(answer.read())
+
+    def delete(self, route: str, **parameters: Parameter) -> dict[str, Any]:
+        """What ``/v1/<route>`` answers when it is to end what the parameters are about."""
+        with self._asked(route, parameters, method="DELETE") as answer:
+            return self._decoded(answer.read())
+
     def items(self, route: str, **parameters: Parameter) -> Iterator[dict[str, Any]]:
         """All items of a list, fetched page by page; ``limit`` is the size of a page then."""
         limit = parameters.pop("limit", None) or _PAGE
@@ -101,14 +112,19 @@ class AdminClient:
 
     @contextmanager
     def _asked(
-        self, route: str, parameters: Mapping[str, Parameter], seconds: float | None = 0
+        self,
+        route: str,
+        parameters: Mapping[str, Parameter],
+        seconds: float | None = 0,
+        method: str = "GET",
+        body: bytes | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
         """The answer to one request, with its head read and found good. `seconds` of None waits for ever after that."""
         connection = _UnixConnection(self.path, self._seconds)
         try:
             with self._sentences():
                 with suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before that
-                    connection.request("GET", f"/v1/{route}{_query(parameters)}")
+                    connection.request(method, f"/v1/{route}{_query(parameters)}", body)
                 answer = connection.getresponse()
                 self._check(answer)
                 if seconds is None and connection.sock is not None:

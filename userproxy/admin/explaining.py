@@ -7,7 +7,7 @@ from userproxy.admin.items import Explained, ExplainedEndpoint
 from userproxy.admin.parameters import Filter
 from userproxy.admin.rows import KIND_NAMES, Planes, endpoint_fields, portal_text
 from userproxy.errors import UserproxyError
-from userproxy.model.cluster import ServicePortName
+from userproxy.model.cluster import ServiceName, ServicePortName
 from userproxy.model.reports import Choice, Query
 from userproxy.model.snapshots import Verdict
 from userproxy.pace import Pace
@@ -33,7 +33,7 @@ async def explained(planes: Planes, asked: Filter) -> Explained:
 
 
 async def _found(planes: Planes, asked: Filter) -> Explanation:
-    names = await _names(planes, asked)
+    names = await _names(planes, asked.query)
     if not names:
         raise NotExplainedError(f"no Service {asked.namespace}/{asked.service} is served here")
     meant = [name for name in names if _is_meant(planes, name, asked.port)]
@@ -48,9 +48,14 @@ async def _found(planes: Planes, asked: Filter) -> Explanation:
     return found[0]
 
 
-async def _names(planes: Planes, asked: Filter) -> list[ServicePortName]:
-    """The ports of the Service that is asked about, found in slices."""
-    pace, query, found = Pace(), asked.query, []
+async def service_ports_of(planes: Planes, service: ServiceName) -> list[ServicePortName]:
+    """The ports of a Service."""
+    return await _names(planes, Query(service.namespace, service.name))
+
+
+async def _names(planes: Planes, query: Query) -> list[ServicePortName]:
+    """The ports of the Services that are asked about, found in slices."""
+    pace, found = Pace(), []
     for name in tuple(planes.control.names()):
         if query.admits(name):
             found.append(name)

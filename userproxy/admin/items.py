@@ -288,7 +288,7 @@ class ProcessStatus(Struct, frozen=True, gc=False):
 
 class Status(Struct, frozen=True, gc=False):
     """Whether everything is as it should be. `in_sync` is so if all families that are served are; `healthy` is what
-    health checks say."""
+    health checks say. `controls` are the changes that may be asked for here, and whether captures may."""
 
     in_sync: bool
     healthy: bool
@@ -299,6 +299,7 @@ class Status(Struct, frozen=True, gc=False):
     watches: tuple[WatchStatus, ...]
     processes: tuple[ProcessStatus, ...]
     problems: int
+    controls: tuple[Literal["drains", "close", "faults", "capture"], ...] = ()
 
 
 class Configuration(Struct, frozen=True, gc=False):

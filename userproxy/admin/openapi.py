@@ -21,10 +21,11 @@ from userproxy.admin.routes import (
     answer_types,
     parameters_of,
 )
+from userproxy.admin.steering.routes import WRITES, WriteRoute
 from userproxy.admin.streaming import JSON, LINES
 
 _ABOUT: Final = """What a running userproxy does: Services, endpoints, connections, portals, decisions and problems.
-It answers on a Unix socket, to root and to the user it runs as. All of it is read only.
+It answers on a Unix socket, to root and to the user it runs as. GET changes nothing.
 Seconds are floating point numbers, times of day RFC 3339 in UTC, bytes are payload."""
 
 
@@ -34,6 +35,9 @@ def document() -> bytes:
     types: list[Any] = [Failure, CutOff, Line, *(route.answer for route in OBJECTS if route.answer is not None)]
     for route in LISTS:
         types += answer_types(route)
+    for write in WRITES:
+        types += [write.answer, *([write.body] if write.body is not None else [])]
+    types = list({repr(each): each for each in types}.values())
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     by_type = dict(zip(map(repr, types), schemas, strict=True))
     described = {name: _described(component) for name, component in components.items()}
@@ -41,10 +45,33 @@ def document() -> bytes:
         {
             "openapi": "3.1.0",
             "info": {"title": "userproxy admin API", "version": __version__, "description": _ABOUT},
-            "paths": {f"/v1/{route.path}": {"get": _operation(route, by_type)} for route in ROUTES},
+            "paths": {f"/v1/{route.path}": _operations(route, by_type) for route in ROUTES},
             "components": {"schemas": described},
         }
     )
+
+
+def _operations(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
+    writes = {each.method.lower(): _write(each, schemas) for each in WRITES if each.path == route.path}
+    return {"get": _operation(route, schemas), **writes}
+
+
+def _write(route: WriteRoute, schemas: dict[str, Any]) -> dict[str, Any]:
+    failure = {"content": {JSON: {"schema": schemas[repr(Failure)]}}}
+    operation = {
+        "operationId": route.operation,
+        "summary": route.text,
+        "parameters": [_parameter(each) for each in route.parameters],
+        "responses": {
+            "200": {"description": "It is done.", "content": {JSON: {"schema": schemas[repr(route.answer)]}}},
+            "400": {"description": "Something is unknown, or has a value that it cannot have.", **failure},
+            "503": {"description": "Too many ask at the same time.", **failure},
+            **{str(status): {"description": text, **failure} for status, text in route.refusals.items()},
+        },
+    }
+    if route.body is None:
+        return operation
+    return {**operation, "requestBody": {"required": True, "content": {JSON: {"schema": schemas[repr(route.body)]}}}}
 
 
 def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ _IPV6: Final = "|".join(
         "::",
     )
 )
-_IP_PORT: Final = rf"^(({_OCTET}\.){{3}}{_OCTET}|\[({_IPV6})\]):{_PORT}$"
+ENDPOINT_PATTERN: Final = rf"^(({_OCTET}\.){{3}}{_OCTET}|\[({_IPV6})\]):{_PORT}$"
 """As exact as the parser, so that whoever goes by the OpenAPI document is not refused."""
 
 
@@ -114,8 +114,9 @@ def _address(text: str) -> str:
     return str(address)
 
 
-def _endpoint(text: str) -> Endpoint:
-    if not re.fullmatch(_IP_PORT, text):
+def parse_endpoint(text: str) -> Endpoint:
+    """An endpoint; port 0 where there is an address alone. Raises ValueError with a clause."""
+    if not re.fullmatch(ENDPOINT_PATTERN, text):
         try:
             return Endpoint(_address(text), 0)
         except ValueError:
@@ -179,8 +180,8 @@ PROTOCOL: Final = Parameter(
 ENDPOINT: Final = Parameter(
     "endpoint",
     "Only what is about this endpoint, or about all endpoints of this address.",
-    _endpoint,
-    {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}, {"pattern": _IP_PORT}]},
+    parse_endpoint,
+    {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}, {"pattern": ENDPOINT_PATTERN}]},
 )
 CLIENT: Final = Parameter(
     "client",
@@ -197,8 +198,8 @@ PORT: Final = Parameter(
 TO: Final = Parameter(
     "to",
     "The portal, as address or as address and port. A node port is at every address of the node; 0.0.0.0 is any.",
-    _endpoint,
-    {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}, {"pattern": _IP_PORT}]},
+    parse_endpoint,
+    {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}, {"pattern": ENDPOINT_PATTERN}]},
 )
 STATE: Final = Parameter(
     "state",

@@ -29,9 +29,12 @@ from userproxy.admin.parameters import (
     required,
 )
 from userproxy.admin.rows import Planes, Rows
+from userproxy.admin.steering import drains
+from userproxy.admin.steering.items import DrainItem
 from userproxy.admin.watches import Changes
 
-_SERVICE_PORT_KEY: Final = r"[-a-z0-9.]{1,253}/[-a-z0-9.]{1,253}/[-a-z0-9]{0,63}/(TCP|UDP|SCTP)"
+_SERVICE_KEY: Final = r"[-a-z0-9.]{1,253}/[-a-z0-9.]{1,253}"
+_SERVICE_PORT_KEY: Final = rf"{_SERVICE_KEY}/[-a-z0-9]{{0,63}}/(TCP|UDP|SCTP)"
 _ADDRESS_KEY: Final = rf"{_SERVICE_PORT_KEY}/[\[\]0-9a-fA-F.:]{{1,60}}"
 
 
@@ -119,6 +122,14 @@ LISTS: Final = (
         ),
         rows.decisions,
         watches.decisions,
+    ),
+    ListRoute(
+        "drains",
+        "The endpoints that get no new clients by request, by Service and endpoint.",
+        DrainItem,
+        (NAMESPACE, SERVICE, ENDPOINT, LIMIT, after(rf"{_SERVICE_KEY}/[\[\]0-9a-fA-F.:]{{1,60}}"), WATCH),
+        drains.drains,
+        watches.looked_for(drains.drains),
     ),
     ListRoute(
         "problems",

@@ -27,8 +27,10 @@ from userproxy.model.data_plane import DataPlane
 from userproxy.model.problems import Problem
 from userproxy.model.reports import ConnectionReport, Decision, Query
 from userproxy.model.snapshots import Endpoint
+from userproxy.model.steering import Steering
 from userproxy.model.wanted import Portal, PortalKind
 from userproxy.pace import Pace, merged
+from userproxy.proxier.drains.table import DrainTable
 from userproxy.proxier.inspect.reports import ControlPlane, EndpointReport, PortalReport, ServicePortReport
 
 Rows: TypeAlias = AsyncGenerator[tuple[str, Struct], None]
@@ -45,11 +47,19 @@ _ANY: Final = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
 _GONE: Final = "gone: no EndpointSlice names it any more, and its connections go on"
 
 
+class Controls(Struct, frozen=True):
+    """What changes are made by."""
+
+    steering: Steering
+    drains: DrainTable
+
+
 class Planes(Struct, frozen=True):
-    """Whom the rows are got from."""
+    """Whom the rows are got from. Without `controls` nothing can be changed."""
 
     control: ControlPlane
     data: DataPlane
+    controls: Controls | None = None
 
 
 async def services(planes: Planes, asked: Filter) -> Rows:

@@ -21,6 +21,9 @@ from userproxy.admin.openapi import document
 from userproxy.admin.parameters import BadParameterError, Filter, parse
 from userproxy.admin.routes import ROUTES, CaptureRoute, ObjectRoute, Route, parameters_of
 from userproxy.admin.rows import Planes
+from userproxy.admin.steering.refusals import RefusedError
+from userproxy.admin.steering.routes import WRITES
+from userproxy.admin.steering.writing import perform
 from userproxy.admin.streaming import JSON, write_changes, write_list
 from userproxy.sockets import NamedSockets
 from userproxy.telemetry.http import SHUTDOWN_SECONDS, http_logger
@@ -169,7 +172,7 @@ class _Answers:
             paths = ", ".join(self._routes)
             return _failure(404, f"there is no {request.path} here, but {paths}")
         if request.method not in ("GET", "HEAD"):
-            return _failure(405, f"{request.path} can only be read", Allow="GET, HEAD")
+            return await self._write(request, route)
         try:
             asked = parse(request.query.items(), parameters_of(route))
         except BadParameterError as error:
@@ -186,6 +189,19 @@ class _Answers:
         if asked.watch:
             return await write_changes(request, route.changes(self._planes, asked), _HEADERS)
         return await write_list(request, route.rows(self._planes, asked), asked.limit, _HEADERS)
+
+    async def _write(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        writes = {each.method: each for each in WRITES if each.path == route.path}
+        write = writes.get(request.method)
+        if write is None:
+            what = f"takes GET, HEAD, {', '.join(writes)}" if writes else "can only be read"
+            return _failure(405, f"{request.path} {what}", Allow=", ".join(("GET", "HEAD", *writes)))
+        try:
+            return _whole(200, await perform(request, write, self._planes))
+        except BadParameterError as error:
+            return _failure(400, str(error))
+        except RefusedError as error:
+            return _failure(error.status, str(error))
 
     async def _capture(self, request: web.BaseRequest, asked: Filter) -> web.StreamResponse:
         if not self._may_capture():

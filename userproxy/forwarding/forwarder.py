@@ -25,6 +25,7 @@ from userproxy.forwarding.portal_listeners import PortalListeners
 from userproxy.forwarding.ports.listeners import ListenerPorts
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.shares import Shares
+from userproxy.forwarding.steering.local import LocalSteering
 from userproxy.forwarding.tcp.connections import Connections, TcpStatistics
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.plane import TcpPlane
@@ -123,6 +124,8 @@ class Forwarder:
             self._tcp, self._udp, self._recorder, self._listeners, self._snapshots, options.descriptor_limit
         )
         """Answers what the listeners and connections of this process do."""
+        self.steering = LocalSteering(self.data_plane)
+        """Does with connections of this process what it is told."""
         self._parts = Parts(
             self._tcp,
             self._udp,

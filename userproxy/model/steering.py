@@ -16,12 +16,14 @@ class Drain(Struct, frozen=True, gc=False):
     """An endpoint of a Service that gets no new clients while another one is usable.
 
     It ends at `until`, or when it is told to if that is None. At `closes_at` the connections that are left are closed;
-    None leaves them alone, also once they have been closed. Times are of CLOCK_MONOTONIC.
+    None leaves them alone, also once they have been closed. Times are of CLOCK_MONOTONIC, but `since` is
+    Unix time.
     """
 
     service: ServiceName
     endpoint: Endpoint
     began: float
+    since: float
     until: float | None = None
     closes_at: float | None = None
 

@@ -207,6 +207,14 @@ class AskLostAnswers(Struct, frozen=True, tag="lost answers?"):
     id: int
 
 
+class CloseConnections(Struct, frozen=True, tag="close connections"):
+    """End the connections that a query is about. For one number: how many they were."""
+
+    id: int
+    query: Query
+    reason: str
+
+
 class WatchDecisions(Struct, frozen=True, tag="watch decisions"):
     """For Batches of Decisions until :class:`Enough`."""
 
@@ -245,6 +253,7 @@ QUESTIONS: Final = (
     AskChoice,
     AskProcess,
     AskLostAnswers,
+    CloseConnections,
     WatchDecisions,
     WatchConnections,
     Capture,
@@ -258,6 +267,7 @@ Question: TypeAlias = (
     | AskChoice
     | AskProcess
     | AskLostAnswers
+    | CloseConnections
     | WatchDecisions
     | WatchConnections
     | Capture

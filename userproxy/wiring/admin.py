@@ -100,6 +100,7 @@ class Admin:
             watches=tuple(map(_watch, control.watches())),
             processes=tuple(map(_process, await self._planes.data.processes())),
             problems=len(control.problems()) + len(control.object_problems()),
+            controls=("drains", "close", *(["capture"] if self._settings().allow_capture else [])),  # type: ignore[arg-type]
         )
 
 

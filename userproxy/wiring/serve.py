@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from userproxy import __version__
-from userproxy.admin.rows import Planes
+from userproxy.admin.rows import Controls, Planes
 from userproxy.cluster.nodes import NodeAddresses, own_node_name
 from userproxy.cluster.store import Store
 from userproxy.config import AfterTakeover, PortalMode, Settings
@@ -44,6 +44,7 @@ from userproxy.wiring.monitor import Monitor
 from userproxy.wiring.node_wait import NodeWait, depends_on_node
 from userproxy.wiring.portals import choose_portals, make_driver
 from userproxy.wiring.source import Source, open_source
+from userproxy.wiring.steering import Drains
 from userproxy.wiring.succession.notify import notify
 from userproxy.wiring.succession.reexec import succeed_on_signal
 from userproxy.wiring.succession.stopping import Stop
@@ -141,6 +142,7 @@ class _Proxy:
             self._forwarder.watch_processes(self._report)
         self._answers = LostAnswersWatch(self._forwarder.data_plane, self._report)
         self._descriptor_limit = descriptor_limit
+        self._drains = Drains(self._forwarder.steering)
         self._source: Source | None = None
         self._was_labelled = False
         self._families = [
@@ -157,6 +159,7 @@ class _Proxy:
                 self._sockets,
                 self._until_turn,
                 self._family_settled,
+                self._drains.table,
             )
             for family, driver in drivers.items()
         ]
@@ -173,6 +176,7 @@ class _Proxy:
             partial(self._setup, bind_addresses),
             self._handed_over,
             wanted=settings.takeover,
+            drains=self._drains,
         )
 
     async def run(self, read_again: Callable[[], Settings]) -> bool:
@@ -193,7 +197,7 @@ class _Proxy:
         tasks |= self._conntrack.tasks()
         tasks["lost answers"] = self._answers.run()
         tasks |= self._admin(source).tasks(self._may_have_predecessor)
-        tasks |= self._takeover.tasks()
+        tasks |= {**self._takeover.tasks(), **self._drains.tasks()}
         if settings.portals is PortalMode.AUTO:
             serving = DRIVERS[self._families[0].driver.name]
             tasks["better portals"] = follow_better(serving, settings.sync_period, self._move)
@@ -211,7 +215,7 @@ class _Proxy:
             lambda: self._latest,
             self._node_name,
             _source_name(self._settings),
-            Planes(control, self._forwarder.data_plane),
+            Planes(control, self._forwarder.data_plane, Controls(self._forwarder.steering, self._drains.table)),
             self._monitor.healthy,
             most_admin_connections(self._descriptor_limit),
             self._sockets,
@@ -221,6 +225,7 @@ class _Proxy:
         """Release everything. Rules stay as they are."""
         if self._source is not None:
             await self._source.close()
+        self._drains.close()
         self._forwarder.shut_down()
         for family in self._families:
             await family.close()

@@ -43,7 +43,7 @@ class Drained:
         assert await self.proxier.follow(), "no rule has to change"
 
     def drain(self, endpoint: Endpoint = A) -> None:
-        self.table.put(Drain(WEB.service, endpoint, 0.0))
+        self.table.put(Drain(WEB.service, endpoint, 0.0, 0.0))
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         return self.world.routes[WEB_LISTENER].endpoints

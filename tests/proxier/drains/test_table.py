@@ -61,7 +61,7 @@ class Drains:
         self.told += 1
 
     def drain(self, endpoint: Endpoint = A, service: ServiceName = WEB, **terms: float) -> Drain:
-        found = Drain(service, endpoint, self.loop.now, **terms)
+        found = Drain(service, endpoint, self.loop.now, 1.7e9, **terms)
         self.table.put(found)
         return found
 
@@ -183,9 +183,9 @@ async def test_it_works_by_a_real_loop() -> None:
     table = DrainTable(loop)
     over = asyncio.Event()
     changes = table.subscribe(over.set)
-    table.put(Drain(WEB, A, loop.time()))
+    table.put(Drain(WEB, A, loop.time(), 0.0))
     over.clear()
-    table.put(Drain(WEB, A, loop.time(), until=loop.time() + 0.01))
+    table.put(Drain(WEB, A, loop.time(), 0.0, until=loop.time() + 0.01))
     over.clear()
     await over.wait()
     assert (table.all(), list(changes.take())) == ([], [WEB])

@@ -147,6 +147,18 @@ class LocalDataPlane:
             found.append(report)
         return ConnectionPage(tuple(found))
 
+    async def members(self, query: Query) -> AsyncIterator[Member]:
+        """The connections and flows that a query is about, listener by listener.
+
+        Whoever asks may end them. They are found in slices: who comes meanwhile may be missed.
+        """
+        pace = Pace()
+        for group in await self._groups(query, pace):
+            for member in tuple(group.values()):
+                if not _is_over(member) and asks_for_member(query, member):
+                    yield member
+                await pace.keep()
+
     async def decisions(self, query: Query = ALL, last: int = 100) -> tuple[Decision, ...]:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
         pace = Pace()

@@ -155,7 +155,7 @@ class ProcessesDataPlane:
 
     async def connections(self, query: Query = ALL, limit: int = 1000, after: int = 0) -> ConnectionPage:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
-        found = await self._all(lambda number: AskConnections(number, query, limit + 1, after), _CONNECTIONS)
+        found = await self.answers(lambda number: AskConnections(number, query, limit + 1, after), _CONNECTIONS)
         found.sort(key=lambda report: report.id)
         if len(found) <= limit:
             return ConnectionPage(tuple(found))
@@ -163,7 +163,7 @@ class ProcessesDataPlane:
 
     async def decisions(self, query: Query = ALL, last: int = 100) -> tuple[Decision, ...]:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
-        found = await self._all(lambda number: AskDecisions(number, query, last), _DECISIONS)
+        found = await self.answers(lambda number: AskDecisions(number, query, last), _DECISIONS)
         found.sort(key=lambda decision: decision.time)
         return tuple(found[-last:] if last else ())
 
@@ -227,7 +227,7 @@ class ProcessesDataPlane:
     async def lost_answers(self) -> tuple[LostAnswers, ...]:
         """See :class:`~userproxy.model.data_plane.DataPlane`. Several processes may have found the same."""
         found: dict[object, LostAnswers] = {}
-        for each in await self._all(AskLostAnswers, _LOST_ANSWERS):
+        for each in await self.answers(AskLostAnswers, _LOST_ANSWERS):
             before = found.setdefault((each.protocol, each.family, each.interface, each.node), each)
             if each.since < before.since:
                 found[each.protocol, each.family, each.interface, each.node] = each
@@ -242,7 +242,8 @@ class ProcessesDataPlane:
             role="control",
         )
 
-    async def _all(self, question: Callable[[int], Question], decoder: Decoder[Item]) -> list[Item]:
+    async def answers(self, question: Callable[[int], Question], decoder: Decoder[Item]) -> list[Item]:
+        """What all data processes answer; one that ends meanwhile answers nothing."""
         return [item for answer in (await self._each(question, decoder)).values() for item in answer]
 
     async def _each(self, question: Callable[[int], Question], decoder: Decoder[Item]) -> dict[Worker, Sequence[Item]]:

@@ -34,6 +34,7 @@ from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.held_portals import HeldPortals
 from userproxy.processes.control.pool import Pool
 from userproxy.processes.control.spawning import Spawning
+from userproxy.processes.control.steering import ProcessesSteering
 from userproxy.processes.control.worker import Worker
 from userproxy.processes.messages import (
     Close,
@@ -86,6 +87,8 @@ class ProcessForwarder:
         self._briefing = Briefing(loop, self._pool, self._listeners, self._portals)
         self.data_plane = ProcessesDataPlane(loop, self._pool, options.descriptor_limit, self._listeners)
         """Answers for all data processes."""
+        self.steering = ProcessesSteering(self.data_plane)
+        """Tells all data processes what to do with connections."""
         if path:
             for each, descriptor in self._pool.adopt(path):
                 self.inherit(each.listener, each.host, descriptor)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from msgspec import Raw
 
 from userproxy.model.data_plane import DataPlane, Watch
+from userproxy.model.steering import Steering
 from userproxy.pace import Pace
 from userproxy.processes.channel import Channel, encode
 from userproxy.processes.messages import (
@@ -20,6 +21,7 @@ from userproxy.processes.messages import (
     AskLostAnswers,
     AskProcess,
     Capture,
+    CloseConnections,
     Question,
     ToData,
     WatchConnections,
@@ -32,8 +34,15 @@ _PART_BYTES: Final = 64 * 1024
 class Answering:
     """Answers questions, each in a task of `group`. `channel` is the one to answer by."""
 
-    def __init__(self, plane: DataPlane, channel: Callable[[], Channel[ToData]], group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        steering: Steering,
+        channel: Callable[[], Channel[ToData]],
+        group: asyncio.TaskGroup,
+    ) -> None:
         self._plane = plane
+        self._steering = steering
         self._channel = channel
         self._group = group
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -106,6 +115,8 @@ class Answering:
                 return await plane.processes()
             case AskLostAnswers():
                 return await plane.lost_answers()
+            case CloseConnections(query=query, reason=reason):
+                return (await self._steering.close_connections(query, reason),)
         return ()
 
     async def _send(self, number: int, items: Iterable[object]) -> None:

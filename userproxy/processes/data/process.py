@@ -167,7 +167,8 @@ class DataProcess:
         spread = Random()  # noqa: S311 -- spreads load, keeps no secret
         self._forwarder = SharingForwarder(self._loop, options, spread, turns, message.first_id)
         self._forwarder.data_plane.loop_lag.start()
-        self._answering = Answering(self._forwarder.data_plane, lambda: self._channel, self._group)
+        plane, steering = self._forwarder.data_plane, self._forwarder.steering
+        self._answering = Answering(plane, steering, lambda: self._channel, self._group)
         self._tell_pulse()
 
     def _log_so(self, logging: Logging) -> None:

@@ -21,6 +21,7 @@ from userproxy.processes.takeover.successor import Heir, NotTakenOverError, Refu
 from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.sockets import NamedSockets
 from userproxy.wiring.forwarding import AnyForwarder
+from userproxy.wiring.steering import DRAINS, Drains
 
 log = structlog.get_logger()
 
@@ -60,12 +61,14 @@ class Takeover:
         handed_over: Callable[[int, bool], None],
         *,
         wanted: bool,
+        drains: Drains | None = None,
     ) -> None:
         self._path = path
         self._forwarder = forwarder
         self._families = families
         self._sockets = sockets
         self._setup = setup
+        self._drains = drains
         self._handed_over = handed_over
         self._turn = asyncio.Lock()
         self._stopping = False
@@ -175,6 +178,8 @@ class Takeover:
         elif kind == "claim" and (family := rest.split(" ")[0]) in proxies:
             _, protocol, port, ip = rest.split(" ")
             proxies[IPFamily(family)].holdings.adopt_claim(ip, Protocol(protocol), int(port), descriptor)
+        elif name == DRAINS and self._drains is not None:
+            self._drains.adopt(descriptor)
         else:
             self._sockets.inherit(name, descriptor)
 
@@ -281,4 +286,6 @@ class Takeover:
         found = {name: listening.fileno() for name, listening in self._sockets.open_ones().items()}
         for proxy in self._families:
             found |= proxy.holdings.sockets()
+        if self._drains is not None:
+            found[DRAINS] = self._drains.descriptor()
         return found

@@ -1,0 +1,1 @@
+"""What the admin API changes: drains, and connections that are closed."""

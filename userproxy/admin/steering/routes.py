@@ -1,0 +1,68 @@
+"""What the admin API changes: for each path and method what it takes, what it answers, and who does it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from msgspec import Struct
+
+from userproxy.admin.parameters import CLIENT, ENDPOINT, NAMESPACE, PROTOCOL, SERVICE, Parameter, required
+from userproxy.admin.rows import Planes
+from userproxy.admin.steering import drains
+from userproxy.admin.steering.items import Closed, DrainItem, DrainRequest, Ended
+
+
+class WriteRoute(Struct, frozen=True):
+    """A change. `perform` gets the body, made of `body`, or the query's parameters where that is None.
+
+    `refusals` are the statuses, beside 400 and 503, by which it may be refused, and why.
+    """
+
+    path: str
+    method: str
+    operation: str
+    text: str
+    answer: type[Struct]
+    perform: Callable[[Planes, Any], Awaitable[Struct]]
+    parameters: tuple[Parameter, ...] = ()
+    body: type[Struct] | None = None
+    refusals: Mapping[int, str] = {}
+
+
+_NO_CONTROLS: Final = {403: "Nothing can be changed here."}
+
+WRITES: Final[tuple[WriteRoute, ...]] = (
+    WriteRoute(
+        "drains",
+        "POST",
+        "drain",
+        "Give no new clients to an endpoint while another one is usable, or change the terms of that.",
+        DrainItem,
+        drains.drain,
+        body=DrainRequest,
+        refusals={
+            **_NO_CONTROLS,
+            404: "There is no such Service or endpoint.",
+            409: "The times contradict each other, or there are too many drains.",
+        },
+    ),
+    WriteRoute(
+        "drains",
+        "DELETE",
+        "undrain",
+        "End the drain of an endpoint, or of all endpoints of a Service.",
+        Ended,
+        drains.undrain,
+        (required(NAMESPACE), required(SERVICE), ENDPOINT),
+        refusals={**_NO_CONTROLS, 404: "There is no such drain."},
+    ),
+    WriteRoute(
+        "connections",
+        "DELETE",
+        "closeConnections",
+        "Reset TCP connections, and end UDP flows: those of a client, of an endpoint, or of a Service.",
+        Closed,
+        drains.close_connections,
+        (NAMESPACE, SERVICE, PROTOCOL, ENDPOINT, CLIENT),
+        refusals={**_NO_CONTROLS, 409: "Neither client nor endpoint nor service is given."},
+    ),
+)

@@ -1,0 +1,1 @@
+"""What the data plane is told to do with single connections."""

@@ -1,0 +1,23 @@
+"""Does what :class:`~userproxy.model.steering.Steering` says, for the connections and flows of this process."""
+
+from userproxy.forwarding.observation.data_plane import LocalDataPlane
+from userproxy.forwarding.udp.flow import UdpFlow
+from userproxy.model.reports import Outcome, Query
+
+
+class LocalSteering:
+    """Closes connections that `data_plane` finds. To be used on the loop's thread only."""
+
+    def __init__(self, data_plane: LocalDataPlane) -> None:
+        self._data_plane = data_plane
+
+    async def close_connections(self, query: Query, reason: str) -> int:
+        """See :class:`~userproxy.model.steering.Steering`."""
+        count = 0
+        async for member in self._data_plane.members(query):
+            if isinstance(member, UdpFlow):
+                member.close(reason, Outcome.RESET)
+            else:
+                member.abort(reason)
+            count += 1
+        return count

@@ -1,0 +1,72 @@
+"""What is asked of endpoints and connections besides what the cluster says, and how it outlives a take-over."""
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from userproxy.model.reports import Query
+from userproxy.model.steering import DRAINED, Drain, Steering
+from userproxy.proxier.drains.table import DrainState, DrainTable
+
+log = structlog.get_logger()
+
+DRAINS: Final = "drains"
+"""What a successor knows the descriptor by that has the drains: among sockets, so that any release can pass it on."""
+
+_MOST_BYTES: Final = 64 << 20
+
+
+class Drains:
+    """The drains of a proxy, whose connections `steering` closes in time."""
+
+    def __init__(self, steering: Steering) -> None:
+        self._steering = steering
+        self._due: asyncio.Queue[Drain] = asyncio.Queue()
+        self._memory: int | None = None
+        self.table = DrainTable(asyncio.get_running_loop(), self._due.put_nowait)
+
+    def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """What closes connections, by the name of its task."""
+        return {"drains": self._run()}
+
+    def descriptor(self) -> int:
+        """A descriptor of a file in memory that has all drains as they are now. It stays ours. Raises OSError."""
+        if self._memory is None:
+            self._memory = os.memfd_create("userproxy drains", os.MFD_CLOEXEC)
+        os.ftruncate(self._memory, 0)
+        os.pwrite(self._memory, msgspec.msgpack.encode(self.table.state()), 0)
+        return self._memory
+
+    def adopt(self, descriptor: int) -> None:
+        """Go on with the drains of a predecessor. Takes over the descriptor; one that cannot be read is ignored."""
+        try:
+            state = msgspec.msgpack.decode(os.pread(descriptor, _MOST_BYTES, 0), type=DrainState)
+        except (OSError, msgspec.DecodeError) as error:
+            log.warning("The drains of the predecessor are over: they cannot be read", reason=str(error))
+            return
+        finally:
+            os.close(descriptor)
+        self.table.restore(state)
+
+    def close(self) -> None:
+        """Cancel timers, and close the file."""
+        self.table.shut_down()
+        if self._memory is not None:
+            os.close(self._memory)
+            self._memory = None
+
+    async def _run(self) -> None:
+        while True:
+            drain = await self._due.get()
+            query = Query(drain.service.namespace, drain.service.name, endpoint=drain.endpoint)
+            closed = await self._steering.close_connections(query, DRAINED)
+            log.info(
+                "Connections to a drained endpoint closed",
+                service=str(drain.service),
+                endpoint=str(drain.endpoint),
+                connections=closed,
+            )
