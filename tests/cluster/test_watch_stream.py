@@ -62,7 +62,7 @@ def test_a_version_that_is_no_number_is_compared_with_nothing(version: str) -> N
 
 
 def test_what_is_nested_beyond_all_measure_is_garbled() -> None:
-    line = b'{"type":"ADDED","object":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n"
+    line = b'{"type":"ADDED","object":' + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}\n"
     assert isinstance(_feed(line)[1], UnreachableError)
 
 
