@@ -11,15 +11,19 @@ from typing import Any
 import pytest
 
 from tests.lab.cluster import QUICK, Lab
+from tests.lab.datagrams import ask, ask_over
+from tests.lab.manifests import Port
 from tests.lab.probes import KeptConnection
 from tests.lab.proxy import RunningProxy
 from tests.lab.steady import SteadyClient
 from userproxy.demo.traffic import fetch, http
 from userproxy.demo.waiting import eventually
+from userproxy.model import IPFamily
 
 pytestmark = pytest.mark.e2e
 
 WEB = ("10.96.0.10", 80)
+DNS = ("10.96.0.53", 53)
 METRICS = ("127.0.0.1", 10249)
 HEALTHZ = ("127.0.0.1", 10256)
 
@@ -148,7 +152,7 @@ def test_the_control_process_is_killed_and_no_client_sees_anything_until_another
         assert [each["connections"] for each in status(lab)["processes"]][2] == 0
         # They follow the new one: an endpoint that goes gets no more clients.
         lab.manifests.slice("web", lab.pods[:1])
-        eventually(lambda: {ask(lab) for _ in range(6)} == {lab.pods[0].name}, 30, "the new snapshot counts")
+        eventually(lambda: {fetched(lab) for _ in range(6)} == {lab.pods[0].name}, 30, "the new snapshot counts")
         assert client.failures == []
     assert successor.terminate() == 0
     eventually(lambda: not any(map(runs, before)), 30, "they end with the control process that has adopted them")
@@ -164,6 +168,44 @@ def test_without_portals_too(lab: Lab) -> None:
     assert proxy.terminate() == 0
 
 
+def test_a_udp_service_is_served_by_both_and_killed_one_costs_its_own_flows_alone(lab: Lab) -> None:
+    lab.serve_http()
+    ports = [Port(53, "dns", "UDP")]
+    lab.manifests.service("dns", cluster_ip=DNS[0], ports=ports)
+    lab.manifests.slices("dns", lab.pods, ports=ports)
+    lab.node.start_userproxy(*QUICK, "--workers", "2")
+    lab.settle(IPFamily.IPV4)
+    eventually(lambda: len(data_processes(lab)) == 2, 30, "both data processes answer")
+    with ExitStack() as stack:
+        kept = [stack.enter_context(lab.client.udp_socket(DNS)) for _ in range(40)]
+        first = [ask_over(sock).pod for sock in kept]
+        assert set(first) == {pod.name for pod in lab.pods}
+        before = flows(lab)
+        assert sum(map(len, before.values())) == len(kept)
+        assert min(map(len, before.values())) >= 8, "both have their share"
+        victim, survivor = data_processes(lab)
+        os.kill(victim, signal.SIGKILL)
+        # New clients, of both: at once, for nothing that they send is lost or refused.
+        for _ in range(20):
+            assert ask(lab.client, DNS, timeout=5).pod
+        assert [ask_over(sock).pod for sock in kept], "the others' clients have flows of another process"
+        after = flows(lab)
+        assert set(before[2]) <= set(after[2]), "those of the other one are what they were"
+        eventually(lambda: survivor in data_processes(lab) and len(data_processes(lab)) == 2, 30, "two serve again")
+        mine = [number for number, sock in enumerate(kept) if sock.getsockname()[1] in before[2].values()]
+        again = [ask_over(sock).pod for sock in kept]
+        assert [again[number] for number in mine] == [first[number] for number in mine]
+        assert len(mine) == len(before[2])
+
+
+def flows(lab: Lab) -> dict[int, dict[int, int]]:
+    """The ids of flows and their clients' ports, by the incarnation of a data process that has them, from 1 on."""
+    found: dict[int, dict[int, int]] = {}
+    for each in json.loads(lab.node.userproxy("get", "connections", "-o", "json").stdout)["items"]:
+        found.setdefault(each["id"] // 10**12 + 1, {})[each["id"]] = int(each["client"].rpartition(":")[2])
+    return found
+
+
 def runs(pid: int) -> bool:
     """Whether a process runs; one that has ended may still wait for its parent, which is no longer ours."""
     try:
@@ -172,5 +214,5 @@ def runs(pid: int) -> bool:
         return False
 
 
-def ask(lab: Lab) -> str:
+def fetched(lab: Lab) -> str:
     return fetch(lab.client, WEB).pod

@@ -31,9 +31,10 @@ from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.plane import TcpPlane
 from userproxy.forwarding.tcp.portal import PortlessTcpListener
 from userproxy.forwarding.tcp.sockets import ListeningSocket
+from userproxy.forwarding.udp.groups.further import FurtherSockets
+from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.listener import PENDING_SECONDS, UdpListener
 from userproxy.forwarding.udp.plane import UdpOptions, UdpPlane, flow_limits
-from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Admission, IPFamily, ListenerName, PortalAddress, Protocol, ReturnPath, Snapshot, Verdict
 from userproxy.routing.balancer import Balancer
@@ -118,7 +119,7 @@ class Forwarder:
         self._snapshots: dict[ListenerName, Snapshot] = {}
         self._unasked: dict[ListenerName, None] = {}
         """Listeners of another process that nobody has asked for since."""
-        self._inherited: dict[ListenerName, tuple[str, int]] = {}
+        self._inherited: dict[ListenerName, tuple[str, list[int]]] = {}
         self._is_forsaken = False
         self.data_plane = LocalDataPlane(
             self._tcp, self._udp, self._recorder, self._listeners, self._snapshots, options.descriptor_limit
@@ -168,7 +169,10 @@ class Forwarder:
         return self._listeners[listener].statistics
 
     def listening(self) -> Iterator[tuple[ListenerName, str, int]]:
-        """Listeners with local ports that take clients: name, the address that they were opened at, and descriptor."""
+        """Listeners with local ports that take clients: name, the address that they were opened at, and descriptor.
+
+        A UDP one that has several sockets comes several times.
+        """
         return plain.listening(self._parts)
 
     def leave_listeners(self) -> None:
@@ -176,8 +180,8 @@ class Forwarder:
         plain.leave(self._parts)
 
     def inherit(self, name: ListenerName, host: str, descriptor: int) -> None:
-        """Have :meth:`open` use the socket of another process for a listener."""
-        self._inherited[name] = host, descriptor
+        """Have :meth:`open` use the socket of another process for a listener; several, in the order of these calls."""
+        self._inherited.setdefault(name, (host, []))[1].append(descriptor)
 
     def hand_over(self) -> Giver:
         """What hands all of it over to another process, in an attempt that may come to nothing."""
@@ -197,7 +201,8 @@ class Forwarder:
         for listener in [each for each in self._unasked if each.family is family]:
             self.close(listener)
         for name in [each for each in self._inherited if each.family is family]:
-            os.close(self._inherited.pop(name)[1])
+            for descriptor in self._inherited.pop(name)[1]:
+                os.close(descriptor)
 
     @property
     def shares_sockets(self) -> bool:
@@ -378,7 +383,7 @@ class Forwarder:
     def _listen_tcp(self, name: ListenerName, preferred_port: int | None, verdict: Verdict) -> AnyListener:
         inherited = self._inherited.pop(name, None)
         if inherited is not None:
-            sock = ListeningSocket(inherited[1])
+            sock = ListeningSocket(inherited[1][0])
             sock.set_verdict(verdict)
         else:
             sock = self._bind(partial(ListeningSocket.open, verdict=verdict), name.family, preferred_port)
@@ -392,11 +397,14 @@ class Forwarder:
     def _listen_udp(self, name: ListenerName, preferred_port: int | None, _verdict: Verdict) -> AnyListener:
         inherited = self._inherited.pop(name, None)
         if inherited is not None:
-            sock = DatagramSocket.adopt(inherited[1], inherited[0], None)
+            group = DatagramGroup.adopt(inherited[1], inherited[0])
         else:
-            sock = self._bind(DatagramSocket.open, name.family, preferred_port)
+            group = self._bind(DatagramGroup.open, name.family, preferred_port)
+        sock = group.members[0]
         portal = None if self._options.portals_only else sock.getsockname()
-        return UdpListener(self._udp, name, sock, self._balancer(), UdpStatistics(), portal)
+        listener = UdpListener(self._udp, name, sock, self._balancer(), UdpStatistics(), portal)
+        listener.further = FurtherSockets.of(group, self._udp.poller, listener)
+        return listener
 
     def _balancer(self) -> Balancer:
         return Balancer(self._random, self._affinity.of)

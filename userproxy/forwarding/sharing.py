@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from random import Random
 
 from userproxy.forwarding.accept_turns import AcceptTurns
@@ -37,27 +37,29 @@ class SharingForwarder(Forwarder):
         self._recorder.last_id = last_id
         self._elsewhere: dict[ListenerName, int] = {}
         """The local ports of listeners that other processes serve alone."""
+        self._members: dict[ListenerName, tuple[int, ...]] = {}
+        """The numbers of the sockets that listeners have here, of a group's."""
 
-    def adopt(self, name: ListenerName, number: int, descriptor: int | None) -> None:
-        """Serve a listener from a copy of its socket, or from portals alone where it has no socket of its own.
+    def adopt(self, name: ListenerName, number: int, members: Sequence[int], descriptors: Sequence[int]) -> None:
+        """Serve a listener from copies of its sockets, or from portals alone where it has none of its own.
 
-        Clients wait for its first snapshot. `number` is that of its figures. Takes over the descriptor. Nothing happens
-        where it is served already. Raises OSError where the kernel can watch no more; then the descriptor is closed.
+        Several are those `members` of a UDP listener's group that are read here. Clients wait for its first snapshot.
+        `number` is that of its figures. Takes over the descriptors. A listener that is served already goes on with
+        these sockets. Raises OSError where the kernel can watch no more; then a new listener is not served.
         """
         self.forget_elsewhere(name)
-        if self._has(name, descriptor):
+        self._members[name] = tuple(members)
+        if self._goes_on(name, descriptors):
             self._listeners[name].statistics.number = number
-            if descriptor is not None:
-                os.close(descriptor)
             return
         if name in self._listeners:
             self.leave(name)
-        if descriptor is None:
+        if not descriptors:
             opened: AnyListener = self._portals.listener(name, self._balancer())
         elif name.service_port.protocol is Protocol.UDP:
-            opened = self._adopt_udp(name, DatagramSocket(descriptor))
+            opened = self._adopt_udp(name, descriptors)
         else:
-            opened = self._adopt_tcp(name, ListeningSocket(descriptor))
+            opened = self._adopt_tcp(name, ListeningSocket(descriptors[0]))
         opened.statistics.number = number
         self._listeners[name] = opened
 
@@ -66,21 +68,17 @@ class SharingForwarder(Forwarder):
         """The listeners that are served here."""
         return self._listeners.keys()
 
-    def shared_sockets(self) -> Iterator[tuple[ListenerName, str, int]]:
-        """The listeners that take clients at a socket of their own: the address that it is bound to, the descriptor."""
+    def shared_sockets(self) -> Iterator[tuple[ListenerName, str, int, int]]:
+        """The sockets of listeners that take clients: the address that one is bound to, its member and descriptor."""
         for name, listener in self._listeners.items():
             snapshot = self._snapshots.get(name)
             is_open = snapshot is not None and snapshot.verdict is Verdict.SERVE
             if is_open and isinstance(listener, SharedTcpListener | SharedUdpListener):
-                yield name, str(listener.socket.getsockname()[0]), listener.socket.fileno()
-
-    def renew(self, name: ListenerName, descriptor: int) -> None:
-        """Go on with another socket for a UDP listener. Takes over its descriptor."""
-        listener = self._listeners.get(name)
-        if isinstance(listener, SharedUdpListener):
-            listener.renew(descriptor)
-        else:
-            os.close(descriptor)
+                host = str(listener.socket.getsockname()[0])
+                more = listener.further if isinstance(listener, SharedUdpListener) else None
+                descriptors = [listener.socket.fileno(), *(more.descriptors if more is not None else ())]
+                for member, descriptor in zip(self._members[name], descriptors, strict=True):
+                    yield name, host, member, descriptor
 
     def leave(self, name: ListenerName) -> None:
         """Serve a listener no longer, because another process does so alone. Connections go on, UDP flows end."""
@@ -120,12 +118,23 @@ class SharingForwarder(Forwarder):
                 listener.look()
         self._shared_portals.look()
 
-    def _has(self, name: ListenerName, descriptor: int | None) -> bool:
-        """Whether a listener is served already from the socket that a descriptor is for."""
+    def close(self, listener: ListenerName) -> None:
+        """Stop listening; established connections go on."""
+        self._members.pop(listener, None)
+        super().close(listener)
+
+    def _goes_on(self, name: ListenerName, descriptors: Sequence[int]) -> bool:
+        """Whether a listener is served already, and with these sockets from now on."""
         listener = self._listeners.get(name)
-        if isinstance(listener, SharedTcpListener | SharedUdpListener) and descriptor is not None:
-            return os.path.sameopenfile(listener.socket.fileno(), descriptor)
-        return listener is not None and descriptor is None
+        if isinstance(listener, SharedUdpListener) and descriptors:
+            listener.read_from(descriptors)
+            return True
+        if isinstance(listener, SharedTcpListener) and descriptors:
+            if not os.path.sameopenfile(listener.socket.fileno(), descriptors[0]):
+                return False
+            os.close(descriptors[0])
+            return True
+        return listener is not None and not descriptors
 
     def _portal_listeners(self) -> PortalListeners:
         take, give = self._budget.count_port, self.give_port
@@ -143,7 +152,11 @@ class SharingForwarder(Forwarder):
             self.give_port()
             raise
 
-    def _adopt_udp(self, name: ListenerName, sock: DatagramSocket) -> AnyListener:
+    def _adopt_udp(self, name: ListenerName, descriptors: Sequence[int]) -> AnyListener:
         self._budget.count_port()
+        sock = DatagramSocket(descriptors[0])
         portal = None if self._options.portals_only else sock.getsockname()
-        return SharedUdpListener(self._udp, name, sock, self._balancer(), UdpStatistics(), portal)
+        listener = SharedUdpListener(self._udp, name, sock, self._balancer(), UdpStatistics(), portal)
+        if len(descriptors) > 1:
+            listener.read_from([os.dup(sock.fileno()), *descriptors[1:]])
+        return listener

@@ -59,20 +59,15 @@ class Logging(Struct, frozen=True, tag="logging"):
 
 
 class Adopt(Struct, frozen=True, tag="adopt"):
-    """Serve a listener, whose number is `number`, from now on. With its socket, unless only portals lead to it.
+    """Serve a listener, whose number is `number`, from now on, or go on to do so with these sockets.
 
-    A snapshot follows.
+    `members` are the numbers of those that come with this, of a group's: none where only portals lead to the listener,
+    and one, which is 0, where it has one for all processes. A snapshot follows.
     """
 
     listener: ListenerName
     number: int
-    has_socket: bool
-
-
-class Renew(Struct, frozen=True, tag="renew"):
-    """Go on with another socket for a UDP listener, which comes with this."""
-
-    listener: ListenerName
+    members: tuple[int, ...]
 
 
 class Elsewhere(Struct, frozen=True, tag="elsewhere"):
@@ -281,7 +276,6 @@ ToData: TypeAlias = (
     | Retire
     | Logging
     | Adopt
-    | Renew
     | Elsewhere
     | Update
     | Close
@@ -346,10 +340,11 @@ class Drained(Struct, frozen=True, tag="drained"):
 
 
 class Inherited(Struct, frozen=True, tag="inherited"):
-    """A listener with its socket, which comes with this, and the address that it is bound to."""
+    """A listener's socket, which comes with this, its number in a group, and the address that it is bound to."""
 
     listener: ListenerName
     host: str
+    member: int
 
 
 class Estate(Struct, frozen=True, tag="estate"):
@@ -368,7 +363,7 @@ class Refused(Struct, frozen=True, tag="refused"):
     reason: str
 
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 """Of these messages. Processes of another one are left alone: they serve until their clients have gone."""
 
 FromData: TypeAlias = Ready | Answer | Pulse | NotServed | PortalNotServed | Drained | Inherited | Estate | Refused

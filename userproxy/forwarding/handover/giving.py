@@ -147,6 +147,8 @@ class Giver:
             if listener.socket.holder is not None:
                 is_held = True
                 descriptors.append(listener.socket.holder.fileno())
+            if listener.further is not None:
+                descriptors += listener.further.descriptors
         return (
             ListenerHandedOver(
                 listener.statistics.number,
@@ -156,6 +158,7 @@ class Giver:
                 host=host,
                 verdict=verdict,
                 is_held=is_held,
+                further=max(0, len(descriptors) - 1 - is_held),
                 snapshot=self._parts.snapshots.get(name),
                 balancer=listener.balancer.state(),
                 counters=listener.statistics.state(),

@@ -10,12 +10,17 @@ from userproxy.model import ListenerName, Verdict
 
 
 def listening(parts: Parts) -> Iterator[tuple[ListenerName, str, int]]:
-    """Listeners with local ports that take clients: name, the address that they were opened at, and the descriptor."""
+    """Listeners with local ports that take clients: name, the address that they were opened at, and the descriptor.
+
+    One that has several sockets comes several times, in the order of their numbers, and then what keeps others from
+    them.
+    """
     for name, listener in parts.listeners.items():
         if isinstance(listener, TcpListener) and listener.verdict is Verdict.SERVE:
             yield name, listener.socket.getsockname()[0], listener.socket.fileno()
         elif isinstance(listener, UdpListener) and listener.socket.holder is None:
-            yield name, listener.host, listener.socket.fileno()
+            for descriptor in (listener.socket.fileno(), *(listener.further.descriptors if listener.further else ())):
+                yield name, listener.host, descriptor
 
 
 def leave(parts: Parts) -> None:
@@ -33,3 +38,5 @@ def _leave(parts: Parts, listener: AnyListener) -> None:
         listener.connections.left()
     elif isinstance(listener, UdpListener):
         parts.udp.poller.forget(listener.socket)
+        if listener.further is not None:
+            listener.further.forget()

@@ -34,6 +34,8 @@ from userproxy.forwarding.tcp.portal import PortlessTcpListener
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp.flow import UdpFlow
+from userproxy.forwarding.udp.groups.further import FurtherSockets
+from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.listener import UdpListener
 from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.forwarding.udp.sources.source_trial import SourceTrial
@@ -151,10 +153,13 @@ class Taker:
 
     def _udp_listener(self, item: ListenerHandedOver, balancer: Balancer, *descriptors: int) -> UdpListener:
         parts = self._parts
+        own = 2 if item.is_held else 1
         sock = DatagramSocket.adopt(descriptors[0], item.host, descriptors[1] if item.is_held else None)
+        group = DatagramGroup.of(sock, descriptors[own:])
         parts.udp.budget.adopt_port()
         portal = None if parts.portals_only else (item.host, item.port)
         listener = UdpListener(parts.udp, item.name, sock, balancer, UdpStatistics(), portal)
+        listener.further = FurtherSockets.of(group, parts.udp.poller, listener)
         listener.watch_as(item.verdict)
         return listener
 

@@ -21,8 +21,8 @@ CLIENT_AND_BACKEND: Final = 2
 class ListenerHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True):
     """A listener by the number of its counters; or, if it is closed, what its connections still need of it.
 
-    With a `port` its socket belongs to it, and where `is_held` another one that holds the port. `host` is what a UDP
-    one was opened at.
+    With a `port` its socket belongs to it, where `is_held` another one that holds the port, and `further` ones of a
+    group. `host` is what a UDP one was opened at.
     """
 
     number: int
@@ -34,12 +34,13 @@ class ListenerHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=Tru
     host: str = ""
     verdict: Verdict | None = None
     is_held: bool = False
+    further: int = 0
     snapshot: Snapshot | None = None
 
     @property
     def descriptors(self) -> int:
         """How many belong to it."""
-        return (1 if self.port else 0) + (1 if self.is_held else 0)
+        return (1 if self.port else 0) + (1 if self.is_held else 0) + self.further
 
 
 class ListenerChanged(Struct, frozen=True, gc=False, array_like=True, tag=True):

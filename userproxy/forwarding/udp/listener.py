@@ -12,6 +12,7 @@ from userproxy.forwarding.poller import DATAGRAMS, READABLE
 from userproxy.forwarding.udp.datagrams import BATCH, last_error, receive_batch
 from userproxy.forwarding.udp.flow import LARGE, UNREACHABLE, UdpFlow
 from userproxy.forwarding.udp.flows import FlowTable
+from userproxy.forwarding.udp.groups.further import FurtherSockets
 from userproxy.forwarding.udp.idle import STREAM_AFTER, IdleTimer, idle_limits
 from userproxy.forwarding.udp.losses import Losses
 from userproxy.forwarding.udp.plane import UdpPlane
@@ -70,6 +71,8 @@ class UdpListener:
         self.flows = FlowTable[UdpFlow](idle_limits(plane.options.udp_timeout))
         self._idle_timer = IdleTimer(plane.loop, self.flows, UdpFlow.close, plane.poller.failures.note)
         self._socket = sock
+        self.further: FurtherSockets | None = None
+        """Sockets that it reads besides its own, if there are any."""
         self._endpoints: frozenset[Endpoint] = frozenset()
         self._sources: FlowSources | None = None
         self.pauses = Pauses()
@@ -148,6 +151,7 @@ class UdpListener:
             self.statistics.unwatch(self._socket)
             self.plane.budget.give_port()
             self.plane.poller.close_at_once(self._socket)
+            self._leave_further()
 
     def abort(self) -> None:
         """A handler has raised an exception: go on after a pause. For the poller."""
@@ -187,8 +191,7 @@ class UdpListener:
         """Go on with a socket of another process, which treats clients by `verdict`."""
         self._verdict = verdict
         if verdict is not None and not self._watched:
-            self.plane.poller.add(self.descriptor, DATAGRAMS, self._on_event, self)
-            self._watched = True
+            self._watch()
 
     def forsake(self) -> None:
         """Close our copies of its sockets: they are another process's."""
@@ -199,6 +202,8 @@ class UdpListener:
         for flow in self.flows:
             flow.forsake()
         self._socket.close()
+        if self.further is not None:
+            self.further.forsake()
 
     def note_reply(self, flow: UdpFlow, now: float) -> None:
         """Note that an answer came. For flows."""
@@ -217,13 +222,28 @@ class UdpListener:
     def _let_go(self) -> None:
         self.plane.listener_addresses.discard(self.name.family, self.port)
 
-    def _on_event(self, events: int) -> None:
+    def _watch(self) -> None:
+        """Read from now on. Raises OSError."""
+        self.plane.poller.add(self.descriptor, DATAGRAMS, self.read, self)
+        self._watched = True
+        if self.further is not None:
+            self.further.watch()
+
+    def _leave_further(self) -> None:
+        further, self.further = self.further, None
+        if further is not None:
+            further.close()
+
+    def read(self, events: int, descriptor: int = -1) -> None:
+        """Take what there is at a socket, its own if none is named. For the poller."""
         if not events & READABLE:
             return
+        if descriptor < 0:
+            descriptor = self.descriptor
         for _ in range(_BATCHES_PER_TURN):
             if self._closed:
                 return
-            count = receive_batch(self.descriptor, self._inbox.headers, BATCH, 0, None)
+            count = receive_batch(descriptor, self._inbox.headers, BATCH, 0, None)
             if count < 0:
                 self._survive(last_error())
                 return
@@ -233,7 +253,7 @@ class UdpListener:
                 self._drop(count)
             if count < BATCH:
                 return
-        self.plane.poller.again(self._on_event, self)
+        self.plane.poller.again(self.read, self)
 
     def _dispatch(self, count: int) -> None:
         inbox = self._inbox
@@ -387,15 +407,15 @@ class UdpListener:
         before, verdict = self._verdict, self._wanted
         try:
             if not self._watched:
-                self.plane.poller.add(self.descriptor, DATAGRAMS, self._on_event, self)
-                self._watched = True
+                self._watch()
             if verdict is Verdict.REJECT:
+                self._leave_further()
                 self._socket.refuse()
             elif before is Verdict.REJECT:
                 self.statistics.unwatch(self._socket)
                 self._socket.admit()
                 self.statistics.watch(self._socket)
-                self.plane.poller.add(self.descriptor, DATAGRAMS, self._on_event, self)
+                self.plane.poller.add(self.descriptor, DATAGRAMS, self.read, self)
         except OSError as error:
             self._verdict = before or Verdict.SERVE
             if not self._lagging:
@@ -418,4 +438,4 @@ class UdpListener:
 
     def _resume(self) -> None:
         if not self._closed:
-            self.plane.poller.again(self._on_event, self)
+            self.plane.poller.again(self.read, self)

@@ -1,11 +1,13 @@
 """UDP listeners whose socket another process has opened, and holds."""
 
 import os
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
 
 from userproxy.forwarding.poller import DATAGRAMS
+from userproxy.forwarding.udp.groups.further import FurtherSockets, inode_of
 from userproxy.forwarding.udp.listener import UdpListener
 from userproxy.forwarding.udp.portal import UdpPortal
 from userproxy.forwarding.udp.sockets import dropped
@@ -19,20 +21,42 @@ class SharedUdpListener(UdpListener):
     """Takes datagrams from a copy of a socket. Whether the kernel lets any in is the business of its holder."""
 
     def _opened(self) -> None:
-        # The kernel has counted since the socket was opened, perhaps for a process before this one.
-        self.statistics.add_dropped(-dropped(self._socket))
+        self._opened_anew()
         super()._opened()
 
-    def renew(self, descriptor: int) -> None:
-        """Go on with another socket, to the kernel, in place of the one so far. Takes over its descriptor."""
+    def read_from(self, descriptors: Sequence[int]) -> None:
+        """Go on with these sockets of a group, at least one. Takes over descriptors. Raises OSError."""
+        found = {inode_of(each): each for each in descriptors}
+        own = inode_of(self.descriptor)
+        if own in found:
+            os.close(found.pop(own))
+        else:
+            self._renew(found.pop(next(iter(found))))
+        if found or self.further is not None:
+            self._read_further(list(found.values()))
+
+    def _read_further(self, descriptors: Sequence[int]) -> None:
+        if self.further is None:
+            self.further = FurtherSockets(self.plane.poller, self)
+            if self._watched:
+                self.further.watch()
+        self.further.follow(descriptors)
+
+    def _renew(self, descriptor: int) -> None:
+        """Go on with another socket, to the kernel, in place of its own so far. Takes over the descriptor."""
         try:
             self.statistics.unwatch(self._socket)
             os.dup2(descriptor, self.descriptor, inheritable=False)
+            self._opened_anew()
             self.statistics.watch(self._socket)
             if self._watched:
-                self.plane.poller.add(self.descriptor, DATAGRAMS, self._on_event, self)
+                self.plane.poller.add(self.descriptor, DATAGRAMS, self.read, self)
         finally:
             os.close(descriptor)
+
+    def _opened_anew(self) -> None:
+        # The kernel has counted since the socket was opened, perhaps for a process before this one.
+        self.statistics.add_dropped(-dropped(self._socket))
 
     def _switch(self) -> None:
         """Begin to read, at the first snapshot; after that the holder of the socket has done all there is to do."""
@@ -41,8 +65,7 @@ class SharedUdpListener(UdpListener):
         if self._watched:
             return
         try:
-            self.plane.poller.add(self.descriptor, DATAGRAMS, self._on_event, self)
-            self._watched = True
+            self._watch()
         except OSError as error:
             log.error("A UDP listener does not follow yet", service_port=str(self.name), reason=error.strerror)
             self._retry = self.plane.loop.call_later(_RETRY_SECONDS, self._switch)
@@ -53,4 +76,4 @@ class SharedUdpPortal(SharedUdpListener, UdpPortal):
 
     def _opened(self) -> None:
         """It has no port of its own that an endpoint might name."""
-        self.statistics.add_dropped(-dropped(self._socket))
+        self._opened_anew()

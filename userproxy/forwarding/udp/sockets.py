@@ -5,6 +5,7 @@ import ipaddress
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import chain
 from socket import SocketType
@@ -96,6 +97,21 @@ class DatagramSocket(SocketType):
             raise PortUnavailableError(f"cannot listen on UDP {host_and_port(host, port)}: {error.strerror}") from error
 
     @classmethod
+    def open_member(cls, host: str, port: int, members: Sequence[Self], others: Sequence[SocketType] = ()) -> Self:
+        """One more of the group (SO_REUSEPORT) of `members`, the first one where there are none.
+
+        `others` have the port, too, and are of no group. Raises OSError.
+        """
+        with closing(SocketType(socket_family(host), socket.SOCK_DGRAM)) as sock:
+            _set_options(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            for each in members:
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            with sharing_their_port(*members, *others, sock):
+                sock.bind((host, port))
+            return cls.adopt(sock.detach(), host, None)
+
+    @classmethod
     def adopt(cls, descriptor: int, host: str, holder: int | None) -> Self:
         """That of another process, which was opened at `host`; `holder` is :attr:`holder`'s descriptor there."""
         adopted = cls(descriptor)
@@ -123,7 +139,11 @@ class DatagramSocket(SocketType):
         any program, so another socket holds the port: one more descriptor. Raises OSError.
         """
         if self._holder is None:
-            self._holder = self._hold()
+            self._holder = holder_of([self])
+        self.take_only_its_own()
+
+    def take_only_its_own(self) -> None:
+        """The part of :meth:`refuse` that is for the socket itself. Raises OSError."""
         host = self.host
         if ipaddress.ip_address(host).is_unspecified:
             host = "::1" if is_ipv6(host) else "127.0.0.1"
@@ -146,27 +166,42 @@ class DatagramSocket(SocketType):
         self._let_go()
         super().close()
 
-    def _hold(self) -> SocketType | None:
-        """A socket that keeps others from the port and that nothing reaches; None if the kernel cannot do that."""
-        try:
-            holder = SocketType(self.family, socket.SOCK_DGRAM)
-        except OSError:
-            return None
-        try:
-            if self.family == socket.AF_INET6:
-                holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            holder.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
-            with sharing_their_port(self, holder):
-                holder.bind((self.host, self.port))
-        except OSError:
-            holder.close()
-            return None
-        return holder
-
     def _let_go(self) -> None:
         holder, self._holder = self._holder, None
         if holder is not None:
             holder.close()
+
+
+def holder_of(sockets: Sequence[DatagramSocket], *others: SocketType) -> SocketType | None:
+    """A socket that keeps other programs from the port of `sockets`, and that nothing reaches.
+
+    `others` have the port, too. None if the kernel cannot do that.
+    """
+    first = sockets[0]
+    try:
+        holder = SocketType(first.family, socket.SOCK_DGRAM)
+    except OSError:
+        return None
+    host = first.host
+    try:
+        if first.family == socket.AF_INET6:
+            holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            host = "::"  # an address of the node is not one of an interface that there is not (inet6_bind())
+        holder.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
+        with sharing_their_port(*sockets, *others, holder):
+            holder.bind((host, first.port))
+    except OSError:
+        holder.close()
+        return None
+    return holder
+
+
+def is_holder(sock: SocketType) -> bool:
+    """Whether a socket of another process is what :func:`holder_of` made there."""
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX) == _NO_INTERFACE
+    except OSError:  # a kernel that does not know this can have none
+        return False
 
 
 def _set_options(sock: SocketType) -> None:

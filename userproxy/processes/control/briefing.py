@@ -3,7 +3,7 @@
 import asyncio
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from userproxy.model import ListenerName, PortalAddress
@@ -11,7 +11,7 @@ from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.held_portals import HeldPortal, HeldPortals
 from userproxy.processes.control.pool import Pool
 from userproxy.processes.control.worker import Worker
-from userproxy.processes.messages import Adopt, AdoptPortal, Elsewhere, LeavePortal, Renew, Settled, Update
+from userproxy.processes.messages import Adopt, AdoptPortal, Elsewhere, LeavePortal, Settled, Update
 
 _SLICE_SECONDS: Final = 0.002
 _WAIT_SECONDS: Final = 0.005
@@ -20,7 +20,7 @@ _WAIT_SECONDS: Final = 0.005
 class Briefing:
     """Tells the data processes of `pool` of `listeners` and `portals`, which are read as they are by then.
 
-    It decides which of them serves a listener that is to be served by one.
+    It decides which of them reads which socket of a listener, where each client is to meet one process only.
     """
 
     def __init__(
@@ -47,32 +47,36 @@ class Briefing:
         for handle in self._behind.values():
             handle.cancel()
 
-    def settle_owner(self, held: HeldListener) -> None:
-        """Decide which data process serves a listener alone, if one does; those that know of it are told anew."""
-        owner = _owner(held, self._pool.usable) if held.needs_one_process else None
-        if owner == held.owner:
+    def settle_readers(self, held: HeldListener) -> None:
+        """Decide which data processes read a listener's sockets; those for which that changes are told anew."""
+        readers = _readers(held, self._pool.usable, len(self._pool.places))
+        before, held.readers = held.readers, readers
+        if readers == before:
             return
-        held.owner = owner
         for worker in self._pool.serving:
-            if held.name not in worker.told:
-                continue  # it will be told as it is by then
-            worker.told.discard(held.name)
-            for portal in self._portals_of(held):
-                if portal.address in worker.told:
-                    worker.told.discard(portal.address)
-                    worker.send(LeavePortal(portal.address))
-            self._tell(worker, held)
-            for portal in self._portals_of(held):
-                self._tell_portal(worker, portal)
+            if _share(before, worker.place) != _share(readers, worker.place):
+                self._tell_anew(worker, held)
+
+    def _tell_anew(self, worker: Worker, held: HeldListener) -> None:
+        if held.name not in worker.told:
+            return  # it will be told as it is by then
+        worker.told.discard(held.name)
+        for portal in self._portals_of(held):
+            if portal.address in worker.told:
+                worker.told.discard(portal.address)
+                worker.send(LeavePortal(portal.address))
+        self._tell(worker, held)
+        for portal in self._portals_of(held):
+            self._tell_portal(worker, portal)
 
     def _tell(self, worker: Worker, held: HeldListener) -> None:
         """Tell a data process of a listener and its snapshot, the first time."""
         if held.snapshot is None:
             return
         worker.told.add(held.name)
-        if held.owner in {None, worker.place}:
-            descriptors = [held.sock.fileno()] if held.sock is not None else []
-            worker.send(Adopt(held.name, held.number, bool(descriptors)), descriptors)
+        if held.is_read_at(worker.place):
+            members, descriptors = held.sockets_for(worker.place)
+            worker.send(Adopt(held.name, held.number, members), descriptors)
         else:
             worker.send(Elsewhere(held.name, held.host, held.port))
         worker.send(Update(held.snapshot))
@@ -87,7 +91,7 @@ class Briefing:
         """Tell a data process of a portal and its listeners, the first time, if it serves these."""
         listeners = self.listeners_of(portal)
         self.tell_all(worker, listeners)
-        if listeners and all(held.snapshot and held.owner in {None, worker.place} for held in listeners):
+        if listeners and all(held.snapshot and held.is_read_at(worker.place) for held in listeners):
             worker.told.add(portal.address)
             worker.send(AdoptPortal(portal.address, portal.admission), [portal.sock.fileno()])
 
@@ -99,10 +103,10 @@ class Briefing:
                 worker.send(LeavePortal(address))
 
     def renewed(self, held: HeldListener) -> None:
-        """A listener has another socket than before."""
+        """A listener has other sockets than before."""
         for worker in self._pool.serving:
-            if held.name in worker.told and worker.place == held.owner and held.sock is not None:
-                worker.send(Renew(held.name), [held.sock.fileno()])
+            if held.is_read_at(worker.place):
+                self._tell_anew(worker, held)
 
     def listeners_of(self, portal: HeldPortal) -> list[HeldListener]:
         """Those whose clients come by a portal."""
@@ -120,12 +124,12 @@ class Briefing:
         if handle is not None:
             handle.cancel()
         for held in list(self._listeners.values()):
-            if held.owner is not None:
-                self.settle_owner(held)
+            if held.readers is not None:
+                self.settle_readers(held)
 
     def begin(self, worker: Worker) -> None:
         """Tell a data process of all there is, beginning with what nobody else serves meanwhile."""
-        alone = [held.name for held in self._listeners.values() if held.owner == worker.place]
+        alone = [held.name for held in self._listeners.values() if worker.place in (held.readers or ())]
         worker.untold.update(dict.fromkeys([*alone, *self._listeners, *self._portals.portals]))
         worker.is_new = True
         self._catch_up(worker)
@@ -169,7 +173,25 @@ class Briefing:
                 self._tell_portal(worker, portal)
 
 
-def _owner(held: HeldListener, places: Iterable[int]) -> int:
-    """The place, of those, at which a listener's service port is served: few move when a place comes or goes."""
-    name = str(held.name.service_port)
-    return max(places, key=lambda place: zlib.crc32(f"{place} {name}".encode()))
+def _readers(held: HeldListener, usable: Collection[int], places: int) -> tuple[int, ...] | None:
+    """The places at which a listener's sockets are read; None where all read the only one.
+
+    Where there are several sockets the first is the first place's, and so on. What a place would read that cannot be
+    used is another's.
+    """
+    if not held.members:
+        return None
+    if held.members == 1:
+        return (_place_of(str(held.name.service_port), usable),)
+    own = ((number % places + 1, f"{held.name.service_port} {number}") for number in range(held.members))
+    return tuple(place if place in usable else _place_of(words, usable) for place, words in own)
+
+
+def _place_of(words: str, places: Iterable[int]) -> int:
+    """The place, of those, that goes with some words: few move when a place comes or goes."""
+    return max(places, key=lambda place: zlib.crc32(f"{place} {words}".encode()))
+
+
+def _share(readers: tuple[int, ...] | None, place: int) -> tuple[int, ...] | None:
+    """The numbers of the sockets that are read at a place; None for the one that is read everywhere."""
+    return None if readers is None else tuple(number for number, reader in enumerate(readers) if reader == place)

@@ -190,15 +190,15 @@ class ProcessesDataPlane:
 
         Each takes turns of its own, and which of them accepts the client is not known before.
         """
-        owner = self._listeners[listener].owner
+        held = self._listeners[listener]
         for worker in self._pool.serving:
-            if owner in {None, worker.place}:
+            if held.is_read_at(worker.place):
                 try:
                     found = await worker.whole(lambda number: AskChoice(number, listener, client, tried), _CHOICES)
                 except WorkerGoneError:
                     continue
                 if found:
-                    return found[0] if owner is not None else self._of_one(found[0])
+                    return self._of_one(found[0]) if held.readers is None or len(held.readers) > 1 else found[0]
         raise KeyError(listener)
 
     def _of_one(self, choice: Choice) -> Choice:

@@ -16,7 +16,7 @@ from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.forwarder import ForwardingOptions
 from userproxy.forwarding.ports.listeners import ListenerPorts
 from userproxy.forwarding.tcp.sockets import ListeningSocket
-from userproxy.forwarding.udp.sockets import DatagramSocket
+from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.model import (
     Admission,
     IPFamily,
@@ -49,6 +49,9 @@ from userproxy.processes.messages import (
 
 log = structlog.get_logger()
 
+_SHARE_FOR_GROUPS: Final = 10
+"""Of ten descriptors one may be for further sockets of UDP listeners."""
+
 _DRAIN_GRACE_SECONDS: Final = 5.0
 _LAST_WORDS_SECONDS: Final = 2.0
 
@@ -56,8 +59,8 @@ _LAST_WORDS_SECONDS: Final = 2.0
 class ProcessForwarder:
     """All listeners and connections of `processes` data processes. To be used on the loop's thread only.
 
-    A TCP listener is served by all of them; one with affinity, and a UDP one, by one of them. Raises OSError where data
-    processes cannot be started.
+    A TCP listener is served by all of them, one with affinity by one of them. A UDP one has a socket for each, and each
+    client keeps to one of these. Raises OSError where data processes cannot be started.
 
     Data processes that another control process has left are found at `path`, if that is not empty, and adopted.
     """
@@ -78,10 +81,12 @@ class ProcessForwarder:
         self._budget = DescriptorBudget(loop, options.descriptor_limit, options.kept_descriptors)
         self._numbers = count(1)
         self._listeners: dict[ListenerName, HeldListener] = {}
+        self._in_groups = 0
+        """Descriptors of UDP listeners that they have beyond the first."""
         self._portals = HeldPortals(self.take_for_port, self.give_port, self._portal_left)
         self._kept: Callable[[], Sequence[int]] = tuple
         self._return_paths: dict[IPFamily, ReturnPath] = {}
-        self._inherited: dict[ListenerName, tuple[str, int]] = {}
+        self._inherited: dict[ListenerName, tuple[str, list[int]]] = {}
         self._changed: Callable[[], None] = lambda: None
         self._pool = Pool(loop, processes, spawning, options, self._begins, self._gone, lambda: self._changed())
         self._briefing = Briefing(loop, self._pool, self._listeners, self._portals)
@@ -161,12 +166,13 @@ class ProcessForwarder:
 
     def inherit(self, name: ListenerName, host: str, descriptor: int) -> None:
         """As :meth:`Forwarder.inherit`."""
-        self._inherited[name] = host, descriptor
+        self._inherited.setdefault(name, (host, []))[1].append(descriptor)
 
     def close_unasked(self, family: IPFamily) -> None:
         """As :meth:`Forwarder.close_unasked`."""
         for name in [each for each in self._inherited if each.family is family]:
-            os.close(self._inherited.pop(name)[1])
+            for descriptor in self._inherited.pop(name)[1]:
+                os.close(descriptor)
         for worker in self._pool.serving:
             worker.send(CloseUnasked(family))
 
@@ -174,7 +180,9 @@ class ProcessForwarder:
         """As :meth:`Forwarder.listening`."""
         for name, held in self._listeners.items():
             if held.sock is not None and held.snapshot is not None and held.snapshot.verdict is Verdict.SERVE:
-                yield name, self._options.bind_addresses[name.family], held.sock.fileno()
+                host = self._options.bind_addresses[name.family]
+                for descriptor in held.descriptors:
+                    yield name, host, descriptor
 
     def leave_listeners(self) -> None:
         """As :meth:`Forwarder.leave_listeners`, but that flows end: they have no socket of their own for answers."""
@@ -198,7 +206,7 @@ class ProcessForwarder:
         held = self._listeners.get(snapshot.listener)
         if held is not None:
             held.follow(snapshot)
-            self._briefing.settle_owner(held)
+            self._briefing.settle_readers(held)
         for worker in self._pool.serving:
             if held is None or held.name in worker.told:
                 worker.send(Update(snapshot))
@@ -213,9 +221,7 @@ class ProcessForwarder:
                 worker.told.discard(listener)
                 worker.send(Close(listener))
         self._ports.release(held.port)
-        held.close()
-        if held.sock is not None:
-            self.give_port()
+        self._close_held(held)
 
     def serve_portal(self, address: PortalAddress, admission: Admission) -> None:
         """As :meth:`Forwarder.serve_portal`."""
@@ -249,8 +255,7 @@ class ProcessForwarder:
         endings = [worker.drain(Drain(seconds)) for worker in self._pool.serving]
         self._portals.close(Protocol.TCP)
         for name in [name for name in self._listeners if name.service_port.protocol is Protocol.TCP]:
-            self._listeners.pop(name).close()
-            self.give_port()
+            self._close_held(self._listeners.pop(name))
         if endings:
             await asyncio.wait(endings, timeout=seconds + _DRAIN_GRACE_SECONDS)
         self._portals.close(Protocol.UDP)
@@ -278,20 +283,45 @@ class ProcessForwarder:
 
     def _bind(
         self, name: ListenerName, preferred_port: int | None, verdict: Verdict
-    ) -> ListeningSocket | DatagramSocket:
+    ) -> ListeningSocket | DatagramGroup:
         host = self._options.bind_addresses.get(name.family)
         if host is None:
             raise PortUnavailableError(f"there is no address to bind {name.family} listeners to")
         self.take_for_port()
         try:
             if (inherited := self._inherited.pop(name, None)) is not None:
-                return _inherited(name, *inherited, verdict)
-            if name.service_port.protocol is Protocol.UDP:
-                return self._ports.bind(DatagramSocket.open, host, preferred_port, self._random)
-            return self._ports.bind(partial(ListeningSocket.open, verdict=verdict), host, preferred_port, self._random)
+                sock = _inherited(name, *inherited, verdict)
+            elif name.service_port.protocol is Protocol.UDP:
+                sock = self._ports.bind(DatagramGroup.open, host, preferred_port, self._random)
+            else:
+                opening = partial(ListeningSocket.open, verdict=verdict)
+                return self._ports.bind(opening, host, preferred_port, self._random)
         except PortUnavailableError:
             self.give_port()
             raise
+        if isinstance(sock, DatagramGroup):
+            self._widen(sock, len(self._pool.places))
+        return sock
+
+    def _widen(self, group: DatagramGroup, processes: int) -> None:
+        """Have a socket for each process, if there are descriptors for that; another process's stay as they are."""
+        if len(group.descriptors) == 1 and processes > 1:
+            # One more, for the guard. What is missing for groups is not to be missing for listeners.
+            if self._in_groups + processes > self._options.descriptor_limit // _SHARE_FOR_GROUPS:
+                return
+            try:
+                group.widen(processes)
+            except OSError as error:
+                log.warning("A UDP listener is one data process's", port=group.port, reason=error.strerror)
+        for _ in group.descriptors[1:]:
+            self.adopt_port()
+        self._in_groups += len(group.descriptors) - 1
+
+    def _close_held(self, held: HeldListener) -> None:
+        for _ in held.descriptors:
+            self.give_port()
+        self._in_groups -= max(0, len(held.descriptors) - 1)
+        held.close()
 
     def _portal_left(self, address: PortalAddress) -> None:
         self._briefing.portal_left(address)
@@ -311,10 +341,12 @@ class ProcessForwarder:
         self.data_plane.begins(worker)
 
 
-def _inherited(name: ListenerName, host: str, descriptor: int, verdict: Verdict) -> ListeningSocket | DatagramSocket:
-    """The socket of another process, which takes clients there."""
+def _inherited(
+    name: ListenerName, host: str, descriptors: Sequence[int], verdict: Verdict
+) -> ListeningSocket | DatagramGroup:
+    """The sockets of another process, which takes clients there."""
     if name.service_port.protocol is Protocol.UDP:
-        return DatagramSocket.adopt(descriptor, host, None)
-    sock = ListeningSocket(descriptor)
+        return DatagramGroup.adopt(descriptors, host)
+    sock = ListeningSocket(descriptors[0])
     sock.set_verdict(verdict)
     return sock

@@ -132,7 +132,7 @@ class Pool:
         return [place.number for place in self.places if not place.failing] or [1]
 
     def adopt(self, path: str) -> list[tuple[Inherited, int]]:
-        """Adopt the data processes that another control process has left; returns their sockets, each once.
+        """Adopt the data processes that another control process has left; returns their sockets, by member, each once.
 
         `path` is where :class:`Outlive` told them to be found. What cannot be adopted serves its clients to their end.
         To be called before :meth:`start`. Blocking, for as long as they need to say what they have.
@@ -155,7 +155,7 @@ class Pool:
                 self._turns.absent(number - 1)
         self._incarnations = orphans.last_id // _IDS + 1 if adopted else 0
         self.last_number = orphans.last_number
-        return orphans.sockets
+        return sorted(orphans.sockets, key=lambda each: each[0].member)
 
     def outlive(self, path: str) -> None:
         """Have data processes serve on if we go without a word, to be found at `path`; not, if that is empty."""

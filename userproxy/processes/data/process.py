@@ -49,7 +49,6 @@ from userproxy.processes.messages import (
     Pulse,
     Ready,
     Refused,
-    Renew,
     Reset,
     Resume,
     Retire,
@@ -98,7 +97,6 @@ class DataProcess:
         """Set once the process is to end."""
         self._deal: dict[type, Callable[[SharingForwarder, Any, list[int]], None]] = {
             Adopt: self._adopt,
-            Renew: self._renew,
             Elsewhere: self._elsewhere,
             Update: lambda forwarder, message, _: forwarder.update(message.snapshot),
             Close: self._close,
@@ -207,8 +205,8 @@ class DataProcess:
         if protocol != PROTOCOL or forwarder is None or start is None:
             self._channel.send(Refused(f"it speaks protocol {PROTOCOL}, not {protocol}"))
             return
-        for name, host, descriptor in forwarder.shared_sockets():
-            self._channel.send(Inherited(name, host), [descriptor])
+        for name, host, member, descriptor in forwarder.shared_sockets():
+            self._channel.send(Inherited(name, host, member), [descriptor])
         self._channel.send(Estate(start, self._last_number), [self._tally])
 
     def _leave_door(self) -> None:
@@ -233,19 +231,15 @@ class DataProcess:
         name = message.listener
         self._unasked.discard(name)
         self._last_number = max(self._last_number, message.number)
-        if message.has_socket and not descriptors:
+        if len(descriptors) != len(message.members):
+            for each in descriptors:
+                os.close(each)
             self._channel.send(NotServed(name, _NO_DESCRIPTOR))
             return
         try:
-            forwarder.adopt(name, message.number, descriptors[0] if descriptors else None)
+            forwarder.adopt(name, message.number, message.members, descriptors)
         except OSError as error:
             self._channel.send(NotServed(name, f"its socket cannot be watched: {error.strerror}"))
-
-    def _renew(self, forwarder: SharingForwarder, message: Renew, descriptors: list[int]) -> None:
-        if descriptors:
-            forwarder.renew(message.listener, descriptors[0])
-        else:
-            self._channel.send(NotServed(message.listener, _NO_DESCRIPTOR))
 
     def _elsewhere(self, forwarder: SharingForwarder, message: Elsewhere, _descriptors: list[int]) -> None:
         self._unasked.discard(message.listener)

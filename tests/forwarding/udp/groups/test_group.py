@@ -1,0 +1,152 @@
+"""Groups of sockets of one UDP port, in the kernel: who can join, and refusing and taking clients again."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+
+import pytest
+
+from userproxy.errors import PortUnavailableError
+from userproxy.forwarding.udp.groups.group import DatagramGroup
+from userproxy.forwarding.udp.groups.spreading import member_of
+
+PLACES = [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("::", "::1"), ("::1", "::1")]
+
+
+@pytest.fixture(params=PLACES, ids=[place[0] for place in PLACES])
+def place(request: pytest.FixtureRequest) -> tuple[str, str]:
+    found: tuple[str, str] = request.param
+    return found
+
+
+@contextmanager
+def clients(address: str, port: int, count: int = 20) -> Iterator[list[socket.socket]]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with ExitStack() as stack:
+        found = [stack.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for _ in range(count)]
+        for client in found:
+            client.settimeout(5)
+            client.connect((address, port))
+        yield found
+
+
+def reader_of(group: DatagramGroup, client: socket.socket) -> int:
+    """The number of the member that gets what a client sends."""
+    client.send(b"x")
+    found = []
+    for number, member in enumerate(group.members):
+        member.settimeout(0)
+        try:
+            assert member.recvfrom(10)[1][:2] == client.getsockname()[:2]
+        except BlockingIOError:
+            continue
+        found.append(number)
+    (only,) = found
+    return only
+
+
+def expected(client: socket.socket, members: int, *, by_address: bool = False) -> int:
+    return member_of(client.getsockname()[:2], members, by_address=by_address)
+
+
+def test_one_socket_is_what_it_always_was() -> None:
+    with closing(DatagramGroup.open("127.0.0.1", 0)) as group:
+        assert len(group.descriptors) == 1
+        assert not group.members[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+        group.refuse()
+        with clients("127.0.0.1", group.port, 1) as (client,):
+            client.send(b"x")
+            with pytest.raises(ConnectionRefusedError):
+                client.recv(10)
+            group.admit()
+            assert reader_of(group, client) == 0
+
+
+def test_another_program_cannot_join(place: tuple[str, str]) -> None:
+    """Not even one of our own user that asks for it; nor is it given the port by chance."""
+    with closing(DatagramGroup.open(place[0], 0)) as group:
+        group.widen(2)
+        for _ in range(2):
+            for host in place:
+                with socket.socket(group.members[0].family, socket.SOCK_DGRAM) as stranger:
+                    stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                    with pytest.raises(OSError, match="Address already in use"):
+                        stranger.bind((host, group.port))
+            with pytest.raises(PortUnavailableError):
+                DatagramGroup.open(place[0], group.port)
+            group.refuse()
+            group.admit()
+
+
+def test_refused_clients_hear_so_at_once_and_the_same_members_take_them_again(place: tuple[str, str]) -> None:
+    with closing(DatagramGroup.open(place[0], 0)) as group:
+        group.widen(3)
+        port, before = group.port, group.descriptors
+        with clients(place[1], port) as several:
+            assert [reader_of(group, each) for each in several] == [expected(each, 3) for each in several]
+            # Other processes have copies of the sockets, and close them later.
+            copies = [os.dup(each) for each in before]
+            for _ in range(2):
+                group.refuse()
+                for each in several:
+                    each.send(b"x")
+                    with pytest.raises(ConnectionRefusedError):
+                        each.recv(10)
+                group.admit()
+                assert group.port == port
+                assert [reader_of(group, each) for each in several] == [expected(each, 3) for each in several]
+            for copy in copies:
+                os.close(copy)
+            assert [reader_of(group, each) for each in several] == [expected(each, 3) for each in several]
+
+
+def test_clients_with_affinity_meet_one_member_and_can_be_told_apart_again() -> None:
+    with closing(DatagramGroup.open("127.0.0.1", 0)) as group:
+        group.widen(2)
+        with clients("127.0.0.1", group.port) as several:
+            assert {reader_of(group, each) for each in several} == {0, 1}
+            group.spread(by_address=True)
+            wanted = expected(several[0], 2, by_address=True)
+            assert {reader_of(group, each) for each in several} == {wanted}
+            group.refuse()
+            group.admit()
+            assert {reader_of(group, each) for each in several} == {wanted}
+            group.spread(by_address=False)
+            assert [reader_of(group, each) for each in several] == [expected(each, 2) for each in several]
+
+
+def test_another_process_goes_on_with_it() -> None:
+    with closing(DatagramGroup.open("0.0.0.0", 0)) as group:
+        group.widen(2)
+        with clients("127.0.0.1", group.port) as several:
+            several[0].send(b"waiting")
+            adopted = DatagramGroup.adopt([os.dup(each) for each in group.descriptors], "0.0.0.0")
+            group.close()
+            with closing(adopted):
+                assert len(adopted.descriptors) == 3
+                mine = adopted.members[expected(several[0], 2)]
+                assert mine.recv(10) == b"waiting"
+                assert [reader_of(adopted, each) for each in several] == [expected(each, 2) for each in several]
+                adopted.refuse()
+                adopted.admit()
+                assert [reader_of(adopted, each) for each in several] == [expected(each, 2) for each in several]
+
+
+def test_what_kept_others_away_and_is_gone_comes_again() -> None:
+    with closing(DatagramGroup.open("0.0.0.0", 0)) as group:
+        group.widen(2)
+        members = [os.dup(each.fileno()) for each in group.members]
+        group.close()
+        with closing(DatagramGroup.adopt(members, "0.0.0.0")) as adopted:
+            assert len(adopted.descriptors) == 3
+
+
+def test_a_port_that_cannot_have_so_many_keeps_the_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(DatagramGroup.open("127.0.0.1", 0)) as group:
+        monkeypatch.setattr("userproxy.forwarding.udp.groups.group.program", lambda *_, **__: b"\xff" * 8)
+        with pytest.raises(OSError, match="Invalid argument"):
+            group.widen(2)
+        assert len(group.descriptors) == 1
+        with clients("127.0.0.1", group.port, 5) as several:
+            assert {reader_of(group, each) for each in several} == {0}

@@ -1,0 +1,264 @@
+"""Which data process has which clients of a UDP listener: real processes, sockets on loopback, kill -9."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from random import Random
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from tests.forwarding.conftest import LOOPBACK, eventually
+from tests.processes.control.test_forwarding import OPTIONS, UDP_NAME, all_ready, forwarding, heard, pids
+from userproxy.forwarding.forwarder import Forwarder
+from userproxy.forwarding.udp.groups.group import DatagramGroup
+from userproxy.forwarding.udp.groups.spreading import member_of
+from userproxy.model import Endpoint, Snapshot, Verdict
+from userproxy.processes.control.forwarding import ProcessForwarder
+from userproxy.processes.control.held import HeldListener
+
+CLIENTS = 40
+
+
+class Echo(asyncio.DatagramProtocol):
+    """Answers each datagram with its own number and the datagram. `peers` are those who have asked, in turn."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self.peers: list[tuple[str, int]] = []
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.peers.append(addr)
+        self._transport.sendto(b"%d %b" % (self._number, data), addr)
+
+
+@asynccontextmanager
+async def echoes(count: int = 2) -> AsyncIterator[tuple[Endpoint, ...]]:
+    loop = asyncio.get_running_loop()
+    transports = []
+    try:
+        for number in range(count):
+            transport, _ = await loop.create_datagram_endpoint(partial(Echo, number), local_addr=(LOOPBACK, 0))
+            transports.append(transport)
+        yield tuple(Endpoint(LOOPBACK, each.get_extra_info("sockname")[1]) for each in transports)
+    finally:
+        for each in transports:
+            each.close()
+
+
+@contextmanager
+def clients(port: int, count: int = CLIENTS) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        found = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(count)]
+        for client in found:
+            client.setblocking(False)
+            client.connect((LOOPBACK, port))
+        yield found
+
+
+async def ask(client: socket.socket) -> bytes:
+    """Which endpoint answers."""
+    client.send(b"x")
+    return (await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 100), 20)).split()[0]
+
+
+async def ask_all(several: Sequence[socket.socket]) -> list[bytes]:
+    return list(await asyncio.gather(*map(ask, several)))
+
+
+def reader(client: socket.socket, members: int = 2) -> int:
+    """The member of the group that a client belongs to."""
+    return member_of(client.getsockname(), members)
+
+
+async def owners(forwarder: ProcessForwarder) -> Counter[int]:
+    """How many flows each process has, by the number that its ids begin with."""
+    return Counter(each.id // 10**12 for each in (await forwarder.data_plane.connections()).items)
+
+
+def serve(forwarder: ProcessForwarder | Forwarder, endpoints: tuple[Endpoint, ...], **more: Any) -> int:
+    port = forwarder.open(UDP_NAME, verdict=Verdict.SERVE)
+    forwarder.update(Snapshot(UDP_NAME, Verdict.SERVE, endpoints, **more))
+    return port
+
+
+def held(forwarder: ProcessForwarder) -> HeldListener:
+    return forwarder._listeners[UDP_NAME]
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+async def test_all_processes_have_clients_of_one_udp_service_and_each_client_keeps_to_one(processes: int) -> None:
+    async with forwarding(processes) as forwarder, echoes() as endpoints:
+        port = serve(forwarder, endpoints)
+        await all_ready(forwarder)
+        with clients(port) as several:
+            first = await ask_all(several)
+            assert set(first) == {b"0", b"1"}
+            wanted = Counter(reader(client, processes) for client in several)
+            assert await owners(forwarder) == wanted
+            assert len(wanted) == processes
+            for _ in range(3):
+                assert await ask_all(several) == first, "no flow moves"
+            assert await owners(forwarder) == wanted
+            (figures,) = await forwarder.data_plane.listeners()
+            assert (figures.active, figures.total) == (CLIENTS, CLIENTS)
+            assert figures.datagrams is not None
+            assert figures.datagrams.datagrams_up == 4 * CLIENTS
+
+
+async def test_killed_one_costs_its_own_flows_and_its_clients_are_served_by_the_next_one() -> None:
+    async with forwarding() as forwarder, echoes() as endpoints:
+        port = serve(forwarder, endpoints)
+        await all_ready(forwarder)
+        with clients(port) as several, clients(port) as later:
+            first = await ask_all(several)
+            victim, survivor = pids(forwarder)
+            os.kill(victim, signal.SIGKILL)
+            # New clients of both; those of the one that has died wait in its socket for the next one.
+            assert len(await ask_all(later)) == CLIENTS
+            assert victim not in pids(forwarder)
+            assert survivor in pids(forwarder)
+            again = await ask_all(several)
+            of_survivor = [number for number, client in enumerate(several) if reader(client) == 1]
+            assert [again[number] for number in of_survivor] == [first[number] for number in of_survivor]
+            assert (await owners(forwarder))[1] == len(of_survivor) + sum(reader(client) == 1 for client in later)
+
+
+async def test_datagrams_that_wait_for_a_process_that_dies_are_not_lost() -> None:
+    async with forwarding() as forwarder, echoes() as endpoints:
+        port = serve(forwarder, endpoints)
+        await all_ready(forwarder)
+        await heard(forwarder)
+        victim = pids(forwarder)[0]
+        os.kill(victim, signal.SIGSTOP)
+        with clients(port) as several:
+            for client in several:
+                client.send(b"waits")
+            os.kill(victim, signal.SIGKILL)
+            for client in several:
+                data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 100), 20)
+                assert data.endswith(b"waits")
+
+
+async def test_clients_of_a_process_that_cannot_be_kept_alive_are_the_other_s() -> None:
+    async with forwarding() as forwarder, echoes() as endpoints:
+        port = serve(forwarder, endpoints)
+        survivor = pids(forwarder)[1]
+        while not forwarder._pool.failing:
+            await all_ready(forwarder)
+            assert held(forwarder).readers == (1, 2)
+            for pid in set(pids(forwarder)) - {survivor}:
+                os.kill(pid, signal.SIGKILL)
+                await eventually(lambda pid=pid: pid not in pids(forwarder))  # type: ignore[misc]
+        assert held(forwarder).readers == (2, 2)
+        with clients(port) as several:
+            first = await ask_all(several)
+            assert await ask_all(several) == first
+            assert await owners(forwarder) == {1: CLIENTS}
+
+
+async def test_refused_and_taken_again_it_is_spread_as_before() -> None:
+    async with forwarding() as forwarder, echoes() as endpoints:
+        port = serve(forwarder, endpoints)
+        await all_ready(forwarder)
+        with clients(port) as several:
+            await ask_all(several)
+            for _ in range(3):
+                forwarder.update(Snapshot(UDP_NAME, Verdict.REJECT))
+                several[0].send(b"x")
+                with pytest.raises(ConnectionRefusedError):
+                    await asyncio.wait_for(asyncio.get_running_loop().sock_recv(several[0], 100), 20)
+                forwarder.update(Snapshot(UDP_NAME, Verdict.SERVE, endpoints))
+                await ask_all(several)
+                assert len(await owners(forwarder)) == 2
+            await eventually(lambda: forwarder.flows == CLIENTS)
+
+
+async def test_a_client_with_affinity_meets_one_process_whatever_its_port() -> None:
+    async with forwarding() as forwarder, echoes() as endpoints:
+        port = serve(forwarder, endpoints, affinity_timeout=100)
+        await all_ready(forwarder)
+        with clients(port) as several:
+            assert len(set(await ask_all(several))) == 1
+            assert len(await owners(forwarder)) == 1
+        forwarder.update(Snapshot(UDP_NAME, Verdict.SERVE, endpoints))
+        await heard(forwarder)
+        with clients(port) as several:
+            assert len(set(await ask_all(several))) == 2
+
+
+async def test_one_process_has_one_socket() -> None:
+    async with forwarding(1) as forwarder, echoes() as endpoints:
+        serve(forwarder, endpoints)
+        assert len(held(forwarder).descriptors) == 1
+
+
+async def test_without_room_for_groups_a_listener_is_one_process_s() -> None:
+    service_port = UDP_NAME.service_port
+    names = [structs.replace(UDP_NAME, service_port=structs.replace(service_port, name=f"dns{n}")) for n in range(22)]
+    async with forwarding(options=structs.replace(OPTIONS, descriptor_limit=400)) as forwarder, echoes() as endpoints:
+        for name in names:
+            port = forwarder.open(name, verdict=Verdict.SERVE)
+            forwarder.update(Snapshot(name, Verdict.SERVE, endpoints))
+        assert [len(forwarder._listeners[name].descriptors) for name in names] == [3] * 20 + [1] * 2
+        with clients(port) as several:
+            assert set(await ask_all(several)) == {b"0", b"1"}
+            assert len(await owners(forwarder)) == 1
+        forwarder.close(names[0])
+        serve(forwarder, endpoints)
+        assert len(held(forwarder).descriptors) == 3, "what was closed has left room"
+
+
+async def test_another_control_process_goes_on_with_all_sockets() -> None:
+    """Those that data processes have had: the kernel keeps clients at them."""
+    async with forwarding() as forwarder, echoes() as endpoints:
+        port = serve(forwarder, endpoints)
+        await all_ready(forwarder)
+        with clients(port) as several:
+            first = await ask_all(several)
+            copies = [os.dup(each) for _, _, each in forwarder.listening()]
+            assert len(copies) == 3
+            forwarder.leave_listeners()
+            loop = asyncio.get_running_loop()
+            with ExitStack() as stack:
+                successor = Forwarder(loop, OPTIONS, Random(1))
+                stack.callback(successor.shut_down)
+                for each in copies:
+                    successor.inherit(UDP_NAME, LOOPBACK, each)
+                assert serve(successor, endpoints) == port
+                assert len(await ask_all(several)) == len(first)
+                assert successor.flows == CLIENTS
+                assert len([*successor.listening()]) == 3
+                successor.update(Snapshot(UDP_NAME, Verdict.REJECT))
+                several[0].send(b"x")
+                with pytest.raises(ConnectionRefusedError):
+                    await asyncio.wait_for(loop.sock_recv(several[0], 100), 20)
+                successor.update(Snapshot(UDP_NAME, Verdict.SERVE, endpoints))
+                await ask_all(several)
+
+
+async def test_processes_take_over_the_group_of_others_as_it_is() -> None:
+    group = DatagramGroup.open(LOOPBACK, 0)
+    group.widen(3)
+    async with forwarding() as forwarder, echoes() as endpoints:
+        for each in group.descriptors:
+            forwarder.inherit(UDP_NAME, LOOPBACK, os.dup(each))
+        port = group.port
+        group.close()
+        assert serve(forwarder, endpoints) == port
+        await all_ready(forwarder)
+        assert held(forwarder).readers == (1, 2, 1)
+        with clients(port) as several:
+            first = await ask_all(several)
+            assert await ask_all(several) == first
+            wanted = Counter(reader(client, 3) % 2 for client in several)
+            assert await owners(forwarder) == wanted

@@ -1,0 +1,1 @@
+"""Several sockets of one UDP port, so that as many processes take its datagrams."""
