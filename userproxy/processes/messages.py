@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 from userproxy.forwarding.forwarder import ForwardingOptions
 from userproxy.model import Admission, Endpoint, IPFamily, ListenerName, PortalAddress, ReturnPath, Snapshot
 from userproxy.model.capture import CaptureRequest
-from userproxy.model.reports import Query
+from userproxy.model.reports import ListenerFigures, ProcessFigures, Query
 
 
 class Start(Struct, frozen=True, tag="start"):
@@ -313,10 +313,24 @@ class Answer(Struct, frozen=True, tag="answer"):
 
 
 class Pulse(Struct, frozen=True, tag="pulse"):
-    """How many connections and flows there are now, told whenever that has changed, a few times a second."""
+    """How many connections and flows there are now: told a few times a second where that changes, else once a second.
+
+    A process that says nothing for some seconds hangs.
+    """
 
     connections: int
     flows: int
+
+
+class Counted(Struct, frozen=True, tag="counted"):
+    """What has been counted of late, told unasked: it is all that is known of a process that ends without a word.
+
+    The figures of listeners that are open, of those that are closed, and of the process: only what has changed.
+    """
+
+    open: tuple[ListenerFigures, ...] = ()
+    closed: tuple[ListenerFigures, ...] = ()
+    process: ProcessFigures | None = None
 
 
 class NotServed(Struct, frozen=True, tag="not served"):
@@ -366,4 +380,6 @@ class Refused(Struct, frozen=True, tag="refused"):
 PROTOCOL: Final = 2
 """Of these messages. Processes of another one are left alone: they serve until their clients have gone."""
 
-FromData: TypeAlias = Ready | Answer | Pulse | NotServed | PortalNotServed | Drained | Inherited | Estate | Refused
+FromData: TypeAlias = (
+    Ready | Answer | Pulse | Counted | NotServed | PortalNotServed | Drained | Inherited | Estate | Refused
+)

@@ -3,7 +3,7 @@
 import heapq
 import os
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from operator import itemgetter
@@ -15,7 +15,8 @@ from msgspec import structs
 from userproxy.forwarding.descriptors import descriptors_counted_by_kernel, open_descriptors
 from userproxy.forwarding.observation.capture import CaptureReader, Captures
 from userproxy.forwarding.observation.closed import ClosedListeners
-from userproxy.forwarding.observation.counters import EndpointCounters, ListenerCounters
+from userproxy.forwarding.observation.counters import ListenerCounters
+from userproxy.forwarding.observation.figures import endpoint_figures, figures_of
 from userproxy.forwarding.observation.loop_lag import LoopLag
 from userproxy.forwarding.observation.recorder import Entry, Recorder
 from userproxy.forwarding.observation.reports import (
@@ -35,7 +36,6 @@ from userproxy.forwarding.tcp.sockets import source_address
 from userproxy.forwarding.udp.flow import UdpFlow
 from userproxy.forwarding.udp.flows import FlowTable
 from userproxy.forwarding.udp.plane import UdpPlane
-from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Endpoint, ListenerName, Protocol, Snapshot, Verdict
 from userproxy.model.capture import CAPTURE_ROOM, CaptureRequest
 from userproxy.model.data_plane import WATCH_ROOM
@@ -44,10 +44,7 @@ from userproxy.model.reports import (
     Choice,
     ConnectionPage,
     ConnectionReport,
-    DatagramFigures,
     Decision,
-    DialTimes,
-    EndpointFigures,
     ListenerFigures,
     LostAnswers,
     ProcessFigures,
@@ -58,7 +55,8 @@ from userproxy.pace import Pace
 from userproxy.routing.balancer import Balancer
 from userproxy.routing.client_address import NODE_ASKED_FOR
 
-_NO_DIALS = DialTimes()
+_LISTENERS_AT_ONCE = 64
+"""So many are passed over without a look at the time."""
 
 
 class Listener(Interface):
@@ -108,15 +106,19 @@ class LocalDataPlane:
 
     async def listeners(self, query: Query = ALL) -> tuple[ListenerFigures, ...]:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        return tuple([each async for each in self.figures(lambda name, _: query.admits_listener(name))])
+
+    async def figures(self, wanted: Callable[[ListenerName, ListenerCounters], bool]) -> AsyncIterator[ListenerFigures]:
+        """The figures of those of the open listeners that are wanted."""
         pace = Pace()
-        figures = []
         flows = self._flows_by_listener()
-        for name in list(self._listeners):
-            await pace.keep()
+        for index, name in enumerate(list(self._listeners)):
+            if not index % _LISTENERS_AT_ONCE:
+                await pace.keep()
             listener = self._listeners.get(name)
-            if listener is not None and query.admits_listener(name):
-                figures.append(await self._figures(name, listener, flows.get(name, ()), pace))
-        return tuple(figures)
+            if listener is not None and wanted(name, listener.statistics):
+                yield await self._figures(name, listener, flows.get(name, ()), pace)
+                await pace.keep()
 
     async def closed_listeners(self) -> tuple[ListenerFigures, ...]:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
@@ -125,8 +127,8 @@ class LocalDataPlane:
             await _settle(connections, pace)
         figures = []
         for name, counters in self.closed.current():
-            endpoints = [_endpoint_figures(*each) for each in counters.endpoints.items() if each[1].active]
-            figures.append(_figures_of(name, counters, Verdict.REJECT, endpoints))
+            endpoints = [endpoint_figures(*each) for each in counters.endpoints.items() if each[1].active]
+            figures.append(figures_of(name, counters, Verdict.REJECT, endpoints))
             await pace.keep()
         return tuple(figures)
 
@@ -236,22 +238,26 @@ class LocalDataPlane:
 
     async def processes(self) -> tuple[ProcessFigures, ...]:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
-        return (
-            ProcessFigures(
-                pid=os.getpid(),
-                descriptors=descriptors_counted_by_kernel() or open_descriptors(),
-                descriptor_limit=self._descriptor_limit,
-                pipes=self._tcp.pipes.made,
-                loop_lag_seconds=self.loop_lag.worst,
-                connections=self._tcp.active,
-                flows=self._udp.active,
-                evicted={Protocol.TCP: self._tcp.shares.evicted, Protocol.UDP: self._udp.evicted},
-                handler_failures={
-                    Protocol.TCP: self._tcp.poller.failures.count,
-                    Protocol.UDP: self._udp.poller.failures.count,
-                },
-                source_fallbacks=dict(self._tcp.client_addresses.fallbacks),
-            ),
+        figures = structs.replace(
+            self.counts(),
+            descriptors=descriptors_counted_by_kernel() or open_descriptors(),
+            pipes=self._tcp.pipes.made,
+            loop_lag_seconds=self.loop_lag.worst,
+            connections=self._tcp.active,
+            flows=self._udp.active,
+        )
+        return (figures,)
+
+    def counts(self) -> ProcessFigures:
+        """What this process has counted; nothing of what it has now."""
+        failures = {Protocol.TCP: self._tcp.poller.failures.count, Protocol.UDP: self._udp.poller.failures.count}
+        return ProcessFigures(
+            pid=os.getpid(),
+            descriptors=0,
+            descriptor_limit=self._descriptor_limit,
+            evicted={Protocol.TCP: self._tcp.shares.evicted, Protocol.UDP: self._udp.evicted},
+            handler_failures=failures,
+            source_fallbacks=dict(self._tcp.client_addresses.fallbacks),
         )
 
     async def lost_answers(self) -> tuple[LostAnswers, ...]:
@@ -279,11 +285,11 @@ class LocalDataPlane:
         snapshot = self._snapshots.get(name)
         counters, now = listener.statistics, self._tcp.loop.time()
         endpoints = [
-            _endpoint_figures(endpoint, counters.endpoints.get(endpoint), listener.balancer.passed_over(endpoint, now))
+            endpoint_figures(endpoint, counters.endpoints.get(endpoint), listener.balancer.passed_over(endpoint, now))
             async for endpoint in _in_slices(listener, snapshot, pace)
         ]
         verdict = Verdict.REJECT if snapshot is None else snapshot.verdict
-        return _figures_of(name, counters, verdict, endpoints, listener.port, listener.balancer.affinity_entries)
+        return figures_of(name, counters, verdict, endpoints, listener.port, listener.balancer.affinity_entries)
 
     def _flows_by_listener(self) -> dict[ListenerName, list[FlowTable[UdpFlow]]]:
         tables: dict[ListenerName, list[FlowTable[UdpFlow]]] = {}
@@ -334,63 +340,3 @@ async def _settle(connections: Connections, pace: Pace) -> None:
         if isinstance(member, Relay) and not member.closed:
             connections.settle(member)
         await pace.keep()
-
-
-def _figures_of(
-    name: ListenerName,
-    counters: ListenerCounters,
-    verdict: Verdict,
-    endpoints: Iterable[EndpointFigures],
-    local_port: int = 0,
-    affinity_entries: int = 0,
-) -> ListenerFigures:
-    return ListenerFigures(
-        listener=name,
-        verdict=verdict,
-        local_port=local_port,
-        active=counters.active,
-        total=counters.accepted,
-        ended=counters.ended,
-        failed=counters.unopened if isinstance(counters, UdpStatistics) else counters.unserved,
-        retried=counters.retried,
-        refused=counters.refused,
-        retries=dict(counters.retries),
-        bytes_up=counters.bytes_up,
-        bytes_down=counters.bytes_down,
-        duration_sum_seconds=counters.seconds,
-        dial=counters.endpoints.dial_times,
-        affinity_entries=affinity_entries,
-        datagrams=_datagrams(counters) if isinstance(counters, UdpStatistics) else None,
-        endpoints=tuple(endpoints),
-        number=counters.number,
-    )
-
-
-def _endpoint_figures(
-    endpoint: Endpoint, counters: EndpointCounters | None, passed_over_seconds: float = 0.0
-) -> EndpointFigures:
-    if counters is None:
-        return EndpointFigures(endpoint)
-    return EndpointFigures(
-        endpoint=endpoint,
-        usable=counters.usable,
-        active=counters.active,
-        total=counters.total,
-        failed=counters.failed,
-        bytes_up=counters.bytes_up,
-        bytes_down=counters.bytes_down,
-        dial=counters.dial.times(),
-        passed_over_seconds=passed_over_seconds,
-    )
-
-
-def _datagrams(statistics: UdpStatistics) -> DatagramFigures:
-    return DatagramFigures(
-        datagrams_up=statistics.datagrams_up,
-        datagrams_down=statistics.datagrams_down,
-        dropped=statistics.dropped,
-        unsent=statistics.unsent,
-        unserved=statistics.unserved,
-        evicted=statistics.evicted,
-        moved=statistics.moved,
-    )

@@ -2,13 +2,15 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from msgspec import structs
 
 from userproxy.forwarding.descriptors import descriptors_counted_by_kernel, open_descriptors
+from userproxy.forwarding.observation.closed import KEPT_SECONDS, MOST
 from userproxy.forwarding.observation.loop_lag import LoopLag
 from userproxy.model import Endpoint, ListenerName, Verdict
 from userproxy.model.capture import CAPTURE_ROOM, CaptureEvent, CaptureRequest, Segment
@@ -41,6 +43,7 @@ from userproxy.processes.messages import (
     AskLostAnswers,
     AskProcess,
     Capture,
+    Counted,
     Question,
     WatchConnections,
     WatchDecisions,
@@ -70,6 +73,15 @@ class _Known:
         self.open: dict[int, ListenerFigures] = {}
         self.closed: dict[int, ListenerFigures] = {}
 
+    def note(self, opened: Iterable[ListenerFigures], closed: Iterable[ListenerFigures]) -> None:
+        """The figures of listeners are these now."""
+        self.open |= {each.number: each for each in opened if _has_counted(each)}
+        for each in closed:
+            self.open.pop(each.number, None)
+            self.closed[each.number] = each
+        while len(self.closed) > MOST:
+            del self.closed[next(iter(self.closed))]
+
 
 class ProcessesDataPlane:
     """Asks all data processes, and adds up what they answer.
@@ -85,11 +97,14 @@ class ProcessesDataPlane:
         descriptor_limit: int,
         listeners: Mapping[ListenerName, HeldListener],
     ) -> None:
+        self._loop = loop
         self._pool = pool
         self._descriptor_limit = descriptor_limit
         self._listeners = listeners
         self._known: dict[Worker, _Known] = {}
         self._past: dict[int, ListenerFigures] = {}
+        self._closed_past: dict[int, float] = {}
+        """Since when listeners are closed of which only processes that have ended had counted something."""
         self._last_process: dict[Worker, ProcessFigures] = {}
         self._past_process: dict[int, ProcessFigures] = {}
         self._watches = Watches(lambda: pool.serving)
@@ -97,7 +112,15 @@ class ProcessesDataPlane:
 
     def begins(self, worker: Worker) -> None:
         """Another data process serves from now on."""
+        worker.counted = partial(self._noted, worker)
         self._watches.begins(worker)
+
+    def _noted(self, worker: Worker, counted: Counted) -> None:
+        """A data process tells what it has counted of late."""
+        known = self._known.setdefault(worker, _Known())
+        known.note(counted.open, counted.closed)
+        if counted.process is not None:
+            self._last_process[worker] = counted.process
 
     def gone(self, worker: Worker) -> None:
         """A data process has ended: keep what it has counted."""
@@ -127,9 +150,16 @@ class ProcessesDataPlane:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
         figures, past = await self._figures(None)
         still_open = {held.number for held in self._listeners.values()}
-        for number in past.keys() - figures.keys() - still_open:
-            self._past.pop(number, None)
-        return tuple(merged(every, past.get(number)) for number, every in figures.items() if number not in still_open)
+        found = [merged(every, past.get(number)) for number, every in figures.items() if number not in still_open]
+        orphaned = past.keys() - figures.keys() - still_open
+        now = self._loop.time()
+        self._closed_past = {number: self._closed_past.get(number, now) for number in orphaned}
+        for number, since in self._closed_past.items():
+            if now - since < KEPT_SECONDS:
+                found.append(past[number])
+            else:
+                self._past.pop(number, None)
+        return tuple(found)
 
     async def _figures(
         self, query: Query | None
@@ -147,8 +177,8 @@ class ProcessesDataPlane:
                 known = self._known.setdefault(worker, _Known())
                 if query == ALL:
                     known.open.clear()
-                known.open |= {each.number: each for each in opened.get(worker, ()) if _has_counted(each)}
-                known.closed = {each.number: each for each in answer}
+                known.closed.clear()
+                known.note(opened.get(worker, ()), answer)
                 for each in (*opened.get(worker, ()), *answer):
                     found.setdefault(each.number, []).append(each)
         return found, dict(self._past)

@@ -10,6 +10,7 @@ import structlog
 from userproxy.forwarding.accept_turns import AcceptTurns, open_tally
 from userproxy.forwarding.forwarder import ForwardingOptions
 from userproxy.model import Problem, ProblemKind
+from userproxy.processes.control.heartbeats import Heartbeats
 from userproxy.processes.control.orphans import Orphans
 from userproxy.processes.control.spawning import Spawning, spawn
 from userproxy.processes.control.worker import Worker
@@ -101,6 +102,7 @@ class Pool:
         self._incarnations = 0
         self._spare: Worker | None = None
         self._closed = False
+        self._heartbeats = Heartbeats(loop, lambda: self.serving)
         self._retiring: list[Worker] = []
         """Processes of another control process that are of no use to us, and end with their last client."""
         self.last_number = 0
@@ -179,6 +181,7 @@ class Pool:
             worker = self._spawn(f"data process {place.number} of {len(self.places)}")
             self._take(place, worker)
         self._spawn_spare()
+        self._heartbeats.start()
 
     def log_so(self, spawning: Spawning) -> None:
         """Start processes so from now on, and have those that there are log so."""
@@ -189,6 +192,7 @@ class Pool:
     def shut_down(self, end: float) -> None:
         """End all processes, blocking until they have ended, at most until `end` on the monotonic clock."""
         self._closed = True
+        self._heartbeats.stop()
         workers = [*self.serving, *([self._spare] if self._spare is not None else [])]
         for place in self.places:
             place.cancel()

@@ -16,6 +16,7 @@ from userproxy.processes.channel import Channel, Decoder
 from userproxy.processes.control.spawning import Child
 from userproxy.processes.messages import (
     Answer,
+    Counted,
     Drained,
     Enough,
     Estate,
@@ -78,6 +79,11 @@ class Worker:
         self.is_ready = False
         self.is_over = False
         self.pulse = Pulse(0, 0)
+        self.messages = 0
+        """How many it has sent."""
+        self.counted: Callable[[Counted], None] = lambda _: None
+        """Called with what it has counted."""
+        self._why_killed = ""
         self.told: set[ListenerName | PortalAddress] = set()
         self.untold: dict[ListenerName | PortalAddress, None] = {}
         """What it is to be told of."""
@@ -131,6 +137,11 @@ class Worker:
         self.channel.flush(0.0)
         self.channel.close()
 
+    def kill(self, why: str) -> None:
+        """End it at once, with all its connections; `why` is a clause for people."""
+        self._why_killed = why
+        self._child.kill()
+
     def wait(self, end: float) -> None:
         """Wait for its end, blocking; at `end`, on the monotonic clock, it is killed."""
         self._child.wait(end)
@@ -148,6 +159,7 @@ class Worker:
                 return
 
     def _received(self, message: FromData, descriptors: list[int]) -> None:
+        self.messages += 1
         self._take(message, descriptors)
         match message:
             case Ready():
@@ -159,6 +171,8 @@ class Worker:
                     queue.put_nowait(message)
             case Pulse():
                 self.pulse = message
+            case Counted():
+                self.counted(message)
             case NotServed(listener, reason):
                 self.told.discard(listener)
                 log.error(
@@ -205,4 +219,4 @@ class Worker:
             queue.put_nowait(None)
         if self.drained is not None and not self.drained.done():
             self.drained.set_result(0)
-        self._ended(self, how)
+        self._ended(self, f"{how}, because {self._why_killed}" if self._why_killed else how)

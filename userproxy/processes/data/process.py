@@ -21,6 +21,7 @@ from userproxy.forwarding.sharing import SharingForwarder
 from userproxy.model import ListenerName
 from userproxy.processes.channel import Channel, Decoder
 from userproxy.processes.data.answering import Answering
+from userproxy.processes.data.counting import Counting
 from userproxy.processes.door import Door
 from userproxy.processes.messages import (
     PROTOCOL,
@@ -62,6 +63,9 @@ from userproxy.telemetry.logging import configure
 log = structlog.get_logger()
 
 _PULSE_SECONDS: Final = 0.1
+_PULSES_ANYWAY: Final = 10
+"""One of so many is told also if it is as the one before: the control process sees that this process does not hang."""
+
 _ALONE_SECONDS: Final = 900.0
 """How long to serve without a control process: endpoints change meanwhile."""
 
@@ -83,6 +87,7 @@ class DataProcess:
         self._forwarder: SharingForwarder | None = None
         self._answering: Answering | None = None
         self._pulse = Pulse(0, 0)
+        self._pulses = 0
         self._pulse_timer: asyncio.TimerHandle | None = None
         self._start_message: Start | None = None
         self._tally = -1
@@ -167,6 +172,7 @@ class DataProcess:
         self._forwarder.data_plane.loop_lag.start()
         plane, steering = self._forwarder.data_plane, self._forwarder.steering
         self._answering = Answering(plane, steering, lambda: self._channel, self._group)
+        self._group.create_task(Counting(self._loop, plane, lambda: self._channel).run(), name="count")
         self._tell_pulse()
 
     def _log_so(self, logging: Logging) -> None:
@@ -286,7 +292,8 @@ class DataProcess:
         self._pulse_timer = self._loop.call_later(_PULSE_SECONDS, self._tell_pulse)
         if self._forwarder is not None:
             pulse = Pulse(self._forwarder.active, self._forwarder.flows)
-            if pulse != self._pulse:
+            self._pulses += 1
+            if pulse != self._pulse or self._pulses % _PULSES_ANYWAY == 0:
                 self._pulse = pulse
                 self._channel.send(pulse)
 
