@@ -44,6 +44,7 @@ def endpoint(address: str = "10.244.0.2:8080", **fields: Any) -> dict[str, Any]:
         "bytes_down": 3000,
         "dial_p50_seconds": 0.00021,
         "dial_p99_seconds": 0.0123,
+        "weight": 1,
     } | fields
 
 

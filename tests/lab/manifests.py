@@ -131,6 +131,7 @@ class Manifests:
         family: IPFamily = IPFamily.IPV4,
         namespace: str = "default",
         suffix: str = "",
+        annotations: Mapping[str, str] | None = None,
     ) -> Path:
         """An EndpointSlice of `service`; the ports' ``target`` is what counts.
 
@@ -140,7 +141,7 @@ class Manifests:
         entries = [Port(ports, target=ports)] if isinstance(ports, int) else list(ports)
         labels = {"kubernetes.io/service-name": service}
         name = f"{service}-{suffix or family.lower()}"
-        document = _object("discovery.k8s.io/v1", "EndpointSlice", namespace, name, labels, None)
+        document = _object("discovery.k8s.io/v1", "EndpointSlice", namespace, name, labels, annotations)
         document["addressType"] = str(family)
         document["ports"] = [{"name": port.name, "protocol": port.protocol, "port": port.target} for port in entries]
         document["endpoints"] = [_endpoint(endpoint, family) for endpoint in endpoints]
@@ -206,6 +207,8 @@ def _endpoint(endpoint: Host | str | Backend, family: IPFamily) -> dict[str, Any
     conditions = {"ready": backend.ready, "serving": backend.serving, "terminating": backend.terminating}
     entry: dict[str, Any] = {"addresses": [_address(backend.address, family)], "conditions": conditions}
     node = backend.address.node if isinstance(backend.address, Pod) else backend.address
+    if isinstance(backend.address, Pod):
+        entry["targetRef"] = {"kind": "Pod", "namespace": "default", "name": backend.address.name}
     if isinstance(node, Node):  # itself, where the Pod has hostNetwork
         entry["nodeName"] = node.name
     if backend.zone:

@@ -108,11 +108,13 @@ def test_slices_of_both_families_name_the_pods_nodes_and_hints(manifests: Manife
             {
                 "addresses": [near.address6 if six else near.address],
                 "conditions": conditions,
+                "targetRef": {"kind": "Pod", "namespace": "default", "name": "near"},
                 "nodeName": "node-1",
             },
             {
                 "addresses": [far.address6 if six else far.address],
                 "conditions": conditions,
+                "targetRef": {"kind": "Pod", "namespace": "default", "name": "far"},
                 "nodeName": "node-1",
                 "zone": "a",
                 "hints": hints,

@@ -56,7 +56,7 @@ class EndpointItem(Struct, frozen=True, gc=False):
     """An endpoint of a Service's port. `reason` says why it is not used, or not now, or not by all clients.
 
     `usable` is whether new clients may get it. `failed` counts dials; `dial_p50_seconds` and `dial_p99_seconds` are of
-    those that succeeded, null if none did.
+    those that succeeded, null if none did. `weight` is its share against those of others, where weights differ.
     """
 
     service: str
@@ -76,6 +76,7 @@ class EndpointItem(Struct, frozen=True, gc=False):
     bytes_down: int
     dial_p50_seconds: float | None
     dial_p99_seconds: float | None
+    weight: int = 1
 
 
 class ConnectionItem(Struct, frozen=True, gc=False):

@@ -297,6 +297,7 @@ def _endpoint(name: ServicePortName, report: EndpointReport, totals: figures.End
         totals.bytes_down,
         totals.dial.quantile(0.5),
         totals.dial.quantile(0.99),
+        report.weight,
     )
 
 

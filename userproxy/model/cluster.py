@@ -67,7 +67,8 @@ class Service(Struct, frozen=True, gc=False):
     From annotations ``userproxy.io/``: ``close_removed_after`` is for how many seconds connections to endpoints that
     are gone may go on, None for ever, ``udp_timeout`` is seconds or None, ``client_address`` is None where the proxy's
     own setting counts, ``sends_proxy`` and ``accepts_proxy`` are versions of the PROXY protocol or None, ``balancer``
-    is the name of what chooses among endpoints, and ``bad_annotations`` has a sentence for each that cannot be used.
+    is the name of what chooses among endpoints; with ``hint_weight`` those that are hinted to us do not get everything,
+    but so many times as much as others, and ``bad_annotations`` has a sentence for each that cannot be used.
     """
 
     namespace: str
@@ -92,6 +93,7 @@ class Service(Struct, frozen=True, gc=False):
     sends_proxy: ProxyProtocol | None = None
     accepts_proxy: ProxyProtocol | None = None
     balancer: str = BalancerName.ROUND_ROBIN
+    hint_weight: int | None = None
 
     @property
     def key(self) -> ServiceName:
@@ -114,7 +116,10 @@ class Hints(Struct, frozen=True, gc=False):
 
 
 class SliceEndpoint(Struct, frozen=True, gc=False):
-    """One entry of an EndpointSlice's ``endpoints``; null conditions already have their defaults."""
+    """One entry of an EndpointSlice's ``endpoints``; null conditions already have their defaults.
+
+    ``weight`` is by the slice's annotation, and 1 without one.
+    """
 
     address: str
     ready: bool = True
@@ -123,6 +128,7 @@ class SliceEndpoint(Struct, frozen=True, gc=False):
     node: str | None = None
     hints: Hints | None = None
     zone: str | None = None
+    weight: int = 1
 
 
 class EndpointSlice(Struct, frozen=True, gc=False):
@@ -130,7 +136,8 @@ class EndpointSlice(Struct, frozen=True, gc=False):
 
     ``service`` is the label ``kubernetes.io/service-name``. A core/v1 Endpoints object becomes one slice
     per subset. ``triggered`` is the Unix time of the change that led to this version, or None where the annotation
-    ``endpoints.kubernetes.io/last-change-trigger-time`` does not tell.
+    ``endpoints.kubernetes.io/last-change-trigger-time`` does not tell. ``weighted`` is whether its endpoints have
+    weights of their own, and ``bad_annotations`` has a sentence for each annotation that cannot be used.
     """
 
     namespace: str
@@ -140,6 +147,8 @@ class EndpointSlice(Struct, frozen=True, gc=False):
     ports: tuple[SlicePort, ...] = ()
     endpoints: tuple[SliceEndpoint, ...] = ()
     triggered: float | None = None
+    weighted: bool = False
+    bad_annotations: tuple[str, ...] = ()
 
     @property
     def service_name(self) -> ServiceName:

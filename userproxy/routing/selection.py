@@ -60,21 +60,24 @@ def select(
     external_local: bool = False,
     externally_accessible: bool = False,
     locality: Locality,
+    hints_exclude: bool = True,
 ) -> Selection:
     """Which of the `candidates` serve a service port.
 
     `internal_local` and `external_local` are whether its traffic policies say ``Local``; `externally_accessible` is
     whether it has a portal besides cluster IPs. Endpoints that terminate serve for as long as they can when no ready
-    one is left in their list; a list of local endpoints does not look at what is ready elsewhere.
+    one is left in their list; a list of local endpoints does not look at what is ready elsewhere. Unless
+    `hints_exclude`, those who are hinted to others serve, too.
     """
     ready = sorted([endpoint for endpoint, source in candidates.items() if source.ready])
     uses_cluster = not internal_local or externally_accessible
     uses_local = internal_local or (external_local and externally_accessible)
     if ready and not uses_local:
-        return Selection(_hinted(ready, candidates, locality), None, has_any=True)
+        return Selection(hinted(ready, candidates, locality) if hints_exclude else tuple(ready), None, has_any=True)
     draining = sorted([e for e, source in candidates.items() if source.serving and source.terminating])
+    near = hinted(ready, candidates, locality) if hints_exclude else tuple(ready)
     return Selection(
-        cluster=(_hinted(ready, candidates, locality) or tuple(draining)) if uses_cluster else None,
+        cluster=(near or tuple(draining)) if uses_cluster else None,
         local=(_local(ready, candidates, locality) or _local(draining, candidates, locality)) if uses_local else None,
         has_any=bool(ready or draining),
     )
@@ -86,7 +89,7 @@ def _local(
     return tuple([endpoint for endpoint in endpoints if candidates[endpoint].node == locality.node])
 
 
-def _hinted(
+def hinted(
     ready: Sequence[Endpoint], candidates: Mapping[Endpoint, SliceEndpoint], locality: Locality
 ) -> tuple[Endpoint, ...]:
     """The `ready` endpoints hinted to our node, else to our zone; all of them unless every one has such a hint."""

@@ -29,6 +29,7 @@ from userproxy.model import (
 from userproxy.routing.proxy_headers import balancer_access, header_problems
 from userproxy.routing.selection import Locality, Selection, candidates, select
 from userproxy.routing.source_ranges import allowed_sources
+from userproxy.routing.weights import in_order, weights_of
 
 _CARRIED: Final = frozenset({Protocol.TCP, Protocol.UDP})
 
@@ -109,7 +110,7 @@ def service_ports(state: ServiceState, scope: Scope) -> Routed:
         no_local += lacks_local
     return Routed(
         tuple(ports),
-        _problems(service, scope) if _reports(scope.family, service) else (),
+        (*(_problems(service, scope) if _reports(scope.family, service) else ()), *_of_slices(state)),
         health_check=(
             HealthCheck(service.key, health_check_port, _local_ready(state, scope))
             if ports and health_check_port
@@ -141,11 +142,14 @@ def _service_port(
         external_local=external_local,
         externally_accessible=accessible,
         locality=scope.locality,
+        hints_exclude=service.hint_weight is None,
     )
+    weights = weights_of(state, found, selection.cluster or (), scope.locality)
     client_address = service.client_address or scope.client_address
     routes, external, on_node = _routes(
         selection,
         found if client_address is not ClientAddress.NODE else None,
+        weights,
         internal_local=service.internal_local,
         external_local=external_local,
         accessible=accessible,
@@ -212,6 +216,7 @@ def _has_external_policy(service: Service) -> bool:
 def _routes(
     selection: Selection,
     found: Mapping[Endpoint, SliceEndpoint] | None,
+    weights: Mapping[Endpoint, int],
     *,
     internal_local: bool,
     external_local: bool,
@@ -219,17 +224,18 @@ def _routes(
 ) -> tuple[tuple[Route, ...], TrafficClass, TrafficClass]:
     """The routes, and those that external traffic takes and such traffic from this node.
 
-    With `found`, what slices say of endpoints, they have the names of endpoints' nodes.
+    With `found`, what slices say of endpoints, they have the names of endpoints' nodes. `weights` are of those whose
+    weight is not 1.
     """
     first, second = selection.cluster, selection.local
     if internal_local:
         first, second = second, first
-    routes = (_route(TrafficClass.INTERNAL, first, selection, found),)
+    routes = (_route(TrafficClass.INTERNAL, first, selection, found, weights),)
     classes = _SECOND_ROUTE.get((internal_local, external_local)) if accessible else None
     if classes is None:
         return routes, TrafficClass.INTERNAL, TrafficClass.INTERNAL
     traffic, external, on_node = classes
-    return (*routes, _route(traffic, second, selection, found)), external, on_node
+    return (*routes, _route(traffic, second, selection, found, weights)), external, on_node
 
 
 def _route(
@@ -237,11 +243,12 @@ def _route(
     endpoints: Sequence[Endpoint] | None,
     selection: Selection,
     found: Mapping[Endpoint, SliceEndpoint] | None,
+    weights: Mapping[Endpoint, int],
 ) -> Route:
     if not endpoints:
         return Route(traffic, Verdict.DROP if selection.has_any else Verdict.REJECT)
     nodes = () if found is None else tuple([found[endpoint].node or "" for endpoint in endpoints])
-    return Route(traffic, Verdict.SERVE, tuple(endpoints), nodes)
+    return Route(traffic, Verdict.SERVE, tuple(endpoints), nodes, in_order(weights, endpoints) if weights else ())
 
 
 def _unused(found: Collection[Endpoint], routes: Sequence[Route]) -> tuple[Endpoint, ...]:
@@ -275,6 +282,12 @@ def _problems(service: Service, scope: Scope) -> tuple[Problem, ...]:
             text = f"{name}: {spec.protocol} port {spec.port} is not served: userproxy carries TCP and UDP"
             problems.append(Problem(service.key, ProblemKind.UNSUPPORTED_PROTOCOL, text))
     return tuple(problems)
+
+
+def _of_slices(state: ServiceState) -> list[Problem]:
+    """What annotations of slices cannot be used."""
+    key = state.service.key
+    return [Problem(key, ProblemKind.BAD_ANNOTATION, text) for each in state.slices for text in each.bad_annotations]
 
 
 def _local_ready(state: ServiceState, scope: Scope) -> int:

@@ -20,8 +20,8 @@ Port http, TCP:
     PORTAL          KIND        PROTOCOL   LOCAL-PORT   DRIVER     IN-SYNC
     10.96.0.10:80   ClusterIP   TCP        34567        iptables   true
   Endpoints, 2 of 3 usable:
-    ENDPOINT          READY   USABLE   ACTIVE   TOTAL   FAILED   DIAL-P50   DIAL-P99   NODE     ZONE   SERVING   TERMINATING   UP     DOWN     REASON
-    10.244.0.2:8080   true    true     1        6       0        210us      12.3ms     node-1   -      true      false         100B   2.9KiB   <none>
+    ENDPOINT          READY   USABLE   ACTIVE   TOTAL   FAILED   DIAL-P50   DIAL-P99   NODE     ZONE   SERVING   TERMINATING   WEIGHT   UP     DOWN     REASON
+    10.244.0.2:8080   true    true     1        6       0        210us      12.3ms     node-1   -      true      false         1        100B   2.9KiB   <none>
 
 Port (no name), UDP:
   Clients:  1 active, 12 in all

@@ -45,7 +45,7 @@ PORTAL          KIND        PROTOCOL   SERVICE            LOCAL-PORT   DRIVER   
 }
 WIDE = {
     "services": "BALANCER      AFFINITY   CLIENT-ADDRESS   SENDS-PROXY   ACCEPTS-PROXY   PORTALS",
-    "endpoints": "NODE     ZONE   SERVING   TERMINATING   UP     DOWN     REASON",
+    "endpoints": "NODE     ZONE   SERVING   TERMINATING   WEIGHT   UP     DOWN     REASON",
     "connections": "PORTAL          DIAL    SOURCE   SOURCE-ADDRESS",
     "portals": "DRIVER     IN-SYNC",
 }

@@ -14,6 +14,7 @@ CLIENT = "userproxy.io/client-address"
 PROXY = "userproxy.io/proxy-protocol"
 ACCEPT = "userproxy.io/accept-proxy-protocol"
 BALANCER = "userproxy.io/balancer"
+HINT_WEIGHT = "userproxy.io/hint-weight"
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,8 @@ BALANCER = "userproxy.io/balancer"
         ({ACCEPT: "v2", CLIENT: None}, ServiceOptions(accepts_proxy=ProxyProtocol.V2)),
         ({BALANCER: "round-robin"}, ServiceOptions()),
         *(({BALANCER: str(name)}, ServiceOptions(balancer=name)) for name in BalancerName),
+        ({HINT_WEIGHT: "1"}, ServiceOptions(hint_weight=1)),
+        ({HINT_WEIGHT: "1000"}, ServiceOptions(hint_weight=1000)),
         ({"userproxy.iox/udp-timeout": "x", "udp-timeout": "x", "a.userproxy.io/x": "x"}, ServiceOptions()),
     ],
     ids=str,
@@ -49,7 +52,8 @@ CHOICE = "is not one of keep, close, and drain: with a duration between 1s and 1
 ADDRESS = "is not one of auto, keep, node"
 VERSION = "is not one of v1, v2"
 NAMES = "is not one of round-robin, random, least-connections, source-hash, maglev, first-available"
-UNKNOWN = f"there is no such setting, only {REMOVAL}, {TIMEOUT}, {CLIENT}, {PROXY}, {ACCEPT}, {BALANCER}"
+UNKNOWN = f"there is no such setting, only {REMOVAL}, {TIMEOUT}, {CLIENT}, {PROXY}, {ACCEPT}, {BALANCER}, {HINT_WEIGHT}"
+NUMBER = "is not a number between 1 and 1000, in quotes"
 
 
 @pytest.mark.parametrize(
@@ -84,6 +88,12 @@ UNKNOWN = f"there is no such setting, only {REMOVAL}, {TIMEOUT}, {CLIENT}, {PROX
         (ACCEPT, {}, f"a mapping {VERSION}"),
         (BALANCER, "leastconn", f'"leastconn" {NAMES}'),
         (BALANCER, 1, f"1 {NAMES}"),
+        (HINT_WEIGHT, "0", f'"0" {NUMBER}'),
+        (HINT_WEIGHT, "1001", f'"1001" {NUMBER}'),
+        (HINT_WEIGHT, "9" * 5000, f'"{"9" * 78}… {NUMBER}'),
+        (HINT_WEIGHT, "-1", f'"-1" {NUMBER}'),
+        (HINT_WEIGHT, "\u0663", f'"\u0663" {NUMBER}'),
+        (HINT_WEIGHT, 5, f"5 {NUMBER}"),
         ("userproxy.io/udp-time-out", "30s", UNKNOWN),
         ("userproxy.io/", "", UNKNOWN),
     ],

@@ -76,7 +76,7 @@ def test_annotations_may_hold_anything() -> None:
         trigger = {"endpoints.kubernetes.io/last-change-trigger-time": value}
         part = msgspec.convert(put(SLICE, ("metadata", "annotations"), trigger), schema.RawEndpointSlice)
         assert part.metadata is not None
-        assert part.metadata.annotations == schema.RawTrigger(value)
+        assert part.metadata.annotations == schema.RawSliceAnnotations(value)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"7", b'{"metadata":{"name":"\xff"}}', b'{"other":' + b"[" * 100_000])

@@ -102,6 +102,7 @@ ENDPOINTS: Final = Kind(
         _plain("zone", wide=True),
         _switch("serving", wide=True),
         _switch("terminating", wide=True),
+        _plain("weight", wide=True),
         *(column._replace(wide=True) for column in _BYTES),
         _plain("reason"),
     ),

@@ -10,6 +10,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from userproxy.cluster.objects.validation import show
+from userproxy.cluster.objects.weights import HIGHEST_WEIGHT
 from userproxy.durations import parse_duration
 from userproxy.model import BalancerName, ClientAddress, ProxyProtocol
 
@@ -20,6 +21,7 @@ CLIENT_ADDRESS = f"{PREFIX}client-address"
 PROXY_PROTOCOL = f"{PREFIX}proxy-protocol"
 ACCEPT_PROXY_PROTOCOL = f"{PREFIX}accept-proxy-protocol"
 BALANCER = f"{PREFIX}balancer"
+HINT_WEIGHT = f"{PREFIX}hint-weight"
 
 _SHORTEST_UDP_TIMEOUT = 1.0
 _LONGEST_UDP_TIMEOUT = 86400.0
@@ -32,8 +34,9 @@ class ServiceOptions(Struct, frozen=True):
 
     ``close_removed_after`` is seconds, None to leave connections alone; ``udp_timeout`` is seconds or None;
     ``client_address`` is None where the proxy's own setting counts. ``sends_proxy`` and ``accepts_proxy`` are versions
-    of the PROXY protocol, None for none. ``balancer`` is the name of one. ``complaints`` has a sentence for each
-    annotation that cannot be used.
+    of the PROXY protocol, None for none. ``balancer`` is the name of one; ``hint_weight`` is how many times as much
+    endpoints get that are hinted to us, None for everything. ``complaints`` has a sentence for each annotation that
+    cannot be used.
     """
 
     close_removed_after: float | None = None
@@ -42,6 +45,7 @@ class ServiceOptions(Struct, frozen=True):
     sends_proxy: ProxyProtocol | None = None
     accepts_proxy: ProxyProtocol | None = None
     balancer: str = BalancerName.ROUND_ROBIN
+    hint_weight: int | None = None
     complaints: tuple[str, ...] = ()
 
 
@@ -50,8 +54,8 @@ def read_annotations(name: str, annotations: Mapping[str, object]) -> ServiceOpt
 
     ``on-endpoint-removal`` is ``close``, ``keep``, or ``drain:`` with one of Go's durations between 1s and 1h;
     ``udp-timeout`` is one of Go's durations between 1s and 24h; ``client-address`` is one of ClientAddress;
-    ``proxy-protocol`` and ``accept-proxy-protocol`` are one of ProxyProtocol; ``balancer`` is one of BalancerName. Null
-    is the same as no annotation. Never raises.
+    ``proxy-protocol`` and ``accept-proxy-protocol`` are one of ProxyProtocol; ``balancer`` is one of BalancerName;
+    ``hint-weight`` is a number between 1 and 1000. Null is the same as no annotation. Never raises.
     """
     found: dict[str, Any] = {}
     complaints: list[str] = []
@@ -97,6 +101,17 @@ def _udp_timeout(value: object) -> float:
     return seconds
 
 
+def _weight(value: object) -> int:
+    found = (
+        int(value)
+        if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= len(str(HIGHEST_WEIGHT))
+        else 0
+    )
+    if not 1 <= found <= HIGHEST_WEIGHT:
+        raise ValueError(f"is not a number between 1 and {HIGHEST_WEIGHT}, in quotes")
+    return found
+
+
 def _one_of(values: type[StrEnum]) -> Callable[[object], StrEnum]:
     def read(value: object) -> StrEnum:
         try:
@@ -114,6 +129,7 @@ _KNOWN: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     PROXY_PROTOCOL: ("sends_proxy", _one_of(ProxyProtocol)),
     ACCEPT_PROXY_PROTOCOL: ("accepts_proxy", _one_of(ProxyProtocol)),
     BALANCER: ("balancer", _one_of(BalancerName)),
+    HINT_WEIGHT: ("hint_weight", _weight),
 }
 """For each annotation, the field of ServiceOptions, and what reads its value or raises ValueError with a clause."""
 

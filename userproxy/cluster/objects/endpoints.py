@@ -1,13 +1,16 @@
 """EndpointSlices and Endpoints, from the API's shape to the model's EndpointSlice."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from sys import intern
 from typing import Final
 
+from msgspec import structs
+
 from userproxy.addresses import family_of
 from userproxy.cluster.objects import schema
 from userproxy.cluster.objects.validation import Checker, interned, parse_time
+from userproxy.cluster.objects.weights import canonical, read_weights
 from userproxy.model import EndpointSlice, Hints, IPFamily, SliceEndpoint, SlicePort
 
 _NO_CONDITIONS = schema.RawConditions()
@@ -38,7 +41,30 @@ def decode_slice(item: schema.RawEndpointSlice, checker: Checker) -> tuple[Endpo
     usable = _slice_endpoints(item.endpoints or (), kind, checker)
     ports = _endpoint_ports("ports", tuple(item.ports or ()), checker)
     service = interned(labels.service_name)
-    return (EndpointSlice(namespace, name, service, kind, ports, usable, _triggered(metadata)),)
+    found = EndpointSlice(namespace, name, service, kind, ports, usable, _triggered(metadata))
+    if metadata.annotations is None or metadata.annotations.weights is None:
+        return (found,)
+    pods = ((each.addresses[0], each.target_ref) for each in item.endpoints or () if each.addresses)
+    return (_weighted(found, f"EndpointSlice {namespace}/{name}", metadata.annotations.weights, pods),)
+
+
+def _weighted(
+    found: EndpointSlice, name: str, annotation: object, pods: Iterable[tuple[str | None, schema.RawTarget | None]]
+) -> EndpointSlice:
+    """The slice with its endpoints' weights, by their addresses or else by the names of their Pods."""
+    weights, complaint = read_weights(name, annotation)
+    if complaint:
+        return structs.replace(found, bad_annotations=(complaint,))
+    names = {canonical(address): pod.name for address, pod in pods if address and pod is not None}
+    endpoints = tuple(
+        structs.replace(each, weight=_weight(weights, each.address, names.get(each.address)))
+        for each in found.endpoints
+    )
+    return structs.replace(found, endpoints=endpoints, weighted=True)
+
+
+def _weight(weights: Mapping[str, int], address: str, pod: str | None) -> int:
+    return weights.get(address, weights.get(pod or "", 1))
 
 
 def _triggered(metadata: schema.RawSliceMetadata) -> float | None:
@@ -155,7 +181,15 @@ def decode_endpoints(item: schema.RawEndpoints, checker: Checker) -> tuple[Endpo
             if members:
                 name = f"{service}-endpoints-{index}-{kind.lower()}"
                 slices.append(EndpointSlice(namespace, name, service, kind, ports, members, _triggered(metadata)))
-    return tuple(slices)
+    if metadata.annotations is None or metadata.annotations.weights is None:
+        return tuple(slices)
+    pods = [
+        (each.ip, each.target_ref)
+        for subset in item.subsets or ()
+        for each in (*(subset.addresses or ()), *(subset.not_ready_addresses or ()))
+    ]
+    heading = f"Endpoints {namespace}/{service}"
+    return tuple(_weighted(each, heading, metadata.annotations.weights, pods) for each in slices)
 
 
 def _subset_endpoints(

@@ -36,14 +36,15 @@ class RawServiceMetadata(RawMetadata, frozen=True, rename="camel"):
     annotations: dict[str, Any] | None = None
 
 
-class RawTrigger(Struct, frozen=True, gc=False):
-    """The annotation by which the time from a change to its rules is measured; it may hold anything."""
+class RawSliceAnnotations(Struct, frozen=True, gc=False):
+    """``time`` is that by which the time from a change to its rules is measured. Either may hold anything."""
 
     time: Any = field(name="endpoints.kubernetes.io/last-change-trigger-time", default=None)
+    weights: Any = field(name="userproxy.io/weights", default=None)
 
 
 class RawSliceMetadata(RawMetadata, frozen=True, rename="camel"):
-    annotations: RawTrigger | None = None
+    annotations: RawSliceAnnotations | None = None
 
 
 class RawServicePort(Struct, frozen=True, rename="camel", gc=False):
@@ -116,12 +117,19 @@ class RawHints(Struct, frozen=True, rename="camel", gc=False):
     for_nodes: list[RawHint] | None = None
 
 
+class RawTarget(Struct, frozen=True, gc=False):
+    """Of what an endpoint is: the name of a Pod."""
+
+    name: str | None = None
+
+
 class RawEndpoint(Struct, frozen=True, rename="camel", gc=False):
     addresses: list[str] | None = None
     conditions: RawConditions | None = None
     node_name: str | None = None
     hints: RawHints | None = None
     zone: str | None = None
+    target_ref: RawTarget | None = None
 
 
 class RawEndpointSlice(Struct, frozen=True, rename="camel", gc=False):
@@ -134,6 +142,7 @@ class RawEndpointSlice(Struct, frozen=True, rename="camel", gc=False):
 class RawEndpointAddress(Struct, frozen=True, rename="camel", gc=False):
     ip: str | None = None
     node_name: str | None = None
+    target_ref: RawTarget | None = None
 
 
 class RawSubset(Struct, frozen=True, rename="camel", gc=False):

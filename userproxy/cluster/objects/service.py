@@ -52,6 +52,7 @@ def decode_service(service: schema.RawService, checker: Checker) -> Service:
         sends_proxy=settings.sends_proxy,
         accepts_proxy=settings.accepts_proxy,
         balancer=settings.balancer,
+        hint_weight=settings.hint_weight,
         bad_annotations=settings.complaints,
         balancer_ips=balancer_ips,
     )

@@ -7,7 +7,13 @@ from msgspec import Struct, structs
 from userproxy.model import Endpoint, Portal, ServiceName, ServicePort, ServicePortName, ServiceState, Snapshot
 from userproxy.portals.interface import PortalDriver
 from userproxy.proxier.inspect.explanation import Explanation, Programmed, Surroundings, explain, find_portal
-from userproxy.proxier.inspect.reports import EndpointReport, ServicePortReport, endpoint_reports, portal_reports
+from userproxy.proxier.inspect.reports import (
+    EndpointReport,
+    ServicePortReport,
+    endpoint_reports,
+    portal_reports,
+    usable_endpoints,
+)
 from userproxy.proxier.local_addresses import LocalAddressTracker
 from userproxy.proxier.plan import Actual, binding, snapshots_of
 from userproxy.proxier.problems import Problems
@@ -36,7 +42,7 @@ class Inquiry(Struct, frozen=True):
             driver.name,
             portal_reports(portals, needed, self.actual.programmed.get(name)),
             port.affinity_timeout,
-            len({endpoint for each in snapshots_of(port) for endpoint in self._told(each).endpoints}),
+            len({endpoint for told in map(self._told, snapshots_of(port)) for endpoint in usable_endpoints(told)}),
             len(set(port.endpoints)),
             port.client_address,
             port.sends_proxy,

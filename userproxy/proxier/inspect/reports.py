@@ -1,7 +1,8 @@
 """What the control plane says of itself, and the interface through which it is asked."""
 
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from operator import itemgetter
 
 from msgspec import Struct, structs
 
@@ -30,6 +31,7 @@ from userproxy.model.sources import WatchReport
 from userproxy.routing.drains import DRAINED_REASON
 from userproxy.routing.exclusions import exclusions
 from userproxy.routing.selection import Locality, candidates
+from userproxy.routing.weights import with_weight
 
 if typing.TYPE_CHECKING:
     from userproxy.proxier.inspect.explanation import Explanation
@@ -65,7 +67,10 @@ class ServicePortReport(Struct, frozen=True, gc=False):
 
 
 class EndpointReport(Struct, frozen=True, gc=False):
-    """An endpoint of a service port. `reason` says why it is not `usable`, or not by every client; else it is empty."""
+    """An endpoint of a service port. `reason` says why it is not `usable`, or not by every client; else it is empty.
+
+    `weight` is the highest that it has in a list.
+    """
 
     endpoint: Endpoint
     node: str | None
@@ -75,6 +80,7 @@ class EndpointReport(Struct, frozen=True, gc=False):
     terminating: bool
     usable: bool
     reason: str
+    weight: int = 1
 
 
 class FamilyReport(Struct, frozen=True, gc=False):
@@ -178,9 +184,10 @@ def endpoint_reports(
     """
     found = candidates(state.slices, port.name.port, port.name.protocol, port.family)
     reasons = [_not_used(port, found, state, locality, snapshots, index) for index in range(len(port.routes))]
+    weights = _weights(port)
     return tuple(
-        _report(endpoint, found[endpoint], [excluded.get(endpoint, "") for excluded in reasons], port)
-        for endpoint in sorted(found)
+        _report(endpoint, source, [excluded.get(endpoint, "") for excluded in reasons], weights.get(endpoint), port)
+        for endpoint, source in sorted(found.items(), key=itemgetter(0))
     )
 
 
@@ -194,7 +201,11 @@ def route_reports(
     """As :func:`endpoint_reports`, for the clients of one of the service port's routes alone."""
     found = candidates(state.slices, port.name.port, port.name.protocol, port.family)
     reasons = _not_used(port, found, state, locality, snapshots, index)
-    return tuple(_report(endpoint, found[endpoint], [reasons.get(endpoint, "")], port) for endpoint in sorted(found))
+    weights = _weights(port)
+    return tuple(
+        _report(endpoint, source, [reasons.get(endpoint, "")], weights.get(endpoint), port)
+        for endpoint, source in sorted(found.items(), key=itemgetter(0))
+    )
 
 
 def _not_used(
@@ -210,6 +221,9 @@ def _not_used(
     local = state.service.internal_local is (index == 0)  # the second route has the list that the first has not
     reasons = exclusions(found, route.endpoints, locality, local=local)
     snapshot = snapshots.get(port.listeners[index])
+    if snapshot is not None and snapshot.weights:
+        with_some = frozenset(usable_endpoints(snapshot))
+        reasons |= {endpoint: "its weight is 0" for endpoint in snapshot.endpoints if endpoint not in with_some}
     if snapshot is not None and len(snapshot.endpoints) < len(route.endpoints):
         told, drained = frozenset(snapshot.endpoints), frozenset(snapshot.draining)
         looping = "routing loop: it is a portal that leads back to this Service"
@@ -221,7 +235,9 @@ def _not_used(
     return reasons
 
 
-def _report(endpoint: Endpoint, source: SliceEndpoint, reasons: list[str], port: ServicePort) -> EndpointReport:
+def _report(
+    endpoint: Endpoint, source: SliceEndpoint, reasons: list[str], weight: int | None, port: ServicePort
+) -> EndpointReport:
     usable = not all(reasons)
     return EndpointReport(
         endpoint,
@@ -232,7 +248,22 @@ def _report(endpoint: Endpoint, source: SliceEndpoint, reasons: list[str], port:
         source.terminating,
         usable,
         _combined(reasons, port) if any(reasons) else "",
+        source.weight if weight is None else weight,
     )
+
+
+def _weights(port: ServicePort) -> dict[Endpoint, int]:
+    """The highest weight of each endpoint of a list in which weights differ."""
+    found: dict[Endpoint, int] = {}
+    for route in port.routes:
+        for endpoint, weight in zip(route.endpoints, route.weights, strict=False):
+            found[endpoint] = max(weight, found.get(endpoint, 0))
+    return found
+
+
+def usable_endpoints(snapshot: Snapshot) -> Sequence[Endpoint]:
+    """Those that new clients may get."""
+    return with_weight(snapshot.endpoints, snapshot.weights) if snapshot.weights else snapshot.endpoints
 
 
 def _combined(reasons: list[str], port: ServicePort) -> str:
