@@ -1,7 +1,6 @@
 """Time limits of connections and dials: one timer for all that have the same length."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -27,16 +26,20 @@ class DeadlineQueue(Generic[Item]):
         self._seconds = seconds
         self._on_expired = on_expired
         self._on_failed = on_failed
-        self._deadlines: OrderedDict[Item, float] = OrderedDict()
+        self._deadlines: dict[Item, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._deadlines)
 
+    @property
+    def seconds(self) -> float:
+        """How long items may stay."""
+        return self._seconds
+
     def add(self, item: Item) -> None:
         """Start the time of `item`, which is not in the queue."""
-        deadline = self._loop.time() + self._seconds
-        self._deadlines[item] = deadline
+        deadline = self._deadlines[item] = self._loop.time() + self._seconds
         if self._timer is None:
             self._timer = self._loop.call_at(deadline, self._expire)
 

@@ -167,11 +167,17 @@ async def test_a_half_closed_connection_gets_its_reply(planes: list[Forwarder], 
     reader, writer = await asyncio.open_connection(LOOPBACK, port)
     writer.write(b"question")
     writer.write_eof()
-    relays = planes[0]._tcp.half_open
-    await eventually(lambda: len(relays) == 1)
-    deadline = next(iter(relays._deadlines.values()))
+    closing = planes[0]._tcp.relays.closing
+    closing._seconds = 60.0  # so that it stays there
+    await eventually(lambda: len(closing) == 1)
+    (before,) = closing._deadlines
+    await eventually(lambda: before._moved() == len(b"question"))  # once the FIN is acknowledged
+    deadline = next(iter(closing._deadlines.values())) + planes[0]._tcp.half_open.seconds
     planes.append(await taken_over(planes[0]))
     assert list(planes[1]._tcp.half_open._deadlines.values()) == [deadline]
+    (relay,) = members(planes[1])
+    assert isinstance(relay, Relay)
+    assert relay._seen == len(b"question")
     released.set()
     assert await reader.read() == b"QUESTION"
     writer.close()

@@ -70,7 +70,7 @@ COVERED: dict[type, tuple[type[msgspec.Struct], dict[str, str], set[str]]] = {
             "id": "dial",
             "endpoint": "dial",
         },
-        {"_backend", "_client", "_context", "_on_end", "closed", "counters", "cut"},
+        {"_backend", "_client", "_context", "_limit", "_on_end", "closed", "counters", "cut"},
     ),
     UdpFlow: (
         FlowState,

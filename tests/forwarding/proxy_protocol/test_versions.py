@@ -201,8 +201,9 @@ async def test_a_header_that_does_not_fit_at_once_goes_before_all_else(*, is_ful
         poller = Poller(loop)
         stack.callback(poller.shut_down)
         pipes = PipePool(DescriptorBudget(loop, 10_000), loop.time)
+        closing = DeadlineQueue[Relay](loop, 1.0, Relay.stay_half_open, poller.failed)
         half_open = DeadlineQueue[Relay](loop, 60.0, Relay.expire, poller.failed)
-        context = RelayContext(poller, pipes, half_open, SourcePorts(loop.time), Recorder(loop.time))
+        context = RelayContext(poller, pipes, closing, half_open, SourcePorts(loop.time), Recorder(loop.time))
         ended: list[Relay] = []
         poller.add(far.fileno(), STREAM, lambda _events: None, _Nobody())
         relay = Relay(context, near, far, None, ended.append)

@@ -72,8 +72,9 @@ async def context(root: None) -> AsyncIterator[RelayContext]:
     loop = asyncio.get_running_loop()
     opened = Poller(loop)
     pipes = PipePool(DescriptorBudget(loop, 10_000), loop.time)
+    closing = DeadlineQueue[Relay](loop, 1.0, Relay.stay_half_open, opened.failed)
     half_open = DeadlineQueue[Relay](loop, 60.0, Relay.expire, opened.failed)
-    yield RelayContext(opened, pipes, half_open, SourcePorts(loop.time), Recorder(loop.time))
+    yield RelayContext(opened, pipes, closing, half_open, SourcePorts(loop.time), Recorder(loop.time))
     pipes.close()
     opened.shut_down()
 

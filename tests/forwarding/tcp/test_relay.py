@@ -10,8 +10,10 @@ import struct
 import pytest
 
 from tests.forwarding.conftest import NAME, Bench, Serve, echo, eventually, open_bench
+from userproxy.forwarding.tcp import direction
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.tcp.sockets import HasFileno, unacknowledged
 
 MEBIBYTE = 1024 * 1024
 
@@ -333,3 +335,31 @@ async def test_a_half_open_connection_to_a_slow_reader_goes_on(serve: Serve) -> 
                 received += len(data)
                 await asyncio.sleep(0.02 if received < 3 * MEBIBYTE else 0)
         assert received == len(body)
+
+
+@pytest.mark.parametrize(("seconds", "times"), [(60.0, 0), (0.01, 2)])
+async def test_what_has_been_delivered_is_asked_of_the_kernel_only_where_a_connection_stays_half_open(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, seconds: float, times: int
+) -> None:
+    asked: list[int] = []
+
+    def count(sock: HasFileno) -> int:
+        asked.append(sock.fileno())
+        return unacknowledged(sock)
+
+    async def answer_twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read())
+        await eventually(lambda: len(asked) >= times)
+        writer.write(b"end")
+
+    monkeypatch.setattr(direction, "unacknowledged", count)
+    async with open_bench() as bench:
+        bench.forwarder._tcp.relays.closing._seconds = seconds
+        bench.route_to(await serve(answer_twice))
+        reader, writer = await bench.connect()
+        writer.write(b"request")
+        writer.write_eof()
+        assert await all_of(reader) == b"requestend"
+        writer.close()
+        await bench.eventually_idle()
+    assert len(asked) == times

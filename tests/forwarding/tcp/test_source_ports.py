@@ -271,3 +271,39 @@ def test_the_last_port_of_a_small_crowd_leaves_none(port_range: Callable[[int], 
     ports, _ = noted(1)
     assert [ports.take(ENDPOINT), ports.take(ENDPOINT)] == [0, None]
     assert not ports.crowded
+
+
+@pytest.mark.parametrize(("count", "sixteenth"), [(3, 1), (31, 1), (32, 2), (160, 10)])
+def test_ports_are_noted_from_a_sixteenth_of_them_on(
+    port_range: Callable[[int], None], count: int, sixteenth: int
+) -> None:
+    port_range(count)
+    ports, _ = noted(0)
+    wanted = [ports.is_to_be_noted(ENDPOINT) for _ in range(sixteenth + 2)]
+    assert wanted == [False] * sixteenth + [True, True]
+    assert ports.busy == {ENDPOINT}
+    assert not ports.is_to_be_noted(OTHER)
+
+
+def test_connections_whose_ports_are_not_noted_count_for_the_crowd(port_range: Callable[[int], None]) -> None:
+    port_range(160)
+    ports, _ = noted(0)
+    while not ports.is_to_be_noted(ENDPOINT):
+        pass
+    for port in range(29):
+        ports.note(ENDPOINT, port)
+    assert not ports.crowded
+    ports.note(ENDPOINT, 29)
+    assert ports.crowded == {ENDPOINT}
+
+
+def test_an_endpoint_is_busy_as_long_as_its_ports_are_noted(port_range: Callable[[int], None]) -> None:
+    port_range(32)
+    ports, clock = noted(0)
+    assert [ports.is_to_be_noted(ENDPOINT) for _ in range(3)] == [False, False, True]
+    ports.note(ENDPOINT, 1)
+    clock.now += 30
+    assert ports.is_to_be_noted(ENDPOINT)
+    clock.now += 30
+    assert [ports.is_to_be_noted(ENDPOINT) for _ in range(3)] == [False, False, True]
+    assert ports.take(ENDPOINT) is None

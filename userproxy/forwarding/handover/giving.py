@@ -207,9 +207,8 @@ class Giver:
 
     def _changed_relays(self) -> Iterator[Given]:
         """Those first whose time is over first, which is the order of the queue that they are in."""
-        deadline = self._parts.tcp.half_open.deadline
         found = [
-            (deadline(relay) or _NEVER, connections, relay)
+            (relay.deadline or _NEVER, connections, relay)
             for connections in self._connections()
             for relay in connections.members.values()
             if isinstance(relay, Relay) and self._is_other(relay)

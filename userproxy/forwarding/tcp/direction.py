@@ -23,6 +23,9 @@ _TURN_MOVES: Final = 64
 _A_MESSAGE: Final = select.EPOLLIN | select.EPOLLOUT
 """The events of a socket that has bytes to read and room to write, and neither a FIN nor an error."""
 
+_AN_END: Final = _A_MESSAGE | select.EPOLLRDHUP
+"""The events of such a socket whose peer has sent a FIN."""
+
 _NOTHING_READ: Final = -1
 """In place of a size: nothing has been read for the event yet."""
 
@@ -49,6 +52,9 @@ class Connection(Owner, Protocol):
 
         `put_off` are those that :meth:`Direction.put_off` was called for.
         """
+
+    def pass_end_on(self, direction: "Direction") -> None:
+        """Handle the FIN of the source of `direction`, which nothing waits in either direction to go before."""
 
     def fail(self) -> None:
         """Handle the failure of a socket."""
@@ -163,7 +169,11 @@ class Direction:
         lines. Everything else is handed to the relay.
         """
         if events != _A_MESSAGE or not self.usual:
-            if events != WRITABLE or not self.usual:  # else there is nothing to read, and nothing waits to be sent
+            if not self.usual:
+                self._relay.on_events(self, events)
+            elif events == _AN_END:
+                self._look_for_end()
+            elif events != WRITABLE:  # else there is nothing to read, and nothing waits to be sent
                 self._relay.on_events(self, events)
             return
         size, sent = _NOTHING_READ, 0
@@ -182,6 +192,21 @@ class Direction:
             return
         self._read, self._sent = size, sent
         self._relay.on_events(self, events)
+
+    def _look_for_end(self) -> None:
+        """Read, after a FIN has arrived in a connection in which nothing waits: mostly all before was read already."""
+        try:
+            self._read = self._source.recv_into(self._view)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._relay.fail()
+            return
+        if self._read:
+            self._relay.on_events(self, _AN_END)
+        else:
+            self._read = _NOTHING_READ
+            self._relay.pass_end_on(self)
 
     def tap(self, sockets: TappedSockets, context: DirectionContext) -> None:
         """Move bytes by way of `sockets` from now on. The context has no pipes: what is in one is kept in memory."""

@@ -14,7 +14,7 @@ from userproxy.forwarding.shares import Shares
 from userproxy.forwarding.tcp.dialer import Dial, Dialer
 from userproxy.forwarding.tcp.introductions import Introductions
 from userproxy.forwarding.tcp.pipes import PipePool
-from userproxy.forwarding.tcp.relay import Relay, RelayContext
+from userproxy.forwarding.tcp.relay import CLOSING_SECONDS, Relay, RelayContext
 from userproxy.forwarding.tcp.source_ports import SourcePorts
 from userproxy.model import Endpoint, IPFamily, ListenerName, ServicePortName
 
@@ -44,7 +44,8 @@ class Connections(Protocol):
 class TcpPlane:
     """The parts that all connections use, and how many there are.
 
-    A connection that stays half-open for `half_open_timeout` seconds without moving a byte is reset. Clients in the
+    A connection that stays half-open for `half_open_timeout` seconds without moving a byte is reset, at most
+    CLOSING_SECONDS later. Clients in the
     networks of `trusted_proxies` are believed what their PROXY headers say, where a snapshot asks for headers.
     """
 
@@ -67,8 +68,11 @@ class TcpPlane:
         self.client_addresses = client_addresses or ClientAddresses()
         self.pipes = PipePool(budget, loop.time)
         self.half_open = DeadlineQueue[Relay](loop, half_open_timeout, Relay.expire, poller.failed)
+        closing = DeadlineQueue[Relay](
+            loop, min(CLOSING_SECONDS, half_open_timeout), Relay.stay_half_open, poller.failed
+        )
         source_ports = SourcePorts(loop.time)
-        self.relays = RelayContext(poller, self.pipes, self.half_open, source_ports, self.recorder)
+        self.relays = RelayContext(poller, self.pipes, closing, self.half_open, source_ports, self.recorder)
         self.listener_addresses = ListenerAddresses()
         self.dialer = Dialer(loop, poller, budget, self.listener_addresses, source_ports, self.recorder.clock)
         self.introductions = Introductions(loop, poller, trusted_proxies)
@@ -88,6 +92,7 @@ class TcpPlane:
 
     def shut_down(self) -> None:
         """Cancel all timers and close idle pipes, after all listeners are closed and all connections have ended."""
+        self.relays.closing.cancel()
         self.half_open.cancel()
         self.dialer.shut_down()
         self.introductions.shut_down()

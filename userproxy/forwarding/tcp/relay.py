@@ -32,28 +32,34 @@ from userproxy.forwarding.tcp.tap import FROM_CLIENT, FROM_ENDPOINT, TO_CLIENT, 
 from userproxy.model import Endpoint
 from userproxy.model.reports import ChangeKind, Outcome, Source
 
+CLOSING_SECONDS: Final = 1.0
+"""Most half-closed connections have ended after this time; the kernel is asked only then what they have delivered."""
+
 _CLIENT: Final = Source.CLIENT
 
 
 class RelayContext(DirectionContext):
     """What all relays of a process share: besides what directions do, the half-open time limit and local ports.
 
+    Half-closed ones are in `closing` first, and then in `half_open`.
     `shared` is whether another process may have copies of their sockets, for a hand-over: then close(2) alone tells
     their peers nothing.
     """
 
-    __slots__ = ("half_open", "recorder", "shared", "source_ports")
+    __slots__ = ("closing", "half_open", "recorder", "shared", "source_ports")
 
     def __init__(
         self,
         poller: Poller,
         pipes: PipePool,
+        closing: "DeadlineQueue[Relay]",
         half_open: "DeadlineQueue[Relay]",
         source_ports: SourcePorts,
         recorder: Recorder,
     ) -> None:
         super().__init__(poller, pipes)
         self.recorder = recorder
+        self.closing = closing
         self.half_open = half_open
         self.source_ports = source_ports
         self.shared = False
@@ -72,6 +78,7 @@ class Relay:
         "_backend",
         "_client",
         "_context",
+        "_limit",
         "_on_end",
         "_seen",
         "closed",
@@ -103,6 +110,8 @@ class Relay:
         self._client = client
         self._backend = backend
         self._on_end = on_end
+        self._limit: DeadlineQueue[Relay] | None = None
+        """The time limit that runs."""
         self.upward, self.downward = Direction(), Direction()
         self.upward.begin(self, context, client, backend)
         self.downward.begin(self, context, backend, client)
@@ -234,10 +243,17 @@ class Relay:
             self.dial_seconds,
             self.upward.state(),
             self.downward.state(),
-            self._seen,
-            self._context.half_open.deadline(self),
+            self._moved() if self._limit is self._context.closing else self._seen,
+            self.deadline,
             (self.settled_up, self.settled_down),
         )
+
+    @property
+    def deadline(self) -> float | None:
+        """When its half-open time is over, or is looked at again; None if it does not run."""
+        limit, half_open = self._limit, self._context.half_open
+        deadline = None if limit is None else limit.deadline(self)
+        return deadline if deadline is None or limit is half_open else deadline + half_open.seconds
 
     def restore(self, state: RelayState, ends: tuple[int, ...] = ()) -> None:
         """Be as `state` says; `ends` are :attr:`pipe_ends` of it."""
@@ -251,7 +267,8 @@ class Relay:
             direction.restore(its, pair)
         self.upward.usual = self.downward.usual = self.upward.is_usual and self.downward.is_usual
         if state.deadline is not None:
-            self._context.half_open.restore(self, state.deadline)
+            self._limit = self._context.half_open
+            self._limit.restore(self, state.deadline)
 
     def watch(self) -> None:
         """Go on with a connection of another process: the sockets' present state is their first event."""
@@ -283,6 +300,11 @@ class Relay:
                 reset_on_close(sock)
             self._close()
 
+    def stay_half_open(self) -> None:
+        """It has not ended soon after it was half-closed: from now on the half-open time runs."""
+        self._seen = self._moved()
+        self._wait_in(self._context.half_open)
+
     def expire(self) -> None:
         """The half-open time is over: end, unless bytes were moved since it was last looked at."""
         moved = self._moved()
@@ -290,7 +312,11 @@ class Relay:
             self.abort("half-closed and silent for too long", Outcome.TIMED_OUT)
         else:
             self._seen = moved
-            self._context.half_open.add(self)
+            self._wait_in(self._context.half_open)
+
+    def _wait_in(self, limit: DeadlineQueue["Relay"]) -> None:
+        self._limit = limit
+        limit.add(self)
 
     def on_events(self, direction: Direction, events: int, *, put_off: bool = False) -> None:
         """Read and send, as the events of the source of `direction` allow. It is the sink of the opposite one.
@@ -323,6 +349,15 @@ class Relay:
             or self.closed
         )
 
+    def pass_end_on(self, direction: Direction) -> None:
+        """Handle the FIN of the source of `direction`, which nothing waits in either direction to go before."""
+        direction.ended = True
+        self.upward.usual = self.downward.usual = False
+        try:
+            self._half_close(direction)
+        except OSError:
+            self.fail()
+
     def fail(self) -> None:
         """Handle the failure of a socket. What its peer sent before is passed on, as far as it goes at once."""
         self.upward.salvage()
@@ -340,14 +375,19 @@ class Relay:
         elif direction.ended and opposite.ended:
             if direction is self.downward and self.endpoint is not None and self.dial.source is not _CLIENT:
                 # The backend got its FIN first, so it is our side that has gone to TIME_WAIT.
-                self._context.source_ports.note(self.endpoint, self._backend.getsockname()[1])
+                ports = self._context.source_ports
+                if ports.is_to_be_noted(self.endpoint):
+                    ports.note(self.endpoint, self._backend.getsockname()[1])
             self._close()  # which also sends the FIN
         elif direction.ended:
-            self._seen = self._moved()
-            direction.half_close()
-            self._context.half_open.add(self)
-            if self._context.recorder.connection_watches:
-                self._context.recorder.tell_change(ChangeKind.MODIFIED, self)
+            self._half_close(direction)
+
+    def _half_close(self, direction: Direction) -> None:
+        direction.half_close()
+        context = self._context
+        self._wait_in(context.closing)
+        if context.recorder.connection_watches:
+            context.recorder.tell_change(ChangeKind.MODIFIED, self)
 
     def _moved(self) -> int:
         return self.upward.delivered() + self.downward.delivered()
@@ -355,9 +395,11 @@ class Relay:
     def _close(self) -> None:
         self.closed = True
         context = self._context
-        context.half_open.discard(self)
+        if self._limit is not None:
+            self._limit.discard(self)
         for direction in (self.upward, self.downward):
-            direction.release()
+            if direction.bulk or direction.blocked:  # otherwise it has no pipe, and nothing waits
+                direction.release()
         if context.shared:
             for sock in (self._client, self._backend):
                 end_at_once(sock, reset=self.cut is not None)

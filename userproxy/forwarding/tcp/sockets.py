@@ -180,16 +180,17 @@ class ListeningSocket(SocketType):
         return client, address
 
 
-def start_dial(endpoint: Endpoint, local_port: int = 0) -> tuple[SocketType, int]:
+def start_dial(endpoint: Endpoint, local_port: int = 0, *, reusable: bool = True) -> tuple[SocketType, int]:
     """A socket on its way to `endpoint`, and connect(2)'s errno: 0 (there already), EINPROGRESS or a failure.
 
     A `local_port` may be one that is in TIME_WAIT towards this endpoint; EADDRNOTAVAIL says that it cannot be had.
-    Raises OSError where no socket can be made.
+    With `reusable` the port can be had so by the next one. Raises OSError where no socket can be made.
     """
     backend = SocketType(socket_family(endpoint.ip), _NON_BLOCKING_STREAM)
     _set_tcp_options(backend)
-    # For the next connection from this port: bind(2) asks whether the one in TIME_WAIT allowed it, too.
-    backend.setsockopt(_SOL_SOCKET, _SO_REUSEADDR, 1)
+    if reusable:
+        # For the next connection from this port: bind(2) asks whether the one in TIME_WAIT allowed it, too.
+        backend.setsockopt(_SOL_SOCKET, _SO_REUSEADDR, 1)
     if local_port:
         try:
             backend.bind(("::" if backend.family == socket.AF_INET6 else "", local_port))

@@ -20,20 +20,46 @@ from userproxy.model import Endpoint
 _GENERATION_SECONDS: Final = 25.0
 """Two generations are kept, so that no port is remembered for longer than its TIME_WAIT lasts: 60 s."""
 
+_CROWD_PART: Final = 4
+"""An endpoint is crowded that has one part in so many of all ports."""
+
+_BUSY_PART: Final = 16
+"""As long as it has less than one part in so many they are only counted: to ask for a port costs a system call."""
+
 
 class SourcePorts:
     """The local ports that our connections have left in TIME_WAIT, by endpoint.
 
     ``crowded`` are the endpoints with a quarter of all ports or more: for these, :meth:`take` should be asked first.
+    ``busy`` are those whose ports are noted. A socket that connects to one needs SO_REUSEADDR, so that its port can be
+    had again.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._recent: dict[Endpoint, deque[int]] = {}
         self._older: dict[Endpoint, deque[int]] = {}
+        self._unnoted: dict[Endpoint, int] = {}
+        self._unnoted_before: dict[Endpoint, int] = {}
+        self._some = 0
         self._many = 0
         self._next_generation = float("-inf")
         self.crowded: set[Endpoint] = set()
+        self.busy: set[Endpoint] = set()
+
+    def is_to_be_noted(self, endpoint: Endpoint) -> bool:
+        """Whether :meth:`note` is to be told of a connection to `endpoint` that has just gone to TIME_WAIT.
+
+        Otherwise it is counted here.
+        """
+        if self._now() >= self._next_generation:
+            self._follow_time()
+        if self.busy and endpoint in self.busy:
+            return True
+        count = self._unnoted[endpoint] = self._unnoted.get(endpoint, 0) + 1
+        if count >= self._some:
+            self.busy.add(endpoint)
+        return False
 
     def note(self, endpoint: Endpoint, port: int) -> None:
         """Note that a connection from `port` to `endpoint` has just gone to TIME_WAIT."""
@@ -43,7 +69,7 @@ class SourcePorts:
         if ports is None:
             ports = self._recent[endpoint] = deque()
         ports.append(port)
-        if len(ports) + len(self._older.get(endpoint, ())) >= self._many:
+        if self._count(endpoint) >= self._many:
             self.crowded.add(endpoint)
 
     def take(self, endpoint: Endpoint) -> int | None:
@@ -58,15 +84,19 @@ class SourcePorts:
         return ports.popleft()
 
     def _count(self, endpoint: Endpoint) -> int:
-        return len(self._recent.get(endpoint, ())) + len(self._older.get(endpoint, ()))
+        noted = len(self._recent.get(endpoint, ())) + len(self._older.get(endpoint, ()))
+        return noted + self._unnoted.get(endpoint, 0) + self._unnoted_before.get(endpoint, 0)
 
     def _follow_time(self) -> None:
         now = self._now()
         if now < self._next_generation:
             return
         stale = now >= self._next_generation + _GENERATION_SECONDS
+        self.busy.intersection_update(self._recent)
         self._older, self._recent = {} if stale else self._recent, {}
+        self._unnoted_before, self._unnoted = {} if stale else self._unnoted, {}
         self._next_generation = (now if stale else self._next_generation) + _GENERATION_SECONDS
         ports = ephemeral_ports()
-        self._many = max(1, (ports.last - ports.first + 1) // 4)
+        count = ports.last - ports.first + 1
+        self._many, self._some = max(1, count // _CROWD_PART), max(1, count // _BUSY_PART)
         self.crowded = {endpoint for endpoint in self.crowded if self._count(endpoint) >= self._many}

@@ -36,9 +36,11 @@ class NodeSockets:
         """
         if endpoint in self._listeners:
             return None, errno.ELOOP
-        if endpoint in self._ports.crowded and (backend := self._reuse_port(endpoint)) is not None:
+        ports = self._ports
+        if ports.crowded and endpoint in ports.crowded and (backend := self._reuse_port(endpoint)) is not None:
             return backend, errno.EINPROGRESS
-        backend, error = start_dial(endpoint)
+        # Empty sets are asked first: to find the hash of an endpoint costs more than to ask.
+        backend, error = start_dial(endpoint, reusable=bool(ports.busy) and endpoint in ports.busy)
         if error == errno.EADDRNOTAVAIL and (again := self._reuse_port(endpoint)) is not None:
             backend.close()
             return again, errno.EINPROGRESS
