@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from tests.cluster.examples import SERVICE, a_service, as_text, put
 from userproxy.cluster.manifests import ManifestSource
+from userproxy.cluster.objects.keys import ClusterObject
 from userproxy.cluster.store import Store
 from userproxy.errors import UsageError
 from userproxy.model import IPFamily
@@ -396,3 +397,26 @@ def test_broken_manifests_at_the_start_are_told_and_the_others_served(tmp_path: 
     )
     assert watch.logged("error") == list(watch.source.problems)
     assert logs[-1] == {"event": "Manifests read", "files": 2, "objects": 1, "log_level": "info"}
+
+
+class CountingStore(Store):
+    """A Store that counts how many objects it is asked to compare."""
+
+    asked = 0
+
+    def upsert(self, item: ClusterObject) -> None:
+        self.asked += 1
+        super().upsert(item)
+
+
+def test_files_that_are_as_they_were_cost_no_comparison_of_objects(tmp_path: Path) -> None:
+    store = CountingStore()
+    write(tmp_path / "web.yaml", a_service("web", port=1), a_service("api", port=2))
+    source = ManifestSource([tmp_path], store, lambda: None)
+    source.load()
+    assert store.asked == 2
+    source.load()
+    assert store.asked == 2
+    write(tmp_path / "web.yaml", a_service("web", port=1), a_service("api", port=3))
+    source.load()
+    assert store.asked == 4

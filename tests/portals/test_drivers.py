@@ -1,6 +1,8 @@
 """The table of portal drivers."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -90,3 +92,11 @@ def test_a_variant_whose_nat_tables_cannot_be_made_is_unusable_though_its_progra
     reason = network.run(partial(DRIVERS["iptables"].unusable, IPFamily.IPV4))
     assert reason is not None
     assert "nat: Table does not exist (it takes the kernel's" in reason
+
+
+def test_a_driver_is_imported_when_it_is_asked_for() -> None:
+    program = (
+        "import sys; from userproxy.portals.drivers import DRIVERS; DRIVERS['none'];"
+        "print([name for name in sys.modules if name.startswith(('userproxy.portals.ip', 'userproxy.portals.nft'))])"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout == b"[]\n"

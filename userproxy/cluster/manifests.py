@@ -177,7 +177,13 @@ class ManifestSource:
         return {path: file for path, file in (looked | gone | missing).items() if file != _File(_GONE)}
 
     def _update_store(self, files: dict[Path, _File]) -> None:
-        """Make the Store equal to `files`, and log what is wrong with them, each problem once."""
+        """Make the Store equal to `files`, and log what is wrong with them, each problem once.
+
+        Nothing is to be done where they are as they were: all is read every ten seconds, and traffic would wait while
+        thousands of objects are compared.
+        """
+        if self._heard is not None and _are_same(files, self._files):
+            return
         self._files = files
         objects, problems = combine(file.content for file in files.values() if file.unconfirmed is None)
         unconfirmed = [file.content for file in files.values() if file.unconfirmed is not None]
@@ -226,6 +232,14 @@ def _read(path: Path, last: _File) -> _File:
     if digest == last.digest:
         return structs.replace(last, unconfirmed=None)
     return last.updated(digest, read_manifest(data, str(path), last.content))
+
+
+def _are_same(files: dict[Path, _File], before: dict[Path, _File]) -> bool:
+    """Whether the same files, by the same precedence, have the same content."""
+    return list(files) == list(before) and all(
+        file.digest == old.digest and file.content is old.content and file.unconfirmed == old.unconfirmed
+        for file, old in zip(files.values(), before.values(), strict=True)
+    )
 
 
 def _unreadable(path: Path, error: OSError, last: _File) -> _File:

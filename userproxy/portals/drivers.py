@@ -1,18 +1,36 @@
 """The portal drivers by name, and the order in which ``--portals auto`` tries them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Final
 
 from userproxy.addresses import IPFamily
 from userproxy.portals.interface import PortalDriver
-from userproxy.portals.iptables.driver import IptablesDriver
-from userproxy.portals.local.driver import LocalDriver
-from userproxy.portals.nftables.driver import NftablesDriver
-from userproxy.portals.none import NoPortals
 
-DRIVERS: Final[Mapping[str, type[PortalDriver]]] = {
-    driver.name: driver for driver in (IptablesDriver, NftablesDriver, LocalDriver, NoPortals)
+_HOMES: Final = {
+    "iptables": ("userproxy.portals.iptables.driver", "IptablesDriver"),
+    "nftables": ("userproxy.portals.nftables.driver", "NftablesDriver"),
+    "local": ("userproxy.portals.local.driver", "LocalDriver"),
+    "none": ("userproxy.portals.none", "NoPortals"),
 }
+
+
+class _Drivers(Mapping[str, type[PortalDriver]]):
+    """Imports a driver when it is asked for: a start needs one of them, and all took a twentieth of it."""
+
+    def __getitem__(self, name: str) -> type[PortalDriver]:
+        module, kind = _HOMES[name]
+        found: type[PortalDriver] = getattr(import_module(module), kind)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_HOMES)
+
+    def __len__(self) -> int:
+        return len(_HOMES)
+
+
+DRIVERS: Final[Mapping[str, type[PortalDriver]]] = _Drivers()
 """By what ``--portals`` calls them, the best first."""
 
 
