@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -26,10 +26,11 @@ WEB, STICKY = ("10.96.0.10", 9000), ("10.96.0.11", 9000)
 PORTS = [Port(9000, "tcp", "TCP", 9000), Port(9000, "udp", "UDP", 9000)]
 
 
+OTHER_RELEASE = Path(__file__).parents[1] / "lab" / "other_release"
 MANY = int(os.environ.get("USERPROXY_TAKEOVERS", "0"))
 
 
-def serve(lab: Lab, *flags: str, env: Mapping[str, str] | None = None) -> RunningProxy:
+def serve(lab: Lab, *flags: str, env: Mapping[str, str] | None = None, workers: int = 0) -> RunningProxy:
     for pod in lab.pods:
         pod.serve([sys.executable, "-c", SERVER, pod.name], 9000)
     lab.manifests.node(lab.node)
@@ -37,7 +38,7 @@ def serve(lab: Lab, *flags: str, env: Mapping[str, str] | None = None) -> Runnin
     lab.manifests.service("sticky", ports=PORTS, cluster_ip=STICKY[0], affinity=600)
     for name in ("web", "sticky"):
         lab.manifests.slice(name, lab.pods, ports=PORTS)
-    proxy = lab.node.start_userproxy(*QUICK, "--workers", "0", *flags, env=env)
+    proxy = lab.node.start_userproxy(*QUICK, "--workers", str(workers), *flags, env=env)
     lab.node.wait_for_portal(*WEB)
     lab.node.wait_for_portal(*STICKY)
     lab.settle()
@@ -69,14 +70,15 @@ def pause_of(old: RunningProxy) -> float:
     return float(next(each["pause_seconds"] for each in old.records if "pause_seconds" in each))
 
 
-def under_load(lab: Lab, times: int, load: Load, old: RunningProxy) -> RunningProxy:
+def under_load(lab: Lab, workers: Sequence[int], load: Load, old: RunningProxy) -> RunningProxy:
+    """The last of several successors, with so many data processes each, that have taken over under load."""
     before = standing_rules(lab)
     waits, pauses = [], []
     with load:
-        for _ in range(times):
+        for number in workers:
             served(load)
             quiet = load.forget()
-            successor = lab.node.start_userproxy(*QUICK, "--workers", "0", "--takeover")
+            successor = lab.node.start_userproxy(*QUICK, "--workers", str(number), "--takeover")
             successor.wait_log("userproxy starts", 60)
             start = load.forget()  # importing a program takes all of a core, and has nothing to do with us
             successor.wait_log("Taken over", 60)
@@ -100,15 +102,24 @@ def under_load(lab: Lab, times: int, load: Load, old: RunningProxy) -> RunningPr
 def test_nobody_notices_a_few_take_overs(lab: Lab) -> None:
     old = serve(lab)
     load = Load(lab.client, WEB, STICKY, kept=100, rate=40, flows=40, megabytes=200)
-    under_load(lab, 3, load, old)
+    under_load(lab, [0, 0, 0], load, old)
+
+
+@pytest.mark.parametrize("workers", [(2, 2), (0, 2, 0), (4, 2, 1)], ids=str)
+def test_nobody_notices_that_data_processes_become_others_or_more_or_fewer(lab: Lab, workers: tuple[int, ...]) -> None:
+    old = serve(lab, workers=workers[0])
+    load = Load(lab.client, WEB, STICKY, kept=60, rate=20, flows=20, megabytes=50)
+    under_load(lab, workers[1:], load, old)
 
 
 @pytest.mark.skipif(not MANY, reason="takes minutes: USERPROXY_TAKEOVERS=20 says how many there are to be")
-def test_twenty_take_overs_leave_descriptors_and_memory_as_they_were(lab: Lab) -> None:
-    old = serve(lab)
-    descriptors, memory = old.descriptors(), old.rss()
+@pytest.mark.parametrize("workers", [0, 2])
+def test_twenty_take_overs_leave_descriptors_and_memory_as_they_were(lab: Lab, workers: int) -> None:
+    old = serve(lab, workers=workers)
+    descriptors, memory = old.descriptors_at_rest(), old.rss()
     load = Load(lab.client, WEB, STICKY, kept=500, rate=200, flows=500, megabytes=1024)
-    new = under_load(lab, MANY, load, old)
+    new = under_load(lab, [workers] * MANY, load, old)
+    print("descriptors and memory before, and after:", descriptors, memory, new.descriptors(), new.rss())
     eventually(lambda: new.descriptors() <= descriptors + 20, 200, "flows end, and descriptors are as before")
     assert new.rss() < 1.5 * memory
 
@@ -166,13 +177,13 @@ def test_without_a_predecessor_it_starts_as_usual(lab: Lab) -> None:
     assert proxy.terminate() == 0
 
 
-def test_with_data_processes_listeners_are_handed_over_and_connections_stay(lab: Lab) -> None:
-    old = serve(lab, "--workers", "1")
+def test_to_another_release_listeners_are_handed_over_and_connections_stay(lab: Lab) -> None:
+    old = serve(lab, workers=1)
     before = standing_rules(lab)
     with lab.client.connect(WEB) as sock:
         sock.sendall(b"keep\nx\n")
         assert sock.recv(100).endswith(b" x\n")
-        new = lab.node.start_userproxy(*QUICK, "--workers", "0", "--takeover")
+        new = lab.node.start_userproxy(*QUICK, "--takeover", env={"PYTHONPATH": str(OTHER_RELEASE)})
         new.wait_log("Listeners taken over", 60)
         sock.sendall(b"y\n")
         assert sock.recv(100).endswith(b" y\n")

@@ -207,3 +207,14 @@ async def test_after_handlers_and_after_turns_the_rest_is_done_once(owner: Owner
         assert order == ["turn", "rest"]
     finally:
         poller.shut_down()
+
+
+async def test_while_it_is_paused_no_turn_is_taken(poller: Poller, owner: Owner) -> None:
+    taken: list[int] = []
+    poller.pause()
+    poller.again(taken.append, owner)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert taken == []
+    poller.resume()
+    await eventually(lambda: taken == [ANOTHER_TURN])

@@ -263,3 +263,26 @@ def test_entries_are_let_go_of_in_steps() -> None:
     discarded.add({1: 1})
     assert len(wakes) == 2
     assert not discarded.release(300)
+
+
+def test_entries_of_another_table_are_merged_by_endpoint_and_the_later_one_counts() -> None:
+    one, other = a_table(100), a_table(100)
+    one.record("192.0.2.1", ENDPOINTS[0], 10)
+    one.record("192.0.2.2", ENDPOINTS[0], 12)
+    other.record("192.0.2.3", ENDPOINTS[1], 11)  # whose index is that of the other endpoint in the first table
+    other.record("192.0.2.1", ENDPOINTS[1], 12)
+    other.record("192.0.2.2", ENDPOINTS[1], 11)
+    other.record("2001:db8::1", ENDPOINTS[2], 11)
+    for entries in other.entries(young=True):
+        one.merge(entries, other.state().endpoints)
+    clients = ("192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1")
+    assert [one.peek(each, 13, ENDPOINTS) for each in clients] == [ENDPOINTS[at] for at in (1, 0, 1, 2)]
+
+
+def test_an_endpoint_that_is_gone_by_the_time_of_a_merge_is_not_chosen() -> None:
+    one, other = a_table(100), a_table(100)
+    other.record("192.0.2.1", ENDPOINTS[1], 11)
+    one.follow("internal", frozenset(ENDPOINTS[:1]), 100)
+    for entries in other.entries(young=True):
+        one.merge(entries, other.state().endpoints)
+    assert one.lookup("192.0.2.1", 13, ENDPOINTS[:1]) is None

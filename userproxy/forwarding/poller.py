@@ -68,6 +68,7 @@ class Poller:
         """Whether what waits to be closed will be closed anyway, when the events at hand are dealt with."""
         self._again: dict[Handler, Owner] = {}
         self._turns_are_due = False
+        self._is_paused = False
         self.failures = HandlerFailures(loop.time)
         """Exceptions of handlers."""
         loop.add_reader(self._epoll.fileno(), self._drain)
@@ -141,11 +142,15 @@ class Poller:
             self.failures.note(again)
 
     def pause(self) -> None:
-        """Call no handler until :meth:`resume`; what the kernel has to say waits."""
+        """Call no handler until :meth:`resume`; what the kernel has to say waits, and so do turns."""
+        self._is_paused = True
         self._loop.remove_reader(self._epoll.fileno())
 
     def resume(self) -> None:
         """Call handlers again."""
+        self._is_paused = False
+        if self._turns_are_due:
+            self._loop.call_soon(self._run_again)
         self._loop.add_reader(self._epoll.fileno(), self._drain)
 
     def shut_down(self) -> None:
@@ -176,6 +181,8 @@ class Poller:
                 self._after_handlers()
 
     def _run_again(self) -> None:
+        if self._is_paused:
+            return
         self._turns_are_due = False
         end = time.monotonic() + _TURNS_SECONDS
         for _ in range(len(self._again)):

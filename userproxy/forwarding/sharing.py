@@ -7,11 +7,15 @@ from random import Random
 
 from userproxy.forwarding.accept_turns import AcceptTurns
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
+from userproxy.forwarding.handover.giving import Giver
 from userproxy.forwarding.handover.parts import AnyListener
+from userproxy.forwarding.handover.taking import Taker
 from userproxy.forwarding.portal_listeners import PortalListeners, SharedPortalListeners
 from userproxy.forwarding.tcp.connections import Connections
+from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.shared import SharedTcpListener
 from userproxy.forwarding.tcp.sockets import ListeningSocket
+from userproxy.forwarding.udp.listener import UdpListener
 from userproxy.forwarding.udp.shared import SharedUdpListener
 from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.forwarding.udp.statistics import UdpStatistics
@@ -62,6 +66,26 @@ class SharingForwarder(Forwarder):
             opened = self._adopt_tcp(name, ListeningSocket(descriptors[0]))
         opened.statistics.number = number
         self._listeners[name] = opened
+
+    def opened(self, name: ListenerName) -> AnyListener:
+        """A listener that is served here. Raises KeyError for any other."""
+        return self._listeners[name]
+
+    def opened_portal(self, address: PortalAddress) -> TcpListener | UdpListener | None:
+        """What serves at a portal, if anything does."""
+        return next((each[3] for each in self._portals.open_portals() if each[0] == address), None)
+
+    def hand_over(self) -> Giver:
+        """As :meth:`Forwarder.hand_over`, without the sockets of listeners and portals."""
+        return Giver(self._parts, shares=True)
+
+    def take_over(self) -> Taker:
+        """As :meth:`Forwarder.take_over`; listeners and portals are to be adopted."""
+        return Taker(self._parts, shares=True)
+
+    def number_from(self, last_id: int) -> None:
+        """Have ids of connections begin after `last_id` from now on."""
+        self._recorder.last_id = last_id
 
     @property
     def open_listeners(self) -> Collection[ListenerName]:

@@ -160,7 +160,7 @@ class Channel(Generic[Received]):
             packet.close()
         self._packets.clear()
         self.waiting = 0
-        _close(self._descriptors)
+        close_descriptors(self._descriptors)
         self._wake()
 
     def flush(self, seconds: float) -> None:
@@ -228,11 +228,11 @@ class Channel(Generic[Received]):
         descriptors, self._descriptors = self._descriptors, []
         if self._incomplete:
             self._incomplete = False
-            _close(descriptors)
+            close_descriptors(descriptors)
         try:
             message = self._decoder.decode(data)
         except (msgspec.DecodeError, ValueError) as error:
-            _close(descriptors)
+            close_descriptors(descriptors)
             self._end(f"it has sent what is no message: {error}")
             return
         try:
@@ -310,7 +310,8 @@ def _descriptors_in(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     return list(found)
 
 
-def _close(descriptors: list[int]) -> None:
+def close_descriptors(descriptors: list[int]) -> None:
+    """Close all of them, and forget them."""
     while descriptors:
         os.close(descriptors.pop())
 

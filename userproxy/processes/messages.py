@@ -12,6 +12,7 @@ from userproxy.forwarding.forwarder import ForwardingOptions
 from userproxy.model import Admission, Endpoint, IPFamily, ListenerName, PortalAddress, ReturnPath, Snapshot
 from userproxy.model.capture import CaptureRequest
 from userproxy.model.reports import ListenerFigures, ProcessFigures, Query
+from userproxy.processes.transfers import ToTransfer, Transferred
 
 
 class Start(Struct, frozen=True, tag="start"):
@@ -290,6 +291,7 @@ ToData: TypeAlias = (
     | Drain
     | Reset
     | Leave
+    | ToTransfer
     | Enough
     | Question
 )
@@ -380,6 +382,7 @@ class Refused(Struct, frozen=True, tag="refused"):
 PROTOCOL: Final = 2
 """Of these messages. Processes of another one are left alone: they serve until their clients have gone."""
 
-FromData: TypeAlias = (
+Reported: TypeAlias = (
     Ready | Answer | Pulse | Counted | NotServed | PortalNotServed | Drained | Inherited | Estate | Refused
 )
+FromData: TypeAlias = Reported | Transferred

@@ -1,6 +1,6 @@
 """ClientIP session affinity: which endpoint a client stuck to, and for how much longer."""
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from ipaddress import IPv6Address
 from typing import Final
 
@@ -209,10 +209,25 @@ class AffinityTable:
     def adopt(self, entries: Mapping[PlainClient, int], *, young: bool) -> None:
         """Take in entries of another process, as :meth:`entries` makes them."""
         for plain, entry in entries.items():
-            key = int(plain[1:], 16) if isinstance(plain, str) and plain.startswith("#") else plain
+            key = _unplain(plain)
             shard = hash(key) % _SHARDS
             self._old.get(shard, {}).pop(key, None)
             (self._young if young else self._old).setdefault(shard, {})[key] = entry
+
+    def merge(self, entries: Mapping[PlainClient, int], endpoints: Sequence[Endpoint | None]) -> None:
+        """Take in entries of a further process, whose indices are of `endpoints`. A client's last connection counts."""
+        for plain, entry in entries.items():
+            endpoint = endpoints[entry & _INDEX_MASK]
+            if endpoint is None:
+                continue
+            key = _unplain(plain)
+            shard = hash(key) % _SHARDS
+            known = self._young.get(shard, _NOTHING).get(key) or self._old.get(shard, _NOTHING).get(key) or 0
+            ticks = entry >> _INDEX_BITS
+            if ticks > known >> _INDEX_BITS:
+                self._old.get(shard, {}).pop(key, None)
+                self._young.setdefault(shard, {})[key] = ticks << _INDEX_BITS | self._index(endpoint)
+        self._changed = True
 
     def clear(self) -> None:
         """Forget all entries."""
@@ -285,3 +300,7 @@ def _key(client: str) -> _Client:
 
 def _plain(key: _Client) -> PlainClient:
     return key if isinstance(key, str) or key < 1 << 64 else f"#{key:x}"
+
+
+def _unplain(plain: PlainClient) -> _Client:
+    return int(plain[1:], 16) if isinstance(plain, str) and plain.startswith("#") else plain

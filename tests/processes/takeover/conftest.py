@@ -5,16 +5,22 @@ import asyncio
 import select
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeAlias, TypeVar
 
 from tests.forwarding.handover.conftest import a_forwarder
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.processes.channel import socket_pair
-from userproxy.processes.takeover.predecessor import Giver, Possessions, Predecessor
+from userproxy.processes.control.forwarding import ProcessForwarder
+from userproxy.processes.takeover.packages import GivesPackages, LocalPackages
+from userproxy.processes.takeover.predecessor import Possessions, Predecessor
 from userproxy.processes.takeover.successor import Heir, NotTakenOverError, Successor
 
 SETUP = "as in the tests"
+
+Plane: TypeAlias = Forwarder | ProcessForwarder
+Answer = TypeVar("Answer")
 
 Packet = tuple[bytes, list[int]]
 Meddle = Callable[[int, bool, Packet], Packet | None]
@@ -66,8 +72,15 @@ def send(sock: socket.socket, packet: Packet) -> None:
 class Beside(threading.Thread):
     """A successor: `plane` is what it serves with. `failure` is why it does not."""
 
-    def __init__(self, connection: socket.socket, setup: str = SETUP, version: str = "new") -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        setup: str = SETUP,
+        version: str = "new",
+        make: Callable[[], Plane] = a_forwarder,
+    ) -> None:
         super().__init__(daemon=True)
+        self._make = make
         self._connection = connection
         self._setup = setup
         self._version = version
@@ -86,7 +99,9 @@ class Beside(threading.Thread):
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        plane = a_forwarder()
+        self.plane = plane = self._make()
+        if isinstance(plane, ProcessForwarder):
+            await plane.ready()
 
         def serves() -> None:
             plane.shares_sockets = True
@@ -112,6 +127,11 @@ class Beside(threading.Thread):
         for descriptor in self.sockets.values():
             socket.close(descriptor)
 
+    async def ask(self, question: Callable[[Plane], Coroutine[Any, Any, Answer]]) -> Answer:
+        """What its plane answers, in its loop."""
+        assert self._loop is not None
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(question(self.plane), self._loop))
+
     def end(self) -> None:
         self.done.wait(20)
         assert self._loop is not None
@@ -121,7 +141,7 @@ class Beside(threading.Thread):
 
 
 def possessions(
-    plane: Forwarder, sockets: Iterable[tuple[str, int]] = (), giver: Callable[[], Giver] | None = None
+    plane: Plane, sockets: Iterable[tuple[str, int]] = (), giver: Callable[[], GivesPackages] | None = None
 ) -> Possessions:
     """What a process has to hand over that has nothing but a data plane, and these sockets."""
 
@@ -134,12 +154,16 @@ def possessions(
         setup=SETUP,
         reluctance=lambda: "",
         held=held,
-        giver=giver or plane.hand_over,
+        giver=giver or (lambda: giver_of(plane)),
         listeners=lambda: (),
         sockets=lambda: dict(sockets),
         given=lambda _everything: plane.forsake(),
     )
 
 
-async def hand_over(plane: Forwarder, connection: socket.socket, given: Possessions | None = None) -> bool:
+def giver_of(plane: Plane) -> GivesPackages:
+    return LocalPackages(plane.hand_over()) if isinstance(plane, Forwarder) else plane.hand_over()
+
+
+async def hand_over(plane: Plane, connection: socket.socket, given: Possessions | None = None) -> bool:
     return await Predecessor(connection, given or possessions(plane)).hand_over()

@@ -48,10 +48,14 @@ class Giver:
 
     :meth:`first` while the data plane serves, then :meth:`rest` in one turn of the loop in which nothing else runs,
     and then :meth:`forsake` once the other process serves, or :meth:`cancel` if it does not.
+
+    Of a data process, which `shares` its listeners, only what it has done for them is handed over: the sockets are
+    another process's to give. Then there is no `Last` either, since others have something to give, too.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, *, shares: bool = False) -> None:
         self._parts = parts
+        self._shares = shares
         self._relays: dict[int, object] = {}
         """The connections that were handed over, and the mark of each one then."""
         self._flows: dict[int, tuple[SocketType | None, object]] = {}
@@ -69,7 +73,7 @@ class Giver:
         for given in self._listeners():
             yield given
             await pace.keep()
-        for address, admission, sock, _ in list(parts.portals.open_portals()):
+        for address, admission, sock, _ in [] if self._shares else list(parts.portals.open_portals()):
             yield PortalHandedOver(address, admission), [sock.fileno()]
             await pace.keep()
         for name, table in parts.affinity.items():
@@ -110,7 +114,13 @@ class Giver:
         yield from self._held()
         for entry in self._decisions:
             yield DecisionsHandedOver(entry[1].service_port, (_plain(entry),)), []
-        yield Last(parts.recorder.last_id), []
+        if not self._shares:
+            yield Last(self.last_id), []
+
+    @property
+    def last_id(self) -> int:
+        """The id of the newest connection or flow."""
+        return self._parts.recorder.last_id
 
     def cancel(self) -> None:
         """It has come to nothing: serve on."""
@@ -125,7 +135,11 @@ class Giver:
     def _listeners(self) -> Iterator[Given]:
         for name, listener in list(self._parts.listeners.items()):
             self._counted[listener.statistics] = listener.statistics.mark
-            yield self._listener(name, listener)
+            if self._shares:
+                balancer, counters = listener.balancer.state(), listener.statistics.state()
+                yield ListenerChanged(listener.statistics.number, balancer, counters), []
+            else:
+                yield self._listener(name, listener)
         for connections in self._connections():
             if connections.statistics not in self._counted:
                 self._counted[connections.statistics] = connections.statistics.mark

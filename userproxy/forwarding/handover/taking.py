@@ -25,7 +25,7 @@ from userproxy.forwarding.handover.values import (
     PortalHandedOver,
     RelayHandedOver,
 )
-from userproxy.forwarding.observation.counters import ListenerCounters
+from userproxy.forwarding.observation.counters import CountersState, ListenerCounters, total
 from userproxy.forwarding.observation.recorder import DecisionRing
 from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.dialer import Dial
@@ -41,8 +41,9 @@ from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.forwarding.udp.sources.source_trial import SourceTrial
 from userproxy.forwarding.udp.states import FlowState, restore
 from userproxy.forwarding.udp.statistics import UdpStatistics
-from userproxy.model import PortalAddress, Protocol, Verdict
+from userproxy.model import Endpoint, IPFamily, PortalAddress, Protocol, ServicePortName, Verdict
 from userproxy.model.reports import Source
+from userproxy.routing.affinity import PlainClient
 from userproxy.routing.balancer import Balancer
 
 
@@ -51,15 +52,27 @@ class HandoverError(UserproxyError):
 
 
 class Taker:
-    """Takes over into a data plane that has nothing yet. Raises HandoverError."""
+    """Takes over into a data plane that has nothing yet. Raises HandoverError.
 
-    def __init__(self, parts: Parts) -> None:
+    A data process, which `shares` its listeners, is told of them by its control process, see :meth:`know`.
+    """
+
+    def __init__(self, parts: Parts, *, shares: bool = False) -> None:
         self._parts = parts
+        self._shares = shares
+        self._counted: dict[int, dict[tuple[int, bool], CountersState]] = {}
+        """What each of the other side's processes has counted, by the listener's number; and whether while closed."""
         for poller in (parts.tcp.poller, parts.udp.poller):
             poller.pause()
         self._connections: dict[int, Connections] = {}
         self._listeners: dict[int, AnyListener] = {}
         self._balancers: dict[int, Balancer] = {}
+        self._closed: dict[int, ListenerCounters] = {}
+        self._table_of: dict[tuple[ServicePortName, IPFamily], int] = {}
+        """Whose affinity table one here goes on, of the other side's processes."""
+        self._to_merge: dict[tuple[ServicePortName, IPFamily, int], dict[PlainClient, int]] = {}
+        """Entries of others, whose indices are of endpoints in `_foreign`."""
+        self._foreign: dict[tuple[ServicePortName, IPFamily, int], tuple[Endpoint | None, ...]] = {}
         self._without_listener: list[Connections] = []
         self._rings: list[DecisionRing] = []
         """Kept until all listeners are there that keep them."""
@@ -69,6 +82,7 @@ class Taker:
         self._dials: list[tuple[Dial, SocketType | None, float | None]] = []
         self.is_complete = False
         """Whether all has come."""
+        self._plane = 0
         self._take: Mapping[type, Callable[..., None]] = {
             ListenerHandedOver: self._listener,
             ListenerChanged: self._listener_changed,
@@ -84,8 +98,12 @@ class Taker:
             Last: self._last,
         }
 
-    def take(self, item: Item, descriptors: Sequence[int]) -> None:
-        """Take in a value and the descriptors that belong to it, which are ours from now on."""
+    def take(self, item: Item, descriptors: Sequence[int], plane: int = 0) -> None:
+        """Take in a value and the descriptors that belong to it, which are ours from now on.
+
+        `plane` is the number of the process that it is of, on the other side.
+        """
+        self._plane = plane
         if len(descriptors) != item.descriptors:
             raise HandoverError(f"{type(item).__name__} comes with {len(descriptors)} descriptors")
         try:
@@ -95,8 +113,26 @@ class Taker:
         except OSError as error:
             raise HandoverError(f"{type(item).__name__} cannot be taken over: {error.strerror}") from error
 
+    def know(self, number: int, listener: AnyListener) -> None:
+        """Take notice of a listener that has been opened here, whose number is as on the other side."""
+        self._listeners[number] = listener
+        self._balancers[number] = listener.balancer
+        if isinstance(listener, TcpListener | PortlessTcpListener):
+            self._connections[number] = listener.connections
+
+    def know_portal(self, address: PortalAddress, listener: TcpListener | UdpListener) -> None:
+        """Take notice of what serves at a portal here."""
+        self._portals[address] = listener
+
+    def deal(self) -> None:
+        """Nothing: all that was taken is where it belongs."""
+
+    def arrived(self) -> None:
+        """Nothing: all that was taken is where it belongs."""
+
     def go_on(self) -> None:
         """Begin: the other process has let go. What the sockets have to say is heard once the loop runs."""
+        self._merge_affinity()
         for connections in self._connections.values():
             connections.in_order()
         for connections in self._without_listener:
@@ -110,6 +146,9 @@ class Taker:
             poller.resume()
 
     def _listener(self, item: ListenerHandedOver, *descriptors: int) -> None:
+        if item.number in self._balancers:
+            self._count(item.number, item.counters, is_open=item.is_open)
+            return
         balancer = self._parts.balancer()
         balancer.restore(item.balancer)
         self._balancers[item.number] = balancer
@@ -123,15 +162,13 @@ class Taker:
             listener = self._tcp_listener(item, balancer, *descriptors)
         else:
             listener = self._udp_listener(item, balancer, *descriptors)
-        if isinstance(listener, TcpListener | PortlessTcpListener):
-            self._connections[item.number] = listener.connections
-        self._listeners[item.number] = listener
+        self.know(item.number, listener)
         self._parts.listeners[item.name] = listener
         if item.snapshot is not None:
             self._parts.snapshots[item.name] = item.snapshot
             balancer.update(item.snapshot)
             listener.follow(item.snapshot)
-        listener.statistics.restore(item.counters)  # after the endpoints are known, so that none counts as gone
+        self._count(item.number, item.counters)  # after the endpoints are known, so that none counts as gone
 
     def _closed_listener(self, item: ListenerHandedOver, balancer: Balancer) -> None:
         statistics: ListenerCounters = UdpStatistics()
@@ -140,8 +177,12 @@ class Taker:
             self._connections[item.number] = connections
             self._without_listener.append(connections)
             statistics = connections.statistics
+        if self._shares:
+            statistics.number = item.number
         statistics.restore(item.counters)
         self._parts.closed.add(item.name, statistics)
+        self._closed[item.number] = statistics
+        self._counted[item.number] = {(self._plane, False): item.counters}
 
     def _tcp_listener(self, item: ListenerHandedOver, balancer: Balancer, *descriptors: int) -> TcpListener:
         parts = self._parts
@@ -165,9 +206,15 @@ class Taker:
 
     def _listener_changed(self, item: ListenerChanged) -> None:
         self._balancers[item.number].restore(item.balancer)
-        listener = self._listeners.get(item.number) or self._connections.get(item.number)
-        if listener is not None:
-            listener.statistics.restore(item.counters)
+        self._count(item.number, item.counters)
+
+    def _count(self, number: int, counters: CountersState, *, is_open: bool = True) -> None:
+        """Have a listener have counted what it had on the other side, in all processes together."""
+        counted = self._counted.setdefault(number, {})
+        counted[self._plane, is_open] = counters
+        listener = self._listeners.get(number)
+        statistics = self._closed[number] if listener is None else listener.statistics
+        statistics.restore(total(tuple(counted.values())))
 
     def _portal(self, item: PortalHandedOver, descriptor: int) -> None:
         kind = ListeningSocket if item.address.protocol is Protocol.TCP else DatagramSocket
@@ -177,16 +224,35 @@ class Taker:
             self._portals[item.address] = listener
 
     def _affinity(self, item: AffinityHandedOver) -> None:
-        table = self._parts.affinity.find(item.service_port, item.family)
-        if table is not None:
+        key = item.service_port, item.family
+        table = self._parts.affinity.find(*key)
+        if table is None:
+            return
+        if self._table_of.setdefault(key, self._plane) == self._plane:
             table.restore(item.state)
+        else:
+            self._foreign[*key, self._plane] = item.state.endpoints
 
     def _affinity_entries(self, item: AffinityEntries) -> None:
-        table = self._parts.affinity.find(item.service_port, item.family)
-        if table is not None:
+        key = item.service_port, item.family
+        table = self._parts.affinity.find(*key)
+        if table is None:
+            return
+        if self._table_of[key] != self._plane:
+            entries = self._to_merge.setdefault((*key, self._plane), {})
             if item.is_anew:
-                table.clear()
-            table.adopt(item.entries, young=item.is_young)
+                entries.clear()
+            entries.update(item.entries)
+            return
+        if item.is_anew:
+            table.clear()
+        table.adopt(item.entries, young=item.is_young)
+
+    def _merge_affinity(self) -> None:
+        for (service_port, family, plane), entries in self._to_merge.items():
+            table = self._parts.affinity.find(service_port, family)
+            if table is not None:
+                table.merge(entries, self._foreign[service_port, family, plane])
 
     def _relay(self, item: RelayHandedOver, *descriptors: int) -> None:
         if item.is_new:

@@ -1,7 +1,7 @@
 """Counters of a listener and of its endpoints: plain numbers, which connections and flows write to."""
 
 from bisect import bisect_left
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import count
 from typing import ClassVar, Final
 
@@ -41,6 +41,41 @@ class CountersState(Struct, frozen=True, gc=False, array_like=True):
     endpoints: tuple[tuple[Endpoint, EndpointCountersState], ...]
     departed: DialCountsState
 
+
+def total(states: Sequence[CountersState]) -> CountersState:
+    """What several processes have counted of one listener, at least one."""
+    if len(states) == 1:
+        return states[0]
+    numbers: dict[str, int | float] = {}
+    retries: dict[DialFailure, int] = {}
+    endpoints: dict[Endpoint, EndpointCountersState] = {}
+    for state in states:
+        for name, number in state.numbers.items():
+            numbers[name] = numbers.get(name, 0) + number
+        for kind, times in state.retries.items():
+            retries[kind] = retries.get(kind, 0) + times
+        for endpoint, counters in state.endpoints:
+            before = endpoints.get(endpoint)
+            endpoints[endpoint] = counters if before is None else _endpoint_total(before, counters)
+    return CountersState(numbers, retries, tuple(endpoints.items()), _dial_total([each.departed for each in states]))
+
+
+def _endpoint_total(one: EndpointCountersState, other: EndpointCountersState) -> EndpointCountersState:
+    return EndpointCountersState(
+        one.total + other.total,
+        one.failed + other.failed,
+        one.bytes_up + other.bytes_up,
+        one.bytes_down + other.bytes_down,
+        _dial_total((one.dial, other.dial)),
+    )
+
+
+def _dial_total(states: Sequence[DialCountsState]) -> DialCountsState:
+    counts = tuple(map(sum, zip(*(each.counts for each in states), strict=True)))
+    return DialCountsState(counts, sum(each.sum_seconds for each in states))
+
+
+NOTHING_COUNTED: Final = CountersState({}, {}, (), DialCountsState((0,) * (len(DIAL_BOUNDS) + 1), 0.0))
 
 _NUMBERS: Final = count(1)
 _NO_DIALS: Final = DialTimes(DIAL_BOUNDS, (0,) * (len(DIAL_BOUNDS) + 1))

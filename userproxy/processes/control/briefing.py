@@ -67,7 +67,7 @@ class Briefing:
                 worker.send(LeavePortal(portal.address))
         self._tell(worker, held)
         for portal in self._portals_of(held):
-            self._tell_portal(worker, portal)
+            self.tell_portal(worker, portal)
 
     def _tell(self, worker: Worker, held: HeldListener) -> None:
         """Tell a data process of a listener and its snapshot, the first time."""
@@ -87,7 +87,7 @@ class Briefing:
             if held.name not in worker.told:
                 self._tell(worker, held)
 
-    def _tell_portal(self, worker: Worker, portal: HeldPortal) -> None:
+    def tell_portal(self, worker: Worker, portal: HeldPortal) -> None:
         """Tell a data process of a portal and its listeners, the first time, if it serves these."""
         listeners = self.listeners_of(portal)
         self.tell_all(worker, listeners)
@@ -170,7 +170,7 @@ class Briefing:
         else:
             portal = self._portals.portals.get(name)
             if portal is not None:
-                self._tell_portal(worker, portal)
+                self.tell_portal(worker, portal)
 
 
 def _readers(held: HeldListener, usable: Collection[int], places: int) -> tuple[int, ...] | None:

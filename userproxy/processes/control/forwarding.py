@@ -28,13 +28,16 @@ from userproxy.model import (
     Snapshot,
     Verdict,
 )
+from userproxy.processes.control.adoption import Adoption, inherited_socket
 from userproxy.processes.control.briefing import Briefing
 from userproxy.processes.control.data_plane import ProcessesDataPlane
+from userproxy.processes.control.giving import ProcessesGiver
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.held_portals import HeldPortals
 from userproxy.processes.control.pool import Pool
 from userproxy.processes.control.spawning import Spawning
 from userproxy.processes.control.steering import ProcessesSteering
+from userproxy.processes.control.taking import ProcessesTaker
 from userproxy.processes.control.worker import Worker
 from userproxy.processes.messages import (
     Close,
@@ -46,6 +49,7 @@ from userproxy.processes.messages import (
     Reset,
     Update,
 )
+from userproxy.processes.transfers import SharesSockets
 
 log = structlog.get_logger()
 
@@ -87,6 +91,10 @@ class ProcessForwarder:
         self._kept: Callable[[], Sequence[int]] = tuple
         self._return_paths: dict[IPFamily, ReturnPath] = {}
         self._inherited: dict[ListenerName, tuple[str, list[int]]] = {}
+        self._unasked: dict[ListenerName, None] = {}
+        """Listeners of another userproxy that nobody has asked for since."""
+        self._shares_sockets = False
+        self._is_forsaken = False
         self._changed: Callable[[], None] = lambda: None
         self._pool = Pool(loop, processes, spawning, options, self._begins, self._gone, lambda: self._changed())
         self._briefing = Briefing(loop, self._pool, self._listeners, self._portals)
@@ -135,15 +143,18 @@ class ProcessForwarder:
     @property
     def active(self) -> int:
         """Connections, those still being dialled included, as of a tenth of a second ago."""
-        return sum(worker.pulse.connections for worker in self._pool.serving)
+        return 0 if self._is_forsaken else sum(worker.pulse.connections for worker in self._pool.serving)
 
     @property
     def flows(self) -> int:
         """UDP flows, as of a tenth of a second ago."""
-        return sum(worker.pulse.flows for worker in self._pool.serving)
+        return 0 if self._is_forsaken else sum(worker.pulse.flows for worker in self._pool.serving)
 
     def open(self, listener: ListenerName, preferred_port: int | None = None, verdict: Verdict = Verdict.REJECT) -> int:
         """As :meth:`Forwarder.open`. Data processes are told with the first snapshot."""
+        if listener in self._unasked:
+            del self._unasked[listener]
+            return self._listeners[listener].port
         if listener.service_port.protocol not in {Protocol.TCP, Protocol.UDP}:
             raise PortUnavailableError(f"{listener.service_port.protocol} is not forwarded")
         sock = None if self._options.bind_portals else self._bind(listener, preferred_port, verdict)
@@ -173,6 +184,9 @@ class ProcessForwarder:
         for name in [each for each in self._inherited if each.family is family]:
             for descriptor in self._inherited.pop(name)[1]:
                 os.close(descriptor)
+        self._portals.leave_unasked(family)
+        for name in [each for each in self._unasked if each.family is family]:
+            self.close(name)
         for worker in self._pool.serving:
             worker.send(CloseUnasked(family))
 
@@ -188,6 +202,49 @@ class ProcessForwarder:
         """As :meth:`Forwarder.leave_listeners`, but that flows end: they have no socket of their own for answers."""
         for name in list(self._listeners):
             self.close(name)
+
+    async def ready(self) -> None:
+        """Wait until all data processes run, for some seconds at most: what they are told is read at once then."""
+        await self._pool.ready()
+
+    def hand_over(self) -> ProcessesGiver:
+        """As :meth:`Forwarder.hand_over`."""
+        return ProcessesGiver(self._pool.serving, self._listeners, self._portals, self._options.bind_addresses)
+
+    def take_over(self) -> ProcessesTaker:
+        """As :meth:`Forwarder.take_over`. Raises HandoverError where a data process is not there."""
+        adoption = Adoption(self._loop, self._pool, self._listeners, self._portals, self._briefing, self._renewed)
+        return ProcessesTaker(self._pool.all_serving(), adoption)
+
+    def went_on(self) -> None:
+        """As :meth:`Forwarder.went_on`."""
+        self._unasked = dict.fromkeys(self._listeners)
+        self._numbers = count(max((held.number for held in self._listeners.values()), default=0) + 1)
+        descriptors = sum(len(held.descriptors) for held in self._listeners.values())
+        self._in_groups = descriptors - sum(held.sock is not None for held in self._listeners.values())
+        for _ in range(descriptors + len(self._portals.portals)):
+            self.adopt_port()
+
+    @property
+    def shares_sockets(self) -> bool:
+        """As :attr:`Forwarder.shares_sockets`."""
+        return self._shares_sockets
+
+    @shares_sockets.setter
+    def shares_sockets(self, shared: bool) -> None:
+        self._shares_sockets = shared
+        for worker in self._pool.serving:
+            worker.send(SharesSockets(shared))
+
+    def forsake(self) -> None:
+        """As :meth:`Forwarder.forsake`; data processes end."""
+        self._is_forsaken = True
+        self._briefing.close()
+        self._pool.forsake()
+        self._portals.forsake()
+        for held in self._listeners.values():
+            held.close()
+        self._listeners.clear()
 
     def give_port(self) -> None:
         """A port is no longer held."""
@@ -215,6 +272,7 @@ class ProcessForwarder:
 
     def close(self, listener: ListenerName) -> None:
         """Stop listening; established connections go on."""
+        self._unasked.pop(listener, None)
         held = self._listeners.pop(listener)
         for worker in self._pool.serving:
             if listener in worker.told:
@@ -290,7 +348,7 @@ class ProcessForwarder:
         self.take_for_port()
         try:
             if (inherited := self._inherited.pop(name, None)) is not None:
-                sock = _inherited(name, *inherited, verdict)
+                sock = inherited_socket(name, *inherited, verdict)
             elif name.service_port.protocol is Protocol.UDP:
                 sock = self._ports.bind(DatagramGroup.open, host, preferred_port, self._random)
             else:
@@ -339,14 +397,3 @@ class ProcessForwarder:
         worker.send(Keep(), self._kept())
         self._briefing.begin(worker)
         self.data_plane.begins(worker)
-
-
-def _inherited(
-    name: ListenerName, host: str, descriptors: Sequence[int], verdict: Verdict
-) -> ListeningSocket | DatagramGroup:
-    """The sockets of another process, which takes clients there."""
-    if name.service_port.protocol is Protocol.UDP:
-        return DatagramGroup.adopt(descriptors, host)
-    sock = ListeningSocket(descriptors[0])
-    sock.set_verdict(verdict)
-    return sock

@@ -45,6 +45,11 @@ class HeldListener:
         """The places of the data processes that read its sockets, one for each; None where all read the only one."""
         self.port = sock.port if sock is not None else 0
 
+    def adopt(self, verdict: Verdict | None, snapshot: Snapshot | None) -> None:
+        """Go on with a socket of another process, which treats clients by `verdict` and has had this snapshot."""
+        self.verdict = verdict or self.verdict
+        self.snapshot = snapshot
+
     @property
     def host(self) -> str:
         """The address that it is bound to, empty where it has no socket."""

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from userproxy.addresses import family_of
 from userproxy.errors import ObjectError, PortUnavailableError
 from userproxy.forwarding.admission import admits_everybody, program
 from userproxy.forwarding.portal_listeners import PortalSocket, is_same_service, open_portal, restrict
-from userproxy.model import Admission, PortalAddress, Protocol
+from userproxy.model import Admission, IPFamily, PortalAddress, Protocol
 
 
 class HeldPortal(Struct):
@@ -32,6 +33,8 @@ class HeldPortals:
         self._give = give
         self._left = left
         self.portals: dict[PortalAddress, HeldPortal] = {}
+        self.unasked: dict[PortalAddress, None] = {}
+        """Portals of another process that nobody has asked for since."""
 
     def serve(self, address: PortalAddress, admission: Admission) -> tuple[HeldPortal, bool]:
         """Listen at `address` and let in whom `admission` lets in; returns the portal, and whether it is another one.
@@ -40,6 +43,7 @@ class HeldPortals:
         ObjectError.
         """
         portal = self.portals.get(address)
+        self.unasked.pop(address, None)
         try:
             instructions = None if admits_everybody(admission) else program(admission)
             if portal is not None and is_same_service(portal.admission, admission):
@@ -62,9 +66,27 @@ class HeldPortals:
         portal = self.portals[address] = HeldPortal(address, sock, admission)
         return portal, True
 
+    def adopt(self, address: PortalAddress, admission: Admission, sock: PortalSocket) -> HeldPortal:
+        """Hold the socket of another process, which is accounted for already."""
+        self.unasked[address] = None
+        portal = self.portals[address] = HeldPortal(address, sock, admission)
+        return portal
+
+    def leave_unasked(self, family: IPFamily) -> None:
+        """Listen no longer at what was adopted and nobody has asked for since."""
+        for address in [each for each in self.unasked if family_of(each.ip) is family]:
+            self.leave(address)
+
+    def forsake(self) -> None:
+        """Close our copies of all sockets, and tell nobody: they are another process's."""
+        for portal in self.portals.values():
+            portal.sock.close()
+        self.portals.clear()
+
     def leave(self, address: PortalAddress) -> None:
         """Listen at `address` no longer, if that was so."""
         portal = self.portals.pop(address, None)
+        self.unasked.pop(address, None)
         if portal is not None:
             self._left(address)
             portal.sock.close()

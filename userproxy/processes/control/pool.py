@@ -9,12 +9,14 @@ import structlog
 
 from userproxy.forwarding.accept_turns import AcceptTurns, open_tally
 from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.forwarding.handover.taking import HandoverError
 from userproxy.model import Problem, ProblemKind
 from userproxy.processes.control.heartbeats import Heartbeats
 from userproxy.processes.control.orphans import Orphans
 from userproxy.processes.control.spawning import Spawning, spawn
 from userproxy.processes.control.worker import Worker
 from userproxy.processes.messages import Inherited, Leave, Look, Outlive, Resume, Start
+from userproxy.processes.transfers import Forsake, GoOn
 
 log = structlog.get_logger()
 
@@ -30,6 +32,8 @@ _AT_ONCE: Final = 3
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 30.0
 _LAST_WORDS_SECONDS: Final = 2.0
+_READY_SECONDS: Final = 10.0
+_LOOK_EVERY: Final = 0.01
 
 
 class Place:
@@ -112,6 +116,12 @@ class Pool:
     def serving(self) -> list[Worker]:
         """The processes that serve."""
         return [place.worker for place in self.places if place.worker is not None]
+
+    def all_serving(self) -> list[Worker]:
+        """The processes of all places. Raises HandoverError where there is none at one."""
+        if len(self.serving) < len(self.places):
+            raise HandoverError("a data process has ended")
+        return self.serving
 
     @property
     def problems(self) -> frozenset[Problem]:
@@ -202,6 +212,32 @@ class Pool:
         for worker in workers:
             worker.wait(end)
         self._turns.close()
+
+    async def ready(self) -> None:
+        """Wait until all processes run, for some seconds at most."""
+        end = self._loop.time() + _READY_SECONDS
+        while self._loop.time() < end and not all(worker.is_ready for worker in self.serving):  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_EVERY)
+
+    def forsake(self) -> None:
+        """Have all processes end without a word to any peer: what they have is another userproxy's now, or still."""
+        self._closed = True
+        for place in self.places:
+            place.cancel()
+        for worker in self.serving:
+            worker.send(Forsake())
+            worker.channel.flush(0.0)
+        if self._spare is not None:
+            self._spare.send(Leave())
+
+    def go_on(self, last_id: int) -> None:
+        """Have all processes begin with what they have taken in, whose ids are `last_id` at most."""
+        first = last_id // _IDS + 1
+        for place in self.places:
+            if place.worker is not None:
+                place.worker.send(GoOn((first + place.number - 1) * _IDS))
+                place.worker.channel.flush(_LAST_WORDS_SECONDS)
+        self._incarnations = first + len(self.places)
 
     def _spawn(self, words: str) -> Worker:
         return Worker(self._loop, *spawn(self._spawning, words), self._ready, self._ended)

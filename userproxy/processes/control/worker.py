@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 from msgspec import Struct
@@ -29,6 +29,7 @@ from userproxy.processes.messages import (
     Ready,
     Refused,
 )
+from userproxy.processes.transfers import AllGiven, Arrived, Given
 
 log = structlog.get_logger()
 
@@ -44,6 +45,16 @@ class Part(Struct, Generic[Item], frozen=True):
 
 class WorkerGoneError(Exception):
     """The data process has ended before it had answered."""
+
+
+class TellsWhatItHas(Protocol):
+    """Who gets what a data process has for another userproxy."""
+
+    def heard(self, worker: "Worker", message: Given | AllGiven, descriptors: list[int]) -> None:
+        """It has told something. The descriptors are for whoever gets this."""
+
+    def gone(self, worker: "Worker") -> None:
+        """It has ended."""
 
 
 class Worker:
@@ -94,6 +105,10 @@ class Worker:
         """What it has had from a control process before us, with descriptors."""
         self.estate: tuple[Estate, int] | None = None
         self.refusal = ""
+        self.gives_to: TellsWhatItHas | None = None
+        """Who gets what it has, if another userproxy is to."""
+        self.arrived: str | None = None
+        """What it has said last of what it was to take in: an empty string that all was, or why not."""
 
     def send(self, message: object, descriptors: Sequence[int] = ()) -> None:
         """Tell it something. A data process that cannot be told is ended."""
@@ -183,6 +198,8 @@ class Worker:
                 log.error("A data process does not serve a portal", pid=self.pid, portal=str(address), reason=reason)
             case Refused(reason):
                 self.refusal = reason
+            case Arrived(failure):
+                self.arrived = failure
             case Drained(reset):
                 if self.drained is not None and not self.drained.done():
                     self.drained.set_result(reset)
@@ -193,6 +210,9 @@ class Worker:
             self.inherited.append((message, descriptors.pop()))
         elif descriptors and isinstance(message, Estate):
             self.estate = message, descriptors.pop()
+        elif self.gives_to is not None and isinstance(message, Given | AllGiven):
+            self.gives_to.heard(self, message, descriptors)
+            return
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -219,4 +239,6 @@ class Worker:
             queue.put_nowait(None)
         if self.drained is not None and not self.drained.done():
             self.drained.set_result(0)
+        if self.gives_to is not None:
+            self.gives_to.gone(self)
         self._ended(self, f"{how}, because {self._why_killed}" if self._why_killed else how)

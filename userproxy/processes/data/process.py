@@ -22,6 +22,7 @@ from userproxy.model import ListenerName
 from userproxy.processes.channel import Channel, Decoder
 from userproxy.processes.data.answering import Answering
 from userproxy.processes.data.counting import Counting
+from userproxy.processes.data.handover import Handover
 from userproxy.processes.door import Door
 from userproxy.processes.messages import (
     PROTOCOL,
@@ -58,6 +59,17 @@ from userproxy.processes.messages import (
     ToData,
     Update,
 )
+from userproxy.processes.transfers import (
+    AskArrived,
+    Forsake,
+    Give,
+    GiveRest,
+    GoOn,
+    ServeOn,
+    SharesSockets,
+    Take,
+    TakeOver,
+)
 from userproxy.telemetry.logging import configure
 
 log = structlog.get_logger()
@@ -86,6 +98,7 @@ class DataProcess:
         self._number = 0
         self._forwarder: SharingForwarder | None = None
         self._answering: Answering | None = None
+        self._handover: Handover | None = None
         self._pulse = Pulse(0, 0)
         self._pulses = 0
         self._pulse_timer: asyncio.TimerHandle | None = None
@@ -116,6 +129,17 @@ class DataProcess:
             Drain: self._drain,
             Retire: lambda _, message, __: self._retire(message.seconds),
             Reset: lambda forwarder, *_: forwarder.reset_connections(),
+            SharesSockets: self._share_sockets,
+        }
+        self._hand: dict[type, Callable[[Handover, Any, list[int]], None]] = {
+            Give: lambda handover, message, _: handover.give(message.count),
+            GiveRest: self._give_rest,
+            ServeOn: lambda handover, *_: handover.serve_on(),
+            Forsake: lambda handover, *_: handover.forsake(),
+            TakeOver: lambda handover, *_: handover.take_over(),
+            Take: lambda handover, message, descriptors: handover.take(message, descriptors),
+            AskArrived: lambda handover, *_: handover.arrived(),
+            GoOn: self._go_on,
         }
         self._decoder: Decoder[ToData] = Decoder(ToData)
         self._channel = Channel(loop, sock, self._decoder, self._received, self._ended)
@@ -149,10 +173,12 @@ class DataProcess:
             case Enough(number):
                 if self._answering is not None:
                     self._answering.enough(number)
-            case _ if forwarder is None or self._answering is None:
+            case _ if forwarder is None or self._answering is None or self._handover is None:
                 raise RuntimeError("the first message was not Start")
             case _ if isinstance(message, QUESTIONS):
                 self._answering.ask(message)
+            case _ if type(message) in self._hand:
+                self._hand[type(message)](self._handover, message, descriptors)
             case _:
                 self._deal[type(message)](forwarder, message, descriptors)
 
@@ -173,13 +199,28 @@ class DataProcess:
         plane, steering = self._forwarder.data_plane, self._forwarder.steering
         self._answering = Answering(plane, steering, lambda: self._channel, self._group)
         self._group.create_task(Counting(self._loop, plane, lambda: self._channel).run(), name="count")
+        self._handover = Handover(self._forwarder, lambda: self._channel, self._group, self.over.set)
         self._tell_pulse()
+
+    def _give_rest(self, handover: Handover, _message: GiveRest, descriptors: list[int]) -> None:
+        if handover.give_rest(descriptors):
+            self._ended("it went while another userproxy was to take over")
+
+    def _go_on(self, handover: Handover, message: GoOn, _descriptors: list[int]) -> None:
+        if self._start_message is not None:
+            self._start_message = structs.replace(self._start_message, first_id=message.first_id)
+        handover.go_on(message)
 
     def _log_so(self, logging: Logging) -> None:
         self._logging = logging
         log_to_whoever_reads(logging, self._number or None)
 
     def _ended(self, reason: str) -> None:
+        handover = self._handover
+        if handover is not None and handover.waits:
+            return  # who goes on is found out first
+        if handover is not None and handover.is_taking:
+            handover.forsake()
         if self._outlive and self._forwarder is not None and not self.over.is_set():
             self._wait_for_another(reason)
             return
@@ -246,6 +287,9 @@ class DataProcess:
             forwarder.adopt(name, message.number, message.members, descriptors)
         except OSError as error:
             self._channel.send(NotServed(name, f"its socket cannot be watched: {error.strerror}"))
+        else:
+            if self._handover is not None:
+                self._handover.opened(name, message.number)
 
     def _elsewhere(self, forwarder: SharingForwarder, message: Elsewhere, _descriptors: list[int]) -> None:
         self._unasked.discard(message.listener)
@@ -277,6 +321,12 @@ class DataProcess:
             forwarder.adopt_portal(message.address, message.admission, descriptors[0])
         except (PortUnavailableError, KeyError) as error:
             self._channel.send(PortalNotServed(message.address, str(error)))
+        else:
+            if self._handover is not None:
+                self._handover.opened_portal(message.address)
+
+    def _share_sockets(self, forwarder: SharingForwarder, message: SharesSockets, _descriptors: list[int]) -> None:
+        forwarder.shares_sockets = message.shared
 
     def _follow_portal(self, forwarder: SharingForwarder, message: FollowPortal, _descriptors: list[int]) -> None:
         forwarder.follow_portal(message.address, message.admission)

@@ -37,9 +37,13 @@ class Offer(Struct, frozen=True, tag=True):
 
 
 class Things(Struct, frozen=True, tag=True):
-    """From the predecessor: parts of the data plane, a list of :data:`~userproxy.forwarding.handover.values.Item`."""
+    """From the predecessor: parts of the data plane, a list of :data:`~userproxy.forwarding.handover.values.Item`.
+
+    `plane` tells its data processes apart, by numbers from 0.
+    """
 
     items: Raw
+    plane: int = 0
 
 
 class PlainListener(Struct, frozen=True, array_like=True):

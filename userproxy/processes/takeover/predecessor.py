@@ -3,16 +3,16 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, closing
 from socket import socket
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import structlog
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from userproxy.forwarding.handover.values import Item, release
-from userproxy.processes.channel import Channel, Decoder, encode
+from userproxy.forwarding.handover.values import release
+from userproxy.processes.channel import Channel, Decoder
 from userproxy.processes.takeover.messages import (
     PROTOCOL,
     Ask,
@@ -27,6 +27,8 @@ from userproxy.processes.takeover.messages import (
     Things,
     ToPredecessor,
 )
+from userproxy.processes.takeover.packages import GivenUpError, GivesPackages
+from userproxy.processes.takeover.token import Token
 
 log = structlog.get_logger()
 
@@ -40,26 +42,6 @@ PAUSE_SECONDS: Final = 0.5
 
 _LAST_SECONDS: Final = 5.0
 """How long to wait for a successor that has read the byte and does not say so; it is about to."""
-
-_BATCH: Final = 128
-"""Things in one message; each has six descriptors at most."""
-
-
-class GivenUpError(Exception):
-    """The successor cannot take over. The text is a clause that says why."""
-
-
-class Giver(Protocol):
-    """Hands the data plane over."""
-
-    def first(self) -> AsyncIterator[tuple[Item, list[int]]]:
-        """What is there, while it goes on."""
-
-    def rest(self) -> Iterator[tuple[Item, list[int]]]:
-        """What has changed since then."""
-
-    def cancel(self) -> None:
-        """It has come to nothing."""
 
 
 class Possessions(Struct, frozen=True):
@@ -75,7 +57,7 @@ class Possessions(Struct, frozen=True):
     setup: str
     reluctance: Callable[[], str]
     held: Callable[[], AbstractAsyncContextManager[None]]
-    giver: Callable[[], Giver] | None
+    giver: Callable[[], GivesPackages] | None
     listeners: Callable[[], Iterable[tuple[PlainListener, int]]]
     sockets: Callable[[], Mapping[str, int]]
     given: Callable[[bool], None]
@@ -139,13 +121,13 @@ class Predecessor:
                     giver.cancel()
         return pause
 
-    async def _send_first(self, giver: Giver) -> None:
-        async for item, descriptors in giver.first():
-            # At once: a turn of the loop later the numbers may be other sockets'.
-            self._channel.send(Things(Raw(encode([item]))), descriptors)
-            if not self._channel.has_room:
-                await self._channel.drained()
-            self._check()
+    async def _send_first(self, giver: GivesPackages) -> None:
+        async with aclosing(giver.first()) as packages:
+            async for package in packages:
+                self._channel.send(Things(package.items, package.plane), package.descriptors)
+                if not self._channel.has_room:
+                    await self._channel.drained()
+                self._check()
 
     def _send_listeners(self) -> None:
         listeners = list(self._possessions.listeners())
@@ -158,37 +140,26 @@ class Predecessor:
         self._channel.send(Sockets(tuple(sockets)), list(sockets.values()))
         await self._channel.drained()
 
-    def _switch(self, giver: Giver | None) -> float:
+    def _switch(self, giver: GivesPackages | None) -> float:
         """Leave everything to the successor in this turn of the loop, or raise GivenUpError and have all as before."""
         began = time.monotonic()
-        ours, its = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            os.write(its, b"\0")
+        with closing(Token.make()) as token:
             if giver is not None:
-                self._send_rest(giver, began + PAUSE_SECONDS)
-            self._channel.send(Commit(), [ours])
+                self._send_rest(giver, token, began + PAUSE_SECONDS)
+            self._channel.send(Commit(), [token.reading])
             left = began + PAUSE_SECONDS - time.monotonic()
             self._channel.wait(self._has_answered, left)
             if not self._is_serving():
-                self._take_back(ours)
-        finally:
-            os.close(ours)
-            os.close(its)
+                self._take_back(token)
         self._possessions.given(giver is not None)
         return time.monotonic() - began
 
-    def _send_rest(self, giver: Giver, end: float) -> None:
-        items: list[Item] = []
-        descriptors: list[int] = []
-        for item, its_descriptors in giver.rest():
-            items.append(item)
-            descriptors += its_descriptors
-            if len(items) == _BATCH:
-                self._channel.send(Things(Raw(encode(items))), descriptors)
-                items, descriptors = [], []
+    def _send_rest(self, giver: GivesPackages, token: Token, end: float) -> None:
+        with closing(giver.rest(token, end)) as packages:
+            for package in packages:
+                self._channel.send(Things(package.items, package.plane), package.descriptors)
                 if time.monotonic() > end:
                     raise GivenUpError(f"it takes longer than {PAUSE_SECONDS:g} s, in which nobody is served")
-        self._channel.send(Things(Raw(encode(items))), descriptors)
 
     def _has_answered(self) -> bool:
         return bool(self._said) or bool(self._end)
@@ -196,18 +167,15 @@ class Predecessor:
     def _is_serving(self) -> bool:
         return bool(self._said) and isinstance(self._said[0], Serving)
 
-    def _take_back(self, pipe: int) -> None:
+    def _take_back(self, token: Token) -> None:
         """Raise GivenUpError, with all in our hands; or return, if the successor has read the byte and lives."""
         if self._end or self._said:  # it says that it serves before it touches anything
             raise GivenUpError(self._reason())
-        try:
-            os.read(pipe, 1)
-        except BlockingIOError:
-            self._channel.wait(self._has_answered, _LAST_SECONDS)
-            if self._has_answered() and not self._is_serving():
-                raise GivenUpError(self._reason()) from None
-        else:
+        if token.take_back():
             raise GivenUpError(f"it has not taken over within {PAUSE_SECONDS:g} s")
+        self._channel.wait(self._has_answered, _LAST_SECONDS)
+        if self._has_answered() and not self._is_serving():
+            raise GivenUpError(self._reason())
 
     async def _answer(self, kind: type[Expected]) -> Expected:
         """The next message, which is to be of this kind."""

@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from socket import socket
 from typing import Final, Protocol
 
@@ -27,6 +28,8 @@ from userproxy.processes.takeover.messages import (
     Things,
     ToSuccessor,
 )
+from userproxy.processes.takeover.packages import TOO_FEW, unpacked
+from userproxy.processes.takeover.token import Token
 
 log = structlog.get_logger()
 
@@ -34,7 +37,6 @@ _SILENCE_SECONDS: Final = 15.0
 """How long the predecessor may say nothing."""
 
 _LAST_WORDS_SECONDS: Final = 1.0
-_ITEMS: Final[Decoder[list[Item]]] = Decoder(list[Item])
 
 
 class NotTakenOverError(UserproxyError):
@@ -50,8 +52,14 @@ class Taker(Protocol):
 
     is_complete: bool
 
-    def take(self, item: Item, descriptors: list[int]) -> None:
-        """Take in a part of it."""
+    def take(self, item: Item, descriptors: list[int], plane: int) -> None:
+        """Take in a part of it, of one of the predecessor's processes."""
+
+    def deal(self) -> None:
+        """Give what was taken in since to whom it is for."""
+
+    def arrived(self) -> None:
+        """Return once all is where it belongs. Raises HandoverError if something is not."""
 
     def go_on(self) -> None:
         """Begin to serve."""
@@ -132,8 +140,8 @@ class Successor:
                 else:
                     text = "Connections and flows stay with the predecessor until they end: it hands over listeners"
                     log.info(text, its_version=version)
-            case Things(items):
-                return self._take_things(_ITEMS.decode(items), descriptors)
+            case Things():
+                self._take_things(message, descriptors)
             case PlainListeners(listeners):
                 for listener in listeners:
                     self._heir.listener(listener, _next(descriptors))
@@ -141,33 +149,28 @@ class Successor:
                 for name in names:
                     self._heir.socket(name, _next(descriptors))
             case Ready():
+                if self._taker is not None:
+                    self._taker.arrived()
                 self._channel.send(Ready())
             case Commit():
                 self._commit(_next(descriptors))
         return descriptors
 
-    def _take_things(self, items: list[Item], descriptors: list[int]) -> list[int]:
-        for item in items:
-            its, descriptors = descriptors[: item.descriptors], descriptors[item.descriptors :]
-            if len(its) < item.descriptors:
-                for each in its:
-                    os.close(each)
-                raise _too_few()
-            if self._taker is None:
-                raise ValueError("parts of a data plane came without an offer")
-            self._taker.take(item, its)
-        return descriptors
+    def _take_things(self, things: Things, descriptors: list[int]) -> None:
+        if self._taker is None:
+            raise ValueError("parts of a data plane came without an offer")
+        for item, its in unpacked(things.items, descriptors):
+            self._taker.take(item, its, things.plane)
+        self._taker.deal()
 
     def _commit(self, pipe: int) -> None:
         """Everything has come: go on with it, unless the predecessor has had enough of waiting."""
-        try:
+        with closing(Token(pipe)) as token:
             if self._everything and not (self._taker is not None and self._taker.is_complete):
                 raise ValueError("the predecessor has left before all had come")
-            is_ours = bool(os.read(pipe, 1))  # nothing, once the predecessor has closed it after reading the byte
-        except BlockingIOError:
-            is_ours = False
-        finally:
-            os.close(pipe)
+            if self._taker is not None:
+                self._taker.arrived()
+            is_ours = token.take()
         if not is_ours:
             self._fail("it took too long, and the predecessor serves on")
             return
@@ -198,10 +201,5 @@ class Successor:
 
 def _next(descriptors: list[int]) -> int:
     if not descriptors:
-        raise _too_few()
+        raise ValueError(TOO_FEW)
     return descriptors.pop(0)
-
-
-def _too_few() -> ValueError:
-    """What the channel drops where this process has no room for descriptors, or what a broken peer did not send."""
-    return ValueError("descriptors are missing: the limit of open files may be too low")

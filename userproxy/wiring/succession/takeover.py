@@ -15,7 +15,9 @@ from userproxy.admin.listening import AdminSocket, SocketTakenError, SocketUnava
 from userproxy.errors import UserproxyError
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.model import IPFamily, ListenerName, Protocol, ServicePortName, TrafficClass
+from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.takeover.messages import PlainListener
+from userproxy.processes.takeover.packages import GivesPackages, LocalPackages
 from userproxy.processes.takeover.predecessor import Possessions, Predecessor
 from userproxy.processes.takeover.successor import Heir, NotTakenOverError, RefusedError, Successor
 from userproxy.proxier.family.proxy import FamilyProxy
@@ -105,10 +107,12 @@ class Takeover:
         if connection is None:
             log.info("Nobody to take over from: starting as usual", path=str(self._path))
             return
+        if isinstance(self._forwarder, ProcessForwarder):
+            await self._forwarder.ready()
         heir = Heir(
             version=__version__,
             setup=self._setup(),
-            taker=self._forwarder.take_over if isinstance(self._forwarder, Forwarder) else None,
+            taker=self._forwarder.take_over,
             listener=self._inherit,
             socket=self._adopt,
             serves=self._serves,
@@ -120,8 +124,7 @@ class Takeover:
             log.warning("Nothing is taken over: starting as usual", reason=str(error))
             return
         except NotTakenOverError as error:
-            if isinstance(self._forwarder, Forwarder):
-                self._forwarder.forsake()
+            self._forwarder.forsake()
             raise TakeOverError(f"--takeover: the predecessor serves on: {error}") from error
         asyncio.get_running_loop().call_later(_UNASKED_SECONDS, self._all_settled)
         log.info(
@@ -157,13 +160,11 @@ class Takeover:
 
     def _serves(self) -> None:
         self._unsettled = {proxy.family for proxy in self._families}
-        if isinstance(self._forwarder, Forwarder):
-            self._forwarder.shares_sockets = True
-            self._forwarder.went_on()
+        self._forwarder.shares_sockets = True
+        self._forwarder.went_on()
 
     def _alone(self) -> None:
-        if isinstance(self._forwarder, Forwarder):
-            self._forwarder.shares_sockets = False
+        self._forwarder.shares_sockets = False
 
     def _all_settled(self) -> None:
         for family in list(self._unsettled):
@@ -233,7 +234,7 @@ class Takeover:
 
         def given(everything: bool) -> None:  # noqa: FBT001 -- as the predecessor calls it
             self._sockets.are_given = True
-            if everything and isinstance(self._forwarder, Forwarder):
+            if everything:
                 self._forwarder.forsake()
             else:
                 self._forwarder.leave_listeners()
@@ -248,12 +249,17 @@ class Takeover:
                 setup=self._setup(),
                 reluctance=self._reluctance,
                 held=self._held,
-                giver=self._forwarder.hand_over if isinstance(self._forwarder, Forwarder) else None,
+                giver=self._giver,
                 listeners=self._listeners,
                 sockets=self._named,
                 given=given,
             ),
         ).hand_over()
+
+    def _giver(self) -> GivesPackages:
+        if isinstance(self._forwarder, Forwarder):
+            return LocalPackages(self._forwarder.hand_over())
+        return self._forwarder.hand_over()
 
     def _reluctance(self) -> str:
         return "it is stopping" if self._stopping else ""

@@ -1,0 +1,332 @@
+"""Connections, flows and affinity go from data processes to data processes, of other numbers, or of none."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from random import Random
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from tests.forwarding.conftest import LOOPBACK, NAME, eventually
+from tests.forwarding.handover.conftest import a_forwarder
+from tests.processes.control.test_forwarding import (
+    OPTIONS,
+    UDP_NAME,
+    Client,
+    asked,
+    backend,
+    clients,
+)
+from tests.processes.takeover.conftest import Beside, Plane, hand_over
+from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.model import Admission, AdmissionRule, Endpoint, PortalAddress, Protocol, Snapshot, Verdict
+from userproxy.processes.channel import socket_pair
+from userproxy.processes.control.forwarding import ProcessForwarder
+from userproxy.processes.control.spawning import Spawning
+from userproxy.processes.messages import Logging
+
+NUMBERS = [(0, 2), (2, 0), (2, 2), (2, 1), (4, 2)]
+
+
+def making(processes: int, options: ForwardingOptions = OPTIONS) -> Callable[[], Plane]:
+    """What makes a data plane of so many processes; of this one alone for 0."""
+
+    def make() -> Plane:
+        if not processes:
+            return a_forwarder(bind_portals=options.bind_portals)
+        spawning = Spawning("auto", Logging(0, "text"))
+        return ProcessForwarder(asyncio.get_running_loop(), options, Random(1), processes, spawning)
+
+    return make
+
+
+@asynccontextmanager
+async def predecessor(processes: int, options: ForwardingOptions = OPTIONS) -> AsyncIterator[Plane]:
+    plane = making(processes, options)()
+    if isinstance(plane, ProcessForwarder):
+        await plane.ready()
+    try:
+        yield plane
+    finally:
+        plane.shut_down()
+
+
+@asynccontextmanager
+async def successor(plane: Plane, processes: int, options: ForwardingOptions = OPTIONS) -> AsyncIterator[Beside]:
+    """One that has taken over."""
+    ours, its = socket_pair()
+    beside = Beside(its, make=making(processes, options))
+    try:
+        assert await hand_over(plane, ours), beside.failure
+        await asyncio.to_thread(beside.done.wait, 10)
+        assert beside.everything
+        yield beside
+    finally:
+        await asyncio.to_thread(beside.end)
+
+
+async def figures(plane: Plane) -> tuple[int, int]:
+    """Of the listener NAME: clients now, and in all."""
+    (found,) = [each for each in await plane.data_plane.listeners() if each.listener == NAME]
+    return found.active, found.total
+
+
+@pytest.mark.parametrize(("before", "after"), NUMBERS)
+async def test_connections_go_on_and_so_do_their_figures(before: int, after: int) -> None:
+    async with backend() as endpoint, predecessor(before) as plane:
+        port = plane.open(NAME, verdict=Verdict.SERVE)
+        plane.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        assert await asked(port) == b"hello\n"
+        async with clients(port, 12) as found:
+            await eventually_counted(plane, (12, 13))
+            async with successor(plane, after) as beside:
+                for client in found:
+                    assert await client.ask() == b"hello\n"
+                assert await beside.ask(figures) == (12, 13)
+                assert await asked(port) == b"hello\n"
+                reports = await beside.ask(lambda its: its.data_plane.connections())
+                ids = [report.id for report in reports.items]
+                assert len(set(ids)) == len(ids) >= 12
+                if after == 2:
+                    assert isinstance(beside.plane, ProcessForwarder)
+                    assert sorted(worker.pulse.connections for worker in beside.plane._pool.serving) != [0, 12]
+                for client in found:
+                    client._socket.close()
+                await eventually_counted(beside, (0, 14))
+
+
+async def eventually_counted(of: "Plane | Beside", wanted: tuple[int, int]) -> None:
+    async with asyncio.timeout(20):
+        while (await (of.ask(figures) if isinstance(of, Beside) else figures(of))) != wanted:
+            await asyncio.sleep(0.02)
+
+
+class Echoes(asyncio.DatagramProtocol):
+    """A UDP backend that answers with the port that it sees."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, _data: bytes, addr: tuple[str, int]) -> None:
+        self.transport.sendto(b"%d" % addr[1], addr)
+
+
+async def told(client: socket.socket) -> bytes:
+    """The answer to a datagram."""
+    client.send(b"x")
+    async with asyncio.timeout(10):
+        return await asyncio.get_running_loop().sock_recv(client, 100)
+
+
+@pytest.mark.parametrize(("before", "after"), NUMBERS[:3])
+async def test_flows_keep_their_sockets_and_belong_to_one_process(before: int, after: int) -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(Echoes, local_addr=(LOOPBACK, 0))
+    endpoint = Endpoint(LOOPBACK, transport.get_extra_info("sockname")[1])
+    async with predecessor(before) as plane, AsyncExitStack() as stack:
+        port = plane.open(UDP_NAME, verdict=Verdict.SERVE)
+        plane.update(Snapshot(UDP_NAME, Verdict.SERVE, (endpoint,)))
+        made = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(6)]
+        for client in made:
+            client.setblocking(False)
+            client.connect((LOOPBACK, port))
+        seen = [await told(client) for client in made]
+        async with successor(plane, after) as beside:
+            assert [await told(client) for client in made] == seen
+            reports = (await beside.ask(lambda its: its.data_plane.connections())).items
+            assert len(reports) == 6
+    transport.close()
+
+
+@pytest.mark.parametrize(("before", "after"), NUMBERS[:3])
+async def test_clients_with_affinity_meet_the_same_endpoint(before: int, after: int) -> None:
+    async with backend(b"1") as one, backend(b"2") as two, predecessor(before) as plane:
+        port = plane.open(NAME, verdict=Verdict.SERVE)
+        snapshot = Snapshot(NAME, Verdict.SERVE, (one, two), affinity_timeout=100)
+        plane.update(snapshot)
+        first = await asked(port)
+        if first == b"1":  # the one whose turn it is would be the other one next
+            first = await asked(port)
+        async with successor(plane, after) as beside:
+            assert {await asked(port) for _ in range(6)} == {first}
+            await beside.ask(lambda its: updated(its, structs.replace(snapshot, endpoints=(two, one))))
+            assert {await asked(port) for _ in range(6)} == {first}
+            if after == 2:
+                assert isinstance(beside.plane, ProcessForwarder)
+                assert beside.plane._listeners[NAME].readers in {(1,), (2,)}
+
+
+async def updated(plane: Plane, snapshot: Snapshot) -> None:
+    """The snapshot is known, as of a first sync."""
+    assert plane.open(snapshot.listener) > 0
+    plane.update(snapshot)
+    await plane.data_plane.processes()
+
+
+@pytest.mark.parametrize(("before", "after"), NUMBERS[:3])
+async def test_a_slow_reader_gets_every_byte_and_who_has_closed_gets_the_answer(before: int, after: int) -> None:
+    size = 8 << 20
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            asked_for = await reader.read()
+            writer.write(b"." * size if asked_for == b"much" else b"answer")
+            writer.close()
+
+    server = await asyncio.start_server(serve, LOOPBACK, 0)
+    endpoint = Endpoint(LOOPBACK, server.sockets[0].getsockname()[1])
+    async with predecessor(before) as plane:
+        port = plane.open(NAME, verdict=Verdict.SERVE)
+        plane.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        slow, slow_writer = await asyncio.open_connection(LOOPBACK, port, limit=1024)
+        slow_writer.write(b"much")
+        slow_writer.write_eof()
+        got = len(await slow.read(1000))
+        halves = [await asyncio.open_connection(LOOPBACK, port) for _ in range(3)]
+        async with successor(plane, after):
+            for reader, writer in halves:
+                writer.write_eof()
+                assert await asyncio.wait_for(reader.read(), 10) == b"answer"
+                writer.close()
+            async with asyncio.timeout(20):
+                while text := await slow.read(1 << 16):
+                    got += len(text)
+            assert got == size
+            slow_writer.close()
+    server.close()
+
+
+@pytest.mark.parametrize(("before", "after"), NUMBERS[:3])
+async def test_dials_under_way_are_answered_by_the_endpoint_they_went_to(before: int, after: int) -> None:
+    with socket.socket() as full:
+        full.bind((LOOPBACK, 0))
+        full.listen(0)
+        endpoint = Endpoint(LOOPBACK, full.getsockname()[1])
+        with socket.create_connection((LOOPBACK, endpoint.port)):  # its queue is full now: it answers nobody
+            async with predecessor(before) as plane:
+                port = plane.open(NAME, verdict=Verdict.SERVE)
+                plane.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+                async with Client() as client:
+                    await client.connect(port)
+                    await eventually_dialling(plane)
+                    async with successor(plane, after) as beside:
+                        await beside.ask(lambda its: dialling(its))
+                        assert await beside.ask(dialling) == 1
+                        client._socket.close()
+
+
+async def dialling(plane: Plane) -> int:
+    return len((await plane.data_plane.connections()).items)
+
+
+async def eventually_dialling(plane: Plane) -> None:
+    async with asyncio.timeout(10):
+        while await dialling(plane) != 1:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(("before", "after"), NUMBERS[:3])
+async def test_portals_that_are_listened_on_go_on(before: int, after: int) -> None:
+    options = structs.replace(OPTIONS, bind_portals=True)
+    everybody = (AdmissionRule("", NAME),)
+    async with backend() as endpoint, predecessor(before, options) as plane:
+        assert plane.open(NAME, verdict=Verdict.SERVE) == 0
+        plane.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        with socket.socket() as probe:
+            probe.bind((LOOPBACK, 0))
+            portal = PortalAddress(LOOPBACK, Protocol.TCP, probe.getsockname()[1])
+        plane.serve_portal(portal, Admission(everybody, everybody))
+        async with clients(portal.port, 6) as found, successor(plane, after, options) as beside:
+            for client in found:
+                assert await client.ask() == b"hello\n"
+            assert await asked(portal.port) == b"hello\n"
+            await beside.ask(lambda its: close_unasked(its))
+            await eventually(lambda: refuses(portal.port))
+
+
+async def close_unasked(plane: Plane) -> None:
+    plane.close_unasked(NAME.family)
+
+
+def refuses(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex((LOOPBACK, port)) != 0
+
+
+async def test_what_nobody_asks_for_is_closed_and_the_rest_keeps_its_port() -> None:
+    async with backend() as endpoint, predecessor(2) as plane:
+        ports = {name: plane.open(name, verdict=Verdict.SERVE) for name in (NAME, UDP_NAME)}
+        for name in ports:
+            plane.update(Snapshot(name, Verdict.SERVE, (endpoint,)))
+        assert await asked(ports[NAME]) == b"hello\n"
+        async with successor(plane, 2) as beside:
+
+            async def synced(its: Plane) -> int:
+                port = its.open(UDP_NAME)
+                its.close_unasked(NAME.family)
+                return port
+
+            assert await beside.ask(synced) == ports[UDP_NAME]
+            await eventually(lambda: refuses(ports[NAME]))
+
+
+async def test_processes_and_descriptors_of_the_predecessor_go() -> None:
+    async with backend() as endpoint, predecessor(2) as plane:
+        assert isinstance(plane, ProcessForwarder)
+        port = plane.open(NAME, verdict=Verdict.SERVE)
+        plane.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        async with clients(port, 4):
+            pids = [worker.pid for worker in plane._pool.serving]
+            async with successor(plane, 2):
+                await eventually(lambda: not any(is_alive(pid) for pid in pids))
+                assert all(worker.is_over for worker in plane._pool.serving)
+
+
+def is_alive(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 0), (2, 2), (2, 1)])
+async def test_affinity_of_datagrams_is_kept_whichever_process_had_the_client(before: int, after: int) -> None:
+    loop = asyncio.get_running_loop()
+    endpoints = []
+    transports = []
+    for _ in range(2):
+        transport, _ = await loop.create_datagram_endpoint(Named, local_addr=(LOOPBACK, 0))
+        transports.append(transport)
+        endpoints.append(Endpoint(LOOPBACK, transport.get_extra_info("sockname")[1]))
+    async with predecessor(before) as plane:
+        port = plane.open(UDP_NAME, verdict=Verdict.SERVE)
+        plane.update(Snapshot(UDP_NAME, Verdict.SERVE, tuple(endpoints), affinity_timeout=100))
+
+        async def answers(of: int) -> bytes:
+            """That of the endpoint for a client at another address, which has another port each time."""
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.setblocking(False)
+                sock.bind((f"127.0.1.{of}", 0))
+                sock.connect((LOOPBACK, port))
+                return await told(sock)
+
+        seen = [await answers(of) for of in range(1, 13)]
+        assert len(set(seen)) == 2
+        async with successor(plane, after):
+            assert [await answers(of) for of in range(1, 13)] == seen
+    for transport in transports:
+        transport.close()
+
+
+class Named(asyncio.DatagramProtocol):
+    """A UDP backend that answers with its own port."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, _data: bytes, addr: tuple[str, int]) -> None:
+        self.transport.sendto(b"%d" % self.transport.get_extra_info("sockname")[1], addr)

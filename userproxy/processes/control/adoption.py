@@ -1,0 +1,73 @@
+"""Listeners and portals of another userproxy, which the control process holds from now on."""
+
+import asyncio
+from collections.abc import Callable, MutableMapping, Sequence
+
+from userproxy.forwarding.handover.values import ListenerHandedOver
+from userproxy.forwarding.tcp.sockets import ListeningSocket
+from userproxy.forwarding.udp.groups.group import DatagramGroup
+from userproxy.forwarding.udp.sockets import DatagramSocket
+from userproxy.model import Admission, ListenerName, PortalAddress, Protocol, Verdict
+from userproxy.processes.control.briefing import Briefing
+from userproxy.processes.control.held import HeldListener
+from userproxy.processes.control.held_portals import HeldPortals
+from userproxy.processes.control.pool import Pool
+
+
+class Adoption:
+    """Adds them to `listeners` and `portals`, and tells data processes of them, which serve nobody yet."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        pool: Pool,
+        listeners: MutableMapping[ListenerName, HeldListener],
+        portals: HeldPortals,
+        briefing: Briefing,
+        renewed: Callable[[HeldListener], None],
+    ) -> None:
+        self._loop = loop
+        self._pool = pool
+        self._listeners = listeners
+        self._portals = portals
+        self._briefing = briefing
+        self._renewed = renewed
+
+    def adopt(self, item: ListenerHandedOver, descriptors: Sequence[int]) -> HeldListener:
+        """Hold a listener with its sockets, and have data processes serve it. Raises OSError."""
+        verdict = item.verdict or Verdict.REJECT
+        sock: ListeningSocket | DatagramGroup | None = None
+        if item.port and item.name.service_port.protocol is Protocol.TCP:
+            sock = ListeningSocket.adopt(descriptors[0], verdict)
+        elif item.port:
+            first = DatagramSocket.adopt(descriptors[0], item.host, descriptors[1] if item.is_held else None)
+            sock = DatagramGroup.of(first, descriptors[2 if item.is_held else 1 :])
+        held = HeldListener(self._loop, item.name, item.number, sock, verdict, self._renewed)
+        held.adopt(item.verdict, item.snapshot)
+        self._listeners[item.name] = held
+        self._briefing.settle_readers(held)
+        for worker in self._pool.serving:
+            self._briefing.tell_all(worker, [held])
+        return held
+
+    def adopt_portal(self, address: PortalAddress, admission: Admission, descriptor: int) -> None:
+        """Hold a portal, and have data processes serve it. Raises OSError."""
+        kind = ListeningSocket if address.protocol is Protocol.TCP else DatagramSocket
+        portal = self._portals.adopt(address, admission, kind(descriptor))
+        for worker in self._pool.serving:
+            self._briefing.tell_portal(worker, portal)
+
+    def begin(self, last_id: int) -> None:
+        """Have data processes go on with what they have taken in, whose ids are `last_id` at most."""
+        self._pool.go_on(last_id)
+
+
+def inherited_socket(
+    name: ListenerName, host: str, descriptors: Sequence[int], verdict: Verdict
+) -> ListeningSocket | DatagramGroup:
+    """The sockets of another process, which takes clients there."""
+    if name.service_port.protocol is Protocol.UDP:
+        return DatagramGroup.adopt(descriptors, host)
+    sock = ListeningSocket(descriptors[0])
+    sock.set_verdict(verdict)
+    return sock

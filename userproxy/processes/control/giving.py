@@ -1,0 +1,170 @@
+"""Hands over what all data processes have: each describes its own, and the control process passes that on."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Final
+
+from msgspec import Raw
+
+from userproxy.forwarding.handover.values import Item, Last, ListenerHandedOver, PortalHandedOver
+from userproxy.forwarding.observation.counters import NOTHING_COUNTED
+from userproxy.forwarding.udp.groups.group import DatagramGroup
+from userproxy.model import IPFamily, ListenerName
+from userproxy.pace import Pace
+from userproxy.processes.channel import close_descriptors, encode
+from userproxy.processes.control.held import HeldListener
+from userproxy.processes.control.held_portals import HeldPortals
+from userproxy.processes.control.worker import Worker
+from userproxy.processes.takeover.packages import GivenUpError, Package
+from userproxy.processes.takeover.token import Token
+from userproxy.processes.transfers import AllGiven, Give, Given, GiveRest, ServeOn
+from userproxy.routing.balancer import BalancerState
+
+_AHEAD: Final = 32
+"""Parts that a data process may have told of before the first of them is passed on: their descriptors are ours, too."""
+
+_ANSWER_SECONDS: Final = 10.0
+"""How long a data process may say nothing, while it serves."""
+
+_ENDED: Final = "a data process has ended meanwhile"
+
+
+class ProcessesGiver:
+    """Hands over listeners and portals, which the control process holds, and what is told of by `workers`.
+
+    `hosts` are the addresses that listeners are opened at. Use one for each attempt.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        listeners: Mapping[ListenerName, HeldListener],
+        portals: HeldPortals,
+        hosts: Mapping[IPFamily, str],
+    ) -> None:
+        self._workers = workers
+        self._listeners = listeners
+        self._portals = portals
+        self._hosts = hosts
+        self._told: dict[Worker, deque[tuple[Given | AllGiven, list[int]]]] = {each: deque() for each in workers}
+        self._news = asyncio.Event()
+
+    async def first(self) -> AsyncGenerator[Package, None]:
+        """See :class:`GivesPackages`."""
+        pace = Pace()
+        for item, descriptors in self._held():
+            yield Package(Raw(encode([item])), descriptors)
+            await pace.keep()
+        for plane, worker in enumerate(self._workers):
+            worker.gives_to = self
+            worker.send(Give(_AHEAD))
+            while True:
+                message, descriptors = await self._next(worker)
+                with closing(_Copies(descriptors)):
+                    if isinstance(message, AllGiven):
+                        _check(message)
+                        break
+                    yield Package(message.items, descriptors, plane)
+                worker.send(Give(1))
+
+    def rest(self, token: Token, end: float) -> Generator[Package, None, None]:
+        """See :class:`GivesPackages`."""
+        last_id = 0
+        for worker in self._workers:
+            worker.send(GiveRest(), [token.reading, token.writing])
+        for plane, worker in enumerate(self._workers):
+            while True:
+                message, descriptors = self._next_now(worker, end)
+                with closing(_Copies(descriptors)):
+                    if isinstance(message, AllGiven):
+                        _check(message)
+                        last_id = max(last_id, message.last_id)
+                        break
+                    yield Package(message.items, descriptors, plane)
+        yield Package(Raw(encode([Last(last_id)])), ())
+
+    def cancel(self) -> None:
+        """See :class:`GivesPackages`."""
+        for worker in self._workers:
+            worker.gives_to = None
+            worker.send(ServeOn())
+        for told in self._told.values():
+            for _, descriptors in told:
+                close_descriptors(descriptors)
+            told.clear()
+
+    def heard(self, worker: Worker, message: Given | AllGiven, descriptors: list[int]) -> None:
+        """See :class:`TellsWhatItHas`."""
+        self._told[worker].append((message, descriptors))
+        self._news.set()
+
+    def gone(self, _worker: Worker) -> None:
+        """See :class:`TellsWhatItHas`."""
+        self._news.set()
+
+    def _held(self) -> Iterator[tuple[Item, list[int]]]:
+        for name, held in list(self._listeners.items()):
+            yield self._listener(name, held)
+        for address, portal in list(self._portals.portals.items()):
+            yield PortalHandedOver(address, portal.admission), [portal.sock.fileno()]
+
+    def _listener(self, name: ListenerName, held: HeldListener) -> tuple[ListenerHandedOver, list[int]]:
+        first, further = list(held.descriptors[:1]), held.descriptors[1:]
+        holder = held.sock.members[0].holder if isinstance(held.sock, DatagramGroup) else None
+        if holder is not None:
+            first.append(holder.fileno())
+        item = ListenerHandedOver(
+            held.number,
+            name,
+            is_open=True,
+            balancer=BalancerState(),
+            counters=NOTHING_COUNTED,
+            port=held.port,
+            host=self._hosts[name.family] if isinstance(held.sock, DatagramGroup) else "",
+            verdict=held.verdict,
+            is_held=holder is not None,
+            further=len(further),
+            snapshot=held.snapshot,
+        )
+        return item, [*first, *further]
+
+    async def _next(self, worker: Worker) -> tuple[Given | AllGiven, list[int]]:
+        told = self._told[worker]
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                while not told:
+                    if worker.is_over:
+                        raise GivenUpError(_ENDED)
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise GivenUpError(f"a data process has said nothing for {_ANSWER_SECONDS:g} s") from None
+        return told.popleft()
+
+    def _next_now(self, worker: Worker, end: float) -> tuple[Given | AllGiven, list[int]]:
+        told = self._told[worker]
+        if not told:
+            worker.channel.wait(lambda: bool(told), end - time.monotonic())
+        if not told:
+            raise GivenUpError(
+                _ENDED if not worker.channel.open else "a data process takes too long to describe the rest"
+            )
+        return told.popleft()
+
+
+class _Copies:
+    """Descriptors that are ours until they have been passed on."""
+
+    def __init__(self, descriptors: list[int]) -> None:
+        self._descriptors = descriptors
+
+    def close(self) -> None:
+        close_descriptors(self._descriptors)
+
+
+def _check(message: AllGiven) -> None:
+    if message.failure:
+        raise GivenUpError(message.failure)

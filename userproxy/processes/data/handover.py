@@ -1,0 +1,175 @@
+"""A data process's part in take-overs: its connections and flows go to another userproxy, or come from one."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+from msgspec import DecodeError, Raw
+
+from userproxy.errors import UserproxyError
+from userproxy.forwarding.handover.giving import Giver
+from userproxy.forwarding.handover.taking import Taker
+from userproxy.forwarding.sharing import SharingForwarder
+from userproxy.model import ListenerName, PortalAddress
+from userproxy.processes.channel import Channel, close_descriptors, encode
+from userproxy.processes.takeover.packages import packed, unpacked
+from userproxy.processes.takeover.token import Token
+from userproxy.processes.transfers import AllGiven, Arrived, Given, GoOn, Take
+
+log = structlog.get_logger()
+
+_WORD_SECONDS: Final = 15.0
+"""How long the control process may take to say who goes on, while nobody is served: it takes half a second."""
+
+_BOTH_ENDS: Final = 2
+_PATIENCE_SECONDS: Final = 0.1
+"""How long another data process of a control process that has died may take to leave word that all is ours again."""
+
+
+class Handover:
+    """Gives or takes what the control process asks for.
+
+    `channel` is that to the control process, and `ended` is called once all of this process is another userproxy's.
+    """
+
+    def __init__(
+        self,
+        forwarder: SharingForwarder,
+        channel: Callable[[], Channel[Any]],
+        group: asyncio.TaskGroup,
+        ended: Callable[[], None],
+    ) -> None:
+        self._forwarder = forwarder
+        self._channel = channel
+        self._group = group
+        self._ended = ended
+        self._giver: Giver | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._wanted = asyncio.Semaphore(0)
+        self._taker: Taker | None = None
+        self._failure = ""
+        self._has_word = False
+        self.waits = False
+        """Whether nobody is served until the control process has said who goes on."""
+
+    @property
+    def is_taking(self) -> bool:
+        """Whether what is here is still another process's."""
+        return self._taker is not None
+
+    # To another userproxy.
+
+    def give(self, count: int) -> None:
+        """Tell of so many more parts of what is there."""
+        if self._giver is None:
+            self._giver = self._forwarder.hand_over()
+            self._wanted = asyncio.Semaphore(0)
+            self._task = self._group.create_task(self._give_first(self._giver), name="hand over")
+        for _ in range(count):
+            self._wanted.release()
+
+    async def _give_first(self, giver: Giver) -> None:
+        failure = ""
+        try:
+            async for item, descriptors in giver.first():
+                self._channel().send(Given(Raw(encode([item]))), descriptors)
+                await self._wanted.acquire()
+        except Exception as error:  # noqa: BLE001 -- we serve on, whatever it is
+            failure = _words(error)
+        self._channel().send(AllGiven(failure=failure))
+
+    def give_rest(self, descriptors: list[int]) -> bool:
+        """Tell of the rest, and serve nobody until it is said who goes on; whether that is us, for want of a word."""
+        if len(descriptors) != _BOTH_ENDS or self._giver is None:
+            close_descriptors(descriptors)
+            self._channel().send(AllGiven(failure="a data process has no descriptor left"))
+            return False
+        token = Token(*descriptors)
+        self._has_word, self.waits = False, True
+        try:
+            self._give_all_of_rest(self._giver)
+            self._channel().wait(lambda: self._has_word, _WORD_SECONDS)
+            if self._has_word:
+                return False
+            if not token.take_back(_PATIENCE_SECONDS):
+                self.forsake()
+                return False
+            self.serve_on()
+            return True
+        finally:
+            self.waits = False
+            token.close()
+
+    def _give_all_of_rest(self, giver: Giver) -> None:
+        try:
+            for package in packed(giver.rest()):
+                self._channel().send(Given(package.items), package.descriptors)
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._channel().send(AllGiven(failure=_words(error)))
+        else:
+            self._channel().send(AllGiven(giver.last_id))
+
+    def serve_on(self) -> None:
+        """It has come to nothing."""
+        self._has_word = True
+        if self._task is not None:
+            self._task.cancel()
+        if self._giver is not None:
+            self._giver.cancel()
+        self._giver = self._task = None
+
+    def forsake(self) -> None:
+        """All is another userproxy's by now, or still: close our copies, and end."""
+        self._has_word = True
+        if self._task is not None:
+            self._task.cancel()
+        self._taker = None
+        self._forwarder.forsake()
+        self._ended()
+
+    # From another userproxy.
+
+    def take_over(self) -> None:
+        """Take in what comes from now on, and touch no socket."""
+        self._taker, self._failure = self._forwarder.take_over(), ""
+
+    def opened(self, name: ListenerName, number: int) -> None:
+        """A listener has been adopted."""
+        if self._taker is not None:
+            self._taker.know(number, self._forwarder.opened(name))
+
+    def opened_portal(self, address: PortalAddress) -> None:
+        """A portal has been adopted."""
+        listener = self._forwarder.opened_portal(address)
+        if self._taker is not None and listener is not None:
+            self._taker.know_portal(address, listener)
+
+    def take(self, message: Take, descriptors: list[int]) -> None:
+        """Take in parts; what cannot be is told of by :meth:`arrived`."""
+        if self._taker is None or self._failure:
+            close_descriptors(descriptors)
+            return
+        try:
+            for item, its in unpacked(message.items, descriptors):
+                self._taker.take(item, its, message.plane)
+        except (UserproxyError, DecodeError, OSError, ValueError) as error:
+            self._failure = str(error)
+        close_descriptors(descriptors)
+
+    def arrived(self) -> None:
+        """Say whether all has arrived that was sent."""
+        self._channel().send(Arrived(self._failure))
+
+    def go_on(self, message: GoOn) -> None:
+        """Begin: all is ours."""
+        taker, self._taker = self._taker, None
+        if taker is not None:
+            self._forwarder.shares_sockets = True
+            self._forwarder.number_from(message.first_id)
+            taker.go_on()
+
+
+def _words(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) else None
+    return f"a data process cannot describe what it has: {text or error!r}"

@@ -1,0 +1,100 @@
+"""A data plane on its way from one process to another: encoded values, with descriptors."""
+
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from msgspec import Raw
+
+from userproxy.forwarding.handover.giving import Given, Giver
+from userproxy.forwarding.handover.taking import HandoverError
+from userproxy.forwarding.handover.values import Item
+from userproxy.processes.channel import Decoder, encode
+from userproxy.processes.takeover.token import Token
+
+_BATCH: Final = 128
+"""Values in one package; each has six descriptors at most."""
+
+_ITEMS: Final[Decoder[list[Item]]] = Decoder(list[Item])
+
+
+class GivenUpError(Exception):
+    """The successor cannot take over. The text is a clause that says why."""
+
+
+class Package(NamedTuple):
+    """A list of :data:`Item`, encoded, and the descriptors of all of them, of the process `plane` of the predecessor's.
+
+    The descriptors are to be passed on before another package is asked for.
+    """
+
+    items: Raw
+    descriptors: Sequence[int]
+    plane: int = 0
+
+
+class GivesPackages(Protocol):
+    """Hands a data plane over. Raises GivenUpError."""
+
+    def first(self) -> AsyncGenerator[Package, None]:
+        """What is there, while it goes on."""
+
+    def rest(self, token: Token, end: float) -> Generator[Package, None, None]:
+        """What has changed since then, until `end` on the monotonic clock; nothing goes on afterwards.
+
+        `token` says who does, if that cannot be told.
+        """
+
+    def cancel(self) -> None:
+        """It has come to nothing."""
+
+
+class LocalPackages:
+    """Hands over the data plane of this process."""
+
+    def __init__(self, giver: Giver) -> None:
+        self._giver = giver
+
+    async def first(self) -> AsyncGenerator[Package, None]:
+        """See :class:`GivesPackages`."""
+        async for item, descriptors in self._giver.first():
+            # At once: a turn of the loop later the numbers may be other sockets'.
+            yield Package(Raw(encode([item])), descriptors)
+
+    def rest(self, _token: Token, _end: float) -> Generator[Package, None, None]:
+        """See :class:`GivesPackages`."""
+        yield from packed(self._giver.rest())
+
+    def cancel(self) -> None:
+        """See :class:`GivesPackages`."""
+        self._giver.cancel()
+
+
+def packed(given: Iterator[Given]) -> Iterator[Package]:
+    """Values in as few packages as may be, at least one."""
+    items: list[Item] = []
+    descriptors: list[int] = []
+    for item, its in given:
+        items.append(item)
+        descriptors += its
+        if len(items) == _BATCH:
+            yield Package(Raw(encode(items)), descriptors)
+            items, descriptors = [], []
+    yield Package(Raw(encode(items)), descriptors)
+
+
+def unpacked(items: Raw, descriptors: list[int]) -> Iterator[Given]:
+    """The values of a package, each with its descriptors, which are taken out of `descriptors`.
+
+    Raises HandoverError where there are too few, and msgspec.DecodeError.
+    """
+    for item in _ITEMS.decode(items):
+        count = item.descriptors
+        if len(descriptors) < count:
+            raise HandoverError(TOO_FEW)
+        its = descriptors[:count]
+        del descriptors[:count]
+        yield item, its
+
+
+TOO_FEW: Final = "descriptors are missing: the limit of open files may be too low"
+"""The channel drops them where a process has no room for them, or a broken peer did not send them."""
