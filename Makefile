@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 BUILD_PACKAGES := gcc libc6-dev python3-dev python3-venv
 NETWORK_PACKAGES := iptables nftables iproute2 procps util-linux
-TEST_PACKAGES := bind9-dnsutils dnsmasq-base haproxy iperf3 libnginx-mod-stream nginx-light tshark
+TEST_PACKAGES := bind9-dnsutils chromium dnsmasq-base haproxy iperf3 libnginx-mod-stream nginx-light tshark
 BENCH_PACKAGES := haproxy nginx-light libnginx-mod-stream strace
 
 # What `make check` tests unless told otherwise (make check TESTS=tests/forwarding): decisions, and what is quick beside them.

@@ -134,15 +134,7 @@ class AdminClient:
             connection.close()
 
     def _check(self, answer: http.client.HTTPResponse) -> None:
-        server = answer.headers.get("Server", "")
-        if not server.startswith(_SERVER):
-            raise AdminError(f"what answers at {self.path} is no userproxy: name its socket with --admin-socket")
-        version = server.removeprefix(_SERVER)
-        if version != __version__ and not self._any_version:
-            raise AdminError(
-                f"the userproxy that runs here is version {version}, and this command is version {__version__}:"
-                " use the command that belongs to it"
-            )
+        ensure_ours(self.path, answer.headers.get("Server", ""), any_version=self._any_version)
         if answer.status != http.client.OK:
             raise AdminError(str(self._decoded(answer.read()).get("error", f"userproxy answers {answer.status}")))
 
@@ -165,25 +157,38 @@ class AdminClient:
             text = f"the answer at {self.path} is not what userproxy says: name its socket with --admin-socket"
             raise AdminError(text) from error
         except OSError as error:
-            raise AdminError(self._reason(error)) from error
+            raise AdminError(why_not(self.path, error)) from error
 
-    def _reason(self, error: OSError) -> str:
-        path = self.path
-        match error:
-            case FileNotFoundError() | NotADirectoryError():
-                return (
-                    f"there is no socket {path}: no userproxy runs here, or it runs with another --admin-socket,"
-                    " which this command then needs, too"
-                )
-            case ConnectionRefusedError() if not _is_socket(path):
-                return f"{path} is not a socket: name the one of the running userproxy with --admin-socket"
-            case ConnectionRefusedError():
-                return f"no userproxy runs here: nobody listens at {path}, which an earlier one has left"
-            case PermissionError():
-                return f"{path} is not for this user: ask as root, or as the user that userproxy runs as"
-            case ConnectionResetError() | BrokenPipeError():
-                return f"userproxy at {path} has closed the connection: it was probably just stopped"
-        return f"{path} cannot be asked: {(error.strerror or str(error)).lower()}"
+
+def why_not(path: Path, error: OSError) -> str:
+    """Why a proxy cannot be asked at `path`: a sentence, which says what to do."""
+    match error:
+        case FileNotFoundError() | NotADirectoryError():
+            return (
+                f"there is no socket {path}: no userproxy runs here, or it runs with another --admin-socket,"
+                " which this command then needs, too"
+            )
+        case ConnectionRefusedError() if not _is_socket(path):
+            return f"{path} is not a socket: name the one of the running userproxy with --admin-socket"
+        case ConnectionRefusedError():
+            return f"no userproxy runs here: nobody listens at {path}, which an earlier one has left"
+        case PermissionError():
+            return f"{path} is not for this user: ask as root, or as the user that userproxy runs as"
+        case ConnectionResetError() | BrokenPipeError():
+            return f"userproxy at {path} has closed the connection: it was probably just stopped"
+    return f"{path} cannot be asked: {(error.strerror or str(error)).lower()}"
+
+
+def ensure_ours(path: Path, server: str, *, any_version: bool = False) -> None:
+    """Raise AdminError where the `Server` header of an answer is not that of a userproxy of this very version."""
+    if not server.startswith(_SERVER):
+        raise AdminError(f"what answers at {path} is no userproxy: name its socket with --admin-socket")
+    version = server.removeprefix(_SERVER)
+    if version != __version__ and not any_version:
+        raise AdminError(
+            f"the userproxy that runs here is version {version}, and this command is version {__version__}:"
+            " use the command that belongs to it"
+        )
 
 
 class _UnixConnection(http.client.HTTPConnection):

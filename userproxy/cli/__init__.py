@@ -17,6 +17,7 @@ SECTIONS = {
         "describe": "userproxy.cli.inspect.describe:describe",
         "observe": "userproxy.cli.inspect.observe:observe",
         "capture": "userproxy.cli.inspect.capture:capture",
+        "dashboard": "userproxy.cli.dashboard:dashboard",
         "top": "userproxy.cli.top.command:top",
         "explain": "userproxy.cli.inspect.explain:explain",
         "status": "userproxy.cli.inspect.status:status",

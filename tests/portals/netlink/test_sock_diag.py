@@ -11,9 +11,16 @@ from subprocess import PIPE
 import pytest
 
 from tests.portals.conftest import Network
-from userproxy.model import IPFamily, Protocol
+from userproxy.model import Endpoint, IPFamily, Protocol
 from userproxy.portals.claims import PortClaims
-from userproxy.portals.netlink.sock_diag import Connection, connections, listened_on, user_of, why_not
+from userproxy.portals.netlink.sock_diag import (
+    Connection,
+    connections,
+    listened_on,
+    user_of,
+    user_of_connection,
+    why_not,
+)
 
 PORT = 8080
 LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
@@ -161,3 +168,19 @@ def test_connections_are_told_at_both_ends_and_listeners_are_not(network: Networ
     there = Connection("127.0.0.1", ours, "127.0.0.2", theirs)
     back = Connection("127.0.0.2", theirs, "127.0.0.1", ours)
     assert (before, four, six) == ([], {there, back}, [])
+
+
+def test_whose_a_connection_is(network: Network) -> None:
+    def scenario() -> tuple[int | None, int | None, int | None]:
+        with program("127.0.0.1") as listening, socket.create_connection(("127.0.0.1", PORT)) as client:
+            here = Endpoint(*client.getsockname())
+            there = Endpoint(*listening.getsockname())
+            accepted, _ = listening.accept()
+            open_ends = user_of_connection(here, there)
+            listener = user_of_connection(there, Endpoint("127.0.0.1", 1))
+            client.close()
+            nobodys = user_of_connection(here, there)
+            accepted.close()
+            return open_ends, listener, nobodys
+
+    assert network.run(scenario) == (os.geteuid(), None, None)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from userproxy.addresses import socket_family
-from userproxy.model import IPFamily, Protocol
+from userproxy.model import Endpoint, IPFamily, Protocol
 from userproxy.portals import netlink
 
 SocketAddress = tuple[str, Protocol, int]
@@ -30,6 +30,10 @@ _SOCKET_ID = 48
 _ANSWER = struct.Struct(">4xH2x16s16x12x")  # the parts of struct inet_diag_msg that matter, up to its last five numbers
 _CONNECTION = struct.Struct(">4xHH16s16s")
 _INODE = struct.Struct("=16xI")
+_USER_AND_INODE: Final = struct.Struct("=B62xII")  # struct inet_diag_msg from its state on
+_LISTEN: Final = 10  # TCP_LISTEN
+
+_NO_INTERFACE_AND_COOKIE: Final = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # INET_DIAG_NOCOOKIE
 
 _LISTENING = {
     Protocol.TCP: (socket.IPPROTO_TCP, 1 << 10),  # TCP_LISTEN, net/tcp_states.h
@@ -102,6 +106,25 @@ def connections(family: IPFamily) -> Iterator[Connection]:
                     ]
                     if len(ends[0]) == size:
                         yield Connection(str(ip_address(ends[0])), port, str(ip_address(ends[1])), peer_port)
+
+
+def user_of_connection(address: Endpoint, peer: Endpoint) -> int | None:
+    """The user who has the TCP socket at `address` that is connected to `peer`. Both are IPv4 addresses.
+
+    None where there is no such socket in this network namespace, or nobody has it any more: the kernel then says that
+    it is root's. Raises OSError where the kernel does not tell.
+    """
+    ends = _PORTS.pack(address.port, peer.port) + _packed(address.ip).ljust(16, b"\0")
+    place = ends + _packed(peer.ip).ljust(16, b"\0") + _NO_INTERFACE_AND_COOKIE
+    request = _REQUEST.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, _CONNECTED) + place
+    with closing(netlink.netlink_socket(_SOCK_DIAG)) as kernel:
+        kernel.send(netlink.message(_BY_FAMILY, netlink.REQUEST, request))
+        data = kernel.recv(netlink.CHUNK)
+    for kind, begin, _ in netlink.messages(data):
+        if kind == _BY_FAMILY:
+            state, user, inode = _USER_AND_INODE.unpack_from(data, begin + 1)
+            return user if inode and state != _LISTEN else None
+    return None
 
 
 def wildcard_sockets(

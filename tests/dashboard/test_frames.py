@@ -1,0 +1,67 @@
+"""What tabs are sent."""
+
+from userproxy.dashboard.frames import Frames
+from userproxy.dashboard.history import History
+from userproxy.dashboard.looks import Detail, Look, ServicePort, Want
+from userproxy.dashboard.rates import Item
+
+WEB = ServicePort("default", "web", "http", "TCP")
+
+
+def row(key: str, active: int = 0) -> Item:
+    return {
+        "key": key,
+        "active": active,
+        **dict.fromkeys(("opened_rate", "up_rate", "down_rate", "failed_rate", "retried_rate"), 1.0),
+    }
+
+
+def test_the_first_frame_has_everything_and_the_next_what_has_changed() -> None:
+    frames, history = Frames(Want()), History()
+    services = {key: row(key) for key in ("a", "b", "c")}
+    history.add(services.values())
+    first = frames.look(Look(1, 5.0, services=services, status={"in_sync": True}, problems=[]), history)
+    assert first["services"] == {"changed": list(services.values()), "gone": []}
+    assert (first["status"], first["problems"], first["time"]) == ({"in_sync": True}, [], 5.0)
+    assert first["history"] == {"all": history.of_all(), "services": {key: ([1.0], [2.0]) for key in services}}
+    after = {"a": services["a"], "b": row("b", 3)}
+    second = frames.look(Look(2, 6.0, services=after, status={"in_sync": True}, problems=[]), history)
+    assert second == {
+        "kind": "look",
+        "number": 2,
+        "time": 6.0,
+        "trouble": "",
+        "services": {"changed": [row("b", 3)], "gone": ["c"]},
+    }
+
+
+def test_trouble_leaves_the_tab_what_it_has() -> None:
+    frames = Frames(Want())
+    frames.look(Look(1, 5.0, services={"a": row("a")}), History())
+    assert frames.look(Look(2, 5.0, trouble="nobody answers"), History())["trouble"] == "nobody answers"
+    third = frames.look(Look(3, 7.0, services={"a": row("a")}), History())
+    assert third["services"] == {"changed": [], "gone": []}
+
+
+def test_detail_and_connections_are_those_of_the_subject() -> None:
+    frames = Frames(Want(WEB, connections=True))
+    detail = Detail({"10.0.0.1:80": {"key": "10.0.0.1:80"}}, [{"portal": "p"}], [{"client": "c"}])
+    connections = {WEB: {7: {"id": 7}}, None: {8: {"id": 8}}}
+    frame = frames.look(Look(1, services={}, details={WEB: detail}, connections=connections), History())
+    assert frame["detail"] == {
+        "key": WEB.key,
+        "endpoints": [{"key": "10.0.0.1:80"}],
+        "portals": [{"portal": "p"}],
+        "paths": [{"client": "c"}],
+    }
+    assert frame["connections"] == {"changed": [{"id": 7}], "gone": []}
+    frame = frames.look(Look(2, services={}, details={WEB: detail}, connections={WEB: {}}), History())
+    assert frame["connections"] == {"changed": [], "gone": [7]}
+
+
+def test_decisions_say_how_many_are_missing() -> None:
+    assert Frames(Want()).decisions([{"verdict": "served"}], 3) == {
+        "kind": "decisions",
+        "items": [{"verdict": "served"}],
+        "missing": 3,
+    }

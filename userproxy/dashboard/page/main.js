@@ -1,0 +1,185 @@
+// The page: what is chosen, what is asked for, and who draws it.
+
+import { Connections } from "./connections.js";
+import { Decisions } from "./decisions.js";
+import { byId, mark, say, tell } from "./dom.js";
+import { Endpoints } from "./endpoints.js";
+import { clock, counted } from "./figures.js";
+import { Health } from "./health.js";
+import { Live, openSession } from "./live.js";
+import { Overview } from "./overview.js";
+import { Picture } from "./picture.js";
+import { Services } from "./services.js";
+import { serviceName, Store } from "./store.js";
+import { themes } from "./theme.js";
+
+class Page {
+  constructor() {
+    this.store = new Store();
+    this.subject = null;
+    this.measure = localStorage.getItem("measure") === "bytes" ? "bytes" : "connections";
+    this.link = { state: "waiting", text: "" };
+    this.isDue = false;
+    this.parts = {
+      services: new Services(this.store, this),
+      endpoints: new Endpoints(this.store, this),
+      picture: new Picture(this.store, this),
+      connections: new Connections(this.store, this),
+      decisions: new Decisions(this.store, this),
+      overview: new Overview(this.store),
+      health: new Health(this.store),
+    };
+    this.live = new Live(
+      (frame, anew) => this.take(frame, anew),
+      (state, text) => this.linked(state, text),
+    );
+    this.listen();
+  }
+
+  listen() {
+    byId("subject-clear").addEventListener("click", () => this.choose(null));
+    for (const button of document.querySelectorAll("nav.views button")) {
+      button.addEventListener("click", () => this.view(button.dataset.view));
+    }
+    for (const button of byId("measure").children) {
+      button.addEventListener("click", () => this.measured(button.dataset.measure));
+    }
+    this.measured(this.measure);
+    addEventListener("hashchange", () => this.follow());
+    addEventListener("keydown", (event) => this.onKey(event));
+  }
+
+  /** `/` goes to the filter of Services, Escape back to all of them. */
+  onKey(event) {
+    if (document.querySelector("dialog[open]")) return;
+    const isTyping = event.target.matches("input");
+    if (event.key === "/" && !isTyping) {
+      this.view("services");
+      byId("services-filter").focus();
+      event.preventDefault();
+    } else if (event.key === "Escape" && isTyping && event.target.type === "search") {
+      event.target.value = "";
+      event.target.dispatchEvent(new Event("input"));
+    } else if (event.key === "Escape" && this.subject !== null) this.choose(null);
+  }
+
+  async start() {
+    const refused = await openSession().catch(() => "the dashboard does not answer");
+    if (refused !== null) this.linked("closed", refused);
+    this.follow(true);
+  }
+
+  /** Show the subject that the address names. */
+  follow(anyway = false) {
+    const key = decodeURIComponent(location.hash.replace(/^#\/?/, "")) || null;
+    if (key === this.subject && !anyway) return;
+    this.subject = key;
+    this.store.turn();
+    this.ask();
+    if (key !== null) {
+      this.view("subject");
+      tell(`Shown: ${key.replace(/\/[^/]*$/, "").replace(/\/([^/]*)$/, ":$1")}`);
+    } else if (!anyway) tell("Shown: all Services");
+    this.draw();
+  }
+
+  choose(key) {
+    location.hash = key === null ? "" : `/${key}`;
+  }
+
+  ask() {
+    const query = { connections: "true" };
+    if (this.subject !== null) query.service = this.subject;
+    if (this.parts.decisions.served.checked) query.served = "true";
+    this.live.ask(query);
+  }
+
+  take(frame, anew) {
+    this.store.take(frame, anew);
+    if (frame.kind === "decisions" && !anew && this.subject !== null) this.parts.picture.happened(frame.items);
+    this.due();
+  }
+
+  linked(state, text) {
+    this.link = { state, text };
+    this.due();
+  }
+
+  /** Draw once, however much has come. */
+  due() {
+    if (this.isDue) return;
+    this.isDue = true;
+    requestAnimationFrame(() => {
+      this.isDue = false;
+      this.draw();
+    });
+  }
+
+  view(name) {
+    document.body.dataset.view = name;
+    for (const button of document.querySelectorAll("nav.views button")) {
+      mark(button, "aria-current", button.dataset.view === name ? "true" : null);
+    }
+    this.due();
+  }
+
+  measured(name) {
+    this.measure = name;
+    localStorage.setItem("measure", name);
+    for (const button of byId("measure").children) mark(button, "aria-pressed", String(button.dataset.measure === name));
+    this.due();
+  }
+
+  control() {}
+
+  draw() {
+    const { store, parts } = this;
+    const broken = this.trouble();
+    parts.health.show(broken);
+    mark(document.body, "data-subject", this.subject === null ? null : "true");
+    mark(document.body, "data-stale", store.trouble !== "" || this.link.state === "gone" ? "true" : null);
+    this.title();
+    parts.overview.show(this.subject !== null);
+    parts.services.show();
+    parts.picture.show();
+    parts.endpoints.show();
+    parts.connections.show();
+    parts.decisions.show();
+  }
+
+  /** Say what is wrong between here and the proxy. Returns it in a few words, empty if nothing is. */
+  trouble() {
+    const { store, link } = this;
+    const since = store.time > 0 ? ` The figures are those of ${clock(store.time)}.` : "";
+    let words = "";
+    let text = "";
+    if (link.state === "closed") [words, text] = ["Closed", `${sentence(link.text)}`];
+    else if (link.state === "gone") {
+      [words, text] = ["Dashboard gone", `\`userproxy dashboard\` does not answer: it was probably ended. It is tried again every second.${since}`];
+    } else if (store.trouble) [words, text] = ["Proxy gone", `${sentence(store.trouble)} It is asked again every second.${since}`];
+    const place = byId("trouble");
+    place.hidden = text === "";
+    say(place, text);
+    return words;
+  }
+
+  title() {
+    const row = this.subject === null ? null : this.store.services.get(this.subject);
+    const isMissing = this.subject !== null && row === undefined && this.store.number > 0;
+    say(byId("subject-title"), this.subject === null ? "All Services" : row ? serviceName(row) : this.subject);
+    byId("subject-clear").hidden = this.subject === null;
+    const note = isMissing
+      ? "is not served here any more"
+      : row
+        ? `${row.protocol} · ${row.balancer}${row.affinity === "None" ? "" : ` · affinity ${row.affinity}`} · ${counted(row.active, "connection")}`
+        : "";
+    say(byId("subject-note"), note);
+  }
+}
+
+function sentence(text) {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${text.endsWith(".") ? "" : "."}`;
+}
+
+themes();
+new Page().start();

@@ -1,0 +1,74 @@
+// The sums of all Services: in the page's head, and as charts where no Service is chosen.
+
+import { byId, drawn, element, mark, say } from "./dom.js";
+import { bytes, count, rate } from "./figures.js";
+import { path } from "./sparkline.js";
+
+const WIDTH = 600;
+const HEIGHT = 96;
+const CHARTS = [
+  { title: "Connections a second", form: rate, series: [["opened_rate", "opened", "begin"]] },
+  { title: "Bytes a second", form: bytes, series: [["up_rate", "up", "up, from clients"], ["down_rate", "down", "down, to clients"]] },
+  { title: "Clients a second that met trouble", form: rate, series: [["failed_rate", "failed", "not served"], ["retried_rate", "retried", "served after a retry"]] },
+];
+const TOTALS = [
+  ["active", "active", count],
+  ["opened_rate", "conn/s", rate],
+  ["up_rate", "up/s", bytes],
+  ["down_rate", "down/s", bytes],
+  ["failed_rate", "failed/s", rate],
+  ["retried_rate", "retried/s", rate],
+];
+
+export class Overview {
+  constructor(store) {
+    this.store = store;
+    this.place = byId("overview");
+    this.charts = CHARTS.map((chart) => this.chart(chart));
+    this.totals = TOTALS.map(([name, title]) => {
+      const value = element("dd", { "data-total": name });
+      byId("totals").append(element("div", {}, element("dt", {}, title), value));
+      return value;
+    });
+  }
+
+  chart({ title, series }) {
+    const lines = series.map(([, name]) => drawn("path", { class: `line ${name}` }));
+    const peak = element("span", { className: "peak" });
+    const values = series.map(([, name, words]) => {
+      const value = element("b");
+      return { value, root: element("span", { className: `key ${name}` }, element("i", { "aria-hidden": "true" }), value, ` ${words}`) };
+    });
+    const drawing = drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+    for (const part of [0.25, 0.5, 0.75]) drawing.append(drawn("line", { class: "guide", x1: 0, x2: WIDTH, y1: HEIGHT * part, y2: HEIGHT * part }));
+    drawing.append(...lines);
+    this.place.append(
+      element(
+        "figure",
+        { className: "chart" },
+        element("figcaption", {}, element("span", { className: "title" }, title), ...values.map(({ root }) => root), peak),
+        drawing,
+      ),
+    );
+    return { lines, values, peak };
+  }
+
+  show(isChosen) {
+    const sums = this.store.totals();
+    for (const [place, [name, , form]] of TOTALS.entries()) {
+      say(this.totals[place], form(sums[name]));
+      mark(this.totals[place], "data-trouble", (name === "failed_rate" || name === "retried_rate") && sums[name] > 0);
+    }
+    this.place.hidden = isChosen;
+    if (isChosen) return;
+    for (const [place, { form, series }] of CHARTS.entries()) {
+      const { lines, values, peak } = this.charts[place];
+      const most = Math.max(...series.flatMap(([name]) => this.store.all[name]), 0);
+      for (const [each, [name]] of series.entries()) {
+        mark(lines[each], "d", path(this.store.all[name], WIDTH, HEIGHT, most));
+        say(values[each].value, form(sums[name]));
+      }
+      say(peak, most > 0 ? `top ${form(most)}` : "");
+    }
+  }
+}

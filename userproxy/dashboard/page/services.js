@@ -1,0 +1,117 @@
+// The list of service ports, with their rates.
+
+import { byId, element, mark, say } from "./dom.js";
+import { bytes, count, counted, rate } from "./figures.js";
+import { Grid } from "./grid.js";
+import { draw, sparkline } from "./sparkline.js";
+import { serviceName } from "./store.js";
+
+const WIDTH = 88;
+const HEIGHT = 20;
+
+/** How a service port is: a word, a sign that is told from others without colours, and a sentence. */
+export function stateOf(row) {
+  const { usable, all } = row.endpoints;
+  if (all === 0) return { name: "off", glyph: "○", text: "no endpoints" };
+  if (usable === 0) return { name: "bad", glyph: "✕", text: `none of ${counted(all, "endpoint")} can be used` };
+  if (row.failed_rate > 0) return { name: "bad", glyph: "✕", text: `${rate(row.failed_rate)} clients a second are not served` };
+  if (row.retried_rate > 0) return { name: "warn", glyph: "▲", text: `${rate(row.retried_rate)} clients a second are tried again` };
+  if (usable < all) return { name: "warn", glyph: "▲", text: `${usable} of ${all} endpoints can be used` };
+  return { name: "good", glyph: "●", text: "all endpoints can be used" };
+}
+
+export class Services {
+  constructor(store, page) {
+    this.store = store;
+    this.page = page;
+    this.filter = byId("services-filter");
+    this.filter.addEventListener("input", () => this.show());
+    this.grid = new Grid(byId("services-grid"), {
+      label: "Services",
+      key: (row) => row.key,
+      sort: "service",
+      choose: (row) => page.choose(row.key),
+      empty: () => this.empty(),
+      rowClass: (row) => stateOf(row).name,
+      columns: this.columns(),
+    });
+  }
+
+  columns() {
+    const number = (name, title, value, write, hint) => ({
+      name,
+      title,
+      hint,
+      value,
+      first: "greatest",
+      write: (cell, row) => {
+        say(cell, write(value(row)));
+        mark(cell, "data-zero", value(row) === 0);
+      },
+    });
+    return [
+      { name: "state", title: "", value: (row) => stateOf(row).name, write: writeState },
+      { name: "service", title: "Service", value: serviceName, write: writeName },
+      { name: "spark", title: "2 min", write: (cell, row) => this.writeSpark(cell, row) },
+      number("opened", "conn/s", (row) => row.opened_rate, rate, "Connections and flows that begin, a second"),
+      number("active", "active", (row) => row.active, count, "Connections and flows that there are now"),
+      number("rate", "bytes/s", (row) => row.up_rate + row.down_rate, bytes, "Bytes a second, both directions together"),
+      number("errors", "err/s", (row) => row.failed_rate + row.retried_rate, rate, "Clients not served, or only after a retry, a second"),
+      {
+        name: "usable",
+        title: "endp.",
+        hint: "Endpoints that can be used, of all",
+        value: (row) => row.endpoints.usable / Math.max(1, row.endpoints.all),
+        write: (cell, row) => say(cell, `${row.endpoints.usable}/${row.endpoints.all}`),
+      },
+    ];
+  }
+
+  writeSpark(cell, row) {
+    if (cell.firstChild === null) cell.append(sparkline(WIDTH, HEIGHT));
+    const series = this.store.history.get(row.key);
+    draw(cell.firstChild, series === undefined ? [] : series[this.page.measure === "bytes" ? "moved" : "opened"], WIDTH, HEIGHT);
+  }
+
+  show() {
+    const words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const rows = [...this.store.services.values()];
+    const shown = words.length === 0 ? rows : rows.filter((row) => matches(row, words));
+    this.grid.chosen = this.page.subject;
+    this.grid.show(shown);
+    say(byId("services-count"), shown.length === rows.length ? count(rows.length) : `${count(shown.length)} of ${count(rows.length)}`);
+  }
+
+  empty() {
+    if (this.store.number === 0) return "Nothing has been heard of the proxy yet.";
+    if (this.store.services.size > 0) return "No Service is called like that.";
+    return "The proxy serves no Services: none is known to it, or none is for it (--service-proxy-name).";
+  }
+}
+
+function matches(row, words) {
+  const text = `${serviceName(row)} ${row.protocol} ${row.portals.join(" ")} ${stateOf(row).text}`.toLowerCase();
+  return words.every((word) => text.includes(word));
+}
+
+function writeState(cell, row) {
+  const state = stateOf(row);
+  if (cell.firstChild === null) {
+    cell.append(element("span", { className: "glyph", "aria-hidden": "true" }), element("span", { className: "unseen" }));
+  }
+  mark(cell, "data-state", state.name);
+  mark(cell, "title", state.text);
+  say(cell.firstChild, state.glyph);
+  say(cell.lastChild, state.text);
+}
+
+function writeName(cell, row) {
+  if (cell.firstChild === null) {
+    cell.append(element("span", { className: "namespace" }), element("span", { className: "name" }), element("span", { className: "port" }));
+  }
+  const [namespace, name, port] = cell.children;
+  say(namespace, `${row.namespace}/`);
+  say(name, row.name);
+  say(port, `${row.port ? `:${row.port}` : ""}${row.protocol === "TCP" ? "" : ` ${row.protocol}`}`);
+  mark(cell, "title", serviceName(row));
+}

@@ -1,0 +1,115 @@
+// What the page knows: the rows of the newest look, and what was before it.
+
+const SAMPLES = 120;
+const RATES = ["opened_rate", "up_rate", "down_rate", "failed_rate", "retried_rate"];
+const MOST_DECISIONS = 400;
+
+export class Store {
+  constructor() {
+    this.time = 0;
+    this.number = 0;
+    this.trouble = "";
+    this.services = new Map();
+    this.history = new Map();
+    this.all = Object.fromEntries(RATES.map((name) => [name, []]));
+    this.status = null;
+    this.problems = [];
+    this.detail = null;
+    this.connections = new Map();
+    this.decisions = [];
+    this.decided = 0;
+    this.controls = null;
+  }
+
+  /** Forget what belongs to the subject that was shown before. */
+  turn() {
+    this.detail = null;
+    this.connections.clear();
+    this.decisions = [];
+  }
+
+  /** Take in a frame; `anew` says that it is the first of a stream, which has everything. */
+  take(frame, anew) {
+    if (anew) {
+      this.services.clear();
+      this.connections.clear();
+      this.decisions = [];
+    }
+    if (frame.kind === "decisions") this.takeDecisions(frame);
+    else this.takeLook(frame);
+  }
+
+  takeDecisions(frame) {
+    for (const item of frame.items) item.order = this.decided++;
+    this.decisions = frame.items.reverse().concat(this.decisions).slice(0, MOST_DECISIONS);
+    this.fresh = frame.items;
+  }
+
+  takeLook(frame) {
+    this.trouble = frame.trouble;
+    if (frame.trouble) return;
+    const passed = this.number === 0 ? 1 : Math.max(1, Math.min(frame.number - this.number, SAMPLES));
+    this.time = frame.time;
+    this.number = frame.number;
+    this.takeServices(frame.services);
+    if (frame.history) this.takeHistory(frame.history);
+    else this.goOn(passed);
+    for (const part of ["status", "problems", "controls"]) if (part in frame) this[part] = frame[part];
+    this.detail = frame.detail ?? null;
+    if (frame.connections) patch(this.connections, frame.connections, "id");
+  }
+
+  takeServices(changes) {
+    patch(this.services, changes, "key");
+    for (const key of changes.gone) this.history.delete(key);
+  }
+
+  takeHistory(history) {
+    this.all = history.all;
+    this.history = new Map(Object.entries(history.services).map(([key, [opened, moved]]) => [key, { opened, moved }]));
+  }
+
+  /** Add this look to the history; looks between that were not sent are taken to have been like it. */
+  goOn(passed) {
+    const sums = Object.fromEntries(RATES.map((name) => [name, 0]));
+    for (const row of this.services.values()) {
+      for (const name of RATES) sums[name] += row[name];
+      const moved = row.up_rate + row.down_rate;
+      let series = this.history.get(row.key);
+      if (series === undefined) {
+        if (!row.opened_rate && !moved) continue;
+        series = { opened: [], moved: [] };
+        this.history.set(row.key, series);
+      }
+      for (let each = 0; each < passed; each += 1) {
+        push(series.opened, row.opened_rate);
+        push(series.moved, moved);
+      }
+    }
+    for (const name of RATES) for (let each = 0; each < passed; each += 1) push(this.all[name], sums[name]);
+  }
+
+  /** The sums of all service ports. */
+  totals() {
+    const sums = { active: 0, opened_rate: 0, up_rate: 0, down_rate: 0, failed_rate: 0, retried_rate: 0 };
+    for (const row of this.services.values()) for (const name of Object.keys(sums)) sums[name] += row[name];
+    return sums;
+  }
+}
+
+function patch(rows, changes, key) {
+  for (const row of changes.changed) rows.set(row[key], row);
+  for (const gone of changes.gone) rows.delete(gone);
+}
+
+function push(series, value) {
+  series.push(value);
+  if (series.length > SAMPLES) series.shift();
+}
+
+/** A Service's name as people write it: "default/web:http". */
+export function serviceName(row) {
+  return `${row.namespace}/${row.name}${row.port ? `:${row.port}` : ""}`;
+}
+
+export { SAMPLES };
