@@ -42,11 +42,25 @@ class RunningProxy(Program):
         super().__init__(host, [*limited, installed_command(), "run", *flags, *workers], {**(env or {}), name: value})
 
     def close(self) -> None:
-        """End it, and the data processes that outlive it: they have its output, too."""
-        for pid in _marked(self._mark):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """End it, and the data processes that outlive it: they have its output, too.
+
+        It goes first, for it would replace them; whom it has started meanwhile is found by another look.
+        """
+        if self.running:
+            self.signal(signal.SIGKILL)
+        while alive := _marked(self._mark):
+            for pid in alive:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         super().close()
+
+    def kill(self) -> None:
+        """Send it SIGKILL, and wait for its end. Data processes serve on, and its output, which they share, goes on."""
+        if len(self.processes) == 1:
+            super().kill()
+            return
+        self.signal(signal.SIGKILL)
+        self._child.wait(30)
 
     @property
     def records(self) -> list[dict[str, Any]]:

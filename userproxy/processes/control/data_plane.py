@@ -29,9 +29,10 @@ from userproxy.model.reports import (
 )
 from userproxy.pace import Pace
 from userproxy.processes.channel import Decoder
+from userproxy.processes.control.connection_watch import changes
 from userproxy.processes.control.figures import bequest, merged, with_past
 from userproxy.processes.control.held import HeldListener
-from userproxy.processes.control.merged_watch import Watches
+from userproxy.processes.control.merged_watch import Watches, answers
 from userproxy.processes.control.pool import Pool
 from userproxy.processes.control.worker import Worker, WorkerGoneError
 from userproxy.processes.messages import (
@@ -45,7 +46,6 @@ from userproxy.processes.messages import (
     Capture,
     Counted,
     Question,
-    WatchConnections,
     WatchDecisions,
 )
 
@@ -57,7 +57,6 @@ _DECISIONS: Final[Decoder[Decision]] = Decoder(Decision)
 _CHOICES: Final[Decoder[Choice]] = Decoder(Choice)
 _PROCESSES: Final[Decoder[ProcessFigures]] = Decoder(ProcessFigures)
 _LOST_ANSWERS: Final[Decoder[LostAnswers]] = Decoder(LostAnswers)
-_CHANGES: Final[Decoder[ConnectionChange]] = Decoder(ConnectionChange)
 _EVENTS: Final[Decoder[CaptureEvent]] = Decoder(CaptureEvent)
 
 _EVENT_BYTES: Final = 256
@@ -201,19 +200,20 @@ class ProcessesDataPlane:
         self, query: Query = ALL, room: int = WATCH_ROOM
     ) -> AbstractAsyncContextManager[Watch[Decision]]:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
-        return self._watches.watch(lambda number: WatchDecisions(number, query, room), _DECISIONS, room)
+        return self._watches.watch(answers(lambda number: WatchDecisions(number, query, room), _DECISIONS), room)
 
     def watch_connections(
         self, query: Query = ALL, room: int = WATCH_ROOM
     ) -> AbstractAsyncContextManager[Watch[ConnectionChange]]:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
-        return self._watches.watch(lambda number: WatchConnections(number, query, room), _CHANGES, room)
+        return self._watches.watch(changes(query, room), room)
 
     def capture(
         self, request: CaptureRequest, room: int = CAPTURE_ROOM
     ) -> AbstractAsyncContextManager[Watch[CaptureEvent]]:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
-        return self._watches.watch(lambda number: Capture(number, request, room), _EVENTS, room, _event_bytes)
+        reading = answers(lambda number: Capture(number, request, room), _EVENTS)
+        return self._watches.watch(reading, room, _event_bytes)
 
     async def peek(self, listener: ListenerName, client: str, tried: tuple[Endpoint, ...] = ()) -> Choice:
         """See :class:`~userproxy.model.data_plane.DataPlane`. Of several processes the first one answers.

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from userproxy.model.reports import Batch
 from userproxy.processes.channel import Decoder
@@ -37,19 +37,23 @@ class MergedWatch(Generic[Item]):
         self._over = bool(lost)
         return Batch(items, lost)
 
-    def add(self, items: list[Item], lost: int) -> None:
+    def add(self, items: Iterable[Item], lost: int = 0, *, beyond_room: bool = False) -> None:
         """A data process has told of something, and has thrown away `lost` events."""
         if self._over:
             return
         self._lost += lost
         for item in items:
-            if self._lost or self._used >= self._room:
+            if self._lost or (self._used >= self._room and not beyond_room):
                 self._lost += 1
             else:
                 self._items.append(item)
                 self._used += self._size(item)
         if self._items or self._lost:
             self._wakeup.set()
+
+
+Reading: TypeAlias = Callable[[Worker, MergedWatch[Item]], Coroutine[Any, Any, None]]
+"""Adds to a watch what there is to say of a data process, until it is cancelled or the process has ended."""
 
 
 class Watches:
@@ -66,21 +70,16 @@ class Watches:
 
     @asynccontextmanager
     async def watch(
-        self,
-        question: Callable[[int], Question],
-        decoder: Decoder[Item],
-        room: int,
-        size: Callable[[Item], int] = lambda _: 1,
+        self, read: Reading[Item], room: int, size: Callable[[Item], int] = lambda _: 1
     ) -> AsyncIterator[MergedWatch[Item]]:
-        """A reader of what all data processes answer to a question that has no end."""
+        """A reader of what `read` adds for each data process, from now on or from when it begins."""
         watch = MergedWatch[Item](room, size)
         failure: Exception | None = None
         async with asyncio.TaskGroup() as group:
             tasks: list[asyncio.Task[None]] = []
 
             def follow(worker: Worker) -> None:
-                reading = _read(worker, question, decoder, watch)
-                tasks.append(group.create_task(reading, name=f"watch {worker.pid}"))
+                tasks.append(group.create_task(read(worker, watch), name=f"watch {worker.pid}"))
 
             for worker in self._serving():
                 follow(worker)
@@ -97,12 +96,13 @@ class Watches:
             raise failure
 
 
-async def _read(
-    worker: Worker, question: Callable[[int], Question], decoder: Decoder[Item], watch: MergedWatch[Item]
-) -> None:
-    try:
-        async with worker.ask(question, decoder) as parts:
-            async for part in parts:
-                watch.add(list(part.items), part.lost)
-    except WorkerGoneError:
-        pass
+def answers(question: Callable[[int], Question], decoder: Decoder[Item]) -> Reading[Item]:
+    """Reads what a data process answers to a question that has no end."""
+
+    async def read(worker: Worker, watch: MergedWatch[Item]) -> None:
+        with suppress(WorkerGoneError):
+            async with worker.ask(question, decoder) as parts:
+                async for part in parts:
+                    watch.add(part.items, part.lost)
+
+    return read
