@@ -11,6 +11,7 @@ from examples.benchmarks import (
     portals,
     run,
     system_calls,
+    undisturbed,
     watched,
 )
 
@@ -21,6 +22,7 @@ _BY_NAME = {
     "control_plane": control_plane.main,
     "growth": growth.main,
     "system_calls": system_calls.main,
+    "undisturbed": undisturbed.main,
     "watched": watched.main,
     "calls": calls.main,
 }

@@ -34,17 +34,20 @@ OF_SERVICES = {
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
-    """Positive numbers, separated by commas."""
+    """Numbers of at least `least`, separated by commas."""
 
     name = "N,..."
+
+    def __init__(self, least: int = 1) -> None:
+        self._least = least
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         try:
             numbers = tuple(int(each) for each in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is no list of numbers", param, ctx)
-        if min(numbers) < 1:
-            self.fail(f"{value!r} has a number below 1", param, ctx)
+        if min(numbers) < self._least:
+            self.fail(f"{value!r} has a number below {self._least}", param, ctx)
         return numbers
 
 

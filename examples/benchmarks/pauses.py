@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -57,6 +57,14 @@ class Plan(Struct, frozen=True):
     variant: str
 
 
+class Waits(Struct, frozen=True):
+    """How long a client's `count` exchanges took at most, and 99 of 100 of them."""
+
+    longest_ms: float
+    p99_ms: float
+    count: int
+
+
 class Client:
     """A running :mod:`examples.benchmarks.pulse`, which is served."""
 
@@ -66,10 +74,16 @@ class Client:
 
     def longest_ms(self) -> float:
         """The longest wait since this was asked last. Raises StartError where the client has been cut off."""
+        return self.waits().longest_ms
+
+    def waits(self) -> Waits:
+        """How long it has waited since this was asked last. Raises StartError where the client has been cut off."""
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return float(self._answer())
+        with suppress(BrokenPipeError):
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        longest, p99, count = self._answer().split()
+        return Waits(float(longest), float(p99), int(count))
 
     def _answer(self) -> str:
         assert self._process.stdout is not None

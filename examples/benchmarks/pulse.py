@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import click
@@ -24,7 +24,8 @@ _EVERY_NS = 1_000_000
 def main(backend: str, portal: str) -> None:
     """Serve BACKEND, an ``ip:port``, and talk to it by way of PORTAL until standard input ends.
 
-    For each line there the longest wait since the last one is answered, in milliseconds.
+    Each line there is answered with three figures of the waits since the last one: the longest and the 99th percentile
+    in milliseconds, and how many there were.
     """
     listening = socket.create_server(_address(backend))
     threading.Thread(target=_echo, args=(listening,), name="backend", daemon=True).start()
@@ -35,7 +36,8 @@ def main(backend: str, portal: str) -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for _ in sys.stdin:
-        sys.stdout.write(f"{pulse.longest() / 1e6:.3f}\n")
+        waits = pulse.waits()
+        sys.stdout.write(f"{pulse.longest() / 1e6:.3f} {percentile(waits, 99) / 1e6:.3f} {len(waits)}\n")
         sys.stdout.flush()
 
 
@@ -46,7 +48,13 @@ class Pulse:
         self._client = client
         self._clock = clock
         self._longest = 0
+        self._waits: list[int] = []
         self._sent: int | None = None
+
+    def waits(self) -> list[int]:
+        """The waits that have ended since this was asked last, in nanoseconds."""
+        waits, self._waits = self._waits, []
+        return waits
 
     def longest(self) -> int:
         """The longest wait since this was asked last, in nanoseconds; one that has not ended yet counts."""
@@ -66,9 +74,15 @@ class Pulse:
                     break
                 ended = self._clock()
                 self._longest = max(self._longest, ended - began)
+                self._waits.append(ended - began)
                 self._sent = None
                 time.sleep(max(0, _EVERY_NS - (ended - began)) / 1e9)
         self._sent = None
+
+
+def percentile(waits: Sequence[int], percent: int) -> int:
+    """What so many per cent of `waits` do not exceed (nearest rank); 0 where there is none."""
+    return sorted(waits)[-(-len(waits) * percent // 100) - 1] if waits else 0
 
 
 def connect(address: tuple[str, int], limit: float = 60.0) -> socket.socket:
