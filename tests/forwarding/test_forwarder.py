@@ -14,7 +14,7 @@ from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Connected, Serve, e
 from userproxy.demo.hosts import Host
 from userproxy.errors import OutOfDescriptorsError, PortUnavailableError
 from userproxy.forwarding import descriptors
-from userproxy.forwarding.descriptors import open_descriptors
+from userproxy.forwarding.descriptors import count_descriptors
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.ports.listeners import NODE_PORTS, ListenerPorts
 from userproxy.forwarding.ports.ranges import PortRange
@@ -226,7 +226,7 @@ async def test_out_of_descriptors_everybody_is_served_in_the_end(serve: Serve) -
 
 
 async def serve_two_hundred_with_few_descriptors(address: tuple[str, int]) -> None:
-    async with open_bench(descriptor_limit=open_descriptors() + 64 + 20) as bench:
+    async with open_bench(descriptor_limit=count_descriptors() + 64 + 20) as bench:
         bench.route_to(address)
 
         async def ask(n: int) -> None:

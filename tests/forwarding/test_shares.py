@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, Serve, echo, eventually, open_bench
 from tests.forwarding.udp.bench import received
-from userproxy.forwarding.descriptors import RESERVE, DescriptorBudget, open_descriptors
+from userproxy.forwarding.descriptors import RESERVE, DescriptorBudget, count_descriptors
 from userproxy.forwarding.shares import IDLE_SECONDS, Shares
 from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot
 
@@ -73,7 +73,7 @@ class Clients:
 async def open_clients(serve: Serve, free: int = 100, handler: Handler = echo) -> AsyncIterator[Clients]:
     backend = await serve(handler)
     with ExitStack() as stack:
-        async with open_bench(descriptor_limit=open_descriptors() + RESERVE + free) as bench:
+        async with open_bench(descriptor_limit=count_descriptors() + RESERVE + free) as bench:
             with capture_logs():
                 yield Clients(bench, stack, backend)
 

@@ -65,6 +65,14 @@ def descriptors_counted_by_kernel() -> int | None:
     return os.stat(_OURS).st_size or None  # noqa: PTH116 -- a quarter of pathlib's time
 
 
+def count_descriptors() -> int:
+    """How many descriptors this process has open or is about to open, as the budget counts them.
+
+    The kernel also counts those that calls under way in other threads have set aside, such as an accept(2) that waits.
+    """
+    return descriptors_counted_by_kernel() or open_descriptors()
+
+
 class DescriptorBudget:
     """How many descriptors the data plane may still open, and which listeners wait for one.
 
@@ -100,7 +108,7 @@ class DescriptorBudget:
         self._look_after = _LOOK_FIRST
         self._shortage = LogLimit()
         self._counting: asyncio.Future[int] | None = None
-        self._counted(open_descriptors(), 0)
+        self._counted(count_descriptors(), 0)
 
     def recount(self) -> None:
         """Count what the process has open: at once, or in a thread where the kernel has no count.

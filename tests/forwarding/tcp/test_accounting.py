@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from tests.forwarding.conftest import LOOPBACK, RESET, Serve, echo, eventually, named
 from userproxy.forwarding import client_addresses, return_pairs
-from userproxy.forwarding.descriptors import open_descriptors
+from userproxy.forwarding.descriptors import count_descriptors
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.ports.ranges import PortRange
@@ -178,7 +178,7 @@ async def chaos(
         refusing.bind((LOOPBACK, 0))
         endpoints.append(Endpoint(*refusing.getsockname()))
         options = ForwardingOptions(
-            {IPFamily.IPV4: LOOPBACK}, PortRange(), False, 5.0, request.param + open_descriptors()
+            {IPFamily.IPV4: LOOPBACK}, PortRange(), False, 5.0, request.param + count_descriptors()
         )
         forwarder = Forwarder(asyncio.get_running_loop(), options, Random(1))
         made = Chaos(forwarder, Random(request.param), endpoints)

@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.forwarding.clocked import Clock
-from userproxy.forwarding.descriptors import RESERVE, DescriptorBudget, open_descriptors
+from userproxy.forwarding.descriptors import RESERVE, DescriptorBudget, count_descriptors, open_descriptors
 from userproxy.forwarding.tcp import pipes as pipes_module
 from userproxy.forwarding.tcp.pipes import MOST_PIPES, PIPE_BYTES, STALL_SECONDS, Pipe, PipePool
 
 
 async def a_pool(free: int = 1000, clock: Clock | None = None) -> PipePool:
-    budget = DescriptorBudget(asyncio.get_running_loop(), open_descriptors() + RESERVE + free)
+    budget = DescriptorBudget(asyncio.get_running_loop(), count_descriptors() + RESERVE + free)
     return PipePool(budget, clock or Clock())
 
 
@@ -82,7 +82,7 @@ def left(budget: DescriptorBudget) -> int:
 
 
 async def test_a_pipe_counts_as_two_descriptors_until_it_is_closed() -> None:
-    budget = DescriptorBudget(asyncio.get_running_loop(), open_descriptors() + RESERVE + 10)
+    budget = DescriptorBudget(asyncio.get_running_loop(), count_descriptors() + RESERVE + 10)
     pool = PipePool(budget, Clock())
     pipe = pool.borrow()
     assert pipe is not None
@@ -105,7 +105,7 @@ async def test_where_the_kernel_makes_none_nothing_is_taken(monkeypatch: pytest.
     def refuse(_flags: int) -> tuple[int, int]:
         raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
 
-    budget = DescriptorBudget(asyncio.get_running_loop(), open_descriptors() + RESERVE + 10)
+    budget = DescriptorBudget(asyncio.get_running_loop(), count_descriptors() + RESERVE + 10)
     monkeypatch.setattr(os, "pipe2", refuse)
     assert PipePool(budget, Clock()).borrow() is None
     assert left(budget) == 10

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from msgspec import structs
 
-from userproxy.forwarding.descriptors import descriptors_counted_by_kernel, open_descriptors
+from userproxy.forwarding.descriptors import count_descriptors
 from userproxy.forwarding.observation.capture import CaptureReader, Captures
 from userproxy.forwarding.observation.closed import ClosedListeners
 from userproxy.forwarding.observation.counters import ListenerCounters
@@ -240,7 +240,7 @@ class LocalDataPlane:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
         figures = structs.replace(
             self.counts(),
-            descriptors=descriptors_counted_by_kernel() or open_descriptors(),
+            descriptors=count_descriptors(),
             pipes=self._tcp.pipes.made,
             loop_lag_seconds=self.loop_lag.worst,
             connections=self._tcp.active,

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec import structs
 
-from userproxy.forwarding.descriptors import descriptors_counted_by_kernel, open_descriptors
+from userproxy.forwarding.descriptors import count_descriptors
 from userproxy.forwarding.observation.closed import KEPT_SECONDS, MOST
 from userproxy.forwarding.observation.loop_lag import LoopLag
 from userproxy.model import Endpoint, ListenerName, Verdict
@@ -266,7 +266,7 @@ class ProcessesDataPlane:
     def _control(self) -> ProcessFigures:
         return ProcessFigures(
             pid=os.getpid(),
-            descriptors=descriptors_counted_by_kernel() or open_descriptors(),
+            descriptors=count_descriptors(),
             descriptor_limit=self._descriptor_limit,
             loop_lag_seconds=self.loop_lag.worst,
             role="control",
