@@ -112,6 +112,7 @@ def test_nobody_notices_that_data_processes_become_others_or_more_or_fewer(lab: 
     under_load(lab, workers[1:], load, old)
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(not MANY, reason="takes minutes: USERPROXY_TAKEOVERS=20 says how many there are to be")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_twenty_take_overs_leave_descriptors_and_memory_as_they_were(lab: Lab, workers: int) -> None:

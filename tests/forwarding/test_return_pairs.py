@@ -169,3 +169,37 @@ def test_a_client_whom_a_filter_refuses_does_not_keep_others_from_looking() -> N
     assert pair.look_at == due, "looks between put off none"
     assert not pair.is_due(now, "10.244.3.1"), "where nobody is answered there are not many"
     assert pair.is_due(due, "10.244.3.1")
+
+
+def test_another_process_knows_what_this_one_has_learned() -> None:
+    ours, its = some_pairs(), some_pairs()
+    with capture_logs() as logs:
+        ours.of("cni0", "here", "shop").answer()
+        ours.of("cni0", "there", "shop").lose(100.0, "10.244.1.5", ENDPOINT, "shop/web")
+        ours.of("eth0", "there", "shop")  # nothing is known of it
+        logs.clear()
+        for state in ours.states():
+            its.restore(state)
+        assert logs == []
+    assert its.of("cni0", "here", "shop").answered
+    lost = its.of("cni0", "there", "shop")
+    assert (lost.lost_since, lost.client, lost.endpoint, lost.look_at) == (100.0, "10.244.1.5", ENDPOINT, 110.0)
+    assert its.known("eth0", "there", "shop") is None
+    assert its.known("cni0", "here") is None, "another namespace finds out by itself"
+    with capture_logs():
+        lost.lose(110.0, "10.244.1.6", ENDPOINT, "shop/web")
+    assert lost.look_at == 130.0, "the next pause is twice as long"
+
+
+def test_an_answer_that_one_process_has_seen_counts_more_than_that_another_has_seen_none() -> None:
+    answered, lost = some_pairs(), some_pairs()
+    with capture_logs():
+        answered.of("cni0", "there", "shop").answer()
+        lost.of("cni0", "there", "shop").lose(100.0, "10.244.1.5", ENDPOINT, "shop/web")
+    for order in ((answered, lost), (lost, answered)):
+        its = some_pairs()
+        for pairs in order:
+            for state in pairs.states():
+                its.restore(state)
+        pair = its.of("cni0", "there", "shop")
+        assert (pair.answered, pair.lost_since) == (True, None)

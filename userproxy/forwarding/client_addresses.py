@@ -150,6 +150,11 @@ class ClientAddresses:
         self.fallbacks = dict.fromkeys(SourceFallback, 0)
         self._paths: dict[IPFamily, ReturnPath] = {}
 
+    @property
+    def paths(self) -> tuple[ReturnPath, ...]:
+        """What has been found out about this host, one for each family."""
+        return tuple(self._paths.values())
+
     def follow(self, path: ReturnPath) -> None:
         """Go by what has been found out about this host. Raises ValueError for networks that are none."""
         before = self._paths.get(path.family)

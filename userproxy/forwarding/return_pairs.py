@@ -17,6 +17,7 @@ from operator import itemgetter
 from typing import Final
 
 import structlog
+from msgspec import Struct
 
 from userproxy.forwarding.log_limit import LogLimit
 from userproxy.model import Endpoint, IPFamily, Protocol
@@ -39,6 +40,20 @@ _MOST_VAIN: Final = 8
 
 _REST_SECONDS: Final = 1.0
 """For how long others go before a client who has found out nothing while they waited."""
+
+
+class PairState(Struct, frozen=True, gc=False, array_like=True):
+    """What is known of a pair, as a value: `answered`, or lost since `lost_since`. `pause` is the next one."""
+
+    interface: str
+    node: str
+    namespace: str
+    answered: bool
+    lost_since: float | None
+    client: str
+    endpoint: Endpoint | None
+    look_at: float
+    pause: float
 
 
 class _Notes:
@@ -95,6 +110,19 @@ class ReturnPair:
         """Clients who have looked since `look_at` was set."""
         self._resting = ""
         self._rests_until = 0.0
+
+    def state(self, namespace: str) -> PairState:
+        """What is known, as a value."""
+        known = (self.answered, self.lost_since, self.client, self.endpoint, self.look_at, self._pause)
+        return PairState(self.interface, self.node, namespace, *known)
+
+    def restore(self, state: PairState) -> None:
+        """Know what another process does, too. An answer counts more than that there was none."""
+        if state.answered:
+            self.answered, self.lost_since = True, None
+        elif not self.answered and state.lost_since is not None:
+            self.lost_since, self.client, self.endpoint = state.lost_since, state.client, state.endpoint
+            self.look_at, self._pause = state.look_at, state.pause
 
     def is_open_to(self, client: str, now: float) -> bool:
         """Whether a client may find out now, if nothing is known of the pair.
@@ -185,6 +213,15 @@ class ReturnPairs:
 
     def __iter__(self) -> Iterator[ReturnPair]:
         return iter([pair for way in self._ways.values() for pair in way.values()])
+
+    def states(self) -> list[PairState]:
+        """All of which something is known, as values."""
+        found = [(namespace, pair) for way in self._ways.values() for namespace, pair in way.items()]
+        return [pair.state(namespace) for namespace, pair in found if pair.answered or pair.lost_since is not None]
+
+    def restore(self, state: PairState) -> None:
+        """Know of a pair what another process does."""
+        self.of(state.interface, state.node, state.namespace).restore(state)
 
     def by_way(self) -> list[tuple[ReturnPair, ...]]:
         """Those that differ by their namespaces alone, together."""

@@ -307,3 +307,56 @@ def test_an_endpoint_is_busy_as_long_as_its_ports_are_noted(port_range: Callable
     clock.now += 30
     assert [ports.is_to_be_noted(ENDPOINT) for _ in range(3)] == [False, False, True]
     assert ports.take(ENDPOINT) is None
+
+
+def taken(ports: SourcePorts, endpoint: Endpoint = ENDPOINT) -> list[int]:
+    found = []
+    while (port := ports.take(endpoint)) is not None:
+        found.append(port)
+    return found
+
+
+def test_another_process_has_ports_for_as_long_as_this_one_would() -> None:
+    clock = Clock()
+    ours, its = SourcePorts(clock), SourcePorts(clock)
+    ours.note(ENDPOINT, 1)
+    clock.now += 26
+    ours.note(ENDPOINT, 2)
+    ours.note(OTHER, 3)
+    clock.now += 10
+    for state in ours.states():
+        its.restore(state)
+    assert taken(its, OTHER) == [3]
+    assert taken(its) == [1, 2]
+    for state in ours.states():
+        its.restore(state)
+    clock.now += 16  # the first generation is over, that is 52 s after the first port was noted
+    assert taken(its) == taken(ours) == [2]
+
+
+def test_ports_of_several_processes_are_kept_no_longer_than_by_any_of_them() -> None:
+    clock = Clock()
+    early, late, its = SourcePorts(clock), SourcePorts(clock), SourcePorts(clock)
+    early.note(ENDPOINT, 1)
+    clock.now += 20
+    late.note(ENDPOINT, 2)
+    for ports in (late, early):
+        for state in ports.states():
+            its.restore(state)
+    clock.now += 24
+    assert sorted(taken(its)) == [1, 2]
+    for ports in (late, early):
+        for state in ports.states():
+            its.restore(state)
+    clock.now += 10
+    assert taken(its) == [2], "the other one has been in TIME_WAIT for 54 s"
+
+
+def test_each_port_is_one_process_s() -> None:
+    ours = SourcePorts(Clock())
+    for port in range(2500):
+        ours.note(ENDPOINT, port)
+    states = list(ours.states())
+    assert [len(state.ports) for state in states] == [1000, 1000, 500]
+    found = [port for state in states for share in state.shared(3) for port in share.ports]
+    assert sorted(found) == list(range(2500))

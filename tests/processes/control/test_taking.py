@@ -22,8 +22,18 @@ from tests.processes.control.test_forwarding import (
     clients,
 )
 from tests.processes.takeover.conftest import Beside, Plane, hand_over
-from userproxy.forwarding.forwarder import ForwardingOptions
-from userproxy.model import Admission, AdmissionRule, Endpoint, PortalAddress, Protocol, Snapshot, Verdict
+from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
+from userproxy.model import (
+    Admission,
+    AdmissionRule,
+    DirectNetwork,
+    Endpoint,
+    PortalAddress,
+    Protocol,
+    ReturnPath,
+    Snapshot,
+    Verdict,
+)
 from userproxy.processes.channel import socket_pair
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.control.spawning import Spawning
@@ -330,3 +340,28 @@ class Named(asyncio.DatagramProtocol):
 
     def datagram_received(self, _data: bytes, addr: tuple[str, int]) -> None:
         self.transport.sendto(b"%d" % self.transport.get_extra_info("sockname")[1], addr)
+
+
+async def test_what_was_learned_goes_through_data_processes() -> None:
+    """From one process to two, and back to one."""
+    tcp = (Protocol.TCP, NAME.family)
+    path = ReturnPath(NAME.family, networks=(DirectNetwork("10.244.1.0/24", "cni0"),))
+    async with predecessor(0) as plane:
+        assert isinstance(plane, Forwarder)
+        plane.follow_return_path(path)
+        plane._client_addresses.pairs[tcp].of("cni0", "there", "shop").answer()
+        endpoint = Endpoint("10.244.2.5", 80)
+        for port in range(40_000, 40_010):
+            plane._tcp.relays.source_ports.note(endpoint, port)
+        async with successor(plane, 2) as between:
+            ours, its = socket_pair()
+            last = Beside(its, make=making(0))
+            assert await between.ask(lambda middle: hand_over(middle, ours))
+            await asyncio.to_thread(last.done.wait, 10)
+            found = last.plane
+            assert isinstance(found, Forwarder)
+            assert found._client_addresses.paths == (path,)
+            assert found._client_addresses.pairs[tcp].of("cni0", "there", "shop").answered
+            ports = found._tcp.relays.source_ports
+            assert sorted(ports.take(endpoint) or 0 for _ in range(10)) == list(range(40_000, 40_010))
+            await asyncio.to_thread(last.end)

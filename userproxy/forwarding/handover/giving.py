@@ -4,9 +4,11 @@ Nothing of the data plane changes by being handed over, until :meth:`Giver.forsa
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator
+from itertools import chain
 from socket import SocketType
 from typing import Final
 
+from userproxy.forwarding.handover import learned
 from userproxy.forwarding.handover.parts import AnyListener, Parts
 from userproxy.forwarding.handover.values import (
     AffinityEntries,
@@ -73,13 +75,10 @@ class Giver:
         for given in self._listeners():
             yield given
             await pace.keep()
-        for address, admission, sock, _ in [] if self._shares else list(parts.portals.open_portals()):
-            yield PortalHandedOver(address, admission), [sock.fileno()]
+        tables = (self._affinity(name, table) for name, table in parts.affinity.items())
+        for given in chain(self._portals(), self._learned(), *tables):
+            yield given
             await pace.keep()
-        for name, table in parts.affinity.items():
-            for item in self._affinity(name, table):
-                yield item, []
-                await pace.keep()
         parts.recorder.decision_watches.append(self)
         for service_port, ring in parts.recorder.rings():
             yield DecisionsHandedOver(service_port, tuple(map(_plain, ring))), []
@@ -105,7 +104,7 @@ class Giver:
         parts.udp.flush()
         yield from ((item, []) for item in self._changed_listeners())
         for name, table in parts.affinity.items():
-            yield from ((item, []) for item in self._changed_affinity(name, table))
+            yield from self._changed_affinity(name, table)
         yield Ended(self._ended()), []
         yield from self._changed_relays()
         yield from self._dials()
@@ -131,6 +130,16 @@ class Giver:
     def tell(self, entry: Entry) -> None:
         """See :class:`~userproxy.forwarding.observation.recorder.DecisionWatch`."""
         self._decisions.append(entry)
+
+    def _portals(self) -> Iterator[Given]:
+        if not self._shares:
+            for address, admission, sock, _ in list(self._parts.portals.open_portals()):
+                yield PortalHandedOver(address, admission), [sock.fileno()]
+
+    def _learned(self) -> Iterator[Given]:
+        if not self._shares:
+            yield from ((item, []) for item in learned.paths(self._parts))
+        yield from ((item, []) for item in learned.given(self._parts))
 
     def _listeners(self) -> Iterator[Given]:
         for name, listener in list(self._parts.listeners.items()):
@@ -190,26 +199,26 @@ class Giver:
             if counters.mark != mark and counters in balancers:
                 yield ListenerChanged(counters.number, balancers[counters].state(), counters.state())
 
-    def _affinity(self, name: tuple[ServicePortName, IPFamily], table: AffinityTable) -> Iterator[Item]:
+    def _affinity(self, name: tuple[ServicePortName, IPFamily], table: AffinityTable) -> Iterator[Given]:
         service_port, family = name
         state = table.state()
         self._tables[table] = state.since
-        yield AffinityHandedOver(service_port, family, state)
+        yield AffinityHandedOver(service_port, family, state), []
         for young in (False, True):
             for entries in table.entries(young=young):
-                yield AffinityEntries(service_port, family, young, entries)
+                yield AffinityEntries(service_port, family, young, entries), []
 
-    def _changed_affinity(self, name: tuple[ServicePortName, IPFamily], table: AffinityTable) -> Iterator[Item]:
+    def _changed_affinity(self, name: tuple[ServicePortName, IPFamily], table: AffinityTable) -> Iterator[Given]:
         service_port, family = name
         state = table.state()
         if self._tables.get(table) != state.since:  # the generations are others
-            yield AffinityEntries(service_port, family, is_young=True, entries={}, is_anew=True)
+            yield AffinityEntries(service_port, family, is_young=True, entries={}, is_anew=True), []
             yield from self._affinity(name, table)
             return
         entries = table.written_since(self._began)
         if entries:
-            yield AffinityHandedOver(service_port, family, state)
-            yield AffinityEntries(service_port, family, is_young=True, entries=entries)
+            yield AffinityHandedOver(service_port, family, state), []
+            yield AffinityEntries(service_port, family, is_young=True, entries=entries), []
 
     def _ended(self) -> tuple[int, ...]:
         alive: set[int] = set()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from socket import SocketType
 
 from userproxy.errors import UserproxyError
+from userproxy.forwarding.handover import learned
 from userproxy.forwarding.handover.parts import AnyListener, Parts
 from userproxy.forwarding.handover.values import (
     CLIENT_AND_BACKEND,
@@ -22,7 +23,10 @@ from userproxy.forwarding.handover.values import (
     Last,
     ListenerChanged,
     ListenerHandedOver,
+    PairsHandedOver,
+    PathHandedOver,
     PortalHandedOver,
+    PortsHandedOver,
     RelayHandedOver,
 )
 from userproxy.forwarding.observation.counters import CountersState, ListenerCounters, total
@@ -94,6 +98,9 @@ class Taker:
             ClientHandedOver: self._client,
             FlowHandedOver: self._flow,
             DecisionsHandedOver: self._decisions,
+            PathHandedOver: self._learned,
+            PairsHandedOver: self._learned,
+            PortsHandedOver: self._learned,
             Ended: self._ended,
             Last: self._last,
         }
@@ -292,6 +299,9 @@ class Taker:
         self._rings.append(ring)
         for entry in item.entries:
             ring.add(entry)
+
+    def _learned(self, item: PathHandedOver | PairsHandedOver | PortsHandedOver) -> None:
+        learned.take(self._parts, item)
 
     def _ended(self, item: Ended) -> None:
         for number in item.ids:

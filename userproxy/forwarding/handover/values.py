@@ -9,9 +9,20 @@ from msgspec import Struct
 from userproxy.addresses import IPFamily
 from userproxy.forwarding.observation.counters import CountersState
 from userproxy.forwarding.observation.recorder import Entry
+from userproxy.forwarding.return_pairs import PairState
+from userproxy.forwarding.tcp.source_ports import PortsState
 from userproxy.forwarding.tcp.states import Address, DialState, RelayState
 from userproxy.forwarding.udp.states import FlowState
-from userproxy.model import Admission, ListenerName, PortalAddress, ServicePortName, Snapshot, Verdict
+from userproxy.model import (
+    Admission,
+    ListenerName,
+    PortalAddress,
+    Protocol,
+    ReturnPath,
+    ServicePortName,
+    Snapshot,
+    Verdict,
+)
 from userproxy.routing.affinity import AffinityState, PlainClient
 from userproxy.routing.balancer import BalancerState
 
@@ -151,6 +162,32 @@ class DecisionsHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=Tr
     descriptors = 0
 
 
+class PathHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True):
+    """Which clients' addresses this host can keep."""
+
+    path: ReturnPath
+
+    descriptors = 0
+
+
+class PairsHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True):
+    """What was learned of answers to clients' addresses."""
+
+    protocol: Protocol
+    family: IPFamily
+    pairs: tuple[PairState, ...]
+
+    descriptors = 0
+
+
+class PortsHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True):
+    """Local ports in TIME_WAIT, which may be used again."""
+
+    state: PortsState
+
+    descriptors = 0
+
+
 class Ended(Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Connections and flows that have ended since they were handed over, by their ids."""
 
@@ -178,6 +215,9 @@ Item: TypeAlias = (
     | ClientHandedOver
     | FlowHandedOver
     | DecisionsHandedOver
+    | PathHandedOver
+    | PairsHandedOver
+    | PortsHandedOver
     | Ended
     | Last
 )

@@ -118,7 +118,7 @@ class Connections:
         else:
             dial = self._dial(client, state.peer[0])
             if self._sources is not None:
-                dial.keep_client_address(self._sources)
+                dial.keep_client_address(self._sources, introduced=state.introduced)
         dial.restore(state)
         self._adopted(dial.address, dial)
         return dial

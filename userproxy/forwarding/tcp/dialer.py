@@ -149,9 +149,12 @@ class Dial:
         """The endpoint that is being dialled, or that has accepted."""
         return self.tried[-1] if self.tried else None
 
-    def keep_client_address(self, sources: Sources) -> None:
-        """Have endpoints see the client's address, as `sources` says. To be called before :meth:`start`."""
-        self._decider = DialSource(self._dialer, sources, self.name, self.address)
+    def keep_client_address(self, sources: Sources, *, introduced: bool = False) -> None:
+        """Have endpoints see the client's address, as `sources` says. To be called before :meth:`start`.
+
+        `introduced` is whether the address comes from a PROXY header.
+        """
+        self._decider = DialSource(self._dialer, sources, self.name, self.address, introduced=introduced)
 
     def quiet(self) -> tuple[float, float] | None:
         """None, which says that it is still being dialled. For :mod:`~userproxy.forwarding.shares`."""
@@ -169,8 +172,9 @@ class Dial:
         deadline, chosen = None if self.backend_to_keep is None else self._limit.deadline(self), self._chosen
         if self._backend is not None and deadline is None:
             attempt, chosen, tried = attempt - 1, tried[-1], tried[:-1]
-        counted = (self.failed, self.failures, attempt, deadline, self.source)
-        return DialState(self.id, self.peer[:2], plain, self.opened, self.began, tried, *counted, chosen=chosen)
+        introduced = self._decider is not None and self._decider.introduced
+        known = (self.failed, self.failures, attempt, deadline, self.source, None, chosen, introduced)
+        return DialState(self.id, self.peer[:2], plain, self.opened, self.began, tried, *known)
 
     def restore(self, state: DialState) -> None:
         """Be as `state` says. There is no socket to an endpoint yet."""

@@ -22,7 +22,6 @@ from userproxy.forwarding.proxy_protocol.header import HeaderError, ProxyHeader
 from userproxy.forwarding.proxy_protocol.versions import MOST_BYTES, decode
 from userproxy.forwarding.shares import IDLE_SECONDS
 from userproxy.forwarding.tcp.dialer import Dial, Dialer
-from userproxy.forwarding.tcp.sources.dial_source import DialSource
 from userproxy.forwarding.tcp.states import DialState
 from userproxy.model import ListenerName, ProxyProtocol
 from userproxy.model.reports import Outcome
@@ -101,11 +100,10 @@ class IntroducedDial(Dial):
         self._on_introduced = on_introduced
         self._on_refused = on_refused
 
-    def keep_client_address(self, sources: Sources) -> None:
+    def keep_client_address(self, sources: Sources, *, introduced: bool = False) -> None:
         """As of a dial, once it is known who the client is; before that nothing."""
         if not self.awaits_header:
-            introduced = self.address != self.proxy
-            self._decider = DialSource(self._dialer, sources, self.name, self.address, introduced=introduced)
+            super().keep_client_address(sources, introduced=introduced or self.address != self.proxy)
 
     def quiet(self) -> tuple[float, float] | None:
         """As of a dial; a client who has not even sent its header waits for nothing."""

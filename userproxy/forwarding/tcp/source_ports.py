@@ -11,8 +11,10 @@ left alone: it would be lost to every other program's connect(2) as long as it i
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
+
+from msgspec import Struct, structs
 
 from userproxy.forwarding.ports.ranges import ephemeral_ports
 from userproxy.model import Endpoint
@@ -25,6 +27,21 @@ _CROWD_PART: Final = 4
 
 _BUSY_PART: Final = 16
 """As long as it has less than one part in so many they are only counted: to ask for a port costs a system call."""
+
+
+_AT_ONCE: Final = 1000
+
+
+class PortsState(Struct, frozen=True, gc=False, array_like=True):
+    """Local ports in TIME_WAIT towards an endpoint, those first that have been for longest; forgotten at `until`."""
+
+    endpoint: Endpoint
+    ports: tuple[int, ...]
+    until: float
+
+    def shared(self, processes: int) -> list["PortsState"]:
+        """The same for several processes, so that each port is known to one of them."""
+        return [structs.replace(self, ports=self.ports[first::processes]) for first in range(processes)]
 
 
 class SourcePorts:
@@ -82,6 +99,32 @@ class SourcePorts:
         if self._count(endpoint) <= self._many // 2:
             self.crowded.discard(endpoint)
         return ports.popleft()
+
+    def states(self) -> Iterator[PortsState]:
+        """All ports as values, a thousand at most in each. The ports may be used meanwhile."""
+        self._follow_time()
+        end = self._next_generation
+        for generation, until in ((self._older, end), (self._recent, end + _GENERATION_SECONDS)):
+            for endpoint, ports in list(generation.items()):
+                known = tuple(ports)
+                for begin in range(0, len(known), _AT_ONCE):
+                    yield PortsState(endpoint, known[begin : begin + _AT_ONCE], until)
+
+    def restore(self, state: PortsState) -> None:
+        """Have the ports of another process, for as long as it would have had them, or somewhat shorter."""
+        now = self._now()
+        if not self._recent and not self._older:
+            self._follow_time()
+            later = state.until - _GENERATION_SECONDS
+            self._next_generation = later if later > now else max(now, state.until)
+        self._follow_time()
+        if state.until < self._next_generation:
+            return
+        is_recent = state.until >= self._next_generation + _GENERATION_SECONDS
+        ports = (self._recent if is_recent else self._older).setdefault(state.endpoint, deque())
+        ports.extend(state.ports)
+        if self._count(state.endpoint) >= self._many:
+            self.crowded.add(state.endpoint)
 
     def _count(self, endpoint: Endpoint) -> int:
         noted = len(self._recent.get(endpoint, ())) + len(self._older.get(endpoint, ()))

@@ -36,7 +36,8 @@ class DialState(Struct, frozen=True, gc=False, array_like=True):
     `attempt` is the number of the dial that is under way, or was last. `deadline` is when its time is over; None where
     no dial is under way. `began` is when it began, and `source` whose address the last of `tried` sees.
     `chosen` is an endpoint that is to be tried next, if that is decided already.
-    A client whose PROXY header is still to come `awaits` that, and `deadline` is for it.
+    A client whose PROXY header is still to come `awaits` that, and `deadline` is for it; whoever is `introduced` is
+    whom a header has named.
     """
 
     id: int
@@ -52,6 +53,7 @@ class DialState(Struct, frozen=True, gc=False, array_like=True):
     source: Source | None = None
     awaits: ProxyProtocol | None = None
     chosen: Endpoint | None = None
+    introduced: bool = False
 
 
 class RelayState(Struct, frozen=True, gc=False, array_like=True):

@@ -7,7 +7,7 @@ from userproxy.forwarding.handover.values import ListenerHandedOver
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.sockets import DatagramSocket
-from userproxy.model import Admission, ListenerName, PortalAddress, Protocol, Verdict
+from userproxy.model import Admission, ListenerName, PortalAddress, Protocol, ReturnPath, Verdict
 from userproxy.processes.control.briefing import Briefing
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.held_portals import HeldPortals
@@ -25,13 +25,16 @@ class Adoption:
         portals: HeldPortals,
         briefing: Briefing,
         renewed: Callable[[HeldListener], None],
+        follow_return_path: Callable[[ReturnPath], None],
     ) -> None:
+        """`follow_return_path` gets what was found out about this host."""
         self._loop = loop
         self._pool = pool
         self._listeners = listeners
         self._portals = portals
         self._briefing = briefing
         self._renewed = renewed
+        self.follow_return_path = follow_return_path
 
     def adopt(self, item: ListenerHandedOver, descriptors: Sequence[int]) -> HeldListener:
         """Hold a listener with its sockets, and have data processes serve it. Raises OSError."""

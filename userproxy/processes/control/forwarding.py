@@ -204,17 +204,18 @@ class ProcessForwarder:
             self.close(name)
 
     async def ready(self) -> None:
-        """Wait until all data processes run, for some seconds at most: what they are told is read at once then."""
+        """As :meth:`Pool.ready`: what data processes are told is read at once then."""
         await self._pool.ready()
 
     def hand_over(self) -> ProcessesGiver:
         """As :meth:`Forwarder.hand_over`."""
-        return ProcessesGiver(self._pool.serving, self._listeners, self._portals, self._options.bind_addresses)
+        held = (self._listeners, self._portals, self._return_paths)
+        return ProcessesGiver(self._pool.serving, *held, self._options.bind_addresses)
 
     def take_over(self) -> ProcessesTaker:
         """As :meth:`Forwarder.take_over`. Raises HandoverError where a data process is not there."""
-        adoption = Adoption(self._loop, self._pool, self._listeners, self._portals, self._briefing, self._renewed)
-        return ProcessesTaker(self._pool.all_serving(), adoption)
+        held = (self._listeners, self._portals, self._briefing, self._renewed, self.follow_return_path)
+        return ProcessesTaker(self._pool.all_serving(), Adoption(self._loop, self._pool, *held))
 
     def went_on(self) -> None:
         """As :meth:`Forwarder.went_on`."""

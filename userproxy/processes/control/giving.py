@@ -9,10 +9,10 @@ from typing import Final
 
 from msgspec import Raw
 
-from userproxy.forwarding.handover.values import Item, Last, ListenerHandedOver, PortalHandedOver
+from userproxy.forwarding.handover.values import Item, Last, ListenerHandedOver, PathHandedOver, PortalHandedOver
 from userproxy.forwarding.observation.counters import NOTHING_COUNTED
 from userproxy.forwarding.udp.groups.group import DatagramGroup
-from userproxy.model import IPFamily, ListenerName
+from userproxy.model import IPFamily, ListenerName, ReturnPath
 from userproxy.pace import Pace
 from userproxy.processes.channel import close_descriptors, encode
 from userproxy.processes.control.held import HeldListener
@@ -35,7 +35,8 @@ _ENDED: Final = "a data process has ended meanwhile"
 class ProcessesGiver:
     """Hands over listeners and portals, which the control process holds, and what is told of by `workers`.
 
-    `hosts` are the addresses that listeners are opened at. Use one for each attempt.
+    `paths` are what was found out about this host, and `hosts` the addresses that listeners are opened at. Use one for
+    each attempt.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class ProcessesGiver:
         workers: Sequence[Worker],
         listeners: Mapping[ListenerName, HeldListener],
         portals: HeldPortals,
+        paths: Mapping[IPFamily, ReturnPath],
         hosts: Mapping[IPFamily, str],
     ) -> None:
         self._workers = workers
         self._listeners = listeners
         self._portals = portals
         self._hosts = hosts
+        self._paths = paths
         self._told: dict[Worker, deque[tuple[Given | AllGiven, list[int]]]] = {each: deque() for each in workers}
         self._news = asyncio.Event()
 
@@ -106,6 +109,8 @@ class ProcessesGiver:
         self._news.set()
 
     def _held(self) -> Iterator[tuple[Item, list[int]]]:
+        for path in list(self._paths.values()):
+            yield PathHandedOver(path), []
         for name, held in list(self._listeners.items()):
             yield self._listener(name, held)
         for address, portal in list(self._portals.portals.items()):

@@ -19,7 +19,10 @@ from userproxy.forwarding.handover.values import (
     Last,
     ListenerChanged,
     ListenerHandedOver,
+    PairsHandedOver,
+    PathHandedOver,
     PortalHandedOver,
+    PortsHandedOver,
     RelayHandedOver,
 )
 from userproxy.forwarding.observation.counters import NOTHING_COUNTED
@@ -78,6 +81,9 @@ class ProcessesTaker:
             ClientHandedOver: self._client,
             FlowHandedOver: self._flow,
             DecisionsHandedOver: self._decisions,
+            PathHandedOver: lambda item, _: self._adoption.follow_return_path(item.path),
+            PairsHandedOver: self._pairs,
+            PortsHandedOver: self._ports,
             Ended: self._ended,
             Last: self._last,
         }
@@ -183,6 +189,14 @@ class ProcessesTaker:
     def _decisions(self, item: DecisionsHandedOver, _descriptors: list[int]) -> None:
         readers = self._readers.get(item.service_port)
         self._send(self._of_plane if readers is None or self._of_plane in readers else min(readers), item)
+
+    def _pairs(self, item: PairsHandedOver, _descriptors: list[int]) -> None:
+        for target in range(len(self._workers)):
+            self._send(target, item)
+
+    def _ports(self, item: PortsHandedOver, _descriptors: list[int]) -> None:
+        for target, mine in enumerate(item.state.shared(len(self._workers))):
+            self._send(target, PortsHandedOver(mine))
 
     def _ended(self, item: Ended, _descriptors: list[int]) -> None:
         ended: dict[int, list[int]] = {}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class DialSource:
     """For a client some of whose endpoints are to see its address. `address` is the client's.
 
-    `introduced` is whether it comes from a PROXY header.
+    ``introduced`` is whether it comes from a PROXY header.
     ``keeps`` is whether the endpoint that was last decided about is to see it. While ``finds_out`` it is not known yet
     whether answers to it come back, and other clients depend on what comes of this dial.
     """
@@ -27,11 +27,11 @@ class DialSource:
         "_choice",
         "_dialer",
         "_has_waited",
-        "_introduced",
         "_kept",
         "_name",
         "_probed",
         "_sources",
+        "introduced",
     )
 
     def __init__(
@@ -41,7 +41,7 @@ class DialSource:
         self._sources = sources
         self._name = name
         self._address = address
-        self._introduced = introduced
+        self.introduced = introduced
         self._choice: SourceChoice | None = None
         self._kept: SourceChoice | None = None
         self._probed: ReturnPair | None = None
@@ -62,7 +62,7 @@ class DialSource:
         once.
         """
         self._choice = None
-        choice = self._sources.choose(self._address, endpoint, introduced=self._introduced)
+        choice = self._sources.choose(self._address, endpoint, introduced=self.introduced)
         if not choice.keeps:
             return None
         pair = self._sources.pairs.of(choice.interface, choice.node)
