@@ -228,6 +228,27 @@ async def test_a_client_within_his_proxy_header_is_waited_for(planes: list[Forwa
     await eventually(lambda: planes[-1].active == 0)
 
 
+async def test_a_client_whom_a_proxy_header_has_named_is_known_for_that(
+    planes: list[Forwarder], black_hole: tuple[str, int]
+) -> None:
+    """It need not be of this node to be the address that an endpoint sees: see Sources.choose()."""
+    trusted = ("127.0.0.0/8",)
+    planes[0].shut_down()
+    planes[0] = a_forwarder(trusted=trusted)
+    port = planes[0].open(NAME)
+    planes[0].update(Snapshot(NAME, Verdict.SERVE, (Endpoint(*black_hole),), accepts_proxy=ProxyProtocol.V1))
+    _, writer = await asyncio.open_connection(LOOPBACK, port)
+    writer.write(b"PROXY TCP4 192.0.2.7 192.0.2.1 4000 80\r\n")
+    await eventually(lambda: any(map(len, planes[0]._tcp.dialer.limits)))
+    for _ in range(2):
+        planes.append(await taken_over(planes[-1], trusted=trusted))
+        (dial,) = members(planes[-1])
+        assert isinstance(dial, Dial)
+        assert dial.address == "192.0.2.7"
+        assert dial.state().introduced
+    writer.close()
+
+
 @pytest.mark.parametrize("in_between", [False, True])
 async def test_what_ends_and_begins_in_between(planes: list[Forwarder], serve: Serve, *, in_between: bool) -> None:
     old = planes[0]
