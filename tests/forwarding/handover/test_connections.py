@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec import structs
 
 from tests.forwarding.conftest import LOOPBACK, NAME, Serve, echo, eventually
 from tests.forwarding.handover.conftest import a_forwarder, first, forwarders, rest, taken_over
@@ -14,7 +15,7 @@ from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.relay import Relay
-from userproxy.model import Endpoint, ProxyProtocol, Snapshot, Verdict
+from userproxy.model import ClientAddress, Endpoint, ProxyProtocol, Snapshot, Verdict
 
 MEGABYTE = 1 << 20
 
@@ -236,7 +237,8 @@ async def test_a_client_whom_a_proxy_header_has_named_is_known_for_that(
     planes[0].shut_down()
     planes[0] = a_forwarder(trusted=trusted)
     port = planes[0].open(NAME)
-    planes[0].update(Snapshot(NAME, Verdict.SERVE, (Endpoint(*black_hole),), accepts_proxy=ProxyProtocol.V1))
+    snapshot = Snapshot(NAME, Verdict.SERVE, (Endpoint(*black_hole),), accepts_proxy=ProxyProtocol.V1)
+    planes[0].update(structs.replace(snapshot, client_address=ClientAddress.AUTO))
     _, writer = await asyncio.open_connection(LOOPBACK, port)
     writer.write(b"PROXY TCP4 192.0.2.7 192.0.2.1 4000 80\r\n")
     await eventually(lambda: any(map(len, planes[0]._tcp.dialer.limits)))
