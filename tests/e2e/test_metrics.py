@@ -15,6 +15,7 @@ from tests.lab.counting import COUNTING_SERVER, counted, exchange_all
 from tests.lab.datagrams import ask as ask_datagram
 from tests.lab.manifests import Backend, Port
 from tests.lab.probes import KeptConnection
+from tests.lab.proxy import CONTROL
 from tests.telemetry.exposition import faults, parsed, samples, value
 from userproxy.demo.traffic import fetch_many, http
 from userproxy.demo.waiting import eventually
@@ -105,11 +106,11 @@ def test_every_query_of_the_dashboard_and_the_alerts_finds_what_it_asks_for(lab:
 def test_a_loop_that_was_held_up_lags(lab: Lab) -> None:
     proxy = lab.node.start_userproxy()
     eventually(lambda: lab.node.listening_ports() >= {METRICS[1]}, 30, "the metrics port")
-    assert value(text_of(lab), "userproxy_loop_lag_seconds", process="0") < 1.0
+    assert value(text_of(lab), "userproxy_loop_lag_seconds", process=CONTROL) < 1.0
     proxy.signal(signal.SIGSTOP)
     time.sleep(1.5)
     proxy.signal(signal.SIGCONT)
-    eventually(lambda: value(text_of(lab), "userproxy_loop_lag_seconds", process="0") >= 1.0, 5, "it is shown")
+    eventually(lambda: value(text_of(lab), "userproxy_loop_lag_seconds", process=CONTROL) >= 1.0, 5, "it is shown")
 
 
 @pytest.mark.skipif(which("promtool") is None, reason="promtool is missing: it is in Debian's package prometheus")

@@ -33,7 +33,7 @@ def test_endpoints_that_are_portals_lead_nobody_in_a_circle(lab: Lab) -> None:
     lab.manifests.slice("b", ["10.96.0.21"], ports=[Port(80, port.name, port.protocol, 80) for port in BOTH])
     proxy = lab.node.start_userproxy(*QUICK, most_files=1024)
     lab.settle(IPFamily.IPV4)
-    at_rest = proxy.descriptors()
+    at_rest = proxy.descriptors_at_rest()
     for looping in ("10.96.0.20", "10.96.0.21", "10.96.0.22"):
         with pytest.raises(OSError, match="reset"):
             fetch(lab.client, (looping, 80))

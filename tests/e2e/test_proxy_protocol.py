@@ -198,7 +198,7 @@ def test_bad_slow_and_partial_headers_cost_only_their_clients(lab: Lab) -> None:
     serve(lab, {ACCEPTS: "v1"}, hosts=3)
     proxy = start(lab, *trust(lab.outside))
     address = (lab.node.address, NODE_PORT)
-    before = proxy.descriptors()
+    before = proxy.descriptors_at_rest()
     with ExitStack() as stack:
         silent = [stack.enter_context(closing(lab.outside.connect(address))) for _ in range(50)]
         partial = stack.enter_context(closing(lab.outside.connect(address)))

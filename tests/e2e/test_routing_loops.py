@@ -61,7 +61,7 @@ def test_node_ports_of_each_other_lead_nobody_in_a_circle(lab: Lab) -> None:
         good = ports(MENDED, target=8080)
         lab.manifests.slice("mended", lab.pods, ports=good, family=family, suffix=f"good-{family.lower()}")
     proxies = start_both(lab, second)
-    at_rest = [proxy.descriptors() for proxy in proxies]
+    at_rest = [proxy.descriptors_at_rest() for proxy in proxies]
     sent = [datagrams_sent(host) for host in hosts]
     for address in ips_of(lab.node):
         with pytest.raises(OSError, match="reset"):

@@ -86,7 +86,7 @@ def test_node_ports_of_several_nodes_as_endpoints_lead_nobody_round(lab: Lab, no
         proxies.append(second.start_userproxy(*QUICK, most_files=512))
     for node in [lab.node, second][: len(proxies)]:
         node.wait_for_rules("default/round:udp")
-    at_rest = [proxy.descriptors() for proxy in proxies]
+    at_rest = [proxy.descriptors_at_rest() for proxy in proxies]
     before = datagrams_in(lab.node)
     with (
         idle_connections(lab.outside, (lab.node.address, 30040), 1),
@@ -117,7 +117,7 @@ def test_external_addresses_as_endpoints_lead_nobody_round(lab: Lab) -> None:
     lab.manifests.slice("b", ["198.51.100.21"], ports=[Port(80, p.name, p.protocol, 80) for p in BOTH])
     proxy = serve_good(lab, most_files=512)
     lab.node.wait_for_rules("default/b:udp")
-    at_rest, before = proxy.descriptors(), datagrams_in(lab.node)
+    at_rest, before = proxy.descriptors_at_rest(), datagrams_in(lab.node)
     with idle_connections(lab.client, ("10.96.0.21", 80), 1), lab.client.udp_socket(("10.96.0.22", 80)) as asking:
         asking.send(b"round?")
         assert_good_is_served(lab)
@@ -235,7 +235,7 @@ def test_a_flood_of_udp_clients_leaves_room_for_connections(lab: Lab) -> None:
 @pytest.mark.parametrize("event_loop", ["uvloop", "asyncio"])
 def test_idle_connections_to_the_health_port_cost_no_client_anything(lab: Lab, event_loop: str) -> None:
     proxy = serve_good(lab, "--event-loop", event_loop, most_files=512)
-    at_rest = proxy.descriptors()
+    at_rest = proxy.descriptors_at_rest()
     with idle_connections(lab.outside, (lab.node.address, HEALTH), 700):
         assert_good_is_served(lab)
         assert proxy.descriptors() < at_rest + 150
@@ -245,6 +245,7 @@ def test_idle_connections_to_the_health_port_cost_no_client_anything(lab: Lab, e
 def test_junk_on_the_health_port_costs_little_memory(lab: Lab) -> None:
     proxy = serve_good(lab)
     assert http(lab.outside, (lab.node.address, HEALTH), "/livez")
+    proxy.wait_at_rest()
     before = proxy.rss()
     for _ in range(10):
         with ExitStack() as stack:

@@ -25,6 +25,9 @@ def installed_command() -> str:
 WORKERS = os.environ.get("USERPROXY_TEST_WORKERS", "")
 """How many data processes every proxy of the tests has that is not told otherwise; empty is userproxy's default."""
 
+CONTROL = WORKERS or "0"
+"""The label ``process`` that metrics have of the process that was started: those of data processes come before it."""
+
 
 class RunningProxy(Program):
     """``userproxy run`` in a host. ``lines`` is its log so far, one JSON object a line.
@@ -86,14 +89,18 @@ class RunningProxy(Program):
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.processes)
 
     def descriptors_at_rest(self) -> int:
-        """As :meth:`descriptors`, once it listens for a successor: the last thing that it opens at its start.
+        """As :meth:`descriptors`, once it is at rest."""
+        self.wait_at_rest()
+        return self.descriptors()
+
+    def wait_at_rest(self) -> None:
+        """Wait until it listens for a successor, which is the last thing that it opens at its start.
 
         Its data processes, the one in reserve included, have started then, too.
         """
         sockets = Path(f"/proc/{self.pid}/net/unix")
         eventually(lambda: ".sock.takeover" in sockets.read_text(), 20, "it listens for a successor")
         eventually(lambda: all(map(_waits_for_events, self.processes[1:])), 20, "its data processes wait for events")
-        return self.descriptors()
 
     def cpu(self) -> float:
         """CPU seconds that its processes have used so far, in user and kernel mode (proc(5), stat fields 14 and 15)."""

@@ -130,4 +130,5 @@ def _item(found: Explanation, client: str, choice: Choice, passed_over: dict[str
         choice.source_address or None,
         choice.source_reason,
         choice.header,
+        tuple(map(str, choice.alternatives)),
     )

@@ -183,7 +183,8 @@ class Explained(Struct, frozen=True, gc=False):
     those of the cluster or those of this node. `next` is whom the client gets, null unless the `verdict` is serve, and
     `next_reason` says why that one. `source` is whose address `next` sees, `source_address` that address, null where it
     is not known, and `source_reason` why. `header` is the PROXY header that the client is to begin with, null for none:
-    who is named there is the client then.
+    who is named there is the client then. `alternatives` are endpoints that may be next instead: of several data
+    processes, which take turns apart, it is not known which one accepts the client.
     """
 
     service: str
@@ -205,6 +206,7 @@ class Explained(Struct, frozen=True, gc=False):
     source_address: str | None
     source_reason: str
     header: ProxyProtocol | None
+    alternatives: tuple[str, ...] = ()
 
 
 class Page(Struct, Generic[T], frozen=True, gc=False):

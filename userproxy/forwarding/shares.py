@@ -29,7 +29,7 @@ _LEAST_RATIO: Final = 2
 IDLE_SECONDS: Final = 1.0
 """After this time a connection on which no client waits for an answer may be ended for one of the same service port."""
 
-BEGIN_SECONDS: Final = 5.0
+BEGIN_SECONDS: Final = 3.0
 """The same where nobody has said anything yet. A program that opens thousands of connections at once, on a host that is
 busy, comes to its first words seconds after the handshake of the first of them."""
 

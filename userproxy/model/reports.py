@@ -356,6 +356,8 @@ class Choice(Struct, frozen=True, gc=False):
 
     `source` is whose address it would see, and `source_reason` why: a clause. `source_address` is that address, empty
     where none is known. `header` is the PROXY header that the client is to begin with, None for none.
+    `alternatives` are endpoints that it may get instead, where several processes choose apart and it is not known which
+    of them accepts the client.
     """
 
     endpoint: Endpoint | None
@@ -364,6 +366,7 @@ class Choice(Struct, frozen=True, gc=False):
     source_address: str = ""
     source_reason: str = ""
     header: ProxyProtocol | None = None
+    alternatives: tuple[Endpoint, ...] = ()
 
 
 T = TypeVar("T")

@@ -88,7 +88,7 @@ def test_json_and_yaml(proxy: Running) -> None:
     assert list(found) == [
         "service", "port", "protocol", "client", "portal", "kind", "driver", "traffic", "policy", "list", "verdict",
         "reason", "next", "next_reason", "endpoints", "source", "source_address", "source_reason",
-        "header",
+        "header", "alternatives",
     ]  # fmt: skip
     assert (found["verdict"], found["next"]) == ("serve", "10.1.0.1:8080")
     seen = (found["source"], found["source_address"], found["source_reason"])

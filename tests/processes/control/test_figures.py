@@ -2,6 +2,7 @@
 
 from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Verdict
 from userproxy.model.reports import (
+    Choice,
     DatagramFigures,
     DialFailure,
     DialTimes,
@@ -9,7 +10,7 @@ from userproxy.model.reports import (
     ListenerFigures,
     ProcessFigures,
 )
-from userproxy.processes.control.figures import added, bequest, merged, with_past
+from userproxy.processes.control.figures import added, bequest, merged, one_of, with_past
 
 NAME = ListenerName(ServicePortName("default", "web", "http", Protocol.TCP))
 ONE, TWO, GONE = (Endpoint("10.0.0.1", port) for port in (1, 2, 3))
@@ -61,3 +62,17 @@ def test_counters_of_a_place_go_on_with_its_next_process() -> None:
     now = with_past(ProcessFigures(2, 6, 10, evicted={Protocol.TCP: 1, Protocol.UDP: 4}), past)
     assert (now.pid, now.descriptors, now.evicted) == (2, 6, {Protocol.TCP: 3, Protocol.UDP: 4})
     assert added([]) == {}
+
+
+def test_what_several_processes_would_choose_for_a_client_is_one_answer() -> None:
+    one, two, nobody = (
+        Choice(ONE, "it is its turn"),
+        Choice(TWO, "it is its turn"),
+        Choice(None, "there is no endpoint"),
+    )
+    assert one_of([one, one]) == one
+    assert one_of([nobody, one]) == one
+    assert one_of([nobody, nobody]) == nobody
+    both = one_of([one, two, two])
+    assert (both.endpoint, both.alternatives) == (ONE, (TWO,))
+    assert both.reason == "it is its turn at one of 3 data processes, which choose apart"

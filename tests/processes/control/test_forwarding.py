@@ -335,14 +335,24 @@ async def test_what_a_slow_process_is_still_to_be_told_takes_no_descriptors() ->
         assert await asked(port) == b"hello\n"
 
 
-async def test_what_a_client_would_get_next_is_said_of_one_of_several_processes() -> None:
-    async with forwarding() as forwarder, backend() as endpoint:
-        forwarder.open(NAME, verdict=Verdict.SERVE)
-        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+async def test_what_a_client_would_get_next_names_what_each_process_would_choose() -> None:
+    async with forwarding() as forwarder, backend(b"1") as one, backend(b"2") as two:
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (one,)))
         choice = await forwarder.data_plane.peek(NAME, "10.0.0.9")
-        assert choice.endpoint == endpoint
-        assert "at one of 2 data processes" in choice.reason
-        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,), affinity_timeout=60))
-        assert "data processes" not in (await forwarder.data_plane.peek(NAME, "10.0.0.9")).reason
+        assert (choice.endpoint, choice.alternatives) == (one, ())
+        assert "data processes" not in choice.reason
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (one, two)))
+        seen = set()
+        for _ in range(8):
+            choice = await forwarder.data_plane.peek(NAME, "10.0.0.9")
+            answers = {{one: b"1", two: b"2"}[each] for each in (choice.endpoint, *choice.alternatives) if each}
+            assert ("at one of 2 data processes" in choice.reason) == bool(choice.alternatives)
+            assert await asked(port) in answers
+            seen.add(len(answers))
+        assert 2 in seen, "after one client the processes choose differently"
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (one, two), affinity_timeout=60))
+        choice = await forwarder.data_plane.peek(NAME, "10.0.0.9")
+        assert (choice.alternatives, "data processes" in choice.reason) == ((), False)
         with pytest.raises(KeyError):
             await forwarder.data_plane.peek(UDP_NAME, "10.0.0.9")

@@ -17,7 +17,8 @@ def explanation(found: Item) -> list[str]:
     """The lines."""
     name = f"{found['service']}:{found['port']}" if found["port"] else str(found["service"])
     whose = {"internal": "", "external": ", from elsewhere", "on-node": ", of this node"}
-    next_one = f"{found['next']}, because {found['next_reason']}" if found["next"] else "<none>"
+    one_of = " or ".join((found["next"], *found["alternatives"])) if found["next"] else ""
+    next_one = f"{one_of}, because {found['next_reason']}" if found["next"] else "<none>"
     pairs = {
         "Service": f"{name} ({found['protocol']})",
         "Client": f"{found['client']}{whose[found['traffic']]}",

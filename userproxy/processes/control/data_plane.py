@@ -30,7 +30,7 @@ from userproxy.model.reports import (
 from userproxy.pace import Pace
 from userproxy.processes.channel import Decoder
 from userproxy.processes.control.connection_watch import changes
-from userproxy.processes.control.figures import bequest, merged, with_past
+from userproxy.processes.control.figures import bequest, merged, one_of, with_past
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.merged_watch import Watches, answers
 from userproxy.processes.control.pool import Pool
@@ -216,28 +216,14 @@ class ProcessesDataPlane:
         return self._watches.watch(reading, room, _event_bytes)
 
     async def peek(self, listener: ListenerName, client: str, tried: tuple[Endpoint, ...] = ()) -> Choice:
-        """See :class:`~userproxy.model.data_plane.DataPlane`. Of several processes the first one answers.
-
-        Each takes turns of its own, and which of them accepts the client is not known before.
-        """
+        """See :class:`~userproxy.model.data_plane.DataPlane`. Every process that may accept the client answers."""
         held = self._listeners[listener]
-        for worker in self._pool.serving:
-            if held.is_read_at(worker.place):
-                try:
-                    found = await worker.whole(lambda number: AskChoice(number, listener, client, tried), _CHOICES)
-                except WorkerGoneError:
-                    continue
-                if found:
-                    return self._of_one(found[0]) if held.readers is None or len(held.readers) > 1 else found[0]
-        raise KeyError(listener)
-
-    def _of_one(self, choice: Choice) -> Choice:
-        count = len(self._pool.serving)
-        if count == 1 or choice.endpoint is None:
-            return choice
-        return structs.replace(
-            choice, reason=f"{choice.reason} at one of {count} data processes, which take turns apart"
-        )
+        workers = [worker for worker in self._pool.serving if held.is_read_at(worker.place)]
+        found = await self._each(lambda number: AskChoice(number, listener, client, tried), _CHOICES, workers)
+        choices = [choice for answer in found.values() for choice in answer]
+        if not choices:
+            raise KeyError(listener)
+        return one_of(choices)
 
     async def processes(self) -> tuple[ProcessFigures, ...]:
         """See :class:`~userproxy.model.data_plane.DataPlane`. The data processes, and then the control process."""
@@ -276,9 +262,11 @@ class ProcessesDataPlane:
         """What all data processes answer; one that ends meanwhile answers nothing."""
         return [item for answer in (await self._each(question, decoder)).values() for item in answer]
 
-    async def _each(self, question: Callable[[int], Question], decoder: Decoder[Item]) -> dict[Worker, Sequence[Item]]:
-        """What each data process answers; one that ends meanwhile answers nothing."""
-        workers = self._pool.serving
+    async def _each(
+        self, question: Callable[[int], Question], decoder: Decoder[Item], some: Sequence[Worker] | None = None
+    ) -> dict[Worker, Sequence[Item]]:
+        """What each data process answers, or each of some; one that ends meanwhile answers nothing."""
+        workers = self._pool.serving if some is None else some
 
         async def whole(worker: Worker) -> Sequence[Item]:
             try:

@@ -6,7 +6,7 @@ from typing import TypeVar
 from msgspec import structs
 
 from userproxy.model import Endpoint, Protocol
-from userproxy.model.reports import DatagramFigures, DialTimes, EndpointFigures, ListenerFigures, ProcessFigures
+from userproxy.model.reports import Choice, DatagramFigures, DialTimes, EndpointFigures, ListenerFigures, ProcessFigures
 
 Key = TypeVar("Key")
 
@@ -56,6 +56,17 @@ def with_past(figures: ProcessFigures, past: ProcessFigures | None) -> ProcessFi
         handler_failures=added([past.handler_failures, figures.handler_failures]),
         source_fallbacks=added([past.source_fallbacks, figures.source_fallbacks]),
     )
+
+
+def one_of(choices: Sequence[Choice]) -> Choice:
+    """What is to be said of a client whom any of several processes may accept, each of which would choose so."""
+    first = next((each for each in choices if each.endpoint is not None), choices[0])
+    endpoints = dict.fromkeys(each.endpoint for each in choices if each.endpoint not in {None, first.endpoint})
+    alternatives = tuple(each for each in endpoints if each is not None)
+    if not alternatives:
+        return first
+    reason = f"{first.reason} at one of {len(choices)} data processes, which choose apart"
+    return structs.replace(first, reason=reason, alternatives=alternatives)
 
 
 def added(counts: Iterable[Mapping[Key, int]]) -> dict[Key, int]:
