@@ -38,6 +38,18 @@ async def test_takes_what_is_left_and_no_more() -> None:
     assert budget.take(2)
 
 
+async def test_what_the_data_plane_has_is_not_counted_twice() -> None:
+    budget = DescriptorBudget(asyncio.get_running_loop(), 1000)
+    everything = budget.free
+    assert budget.take(4)
+    for given in (0, 2, 0):
+        budget.give(given)
+        taken = everything - budget.free
+        budget._counted(open_descriptors() + taken, taken)  # as if they were open
+        assert budget.free == everything - taken
+    assert taken == 2
+
+
 async def test_what_is_kept_for_others_is_not_taken() -> None:
     limit = count_descriptors() + RESERVE + 12
     budget = DescriptorBudget(asyncio.get_running_loop(), limit, kept=10)

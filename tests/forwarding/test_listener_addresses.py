@@ -56,6 +56,7 @@ def test_what_a_listener_would_accept(host: Host, bound: str, endpoint: str, *, 
     own.add(IPFamily.IPV6 if ":" in bound else IPFamily.IPV4, bound, PORT)
     assert host.inside(own.__contains__, Endpoint(endpoint, PORT)) is is_own
     assert not host.inside(own.__contains__, Endpoint(endpoint, PORT + 1))
+    assert [port in own.ports for port in (PORT, PORT + 1)] == [True, False]
 
 
 def test_a_port_is_forgotten_with_its_last_listener(host: Host) -> None:

@@ -268,6 +268,16 @@ async def test_the_quietest_of_the_address_with_most_goes_and_a_dial_never() -> 
     assert [(entry["its_connections"], entry["most_of_them_from"]) for entry in logs] == [(6, HOGS)]
 
 
+async def test_the_share_that_has_grown_beyond_the_largest_is_the_largest() -> None:
+    shares = Shares(DescriptorBudget(asyncio.get_running_loop(), 10_000), time.monotonic, 1000)
+    small, large = (shares.of(service_port(name).service_port) for name in ("small", "large"))
+    large.add(HOGS, Idle(1.0, []))
+    small.add(HOGS, Idle(1.0, []))
+    for _ in range(8):
+        large.add(HOGS, Idle(1.0, []))
+        assert shares._largest_share() is large
+
+
 async def test_a_share_that_is_given_up_leaves_nothing_behind() -> None:
     shares = Shares(DescriptorBudget(asyncio.get_running_loop(), 10_000), time.monotonic, 1000)
     for number in range(100):

@@ -93,7 +93,8 @@ class DescriptorBudget:
         self._settle = settle
         self._limit = limit
         self._reserve = RESERVE + kept
-        self._mine = 0
+        self._room = 0
+        """What is free and what the data plane has."""
         self._ports = 0
         self.most_ports = max(_FOR_PORTS, int((limit - self._reserve) * _PORTS_PART))
         """How many listeners and claims there may be."""
@@ -133,25 +134,32 @@ class DescriptorBudget:
         if counting.exception() is None:
             self._counted(counting.result(), mine)
         else:  # none is left to count them with
+            ours = self._mine
             self.free = min(self.free, 0)
+            self._room = self.free + ours
 
     def _counted(self, count: int, mine: int) -> None:
         """`count` are open, among them the `mine` that the data plane had then."""
-        self.free = self._limit - self._reserve - count - (self._mine - mine)
+        ours = self._mine
+        self.free = self._limit - self._reserve - count - (ours - mine)
+        self._room = self.free + ours
         self._wake_soon()
+
+    @property
+    def _mine(self) -> int:
+        """What the data plane has."""
+        return self._room - self.free
 
     def take(self, count: int) -> bool:
         """Count `count` descriptors as ours, if there are as many left."""
         if self.free < count:
             return False
         self.free -= count
-        self._mine += count
         return True
 
     def adopt(self, count: int) -> None:
         """Count descriptors as ours that another process has handed to us, whatever is left."""
         self.free -= count
-        self._mine += count
 
     def adopt_port(self) -> None:
         """Count a listener's or a claim's descriptor as ours that another process has handed to us."""
@@ -176,7 +184,6 @@ class DescriptorBudget:
         """Count a listener's descriptor that is open already, whatever is left for connections then."""
         self._ports += 1
         self.free -= 1
-        self._mine += 1
 
     def give_port(self) -> None:
         """Count a listener's or a claim's descriptor as closed."""
@@ -191,7 +198,6 @@ class DescriptorBudget:
     def give(self, count: int) -> None:
         """Count `count` descriptors as closed; listeners that wait are called soon."""
         self.free += count
-        self._mine -= count
         if self._waiting:
             self._wake_soon()
 

@@ -2,6 +2,7 @@
 
 import socket
 from collections import defaultdict
+from collections.abc import Container
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from userproxy.addresses import socket_family
@@ -19,6 +20,8 @@ class ListenerAddresses:
 
     def __init__(self) -> None:
         self._hosts: defaultdict[int, dict[IPFamily, Address]] = defaultdict(dict)
+        self.ports: Container[int] = self._hosts.keys()
+        """Ports of listeners: an endpoint at another one need not be looked up."""
 
     def add(self, family: IPFamily, host: str, port: int) -> None:
         """Note that the listener of `family` at `port` is bound to `host`, which may be a wildcard."""

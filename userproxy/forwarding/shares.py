@@ -116,13 +116,8 @@ class Share:
         self.count += 1
         if len(crowd) > self._peak:
             self._top, self._peak = address, len(crowd)
-        self._shares.grown(self)
-
-    def replace(self, address: str, old: Connection, new: Connection) -> None:
-        """A dial has become a relay."""
-        crowd = self.addresses[address]
-        crowd[new] = None
-        del crowd[old]
+        if self.count == 1 or self.count > self._shares.peak:
+            self._shares.grown(self)
 
     def remove(self, address: str, connection: Connection) -> None:
         """Count a connection as ended."""
@@ -191,7 +186,8 @@ class Shares:
         self._known: WeakValueDictionary[ServicePortName, Share] = WeakValueDictionary()
         self._active: dict[Share, None] = {}
         self._largest: Share | None = None
-        self._peak = 0
+        self.peak = 0
+        """The most connections that a share is known to have had since the largest one was last looked for."""
         self._held = 0
         self._shortage = LogLimit()
         self.flows: Flows | None = None
@@ -208,10 +204,12 @@ class Shares:
     def take(self, share: Share) -> bool:
         """Take a connection's descriptors for a client of a service port, if its share allows it; False otherwise."""
         budget = self._budget
-        if PER_CONNECTION * share.count <= _MULTIPLE * budget.free and budget.take(PER_CONNECTION):
-            share.waits_since = _NEVER
-            return True
-        return False
+        free = budget.free
+        if PER_CONNECTION * share.count > _MULTIPLE * free or free < PER_CONNECTION:
+            return False
+        budget.free = free - PER_CONNECTION  # as take() does, without the call: this is done for every client
+        share.waits_since = _NEVER
+        return True
 
     def make_room(self, share: Share) -> bool:
         """Take a connection's descriptors for a client of a service port after ending another connection or flow.
@@ -251,8 +249,8 @@ class Shares:
         """A share has a connection more. For shares."""
         if share.count == 1:
             self._active[share] = None
-        if share.count > self._peak:
-            self._largest, self._peak = share, share.count
+        if share.count > self.peak:
+            self._largest, self.peak = share, share.count
 
     def emptied(self, share: Share) -> None:
         """A share has no connection any more. For shares."""
@@ -271,9 +269,9 @@ class Shares:
         """The share with the most connections, or nearly so."""
         if not self._active:
             return None
-        if self._largest is None or 8 * self._largest.count < 7 * self._peak:
+        if self._largest is None or 8 * self._largest.count < 7 * self.peak:
             self._largest = max(self._active, key=lambda each: each.count)
-            self._peak = self._largest.count
+            self.peak = self._largest.count
         return self._largest
 
     def _evict(self, share: Share, *, idle: bool) -> bool:

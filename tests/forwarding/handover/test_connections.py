@@ -43,6 +43,8 @@ async def test_a_connection_goes_on_and_its_listener_keeps_the_port(planes: list
     new = planes[-1]
     assert new.open(NAME) == port
     assert new.active == 1
+    (known,) = new._tcp.shares.of(NAME.service_port).addresses[LOOPBACK]
+    assert known.quiet() is not None, "it can make room"
     writer.write(b"after")
     assert await reader.readexactly(5) == b"after"
     other_reader, other = await asyncio.open_connection(LOOPBACK, port)

@@ -52,6 +52,7 @@ COVERED: dict[type, tuple[type[msgspec.Struct], dict[str, str], set[str]]] = {
             "closed",
             "given_up",
             "name",
+            "relay",
         },
     ),
     IntroducedDial: (

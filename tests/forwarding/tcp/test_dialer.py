@@ -161,10 +161,10 @@ async def test_a_client_whose_backend_gets_no_socket_in_a_shortage_waits_for_one
 ) -> None:
     failures = iter([code, code])
 
-    def dial(endpoint: Endpoint) -> tuple[socket.SocketType, int]:
+    def dial(endpoint: Endpoint, *, reusable: bool) -> tuple[socket.SocketType, int]:
         if (failure := next(failures, None)) is not None:
             raise OSError(failure, os.strerror(failure))
-        return start_dial(endpoint)
+        return start_dial(endpoint, reusable=reusable)
 
     bench.route_to(await serve(named(b"live")))
     monkeypatch.setattr(node_sockets, "start_dial", dial)
@@ -239,7 +239,7 @@ def test_a_client_that_nobody_serves_sticks_to_nobody(black_hole: Address) -> No
 async def test_a_socket_that_may_not_be_made_costs_one_client_and_not_the_listener(
     bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_endpoint: Endpoint, _local_port: int = 0) -> tuple[socket.SocketType, int]:
+    def refuse(_endpoint: Endpoint, _local_port: int = 0, **_: bool) -> tuple[socket.SocketType, int]:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     bench.route_to(await serve(named(b"live")))

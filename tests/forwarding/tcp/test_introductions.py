@@ -404,6 +404,10 @@ async def test_a_client_counts_as_its_proxy_until_it_is_known(bench: Bench, serv
         await hear(proxy, 5)
         assert list(share.addresses) == [CLIENT[0]]
         assert (share.count, waiting(bench)) == (1, 0)
+        (connection,) = share.addresses[CLIENT[0]]
+        assert connection.quiet() is not None, "it is no dial any more, and can make room"
+        connection.abort("made room")
+        assert (await decisions(bench))[-1].reason == "made room"
     await bench.eventually_idle()
     assert share.count == 0
 

@@ -108,7 +108,8 @@ class Connections:
         relay.id, relay.dial = dial.id, dial
         relay.counters = counters = self.statistics.endpoints[endpoint]
         counters.active += 1
-        self._adopted(dial.address, relay)
+        dial.relay = relay
+        self._adopted(dial, relay)
         return relay
 
     def adopt_dial(self, state: DialState, client: SocketType) -> Dial:
@@ -120,15 +121,15 @@ class Connections:
             if self._sources is not None:
                 dial.keep_client_address(self._sources, introduced=state.introduced)
         dial.restore(state)
-        self._adopted(dial.address, dial)
+        self._adopted(dial, dial)
         return dial
 
-    def _adopted(self, address: str, member: Dial | Relay) -> None:
+    def _adopted(self, dial: Dial, member: Dial | Relay) -> None:
         plane = self._plane
         plane.budget.adopt(PER_CONNECTION)
         self.statistics.active += 1
         self.members[member.id] = member
-        self._share.add(address, member)
+        self._share.add(dial.address, dial)
         if not plane.active:
             plane.idle.clear()
         plane.active += 1
@@ -137,7 +138,7 @@ class Connections:
         """Take notice that an adopted connection has ended in the other process, where that was counted."""
         relay.counters.active -= 1
         relay.vanish()
-        self._ended(relay.dial.address, relay)
+        self._ended(relay.dial, relay)
 
     def in_order(self) -> None:
         """Bring members into the order of their ids, after some have been adopted."""
@@ -225,7 +226,7 @@ class Connections:
         reset_on_close(dial.client)
         self._plane.poller.close(dial.client)
         self._decisions.add(self._decision(dial, self._plane.recorder.clock(), outcome, reason))
-        self._ended(dial.address, dial, is_known=False)
+        self._ended(dial, dial, is_known=False)
 
     def _connected(self, dial: Dial, backend: SocketType, events: int) -> None:
         plane, statistics, endpoint = self._plane, self.statistics, dial.tried[-1]
@@ -237,8 +238,7 @@ class Connections:
         relay.dial_seconds = now - dial.opened
         relay.counters = counters = statistics.endpoints[endpoint]
         counters.connected(now - dial.began)
-        self.members[dial.id] = relay
-        self._share.replace(dial.address, dial, relay)
+        self.members[dial.id] = dial.relay = relay
         if dial.failed:
             self._count_failures(dial)
             statistics.retried += 1
@@ -263,7 +263,7 @@ class Connections:
         else:
             outcome, reason = Outcome.REFUSED, "no endpoint has accepted" if dial.failed else "there is no endpoint"
         self._decisions.add(self._decision(dial, self._plane.recorder.clock(), outcome, reason))
-        self._ended(dial.address, dial)
+        self._ended(dial, dial)
 
     def _relayed(self, relay: Relay) -> None:
         statistics, dial, counters = self.statistics, relay.dial, relay.counters
@@ -296,7 +296,7 @@ class Connections:
                 relay.id,
             )
         )
-        self._ended(dial.address, relay)
+        self._ended(dial, relay)
 
     def settle(self, relay: Relay) -> None:
         """Count the bytes that a live connection has moved since they were last counted."""
@@ -333,13 +333,14 @@ class Connections:
         for endpoint, _, kind in dial.failed:
             self.statistics.failed(endpoint, kind)
 
-    def _ended(self, address: str, connection: Dial | Relay, *, is_known: bool = True) -> None:
+    def _ended(self, dial: Dial, connection: Dial | Relay, *, is_known: bool = True) -> None:
         plane = self._plane
         if plane.recorder.connection_watches and is_known:
             plane.recorder.tell_change(ChangeKind.REMOVED, connection)
         self.statistics.active -= 1
         del self.members[connection.id]
-        self._share.remove(address, connection)
+        dial.relay = None  # without the cycle both are freed at once
+        self._share.remove(dial.address, dial)
         plane.budget.give(PER_CONNECTION)
         plane.active -= 1
         if not self.members:

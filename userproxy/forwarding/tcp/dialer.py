@@ -16,6 +16,7 @@ from userproxy.forwarding.observation.reasons import ENDPOINT_GONE, GIVEN_UP, in
 from userproxy.forwarding.observation.recorder import FailedDial, Peer, Portal
 from userproxy.forwarding.poller import HANGUP, STREAM, Poller
 from userproxy.forwarding.return_pairs import ReturnPair
+from userproxy.forwarding.shares import Connection
 from userproxy.forwarding.tcp.sockets import UNDER_WAY, reset_on_close
 from userproxy.forwarding.tcp.source_ports import SourcePorts
 from userproxy.forwarding.tcp.sources.client_sockets import ClientSockets
@@ -78,7 +79,8 @@ class Dial:
     the caller's in both cases. `tried` are the endpoints so far, the last of which is being dialled or has accepted;
     `failed` are the dials that have failed, `source` is whose address the last one of `tried` sees. Whoever makes one
     sets `id`, `peer`, `portal`, and `opened` and `began`, the time when the client was accepted: `began` becomes that
-    of the last try.
+    of the last try. `relay` is set by whoever relays, for as long as that lasts: what is asked of a dial by
+    :mod:`~userproxy.forwarding.shares`, which knows it all the time, is then asked of the relay.
     """
 
     __slots__ = (
@@ -104,6 +106,7 @@ class Dial:
         "opened",
         "peer",
         "portal",
+        "relay",
         "source",
         "tried",
     )
@@ -141,6 +144,7 @@ class Dial:
         self.failures = 0
         self.failed: tuple[FailedDial, ...] = ()
         self.source: Source | None = None
+        self.relay: Connection | None = None
         self.given_up = ""
         """Why it was ended before all was tried."""
 
@@ -157,8 +161,8 @@ class Dial:
         self._decider = DialSource(self._dialer, sources, self.name, self.address, introduced=introduced)
 
     def quiet(self) -> tuple[float, float] | None:
-        """None, which says that it is still being dialled. For :mod:`~userproxy.forwarding.shares`."""
-        return None
+        """None, which says that it is still being dialled; as of the relay if there is one."""
+        return None if self.relay is None else self.relay.quiet()
 
     @property
     def backend_to_keep(self) -> SocketType | None:
@@ -317,8 +321,10 @@ class Dial:
             self.start()
 
     def abort(self, reason: str = GIVEN_UP) -> None:
-        """Give up, resetting the backend's connection; ends in `on_failed`."""
-        if not self.closed:
+        """Give up, resetting the backend's connection; ends in `on_failed`. A relay is ended instead of it."""
+        if self.relay is not None:
+            self.relay.abort(reason)
+        elif not self.closed:
             self.given_up = reason
             self._attempt = len(TIME_LIMITS)
             if self._backend is not None:

@@ -24,7 +24,8 @@ _A_MESSAGE: Final = select.EPOLLIN | select.EPOLLOUT
 """The events of a socket that has bytes to read and room to write, and neither a FIN nor an error."""
 
 _AN_END: Final = _A_MESSAGE | select.EPOLLRDHUP
-"""The events of such a socket whose peer has sent a FIN."""
+_ENDS: Final = frozenset({_AN_END, _AN_END | select.EPOLLHUP})
+"""The events of such a socket whose peer has sent a FIN, and the same where we have sent one, too."""
 
 _NOTHING_READ: Final = -1
 """In place of a size: nothing has been read for the event yet."""
@@ -112,7 +113,8 @@ class Direction:
         self.bulk = False
         """The source has filled the read buffer. False again once it is found empty after less than that."""
         self.usual = True
-        """Whether `is_usual` held for both directions after the last event that was not a small message."""
+        """Whether there was nothing to care for but small messages and the end, after the last event that was neither:
+        `is_usual` held for both directions, or the opposite one has come to its end."""
         self.count = 0
 
     @property
@@ -171,8 +173,8 @@ class Direction:
         if events != _A_MESSAGE or not self.usual:
             if not self.usual:
                 self._relay.on_events(self, events)
-            elif events == _AN_END:
-                self._look_for_end()
+            elif events in _ENDS:
+                self._look_for_end(events)
             elif events != WRITABLE:  # else there is nothing to read, and nothing waits to be sent
                 self._relay.on_events(self, events)
             return
@@ -193,7 +195,7 @@ class Direction:
         self._read, self._sent = size, sent
         self._relay.on_events(self, events)
 
-    def _look_for_end(self) -> None:
+    def _look_for_end(self, events: int) -> None:
         """Read, after a FIN has arrived in a connection in which nothing waits: mostly all before was read already."""
         try:
             self._read = self._source.recv_into(self._view)
@@ -203,7 +205,7 @@ class Direction:
             self._relay.fail()
             return
         if self._read:
-            self._relay.on_events(self, _AN_END)
+            self._relay.on_events(self, events)
         else:
             self._read = _NOTHING_READ
             self._relay.pass_end_on(self)

@@ -107,7 +107,7 @@ class IntroducedDial(Dial):
 
     def quiet(self) -> tuple[float, float] | None:
         """As of a dial; a client who has not even sent its header waits for nothing."""
-        return (self._dialer.clock() - self.opened, IDLE_SECONDS) if self.awaits_header else None
+        return (self._dialer.clock() - self.opened, IDLE_SECONDS) if self.awaits_header else super().quiet()
 
     def start(self) -> None:
         """Read the header, at once if it is there; from then on as of every dial."""

@@ -352,7 +352,10 @@ class Relay:
     def pass_end_on(self, direction: Direction) -> None:
         """Handle the FIN of the source of `direction`, which nothing waits in either direction to go before."""
         direction.ended = True
-        self.upward.usual = self.downward.usual = False
+        direction.usual = False
+        if self.upward.ended and self.downward.ended:
+            self._finish(direction)
+            return
         try:
             self._half_close(direction)
         except OSError:
@@ -373,14 +376,18 @@ class Relay:
         if direction.pump(events):
             direction.put_off(ANOTHER_TURN)
         elif direction.ended and opposite.ended:
-            if direction is self.downward and self.endpoint is not None and self.dial.source is not _CLIENT:
-                # The backend got its FIN first, so it is our side that has gone to TIME_WAIT.
-                ports = self._context.source_ports
-                if ports.is_to_be_noted(self.endpoint):
-                    ports.note(self.endpoint, self._backend.getsockname()[1])
-            self._close()  # which also sends the FIN
+            self._finish(direction)
         elif direction.ended:
             self._half_close(direction)
+
+    def _finish(self, last: Direction) -> None:
+        """Both directions have come to their end, the `last` one now."""
+        if last is self.downward and self.endpoint is not None and self.dial.source is not _CLIENT:
+            # The backend got its FIN first, so it is our side that has gone to TIME_WAIT.
+            ports = self._context.source_ports
+            if ports.is_to_be_noted(self.endpoint):
+                ports.note(self.endpoint, self._backend.getsockname()[1])
+        self._close()  # which also sends the FIN
 
     def _half_close(self, direction: Direction) -> None:
         direction.half_close()

@@ -49,6 +49,8 @@ _TCP_CLOSE = 7
 """include/net/tcp_states.h."""
 
 # Plain numbers of this module, for what is done for every connection.
+_AF_INET: Final = int(socket.AF_INET)
+_AF_INET6: Final = int(socket.AF_INET6)
 _STREAM: Final = int(socket.SOCK_STREAM)
 _NON_BLOCKING_STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 _IPPROTO_TCP: Final = int(socket.IPPROTO_TCP)
@@ -186,7 +188,8 @@ def start_dial(endpoint: Endpoint, local_port: int = 0, *, reusable: bool = True
     A `local_port` may be one that is in TIME_WAIT towards this endpoint; EADDRNOTAVAIL says that it cannot be had.
     With `reusable` the port can be had so by the next one. Raises OSError where no socket can be made.
     """
-    backend = SocketType(socket_family(endpoint.ip), _NON_BLOCKING_STREAM)
+    ip = endpoint.ip
+    backend = SocketType(_AF_INET6 if ":" in ip else _AF_INET, _NON_BLOCKING_STREAM)
     _set_tcp_options(backend)
     if reusable:
         # For the next connection from this port: bind(2) asks whether the one in TIME_WAIT allowed it, too.
@@ -196,7 +199,7 @@ def start_dial(endpoint: Endpoint, local_port: int = 0, *, reusable: bool = True
             backend.bind(("::" if backend.family == socket.AF_INET6 else "", local_port))
         except OSError:
             return backend, errno.EADDRNOTAVAIL
-    return backend, backend.connect_ex((endpoint.ip, endpoint.port))
+    return backend, backend.connect_ex((ip, endpoint.port))
 
 
 def start_dial_from(client: str, endpoint: Endpoint, port: int = 0) -> tuple[SocketType, int]:

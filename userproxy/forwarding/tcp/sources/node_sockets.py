@@ -34,7 +34,7 @@ class NodeSockets:
 
         Raises OSError where no socket can be had.
         """
-        if endpoint in self._listeners:
+        if endpoint.port in self._listeners.ports and endpoint in self._listeners:
             return None, errno.ELOOP
         ports = self._ports
         if ports.crowded and endpoint in ports.crowded and (backend := self._reuse_port(endpoint)) is not None:
