@@ -84,7 +84,8 @@ async def dashboard(path: Path, users: frozenset[int] | None = None) -> AsyncIte
     with socket.create_server(("127.0.0.1", 0)) as listening:
         async with Upstream(path) as upstream, asyncio.TaskGroup() as tasks:
             collector = Collector(upstream)
-            server = DashboardServer(listening, collector, frozenset({os.geteuid()}) if users is None else users)
+            allowed = frozenset({os.geteuid()}) if users is None else users
+            server = DashboardServer(listening, upstream, collector, allowed)
             running = [tasks.create_task(collector.run()), tasks.create_task(server.run())]
             async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
                 yield Shown(server, collector, session)

@@ -15,7 +15,7 @@ from tests.admin.planes import ONE, WEB, connection
 from tests.dashboard.serving import dashboard, figures, proxy, shown
 from userproxy.dashboard.admission import HEADERS
 from userproxy.dashboard.files import page_files
-from userproxy.dashboard.server import MOST_TABS
+from userproxy.dashboard.server import CHANGES, MOST_TABS
 from userproxy.model import ListenerName
 from userproxy.model.reports import Decision, Outcome, SocketAddress
 
@@ -226,6 +226,43 @@ def decided(verdict: Outcome) -> Decision:
     """A decision; its time goes by the verdict, so that they differ."""
     client, portal = SocketAddress("10.2.0.9", 4000), SocketAddress("10.96.0.10", 80)
     return Decision(1.7e9 + len(verdict), ListenerName(WEB), client, portal, ONE, verdict, id=len(verdict))
+
+
+@pytest.mark.parametrize(("method", "route"), CHANGES)
+async def test_changes_are_the_proxys_to_allow(tmp_path: Path, method: str, route: str) -> None:
+    json = {"Content-Type": "application/json"}
+    async with shown(tmp_path) as (page, _):
+        own = {"Origin": page.origin, **json}
+        assert (await page.ask(method, f"/{route}", {}, own))[0] == 401
+        await page.enter()
+        for foreign in ({"Origin": "http://evil.example", **json}, {**own, "Content-Type": "text/plain"}):
+            assert (await page.ask(method, f"/{route}", {}, foreign))[0] == 403
+        status, _, body = await page.ask("GET", f"/{route}?namespace=default&service=web")
+        assert (status, "method not allowed" in failure(body)) == (405, True)
+        given = {"service": "default/web", "endpoint": str(ONE)} if method == "POST" else None
+        query = "" if method == "POST" else "?namespace=default&service=web"
+        status, headers, body = await page.ask(method, f"/{route}{query}", given, own)
+        assert {name: headers[name] for name in HEADERS} == HEADERS
+        match method, route:
+            case "POST", "drains":
+                assert (status, msgspec.json.decode(body)["endpoint"]) == (200, str(ONE))
+            case "DELETE", "drains":
+                assert (status, failure(body)) == (404, "no endpoint of default/web is drained")
+            case "DELETE", "connections":
+                assert (status, msgspec.json.decode(body)) == (200, {"closed": 0})
+            case _:
+                assert status >= 400
+
+
+async def test_a_change_without_a_proxy_is_not_made(tmp_path: Path) -> None:
+    async with AsyncExitStack() as first:
+        api = await first.enter_async_context(proxy(tmp_path))
+        async with dashboard(api.path) as page:
+            await page.enter()
+            await first.aclose()
+            given = {"Origin": page.origin, "Content-Type": "application/json"}
+            status, _, body = await page.ask("DELETE", "/connections?client=10.0.0.1", None, given)
+            assert (status, str(api.path) in failure(body)) == (502, True)
 
 
 async def test_what_is_no_service_is_refused(tmp_path: Path) -> None:

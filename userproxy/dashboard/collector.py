@@ -20,6 +20,8 @@ _SHARE: Final = 10
 """Reading the figures takes at most one part in so many of the time, and so of the proxy's."""
 _CONNECTIONS_SHARE: Final = 20
 """Reading connections, of which there may be many more than of anything else, takes at most one part in so many."""
+_STEERED: Final = ("drains", "faults")
+"""Lists of what was asked for, and the names by which a status says that it may be."""
 _LINGER_SECONDS: Final = 60.0
 """How long figures are still looked at when the last tab has gone: a page that is loaded again goes on with them."""
 
@@ -78,6 +80,10 @@ class Collector:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(max(LOOK_SECONDS - took, (_SHARE - 1) * took)):
                         await self._called.wait()
+
+    def hurry(self) -> None:
+        """Look at once: something was changed."""
+        self._called.set()
 
     @contextmanager
     def reading(self, want: Want) -> Iterator[Reader]:
@@ -147,14 +153,18 @@ class Collector:
         subjects = {want.subject for want in wants if want.subject is not None}
         if any(want.connections and want.subject is None for want in wants):
             await self._read_connections(None)
+        status = await self._upstream.get("status")
+        steered = {name: await self._upstream.items(name) for name in _STEERED if name in status["controls"]}
         details = {each: await self._detail(each, before.details.get(each), seconds) for each in subjects}
         return Look(
             number=before.number + 1,
             time=time.time(),
             seconds=seconds,
             services=services,
-            status=await self._upstream.get("status"),
+            status=status,
             problems=await self._upstream.items("problems"),
+            drains=steered.get("drains", ()),
+            faults=steered.get("faults", ()),
             details=details,
             connections={subject: each.known for subject, each in self._connections.items()},
         )

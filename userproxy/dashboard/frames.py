@@ -9,7 +9,7 @@ from userproxy.dashboard.rates import Item
 
 Frame = dict[str, Any]
 
-_SLOW: Final = ("status", "problems")
+_SLOW: Final = ("status", "problems", "drains", "faults")
 """Parts that are sent as a whole when they differ."""
 
 

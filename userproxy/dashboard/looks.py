@@ -61,8 +61,9 @@ class Detail(NamedTuple):
 class Look(NamedTuple):
     """All that is known at one moment. `trouble` is a sentence if the proxy could not be asked: all else is older then.
 
-    `number` counts looks, `time` is Unix time, and `seconds` how long after the look before it was. `connections` are
-    by subject, as they were at their last reading.
+    `number` counts looks, `time` is Unix time, and `seconds` how long after the look before it was. `drains` and
+    `faults` are those that were asked for, where that may be. `connections` are by subject, as they were at their last
+    reading.
     """
 
     number: int = 0
@@ -72,5 +73,7 @@ class Look(NamedTuple):
     services: Mapping[str, Item] = {}
     status: Item | None = None
     problems: Sequence[Item] = ()
+    drains: Sequence[Item] = ()
+    faults: Sequence[Item] = ()
     details: Mapping[ServicePort, Detail] = {}
     connections: Mapping[ServicePort | None, Mapping[int, Item]] = {}

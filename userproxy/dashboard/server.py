@@ -10,16 +10,27 @@ import msgspec
 from aiohttp import web
 
 from userproxy import __version__
+from userproxy.admin.client import AdminError
 from userproxy.dashboard.admission import HEADERS, Admission
 from userproxy.dashboard.collector import Collector
 from userproxy.dashboard.files import page_files
 from userproxy.dashboard.frames import Frame, Frames
 from userproxy.dashboard.looks import Look, ServicePort, Want
 from userproxy.dashboard.peers import user_of
+from userproxy.dashboard.upstream import RefusedError, Upstream
 from userproxy.model import Endpoint
 
 MOST_TABS: Final = 6
 """Tabs that are told of changes at the same time: each may cost the proxy one watch, of which it has few."""
+
+CHANGES: Final = (
+    ("POST", "drains"),
+    ("DELETE", "drains"),
+    ("POST", "faults"),
+    ("DELETE", "faults"),
+    ("DELETE", "connections"),
+)
+"""What a page may ask the admin API to change, by method and route. Whether it is allowed is the proxy's to say."""
 
 _MOST_BYTES: Final = 65_536
 _TOKEN_BYTES: Final = 32
@@ -32,8 +43,11 @@ _LEAST_SECONDS: Final = 0.2
 class DashboardServer:
     """Serves the page at a listening socket of 127.0.0.1 to programs of `users` alone. `link` opens it, once."""
 
-    def __init__(self, listening: socket.socket, collector: Collector, users: frozenset[int]) -> None:
+    def __init__(
+        self, listening: socket.socket, upstream: Upstream, collector: Collector, users: frozenset[int]
+    ) -> None:
         self._listening = listening
+        self._upstream = upstream
         self._collector = collector
         self._users = users
         self._ours = Endpoint(*listening.getsockname())
@@ -51,6 +65,8 @@ class DashboardServer:
         application = web.Application(middlewares=[self._admitted], client_max_size=_MOST_BYTES)
         application.router.add_get("/live", self._live)
         application.router.add_post("/session", self._open_session)
+        for method, route in CHANGES:
+            application.router.add_route(method, f"/{route}", self._change)
         for path in self._files:
             application.router.add_get(path, self._file)
         runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
@@ -107,6 +123,20 @@ class DashboardServer:
         answer = web.Response(status=204)
         answer.set_cookie(self._admission.cookie, session, path="/", httponly=True, samesite="Strict")
         return answer
+
+    async def _change(self, request: web.Request) -> web.Response:
+        """What the proxy answers to a change."""
+        body = await request.read()
+        parameters = {name: request.query.getall(name) for name in request.query}
+        route = request.path.removeprefix("/")
+        try:
+            answer = await self._upstream.change(request.method, route, parameters, body)
+        except RefusedError as error:
+            return _failure(error.status, str(error))
+        except AdminError as error:
+            return _failure(502, str(error))
+        self._collector.hurry()
+        return web.Response(body=msgspec.json.encode(answer), headers={"Content-Type": _JSON})
 
     async def _live(self, request: web.Request) -> web.StreamResponse:
         """Frames as lines of JSON, until the tab goes."""

@@ -32,7 +32,7 @@ async def serve(path: Path | None, port: int, announce: Callable[[str], None]) -
         await upstream.get("version")
         with _listening(port) as listening:
             collector = Collector(upstream)
-            server = DashboardServer(listening, collector, users_of_page())
+            server = DashboardServer(listening, upstream, collector, users_of_page())
             await _until_told(collector, server, lambda: announce(server.link))
 
 

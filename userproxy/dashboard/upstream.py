@@ -24,6 +24,14 @@ _SECONDS: Final = 10.0
 _LONGEST_LINE: Final = 4 * 1024 * 1024
 
 
+class RefusedError(AdminError):
+    """The proxy does not do what it is asked for. The text is its sentence, `status` that of HTTP."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
 class Upstream:
     """The admin API at `path`, the usual place if it is None. Use it as a context manager.
 
@@ -60,6 +68,11 @@ class Upstream:
         async with self._asked("GET", route, parameters) as answer:
             return _decoded(await answer.read())
 
+    async def change(self, method: str, route: str, parameters: Parameters, body: bytes) -> dict[str, Any]:
+        """What the proxy answers to a change. Raises RefusedError with its sentence, AdminError if it has gone."""
+        async with self._asked(method, route, parameters, body=body) as answer:
+            return _decoded(await answer.read())
+
     async def items(self, route: str, parameters: Parameters | None = None) -> list[Item]:
         """All items of a list. Raises AdminError."""
         found: list[Item] = (await self.get(route, parameters))["items"]
@@ -77,19 +90,29 @@ class Upstream:
 
     @asynccontextmanager
     async def _asked(
-        self, method: str, route: str, parameters: Parameters | None, *, endless: bool = False
+        self,
+        method: str,
+        route: str,
+        parameters: Parameters | None,
+        *,
+        endless: bool = False,
+        body: bytes = b"",
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._session is None:
             raise RuntimeError("not entered")
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SECONDS, sock_read=None if endless else _SECONDS)
         with self._sentences():
             async with self._session.request(
-                method, f"http://localhost/v1/{route}", params=_pairs(parameters or {}), timeout=timeout
+                method,
+                f"http://localhost/v1/{route}",
+                params=_pairs(parameters or {}),
+                data=body or None,
+                timeout=timeout,
             ) as answer:
                 ensure_ours(self.path, answer.headers.get("Server", ""))
                 if answer.status >= 400:
                     text = _decoded(await answer.read()).get("error", f"userproxy answers {answer.status}")
-                    raise AdminError(str(text))
+                    raise RefusedError(str(text), answer.status)
                 yield answer
 
     @contextmanager

@@ -6,7 +6,7 @@ import { Grid } from "./grid.js";
 
 /** How an endpoint is: a name, a sign, and words. */
 export function endpointState(row) {
-  if (row.draining) return { name: "off", glyph: "◐", text: "draining" };
+  if (/drained/.test(row.reason)) return { name: "off", glyph: "◐", text: "draining" };
   if (!row.usable) return { name: "off", glyph: "○", text: row.terminating ? "terminating" : "not used" };
   if (row.ejected) return { name: "bad", glyph: "✕", text: "ejected" };
   if (/passed over/.test(row.reason)) return { name: "bad", glyph: "✕", text: "passed over" };

@@ -57,7 +57,8 @@ export class Grid {
     }
     const button = element("button", {
       type: "button",
-      title: column.hint ?? null,
+      title: column.hint ?? column.label ?? null,
+      "aria-label": column.label,
       onclick: () => this.sortBy(column.name),
     });
     button.append(column.title, element("span", { className: "arrow", "aria-hidden": "true" }));

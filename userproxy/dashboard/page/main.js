@@ -1,6 +1,7 @@
 // The page: what is chosen, what is asked for, and who draws it.
 
 import { Connections } from "./connections.js";
+import { Controls } from "./controls.js";
 import { Decisions } from "./decisions.js";
 import { byId, mark, say, tell } from "./dom.js";
 import { Endpoints } from "./endpoints.js";
@@ -20,6 +21,8 @@ class Page {
     this.measure = localStorage.getItem("measure") === "bytes" ? "bytes" : "connections";
     this.link = { state: "waiting", text: "" };
     this.isDue = false;
+    this.refused = null;
+    this.controls = new Controls(this.store);
     this.parts = {
       services: new Services(this.store, this),
       endpoints: new Endpoints(this.store, this),
@@ -64,8 +67,7 @@ class Page {
   }
 
   async start() {
-    const refused = await openSession().catch(() => "the dashboard does not answer");
-    if (refused !== null) this.linked("closed", refused);
+    this.refused = await openSession().catch(() => "the dashboard does not answer");
     this.follow(true);
   }
 
@@ -101,7 +103,7 @@ class Page {
   }
 
   linked(state, text) {
-    this.link = { state, text };
+    this.link = { state, text: state === "closed" ? (this.refused ?? text) : text };
     this.due();
   }
 
@@ -130,12 +132,17 @@ class Page {
     this.due();
   }
 
-  control() {}
+  /** What can be done with an endpoint or a connection. */
+  control(kind, row) {
+    this.controls.open(kind, row, this.subject);
+  }
 
   draw() {
     const { store, parts } = this;
     const broken = this.trouble();
     parts.health.show(broken);
+    mark(document.body, "data-controls", this.controls.allowed.size > 0 ? "true" : null);
+    this.controls.show();
     mark(document.body, "data-subject", this.subject === null ? null : "true");
     mark(document.body, "data-stale", store.trouble !== "" || this.link.state === "gone" ? "true" : null);
     this.title();

@@ -50,7 +50,7 @@ export class Services {
       },
     });
     return [
-      { name: "state", title: "", value: (row) => stateOf(row).name, write: writeState },
+      { name: "state", title: "", label: "State", value: (row) => stateOf(row).name, write: writeState },
       { name: "service", title: "Service", value: serviceName, write: writeName },
       { name: "spark", title: "2 min", write: (cell, row) => this.writeSpark(cell, row) },
       number("opened", "conn/s", (row) => row.opened_rate, rate, "Connections and flows that begin, a second"),

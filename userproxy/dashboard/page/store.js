@@ -18,7 +18,8 @@ export class Store {
     this.connections = new Map();
     this.decisions = [];
     this.decided = 0;
-    this.controls = null;
+    this.drains = [];
+    this.faults = [];
   }
 
   /** Forget what belongs to the subject that was shown before. */
@@ -54,7 +55,7 @@ export class Store {
     this.takeServices(frame.services);
     if (frame.history) this.takeHistory(frame.history);
     else this.goOn(passed);
-    for (const part of ["status", "problems", "controls"]) if (part in frame) this[part] = frame[part];
+    for (const part of ["status", "problems", "drains", "faults"]) if (part in frame) this[part] = frame[part];
     this.detail = frame.detail ?? null;
     if (frame.connections) patch(this.connections, frame.connections, "id");
   }

@@ -1,0 +1,402 @@
+"""The dashboard in a real browser, about a real userproxy that has real traffic."""
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.lab.browser import Watched, chromium, opened
+from tests.lab.cluster import QUICK, Lab
+from tests.lab.manifests import Backend, Port
+from tests.lab.proxy import RunningProxy, installed_command
+from userproxy.demo.programs import Program
+from userproxy.demo.traffic import ask, fetch
+
+pytestmark = pytest.mark.e2e
+
+WEB, API, DNS = "10.96.0.10", "10.96.0.11", "10.96.0.53"
+WEB_ROW = '#services-grid [data-key="default/web/http/TCP"]'
+DEAD, ABSENT = "10.244.1.4:8080", "10.244.9.9:8080"
+
+
+class Shown:
+    """A page about a node whose Service `web` has two Pods that serve, one that refuses and one that is not ready."""
+
+    def __init__(self, lab: Lab, proxy: RunningProxy, browser: Any, dashboard: Program, watched: Watched) -> None:
+        self.lab = lab
+        self.proxy = proxy
+        self.browser = browser
+        self.dashboard = dashboard
+        self.watched = watched
+        self.page = watched.page
+
+    def items(self, kind: str, *arguments: str) -> list[dict[str, Any]]:
+        """What the admin API says, by a command."""
+        found = self.lab.node.userproxy("get", kind, *arguments, "-o", "json")
+        items: list[dict[str, Any]] = json.loads(found.stdout)["items"]
+        return items
+
+    def choose(self, row: str = WEB_ROW) -> None:
+        self.page.locator(row).click()
+        self.watched.wait("() => document.querySelectorAll('#endpoints-grid .space > .row').length > 0")
+
+    def show_all(self) -> None:
+        """As it is at first."""
+        self.page.set_viewport_size({"width": 1600, "height": 950})
+        self.page.emulate_media(color_scheme="light")
+        for place in ("#services-filter", "#connections-filter"):
+            self.page.locator(place).fill("")
+        if self.page.locator("#subject-clear").is_visible():
+            self.page.locator("#subject-clear").click()
+        self.page.mouse.move(700, 5)
+        self.page.evaluate("document.activeElement.blur()")
+
+    def cells(self, grid: str, column: str) -> list[str]:
+        """The texts of a column, in the order that is seen."""
+        rows = f"#{grid} .space > .row"
+        found: list[str] = self.page.evaluate(
+            "([rows, column]) => [...document.querySelectorAll(rows)]"
+            ".sort((one, other) => one.ariaRowIndex - other.ariaRowIndex)"
+            ".map((row) => row.querySelector(`.${column}`).textContent)",
+            [rows, column],
+        )
+        return found
+
+
+@pytest.fixture(scope="module")
+def shown(shared_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    lab = shared_lab
+    lab.pods[0].serve_http()
+    lab.pods[1].serve_http()
+    lab.manifests.node(lab.node, zone="a")
+    http = [Port(80, "http", target=8080)]
+    lab.manifests.service("web", ports=[Port(80, "http", node_port=30080)], cluster_ip=WEB)
+    lab.manifests.slice("web", [*lab.pods, Backend("10.244.9.9", ready=False)], ports=http)
+    lab.manifests.service("api", ports=[Port(80, "http")], cluster_ip=API, namespace="shop")
+    lab.manifests.slice("api", lab.pods[:1], ports=http, namespace="shop")
+    lab.manifests.service("nobody", ports=[Port(80, "http")], cluster_ip="10.96.0.12", namespace="shop")
+    lab.manifests.slice("nobody", [], ports=http, namespace="shop")
+    lab.manifests.service("dns", ports=[Port(53, "dns", "UDP")], cluster_ip=DNS, namespace="kube-system")
+    dns = [Port(53, "dns", "UDP", target=8080)]
+    lab.manifests.slice("dns", lab.pods[:1], ports=dns, namespace="kube-system")
+    proxy = lab.node.start_userproxy(*QUICK)
+    lab.settle()
+    folder = tmp_path_factory.mktemp("browser")
+    with ExitStack() as stack:
+        dashboard = stack.enter_context(Program(lab.node, [installed_command(), "dashboard", "--no-open"]))
+        browser = stack.enter_context(chromium(folder, lab.node))
+        watched = stack.enter_context(opened(browser, dashboard.wait_line("http://")))
+        watched.wait("() => document.querySelectorAll('#services-grid .space > .row').length >= 4")
+        yield Shown(lab, proxy, browser, dashboard, watched)
+
+
+@pytest.fixture
+def page(shown: Shown) -> Iterator[Shown]:
+    """The page as it is at first, which must have had nothing to complain of at the end of the test."""
+    shown.show_all()
+    yield shown
+    assert shown.watched.complaints == []
+
+
+def test_the_link_is_worth_one_browser_and_leaves_no_token_behind(page: Shown) -> None:
+    link = page.dashboard.wait_line("http://")
+    assert page.page.url == link.partition("#")[0]
+    assert page.page.evaluate("document.cookie") == ""
+    with opened(page.browser, link) as other:
+        text = other.wait("() => document.querySelector('#trouble').textContent")
+        assert "used already" in text
+        assert other.page.locator("#services-grid .space > .row").count() == 0
+
+
+def test_figures_are_those_of_the_api_and_change_with_traffic(page: Shown) -> None:
+    page.choose()
+    with ExitStack() as stack:
+        kept = [stack.enter_context(page.lab.client.connect((WEB, 80))) for _ in range(3)]
+        for each in kept:
+            each.send(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+            assert each.recv(1000)
+        page.watched.wait(
+            "([row]) => document.querySelector(`${row} .active`).textContent === '3'"
+            " && document.querySelectorAll('#connections-grid .space > .row').length === 3",
+            [WEB_ROW],
+        )
+        found = {each["client"]: each for each in page.items("connections", "default/web")}
+        assert sorted(page.cells("connections-grid", "client")) == sorted(found)
+        assert set(page.cells("connections-grid", "endpoint")) == {each["endpoint"] for each in found.values()}
+        page.watched.wait(
+            "() => [...document.querySelectorAll('#endpoints-grid .space .active')]"
+            ".reduce((all, cell) => all + Number(cell.textContent), 0) === 3",
+        )
+        clients = {_port(each) for each in kept}
+        assert {int(client.rpartition(":")[2]) for client in found} == clients
+    page.watched.wait("([row]) => document.querySelector(`${row} .active`).textContent === '0'", [WEB_ROW])
+    page.watched.wait("() => document.querySelectorAll('#connections-grid .space > .row').length === 0")
+    for _ in range(20):
+        fetch(page.lab.client, (WEB, 80))
+    page.watched.wait("() => document.querySelector('[data-total=opened_rate]').textContent !== '0'")
+    failed = {each["endpoint"]: each["failed"] for each in page.items("endpoints", "default/web")}
+    page.watched.wait(
+        "(failed) => [...document.querySelectorAll('#endpoints-grid .space > .row')]"
+        ".every((row) => row.querySelector('.failed').textContent === String(failed[row.dataset.key]))",
+        failed,
+    )
+
+
+def _port(connected: socket.socket) -> int:
+    return int(connected.getsockname()[1])
+
+
+def test_the_picture_shows_where_traffic_goes_and_what_fails(page: Shown) -> None:
+    page.choose()
+    page.watched.wait("() => document.querySelectorAll('#picture .node.endpoint').length === 4")
+    page.page.evaluate(
+        "window.bursts = []; new MutationObserver((found) => found.forEach((each) => each.addedNodes.forEach("
+        "(node) => window.bursts.push(node.textContent))))"
+        ".observe(document.querySelector('#picture .bursts'), {childList: true})"
+    )
+
+    def asked() -> bool:
+        for _ in range(6):
+            fetch(page.lab.client, (WEB, 80))
+        return bool(page.page.evaluate("window.bursts.length"))
+
+    while not asked():
+        pass
+    assert page.page.evaluate("window.bursts[0]").startswith("✕")
+    row = page.page.locator(f'#endpoints-grid [data-key="{DEAD}"] .condition')
+    page.watched.wait(
+        "(dead) => document.querySelector(`#endpoints-grid [data-key='${dead}'] .condition`)"
+        ".textContent.includes('passed over')",
+        DEAD,
+    )
+    assert row.get_attribute("data-state") == "bad"
+    assert page.page.locator(f'#endpoints-grid [data-key="{ABSENT}"] .condition').inner_text() == "○not ready"
+    lines = {
+        line["key"]: line
+        for line in page.page.evaluate(
+            "[...document.querySelectorAll('#picture .flow')].map((line) =>"
+            " ({key: line.dataset.line, rate: Number(line.dataset.rate), width: parseFloat(line.style.strokeWidth)}))"
+        )
+    }
+    assert {"service > 10.244.1.2:8080", f"service > {DEAD}", f"{WEB}:80 > service"} <= lines.keys()
+    assert all(line["width"] == 1.5 for line in lines.values() if not line["rate"])
+    busy = [line for line in lines.values() if line["width"] > 1.5]
+    scales = {round(line["width"] / line["rate"], 3) for line in busy}
+    assert len(scales) <= 1, lines
+    label = page.page.locator("#picture svg").get_attribute("aria-label")
+    assert label is not None
+    assert "to 4 endpoints" in label
+    assert ABSENT in label
+    assert "retried" in page.cells("decisions-grid", "verdict")[0]
+
+
+def test_lists_are_filtered_and_sorted(page: Shown) -> None:
+    filtered = page.page.locator("#services-filter")
+    filtered.fill("shop")
+    page.watched.wait("() => document.querySelectorAll('#services-grid .space > .row').length === 2")
+    assert page.cells("services-grid", "service") == ["shop/api:http", "shop/nobody:http"]
+    filtered.fill("SHOP endpoints no")
+    page.watched.wait("() => document.querySelectorAll('#services-grid .space > .row').length === 1")
+    filtered.fill("nothing is called so")
+    page.watched.wait("() => document.querySelector('#services-grid .empty').textContent.includes('No Service')")
+    filtered.press("Escape")
+    page.watched.wait("() => document.querySelectorAll('#services-grid .space > .row').length > 3")
+    heading = page.page.locator("#services-grid .head .service")
+    heading.locator("button").click()
+    assert heading.get_attribute("aria-sort") == "descending"
+    names = page.cells("services-grid", "service")
+    assert names == sorted(names, reverse=True)
+    heading.locator("button").click()
+    assert heading.get_attribute("aria-sort") == "ascending"
+    with page.lab.client.connect((WEB, 80)), page.lab.client.connect((API, 80)):
+        page.watched.wait("() => document.querySelectorAll('#connections-grid .space > .row').length === 2")
+        page.page.locator("#connections-filter").fill("shop/api")
+        page.watched.wait("() => document.querySelectorAll('#connections-grid .space > .row').length === 1")
+        assert page.cells("connections-grid", "owner") == ["shop/api:http"]
+
+
+def test_everything_is_reached_by_the_keyboard(page: Shown) -> None:
+    keyboard = page.page.keyboard
+    keyboard.press("/")
+    assert page.page.evaluate("document.activeElement.id") == "services-filter"
+    while page.page.evaluate("!document.activeElement.matches('#services-grid .space > .row')"):
+        keyboard.press("Tab")
+    keyboard.press("End")
+    assert page.page.evaluate("document.activeElement.ariaRowIndex") == page.page.locator(
+        "#services-grid .grid"
+    ).get_attribute("aria-rowcount")
+    keyboard.press("Home")
+    keyboard.press("ArrowDown")
+    assert page.page.evaluate("document.activeElement.ariaRowIndex") == "3"
+    chosen = page.page.evaluate("document.activeElement.dataset.key")
+    keyboard.press("Enter")
+    page.watched.wait("(key) => document.querySelector(`[data-key='${key}']`).ariaSelected === 'true'", chosen)
+    assert page.page.locator("#said").inner_text().startswith("Shown: ")
+    keyboard.press("Escape")
+    page.watched.wait("() => document.querySelector('#subject-title').textContent === 'All Services'")
+    page.page.locator("#health-button").focus()
+    keyboard.press("Enter")
+    assert page.page.locator("#health").get_attribute("open") is not None
+    keyboard.press("Escape")
+    assert page.page.evaluate("document.activeElement.id") == "health-button"
+
+
+def test_sync_and_health_are_told(page: Shown) -> None:
+    assert "All is well" in page.page.locator("#health-button").inner_text()
+    page.page.locator("#health-button").click()
+    text = page.page.locator("#health-body").inner_text()
+    assert "All is well" in text
+    assert "iptables" in text
+    assert f"\n{page.proxy.pid}\t" in text
+    page.page.locator("#health-close").click()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1600, 900, 360])
+def test_axe_finds_nothing_serious(page: Shown, theme: str, width: int) -> None:
+    with page.lab.client.connect((WEB, 80)):
+        page.choose()
+        page.watched.wait("() => document.querySelectorAll('#connections-grid .space > .row').length === 1")
+        page.page.emulate_media(color_scheme=theme)
+        page.page.set_viewport_size({"width": width, "height": 800})
+        views = ["subject"] if width == 1600 else ["services", "subject", "connections", "decisions"]
+        for view in views:
+            if width != 1600:
+                page.page.locator(f"nav.views [data-view={view}]").click()
+            assert page.watched.axe() == []
+        page.page.locator("#health-button").click()
+        assert page.watched.axe() == []
+        page.page.keyboard.press("Escape")
+
+
+def test_both_themes_and_a_choice_that_is_remembered(page: Shown) -> None:
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.page.evaluate(ground)
+    page.page.emulate_media(color_scheme="dark")
+    dark = page.page.evaluate(ground)
+    assert light != dark
+    button = page.page.locator("#theme")
+    button.click()
+    assert (button.inner_text(), page.page.evaluate(ground)) == ("Theme: light", light)
+    page.page.reload()
+    page.watched.wait("() => document.querySelectorAll('#services-grid .space > .row').length > 3")
+    assert page.page.evaluate(ground) == light
+    button.click()
+    assert (button.inner_text(), page.page.evaluate(ground)) == ("Theme: dark", dark)
+    button.click()
+    assert button.inner_text() == "Theme: system"
+
+
+def test_a_narrow_page_has_everything_and_nothing_beside_it(page: Shown) -> None:
+    page.page.set_viewport_size({"width": 360, "height": 740})
+    fits = (
+        "document.documentElement.scrollWidth <= 360"
+        " && [...document.querySelectorAll('.panel')].every((each) => each.scrollWidth <= 360)"
+    )
+    for view in ("services", "connections", "decisions", "subject"):
+        page.page.locator(f"nav.views [data-view={view}]").click()
+        assert [each for each in page.page.locator(".panel").all() if each.is_visible()] != []
+        assert page.page.evaluate(fits), view
+    page.page.locator("nav.views [data-view=services]").click()
+    page.choose()
+    assert page.page.locator("body").get_attribute("data-view") == "subject"
+    page.watched.wait("() => document.querySelectorAll('#picture .node.endpoint').length === 4")
+    assert page.page.evaluate(fits)
+    overlapping = page.page.evaluate(
+        "[...document.querySelectorAll('#picture text')]"
+        ".filter((text) => text.getBBox().x + text.getBBox().width > 350).map((text) => text.textContent)"
+    )
+    assert overlapping == []
+
+
+def test_names_of_objects_are_text(page: Shown) -> None:
+    """A tenant's words reach the page by reasons, too; none of them becomes an element."""
+    assert page.page.evaluate("document.querySelectorAll('main script, main img, main iframe').length") == 0
+    refused = page.page.evaluate(
+        "() => { try { document.body.insertAdjacentHTML('beforeend', '<b>x</b>'); return false; }"
+        " catch { return true; } }"
+    )
+    page.watched.complaints.clear()  # Chromium says on the console that it has refused that
+    assert refused
+
+
+def test_no_other_page_may_frame_it_or_ask_in_its_name(page: Shown) -> None:
+    origin = page.page.url.rstrip("/")
+    other = page.page.context.new_page()
+    try:
+        other.set_content(f'<iframe src="{origin}/"></iframe>')
+        other.wait_for_function("() => frames.length === 1")
+        (frame,) = [each for each in other.frames if each is not other.main_frame]
+        frame.wait_for_load_state()
+        assert "userproxy" not in (frame.title() or "")
+        answered = other.evaluate(
+            "(url) => fetch(url, {credentials: 'include'}).then((answer) => answer.status, () => 'refused')",
+            f"{origin}/live",
+        )
+        assert answered == "refused"
+    finally:
+        other.close()
+
+
+def test_an_endpoint_is_drained_and_connections_are_closed(page: Shown) -> None:
+    page.choose()
+    endpoint = page.page.locator('#endpoints-grid [data-key="10.244.1.2:8080"]')
+    dialog = page.page.locator("#control")
+    with page.lab.client.connect((WEB, 80)), page.lab.client.connect((WEB, 80)):
+        page.watched.wait("() => document.querySelectorAll('#connections-grid .space > .row').length === 2")
+        endpoint.click()
+        assert "node-1" in dialog.inner_text()
+        assert page.watched.axe() == []
+        dialog.get_by_role("button", name="Drain", exact=True).click()
+        assert "Give no new clients to 10.244.1.2:8080" in dialog.get_by_role("alert").inner_text()
+        assert page.lab.node.userproxy("get", "services", "-o", "name").stdout
+        dialog.get_by_role("button", name="Drain", exact=True).click()
+        page.watched.wait(
+            "() => document.querySelector('#control .answer').textContent.includes('No new clients come')"
+        )
+        page.watched.wait("() => document.querySelector('#control').textContent.includes('◐ Drained since')")
+        page.watched.wait("() => document.querySelector('#picture').textContent.includes('drained')")
+        dialog.get_by_role("button", name="Close connections").click()
+        dialog.get_by_role("button", name="Leave it").click()
+        assert len(page.items("connections", "default/web")) == 2
+        dialog.get_by_role("button", name="Close connections").click()
+        dialog.get_by_role("button", name="Close connections").click()
+        page.watched.wait(
+            "() => document.querySelector('#control .answer').textContent.includes('1 connection was closed')"
+        )
+        page.watched.wait("() => document.querySelectorAll('#connections-grid .space > .row').length === 1")
+        dialog.get_by_role("button", name="End the drain").click()
+        dialog.get_by_role("button", name="End the drain").click()
+        page.watched.wait(
+            "() => document.querySelector('#control .answer').textContent.includes('gets new clients again')"
+        )
+        dialog.get_by_role("button", name="Close", exact=True).click()
+    assert page.page.evaluate("document.querySelector('#control').open") is False
+
+
+def test_udp_flows_are_connections_too(page: Shown) -> None:
+    ask(page.lab.client, (DNS, 53))
+    page.page.locator("#connections-filter").fill("udp")
+    page.watched.wait("() => document.querySelectorAll('#connections-grid .space > .row').length === 1")
+    assert page.cells("connections-grid", "stage") == ["open UDP"]
+
+
+def test_the_proxy_goes_and_comes_back(page: Shown) -> None:
+    page.proxy.terminate()
+    text = page.watched.wait("() => document.querySelector('#trouble').textContent")
+    assert "It is asked again every second." in text
+    assert "Proxy gone" in page.page.locator("#health-button").inner_text()
+    page.proxy = page.lab.node.start_userproxy(*QUICK)
+    page.watched.wait("() => document.querySelector('#trouble').hidden")
+    page.watched.wait("() => document.querySelector('#health-button').textContent.includes('All is well')")
+
+
+def test_the_dashboard_itself_ends(page: Shown) -> None:
+    assert page.dashboard.terminate() == 0
+    text = page.watched.wait("() => document.querySelector('#trouble').textContent")
+    assert "`userproxy dashboard` does not answer" in text
+    assert [each for each in page.watched.complaints if "ERR_" not in each and "Failed to load" not in each] == []
+    page.watched.complaints.clear()
