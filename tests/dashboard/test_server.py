@@ -249,7 +249,7 @@ async def test_changes_are_the_proxys_to_allow(tmp_path: Path, method: str, rout
             case "DELETE", "drains":
                 assert (status, failure(body)) == (404, "no endpoint of default/web is drained")
             case "DELETE", "connections":
-                assert (status, msgspec.json.decode(body)) == (200, {"closed": 0})
+                assert (status, msgspec.json.decode(body)) == (200, {"closed": 1})
             case _:
                 assert status >= 400
 
