@@ -21,7 +21,7 @@ help:
 	@echo "make test    tests, lint, types and import contracts (as root: also in network namespaces)"
 	@echo "make mutants break the code in thousands of small ways and count what the tests notice (hours; see docs/testing.md)"
 	@echo "make demo    watch userproxy balance real traffic in a private network; changes nothing here"
-	@echo "make bench   measure userproxy beside HAProxy, nginx and a Go proxy"
+	@echo "make bench   measure all that docs/performance.md shows into bench-report/ (half an hour; BENCH=--quick: proxies alone, briefly)"
 	@echo "make format  format the code"
 
 setup: packages $(BIN)/pytest
@@ -43,8 +43,8 @@ demo: build-packages network-packages $(BIN)/userproxy
 	$(BIN)/userproxy demo
 
 bench: build-packages bench-packages $(BIN)/userproxy
-	$(BIN)/pip install --quiet --editable '.[bench]'
-	$(BIN)/python -m examples.benchmarks $(BENCH)
+	$(BIN)/pip install --quiet --editable '.[bench,plot]'
+	$(BIN)/python -m examples.benchmarks $(or $(BENCH),everything)
 
 format: $(BIN)/pytest
 	$(BIN)/ruff check --fix .

@@ -6,28 +6,41 @@ from examples.benchmarks import (
     calls,
     client_address,
     control_plane,
+    everything,
     growth,
     portal_syncs,
     portals,
     run,
+    start,
     system_calls,
     undisturbed,
     watched,
+    workers,
 )
 
-_BY_NAME = {
+BY_NAME = {
     "client_address": client_address.main,
     "portals": portals.main,
     "portal_syncs": portal_syncs.main,
     "control_plane": control_plane.main,
     "growth": growth.main,
+    "everything": everything.main,
+    "start": start.main,
     "system_calls": system_calls.main,
     "undisturbed": undisturbed.main,
     "watched": watched.main,
+    "workers": workers.main,
     "calls": calls.main,
 }
 
-if len(sys.argv) > 1 and sys.argv[1] in _BY_NAME:
-    name = sys.argv.pop(1)
-    _BY_NAME[name](prog_name=f"python -m examples.benchmarks {name}")
-run.main()
+
+def main() -> None:
+    """Run the benchmark that the first argument names, or else that of proxies side by side."""
+    if len(sys.argv) > 1 and sys.argv[1] in BY_NAME:
+        name = sys.argv.pop(1)
+        BY_NAME[name](prog_name=f"python -m examples.benchmarks {name}")
+    run.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -34,7 +34,7 @@ RELIST, START, SPIN = "re-list", "start", "another process"
 _QUIET = 2.0
 """Seconds of nothing before each measurement."""
 
-_WAIT_LIMIT = 120.0
+WAIT_LIMIT = 120.0
 _PORT = 8080
 _NAMED_SOCKET = "ready"
 
@@ -73,7 +73,7 @@ def main(services: int, workers: tuple[int, ...], rounds: int, portals: str, jso
     found = []
     with ThreadPoolExecutor(max_workers=1) as threads:  # it is a thread that enters namespaces, and they end with it
         try:
-            threads.submit(_enter).result()
+            threads.submit(enter_node).result()
             for number in workers:
                 run = Run(program, services, number, portals)
                 found += threads.submit(run.rounds, rounds).result()
@@ -84,7 +84,8 @@ def main(services: int, workers: tuple[int, ...], rounds: int, portals: str, jso
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
 
 
-def _enter() -> None:
+def enter_node() -> None:
+    """Have this thread be in network namespaces of its own, as a node with one address. Raises OSError."""
     enter_new_namespaces()
     for command in (
         "ip link set lo up",
@@ -168,7 +169,7 @@ class Run:
                 for _ in range(2 if ipv6_usable() else 1):  # each family says so
                     until_ready(told)
             except TimeoutError as error:
-                raise StartError(f"userproxy does not serve within {_WAIT_LIMIT:g} s: {last_words(log)}") from error
+                raise StartError(f"userproxy does not serve within {WAIT_LIMIT:g} s: {last_words(log)}") from error
         return process
 
 
@@ -177,7 +178,7 @@ def ready_socket(path: Path) -> Iterator[tuple[socket.socket, Sequence[str]]]:
     """A socket of sd_notify(3), and what is to be in the environment of a process that is to use it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         told.bind(str(path))
-        told.settimeout(_WAIT_LIMIT)
+        told.settimeout(WAIT_LIMIT)
         yield told, (f"NOTIFY_SOCKET={path}",)
 
 
@@ -190,12 +191,12 @@ def until_ready(told: socket.socket) -> None:
 def _list_again(server: ControlServer) -> None:
     """Have all watches expire, and wait until there are others, before which everything is listed and compared."""
     before = {plural: server.watches(plural) for plural in ("services", "endpointslices")}
-    deadline = time.monotonic() + _WAIT_LIMIT
+    deadline = time.monotonic() + WAIT_LIMIT
     for plural in before:
         server.expire(plural)
     while any(server.watches(plural) == number for plural, number in before.items()):
         if time.monotonic() > deadline:
-            raise StartError(f"userproxy did not list again within {_WAIT_LIMIT:g} s")
+            raise StartError(f"userproxy did not list again within {WAIT_LIMIT:g} s")
         time.sleep(0.005)
 
 

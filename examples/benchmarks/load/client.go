@@ -19,7 +19,7 @@ import (
 
 const (
 	requestSize     = 100
-	mostConnections = 10_000
+	mostConnections = 16_000
 	mostRequests    = 10_000_000
 	grace           = 5 * time.Second
 )
