@@ -16,6 +16,7 @@ from userproxy.admin.server import AdminServer, Objects
 from userproxy.model import Endpoint, ListenerName, Portal, PortalKind, Problem, Protocol, ServicePortName
 from userproxy.model.capture import CAPTURE_ROOM, CaptureEvent, CaptureRequest
 from userproxy.model.data_plane import WATCH_ROOM, Watch
+from userproxy.model.faults import Fault
 from userproxy.model.reports import (
     ALL,
     Batch,
@@ -235,6 +236,10 @@ class Steered:
 
     def __init__(self) -> None:
         self.closed: list[tuple[Query, str]] = []
+        self.faults: tuple[Fault, ...] = ()
+
+    def put_faults(self, faults: tuple[Fault, ...]) -> None:
+        self.faults = faults
 
     async def close_connections(self, query: Query, reason: str) -> int:
         self.closed.append((query, reason))

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from userproxy.model import Endpoint, ServiceName
+from userproxy.model.faults import Fault
 from userproxy.model.reports import Query
 from userproxy.model.steering import Drain
 from userproxy.wiring.steering import Drains
@@ -17,6 +18,10 @@ ONE = Endpoint("10.0.0.1", 80)
 class Steered:
     def __init__(self) -> None:
         self.told: asyncio.Queue[tuple[Query, str]] = asyncio.Queue()
+        self.faults: tuple[Fault, ...] = ()
+
+    def put_faults(self, faults: tuple[Fault, ...]) -> None:
+        self.faults = faults
 
     async def close_connections(self, query: Query, reason: str) -> int:
         self.told.put_nowait((query, reason))

@@ -14,6 +14,7 @@ from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.affinity_tables import AffinityTables
 from userproxy.forwarding.client_addresses import ClientAddresses
 from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.faults.faults import Faults
 from userproxy.forwarding.handover import plain
 from userproxy.forwarding.handover.giving import Giver
 from userproxy.forwarding.handover.parts import AnyListener, Parts
@@ -29,7 +30,7 @@ from userproxy.forwarding.steering.local import LocalSteering
 from userproxy.forwarding.tcp.connections import Connections, TcpStatistics
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.plane import TcpPlane
-from userproxy.forwarding.tcp.portal import PortlessTcpListener
+from userproxy.forwarding.tcp.portal import connections_of
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp.groups.further import FurtherSockets
 from userproxy.forwarding.udp.groups.group import DatagramGroup
@@ -125,7 +126,9 @@ class Forwarder:
             self._tcp, self._udp, self._recorder, self._listeners, self._snapshots, options.descriptor_limit
         )
         """Answers what the listeners and connections of this process do."""
-        self.steering = LocalSteering(self.data_plane)
+        self.faults = Faults(loop, self._poller, self._tcp, self._recorder, self._listeners, random)
+        self._tcp.faults = self.faults
+        self.steering = LocalSteering(self.data_plane, self.faults)
         """Does with connections of this process what it is told."""
         self._parts = Parts(
             self._tcp,
@@ -184,7 +187,8 @@ class Forwarder:
         self._inherited.setdefault(name, (host, []))[1].append(descriptor)
 
     def hand_over(self) -> Giver:
-        """What hands all of it over to another process, in an attempt that may come to nothing."""
+        """What hands all of it over to another process, in an attempt that may come to nothing. Faults are over."""
+        self.faults.end_now()
         return Giver(self._parts)
 
     def take_over(self) -> Taker:
@@ -221,9 +225,7 @@ class Forwarder:
         self._tcp.poller.shut_down()
         self._udp.poller.shut_down()
         self._stop_timers()
-        of_tcp = (TcpListener, PortlessTcpListener)
-        connections = [each.connections for each in self._listeners.values() if isinstance(each, of_tcp)]
-        for each in (*connections, *self._tcp.without_listener):
+        for each in connections_of(self._listeners.values(), self._tcp):
             for member in each.members.values():
                 member.forsake()
         for listener in self._listeners.values():
@@ -354,9 +356,7 @@ class Forwarder:
 
     def reset_connections(self) -> int:
         """End all connections with a RST; returns how many they were."""
-        of_tcp = (TcpListener, PortlessTcpListener)
-        with_listener = [each.connections for each in self._listeners.values() if isinstance(each, of_tcp)]
-        return sum(each.reset() for each in (*with_listener, *self._tcp.without_listener))
+        return sum(each.reset() for each in connections_of(self._listeners.values(), self._tcp))
 
     def shut_down(self) -> None:
         """Close all sockets and cancel all timers. The forwarder cannot be used afterwards."""
@@ -373,6 +373,7 @@ class Forwarder:
 
     def _stop_timers(self) -> None:
         self._budget.shut_down()
+        self.faults.shut_down()
         self._tcp.shut_down()
         self._affinity.shut_down()
         self.data_plane.loop_lag.stop()

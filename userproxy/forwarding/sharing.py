@@ -77,6 +77,7 @@ class SharingForwarder(Forwarder):
 
     def hand_over(self) -> Giver:
         """As :meth:`Forwarder.hand_over`, without the sockets of listeners and portals."""
+        self.faults.end_now()
         return Giver(self._parts, shares=True)
 
     def take_over(self) -> Taker:

@@ -5,6 +5,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from userproxy.model.cluster import ServiceName
+from userproxy.model.faults import Fault
 from userproxy.model.reports import Query
 from userproxy.model.snapshots import Endpoint
 
@@ -30,6 +31,9 @@ class Drain(Struct, frozen=True, gc=False):
 
 class Steering(Protocol):
     """What the data plane is told to do beside snapshots. Who does it may be in this process or in several others."""
+
+    def put_faults(self, faults: tuple[Fault, ...]) -> None:
+        """Have connections suffer these faults and no others, each until it is over: those there are, and new ones."""
 
     async def close_connections(self, query: Query, reason: str) -> int:
         """Reset all connections, and end all flows, that a query is about; returns how many they were.

@@ -11,6 +11,7 @@ from msgspec import Raw, Struct
 from userproxy.forwarding.forwarder import ForwardingOptions
 from userproxy.model import Admission, Endpoint, IPFamily, ListenerName, PortalAddress, ReturnPath, Snapshot
 from userproxy.model.capture import CaptureRequest
+from userproxy.model.faults import Fault
 from userproxy.model.reports import ListenerFigures, ProcessFigures, Query
 from userproxy.processes.transfers import ToTransfer, Transferred
 
@@ -203,6 +204,12 @@ class AskLostAnswers(Struct, frozen=True, tag="lost answers?"):
     id: int
 
 
+class PutFaults(Struct, frozen=True, tag="put faults"):
+    """Have connections suffer these faults and no others."""
+
+    faults: tuple[Fault, ...]
+
+
 class CloseConnections(Struct, frozen=True, tag="close connections"):
     """End the connections that a query is about. For one number: how many they were."""
 
@@ -288,6 +295,7 @@ ToData: TypeAlias = (
     | Keep
     | Settled
     | Look
+    | PutFaults
     | Drain
     | Reset
     | Leave

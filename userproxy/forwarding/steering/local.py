@@ -1,15 +1,23 @@
 """Does what :class:`~userproxy.model.steering.Steering` says, for the connections and flows of this process."""
 
+from userproxy.forwarding.faults.faults import Faults
 from userproxy.forwarding.observation.data_plane import LocalDataPlane
 from userproxy.forwarding.udp.flow import UdpFlow
+from userproxy.model.faults import Fault
 from userproxy.model.reports import Outcome, Query
 
 
 class LocalSteering:
-    """Closes connections that `data_plane` finds. To be used on the loop's thread only."""
+    """Closes connections that `data_plane` finds, and has them suffer `faults`. To be used on the loop's thread
+    only."""
 
-    def __init__(self, data_plane: LocalDataPlane) -> None:
+    def __init__(self, data_plane: LocalDataPlane, faults: Faults) -> None:
         self._data_plane = data_plane
+        self._faults = faults
+
+    def put_faults(self, faults: tuple[Fault, ...]) -> None:
+        """See :class:`~userproxy.model.steering.Steering`."""
+        self._faults.put(faults)
 
     async def close_connections(self, query: Query, reason: str) -> int:
         """See :class:`~userproxy.model.steering.Steering`."""

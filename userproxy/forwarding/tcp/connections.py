@@ -14,7 +14,7 @@ from userproxy.forwarding.proxy_protocol.header import Address, ProxyHeader
 from userproxy.forwarding.proxy_protocol.versions import encode
 from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.introductions import IntroducedDial
-from userproxy.forwarding.tcp.plane import TcpPlane
+from userproxy.forwarding.tcp.plane import PortFaults, TcpPlane
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.sockets import ip_and_port, reset_on_close
 from userproxy.forwarding.tcp.states import DialState, RelayState
@@ -47,6 +47,7 @@ class Connections:
         "_share",
         "_sources",
         "balancer",
+        "faults",
         "members",
         "name",
         "statistics",
@@ -62,6 +63,8 @@ class Connections:
         self.members: dict[int, Dial | Relay] = {}
         """By their ids, which are in ascending order."""
         self.name = name
+        self.faults: PortFaults | None = plane.faults.of(name.service_port)
+        """Those that its connections may suffer; None for none."""
         self.balancer = balancer
         self.statistics = TcpStatistics()
         self._sources: Sources | None = None
@@ -246,7 +249,11 @@ class Connections:
         if recorder.connection_watches:
             recorder.tell_change(ChangeKind.MODIFIED, relay)
         try:
-            relay.start(events, b"" if self._sends is None else encode(self._sends, dial.peer, _address(dial.portal)))
+            header = b"" if self._sends is None else encode(self._sends, dial.peer, _address(dial.portal))
+            if self.faults is None:
+                relay.start(events, header)
+            else:
+                self.faults.start(relay, events, header)
         except Exception as error:  # noqa: BLE001 -- the dial has ended well, so this is not for whoever called it
             plane.poller.failed(relay, error)
 

@@ -212,12 +212,32 @@ class Direction:
 
     def tap(self, sockets: TappedSockets, context: DirectionContext) -> None:
         """Move bytes by way of `sockets` from now on. The context has no pipes: what is in one is kept in memory."""
+        self._empty_pipe()
+        self._context = context
+        self._source = self._sink = sockets
+
+    def go_by(self, source: SocketType, sink: SocketType, context: DirectionContext) -> None:
+        """Move bytes by other ends of the same sockets, also what is told to whoever taps."""
+        self._empty_pipe()
+        if isinstance(self._source, TappedSockets):
+            self._source.go_by(source, sink)
+        else:
+            self._context = context
+            self._source, self._sink = source, sink
+
+    def wait_with(self, data: bytes) -> None:
+        """Have bytes wait that were read before those that wait already."""
+        if data:
+            self._empty_pipe()
+            self._pending = memoryview(data + bytes(self._pending or b""))
+            self.blocked = True
+
+    def _empty_pipe(self) -> None:
+        """Keep in memory what is in the pipe, and give it back."""
         if self._pipe is not None and self._pipe.fill:
             self._pending = memoryview(os.read(self._pipe.read_end, self._pipe.fill))
             self._pipe.fill = 0
         self.release_pipe()
-        self._context = context
-        self._source = self._sink = sockets
 
     def untap(self, source: SocketType, sink: SocketType, context: DirectionContext) -> None:
         """Move bytes as before :meth:`tap`."""

@@ -23,6 +23,8 @@ class Connections(Protocol):
     """What the plane needs of the connections of a listener."""
 
     name: ListenerName
+    faults: "PortFaults | None"
+    """Those that its connections may suffer."""
 
     @property
     def members(self) -> Mapping[int, Dial | Relay]:
@@ -39,6 +41,27 @@ class Connections(Protocol):
 
     def in_order(self) -> None:
         """Bring members into the order of their ids, after some have been adopted."""
+
+
+class PortFaults(Protocol):
+    """The faults that connections of one service port may suffer."""
+
+    def start(self, relay: Relay, events: int, header: bytes) -> None:
+        """Begin a relay as :meth:`Relay.start`, with what it suffers."""
+
+
+class FaultsInForce(Protocol):
+    """All faults of a process."""
+
+    def of(self, service_port: ServicePortName) -> PortFaults | None:
+        """Those of a service port, None where there is none."""
+
+
+class NoFaults:
+    """There are none."""
+
+    def of(self, _service_port: ServicePortName) -> None:
+        """None."""
 
 
 class TcpPlane:
@@ -76,6 +99,8 @@ class TcpPlane:
         self.listener_addresses = ListenerAddresses()
         self.dialer = Dialer(loop, poller, budget, self.listener_addresses, source_ports, self.recorder.clock)
         self.introductions = Introductions(loop, poller, trusted_proxies)
+        self.faults: FaultsInForce = NoFaults()
+        """Those of this process."""
         self.active = 0
         """Connections now, those still being dialled included."""
         self.idle = asyncio.Event()

@@ -1,7 +1,7 @@
 """TCP at the addresses of portals themselves, for a portal driver that binds them (``--portals local``)."""
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from socket import SocketType
 from typing import Final, TypeAlias
@@ -10,6 +10,7 @@ from userproxy.forwarding.descriptors import PER_CONNECTION
 from userproxy.forwarding.observation.recorder import Peer, Portal
 from userproxy.forwarding.tcp.connections import Connections, TcpStatistics
 from userproxy.forwarding.tcp.listener import TcpListener
+from userproxy.forwarding.tcp.plane import Connections as AnyConnections
 from userproxy.forwarding.tcp.plane import TcpPlane
 from userproxy.forwarding.tcp.sockets import ListeningSocket, reset_on_close
 from userproxy.model import ListenerName, Snapshot, Verdict
@@ -47,6 +48,12 @@ class PortlessTcpListener:
     def close(self) -> None:
         """Its portals are closed by now. Established connections go on."""
         self.connections.left()
+
+
+def connections_of(listeners: Iterable[object], plane: TcpPlane) -> list[AnyConnections]:
+    """The connections of each of the listeners that is one of TCP, and of those that are closed."""
+    of_tcp = (TcpListener, PortlessTcpListener)
+    return [*(each.connections for each in listeners if isinstance(each, of_tcp)), *plane.without_listener]
 
 
 class ConnectionsBySource(Connections):

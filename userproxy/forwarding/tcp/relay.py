@@ -180,6 +180,15 @@ class Relay:
             self.upward.untap(self._client, self._backend, self._context)
             self.downward.untap(self._backend, self._client, self._context)
 
+    def go_by(self, client: SocketType, backend: SocketType, context: RelayContext) -> None:
+        """Go on by other ends of the same sockets, in a context without pipes unless they are the sockets themselves.
+
+        They are watched as before.
+        """
+        self._client, self._backend, self._context = client, backend, context
+        self.upward.go_by(client, backend, context)
+        self.downward.go_by(backend, client, context)
+
     def quiet(self) -> tuple[float, float]:
         """Seconds since the client last sent or received bytes, and after how many it counts as idle.
 

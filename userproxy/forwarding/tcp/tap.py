@@ -48,6 +48,10 @@ class TappedSockets:
         """What was received last, until something is sent: that begins with it."""
         self.fileno = sink.fileno
 
+    def go_by(self, source: SocketType, sink: SocketType) -> None:
+        """Use other ends of the same sockets."""
+        self._recv_into, self._send, self._shutdown = source.recv_into, sink.send, sink.shutdown
+
     def recv_into(self, view: memoryview) -> int:
         """As of the source."""
         try:

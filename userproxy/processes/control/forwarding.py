@@ -100,7 +100,7 @@ class ProcessForwarder:
         self._briefing = Briefing(loop, self._pool, self._listeners, self._portals)
         self.data_plane = ProcessesDataPlane(loop, self._pool, options.descriptor_limit, self._listeners)
         """Answers for all data processes."""
-        self.steering = ProcessesSteering(self.data_plane)
+        self.steering = ProcessesSteering(self._pool, self.data_plane)
         """Tells all data processes what to do with connections."""
         if path:
             for each, descriptor in self._pool.adopt(path):
@@ -396,5 +396,6 @@ class ProcessForwarder:
         for path in self._return_paths.values():
             worker.send(FollowReturnPath(path))
         worker.send(Keep(), self._kept())
+        self.steering.begins(worker)
         self._briefing.begin(worker)
         self.data_plane.begins(worker)

@@ -2,19 +2,34 @@
 
 from typing import Final
 
+from userproxy.model.faults import Fault
 from userproxy.model.reports import Query
 from userproxy.processes.channel import Decoder
 from userproxy.processes.control.data_plane import ProcessesDataPlane
-from userproxy.processes.messages import CloseConnections
+from userproxy.processes.control.pool import Pool
+from userproxy.processes.control.worker import Worker
+from userproxy.processes.messages import CloseConnections, PutFaults
 
 _COUNTS: Final[Decoder[int]] = Decoder(int)
 
 
 class ProcessesSteering:
-    """Does it in all data processes that `data_plane` asks. To be used on the loop's thread only."""
+    """Does it in all data processes of `pool`, which `data_plane` asks. To be used on the loop's thread only."""
 
-    def __init__(self, data_plane: ProcessesDataPlane) -> None:
+    def __init__(self, pool: Pool, data_plane: ProcessesDataPlane) -> None:
+        self._pool = pool
         self._data_plane = data_plane
+        self._faults: tuple[Fault, ...] = ()
+
+    def begins(self, worker: Worker) -> None:
+        """Tell a data process that takes a place of the faults that there are, before it has anything to serve."""
+        worker.send(PutFaults(self._faults))
+
+    def put_faults(self, faults: tuple[Fault, ...]) -> None:
+        """See :class:`~userproxy.model.steering.Steering`."""
+        self._faults = faults
+        for worker in self._pool.serving:
+            worker.send(PutFaults(faults))
 
     async def close_connections(self, query: Query, reason: str) -> int:
         """See :class:`~userproxy.model.steering.Steering`. What a process closes that ends meanwhile is not counted."""

@@ -49,6 +49,7 @@ from userproxy.processes.messages import (
     Outlive,
     PortalNotServed,
     Pulse,
+    PutFaults,
     Ready,
     Refused,
     Reset,
@@ -128,6 +129,7 @@ class DataProcess:
             Look: lambda forwarder, *_: forwarder.look(),
             Drain: self._drain,
             Retire: lambda _, message, __: self._retire(message.seconds),
+            PutFaults: lambda forwarder, message, _: forwarder.steering.put_faults(message.faults),
             Reset: lambda forwarder, *_: forwarder.reset_connections(),
             SharesSockets: self._share_sockets,
         }
@@ -234,6 +236,8 @@ class DataProcess:
         log.warning("The control process has gone: its data processes serve on until another one comes", reason=reason)
         if self._answering is not None:
             self._answering.stop()
+        if self._forwarder is not None:
+            self._forwarder.steering.put_faults(())
         try:
             self._door = self._door or Door(self._loop, self._outlive, self._found)
         except OSError as error:

@@ -1,0 +1,216 @@
+"""The faults in force in a process, and the connections that suffer them."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from random import Random
+from typing import Final
+
+from userproxy.forwarding.faults.choice import faults_of, suffered
+from userproxy.forwarding.faults.lane import Quota
+from userproxy.forwarding.faults.shape import Shape, shape_of
+from userproxy.forwarding.faults.stream import FaultedRelay
+from userproxy.forwarding.observation.recorder import Recorder
+from userproxy.forwarding.poller import Poller
+from userproxy.forwarding.tcp.plane import Connections, TcpPlane
+from userproxy.forwarding.tcp.portal import connections_of
+from userproxy.forwarding.tcp.relay import Relay, RelayContext
+from userproxy.forwarding.tcp.tap import NoPipes
+from userproxy.model.cluster import ServicePortName
+from userproxy.model.faults import Fault
+from userproxy.model.snapshots import ListenerName
+
+_SLICE_SECONDS: Final = 0.002
+
+
+class Faults:
+    """Has connections suffer the faults that it is told of, each until it is over.
+
+    `listeners` are those that are open. To be used on the loop's thread only.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
+        plane: TcpPlane,
+        recorder: Recorder,
+        listeners: Mapping[ListenerName, object],
+        random: Random,
+    ) -> None:
+        self._loop = loop
+        self._poller = poller
+        self._plane = plane
+        self._recorder = recorder
+        self._listeners = listeners
+        self._chance = random.random
+        self._quota = Quota()
+        self._contexts: tuple[RelayContext, RelayContext] | None = None
+        self.current: tuple[Fault, ...] = ()
+        """Those in force."""
+        self._by_port: dict[ServicePortName, PortFaults | None] = {}
+        self._suffering: dict[int, FaultedRelay] = {}
+        self._walk: Iterator[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.made = 0
+        """Connections that have suffered any so far, and flows."""
+
+    def of(self, service_port: ServicePortName) -> "PortFaults | None":
+        """Those that connections of a service port may suffer; None for none."""
+        if not self.current:
+            return None
+        if service_port not in self._by_port:
+            found = faults_of(self.current, service_port)
+            self._by_port[service_port] = PortFaults(self, found) if found else None
+        return self._by_port[service_port]
+
+    def put(self, faults: tuple[Fault, ...]) -> None:
+        """Have these in force and no others, for connections that there are, and for new ones.
+
+        Those that there are follow in slices, between which traffic is served.
+        """
+        now = time.monotonic()
+        self.current = tuple(fault for fault in faults if fault.until > now)
+        self._by_port.clear()
+        self._walk = self._review_all()
+        self._set_timer()
+        self._go_on(self._walk)
+
+    def end_now(self) -> None:
+        """End all faults before this returns."""
+        self.put(())
+        self._walk = None
+        for connections in self._connections():
+            connections.faults = None
+        for each in list(self._suffering.values()):
+            each.lift()
+
+    def shut_down(self) -> None:
+        """Cancel timers."""
+        self._walk = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def suffered_by(self, number: int) -> str:
+        """What a connection suffers now; empty for nothing."""
+        suffering = self._suffering.get(number)
+        return "" if suffering is None else suffering.shape.text
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all connections have taken notice of the faults that there are."""
+        return self._walk is None
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait in connections that suffer."""
+        return self._quota.used
+
+    @property
+    def suffering(self) -> Mapping[int, FaultedRelay]:
+        """The connections that suffer any, by id."""
+        return self._suffering
+
+    def start(self, relay: Relay, shape: Shape, events: int, header: bytes) -> None:
+        """Begin a relay that is to suffer this."""
+        if shape.refused:
+            self.made += 1
+            relay.start(0, b"")
+            relay.abort(shape.text)
+            return
+        self._begin(relay, shape).start(events, header)
+
+    def review(self, relay: Relay, shape: Shape) -> None:
+        """Have a connection suffer this from now on, and nothing else."""
+        before = self._suffering.get(relay.id)
+        if before is not None and before.shape == shape:
+            return
+        if before is not None:
+            before.lift()
+        if shape.is_lasting and not relay.closed:
+            self._begin(relay, shape).watch()
+
+    def _begin(self, relay: Relay, shape: Shape) -> FaultedRelay:
+        self.made += 1
+        if self._contexts is None:
+            whole = self._plane.relays
+            without = RelayContext(
+                self._poller,
+                NoPipes(whole.pipes),
+                whole.closing,
+                whole.half_open,
+                whole.source_ports,
+                whole.recorder,
+            )
+            self._contexts = whole, without
+        self._contexts[1].shared = self._contexts[0].shared
+        found = FaultedRelay(
+            self._loop, relay, shape, self._poller, self._contexts, self._quota, self._chance, self._over
+        )
+        self._suffering[relay.id] = found
+        return found
+
+    def _connections(self) -> list[Connections]:
+        return connections_of(self._listeners.values(), self._plane)
+
+    def _over(self, number: int) -> None:
+        self._suffering.pop(number, None)
+
+    def _review_all(self) -> Iterator[None]:
+        """Has each connection suffer what it is to suffer now, one after the other: new ones first."""
+        every = self._connections()
+        for connections in every:
+            connections.faults = self.of(connections.name.service_port)
+            yield
+        for connections in every:
+            faults = self.of(connections.name.service_port)
+            if faults is not None or self._suffering:
+                for member in list(connections.members.values()):
+                    if isinstance(member, Relay) and not member.closed:
+                        self.review(member, Shape() if faults is None else faults.shape_of(member))
+                    yield
+
+    def _go_on(self, walk: Iterator[None]) -> None:
+        if walk is not self._walk:
+            return
+        end = time.monotonic() + _SLICE_SECONDS
+        for _ in walk:
+            if time.monotonic() >= end:
+                self._loop.call_soon(self._go_on, walk)
+                return
+        self._walk = None
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.current:
+            self._timer = self._loop.call_at(min(fault.until for fault in self.current), self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self.put(self.current)
+
+
+class PortFaults:
+    """The faults that connections of one service port may suffer."""
+
+    __slots__ = ("_all", "_faults")
+
+    def __init__(self, every: Faults, faults: tuple[Fault, ...]) -> None:
+        self._all = every
+        self._faults = faults
+
+    def shape_of(self, relay: Relay) -> Shape:
+        """What these come to for a connection; nothing for one that none concerns."""
+        found = suffered(self._faults, relay.endpoint, relay.dial.address, relay.id)
+        return shape_of(found) if found else Shape()
+
+    def start(self, relay: Relay, events: int, header: bytes) -> None:
+        """Begin a relay as :meth:`Relay.start`, with what it suffers."""
+        shape = self.shape_of(relay)
+        if shape.refused or shape.is_lasting:
+            self._all.start(relay, shape, events, header)
+        else:
+            relay.start(events, header)
