@@ -15,7 +15,7 @@ import yaml
 
 from tests.lab.cluster import QUICK, Lab
 from tests.lab.manifests import Backend, Port
-from tests.lab.proxy import CONTROL, RunningProxy, installed_command
+from tests.lab.proxy import CONTROL, WORKERS, RunningProxy, installed_command
 from userproxy.demo.programs import Program
 from userproxy.demo.traffic import ask, fetch
 from userproxy.demo.waiting import eventually
@@ -121,9 +121,10 @@ def test_tables_of_real_traffic(seen: Seen) -> None:
     # For five seconds after a failed dial the reason says so.
     assert re.sub(r"passed over for [\d.]+ s after a failed dial", "<none>", endpoints) == ENDPOINTS
     connections = re.sub(r"(?m)^\d+ ", "ID ", normalised(seen.run("get", "connections", "-o", "wide")))
-    assert connections == CONNECTIONS.replace("ANSWERS", str(kept(seen)["endpoint"])).replace(
-        "SEEN", "client 10.244.1.5:PORT"
-    )
+    expected = CONNECTIONS.replace("ANSWERS", str(kept(seen)["endpoint"])).replace("SEEN", "client 10.244.1.5:PORT")
+    if WORKERS and kept(seen)["retries"]:  # the one that lasts may be the first one of its process
+        expected = expected.replace("18B 118B 0", "18B 118B 1")
+    assert connections == expected
 
 
 def kept(seen: Seen) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def test_decisions_of_real_traffic(seen: Seen) -> None:
         return re.sub(r"> 10\.244\.1\.[23]:", "> 10.244.1.N:", text).splitlines()
 
     assert observed("default/web", "--verdict", "retried")[0] == RETRIED
-    assert observed("default/web", "--last", "1") == [SERVED]
+    assert observed("default/web", "--last", "1") == [RETRIED if kept(seen)["retries"] else SERVED]
     assert len(observed("--from", seen.lab.client.address, "--last", "3")) == 3
     assert observed("--from", "192.0.2.99") == []
     assert observed("--to-endpoint", "10.244.1.4:8080")[0] == RETRIED

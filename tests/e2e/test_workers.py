@@ -158,6 +158,60 @@ def test_the_control_process_is_killed_and_no_client_sees_anything_until_another
     eventually(lambda: not any(map(runs, before)), 30, "they end with the control process that has adopted them")
 
 
+def test_portals_that_are_listeners_themselves_are_adopted_too(lab: Lab) -> None:
+    """The sockets at portals belong to the control process that was killed, and to those that serve on."""
+    lab.serve_http()
+    lab.manifests.node(lab.node)
+    lab.manifests.service("web", cluster_ip=WEB[0])
+    lab.manifests.slice("web", lab.pods)
+    flags = (*QUICK, "--portals", "local", "--workers", "2")
+    proxy = lab.node.start_userproxy(*flags)
+    eventually(lambda: fetched(lab), 30, "the portal is served")
+    eventually(lambda: len(data_processes(lab)) == 2, 30, "both data processes answer")
+    with ExitStack() as stack, SteadyClient(lab.client, WEB, rate=50) as client:
+        kept = [stack.enter_context(KeptConnection(lab.client, WEB)) for _ in range(12)]
+        assert all(map(answers, kept))
+        before = data_processes(lab)
+        os.kill(proxy.pid, signal.SIGKILL)
+        client.go_on(50)
+        successor = lab.node.start_userproxy(*flags)
+        assert sorted(successor.wait_log("Data processes are adopted")["pids"]) == sorted(before)
+        eventually(lambda: data_processes(lab) == before, 30, "the new control process is told by them")
+        client.go_on(50)
+        assert all(map(answers, kept))
+        lab.manifests.slice("web", lab.pods[:1])
+        eventually(lambda: {fetched(lab) for _ in range(6)} == {lab.pods[0].name}, 30, "the new snapshot counts")
+        assert client.failures == []
+    assert successor.terminate() == 0
+
+
+def test_a_cleanup_ends_data_processes_whose_control_process_was_killed(lab: Lab) -> None:
+    proxy = serve(lab)
+    before = data_processes(lab)
+    os.kill(proxy.pid, signal.SIGKILL)
+    assert fetched(lab), "they serve on"
+    said = eventually(lambda: lab.node.userproxy("cleanup", check=False).stdout, 30, "the lease is free").splitlines()
+    for pid in before:
+        assert f"ended the data process {pid}, whose control process was killed" in said
+    assert not any(map(runs, before))
+    lab.node.wait_for_no_rules()
+
+
+def test_a_data_process_that_hangs_is_replaced_and_told_of(lab: Lab) -> None:
+    proxy = serve(lab)
+    victim, survivor = data_processes(lab)
+    os.kill(victim, signal.SIGSTOP)
+    with SteadyClient(lab.client, WEB, rate=50) as client:
+        record = proxy.wait_log("A data process has ended")
+        assert (record["pid"], record["reason"]) == (victim, "SIGKILL, because it had not said anything for 10 s")
+        eventually(lambda: survivor in data_processes(lab) and len(data_processes(lab)) == 2, 30, "two serve again")
+        client.go_on(50)
+        assert client.failures == []
+    assert 'restarts_total{process="0"} 1.0' in http(lab.node, METRICS, "/metrics").decode()
+    assert status(lab)["problems"] == 1
+    assert proxy.terminate() == 0
+
+
 def test_without_portals_too(lab: Lab) -> None:
     lab.serve_http()
     lab.manifests.service("web", cluster_ip=WEB[0])

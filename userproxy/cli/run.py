@@ -33,7 +33,7 @@ def run(context: click.Context, /, **flags: str | Sequence[str] | None) -> None:
     if loaded.write_config_to:
         _write(loaded.settings.configuration, loaded.write_config_to)
     elif loaded.cleanup:
-        context.invoke(cleanup)
+        context.invoke(cleanup, socket=loaded.settings.admin_socket)
     elif loaded.init_only:
         from userproxy.wiring.conntrack_settings import set_up
 

@@ -1,6 +1,6 @@
 """Taking away what a proxy has left, of both families and by every driver."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from userproxy.errors import KernelToolError
@@ -12,9 +12,10 @@ from userproxy.portals.lease import Lease, LeaseError
 from userproxy.portals.return_path import cleanup as return_path
 
 
-def cleanup_all(*, force: bool = False) -> Cleaned:
+def cleanup_all(*, force: bool = False, first: Callable[[], Cleaned] = Cleaned) -> Cleaned:
     """Remove what is ours, of both families and every driver. Blocking.
 
+    `first` is called before all else that is done, once it is known that no userproxy runs: it ends what holds rules.
     A variant that the kernel lacks is told of and passed over; a machine without ip6tables or without IPv6 is passed
     over in silence. Raises LeaseError where a userproxy runs whose rules they are, or one is being stopped that still
     serves clients by them, and nothing is touched then; with `force` they are removed all the same. Raises
@@ -26,7 +27,7 @@ def cleanup_all(*, force: bool = False) -> Cleaned:
         for family in IPFamily:
             if not force:
                 stack.enter_context(_leased(family))
-        cleaned = Cleaned()
+        cleaned = first()
         for family in IPFamily:
             for driver in DRIVERS.values():
                 cleaned += driver.clean_up(family)

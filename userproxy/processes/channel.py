@@ -55,6 +55,11 @@ def encode(message: object) -> bytes:
     return _ENCODER.encode(message)
 
 
+def packet(message: object) -> bytes:
+    """A short message as one packet, for whoever has a socket and no loop."""
+    return _LAST + encode(message)
+
+
 class Decoder(Generic[Received]):
     """Makes messages of what :func:`encode` returned. Raises msgspec.DecodeError for what is none of them."""
 

@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import select
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -10,14 +13,16 @@ import structlog
 from msgspec import structs
 
 from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.processes.channel import packet
 from userproxy.processes.control.worker import Worker
 from userproxy.processes.door import doors
-from userproxy.processes.messages import PROTOCOL, Claim, Estate, Inherited, Retire, Start
+from userproxy.processes.messages import PROTOCOL, Claim, Estate, Inherited, Leave, Retire, Start
 
 log = structlog.get_logger()
 
 _ANSWER_SECONDS: Final = 2.0
 _DRAIN_SECONDS: Final = 30.0
+_END_SECONDS: Final = 5.0
 
 
 class Orphans:
@@ -60,6 +65,7 @@ class Orphans:
                 found[estate[0].start.number] = worker
             else:
                 log.warning("A data process cannot be adopted: it was started otherwise, and drains", pid=pid)
+                worker.give_back()  # else clients would wait in the queues of sockets from which nobody accepts
                 worker.send(Retire(_DRAIN_SECONDS))
                 self.others.append(worker)
         if found:
@@ -82,6 +88,36 @@ class Orphans:
             else:
                 self.sockets.append((each, descriptor))
         worker.inherited.clear()
+
+
+def end_all(path: str) -> list[int]:
+    """End the data processes that a control process has left, with their connections; returns their ids. Blocking.
+
+    `path` is where they are found. Those that do not follow are killed.
+    """
+    ended = []
+    for pid, connection in doors(path):
+        with connection:
+            try:
+                descriptor = os.pidfd_open(pid)
+            except OSError:  # it has just ended
+                continue
+            with suppress(OSError):
+                connection.send(packet(Leave()))
+            _wait_or_kill(descriptor)
+            ended.append(pid)
+    return ended
+
+
+def _wait_or_kill(descriptor: int) -> None:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    try:
+        if not poll.poll(1000 * _END_SECONDS):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            poll.poll(1000 * _END_SECONDS)
+    finally:
+        os.close(descriptor)
 
 
 def _has_answered(worker: Worker) -> bool:

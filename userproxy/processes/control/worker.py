@@ -225,6 +225,10 @@ class Worker:
     def leave_alone(self) -> None:
         """Close the channel, and leave the process to itself."""
         self.channel.close()
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Close our copies of the sockets that it has had from a control process before us."""
         for _, descriptor in self.inherited:
             os.close(descriptor)
         self.inherited.clear()

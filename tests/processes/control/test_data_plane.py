@@ -1,0 +1,28 @@
+"""Answers for several data processes are as those of one."""
+
+from tests.forwarding.conftest import NAME
+from tests.processes.control.test_forwarding import all_ready, asked, backend, forwarding
+from userproxy.model import Snapshot, Verdict
+from userproxy.model.reports import Decision
+from userproxy.processes.control.forwarding import ProcessForwarder
+
+
+async def decided(forwarder: ProcessForwarder, count: int) -> tuple[Decision, ...]:
+    """All decisions, once there are so many."""
+    while len(found := await forwarder.data_plane.decisions(last=100)) < count:
+        pass
+    return found
+
+
+async def test_the_last_decisions_are_the_last_of_all_processes_by_time() -> None:
+    async with forwarding() as forwarder, backend() as endpoint:
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        await all_ready(forwarder)
+        for number in range(20):
+            assert await asked(port) == b"hello\n"
+            await decided(forwarder, number + 1)
+        every = await forwarder.data_plane.decisions(last=100)
+        assert len({each.id // 10**12 for each in every}) == 2, "both have decided"
+        assert list(every) == sorted(every, key=lambda each: each.time)
+        assert await forwarder.data_plane.decisions(last=5) == every[-5:]
