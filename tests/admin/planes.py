@@ -26,6 +26,7 @@ from userproxy.model.reports import (
     ConnectionReport,
     ConnectionState,
     Decision,
+    EjectedEndpoint,
     ListenerFigures,
     LostAnswers,
     ProcessFigures,
@@ -199,6 +200,9 @@ class Data:
         return ()
 
     async def lost_answers(self) -> tuple[LostAnswers, ...]:
+        return ()
+
+    async def ejected_endpoints(self) -> tuple[EjectedEndpoint, ...]:
         return ()
 
 

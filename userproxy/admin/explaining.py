@@ -90,22 +90,22 @@ def _no_portal(planes: Planes, names: Sequence[ServicePortName], asked: Filter) 
     return f"{where} is no portal of {names[0].service}, which has {', '.join(portals)}"
 
 
-async def _passed_over(planes: Planes, found: Explanation) -> dict[str, float]:
-    """For how many seconds the listener passes over endpoints."""
+async def _passed_over(planes: Planes, found: Explanation) -> dict[str, tuple[float, str]]:
+    """For how many seconds the listener passes over endpoints, and why they are ejected, if they are."""
     if found.listener is None:
         return {}
     name = found.name
     query = Query(name.namespace, name.name, name.port, name.protocol, found.family)
     return {
-        str(endpoint.endpoint): endpoint.passed_over_seconds
+        str(endpoint.endpoint): (endpoint.passed_over_seconds, endpoint.ejected)
         for figures in await planes.data.listeners(query)
         if figures.listener == found.listener
         for endpoint in figures.endpoints
-        if endpoint.passed_over_seconds > 0
+        if endpoint.passed_over_seconds > 0 or endpoint.ejected
     }
 
 
-def _item(found: Explanation, client: str, choice: Choice, passed_over: dict[str, float]) -> Explained:
+def _item(found: Explanation, client: str, choice: Choice, passed_over: dict[str, tuple[float, str]]) -> Explained:
     lost = found.verdict is Verdict.SERVE and choice.endpoint is None
     return Explained(
         str(found.name.service),
@@ -123,7 +123,7 @@ def _item(found: Explanation, client: str, choice: Choice, passed_over: dict[str
         None if choice.endpoint is None else str(choice.endpoint),
         choice.reason,
         tuple(
-            ExplainedEndpoint(*endpoint_fields(report, passed_over.get(str(report.endpoint), 0.0)))
+            ExplainedEndpoint(*endpoint_fields(report, *passed_over.get(str(report.endpoint), (0.0, ""))))
             for report in found.endpoints
         ),
         choice.source,

@@ -32,6 +32,7 @@ class EndpointTotals(Struct, frozen=True, gc=False):
     bytes_down: int = 0
     dial: DialTimes = DialTimes()
     passed_over_seconds: float = 0.0
+    ejected: str = ""
 
 
 NOTHING = EndpointTotals()
@@ -78,6 +79,7 @@ def _plus(one: EndpointTotals, other: EndpointFigures) -> EndpointTotals:
         one.bytes_down + other.bytes_down,
         summed(one.dial, other.dial),
         max(one.passed_over_seconds, other.passed_over_seconds),
+        one.ejected or other.ejected,
     )
 
 

@@ -57,6 +57,7 @@ class EndpointItem(Struct, frozen=True, gc=False):
 
     `usable` is whether new clients may get it. `failed` counts dials; `dial_p50_seconds` and `dial_p99_seconds` are of
     those that succeeded, null if none did. `weight` is its share against those of others, where weights differ.
+    `ejected` is whether it gets no new clients for now, because it has failed again and again.
     """
 
     service: str
@@ -77,6 +78,7 @@ class EndpointItem(Struct, frozen=True, gc=False):
     dial_p50_seconds: float | None
     dial_p99_seconds: float | None
     weight: int = 1
+    ejected: bool = False
 
 
 class ConnectionItem(Struct, frozen=True, gc=False):

@@ -274,13 +274,17 @@ def _gone(endpoint: Endpoint) -> EndpointReport:
 
 
 def endpoint_fields(
-    report: EndpointReport, passed_over_seconds: float
+    report: EndpointReport, passed_over_seconds: float, ejected: str
 ) -> tuple[str, str | None, str | None, bool, bool, bool, bool, str]:
     """What every item about an endpoint begins with, from its address to the reason why it is not used, or not now."""
     reason = report.reason
-    if report.usable and passed_over_seconds > 0:
-        passed_over = f"passed over for {passed_over_seconds:.1f} s after a failed dial"
-        reason = f"{passed_over}; {reason}" if reason else passed_over
+    now = ""
+    if ejected:
+        now = f"ejected, {f'for {passed_over_seconds:.1f} s more' if passed_over_seconds else 'on trial'}: {ejected}"
+    elif passed_over_seconds > 0:
+        now = f"passed over for {passed_over_seconds:.1f} s after a failed dial"
+    if report.usable and now:
+        reason = f"{now}; {reason}" if reason else now
     conditions = report.ready, report.serving, report.terminating, report.usable
     return str(report.endpoint), report.node, report.zone, *conditions, reason
 
@@ -289,7 +293,7 @@ def _endpoint(name: ServicePortName, report: EndpointReport, totals: figures.End
     return EndpointItem(
         str(name.service),
         name.port,
-        *endpoint_fields(report, totals.passed_over_seconds),
+        *endpoint_fields(report, totals.passed_over_seconds, totals.ejected),
         totals.active,
         totals.total,
         totals.failed,
@@ -298,6 +302,7 @@ def _endpoint(name: ServicePortName, report: EndpointReport, totals: figures.End
         totals.dial.quantile(0.5),
         totals.dial.quantile(0.99),
         report.weight,
+        bool(totals.ejected),
     )
 
 

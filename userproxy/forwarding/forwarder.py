@@ -39,6 +39,7 @@ from userproxy.forwarding.udp.plane import UdpOptions, UdpPlane, flow_limits
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Admission, IPFamily, ListenerName, PortalAddress, Protocol, ReturnPath, Snapshot, Verdict
 from userproxy.routing.balancer import Balancer
+from userproxy.routing.balancers.ejections import EjectionBoard
 
 Bound = TypeVar("Bound")
 
@@ -117,13 +118,20 @@ class Forwarder:
         self._listeners: dict[ListenerName, AnyListener] = {}
         self._portals = self._portal_listeners()
         self._affinity = AffinityTables(loop)
+        self._ejections = EjectionBoard()
         self._snapshots: dict[ListenerName, Snapshot] = {}
         self._unasked: dict[ListenerName, None] = {}
         """Listeners of another process that nobody has asked for since."""
         self._inherited: dict[ListenerName, tuple[str, list[int]]] = {}
         self._is_forsaken = False
         self.data_plane = LocalDataPlane(
-            self._tcp, self._udp, self._recorder, self._listeners, self._snapshots, options.descriptor_limit
+            self._tcp,
+            self._udp,
+            self._recorder,
+            self._listeners,
+            self._snapshots,
+            options.descriptor_limit,
+            self._ejections,
         )
         """Answers what the listeners and connections of this process do."""
         self.faults = Faults(loop, self._poller, self._tcp, self._recorder, self._listeners, random)
@@ -408,7 +416,7 @@ class Forwarder:
         return listener
 
     def _balancer(self) -> Balancer:
-        return Balancer(self._random, self._affinity.of)
+        return Balancer(self._random, self._affinity.of, self._ejections)
 
     def _bind(self, bind: Callable[[str, int], Bound], family: IPFamily, preferred_port: int | None) -> Bound:
         host = self._options.bind_addresses.get(family)

@@ -7,7 +7,7 @@ collector need not know them (``gc=False``): walking those of 10,000 Services wo
 """
 
 from userproxy.addresses import IPFamily
-from userproxy.model.balancing import BalancerName
+from userproxy.model.balancing import BalancerName, Ejection
 from userproxy.model.client_address import (
     OTHERS_PORTS,
     OWN_PORTS,
@@ -69,6 +69,7 @@ __all__ = [
     "ConntrackSettings",
     "Differences",
     "DirectNetwork",
+    "Ejection",
     "Endpoint",
     "EndpointSlice",
     "HealthCheck",

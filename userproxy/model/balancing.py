@@ -1,6 +1,8 @@
-"""How the endpoint for a new connection or flow is chosen: the names of balancers, as annotations have them."""
+"""How the endpoint for a new connection or flow is chosen, as annotations say it."""
 
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class BalancerName(StrEnum):
@@ -12,3 +14,10 @@ class BalancerName(StrEnum):
     SOURCE_HASH = "source-hash"
     MAGLEV = "maglev"
     FIRST_AVAILABLE = "first-available"
+
+
+class Ejection(Struct, frozen=True, gc=False):
+    """When an endpoint gets no more new connections: after `failures` in a row, for `seconds`."""
+
+    failures: int
+    seconds: float

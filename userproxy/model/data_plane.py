@@ -14,6 +14,7 @@ from userproxy.model.reports import (
     ConnectionChange,
     ConnectionPage,
     Decision,
+    EjectedEndpoint,
     ListenerFigures,
     LostAnswers,
     ProcessFigures,
@@ -94,3 +95,6 @@ class DataPlane(Protocol):
 
     async def lost_answers(self) -> tuple[LostAnswers, ...]:
         """Where answers to clients' addresses do not come back, so that endpoints see the node's: a few at most."""
+
+    async def ejected_endpoints(self) -> tuple[EjectedEndpoint, ...]:
+        """The endpoints that are ejected now; of several processes, as the first of them has found."""

@@ -177,6 +177,15 @@ class LostAnswers(Struct, frozen=True, order=True, gc=False):
     endpoint: Endpoint
 
 
+class EjectedEndpoint(Struct, frozen=True, order=True, gc=False):
+    """An endpoint that a listener gives no new connections, since `since`, Unix time. `reason` is a clause."""
+
+    listener: ListenerName
+    endpoint: Endpoint
+    since: float
+    reason: str
+
+
 class ConnectionPage(Struct, frozen=True, gc=False):
     """Connections by their ids. `next` is what to ask for connections after, None where there are no more."""
 
@@ -249,7 +258,8 @@ class EndpointFigures(Struct, frozen=True, gc=False):
 
     `total` are connections or flows that it has accepted, `failed` dials of it that have failed. `usable` is whether
     the listener has it among its endpoints now. `passed_over_seconds` is for how much longer others go first, because
-    it could not be reached.
+    it could not be reached. `ejected` says why it is ejected, and is empty if it is not; with 0 seconds its next
+    connection is its trial.
     """
 
     endpoint: Endpoint
@@ -261,6 +271,7 @@ class EndpointFigures(Struct, frozen=True, gc=False):
     bytes_down: int = 0
     dial: DialTimes = DialTimes()
     passed_over_seconds: float = 0.0
+    ejected: str = ""
 
 
 class DatagramFigures(Struct, frozen=True, gc=False):
@@ -289,6 +300,7 @@ class ListenerFigures(Struct, frozen=True, gc=False):
     `duration_sum_seconds` is of the `ended` ones that were served. Bytes of live connections are included.
     `affinity_entries` are clients who may stick to an endpoint: the listeners of a service port and family have them
     in common. `number` tells it from others of the same name, before and after it; they all have different ones.
+    `ejections` is how many endpoints were ejected, each as often as it was.
     """
 
     listener: ListenerName
@@ -309,6 +321,7 @@ class ListenerFigures(Struct, frozen=True, gc=False):
     datagrams: DatagramFigures | None = None
     endpoints: tuple[EndpointFigures, ...] = ()
     number: int = 0
+    ejections: int = 0
 
 
 class ProcessFigures(Struct, frozen=True, gc=False):

@@ -8,7 +8,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from userproxy.addresses import IPFamily, host_and_port
-from userproxy.model.balancing import BalancerName
+from userproxy.model.balancing import BalancerName, Ejection
 from userproxy.model.client_address import ClientAddress, ProxyProtocol
 from userproxy.model.cluster import Protocol, ServicePortName
 
@@ -94,6 +94,7 @@ class Snapshot(Struct, frozen=True, gc=False):
     are endpoints that get no new clients, and whose UDP flows stay; they are not among ``endpoints``.
     ``balancer`` is the name of what chooses among the endpoints, and ``weights`` has a weight for each of them, or
     nothing where they are all alike; one of weight 0 gets no new connection, unless all have it.
+    ``ejection`` is when endpoints get no new connections because they fail, None to pass over them for five seconds.
     """
 
     listener: ListenerName
@@ -111,6 +112,7 @@ class Snapshot(Struct, frozen=True, gc=False):
     draining: tuple[Endpoint, ...] = ()
     balancer: str = BalancerName.ROUND_ROBIN
     weights: tuple[int, ...] = ()
+    ejection: Ejection | None = None
 
 
 class AdmissionRule(Struct, frozen=True, gc=False):

@@ -6,7 +6,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from userproxy.addresses import IPFamily, host_and_port
-from userproxy.model.balancing import BalancerName
+from userproxy.model.balancing import BalancerName, Ejection
 from userproxy.model.client_address import ClientAddress, ProxyProtocol
 from userproxy.model.cluster import ServiceName, ServicePortName
 from userproxy.model.snapshots import BalancerAccess, Endpoint, ListenerName, TrafficClass, Verdict
@@ -60,7 +60,8 @@ class ServicePort(Struct, frozen=True, gc=False):
     endpoints that slices name and no route here has. ``balancers`` are where load balancers outside the cluster lead to
     the service port. ``client_address`` is whose address endpoints see; ``sends_proxy`` and ``accepts_proxy`` are the
     PROXY headers that they get, and that trusted clients send; ``balancer_access`` is for clients whose addresses come
-    from such headers. ``balancer`` is the name of what chooses among endpoints.
+    from such headers. ``balancer`` is the name of what chooses among endpoints,
+    and ``ejection`` says when those that fail are left out.
     """
 
     name: ServicePortName
@@ -83,6 +84,7 @@ class ServicePort(Struct, frozen=True, gc=False):
     balancer_access: BalancerAccess | None = None
     closes_after: float = 0.0
     balancer: str = BalancerName.ROUND_ROBIN
+    ejection: Ejection | None = None
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

@@ -218,6 +218,12 @@ class CloseConnections(Struct, frozen=True, tag="close connections"):
     reason: str
 
 
+class AskEjectedEndpoints(Struct, frozen=True, tag="ejected endpoints?"):
+    """For EjectedEndpoints, one each."""
+
+    id: int
+
+
 class WatchDecisions(Struct, frozen=True, tag="watch decisions"):
     """For Batches of Decisions until :class:`Enough`."""
 
@@ -256,6 +262,7 @@ QUESTIONS: Final = (
     AskChoice,
     AskProcess,
     AskLostAnswers,
+    AskEjectedEndpoints,
     CloseConnections,
     WatchDecisions,
     WatchConnections,
@@ -270,6 +277,7 @@ Question: TypeAlias = (
     | AskChoice
     | AskProcess
     | AskLostAnswers
+    | AskEjectedEndpoints
     | CloseConnections
     | WatchDecisions
     | WatchConnections

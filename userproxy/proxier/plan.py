@@ -233,6 +233,7 @@ def snapshots_of(service_port: ServicePort) -> tuple[Snapshot, ...]:
             portal=_only_portal(service_port, listener.traffic),
             balancer=service_port.balancer,
             weights=route.weights,
+            ejection=service_port.ejection,
         )
         for listener, route in zip(service_port.listeners, service_port.routes, strict=True)
     )

@@ -6,9 +6,10 @@ from typing import Final
 
 from msgspec import Struct
 
-from userproxy.model import BalancerName, Endpoint, ListenerName, Snapshot
+from userproxy.model import BalancerName, Ejection, Endpoint, ListenerName, Protocol, Snapshot
 from userproxy.model.reports import Choice
 from userproxy.routing.affinity import AffinityTable
+from userproxy.routing.balancers.ejections import Ejected, EjectionBoard, Ejections
 from userproxy.routing.balancers.interface import Loads, Method, Pool
 from userproxy.routing.balancers.methods import METHODS
 
@@ -26,26 +27,32 @@ _NO_LOADS: Final[Loads] = {}
 
 class BalancerState(Struct, frozen=True, gc=False, array_like=True):
     """Whose turn it is, as a value: endpoints in their order with their weights, none if they are all alike, where
-    their balancer is in that order, and until when some are passed over. Times are of CLOCK_MONOTONIC."""
+    their balancer is in that order, until when some are passed over, and which are ejected, with how many have been so
+    far. Times are of CLOCK_MONOTONIC."""
 
     endpoints: tuple[Endpoint, ...] = ()
     weights: tuple[int, ...] = ()
     name: str = BalancerName.ROUND_ROBIN
     turn: tuple[int, ...] = ()
     suspects: tuple[tuple[Endpoint, float], ...] = ()
+    ejected: tuple[Ejected, ...] = ()
+    ejections: int = 0
 
 
 class Balancer:
     """Chooses endpoints for one listener from its latest snapshot.
 
     `affinity_table` is called for the listener's table when a snapshot first asks for affinity: balancers that are
-    to share their clients' affinity get the same one.
+    to share their clients' affinity get the same one. `board` is told of endpoints that are ejected.
     """
 
     __slots__ = (
         "_affinity",
         "_affinity_table",
+        "_board",
         "_choose",
+        "_ejected",
+        "_ejections",
         "_endpoints",
         "_loads",
         "_members",
@@ -54,12 +61,21 @@ class Balancer:
         "_random",
         "_suspects",
         "_usable",
+        "_wary",
         "_weights",
+        "ejections",
+        "listener",
     )
 
     def __init__(
-        self, random: Random, affinity_table: Callable[[ListenerName], AffinityTable] = lambda _: AffinityTable()
+        self,
+        random: Random,
+        affinity_table: Callable[[ListenerName], AffinityTable] = lambda _: AffinityTable(),
+        board: EjectionBoard | None = None,
     ) -> None:
+        self._board = board
+        self.listener: ListenerName | None = None
+        """Whose it is, once a snapshot says so."""
         self._random = random
         self._affinity_table = affinity_table
         self._affinity: AffinityTable | None = None
@@ -74,21 +90,32 @@ class Balancer:
         self._method: Method | None = None
         self._choose: Callable[[str, float], Endpoint | None] = _nobody
         self._suspects: dict[Endpoint, float] = {}
+        self._ejections: Ejections | None = None
+        self._ejected: tuple[Ejected, ...] = ()
+        """Those of another process, until a snapshot comes."""
+        self._wary = False
+        """Whether any endpoint may be a suspect or ejected."""
+        self.ejections = 0
+        """How many endpoints were ejected so far."""
 
     def state(self) -> BalancerState:
         """Whose turn it is, as a value."""
         weights = tuple(self._weights[endpoint] for endpoint in self._endpoints) if self._weights else ()
         turn = () if self._method is None else self._method.turn
-        return BalancerState(tuple(self._endpoints), weights, self._name, turn, tuple(self._suspects.items()))
+        suspects, ejected = tuple(self._suspects.items()), tuple(self._ejections or self._ejected)
+        return BalancerState(tuple(self._endpoints), weights, self._name, turn, suspects, ejected, self.ejections)
 
     def restore(self, state: BalancerState) -> None:
         """Go on as the balancer of another process. A snapshot is to follow."""
         self._endpoints, self._name = list(state.endpoints), state.name
         self._weights = dict(zip(state.endpoints, state.weights, strict=True)) if state.weights else _NO_WEIGHTS
-        self._suspects = dict(state.suspects)
+        self._suspects, self._ejected, self.ejections = dict(state.suspects), state.ejected, state.ejections
+        self._wary = True
         self._renew()
         if self._method is not None:
             self._method.resume(state.turn)
+        if self._ejections is not None:
+            self._restore_ejected(self._ejections)
 
     def watch(self, loads: Loads) -> None:
         """Take what endpoints have to do from `loads`, which is as it is by then."""
@@ -98,6 +125,8 @@ class Balancer:
             self._renew()
             if self._method is not None:
                 self._method.resume(turn)
+            if self._ejections is not None:
+                self._ejections.loads = loads
 
     def update(self, snapshot: Snapshot) -> None:
         """Follow a new snapshot.
@@ -105,6 +134,7 @@ class Balancer:
         Only another *set* of endpoints shuffles anew: an unchanged one keeps its turn. Clients of
         endpoints that stay keep them, and an edited timeout counts from their last connection.
         """
+        self.listener = snapshot.listener
         changed = set(snapshot.endpoints) != set(self._endpoints)
         if changed:
             self._endpoints = list(snapshot.endpoints)
@@ -115,6 +145,7 @@ class Balancer:
             self._weights, self._name = weights, snapshot.balancer
             self._renew()
             changed = True
+        self._eject_by(snapshot.ejection)
         if snapshot.affinity_timeout is None:
             self.leave_affinity()
             return
@@ -135,6 +166,22 @@ class Balancer:
         self._method = METHODS[self._name](Pool(self._usable, of_usable, self._random, self._loads))
         self._choose = self._method.choose
 
+    def _eject_by(self, rule: Ejection | None) -> None:
+        if rule is None or self.listener is None:
+            self._ejections, self._ejected = None, ()
+            return
+        if self._ejections is None:
+            is_tcp = self.listener.service_port.protocol is Protocol.TCP
+            self._ejections = Ejections(self._loads, accepting_counts=is_tcp)
+            self._restore_ejected(self._ejections)
+        self._ejections.follow(self._usable, rule)
+
+    def _restore_ejected(self, ejections: Ejections) -> None:
+        ejections.restore(self._ejected)
+        self._ejected = ()
+        if len(ejections) and self._board is not None:
+            self._board.note(self)
+
     def leave_affinity(self) -> None:
         """Take no more part in the affinity of its clients, until a snapshot asks for it."""
         if self._affinity is not None:
@@ -146,67 +193,122 @@ class Balancer:
         """The endpoint for a new connection of `client`, or None if there is none.
 
         `tried` are the endpoints that this connection could not reach: it gets another one as long as
-        there is another, and the client then sticks to that one. Suspects come last, unless the client
-        sticks to one. `now` is seconds, monotonic.
+        there is another, and the client then sticks to that one. Ejected endpoints come last, and suspects
+        before them, unless the client sticks to one of these. `now` is seconds, monotonic.
         """
         affinity = self._affinity
-        if affinity is None and not tried and not self._suspects:
+        if affinity is None and not tried and not self._wary:
             return self._choose(client, now)
+        ejections = self._ejections if self._wary else None
+        if ejections is not None:
+            ejections.refresh(now)
+        endpoint = None
         if affinity is not None and not tried:
             endpoint = affinity.lookup(client, now, self._members)
-            if endpoint is not None:
-                return endpoint
-        method = self._method
-        endpoint = None if method is None else method.choose(client, now, self._avoided(tried, now))
-        if affinity is not None and endpoint is not None:
-            affinity.record(client, endpoint, now)
+            if endpoint is not None and ejections is not None and endpoint in ejections.avoided(now):
+                endpoint = None
+        if endpoint is None:
+            if self._method is not None:
+                endpoint = self._method.choose(client, now, self._avoided(tried, now))
+            if affinity is not None and endpoint is not None:
+                affinity.record(client, endpoint, now)
+        if ejections is not None and endpoint is not None:
+            ejections.chosen(endpoint, now)
         return endpoint
 
     def peek(self, client: str, now: float, tried: Collection[Endpoint] = ()) -> Choice:
         """What :meth:`pick` would return now, and why. Changes nothing."""
         if self._affinity is not None and not tried:
             endpoint = self._affinity.peek(client, now, self._members)
-            if endpoint is not None:
+            if endpoint is not None and endpoint not in self._out(now):
                 return Choice(endpoint, "the client sticks to it")
         if self._method is None:
             return Choice(None, "there is no endpoint")
         suspects = {endpoint for endpoint, until in self._suspects.items() if until > now}
-        avoided, all_tried = self._least_avoided(suspects, tried)
+        avoided, all_tried = self._least_avoided(suspects, self._out(now), tried)
         endpoint, reason = self._method.peek(client, now, avoided)
+        if self._ejections is not None and self._ejections.get(endpoint) is not None:
+            reason += ", and this will be its trial"
         return Choice(endpoint, f"{reason}, and all have been tried" if all_tried else reason)
 
     def passed_over(self, endpoint: Endpoint, now: float) -> float:
         """For how many seconds others go before an endpoint, because it could not be reached; 0 if they do not."""
-        return max(0.0, self._suspects.get(endpoint, now) - now)
+        ejected = None if self._ejections is None else self._ejections.get(endpoint)
+        until = self._suspects.get(endpoint, now)
+        return max(0.0, until - now, 0.0 if ejected is None else ejected.until - now)
+
+    def ejected(self, now: float) -> tuple[Ejected, ...]:
+        """The endpoints that are ejected now."""
+        if self._ejections is None:
+            return ()
+        self._ejections.refresh(now)
+        return tuple(self._ejections)
 
     @property
     def affinity_entries(self) -> int:
         """Clients of the service port in this family who may stick to an endpoint, some of them no longer."""
         return 0 if self._affinity is None else len(self._affinity)
 
-    def suspect(self, endpoint: Endpoint, now: float) -> None:
-        """Pass over an endpoint that could not be reached, for SUSPECT_SECONDS."""
+    def suspect(self, endpoint: Endpoint, now: float, reason: str = "it cannot be reached") -> str:
+        """Take notice that an endpoint could not be reached: pass over it for SUSPECT_SECONDS.
+
+        Where the Service says after how many failures endpoints are ejected, that counts in place of it. Returns a
+        clause for people if the endpoint is ejected now.
+        """
+        if self._ejections is not None:
+            return self._failed(self._ejections, endpoint, now, reason, by_reset=False)
         self._suspects[endpoint] = now + SUSPECT_SECONDS
+        self._wary = True
+        return ""
+
+    def reset_early(self, endpoint: Endpoint, now: float) -> str:
+        """Take notice that an endpoint has reset a connection before its first byte. As :meth:`suspect`, if at all."""
+        if self._ejections is None:
+            return ""
+        return self._failed(self._ejections, endpoint, now, "connections are reset before a byte comes", by_reset=True)
+
+    def _failed(self, ejections: Ejections, endpoint: Endpoint, now: float, reason: str, *, by_reset: bool) -> str:
+        if endpoint not in self._usable:
+            return ""
+        ejected = ejections.failed(endpoint, now, reason, by_reset=by_reset)
+        if ejected is not None:
+            self._wary = True
+            if ejected.since == now:
+                self.ejections += 1
+            if self._board is not None:
+                self._board.note(self)
+            return f"ejected for {ejected.until - now:g} s"
+        if ejections.is_spent(endpoint):  # half of all are ejected already
+            self._suspects[endpoint] = now + SUSPECT_SECONDS
+            self._wary = True
+        return ""
 
     def forget(self, client: str) -> None:
         """Let go of a client whose every dial failed: its next connection starts without a preference."""
         if self._affinity is not None:
             self._affinity.forget(client)
 
+    def _out(self, now: float) -> Collection[Endpoint]:
+        """The endpoints that get nobody because they are ejected."""
+        return () if self._ejections is None else self._ejections.avoided(now)
+
     def _avoided(self, tried: Collection[Endpoint], now: float) -> Collection[Endpoint]:
-        """What to pass over: suspects, too, as long as that leaves an endpoint."""
-        if self._suspects:
-            self._suspects = {endpoint: until for endpoint, until in self._suspects.items() if until > now}
-        return self._least_avoided(self._suspects.keys(), tried)[0]
+        """What to pass over: suspects and ejected ones, too, as long as that leaves an endpoint."""
+        if not self._wary:
+            return self._least_avoided((), (), tried)[0]
+        self._suspects = {endpoint: until for endpoint, until in self._suspects.items() if until > now}
+        self._wary = bool(self._suspects) or bool(self._ejections)
+        return self._least_avoided(self._suspects.keys(), self._out(now), tried)[0]
 
     def _least_avoided(
-        self, suspects: Collection[Endpoint], tried: Collection[Endpoint]
+        self, suspects: Collection[Endpoint], out: Collection[Endpoint], tried: Collection[Endpoint]
     ) -> tuple[Collection[Endpoint], bool]:
         """What to pass over of these so that an endpoint is left, and whether all have been tried."""
-        if suspects:
-            avoided = {*suspects, *tried}
-            if not avoided.issuperset(self._usable):
-                return avoided, False
+        for others in (suspects, ()) if suspects else ((),):
+            if others or out:
+                avoided = {*others, *out, *tried}
+                if not avoided.issuperset(self._usable):
+                    return avoided, False
         if len(tried) >= len(self._usable) and set(tried).issuperset(self._usable):
             return (), True
         return tried, False

@@ -176,6 +176,7 @@ def _service_port(
         balancer_access=balancer_access(service, spec),
         closes_after=service.close_removed_after or 0.0,
         balancer=service.balancer,
+        ejection=service.ejection,
     )
     return port, selection.local == () and selection.has_any
 

@@ -37,6 +37,7 @@ from userproxy.wiring.admin import Admin, most_admin_connections, socket_path
 from userproxy.wiring.better_portals import follow_better
 from userproxy.wiring.config_watch import follow_configuration
 from userproxy.wiring.conntrack_settings import ConntrackTask
+from userproxy.wiring.ejected_endpoints import EjectedEndpointsWatch
 from userproxy.wiring.families import build_family
 from userproxy.wiring.forwarding import log_as, make_forwarder, outlive
 from userproxy.wiring.lost_answers import LostAnswersWatch
@@ -141,6 +142,7 @@ class _Proxy:
         if isinstance(self._forwarder, ProcessForwarder):
             self._forwarder.watch_processes(self._report)
         self._answers = LostAnswersWatch(self._forwarder.data_plane, self._report)
+        self._ejected = EjectedEndpointsWatch(self._forwarder.data_plane, self._report)
         self._descriptor_limit = descriptor_limit
         self._drains = Drains(self._forwarder.steering)
         self._source: Source | None = None
@@ -196,6 +198,7 @@ class _Proxy:
         tasks = {**source.tasks(), **monitor.tasks(source.server_failed, self._may_have_predecessor)}
         tasks |= self._conntrack.tasks()
         tasks["lost answers"] = self._answers.run()
+        tasks["ejected endpoints"] = self._ejected.run()
         tasks |= self._admin(source).tasks(self._may_have_predecessor)
         tasks |= {**self._takeover.tasks(), **self._drains.tasks()}
         if settings.portals is PortalMode.AUTO:
@@ -263,7 +266,7 @@ class _Proxy:
 
     def _problems_of_the_node(self) -> frozenset[Problem]:
         of_processes = self._forwarder.problems if isinstance(self._forwarder, ProcessForwarder) else frozenset()
-        return self._answers.problems | of_processes
+        return self._answers.problems | self._ejected.problems | of_processes
 
     async def _move(self, kind: type[PortalDriver]) -> bool:
         """Have this kind of driver serve each family for which it works; whether it does so for the first one."""

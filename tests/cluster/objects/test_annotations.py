@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from userproxy.cluster.objects.annotations import ServiceOptions, read_annotations
-from userproxy.model import BalancerName, ClientAddress, ProxyProtocol
+from userproxy.model import BalancerName, ClientAddress, Ejection, ProxyProtocol
 
 REMOVAL = "userproxy.io/on-endpoint-removal"
 TIMEOUT = "userproxy.io/udp-timeout"
@@ -15,6 +15,7 @@ PROXY = "userproxy.io/proxy-protocol"
 ACCEPT = "userproxy.io/accept-proxy-protocol"
 BALANCER = "userproxy.io/balancer"
 HINT_WEIGHT = "userproxy.io/hint-weight"
+EJECT = "userproxy.io/eject"
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,9 @@ HINT_WEIGHT = "userproxy.io/hint-weight"
         *(({BALANCER: str(name)}, ServiceOptions(balancer=name)) for name in BalancerName),
         ({HINT_WEIGHT: "1"}, ServiceOptions(hint_weight=1)),
         ({HINT_WEIGHT: "1000"}, ServiceOptions(hint_weight=1000)),
+        ({EJECT: "3 failures, 30s"}, ServiceOptions(ejection=Ejection(3, 30.0))),
+        ({EJECT: " 1  failure ,5s "}, ServiceOptions(ejection=Ejection(1, 5.0))),
+        ({EJECT: "1000 failures,1h"}, ServiceOptions(ejection=Ejection(1000, 3600.0))),
         ({"userproxy.iox/udp-timeout": "x", "udp-timeout": "x", "a.userproxy.io/x": "x"}, ServiceOptions()),
     ],
     ids=str,
@@ -52,7 +56,9 @@ CHOICE = "is not one of keep, close, and drain: with a duration between 1s and 1
 ADDRESS = "is not one of auto, keep, node"
 VERSION = "is not one of v1, v2"
 NAMES = "is not one of round-robin, random, least-connections, source-hash, maglev, first-available"
-UNKNOWN = f"there is no such setting, only {REMOVAL}, {TIMEOUT}, {CLIENT}, {PROXY}, {ACCEPT}, {BALANCER}, {HINT_WEIGHT}"
+ALL = (REMOVAL, TIMEOUT, CLIENT, PROXY, ACCEPT, BALANCER, HINT_WEIGHT, EJECT)
+UNKNOWN = f"there is no such setting, only {', '.join(ALL)}"
+EJECTION = 'is not a number of failures between 1 and 1000 and a duration between 5s and 1h, such as "3 failures, 30s"'
 NUMBER = "is not a number between 1 and 1000, in quotes"
 
 
@@ -93,6 +99,16 @@ NUMBER = "is not a number between 1 and 1000, in quotes"
         (HINT_WEIGHT, "9" * 5000, f'"{"9" * 78}… {NUMBER}'),
         (HINT_WEIGHT, "-1", f'"-1" {NUMBER}'),
         (HINT_WEIGHT, "\u0663", f'"\u0663" {NUMBER}'),
+        *((EJECT, text, f'"{text}" {EJECTION}') for text in ("3", "3,30s", "0 failures, 30s", "1001 failures, 30s")),
+        *(
+            (EJECT, text, f'"{text}" {EJECTION}')
+            for text in ("3 failures", "3 failures, 4s", "3 failures, 61m", "x failures, 30s")
+        ),
+        *(
+            (EJECT, text, f'"{text}" {EJECTION}')
+            for text in ("3 failures, -30s", "3 failures, 30", "-3 failures, 30s", "")
+        ),
+        (EJECT, 3, f"3 {EJECTION}"),
         (HINT_WEIGHT, 5, f"5 {NUMBER}"),
         ("userproxy.io/udp-time-out", "30s", UNKNOWN),
         ("userproxy.io/", "", UNKNOWN),

@@ -87,13 +87,26 @@ COVERED: dict[type, tuple[type[msgspec.Struct], dict[str, str], set[str]]] = {
     Balancer: (
         BalancerState,
         {
+            "_ejected": "ejected",
+            "_ejections": "ejected",
             "_endpoints": "endpoints",
             "_method": "turn",
             "_name": "name",
             "_suspects": "suspects",
             "_weights": "weights",
         },
-        {"_affinity", "_affinity_table", "_choose", "_loads", "_members", "_random", "_usable"},
+        {
+            "_affinity",
+            "_affinity_table",
+            "_board",
+            "_choose",
+            "_loads",
+            "_members",
+            "_random",
+            "_usable",
+            "_wary",
+            "listener",
+        },
     ),
     AffinityTable: (
         AffinityState,

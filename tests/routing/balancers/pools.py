@@ -19,6 +19,7 @@ class Busy(Struct):
 
     active: int = 0
     total: int = 0
+    bytes_down: int = 0
 
 
 def endpoints(count: int) -> list[Endpoint]:

@@ -34,14 +34,17 @@ def test_buckets_are_cumulative_and_the_bounds_between_them_go_to_the_next() -> 
 
 def test_an_endpoint_counts_once_in_the_best_state_that_a_listener_has_it_in() -> None:
     passed_over, usable = endpoint(POD_1, passed_over_seconds=3.0), endpoint(POD_1)
+    ejected = endpoint(POD_1, passed_over_seconds=3.0, ejected="3 failures in a row")
     gone, draining = endpoint(POD_2, usable=False), endpoint(POD_2, usable=False, active=1)
     external = TrafficClass.EXTERNAL
     for inner, outer, expected in (
-        ((usable,), (), (1, 0, 0)),
-        ((usable,), (usable,), (1, 0, 0)),
-        ((passed_over,), (usable,), (1, 0, 0)),
-        ((passed_over, gone), (), (0, 1, 0)),
-        ((passed_over, draining), (draining,), (0, 1, 1)),
+        ((usable,), (), (1, 0, 0, 0)),
+        ((usable,), (usable,), (1, 0, 0, 0)),
+        ((passed_over,), (usable,), (1, 0, 0, 0)),
+        ((passed_over, gone), (), (0, 1, 0, 0)),
+        ((passed_over, draining), (draining,), (0, 1, 0, 1)),
+        ((ejected,), (), (0, 0, 1, 0)),
+        ((ejected,), (passed_over,), (0, 1, 0, 0)),
     ):
         listeners = [figures(endpoints=inner), figures(traffic=external, endpoints=outer)]
         assert tuple(ENDPOINTS.values(listeners)) == expected

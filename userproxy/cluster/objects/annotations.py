@@ -3,6 +3,7 @@
 Where one cannot be used, the Service is served as if it were not there.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, Final
@@ -12,7 +13,7 @@ from msgspec import Struct
 from userproxy.cluster.objects.validation import show
 from userproxy.cluster.objects.weights import HIGHEST_WEIGHT
 from userproxy.durations import parse_duration
-from userproxy.model import BalancerName, ClientAddress, ProxyProtocol
+from userproxy.model import BalancerName, ClientAddress, Ejection, ProxyProtocol
 
 PREFIX = "userproxy.io/"
 ON_ENDPOINT_REMOVAL = f"{PREFIX}on-endpoint-removal"
@@ -22,11 +23,16 @@ PROXY_PROTOCOL = f"{PREFIX}proxy-protocol"
 ACCEPT_PROXY_PROTOCOL = f"{PREFIX}accept-proxy-protocol"
 BALANCER = f"{PREFIX}balancer"
 HINT_WEIGHT = f"{PREFIX}hint-weight"
+EJECT = f"{PREFIX}eject"
 
 _SHORTEST_UDP_TIMEOUT = 1.0
 _LONGEST_UDP_TIMEOUT = 86400.0
 _SHORTEST_DRAIN = 1.0
 _LONGEST_DRAIN = 3600.0
+_SHORTEST_EJECTION = 5.0
+_LONGEST_EJECTION = 3600.0
+_MOST_FAILURES = 1000
+_EJECTION: Final = re.compile(r"\s*([0-9]{1,4})\s+failures?\s*,\s*(\S+)\s*")
 
 
 class ServiceOptions(Struct, frozen=True):
@@ -35,8 +41,8 @@ class ServiceOptions(Struct, frozen=True):
     ``close_removed_after`` is seconds, None to leave connections alone; ``udp_timeout`` is seconds or None;
     ``client_address`` is None where the proxy's own setting counts. ``sends_proxy`` and ``accepts_proxy`` are versions
     of the PROXY protocol, None for none. ``balancer`` is the name of one; ``hint_weight`` is how many times as much
-    endpoints get that are hinted to us, None for everything. ``complaints`` has a sentence for each annotation that
-    cannot be used.
+    endpoints get that are hinted to us, None for everything; ``ejection`` is when endpoints that fail are left
+    out. ``complaints`` has a sentence for each annotation that cannot be used.
     """
 
     close_removed_after: float | None = None
@@ -46,6 +52,7 @@ class ServiceOptions(Struct, frozen=True):
     accepts_proxy: ProxyProtocol | None = None
     balancer: str = BalancerName.ROUND_ROBIN
     hint_weight: int | None = None
+    ejection: Ejection | None = None
     complaints: tuple[str, ...] = ()
 
 
@@ -55,7 +62,8 @@ def read_annotations(name: str, annotations: Mapping[str, object]) -> ServiceOpt
     ``on-endpoint-removal`` is ``close``, ``keep``, or ``drain:`` with one of Go's durations between 1s and 1h;
     ``udp-timeout`` is one of Go's durations between 1s and 24h; ``client-address`` is one of ClientAddress;
     ``proxy-protocol`` and ``accept-proxy-protocol`` are one of ProxyProtocol; ``balancer`` is one of BalancerName;
-    ``hint-weight`` is a number between 1 and 1000. Null is the same as no annotation. Never raises.
+    ``hint-weight`` is a number between 1 and 1000; ``eject`` is such as ``3 failures, 30s``. Null is the same as no
+    annotation. Never raises.
     """
     found: dict[str, Any] = {}
     complaints: list[str] = []
@@ -112,6 +120,19 @@ def _weight(value: object) -> int:
     return found
 
 
+def _ejection(value: object) -> Ejection:
+    found = _EJECTION.fullmatch(value) if isinstance(value, str) else None
+    try:
+        failures, seconds = (int(found[1]), parse_duration(found[2])) if found is not None else (0, 0.0)
+    except ValueError:
+        failures, seconds = 0, 0.0
+    if not 1 <= failures <= _MOST_FAILURES or not _SHORTEST_EJECTION <= seconds <= _LONGEST_EJECTION:
+        raise ValueError(
+            'is not a number of failures between 1 and 1000 and a duration between 5s and 1h, such as "3 failures, 30s"'
+        )
+    return Ejection(failures, seconds)
+
+
 def _one_of(values: type[StrEnum]) -> Callable[[object], StrEnum]:
     def read(value: object) -> StrEnum:
         try:
@@ -130,6 +151,7 @@ _KNOWN: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     ACCEPT_PROXY_PROTOCOL: ("accepts_proxy", _one_of(ProxyProtocol)),
     BALANCER: ("balancer", _one_of(BalancerName)),
     HINT_WEIGHT: ("hint_weight", _weight),
+    EJECT: ("ejection", _ejection),
 }
 """For each annotation, the field of ServiceOptions, and what reads its value or raises ValueError with a clause."""
 

@@ -53,6 +53,7 @@ def decode_service(service: schema.RawService, checker: Checker) -> Service:
         accepts_proxy=settings.accepts_proxy,
         balancer=settings.balancer,
         hint_weight=settings.hint_weight,
+        ejection=settings.ejection,
         bad_annotations=settings.complaints,
         balancer_ips=balancer_ips,
     )

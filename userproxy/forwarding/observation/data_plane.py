@@ -45,6 +45,7 @@ from userproxy.model.reports import (
     ConnectionPage,
     ConnectionReport,
     Decision,
+    EjectedEndpoint,
     ListenerFigures,
     LostAnswers,
     ProcessFigures,
@@ -53,6 +54,7 @@ from userproxy.model.reports import (
 )
 from userproxy.pace import Pace
 from userproxy.routing.balancer import Balancer
+from userproxy.routing.balancers.ejections import EjectionBoard
 from userproxy.routing.client_address import NODE_ASKED_FOR
 
 _LISTENERS_AT_ONCE = 64
@@ -90,6 +92,7 @@ class LocalDataPlane:
         listeners: Mapping[ListenerName, Listener],
         snapshots: Mapping[ListenerName, Snapshot],
         descriptor_limit: int,
+        ejections: EjectionBoard,
     ) -> None:
         self._tcp = tcp
         self._udp = udp
@@ -97,6 +100,7 @@ class LocalDataPlane:
         self._listeners = listeners
         self._snapshots = snapshots
         self._descriptor_limit = descriptor_limit
+        self._ejections = ejections
         self._order = count()
         self._reporter = Reporter(recorder.clock)
         self._captures = Captures(recorder, tcp.relays)
@@ -274,6 +278,14 @@ class LocalDataPlane:
                     found.append(LostAnswers(pairs.protocol, pairs.family, interface, node, since, client, endpoint))
         return tuple(found)
 
+    async def ejected_endpoints(self) -> tuple[EjectedEndpoint, ...]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        return tuple(
+            EjectedEndpoint(name, each.endpoint, self._reporter.unix_time(each.since), each.reason)
+            for name, balancer, each in self._ejections.ejected(self._tcp.loop.time())
+            if name in self._listeners and self._listeners[name].balancer is balancer
+        )
+
     async def _figures(
         self, name: ListenerName, listener: Listener, flows: Sequence[FlowTable[UdpFlow]], pace: Pace
     ) -> ListenerFigures:
@@ -283,13 +295,20 @@ class LocalDataPlane:
             flow.settle()
             await pace.keep()
         snapshot = self._snapshots.get(name)
-        counters, now = listener.statistics, self._tcp.loop.time()
+        counters, balancer, now = listener.statistics, listener.balancer, self._tcp.loop.time()
+        ejected = {each.endpoint: each.reason for each in balancer.ejected(now)}
         endpoints = [
-            endpoint_figures(endpoint, counters.endpoints.get(endpoint), listener.balancer.passed_over(endpoint, now))
+            endpoint_figures(
+                endpoint,
+                counters.endpoints.get(endpoint),
+                balancer.passed_over(endpoint, now),
+                ejected.get(endpoint, ""),
+            )
             async for endpoint in _in_slices(listener, snapshot, pace)
         ]
         verdict = Verdict.REJECT if snapshot is None else snapshot.verdict
-        return figures_of(name, counters, verdict, endpoints, listener.port, listener.balancer.affinity_entries)
+        figures = figures_of(name, counters, verdict, endpoints, listener.port, balancer.affinity_entries)
+        return structs.replace(figures, ejections=balancer.ejections) if balancer.ejections else figures
 
     def _flows_by_listener(self) -> dict[ListenerName, list[FlowTable[UdpFlow]]]:
         tables: dict[ListenerName, list[FlowTable[UdpFlow]]] = {}

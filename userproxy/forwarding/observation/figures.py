@@ -40,11 +40,11 @@ def figures_of(
 
 
 def endpoint_figures(
-    endpoint: Endpoint, counters: EndpointCounters | None, passed_over_seconds: float = 0.0
+    endpoint: Endpoint, counters: EndpointCounters | None, passed_over_seconds: float = 0.0, ejected: str = ""
 ) -> EndpointFigures:
     """The figures of one endpoint of a listener; `counters` are None where nothing was counted yet."""
     if counters is None:
-        return EndpointFigures(endpoint)
+        return EndpointFigures(endpoint, passed_over_seconds=passed_over_seconds, ejected=ejected)
     return EndpointFigures(
         endpoint=endpoint,
         usable=counters.usable,
@@ -55,6 +55,7 @@ def endpoint_figures(
         bytes_down=counters.bytes_down,
         dial=counters.dial.times(),
         passed_over_seconds=passed_over_seconds,
+        ejected=ejected,
     )
 
 

@@ -8,7 +8,7 @@ import structlog
 from userproxy.forwarding.client_addresses import Sources
 from userproxy.forwarding.descriptors import PER_CONNECTION
 from userproxy.forwarding.observation.counters import ListenerCounters
-from userproxy.forwarding.observation.reasons import ENDPOINT_GONE
+from userproxy.forwarding.observation.reasons import ENDPOINT_GONE, RESET_BY_ENDPOINT
 from userproxy.forwarding.observation.recorder import Entry, Peer, Portal
 from userproxy.forwarding.proxy_protocol.header import Address, ProxyHeader
 from userproxy.forwarding.proxy_protocol.versions import encode
@@ -285,7 +285,8 @@ class Connections:
         statistics.bytes_down += new_down
         statistics.ended += 1
         statistics.seconds += seconds
-        outcome, reason = relay.cut or _IN_ORDER
+        cut = relay.cut
+        outcome, reason = _IN_ORDER if cut is None else self._cut(relay, cut, down)
         self._decisions.add(
             (
                 now,
@@ -304,6 +305,14 @@ class Connections:
             )
         )
         self._ended(dial, relay)
+
+    def _cut(self, relay: Relay, cut: tuple[Outcome, str], down: int) -> tuple[Outcome, str]:
+        """As what a connection has ended before its time, and why, with what follows for its endpoint."""
+        outcome, reason = cut
+        if reason is not RESET_BY_ENDPOINT or down or relay.endpoint is None:
+            return cut
+        note = self.balancer.reset_early(relay.endpoint, self._plane.loop.time())
+        return outcome, f"{reason}; {note}" if note else reason
 
     def settle(self, relay: Relay) -> None:
         """Count the bytes that a live connection has moved since they were last counted."""

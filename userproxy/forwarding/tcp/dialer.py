@@ -351,8 +351,8 @@ class Dial:
 
     def _give_up_backend(self, reason: str, kind: DialFailure) -> None:
         self.failures += 1
-        self.failed += ((self.tried[-1], reason, kind),)
-        self._balancer.suspect(self.tried[-1], self._dialer.loop.time())
+        note = self._balancer.suspect(self.tried[-1], self._dialer.loop.time(), reason)
+        self.failed += ((self.tried[-1], f"{reason}; {note}" if note else reason, kind),)
         self._drop_backend()
         log.debug(
             "Backend not reached",

@@ -86,8 +86,7 @@ class UdpFlow(FlowAccount):
                 if is_shortage(error) or isinstance(error, BlockingIOError):  # EAGAIN: there is no local port left
                     listener.note_shortage("the kernel gives no socket or port")
                     return False
-                self._note_failure(endpoint, error.errno)
-                balancer.suspect(endpoint, now)
+                self._note_failure(endpoint, error.errno, now)
                 continue
             self._release_socket()
             self._leave_endpoint()
@@ -152,8 +151,7 @@ class UdpFlow(FlowAccount):
         False if there is no other one. Then the datagram is lost, and the flow stays, since the endpoint may come back.
         """
         if self.endpoint is not None:
-            self._note_failure(self.endpoint, number)
-            self.listener.chooser.suspect(self.endpoint, now)
+            self._note_failure(self.endpoint, number, now)
             if self.endpoint not in self.tried:
                 self.tried += (self.endpoint,)
         unanswered = self.unanswered

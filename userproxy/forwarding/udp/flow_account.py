@@ -107,9 +107,10 @@ class FlowAccount(Flow):
         if recorder.connection_watches:
             recorder.tell_change(ChangeKind.MODIFIED, self)
 
-    def _note_failure(self, endpoint: Endpoint, number: int | None) -> None:
+    def _note_failure(self, endpoint: Endpoint, number: int | None, now: float) -> None:
         words, kind = in_words(number or errno.EIO)
-        self.failed = (*self.failed[1 - TRIES :], (endpoint, words, kind))
+        note = self.listener.chooser.suspect(endpoint, now, words)
+        self.failed = (*self.failed[1 - TRIES :], (endpoint, f"{words}; {note}" if note else words, kind))
         self._statistics.dial_failures += 1
         self._statistics.failed(endpoint, kind)
 

@@ -50,10 +50,10 @@ class BalancerBySource:
         name = self._sort(client)
         return None if name is None else self._balancers[name].pick(client, now, tried)
 
-    def suspect(self, endpoint: Endpoint, now: float) -> None:
+    def suspect(self, endpoint: Endpoint, now: float, reason: str) -> str:
         """As :meth:`Balancer.suspect`, for everybody's clients."""
-        for balancer in self._balancers.values():
-            balancer.suspect(endpoint, now)
+        notes = [balancer.suspect(endpoint, now, reason) for balancer in self._balancers.values()]
+        return next(filter(None, notes), "")
 
     def forget(self, client: str) -> None:
         """As :meth:`Balancer.forget`."""

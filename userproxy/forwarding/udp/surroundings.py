@@ -38,8 +38,8 @@ class Chooser(Protocol):
     def pick(self, client: str, now: float, tried: Collection[Endpoint] = ()) -> Endpoint | None:
         """The endpoint for `client`, one that is not among `tried` if there is any; None if there is none at all."""
 
-    def suspect(self, endpoint: Endpoint, now: float) -> None:
-        """Note that the endpoint could not be reached."""
+    def suspect(self, endpoint: Endpoint, now: float, reason: str) -> str:
+        """Note that the endpoint could not be reached, and why. What follows is a clause, or nothing."""
 
     def forget(self, client: str) -> None:
         """Note that no endpoint could be reached for a client."""

@@ -22,6 +22,7 @@ from userproxy.model.reports import (
     ConnectionPage,
     ConnectionReport,
     Decision,
+    EjectedEndpoint,
     ListenerFigures,
     LostAnswers,
     ProcessFigures,
@@ -40,6 +41,7 @@ from userproxy.processes.messages import (
     AskClosedListeners,
     AskConnections,
     AskDecisions,
+    AskEjectedEndpoints,
     AskListeners,
     AskLostAnswers,
     AskProcess,
@@ -56,6 +58,7 @@ _CONNECTIONS: Final[Decoder[ConnectionReport]] = Decoder(ConnectionReport)
 _DECISIONS: Final[Decoder[Decision]] = Decoder(Decision)
 _CHOICES: Final[Decoder[Choice]] = Decoder(Choice)
 _PROCESSES: Final[Decoder[ProcessFigures]] = Decoder(ProcessFigures)
+_EJECTED: Final[Decoder[EjectedEndpoint]] = Decoder(EjectedEndpoint)
 _LOST_ANSWERS: Final[Decoder[LostAnswers]] = Decoder(LostAnswers)
 _EVENTS: Final[Decoder[CaptureEvent]] = Decoder(CaptureEvent)
 
@@ -247,6 +250,13 @@ class ProcessesDataPlane:
             before = found.setdefault((each.protocol, each.family, each.interface, each.node), each)
             if each.since < before.since:
                 found[each.protocol, each.family, each.interface, each.node] = each
+        return tuple(found.values())
+
+    async def ejected_endpoints(self) -> tuple[EjectedEndpoint, ...]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        found: dict[object, EjectedEndpoint] = {}
+        for each in sorted(await self.answers(AskEjectedEndpoints, _EJECTED), key=lambda each: each.since):
+            found.setdefault((each.listener, each.endpoint), each)
         return tuple(found.values())
 
     def _control(self) -> ProcessFigures:

@@ -34,13 +34,14 @@ def merged(figures: Sequence[ListenerFigures], dead: ListenerFigures | None = No
         affinity_entries=sum(each.affinity_entries for each in every),
         datagrams=_datagrams([each.datagrams for each in every if each.datagrams is not None]),
         endpoints=endpoints,
+        ejections=sum(each.ejections for each in every),
     )
 
 
 def bequest(figures: ListenerFigures, before: ListenerFigures | None) -> ListenerFigures:
     """What stays of the figures of a process that has ended: what it has done. `before` is what stayed of others."""
     endpoints = tuple(
-        structs.replace(each, active=0, usable=False, passed_over_seconds=0.0) for each in figures.endpoints
+        structs.replace(each, active=0, usable=False, passed_over_seconds=0.0, ejected="") for each in figures.endpoints
     )
     left = structs.replace(figures, active=0, affinity_entries=0, endpoints=endpoints)
     return left if before is None else merged((left,), before)
@@ -110,6 +111,7 @@ def _endpoint(one: EndpointFigures, other: EndpointFigures) -> EndpointFigures:
         bytes_down=one.bytes_down + other.bytes_down,
         dial=_dials((one.dial, other.dial)),
         passed_over_seconds=max(one.passed_over_seconds, other.passed_over_seconds),
+        ejected=one.ejected or other.ejected,
     )
 
 

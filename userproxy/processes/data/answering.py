@@ -17,6 +17,7 @@ from userproxy.processes.messages import (
     AskClosedListeners,
     AskConnections,
     AskDecisions,
+    AskEjectedEndpoints,
     AskListeners,
     AskLostAnswers,
     AskProcess,
@@ -115,6 +116,8 @@ class Answering:
                 return await plane.processes()
             case AskLostAnswers():
                 return await plane.lost_answers()
+            case AskEjectedEndpoints():
+                return await plane.ejected_endpoints()
             case CloseConnections(query=query, reason=reason):
                 return (await self._steering.close_connections(query, reason),)
         return ()

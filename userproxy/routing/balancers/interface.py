@@ -10,10 +10,14 @@ from userproxy.model import Endpoint
 
 
 class Load(Protocol):
-    """What an endpoint has to do for a listener: connections or flows now, and all that it has accepted so far."""
+    """What an endpoint has to do for a listener: connections or flows now, and all that it has accepted so far.
+
+    `bytes_down` are those of it that were counted: of connections and flows that have ended, and of others at times.
+    """
 
     active: int
     total: int
+    bytes_down: int
 
 
 Loads: TypeAlias = Mapping[Endpoint, Load]

@@ -6,7 +6,7 @@ from typing import Final
 from msgspec import Struct
 
 from userproxy.model import Endpoint, IPFamily, Protocol
-from userproxy.model.reports import DatagramFigures, DialFailure, DialTimes, ListenerFigures
+from userproxy.model.reports import DatagramFigures, DialFailure, DialTimes, EndpointFigures, ListenerFigures
 
 DIAL_BUCKETS: Final = (
     *(0.00001, 0.000025, 0.000063, 0.00016, 0.0004, 0.001, 0.0025, 0.0063, 0.016, 0.04, 0.1, 0.25, 0.63, 1.6, 4.0),
@@ -15,6 +15,8 @@ DIAL_BUCKETS: Final = (
 
 _BOTH: Final = (Protocol.TCP, Protocol.UDP)
 _UDP: Final = (Protocol.UDP,)
+_STATES: Final = ("usable", "passed-over", "ejected", "draining")
+_PASSED_OVER, _EJECTED, _DRAINING = range(1, 4)
 _NO_DATAGRAMS: Final = DatagramFigures()
 
 
@@ -108,11 +110,20 @@ def _endpoints(listeners: Sequence[ListenerFigures]) -> Sequence[float]:
     best: dict[Endpoint, int] = {}
     for listener in listeners:
         for each in listener.endpoints:
-            state = 2 if not each.usable else 1 if each.passed_over_seconds > 0 else 0
-            if state < 2 or each.active:
+            state = _state(each)
+            if state < _DRAINING or each.active:
                 best[each.endpoint] = min(state, best.get(each.endpoint, state))
     states = list(best.values())
-    return states.count(0), states.count(1), states.count(2)
+    return [states.count(state) for state in range(len(_STATES))]
+
+
+def _state(endpoint: EndpointFigures) -> int:
+    """The place of its state among all, of which the best comes first."""
+    if not endpoint.usable:
+        return _DRAINING
+    if endpoint.ejected:
+        return _EJECTED
+    return _PASSED_OVER if endpoint.passed_over_seconds > 0 else 0
 
 
 COUNTERS: Final = (
@@ -145,6 +156,12 @@ COUNTERS: Final = (
         "Endpoints that were dialled in vain, by reason",
         _labelled("reason", DialFailure),
         _dial_failures,
+    ),
+    Counters(
+        "userproxy_ejections",
+        "Endpoints that were ejected because they failed again and again",
+        _TOTAL,
+        lambda figures: (figures.ejections,),
     ),
     Counters(
         "userproxy_dial_seconds",
@@ -207,8 +224,9 @@ GAUGES: Final = (
     Gauges("userproxy_affinity_entries", "Clients who may stick to an endpoint", (Column(),), _affinity_entries),
     Gauges(
         "userproxy_endpoints",
-        "Endpoints: usable, passed over because dialling them failed, or gone but with clients that stay (draining)",
-        _labelled("state", ("usable", "passed-over", "draining"), ""),
+        "Endpoints: usable, passed over because dialling them failed, ejected because that went on, or gone but with"
+        " clients that stay (draining)",
+        _labelled("state", _STATES, ""),
         _endpoints,
     ),
 )
