@@ -10,18 +10,18 @@ import os
 import stat
 import time
 from collections.abc import Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
 import structlog
 from msgspec import Struct, structs
-from watchfiles import awatch
 
 from userproxy.cluster.objects.keys import ClusterObject, ObjectKey
 from userproxy.cluster.objects.manifest import Manifest, ManifestProblem, combine, read_manifest, unreadable
 from userproxy.cluster.store import Store
 from userproxy.errors import UsageError
+from userproxy.folders import FolderWatch
 from userproxy.model.sources import WatchReport
 
 log = structlog.get_logger()
@@ -30,8 +30,8 @@ _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 _READ_EVERY = 10.0
 _CONFIRM_AFTER = 0.3
 """A file that has lost objects must stay the same for so long before they are deleted. Seconds."""
-_QUIET_MS = 200
-_LONGEST_WRITE_MS = 1000
+_QUIET = 0.2
+_LONGEST_WRITE = 1.0
 """After a change files are read once nothing has changed for the first time, but at the latest after the second."""
 
 _GONE = b"gone"
@@ -83,7 +83,7 @@ class ManifestSource:
         self._heard: float | None = None
         """When objects were last others than before (monotonic, seconds)."""
         self._watched: dict[Path, tuple[int, int]] = {}
-        self._folders_changed = asyncio.Event()
+        self._watch: FolderWatch | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -117,40 +117,31 @@ class ManifestSource:
                 self._update_store(await asyncio.to_thread(self._read_all))
                 if self._store.has_changes:
                     self._on_change()
-                if await asyncio.to_thread(self._folders) != self._watched:
-                    self._folders_changed.set()
+                if await asyncio.to_thread(self._folders) != self._watched and self._watch is not None:
+                    self._watch.end()
 
     async def _watch_folders(self, changed: asyncio.Event) -> None:
         """Set `changed` whenever something changes in a folder."""
         reported = ""
         while True:
             self._watched = await asyncio.to_thread(self._folders)
-            self._folders_changed.clear()
-            changes = awatch(
-                *self._watched,
-                watch_filter=None,
-                recursive=False,
-                step=_QUIET_MS,
-                debounce=_LONGEST_WRITE_MS,
-                stop_event=self._folders_changed,
-            )
-            # awatch watches from its first await on: for what has changed before, everything is read again.
-            asyncio.get_running_loop().call_soon(changed.set)
             try:
-                async with aclosing(changes):
-                    async for happened in changes:
+                with FolderWatch(self._watched) as watch:
+                    self._watch = watch
+                    changed.set()  # for what has changed before, everything is read again
+                    while await watch.changed(_QUIET, _LONGEST_WRITE):
                         reported = ""
                         changed.set()
-                        # A folder that was deleted and made again may even have its old inode.
-                        if any(Path(name) in self._watched for _, name in happened):
-                            break
             except FileNotFoundError:  # a folder went away just now
                 await asyncio.sleep(_CONFIRM_AFTER)
-            except (OSError, RuntimeError) as error:
-                if str(error) != reported:
-                    log.warning("Manifests cannot be watched, and are read every ten seconds", reason=str(error))
-                reported = str(error)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                if reason != reported:
+                    log.warning("Manifests cannot be watched, and are read every ten seconds", reason=reason)
+                reported = reason
                 await asyncio.sleep(_READ_EVERY)
+            finally:
+                self._watch = None
 
     def _has_unconfirmed(self) -> bool:
         return any(file.unconfirmed is not None for file in self._files.values())

@@ -2,19 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import structlog
-from watchfiles import awatch
 
 from userproxy.config import Settings
 from userproxy.config.reload import changed_in_vain, reload
 from userproxy.errors import UsageError
+from userproxy.folders import FolderWatch
 
 log = structlog.get_logger()
 
-_STEP_MS = 500
+_QUIET = 0.5
+_LONGEST_WRITE = 1.6
+"""After a change the file is read once nothing has changed for the first time, but at the latest after the second."""
+
 _LOOK = 10.0
 """How often to read the file in any case, in seconds: not every change is reported, and inotify instances may be
 exhausted."""
@@ -53,27 +56,22 @@ async def _wakeups(folder: Path) -> AsyncGenerator[None]:
     """Yields when a file may have changed: whenever something happens in its folder, and every ten seconds."""
     told = False
     while True:
-        changes = awatch(
-            folder,
-            watch_filter=None,
-            recursive=False,
-            step=_STEP_MS,
-            rust_timeout=round(1000 * _LOOK),
-            yield_on_timeout=True,
-        )
         try:
-            async with aclosing(changes):
-                async for _ in changes:
+            with FolderWatch([folder]) as watch:
+                stands = True
+                while stands:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_LOOK):
+                            stands = await watch.changed(_QUIET, _LONGEST_WRITE)
                     told = False
                     yield
-        except (OSError, RuntimeError) as error:  # no inotify instance left, or the folder is gone
+        except OSError as error:  # no inotify instance left, or the folder is gone
             if not told:
-                log.warning(
-                    "The configuration file cannot be watched, and is read every ten seconds", reason=str(error)
-                )
+                text = "The configuration file cannot be watched, and is read every ten seconds"
+                log.warning(text, reason=error.strerror or str(error))
             told = True
-        await asyncio.sleep(_LOOK)
-        yield
+            await asyncio.sleep(_LOOK)
+            yield
 
 
 def _read(file: Path) -> bytes | None:
