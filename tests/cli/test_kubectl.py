@@ -1,6 +1,7 @@
 """kubectl's plug-in, beside a kubectl that answers as told and runs what is to run in a Pod here."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests.cli.served import running
 from userproxy.cli.kubectl import KubectlError, Pod, choose, pods
 from userproxy.errors import UsageError
 
+PLUGIN = [sys.executable, "-c", "from userproxy.cli.kubectl import main; main()"]
 KUBECTL = """#!{python}
 import json, os, sys
 with open({log!r}, "a") as file:
@@ -49,13 +52,17 @@ class Cluster:
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-c", "from userproxy.cli.kubectl import main; main()", *arguments],
-            env={"PATH": str(self._bin)},
+            [*PLUGIN, *arguments],
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=60,
         )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"PATH": str(self._bin)}
 
     @property
     def calls(self) -> list[list[str]]:
@@ -84,6 +91,20 @@ def test_the_exit_code_and_the_errors_are_those_of_the_command(cluster: Cluster)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: there is no socket /nowhere/at/all")
     assert cluster.run("get", "nonsense").returncode == 2
+
+
+def test_the_dashboard_is_here_and_asks_in_the_pod(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.answers(item("userproxy-a"))
+    with running(tmp_path) as server:
+        argv = [*PLUGIN, "--context", "prod", "dashboard", "--no-open", "--admin-socket", server.path]
+        with subprocess.Popen(argv, env=cluster.environment, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline().startswith("http://127.0.0.1:")
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(60) == 0
+    where = ["--namespace", "kube-system", "userproxy-a", "--container", "userproxy"]
+    command = ["userproxy", "relay", "--admin-socket", server.path]
+    assert cluster.calls[1] == ["--context=prod", "exec", "--stdin", *where, "--", *command]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ SECTIONS = {
     },
     "Other": {
         "completion": "userproxy.cli.completion:completion",
+        "relay": "userproxy.cli.relay:relay",
     },
 }
 """Where each command is, by its name, as the help groups them."""

@@ -64,16 +64,26 @@ def main(
     \b
     kubectl userproxy -N node-1 get connections
     kubectl userproxy -N node-1 observe default/web -f
+    kubectl userproxy -N node-1 dashboard
 
     Options of this plug-in come before the command, those of the command after it.
     """
     flags = [f"--{name}={value}" for name, value in (("context", context), ("kubeconfig", kubeconfig)) if value]
     found = pods(_kubectl_json([*flags, "get", "pods", "--all-namespaces", f"--selector={selector}", "--output=json"]))
     chosen = choose(found, node, pod)
-    terminal = ["--stdin", "--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
     where = ["--namespace", chosen.namespace, chosen.name, "--container", container or chosen.container]
+    if command[0] == "dashboard":  # its page is to be here, and its browser
+        inside = [_kubectl(), *flags, "exec", "--stdin", *where, "--", _COMMAND]
+        _show(command[1:], inside)
+    terminal = ["--stdin", "--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
     sys.stdout.flush()
     os.execvp(_kubectl(), ["kubectl", *flags, "exec", *terminal, *where, "--", _COMMAND, *command])  # noqa: S606
+
+
+def _show(arguments: Sequence[str], inside: Sequence[str]) -> None:
+    from userproxy.cli.dashboard import dashboard
+
+    dashboard.main(list(arguments), "kubectl userproxy dashboard", obj=inside)
 
 
 def pods(listed: dict[str, Any]) -> list[Pod]:

@@ -1,6 +1,7 @@
 // Figures as a person reads them: three digits, units of 1024, and a dash for what is not known.
 
 const UNKNOWN = "–";
+const WHOLE = new Intl.NumberFormat("en");
 
 /** How often something happens in a second: "0", "0.42", "12.3", "1,234". */
 export function rate(number) {
@@ -8,12 +9,12 @@ export function rate(number) {
   if (number === 0) return "0";
   if (number < 0.0995) return number.toFixed(2);
   if (number < 99.95) return number.toFixed(1);
-  return Math.round(number).toLocaleString("en");
+  return WHOLE.format(Math.round(number));
 }
 
 /** A whole number. */
 export function count(number) {
-  return number === null || number === undefined ? UNKNOWN : number.toLocaleString("en");
+  return number === null || number === undefined ? UNKNOWN : WHOLE.format(number);
 }
 
 /** Bytes: "512 B", "1.5 KiB", "20 MiB". */

@@ -50,16 +50,19 @@ export class Live {
 
   async lines(body, signal) {
     let anew = true;
-    let rest = "";
+    let parts = [];
     const reader = body.pipeThrough(new TextDecoderStream()).getReader();
     for (;;) {
       const { value, done } = await reader.read();
       if (done || signal.aborted) return;
-      const lines = (rest + value).split("\n");
-      rest = lines.pop();
-      for (const line of lines) {
+      const lines = value.split("\n");
+      for (const [place, line] of lines.entries()) {
+        parts.push(line);
+        if (place === lines.length - 1) break;
+        const whole = parts.join("");
+        parts = [];
         if (anew) this.state("live", "");
-        this.frame(JSON.parse(line), anew);
+        this.frame(JSON.parse(whole), anew);
         anew = false;
       }
     }
