@@ -19,7 +19,7 @@ _PIECE = 65_536
 @admin_socket
 @ends_in_a_sentence
 def relay(socket: str | None) -> None:
-    """Connect standard input and output with the admin socket.
+    """Connect standard input and output with the admin socket, until either ends.
 
     For `kubectl userproxy dashboard`, and whoever asks the admin API from another machine.
     """
