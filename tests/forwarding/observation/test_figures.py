@@ -1,8 +1,10 @@
 """Counters become figures, number by number."""
 
+from msgspec import structs
+
 from tests.forwarding.conftest import NAME
-from userproxy.forwarding.observation.counters import EndpointCounters, ListenerCounters
-from userproxy.forwarding.observation.figures import endpoint_figures, figures_of
+from userproxy.forwarding.observation.counters import NOTHING_COUNTED, EndpointCounters, ListenerCounters
+from userproxy.forwarding.observation.figures import counted, endpoint_figures, figures_of
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Endpoint, Verdict
 from userproxy.model.reports import DatagramFigures, DialFailure, EndpointFigures
@@ -35,3 +37,19 @@ def test_an_endpoint() -> None:
     figures = endpoint_figures(ONE, counters, 1.5)
     assert (figures.total, figures.active, figures.dial.count, figures.passed_over_seconds) == (1, 1, 1, 1.5)
     assert endpoint_figures(ONE, None) == EndpointFigures(ONE)
+
+
+def test_what_was_counted_is_found_in_the_figures() -> None:
+    for kind in (ListenerCounters, UdpStatistics):
+        counters = kind()
+        for number, name in enumerate(counters.numbers, 1):
+            setattr(counters, name, number)
+        counters.failed(ONE, DialFailure.REFUSED)
+        counters.dial_failures = 1
+        counters.endpoints[ONE].connected(0.05)
+        counters.endpoints[ONE].bytes_up = 7
+        counters.endpoints.departed.add(counters.endpoints[ONE].dial)
+        figures = figures_of(NAME, counters, Verdict.SERVE, [endpoint_figures(ONE, counters.endpoints[ONE])])
+        assert figures.dial.count == 2
+        assert structs.asdict(counted(figures)) == structs.asdict(counters.state())
+    assert counted(figures_of(NAME, ListenerCounters(), Verdict.SERVE, [])).departed == NOTHING_COUNTED.departed

@@ -3,18 +3,14 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from random import Random
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
 from msgspec import structs
 
 from tests.forwarding.conftest import LOOPBACK, NAME, eventually
-from tests.forwarding.handover.conftest import a_forwarder
 from tests.processes.control.test_forwarding import (
-    OPTIONS,
     UDP_NAME,
     Client,
     asked,
@@ -22,13 +18,18 @@ from tests.processes.control.test_forwarding import (
     clients,
 )
 from tests.processes.takeover.conftest import Beside, Plane, hand_over
-from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
+from tests.processes.takeover.planes import (
+    NUMBERS,
+    eventually_counted,
+    figures,
+    making,
+    predecessor,
+    successor,
+)
+from userproxy.forwarding.forwarder import Forwarder
 from userproxy.model import (
-    Admission,
-    AdmissionRule,
     DirectNetwork,
     Endpoint,
-    PortalAddress,
     Protocol,
     ReturnPath,
     Snapshot,
@@ -36,53 +37,8 @@ from userproxy.model import (
 )
 from userproxy.processes.channel import socket_pair
 from userproxy.processes.control.forwarding import ProcessForwarder
-from userproxy.processes.control.spawning import Spawning
-from userproxy.processes.messages import Logging
 
-NUMBERS = [(0, 2), (2, 0), (2, 2), (2, 1), (4, 2)]
-
-
-def making(processes: int, options: ForwardingOptions = OPTIONS) -> Callable[[], Plane]:
-    """What makes a data plane of so many processes; of this one alone for 0."""
-
-    def make() -> Plane:
-        if not processes:
-            return a_forwarder(bind_portals=options.bind_portals)
-        spawning = Spawning("auto", Logging(0, "text"))
-        return ProcessForwarder(asyncio.get_running_loop(), options, Random(1), processes, spawning)
-
-    return make
-
-
-@asynccontextmanager
-async def predecessor(processes: int, options: ForwardingOptions = OPTIONS) -> AsyncIterator[Plane]:
-    plane = making(processes, options)()
-    if isinstance(plane, ProcessForwarder):
-        await plane.ready()
-    try:
-        yield plane
-    finally:
-        plane.shut_down()
-
-
-@asynccontextmanager
-async def successor(plane: Plane, processes: int, options: ForwardingOptions = OPTIONS) -> AsyncIterator[Beside]:
-    """One that has taken over."""
-    ours, its = socket_pair()
-    beside = Beside(its, make=making(processes, options))
-    try:
-        assert await hand_over(plane, ours), beside.failure
-        await asyncio.to_thread(beside.done.wait, 10)
-        assert beside.everything
-        yield beside
-    finally:
-        await asyncio.to_thread(beside.end)
-
-
-async def figures(plane: Plane) -> tuple[int, int]:
-    """Of the listener NAME: clients now, and in all."""
-    (found,) = [each for each in await plane.data_plane.listeners() if each.listener == NAME]
-    return found.active, found.total
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(("before", "after"), NUMBERS)
@@ -107,12 +63,6 @@ async def test_connections_go_on_and_so_do_their_figures(before: int, after: int
                 for client in found:
                     client._socket.close()
                 await eventually_counted(beside, (0, 14))
-
-
-async def eventually_counted(of: "Plane | Beside", wanted: tuple[int, int]) -> None:
-    async with asyncio.timeout(20):
-        while (await (of.ask(figures) if isinstance(of, Beside) else figures(of))) != wanted:
-            await asyncio.sleep(0.02)
 
 
 class Echoes(asyncio.DatagramProtocol):
@@ -237,51 +187,6 @@ async def eventually_dialling(plane: Plane) -> None:
     async with asyncio.timeout(10):
         while await dialling(plane) != 1:
             await asyncio.sleep(0.01)
-
-
-@pytest.mark.parametrize(("before", "after"), NUMBERS[:3])
-async def test_portals_that_are_listened_on_go_on(before: int, after: int) -> None:
-    options = structs.replace(OPTIONS, bind_portals=True)
-    everybody = (AdmissionRule("", NAME),)
-    async with backend() as endpoint, predecessor(before, options) as plane:
-        assert plane.open(NAME, verdict=Verdict.SERVE) == 0
-        plane.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
-        with socket.socket() as probe:
-            probe.bind((LOOPBACK, 0))
-            portal = PortalAddress(LOOPBACK, Protocol.TCP, probe.getsockname()[1])
-        plane.serve_portal(portal, Admission(everybody, everybody))
-        async with clients(portal.port, 6) as found, successor(plane, after, options) as beside:
-            for client in found:
-                assert await client.ask() == b"hello\n"
-            assert await asked(portal.port) == b"hello\n"
-            await beside.ask(lambda its: close_unasked(its))
-            await eventually(lambda: refuses(portal.port))
-
-
-async def close_unasked(plane: Plane) -> None:
-    plane.close_unasked(NAME.family)
-
-
-def refuses(port: int) -> bool:
-    with socket.socket() as sock:
-        return sock.connect_ex((LOOPBACK, port)) != 0
-
-
-async def test_what_nobody_asks_for_is_closed_and_the_rest_keeps_its_port() -> None:
-    async with backend() as endpoint, predecessor(2) as plane:
-        ports = {name: plane.open(name, verdict=Verdict.SERVE) for name in (NAME, UDP_NAME)}
-        for name in ports:
-            plane.update(Snapshot(name, Verdict.SERVE, (endpoint,)))
-        assert await asked(ports[NAME]) == b"hello\n"
-        async with successor(plane, 2) as beside:
-
-            async def synced(its: Plane) -> int:
-                port = its.open(UDP_NAME)
-                its.close_unasked(NAME.family)
-                return port
-
-            assert await beside.ask(synced) == ports[UDP_NAME]
-            await eventually(lambda: refuses(ports[NAME]))
 
 
 async def test_processes_and_descriptors_of_the_predecessor_go() -> None:

@@ -1,11 +1,20 @@
-"""The figures of one listener as a value, made of its counters."""
+"""The figures of one listener as a value, made of its counters; and what must have been counted, made of figures."""
 
 from collections.abc import Iterable
 
-from userproxy.forwarding.observation.counters import EndpointCounters, ListenerCounters
+from msgspec import structs
+
+from userproxy.forwarding.observation.counters import (
+    NOTHING_COUNTED,
+    CountersState,
+    DialCountsState,
+    EndpointCounters,
+    EndpointCountersState,
+    ListenerCounters,
+)
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Endpoint, ListenerName, Verdict
-from userproxy.model.reports import DatagramFigures, EndpointFigures, ListenerFigures
+from userproxy.model.reports import DatagramFigures, DialTimes, EndpointFigures, ListenerFigures
 
 
 def figures_of(
@@ -57,6 +66,47 @@ def endpoint_figures(
         passed_over_seconds=passed_over_seconds,
         ejected=ejected,
     )
+
+
+def counted(figures: ListenerFigures) -> CountersState:
+    """What a listener has counted that has these figures."""
+    datagrams = figures.datagrams
+    numbers: dict[str, int | float] = {
+        "accepted": figures.total,
+        "bytes_down": figures.bytes_down,
+        "bytes_up": figures.bytes_up,
+        "dial_failures": sum(figures.retries.values()),
+        "ended": figures.ended,
+        "refused": figures.refused,
+        "retried": figures.retried,
+        "seconds": figures.duration_sum_seconds,
+        "unserved": figures.failed,
+    }
+    if datagrams is not None:
+        numbers |= structs.asdict(datagrams)
+        numbers["_dropped"] = numbers.pop("dropped")
+        numbers["unopened"] = figures.failed
+    endpoints = tuple((each.endpoint, _endpoint_counted(each)) for each in figures.endpoints)
+    return CountersState(numbers, dict(figures.retries), endpoints, _departed(figures))
+
+
+def _endpoint_counted(figures: EndpointFigures) -> EndpointCountersState:
+    sums = (figures.total, figures.failed, figures.bytes_up, figures.bytes_down)
+    return EndpointCountersState(*sums, _dials(figures.dial))
+
+
+def _dials(times: DialTimes) -> DialCountsState:
+    return DialCountsState(tuple(times.counts), times.sum_seconds) if times.counts else NOTHING_COUNTED.departed
+
+
+def _departed(figures: ListenerFigures) -> DialCountsState:
+    """How long dialling the endpoints took that are gone."""
+    counts, seconds = list(_dials(figures.dial).counts), figures.dial.sum_seconds
+    for each in figures.endpoints:
+        dial = _dials(each.dial)
+        counts = [mine - its for mine, its in zip(counts, dial.counts, strict=True)]
+        seconds -= dial.sum_seconds
+    return DialCountsState(tuple(max(0, number) for number in counts), max(0.0, seconds))
 
 
 def _datagrams(statistics: UdpStatistics) -> DatagramFigures:

@@ -112,6 +112,11 @@ class ProcessesDataPlane:
         self._watches = Watches(lambda: pool.serving)
         self.loop_lag = LoopLag(loop)
 
+    @property
+    def past(self) -> Mapping[int, ListenerFigures]:
+        """What data processes have counted that have ended, by the numbers of listeners."""
+        return dict(self._past)
+
     def begins(self, worker: Worker) -> None:
         """Another data process serves from now on."""
         worker.counted = partial(self._noted, worker)

@@ -210,7 +210,7 @@ class ProcessForwarder:
     def hand_over(self) -> ProcessesGiver:
         """As :meth:`Forwarder.hand_over`."""
         held = (self._listeners, self._portals, self._return_paths)
-        return ProcessesGiver(self._pool.serving, *held, self._options.bind_addresses)
+        return ProcessesGiver(self._pool.serving, *held, self._options.bind_addresses, self.data_plane.past)
 
     def take_over(self) -> ProcessesTaker:
         """As :meth:`Forwarder.take_over`. Raises HandoverError where a data process is not there."""

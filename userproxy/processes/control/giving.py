@@ -11,8 +11,10 @@ from msgspec import Raw
 
 from userproxy.forwarding.handover.values import Item, Last, ListenerHandedOver, PathHandedOver, PortalHandedOver
 from userproxy.forwarding.observation.counters import NOTHING_COUNTED
+from userproxy.forwarding.observation.figures import counted
 from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.model import IPFamily, ListenerName, ReturnPath
+from userproxy.model.reports import ListenerFigures
 from userproxy.pace import Pace
 from userproxy.processes.channel import close_descriptors, encode
 from userproxy.processes.control.held import HeldListener
@@ -35,8 +37,10 @@ _ENDED: Final = "a data process has ended meanwhile"
 class ProcessesGiver:
     """Hands over listeners and portals, which the control process holds, and what is told of by `workers`.
 
-    `paths` are what was found out about this host, and `hosts` the addresses that listeners are opened at. Use one for
-    each attempt.
+    `paths` are what was found out about this host, and `hosts` the addresses that listeners are opened at.
+    `past` are the figures of data processes that have ended. Use one for each attempt.
+
+    The control process is the first one, 0, to the other side, and its data processes follow.
     """
 
     def __init__(
@@ -46,11 +50,13 @@ class ProcessesGiver:
         portals: HeldPortals,
         paths: Mapping[IPFamily, ReturnPath],
         hosts: Mapping[IPFamily, str],
+        past: Mapping[int, ListenerFigures],
     ) -> None:
         self._workers = workers
         self._listeners = listeners
         self._portals = portals
         self._hosts = hosts
+        self._past = past
         self._paths = paths
         self._told: dict[Worker, deque[tuple[Given | AllGiven, list[int]]]] = {each: deque() for each in workers}
         self._news = asyncio.Event()
@@ -61,7 +67,7 @@ class ProcessesGiver:
         for item, descriptors in self._held():
             yield Package(Raw(encode([item])), descriptors)
             await pace.keep()
-        for plane, worker in enumerate(self._workers):
+        for plane, worker in enumerate(self._workers, 1):
             worker.gives_to = self
             worker.send(Give(_AHEAD))
             while True:
@@ -78,7 +84,7 @@ class ProcessesGiver:
         last_id = 0
         for worker in self._workers:
             worker.send(GiveRest(), [token.reading, token.writing])
-        for plane, worker in enumerate(self._workers):
+        for plane, worker in enumerate(self._workers, 1):
             while True:
                 message, descriptors = self._next_now(worker, end)
                 with closing(_Copies(descriptors)):
@@ -113,6 +119,16 @@ class ProcessesGiver:
             yield PathHandedOver(path), []
         for name, held in list(self._listeners.items()):
             yield self._listener(name, held)
+        opened = {held.number for held in self._listeners.values()}
+        for number, figures in self._past.items():
+            if number not in opened:
+                state = counted(figures)
+                yield (
+                    ListenerHandedOver(
+                        number, figures.listener, is_open=False, balancer=BalancerState(), counters=state
+                    ),
+                    [],
+                )
         for address, portal in list(self._portals.portals.items()):
             yield PortalHandedOver(address, portal.admission), [portal.sock.fileno()]
 
@@ -126,7 +142,7 @@ class ProcessesGiver:
             name,
             is_open=True,
             balancer=BalancerState(),
-            counters=NOTHING_COUNTED,
+            counters=counted(self._past[held.number]) if held.number in self._past else NOTHING_COUNTED,
             port=held.port,
             host=self._hosts[name.family] if isinstance(held.sock, DatagramGroup) else "",
             verdict=held.verdict,
@@ -168,6 +184,11 @@ class _Copies:
 
     def close(self) -> None:
         close_descriptors(self._descriptors)
+
+
+def _closed_listener(number: int, figures: ListenerFigures) -> ListenerHandedOver:
+    state = counted(figures)
+    return ListenerHandedOver(number, figures.listener, is_open=False, balancer=BalancerState(), counters=state)
 
 
 def _check(message: AllGiven) -> None:

@@ -1,0 +1,95 @@
+"""A data process that is to hand over, and cannot; or whose control process dies meanwhile."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.forwarding.conftest import NAME, eventually
+from tests.processes.control.test_forwarding import OPTIONS, Client, backend, clients
+from tests.processes.takeover.planes import (
+    CLIENTS,
+    NONE_LEFT,
+    all_are_served,
+    attempt,
+    limit_descriptors,
+    pids,
+    served,
+)
+from userproxy.model import Snapshot, Verdict
+from userproxy.processes.control.forwarding import ProcessForwarder
+from userproxy.processes.control.spawning import Spawning
+from userproxy.processes.messages import Logging
+from userproxy.processes.takeover.token import Token
+
+pytestmark = pytest.mark.slow
+
+
+async def test_a_data_process_without_descriptors_is_not_handed_over_and_serves_on() -> None:
+    async with served(2) as (plane, port, found):
+        for pid in pids(plane):
+            # None is left for the token; those for clients are taken already.
+            limit_descriptors(pid, NONE_LEFT)
+        assert await attempt(plane, 0, lambda _, __, packet: packet) is None
+        for client in found:
+            assert await client.ask() == b"hello\n"
+        for pid in pids(plane):
+            limit_descriptors(pid, 4096)
+        await all_are_served(port, found)
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+async def test_data_processes_whose_control_process_dies_meanwhile_ask_who_has_read_the_byte(
+    is_taken: bool, tmp_path: Path
+) -> None:
+    def make() -> ProcessForwarder:
+        spawning = Spawning("auto", Logging(0, "text"))
+        return ProcessForwarder(asyncio.get_running_loop(), OPTIONS, Random(1), 2, spawning, str(tmp_path / "admin"))
+
+    async with backend() as endpoint:
+        plane = make()
+        plane.outlive(us=True)
+        port = plane.open(NAME, verdict=Verdict.SERVE)
+        plane.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        async with clients(port, CLIENTS) as found:
+            giver, kept = plane.hand_over(), []
+            async for package in giver.first():
+                kept += [os.dup(each) for each in package.descriptors]
+            with closing(Token.make()) as token:
+                for _ in giver.rest(token, time.monotonic() + 5):
+                    pass
+                if is_taken:
+                    assert token.take()
+                workers = plane._pool.serving
+                for worker in workers:
+                    worker._child.is_over = True  # it is not ours to kill: we are the one who is dead
+                    worker.channel.close()
+                if is_taken:
+                    await eventually(lambda: not any(map(is_running, [worker.pid for worker in workers])))
+                    assert not any(map(is_reset, found)), "their sockets are the successor's"
+                else:
+                    await all_are_served(port, found)
+                    assert not token.take()
+            for each in kept:
+                os.close(each)
+        for worker in workers:
+            if is_running(worker.pid):
+                os.kill(worker.pid, signal.SIGKILL)
+        plane.shut_down()
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process has not ended. Its name, in parentheses, may have spaces (proc(5), stat)."""
+    with suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def is_reset(client: Client) -> bool:
+    return bool(client._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
