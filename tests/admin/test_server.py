@@ -44,6 +44,8 @@ async def test_a_service_port_is_one_item(tmp_path: Path) -> None:
                     "client_address": "node",
                     "proxy_protocol": None,
                     "accept_proxy_protocol": None,
+                    "limits": None,
+                    "limited": 0,
                 }
             ],
             "next": None,

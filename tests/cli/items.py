@@ -22,6 +22,8 @@ def service(name: str = "web", **fields: Any) -> dict[str, Any]:
         "client_address": "node",
         "proxy_protocol": None,
         "accept_proxy_protocol": None,
+        "limits": None,
+        "limited": 0,
     } | fields
 
 

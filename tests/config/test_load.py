@@ -52,6 +52,7 @@ def test_defaults() -> None:
         ("portals", "none", "portals", PortalMode.NONE),
         ("drain-timeout", "0", "drain_timeout", 0.0),
         ("half-open-timeout", "1m30s", "half_open_timeout", 90.0),
+        ("queue-timeout", "5s", "queue_timeout", 5.0),
         ("service-proxy-name", "mine", "proxy_name", "mine"),
         ("event-loop", "asyncio", "event_loop", EventLoop.ASYNCIO),
         ("reserved-node-ports", "22,9100-9101", "reserved_node_ports", ReservedPorts(((22, 22), (9100, 9101)))),

@@ -20,6 +20,7 @@ class Totals(Struct, frozen=True, gc=False):
     retried: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
+    limited: int = 0
 
 
 class EndpointTotals(Struct, frozen=True, gc=False):
@@ -50,7 +51,7 @@ async def by_service_port(data: DataPlane, query: Query) -> Mapping[ServicePortN
 
 def totals(figures: Iterable[ListenerFigures]) -> Totals:
     """The figures of several listeners together."""
-    active = total = failed = retried = up = down = 0
+    active = total = failed = retried = up = down = limited = 0
     for each in figures:
         active += each.active
         total += each.total
@@ -58,7 +59,8 @@ def totals(figures: Iterable[ListenerFigures]) -> Totals:
         retried += each.retried
         up += each.bytes_up
         down += each.bytes_down
-    return Totals(active, total, failed, retried, up, down)
+        limited += each.limited
+    return Totals(active, total, failed, retried, up, down, limited)
 
 
 def by_endpoint(figures: Iterable[ListenerFigures]) -> dict[Endpoint, EndpointTotals]:

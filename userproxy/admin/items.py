@@ -10,6 +10,7 @@ from msgspec import Struct
 from userproxy.addresses import IPFamily
 from userproxy.model.client_address import ClientAddress, ProxyProtocol
 from userproxy.model.cluster import Protocol
+from userproxy.model.limits import Limits
 from userproxy.model.reports import ConnectionState, Outcome, Source
 from userproxy.model.snapshots import TrafficClass, Verdict
 
@@ -30,7 +31,8 @@ class ServiceItem(Struct, frozen=True, gc=False):
     flows since userproxy opened it, those that were refused included; `failed` are clients whom no endpoint served,
     `retried` those who were served after another endpoint had failed. `client_address` is whose address endpoints are
     to see, `balancer` the name of what chooses among them; `proxy_protocol` is the PROXY header that they get,
-    `accept_proxy_protocol` what trusted clients send.
+    `accept_proxy_protocol` what trusted clients send. `limits` are those of clients: `connections` at a time, with
+    `overflow` for those beyond, `rate` a second, `idle` seconds of silence; `limited` are clients refused by them.
     """
 
     namespace: str
@@ -50,6 +52,8 @@ class ServiceItem(Struct, frozen=True, gc=False):
     client_address: ClientAddress
     proxy_protocol: ProxyProtocol | None
     accept_proxy_protocol: ProxyProtocol | None
+    limits: Limits | None
+    limited: int
 
 
 class EndpointItem(Struct, frozen=True, gc=False):

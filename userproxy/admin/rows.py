@@ -264,6 +264,8 @@ def _service(name: ServicePortName, reports: Iterable[ServicePortReport], totals
         reports[0].client_address,
         reports[0].sends_proxy,
         reports[0].accepts_proxy,
+        reports[0].limits,
+        totals.limited,
     )
 
 

@@ -133,6 +133,12 @@ FLAGS: tuple[Flag, ...] = (
         "A connection closed by one side only is reset after this time without a byte.",
     ),
     _own(
+        "queue-timeout",
+        seconds(zero=False),
+        "How long a client waits at most where the annotations userproxy.io/max-connections or"
+        " userproxy.io/connection-rate of its Service leave no room.",
+    ),
+    _own(
         "service-proxy-name",
         LABEL,
         "Serve only Services labelled service.kubernetes.io/service-proxy-name: NAME.",

@@ -87,6 +87,7 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     drain_timeout: float = 30.0
     linger: float = 20.0
     half_open_timeout: float = 600.0
+    queue_timeout: float = 30.0
     proxy_name: str | None = None
     workers: int | None = 0
     event_loop: EventLoop = EventLoop.AUTO

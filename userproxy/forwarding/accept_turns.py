@@ -19,13 +19,16 @@ _BYTES: Final = 8 * _NUMBERS
 _FEW: Final = 2
 """A difference of so many clients is none."""
 
-MOST_PROCESSES: Final = mmap.PAGESIZE // _BYTES
+TALLY_BYTES: Final = mmap.PAGESIZE
+"""What turns need of the memory; what is behind is for others."""
+
+MOST_PROCESSES: Final = TALLY_BYTES // _BYTES
 
 
 def open_tally() -> int:
     """The descriptor of memory in which each process counts. Raises OSError."""
     descriptor = os.memfd_create("userproxy-accept-turns")
-    os.ftruncate(descriptor, mmap.PAGESIZE)
+    os.ftruncate(descriptor, TALLY_BYTES)
     return descriptor
 
 
@@ -38,7 +41,7 @@ class AcceptTurns:
 
     def __init__(self, descriptor: int, processes: int, place: int | None = None) -> None:
         """Map the memory; the descriptor stays the caller's. Raises OSError."""
-        self._memory = mmap.mmap(descriptor, mmap.PAGESIZE)
+        self._memory = mmap.mmap(descriptor, TALLY_BYTES)
         self._counts = memoryview(self._memory).cast("q")
         self._others = [_NUMBERS * each for each in range(processes) if each != place]
         self._ours = _NUMBERS * (place or 0)

@@ -19,6 +19,7 @@ from userproxy.forwarding.handover import plain
 from userproxy.forwarding.handover.giving import Giver
 from userproxy.forwarding.handover.parts import AnyListener, Parts
 from userproxy.forwarding.handover.taking import Taker
+from userproxy.forwarding.limits.gates import DEFAULT_PATIENCE, Gates
 from userproxy.forwarding.observation.data_plane import LocalDataPlane
 from userproxy.forwarding.observation.recorder import Recorder
 from userproxy.forwarding.poller import Poller
@@ -58,7 +59,8 @@ class ForwardingOptions(Struct, frozen=True):
     `udp_timeout` is for flows, None for userproxy's own choice. With `bind_portals` listeners have no local ports, and
     clients come by the portals that are served. `node_name` is our own Node's.
     `trusted_proxies` are the networks whose PROXY headers are believed. `processes` is how many forward, of which this
-    is one: UDP flows of all of them together are limited.
+    is one: UDP flows of all of them together are limited. Clients of a service port with limits wait for
+    `queue_timeout` at most.
     """
 
     bind_addresses: Mapping[IPFamily, str]
@@ -73,6 +75,7 @@ class ForwardingOptions(Struct, frozen=True):
     node_name: str = ""
     trusted_proxies: tuple[str, ...] = ()
     processes: int = 1
+    queue_timeout: float = DEFAULT_PATIENCE
 
 
 class Forwarder:
@@ -100,6 +103,7 @@ class Forwarder:
             self._recorder,
             self._client_addresses,
             options.trusted_proxies,
+            self._gates(),
         )
         flow_limit, flow_limit_per_listener = flow_limits(options.descriptor_limit, options.processes)
         self._udp = UdpPlane(
@@ -378,6 +382,9 @@ class Forwarder:
         self._stop_timers()
         self._udp.shut_down()
         self._poller.shut_down()
+
+    def _gates(self) -> Gates:
+        return Gates(self._loop, self._options.queue_timeout)
 
     def _stop_timers(self) -> None:
         self._budget.shut_down()

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from userproxy.forwarding.descriptors import PER_CONNECTION, DescriptorBudget
+from userproxy.forwarding.limits.gate import Gate
 from userproxy.forwarding.log_limit import LogLimit
 from userproxy.forwarding.observation.reasons import MADE_ROOM
 from userproxy.model import ServicePortName
@@ -92,6 +93,7 @@ class Share:
         "_top",
         "addresses",
         "count",
+        "gate",
         "name",
         "waits_since",
     )
@@ -104,6 +106,8 @@ class Share:
         self.name = name
         self.addresses: dict[str, dict[Connection, None]] = {}
         self.count = 0
+        self.gate: Gate | None = None
+        """What lets its clients in, where their number or rate is limited."""
         self.waits_since = _NEVER
         """Since when its clients wait."""
 
@@ -118,6 +122,8 @@ class Share:
             self._top, self._peak = address, len(crowd)
         if self.count == 1 or self.count > self._shares.peak:
             self._shares.grown(self)
+        if self.gate is not None:
+            self.gate.changed(left=False)
 
     def remove(self, address: str, connection: Connection) -> None:
         """Count a connection as ended."""
@@ -128,6 +134,8 @@ class Share:
         self.count -= 1
         if not self.count:
             self._shares.emptied(self)
+        if self.gate is not None:
+            self.gate.changed(left=True)
 
     @property
     def top(self) -> str:

@@ -10,6 +10,8 @@ from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.handover.giving import Giver
 from userproxy.forwarding.handover.parts import AnyListener
 from userproxy.forwarding.handover.taking import Taker
+from userproxy.forwarding.limits.counts import LimitCounts
+from userproxy.forwarding.limits.gates import Gates
 from userproxy.forwarding.portal_listeners import PortalListeners, SharedPortalListeners
 from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.listener import TcpListener
@@ -19,13 +21,14 @@ from userproxy.forwarding.udp.listener import UdpListener
 from userproxy.forwarding.udp.shared import SharedUdpListener
 from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.forwarding.udp.statistics import UdpStatistics
-from userproxy.model import Admission, ListenerName, PortalAddress, Protocol, Verdict
+from userproxy.model import Admission, ListenerName, PortalAddress, Protocol, ServicePortName, Verdict
 
 
 class SharingForwarder(Forwarder):
     """Listeners whose sockets other processes may serve, too. To be used on the loop's thread only.
 
-    Ids of connections begin after `last_id`. `turns` says who accepts next.
+    Ids of connections begin after `last_id`. `turns` says who accepts next, and `counts` how many clients of a service
+    port with limits all have.
     """
 
     def __init__(
@@ -35,8 +38,10 @@ class SharingForwarder(Forwarder):
         random: Random,
         turns: AcceptTurns,
         last_id: int = 0,
+        counts: LimitCounts | None = None,
     ) -> None:
         self._turns = turns
+        self._counts = counts
         super().__init__(loop, options, random)
         self._recorder.last_id = last_id
         self._elsewhere: dict[ListenerName, int] = {}
@@ -105,6 +110,13 @@ class SharingForwarder(Forwarder):
                 for member, descriptor in zip(self._members[name], descriptors, strict=True):
                     yield name, host, member, descriptor
 
+    def place_limits(self, service_port: ServicePortName, slot: int | None) -> None:
+        """Where all count the clients of a service port; None where there is no room, or no limit."""
+        if slot is None:
+            self._tcp.gates.slots.pop(service_port, None)
+        else:
+            self._tcp.gates.slots[service_port] = slot
+
     def leave(self, name: ListenerName) -> None:
         """Serve a listener no longer, because another process does so alone. Connections go on, UDP flows end."""
         listener = self._listeners.get(name)
@@ -160,6 +172,9 @@ class SharingForwarder(Forwarder):
             os.close(descriptors[0])
             return True
         return listener is not None and not descriptors
+
+    def _gates(self) -> Gates:
+        return Gates(self._loop, self._options.queue_timeout, self._options.processes, self._counts)
 
     def _portal_listeners(self) -> PortalListeners:
         take, give = self._budget.count_port, self.give_port

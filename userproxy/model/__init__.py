@@ -30,6 +30,7 @@ from userproxy.model.cluster import (
     SliceEndpoint,
     SlicePort,
 )
+from userproxy.model.limits import Limits, Overflow
 from userproxy.model.problems import Problem, ProblemKind
 from userproxy.model.snapshots import (
     Admission,
@@ -75,9 +76,11 @@ __all__ = [
     "HealthCheck",
     "Hints",
     "IPFamily",
+    "Limits",
     "ListenerName",
     "LocalTraffic",
     "Node",
+    "Overflow",
     "PortSpec",
     "Portal",
     "PortalAddress",

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from userproxy.model.balancing import BalancerName, Ejection
 from userproxy.model.client_address import ClientAddress, ProxyProtocol
+from userproxy.model.limits import Limits
 
 
 class Protocol(StrEnum):
@@ -68,8 +69,8 @@ class Service(Struct, frozen=True, gc=False):
     are gone may go on, None for ever, ``udp_timeout`` is seconds or None, ``client_address`` is None where the proxy's
     own setting counts, ``sends_proxy`` and ``accepts_proxy`` are versions of the PROXY protocol or None, ``balancer``
     is the name of what chooses among endpoints; with ``hint_weight`` those that are hinted to us do not get everything,
-    but so many times as much as others; ``ejection`` says when those that fail are left out. ``bad_annotations`` has
-    a sentence for each that cannot be used.
+    but so many times as much as others; ``ejection`` says when those that fail are left out, ``limits`` are those
+    of clients or None. ``bad_annotations`` has a sentence for each that cannot be used.
     """
 
     namespace: str
@@ -96,6 +97,7 @@ class Service(Struct, frozen=True, gc=False):
     balancer: str = BalancerName.ROUND_ROBIN
     hint_weight: int | None = None
     ejection: Ejection | None = None
+    limits: Limits | None = None
 
     @property
     def key(self) -> ServiceName:

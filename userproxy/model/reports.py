@@ -296,7 +296,8 @@ class ListenerFigures(Struct, frozen=True, gc=False):
 
     `local_port` is 0 where it has none. `active` are connections or flows now, `total` all there have been, those that
     were refused included. `failed` are clients whom no endpoint has served, `retried` those who were served after
-    another endpoint had failed, `retries` dials that have failed, by reason; `refused` clients who were not let in.
+    another endpoint had failed, `retries` dials that have failed, by reason; `refused` clients who were not let in, of
+    whom `limited` are those for whom a limit of the Service left no room.
     `duration_sum_seconds` is of the `ended` ones that were served. Bytes of live connections are included.
     `affinity_entries` are clients who may stick to an endpoint: the listeners of a service port and family have them
     in common. `number` tells it from others of the same name, before and after it; they all have different ones.
@@ -322,6 +323,7 @@ class ListenerFigures(Struct, frozen=True, gc=False):
     endpoints: tuple[EndpointFigures, ...] = ()
     number: int = 0
     ejections: int = 0
+    limited: int = 0
 
 
 class ProcessFigures(Struct, frozen=True, gc=False):

@@ -11,6 +11,7 @@ from userproxy.addresses import IPFamily, host_and_port
 from userproxy.model.balancing import BalancerName, Ejection
 from userproxy.model.client_address import ClientAddress, ProxyProtocol
 from userproxy.model.cluster import Protocol, ServicePortName
+from userproxy.model.limits import Limits
 
 
 class TrafficClass(StrEnum):
@@ -95,6 +96,7 @@ class Snapshot(Struct, frozen=True, gc=False):
     ``balancer`` is the name of what chooses among the endpoints, and ``weights`` has a weight for each of them, or
     nothing where they are all alike; one of weight 0 gets no new connection, unless all have it.
     ``ejection`` is when endpoints get no new connections because they fail, None to pass over them for five seconds.
+    ``limits`` are those of the service port, which its listeners have in common; None for none.
     """
 
     listener: ListenerName
@@ -113,6 +115,7 @@ class Snapshot(Struct, frozen=True, gc=False):
     balancer: str = BalancerName.ROUND_ROBIN
     weights: tuple[int, ...] = ()
     ejection: Ejection | None = None
+    limits: Limits | None = None
 
 
 class AdmissionRule(Struct, frozen=True, gc=False):

@@ -9,6 +9,7 @@ from userproxy.addresses import IPFamily, host_and_port
 from userproxy.model.balancing import BalancerName, Ejection
 from userproxy.model.client_address import ClientAddress, ProxyProtocol
 from userproxy.model.cluster import ServiceName, ServicePortName
+from userproxy.model.limits import Limits
 from userproxy.model.snapshots import BalancerAccess, Endpoint, ListenerName, TrafficClass, Verdict
 
 
@@ -61,7 +62,7 @@ class ServicePort(Struct, frozen=True, gc=False):
     the service port. ``client_address`` is whose address endpoints see; ``sends_proxy`` and ``accepts_proxy`` are the
     PROXY headers that they get, and that trusted clients send; ``balancer_access`` is for clients whose addresses come
     from such headers. ``balancer`` is the name of what chooses among endpoints,
-    and ``ejection`` says when those that fail are left out.
+    ``ejection`` says when those that fail are left out, and ``limits`` are those of its clients.
     """
 
     name: ServicePortName
@@ -85,6 +86,7 @@ class ServicePort(Struct, frozen=True, gc=False):
     closes_after: float = 0.0
     balancer: str = BalancerName.ROUND_ROBIN
     ejection: Ejection | None = None
+    limits: Limits | None = None
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

@@ -81,9 +81,13 @@ class Elsewhere(Struct, frozen=True, tag="elsewhere"):
 
 
 class Update(Struct, frozen=True, tag="update"):
-    """Treat new clients of a listener by a snapshot."""
+    """Treat new clients of a listener by a snapshot.
+
+    `slot` is where all processes count the clients of its service port, if that has limits and there is room.
+    """
 
     snapshot: Snapshot
+    slot: int | None = None
 
 
 class Close(Struct, frozen=True, tag="close"):

@@ -234,6 +234,7 @@ def snapshots_of(service_port: ServicePort) -> tuple[Snapshot, ...]:
             balancer=service_port.balancer,
             weights=route.weights,
             ejection=service_port.ejection,
+            limits=service_port.limits,
         )
         for listener, route in zip(service_port.listeners, service_port.routes, strict=True)
     )

@@ -177,6 +177,7 @@ def _service_port(
         closes_after=service.close_removed_after or 0.0,
         balancer=service.balancer,
         ejection=service.ejection,
+        limits=service.limits if spec.protocol is Protocol.TCP else None,
     )
     return port, selection.local == () and selection.has_any
 

@@ -135,6 +135,7 @@ class _Proxy:
                 bind_portals=any(driver.traits.binds_portals for driver in drivers.values()),
                 node_name=node_name,
                 trusted_proxies=settings.trusted_proxies,
+                queue_timeout=settings.queue_timeout,
             ),
         )
         self._monitor.watch(self._forwarder.data_plane)

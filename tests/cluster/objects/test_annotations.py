@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from userproxy.cluster.objects.annotations import ServiceOptions, read_annotations
-from userproxy.model import BalancerName, ClientAddress, Ejection, ProxyProtocol
+from userproxy.model import BalancerName, ClientAddress, Ejection, Limits, Overflow, ProxyProtocol
 
 REMOVAL = "userproxy.io/on-endpoint-removal"
 TIMEOUT = "userproxy.io/udp-timeout"
@@ -14,6 +14,10 @@ CLIENT = "userproxy.io/client-address"
 PROXY = "userproxy.io/proxy-protocol"
 ACCEPT = "userproxy.io/accept-proxy-protocol"
 BALANCER = "userproxy.io/balancer"
+MOST = "userproxy.io/max-connections"
+OVERFLOW = "userproxy.io/overflow"
+RATE = "userproxy.io/connection-rate"
+IDLE = "userproxy.io/idle-timeout"
 HINT_WEIGHT = "userproxy.io/hint-weight"
 EJECT = "userproxy.io/eject"
 
@@ -43,6 +47,11 @@ EJECT = "userproxy.io/eject"
         ({EJECT: "3 failures, 30s"}, ServiceOptions(ejection=Ejection(3, 30.0))),
         ({EJECT: " 1  failure ,5s "}, ServiceOptions(ejection=Ejection(1, 5.0))),
         ({EJECT: "1000 failures,1h"}, ServiceOptions(ejection=Ejection(1000, 3600.0))),
+        ({MOST: "1"}, ServiceOptions(max_connections=1)),
+        ({MOST: "1000000", OVERFLOW: "refuse"}, ServiceOptions(max_connections=10**6, overflow=Overflow.REFUSE)),
+        ({RATE: "100/s"}, ServiceOptions(connection_rate=100.0)),
+        ({RATE: "30/m", OVERFLOW: "wait"}, ServiceOptions(connection_rate=0.5, overflow=Overflow.WAIT)),
+        ({IDLE: "5m"}, ServiceOptions(idle_timeout=300.0)),
         ({"userproxy.iox/udp-timeout": "x", "udp-timeout": "x", "a.userproxy.io/x": "x"}, ServiceOptions()),
     ],
     ids=str,
@@ -56,9 +65,11 @@ CHOICE = "is not one of keep, close, and drain: with a duration between 1s and 1
 ADDRESS = "is not one of auto, keep, node"
 VERSION = "is not one of v1, v2"
 NAMES = "is not one of round-robin, random, least-connections, source-hash, maglev, first-available"
-ALL = (REMOVAL, TIMEOUT, CLIENT, PROXY, ACCEPT, BALANCER, HINT_WEIGHT, EJECT)
+ALL = (REMOVAL, TIMEOUT, CLIENT, PROXY, ACCEPT, BALANCER, HINT_WEIGHT, EJECT, MOST, OVERFLOW, RATE, IDLE)
 UNKNOWN = f"there is no such setting, only {', '.join(ALL)}"
 EJECTION = 'is not a number of failures between 1 and 1000 and a duration between 5s and 1h, such as "3 failures, 30s"'
+CONNECTIONS = "is not a number of connections between 1 and 1000000, in quotes"
+SPEED = "is not a number of connections a second or a minute, such as 100/s or 30/m"
 NUMBER = "is not a number between 1 and 1000, in quotes"
 
 
@@ -110,6 +121,18 @@ NUMBER = "is not a number between 1 and 1000, in quotes"
         ),
         (EJECT, 3, f"3 {EJECTION}"),
         (HINT_WEIGHT, 5, f"5 {NUMBER}"),
+        (MOST, "0", f'"0" {CONNECTIONS}'),
+        (MOST, "1000001", f'"1000001" {CONNECTIONS}'),
+        (MOST, "-1", f'"-1" {CONNECTIONS}'),
+        (MOST, "\u0663", f'"\u0663" {CONNECTIONS}'),
+        (MOST, 100, f"100 {CONNECTIONS}"),
+        (OVERFLOW, "drop", '"drop" is not one of wait, refuse'),
+        (RATE, "100", f'"100" {SPEED}'),
+        (RATE, "0/s", f'"0/s" {SPEED}'),
+        (RATE, "5/h", f'"5/h" {SPEED}'),
+        (RATE, "1.5/s", f'"1.5/s" {SPEED}'),
+        (RATE, 5, f"5 {SPEED}"),
+        (IDLE, "500ms", f'"500ms" {DURATION}'),
         ("userproxy.io/udp-time-out", "30s", UNKNOWN),
         ("userproxy.io/", "", UNKNOWN),
     ],
@@ -119,6 +142,13 @@ def test_a_bad_one_is_a_sentence_and_nothing_else(key: str, value: object, compl
     settings = read_annotations("shop/web", good)
     bad = replace(settings, complaints=(f"shop/web: annotation {key}: {complaint}",))
     assert read_annotations("shop/web", {key: value, **good}) == bad
+
+
+def test_limits_are_those_that_are_set_and_there_are_none_without() -> None:
+    assert ServiceOptions(overflow=Overflow.REFUSE).limits is None
+    assert ServiceOptions(max_connections=5).limits == Limits(connections=5)
+    limits = ServiceOptions(None, overflow=Overflow.REFUSE, connection_rate=2.0, idle_timeout=9.0).limits
+    assert limits == Limits(None, Overflow.REFUSE, 2.0, 9.0)
 
 
 def test_each_bad_one_is_told_on_one_line() -> None:

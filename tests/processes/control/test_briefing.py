@@ -1,4 +1,4 @@
-"""Which data process has which clients of a UDP listener: real processes, sockets on loopback, kill -9."""
+"""Which data process has which clients, and how many: real processes, sockets on loopback, kill -9."""
 
 import asyncio
 import os
@@ -14,12 +14,24 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from tests.forwarding.conftest import LOOPBACK, eventually
-from tests.processes.control.test_forwarding import OPTIONS, UDP_NAME, all_ready, forwarding, heard, pids
+from tests.forwarding.conftest import LOOPBACK, NAME, eventually
+from tests.processes.control.test_forwarding import (
+    OPTIONS,
+    UDP_NAME,
+    Client,
+    all_ready,
+    asked,
+    backend,
+    forwarding,
+    heard,
+    is_alive,
+    pids,
+)
+from tests.processes.control.test_forwarding import clients as connected_clients
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.groups.spreading import member_of
-from userproxy.model import Endpoint, Snapshot, Verdict
+from userproxy.model import Endpoint, Limits, Overflow, Snapshot, Verdict
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.control.held import HeldListener
 
@@ -262,3 +274,55 @@ async def test_processes_take_over_the_group_of_others_as_it_is() -> None:
             assert await ask_all(several) == first
             wanted = Counter(reader(client, 3) % 2 for client in several)
             assert await owners(forwarder) == wanted
+
+
+async def most_at_once(forwarder: ProcessForwarder, port: int, count: int) -> int:
+    """How many of so many clients were connected to the endpoint at the same time; each asks twice."""
+    now = most = 0
+
+    async def visit() -> None:
+        nonlocal now, most
+        async with Client() as client:
+            await client.connect(port)
+            assert await client.ask() == b"hello\n"
+            now += 1
+            most = max(most, now)
+            assert await client.ask() == b"hello\n"
+            now -= 1
+
+    await asyncio.gather(*(visit() for _ in range(count)))
+    return most
+
+
+async def test_a_limit_of_connections_is_for_all_processes_together() -> None:
+    async with forwarding() as forwarder, backend() as endpoint:
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,), limits=Limits(connections=5)))
+        await all_ready(forwarder)
+        assert await most_at_once(forwarder, port, 60) <= 5
+        (figures,) = await forwarder.data_plane.listeners()
+        assert (figures.total, figures.limited, figures.failed) == (60, 0, 0)
+
+
+async def test_what_a_process_had_of_a_limit_that_dies_is_free_for_others() -> None:
+    async with forwarding() as forwarder, backend() as endpoint:
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        limits = Limits(connections=6, overflow=Overflow.REFUSE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,), limits=limits))
+        await all_ready(forwarder)
+        await heard(forwarder)
+        async with connected_clients(port, 6) as several:
+            with pytest.raises(ConnectionError):
+                await asked(port)
+            reports = (await forwarder.data_plane.connections()).items
+            held_by = Counter(each.id // 10**12 for each in reports)
+            assert sum(held_by.values()) == 6
+            victim = pids(forwarder)[0]
+            os.kill(victim, signal.SIGKILL)
+            await eventually(lambda: victim not in pids(forwarder) and len(pids(forwarder)) == 2)
+            await heard(forwarder)
+            if held_by[0]:
+                assert await asked(port) == b"hello\n"
+            alive = sum([await is_alive(client) for client in several])
+            assert alive == held_by[1]
+            assert await most_at_once(forwarder, port, max(1, 6 - alive)) <= 6 - alive

@@ -6,7 +6,7 @@ from datetime import tzinfo
 from userproxy.cli.output.decisions import compact
 from userproxy.cli.output.kinds import ENDPOINTS, NONE, PORTALS
 from userproxy.cli.output.tables import Column, Item, Table, indented, printable
-from userproxy.cli.output.units import amount
+from userproxy.cli.output.units import amount, limits
 
 
 def describe_service(
@@ -42,6 +42,7 @@ def _port_lines(port: Item, endpoints: Sequence[Item], portals: Sequence[Item]) 
         ("Clients", f"{port['active']} active, {port['total']} in all"),
         ("Retried", f"{port['retried']}, and {port['failed']} failed"),
         ("Bytes", f"{amount(port['bytes_up'])} up, {amount(port['bytes_down'])} down"),
+        *([("Limits", f"{limits(port['limits'])}; {port['limited']} refused")] if port["limits"] else ()),
         *(("PROXY", f"header {version} is {what}") for what, version in headers.items() if version),
     )
     yield from _section("Portals", _rows(PORTALS.columns, portals, "SERVICE"))

@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 from userproxy.cli.output.decisions import service_port
 from userproxy.cli.output.tables import Column, Item
-from userproxy.cli.output.units import UNKNOWN, age, amount, latency
+from userproxy.cli.output.units import UNKNOWN, age, amount, latency, limits
 
 NONE: Final = "<none>"
 """What kubectl writes where there is nothing."""
@@ -79,6 +79,8 @@ SERVICES: Final = Kind(
         _plain("client_address", wide=True),
         _plain("proxy_protocol", "SENDS-PROXY", wide=True),
         _plain("accept_proxy_protocol", "ACCEPTS-PROXY", wide=True),
+        Column("LIMITS", lambda item: limits(item["limits"]), wide=True),
+        _plain("limited", wide=True),
         Column("PORTALS", lambda item: _joined(item["portals"]), wide=True),
     ),
     lambda item: f"service/{item['namespace']}/{item['name']}" + (f":{item['port']}" if item["port"] else ""),

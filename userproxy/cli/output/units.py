@@ -1,7 +1,8 @@
 """Figures as a person reads them. What is not known is ``-``."""
 
+from collections.abc import Mapping
 from datetime import datetime, tzinfo
-from typing import Final
+from typing import Any, Final
 
 UNKNOWN: Final = "-"
 
@@ -17,6 +18,21 @@ def amount(number: float | None) -> str:
             break
         number /= 1024
     return f"{number:.0f}{unit}" if unit == "B" or number >= 9.95 else f"{number:.1f}{unit}"
+
+
+def limits(item: Mapping[str, Any] | None) -> str:
+    """Those of a service port's clients: ``100 connections (wait), 50/s, idle 5m``; ``-`` for none."""
+    if item is None:
+        return UNKNOWN
+    parts = [f"{item['connections']} connections"] if item["connections"] is not None else []
+    if item["rate"] is not None:
+        rate = item["rate"]
+        parts.append(f"{rate:g}/s" if rate == int(rate) else f"{rate * _MINUTE:g}/m")
+    if parts:
+        parts[-1] += f" ({item['overflow']})"
+    if item["idle"] is not None:
+        parts.append(f"idle {age(item['idle'])}")
+    return ", ".join(parts)
 
 
 def age(seconds: float | None) -> str:

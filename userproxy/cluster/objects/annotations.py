@@ -13,7 +13,7 @@ from msgspec import Struct
 from userproxy.cluster.objects.validation import show
 from userproxy.cluster.objects.weights import HIGHEST_WEIGHT
 from userproxy.durations import parse_duration
-from userproxy.model import BalancerName, ClientAddress, Ejection, ProxyProtocol
+from userproxy.model import BalancerName, ClientAddress, Ejection, Limits, Overflow, ProxyProtocol
 
 PREFIX = "userproxy.io/"
 ON_ENDPOINT_REMOVAL = f"{PREFIX}on-endpoint-removal"
@@ -24,15 +24,21 @@ ACCEPT_PROXY_PROTOCOL = f"{PREFIX}accept-proxy-protocol"
 BALANCER = f"{PREFIX}balancer"
 HINT_WEIGHT = f"{PREFIX}hint-weight"
 EJECT = f"{PREFIX}eject"
+MAX_CONNECTIONS = f"{PREFIX}max-connections"
+OVERFLOW = f"{PREFIX}overflow"
+CONNECTION_RATE = f"{PREFIX}connection-rate"
+IDLE_TIMEOUT = f"{PREFIX}idle-timeout"
 
-_SHORTEST_UDP_TIMEOUT = 1.0
-_LONGEST_UDP_TIMEOUT = 86400.0
+_SHORTEST_TIMEOUT = 1.0
+_LONGEST_TIMEOUT = 86400.0
 _SHORTEST_DRAIN = 1.0
 _LONGEST_DRAIN = 3600.0
 _SHORTEST_EJECTION = 5.0
 _LONGEST_EJECTION = 3600.0
 _MOST_FAILURES = 1000
 _EJECTION: Final = re.compile(r"\s*([0-9]{1,4})\s+failures?\s*,\s*(\S+)\s*")
+_MOST_CONNECTIONS = 1_000_000
+_UNITS: Final = {"s": 1.0, "m": 60.0}
 
 
 class ServiceOptions(Struct, frozen=True):
@@ -42,7 +48,9 @@ class ServiceOptions(Struct, frozen=True):
     ``client_address`` is None where the proxy's own setting counts. ``sends_proxy`` and ``accepts_proxy`` are versions
     of the PROXY protocol, None for none. ``balancer`` is the name of one; ``hint_weight`` is how many times as much
     endpoints get that are hinted to us, None for everything; ``ejection`` is when endpoints that fail are left
-    out. ``complaints`` has a sentence for each annotation that cannot be used.
+    out. ``max_connections``, ``overflow``, ``connection_rate``, a
+    second, and ``idle_timeout``, in seconds, are None without an annotation. ``complaints`` has a sentence for each
+    annotation that cannot be used.
     """
 
     close_removed_after: float | None = None
@@ -53,7 +61,19 @@ class ServiceOptions(Struct, frozen=True):
     balancer: str = BalancerName.ROUND_ROBIN
     hint_weight: int | None = None
     ejection: Ejection | None = None
+    max_connections: int | None = None
+    overflow: Overflow | None = None
+    connection_rate: float | None = None
+    idle_timeout: float | None = None
     complaints: tuple[str, ...] = ()
+
+    @property
+    def limits(self) -> Limits | None:
+        """Those of clients; None where there are none."""
+        most, rate, idle = self.max_connections, self.connection_rate, self.idle_timeout
+        if most is None and rate is None and idle is None:
+            return None
+        return Limits(most, self.overflow or Overflow.WAIT, rate, idle)
 
 
 def read_annotations(name: str, annotations: Mapping[str, object]) -> ServiceOptions:
@@ -62,8 +82,9 @@ def read_annotations(name: str, annotations: Mapping[str, object]) -> ServiceOpt
     ``on-endpoint-removal`` is ``close``, ``keep``, or ``drain:`` with one of Go's durations between 1s and 1h;
     ``udp-timeout`` is one of Go's durations between 1s and 24h; ``client-address`` is one of ClientAddress;
     ``proxy-protocol`` and ``accept-proxy-protocol`` are one of ProxyProtocol; ``balancer`` is one of BalancerName;
-    ``hint-weight`` is a number between 1 and 1000; ``eject`` is such as ``3 failures, 30s``. Null is the same as no
-    annotation. Never raises.
+    ``hint-weight`` is a number between 1 and 1000; ``eject`` is such as ``3 failures, 30s``;
+    ``max-connections`` is a number up to a million, ``overflow`` one of Overflow, ``connection-rate`` a number a second
+    or minute, ``idle-timeout`` a duration as ``udp-timeout``. Null is the same as no annotation. Never raises.
     """
     found: dict[str, Any] = {}
     complaints: list[str] = []
@@ -99,12 +120,30 @@ def _close_removed_after(value: object) -> float | None:
     return seconds
 
 
-def _udp_timeout(value: object) -> float:
+def _max_connections(value: object) -> int:
+    number = int(value) if isinstance(value, str) and _is_number(value) else 0
+    if not 1 <= number <= _MOST_CONNECTIONS:
+        raise ValueError(f"is not a number of connections between 1 and {_MOST_CONNECTIONS}, in quotes")
+    return number
+
+
+def _connection_rate(value: object) -> float:
+    number, _, unit = value.partition("/") if isinstance(value, str) else ("", "", "")
+    if unit not in _UNITS or not _is_number(number) or not 1 <= int(number) <= _MOST_CONNECTIONS:
+        raise ValueError("is not a number of connections a second or a minute, such as 100/s or 30/m")
+    return int(number) / _UNITS[unit]
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= len(str(_MOST_CONNECTIONS))
+
+
+def _timeout(value: object) -> float:
     try:
         seconds = parse_duration(value) if isinstance(value, str) else 0.0
     except ValueError:
         seconds = 0.0
-    if not _SHORTEST_UDP_TIMEOUT <= seconds <= _LONGEST_UDP_TIMEOUT:
+    if not _SHORTEST_TIMEOUT <= seconds <= _LONGEST_TIMEOUT:
         raise ValueError("is not a duration such as 30s or 5m, between 1s and 24h")
     return seconds
 
@@ -145,13 +184,17 @@ def _one_of(values: type[StrEnum]) -> Callable[[object], StrEnum]:
 
 _KNOWN: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     ON_ENDPOINT_REMOVAL: ("close_removed_after", _close_removed_after),
-    UDP_TIMEOUT: ("udp_timeout", _udp_timeout),
+    UDP_TIMEOUT: ("udp_timeout", _timeout),
     CLIENT_ADDRESS: ("client_address", _one_of(ClientAddress)),
     PROXY_PROTOCOL: ("sends_proxy", _one_of(ProxyProtocol)),
     ACCEPT_PROXY_PROTOCOL: ("accepts_proxy", _one_of(ProxyProtocol)),
     BALANCER: ("balancer", _one_of(BalancerName)),
     HINT_WEIGHT: ("hint_weight", _weight),
     EJECT: ("ejection", _ejection),
+    MAX_CONNECTIONS: ("max_connections", _max_connections),
+    OVERFLOW: ("overflow", _one_of(Overflow)),
+    CONNECTION_RATE: ("connection_rate", _connection_rate),
+    IDLE_TIMEOUT: ("idle_timeout", _timeout),
 }
 """For each annotation, the field of ServiceOptions, and what reads its value or raises ValueError with a clause."""
 

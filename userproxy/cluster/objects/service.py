@@ -54,6 +54,7 @@ def decode_service(service: schema.RawService, checker: Checker) -> Service:
         balancer=settings.balancer,
         hint_weight=settings.hint_weight,
         ejection=settings.ejection,
+        limits=settings.limits,
         bad_annotations=settings.complaints,
         balancer_ips=balancer_ips,
     )

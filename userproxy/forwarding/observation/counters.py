@@ -191,9 +191,10 @@ class EndpointTable(dict[Endpoint, EndpointCounters]):
 class ListenerCounters:
     """What one listener has done so far; ``active`` is what it is doing.
 
-    ``accepted`` counts clients, ``refused`` those who were not let in, ``retried`` those who were served after another
-    endpoint had failed, ``retries`` dials that failed, by reason. ``ended`` are those who were served, and ``seconds``
-    how long that took. No other listener of the process has the same ``number``.
+    ``accepted`` counts clients, ``refused`` those who were not let in, ``limited`` those among them for whom a limit of
+    their Service left no room; ``retried`` those who were served after another endpoint had failed, ``retries`` dials
+    that failed, by reason. ``ended`` are those who were served, and ``seconds`` how long that took. No other listener
+    of the process has the same ``number``.
     """
 
     __slots__ = (
@@ -204,6 +205,7 @@ class ListenerCounters:
         "dial_failures",
         "ended",
         "endpoints",
+        "limited",
         "number",
         "refused",
         "retried",
@@ -217,6 +219,7 @@ class ListenerCounters:
         self.accepted = 0
         self.active = 0
         self.refused = 0
+        self.limited = 0
         self.unserved = 0
         self.retried = 0
         self.ended = 0
@@ -233,6 +236,7 @@ class ListenerCounters:
         "bytes_up",
         "dial_failures",
         "ended",
+        "limited",
         "refused",
         "retried",
         "seconds",

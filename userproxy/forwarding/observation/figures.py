@@ -45,6 +45,7 @@ def figures_of(
         datagrams=_datagrams(counters) if isinstance(counters, UdpStatistics) else None,
         endpoints=tuple(endpoints),
         number=counters.number,
+        limited=counters.limited,
     )
 
 

@@ -7,6 +7,7 @@ import structlog
 
 from userproxy.forwarding.client_addresses import Sources
 from userproxy.forwarding.descriptors import PER_CONNECTION
+from userproxy.forwarding.limits.idleness import IdleConnections
 from userproxy.forwarding.observation.counters import ListenerCounters
 from userproxy.forwarding.observation.reasons import ENDPOINT_GONE, RESET_BY_ENDPOINT
 from userproxy.forwarding.observation.recorder import Entry, Peer, Portal
@@ -18,7 +19,7 @@ from userproxy.forwarding.tcp.plane import PortFaults, TcpPlane
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.sockets import ip_and_port, reset_on_close
 from userproxy.forwarding.tcp.states import DialState, RelayState
-from userproxy.model import Endpoint, ListenerName, ProxyProtocol, Snapshot
+from userproxy.model import Endpoint, Limits, ListenerName, ProxyProtocol, Snapshot
 from userproxy.model.reports import ChangeKind, DialFailure, Outcome
 from userproxy.routing.balancer import Balancer
 from userproxy.routing.source_ranges import BalancerRule
@@ -42,6 +43,8 @@ class Connections:
         "_accepts",
         "_balancer_rule",
         "_decisions",
+        "_idle",
+        "_limits",
         "_plane",
         "_sends",
         "_share",
@@ -68,6 +71,8 @@ class Connections:
         self.balancer = balancer
         self.statistics = TcpStatistics()
         self._sources: Sources | None = None
+        self._limits: Limits | None = None
+        self._idle: IdleConnections | None = None
 
     def __len__(self) -> int:
         return len(self.members)
@@ -107,12 +112,15 @@ class Connections:
         dial.restore(state.dial)
         dial.closed = True
         endpoint = dial.tried[-1]
-        relay = Relay(self._plane.relays, client, backend, endpoint, self._relayed)
+        on_end = self._relayed if self._idle is None else self._ended_watched
+        relay = Relay(self._plane.relays, client, backend, endpoint, on_end)
         relay.id, relay.dial = dial.id, dial
         relay.counters = counters = self.statistics.endpoints[endpoint]
         counters.active += 1
         dial.relay = relay
         self._adopted(dial, relay)
+        if self._idle is not None:
+            self._idle.watch(relay)
         return relay
 
     def adopt_dial(self, state: DialState, client: SocketType) -> Dial:
@@ -141,6 +149,8 @@ class Connections:
         """Take notice that an adopted connection has ended in the other process, where that was counted."""
         relay.counters.active -= 1
         relay.vanish()
+        if self._idle is not None:
+            self._idle.forget(relay)
         self._ended(relay.dial, relay)
 
     def in_order(self) -> None:
@@ -164,6 +174,8 @@ class Connections:
         self._sends, self._accepts = snapshot.sends_proxy, snapshot.accepts_proxy
         access = snapshot.balancer_access
         self._balancer_rule = None if access is None else BalancerRule(access)
+        if snapshot.limits != self._limits:
+            self._limit(snapshot.limits)
         if snapshot.known is not None:
             self.end_unknown(frozenset(snapshot.known))
 
@@ -172,6 +184,24 @@ class Connections:
         self.statistics.endpoints.follow(())
         if self.members:
             self._plane.without_listener.add(self)
+
+    def _limit(self, limits: Limits | None) -> None:
+        self._limits = limits
+        self._plane.gates.follow(self._share, limits)
+        seconds = None if limits is None else limits.idle
+        if self._idle is not None:
+            self._idle.close()
+        self._idle = None
+        if seconds is not None:
+            self._idle = IdleConnections(self._plane.loop, seconds, self._plane.poller.failed)
+            for each in self.members.values():
+                if isinstance(each, Relay):
+                    self._idle.watch(each)
+
+    def limited(self, peer: Peer, portal: Portal, reason: str) -> None:
+        """Note that a client is not let in because of a limit."""
+        self.statistics.limited += 1
+        self.refused(peer, portal, reason)
 
     def refused(self, peer: Peer, portal: Portal, reason: str) -> None:
         """Note that a client is not let in, and why."""
@@ -234,7 +264,8 @@ class Connections:
     def _connected(self, dial: Dial, backend: SocketType, events: int) -> None:
         plane, statistics, endpoint = self._plane, self.statistics, dial.tried[-1]
         recorder = plane.recorder
-        relay = Relay(plane.relays, dial.client, backend, endpoint, self._relayed)
+        on_end = self._relayed if self._idle is None else self._ended_watched
+        relay = Relay(plane.relays, dial.client, backend, endpoint, on_end)
         now = recorder.clock()
         relay.id = dial.id
         relay.dial = dial
@@ -254,6 +285,8 @@ class Connections:
                 relay.start(events, header)
             else:
                 self.faults.start(relay, events, header)
+            if self._idle is not None:
+                self._idle.watch(relay)
         except Exception as error:  # noqa: BLE001 -- the dial has ended well, so this is not for whoever called it
             plane.poller.failed(relay, error)
 
@@ -313,6 +346,12 @@ class Connections:
             return cut
         note = self.balancer.reset_early(relay.endpoint, self._plane.loop.time())
         return outcome, f"{reason}; {note}" if note else reason
+
+    def _ended_watched(self, relay: Relay) -> None:
+        """A connection has ended that perhaps has a timer, because nothing may be said for so long only."""
+        if self._idle is not None:
+            self._idle.forget(relay)
+        self._relayed(relay)
 
     def settle(self, relay: Relay) -> None:
         """Count the bytes that a live connection has moved since they were last counted."""

@@ -12,7 +12,13 @@ from userproxy.forwarding.observation.recorder import Peer, Portal
 from userproxy.forwarding.poller import STREAM
 from userproxy.forwarding.tcp.connections import Connections, TcpStatistics
 from userproxy.forwarding.tcp.plane import TcpPlane
-from userproxy.forwarding.tcp.sockets import ListeningSocket, dialled_portal, has_connection, reset_on_close
+from userproxy.forwarding.tcp.sockets import (
+    ListeningSocket,
+    dialled_portal,
+    has_connection,
+    quiet_seconds,
+    reset_on_close,
+)
 from userproxy.model import Snapshot, Verdict
 from userproxy.routing.balancer import Balancer
 
@@ -140,11 +146,42 @@ class TcpListener:
         if not self._closed:
             self._accept_all()
             self._serve_held()
+            if self._share.gate is not None:
+                self._share.gate.forget(self)
             self._closed = True
             self._accepting = False
             self._budget.give_port()
             self._poller.close(self._socket)
             self._let_go()
+
+    @property
+    def holds(self) -> int:
+        """How many clients are accepted and not served."""
+        return len(self._held)
+
+    @property
+    def somebody_waits(self) -> bool:
+        """Whether there is a client who is not served, accepted or not."""
+        return bool(self._held) or has_connection(self._socket)
+
+    def resume(self) -> None:
+        """Accept clients as far as they may come in."""
+        if not self._closed:
+            self._resume()
+
+    def expire_waiting(self, seconds: float, reason: str) -> float | None:
+        """Refuse clients who have waited for so long; how long the next one may wait yet, None if there is none.
+
+        How long that is shows once one is accepted: the handshake was the last that was said to it.
+        """
+        while self._accepting and (self._held or self._hold_next()):
+            left = seconds - quiet_seconds(self._held[0][0])[1]
+            if left > 0:
+                return left
+            client, peer = self._release_held()
+            self.connections.limited(peer, self._portal, reason)
+            self._refuse(client)
+        return None
 
     def abort(self) -> None:
         """Accepting has failed: go on after a pause. For the poller."""
@@ -204,7 +241,10 @@ class TcpListener:
         """Whether to go on: False once nobody waits, or nobody can be served now."""
         if not self._accepting:
             return False
-        has_room = self._shares.take(self._share) or (self._somebody_waits() and self._shares.make_room(self._share))
+        gate = self._share.gate
+        if gate is not None and not gate.may_accept(self):
+            return False
+        has_room = self._shares.take(self._share) or (self.somebody_waits and self._shares.make_room(self._share))
         if has_room and self._held:
             self._budget.give(PER_CONNECTION)  # it has its own since it was accepted
             self._serve(*self._release_held())
@@ -228,8 +268,18 @@ class TcpListener:
             self._shares.hold(1)
         return True
 
-    def _somebody_waits(self) -> bool:
-        return bool(self._held) or has_connection(self._socket)
+    def _hold_next(self) -> bool:
+        """Accept the client who has waited for longest, without serving it; False if that cannot be done now."""
+        if not has_connection(self._socket) or not self._budget.take(PER_CONNECTION):
+            return False
+        try:
+            client, peer = self._socket.accept_client()
+        except OSError:
+            self._budget.give(PER_CONNECTION)
+            return False
+        self._held.append((client, peer))
+        self._shares.hold(1)
+        return True
 
     def _may_look(self) -> bool:
         """Take descriptors to see whose client is next; else wait until there may be room, if there is anybody."""
@@ -269,6 +319,9 @@ class TcpListener:
         if portal is None:
             log.debug("Client refused: it dialled the local port, not a portal", v=2, service_port=str(self.name))
             self.connections.refused(peer, client.getsockname(), "it dialled the local port, not a portal")
+            self._refuse(client)
+        elif self._share.gate is not None and (reason := self._share.gate.admit()):
+            self.connections.limited(peer, portal, reason)
             self._refuse(client)
         else:
             self.connections.serve(client, peer, portal)

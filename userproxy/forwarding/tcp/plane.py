@@ -7,6 +7,7 @@ from typing import Protocol
 from userproxy.forwarding.client_addresses import ClientAddresses
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.limits.gates import DEFAULT_PATIENCE, Gates
 from userproxy.forwarding.listener_addresses import ListenerAddresses
 from userproxy.forwarding.observation.recorder import Recorder
 from userproxy.forwarding.poller import Poller
@@ -68,8 +69,8 @@ class TcpPlane:
     """The parts that all connections use, and how many there are.
 
     A connection that stays half-open for `half_open_timeout` seconds without moving a byte is reset, at most
-    CLOSING_SECONDS later. Clients in the
-    networks of `trusted_proxies` are believed what their PROXY headers say, where a snapshot asks for headers.
+    CLOSING_SECONDS later. Clients in the networks of `trusted_proxies` are believed what their PROXY headers say, where
+    a snapshot asks for headers. `gates` let clients of service ports with limits in.
     """
 
     def __init__(
@@ -82,11 +83,13 @@ class TcpPlane:
         recorder: Recorder | None = None,
         client_addresses: ClientAddresses | None = None,
         trusted_proxies: Iterable[str] = (),
+        gates: Gates | None = None,
     ) -> None:
         self.loop = loop
         self.poller = poller
         self.budget = budget
         self.shares = shares
+        self.gates = gates or Gates(loop, DEFAULT_PATIENCE)
         self.recorder = recorder or Recorder(loop.time)
         self.client_addresses = client_addresses or ClientAddresses()
         self.pipes = PipePool(budget, loop.time)

@@ -6,7 +6,8 @@ import zlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-from userproxy.model import ListenerName, PortalAddress
+from userproxy.forwarding.limits.counts import SLOTS
+from userproxy.model import ListenerName, PortalAddress, ServicePortName, Snapshot
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.held_portals import HeldPortal, HeldPortals
 from userproxy.processes.control.pool import Pool
@@ -15,6 +16,19 @@ from userproxy.processes.messages import Adopt, AdoptPortal, Elsewhere, LeavePor
 
 _SLICE_SECONDS: Final = 0.002
 _WAIT_SECONDS: Final = 0.005
+
+
+class Slots:
+    """Where data processes count the clients of service ports with limits. One keeps its slot, to come back to it."""
+
+    def __init__(self) -> None:
+        self._taken: dict[ServicePortName, int] = {}
+
+    def of(self, name: ServicePortName) -> int | None:
+        """The slot of a service port; None where all are taken."""
+        if name not in self._taken and len(self._taken) < SLOTS:
+            self._taken[name] = len(self._taken)
+        return self._taken.get(name)
 
 
 class Briefing:
@@ -37,6 +51,7 @@ class Briefing:
         self._behind: dict[Worker, asyncio.Handle] = {}
         """Data processes that are still to be told something."""
         self._stopped = False
+        self._slots = Slots()
 
     def stop(self) -> None:
         """Tell nobody anything that has to wait."""
@@ -79,7 +94,13 @@ class Briefing:
             worker.send(Adopt(held.name, held.number, members), descriptors)
         else:
             worker.send(Elsewhere(held.name, held.host, held.port))
-        worker.send(Update(held.snapshot))
+        worker.send(self.update(held.snapshot))
+
+    def update(self, snapshot: Snapshot) -> Update:
+        """What says that a snapshot counts from now on."""
+        if snapshot.limits is None:
+            return Update(snapshot)
+        return Update(snapshot, self._slots.of(snapshot.listener.service_port))
 
     def tell_all(self, worker: Worker, listeners: Iterable[HeldListener]) -> None:
         """Tell a data process of those of the listeners that it does not know."""

@@ -26,6 +26,7 @@ def merged(figures: Sequence[ListenerFigures], dead: ListenerFigures | None = No
         failed=sum(each.failed for each in every),
         retried=sum(each.retried for each in every),
         refused=sum(each.refused for each in every),
+        limited=sum(each.limited for each in every),
         retries=added([each.retries for each in every]),
         bytes_up=sum(each.bytes_up for each in every),
         bytes_down=sum(each.bytes_down for each in every),

@@ -47,7 +47,6 @@ from userproxy.processes.messages import (
     FollowReturnPath,
     Keep,
     Reset,
-    Update,
 )
 from userproxy.processes.transfers import SharesSockets
 
@@ -267,7 +266,7 @@ class ProcessForwarder:
             self._briefing.settle_readers(held)
         for worker in self._pool.serving:
             if held is None or held.name in worker.told:
-                worker.send(Update(snapshot))
+                worker.send(self._briefing.update(snapshot))
             else:
                 self._briefing.introduce(worker, held.name)
 

@@ -10,6 +10,7 @@ import structlog
 from userproxy.forwarding.accept_turns import AcceptTurns, open_tally
 from userproxy.forwarding.forwarder import ForwardingOptions
 from userproxy.forwarding.handover.taking import HandoverError
+from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.model import Problem, ProblemKind
 from userproxy.processes.control.heartbeats import Heartbeats
 from userproxy.processes.control.orphans import Orphans
@@ -178,6 +179,7 @@ class Pool:
     def _share(self, tally: int, count: int, *, fresh: bool = True) -> None:
         self._tally = tally
         self._turns = AcceptTurns(tally, count)
+        self._counts = LimitCounts(tally, count)
         if fresh:
             for number in range(count):
                 self._turns.absent(number)
@@ -285,6 +287,7 @@ class Pool:
         place.quick_deaths += 1
         place.cancel()
         self._turns.absent(worker.place - 1)
+        self._counts.clear(worker.place - 1)
         for other in self.serving:
             other.send(Look())
         log.error(

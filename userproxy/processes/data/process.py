@@ -17,6 +17,7 @@ from msgspec import structs
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.accept_turns import AcceptTurns
 from userproxy.forwarding.descriptors import raise_limit
+from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.forwarding.sharing import SharingForwarder
 from userproxy.model import ListenerName
 from userproxy.processes.channel import Channel, Decoder
@@ -117,7 +118,7 @@ class DataProcess:
         self._deal: dict[type, Callable[[SharingForwarder, Any, list[int]], None]] = {
             Adopt: self._adopt,
             Elsewhere: self._elsewhere,
-            Update: lambda forwarder, message, _: forwarder.update(message.snapshot),
+            Update: self._update,
             Close: self._close,
             AdoptPortal: self._adopt_portal,
             FollowPortal: self._follow_portal,
@@ -196,7 +197,8 @@ class DataProcess:
         turns = AcceptTurns(self._tally, message.of, message.number - 1)
         options = structs.replace(message.options, descriptor_limit=raise_limit(), processes=message.of)
         spread = Random()  # noqa: S311 -- spreads load, keeps no secret
-        self._forwarder = SharingForwarder(self._loop, options, spread, turns, message.first_id)
+        counts = LimitCounts(self._tally, message.of, message.number - 1)
+        self._forwarder = SharingForwarder(self._loop, options, spread, turns, message.first_id, counts)
         self._forwarder.data_plane.loop_lag.start()
         plane, steering = self._forwarder.data_plane, self._forwarder.steering
         self._answering = Answering(plane, steering, lambda: self._channel, self._group)
@@ -294,6 +296,11 @@ class DataProcess:
         else:
             if self._handover is not None:
                 self._handover.opened(name, message.number)
+
+    def _update(self, forwarder: SharingForwarder, message: Update, _descriptors: list[int]) -> None:
+        if message.snapshot.limits is not None:
+            forwarder.place_limits(message.snapshot.listener.service_port, message.slot)
+        forwarder.update(message.snapshot)
 
     def _elsewhere(self, forwarder: SharingForwarder, message: Elsewhere, _descriptors: list[int]) -> None:
         self._unasked.discard(message.listener)

@@ -48,6 +48,7 @@ class Inquiry(Struct, frozen=True):
             port.sends_proxy,
             port.accepts_proxy,
             port.balancer,
+            port.limits,
         )
 
     def endpoints(self, name: ServicePortName, state: ServiceState, locality: Locality) -> tuple[EndpointReport, ...]:

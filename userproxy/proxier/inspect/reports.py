@@ -12,6 +12,7 @@ from userproxy.model import (
     Differences,
     Endpoint,
     IPFamily,
+    Limits,
     ListenerName,
     Portal,
     PortalBinding,
@@ -50,7 +51,7 @@ class ServicePortReport(Struct, frozen=True, gc=False):
     """A service port in one family. `usable` are the endpoints that new clients may get, of all that slices name.
 
     `client_address` is whose address they are to see, by its Service or else by our own setting; `balancer` is the
-    name of what chooses among them.
+    name of what chooses among them, `limits` are those of clients.
     """
 
     name: ServicePortName
@@ -64,6 +65,7 @@ class ServicePortReport(Struct, frozen=True, gc=False):
     sends_proxy: ProxyProtocol | None = None
     accepts_proxy: ProxyProtocol | None = None
     balancer: str = BalancerName.ROUND_ROBIN
+    limits: Limits | None = None
 
 
 class EndpointReport(Struct, frozen=True, gc=False):

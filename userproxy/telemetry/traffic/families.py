@@ -146,6 +146,13 @@ COUNTERS: Final = (
         lambda figures: (figures.refused,),
     ),
     Counters(
+        "userproxy_connections_limited",
+        "Clients who were not let in because a limit of their Service left no room",
+        _TOTAL,
+        lambda figures: (figures.limited,),
+        (Protocol.TCP,),
+    ),
+    Counters(
         "userproxy_connections_retried",
         "Connections and UDP flows that were served after another endpoint had failed",
         _TOTAL,

@@ -1,0 +1,80 @@
+"""How many connections each of several processes has of a service port, in memory that they share.
+
+Each process writes its own numbers and reads the others'. A process that is about to accept a client writes so first,
+and looks at the others' numbers then: of two that do so at the same time at most one goes on, and never both beyond
+the limit.
+"""
+
+import mmap
+import os
+from typing import Final
+
+from userproxy.forwarding.accept_turns import TALLY_BYTES
+
+SLOTS: Final = 8192
+"""So many service ports with limits can be told apart."""
+
+_NUMBERS: Final = 2
+_BYTES_OF_PLACE: Final = 8 * _NUMBERS * SLOTS
+
+
+class Column:
+    """The numbers of one service port: connections, and clients who are next in turn and wait."""
+
+    __slots__ = ("_counts", "_others", "_ours")
+
+    def __init__(self, counts: memoryview, ours: int, others: tuple[tuple[int, bool], ...]) -> None:
+        """Where our numbers are, and those of others: before us in the order of places, or not."""
+        self._counts = counts
+        self._ours = ours
+        self._others = others
+
+    def write(self, connections: int, first: int) -> None:
+        """Note how many connections we have, and how many clients who are next in turn."""
+        self._counts[self._ours] = connections
+        self._counts[self._ours + 1] = first
+
+    def others(self, *, is_first: bool) -> int:
+        """How many others have or want: for a client of ours who is next in turn, only those before us want.
+
+        Else two processes with such a client each would wait for the other.
+        """
+        counts = self._counts
+        found = 0
+        for at, is_before in self._others:
+            found += counts[at]
+            if is_before or not is_first:
+                found += counts[at + 1]
+        return found
+
+
+class LimitCounts:
+    """The numbers of `processes` processes, in the memory of :func:`~userproxy.forwarding.accept_turns.open_tally`.
+
+    `place` counts from 0; the process that only watches has none.
+    """
+
+    def __init__(self, descriptor: int, processes: int, place: int | None = None) -> None:
+        """Map the memory, which becomes large enough; the descriptor stays the caller's. Raises OSError."""
+        size = TALLY_BYTES + processes * _BYTES_OF_PLACE
+        if os.fstat(descriptor).st_size < size:
+            os.ftruncate(descriptor, size)  # what is not written to takes no memory
+        self._memory = mmap.mmap(descriptor, size)
+        self._counts = memoryview(self._memory).cast("q")
+        self._processes = processes
+        self._place = place
+
+    def column(self, slot: int) -> Column:
+        """The numbers of the service port that has this slot."""
+        mine = self._place or 0
+        others = tuple((_at(each, slot), each < mine) for each in range(self._processes) if each != mine)
+        return Column(self._counts, _at(mine, slot), others)
+
+    def clear(self, place: int) -> None:
+        """A process has ended, and has nothing any more."""
+        start = TALLY_BYTES + place * _BYTES_OF_PLACE
+        self._memory[start : start + _BYTES_OF_PLACE] = bytes(_BYTES_OF_PLACE)
+
+
+def _at(place: int, slot: int) -> int:
+    return (TALLY_BYTES + place * _BYTES_OF_PLACE) // 8 + _NUMBERS * slot

@@ -1,0 +1,197 @@
+"""Lets clients of a service port in as far as its limits allow. Who may not come in waits in the kernel's queue.
+
+It is asked before a client is accepted and told when a connection begins and ends. How long a client has waited is
+known only once it is accepted, so the one who is next is accepted when its time may be over, and waits here.
+"""
+
+import asyncio
+from typing import Final, Protocol
+
+from userproxy.forwarding.limits.bucket import Bucket
+from userproxy.forwarding.limits.counts import Column
+from userproxy.model import Limits, Overflow
+
+_LOOK_SECONDS: Final = 0.01
+"""How often to look whether another process has room made, while somebody waits."""
+
+_NEVER: Final = float("inf")
+
+
+class Listener(Protocol):
+    """What clients come to."""
+
+    @property
+    def holds(self) -> int:
+        """How many clients are accepted and not served."""
+
+    @property
+    def somebody_waits(self) -> bool:
+        """Whether there is a client, accepted or not."""
+
+    def resume(self) -> None:
+        """Accept clients as far as they may come in."""
+
+    def expire_waiting(self, seconds: float, reason: str) -> float | None:
+        """Refuse clients who have waited for so long; how long the next one may wait yet, None if there is none."""
+
+
+class Counted(Protocol):
+    """What counts a service port's connections in this process."""
+
+    count: int
+
+
+class Gate:
+    """That of one service port, for all its listeners in this process.
+
+    Clients wait for `patience` seconds at most. Others of `processes` have clients, too: `column` is where numbers are
+    exchanged with them; without one each process has its part of what may be.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        counted: Counted,
+        limits: Limits,
+        patience: float,
+        processes: int = 1,
+        column: Column | None = None,
+    ) -> None:
+        self._loop = loop
+        self._counted = counted
+        self._patience = patience
+        self._processes = processes
+        self._waiting: dict[Listener, float] = {}
+        """Listeners whose clients wait, and since when they do."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._settling = False
+        self._lacks_token = False
+        """Whether it was the rate that left no room when somebody last wanted to come in."""
+        self._bucket: Bucket | None = None
+        self._limit: int | None = None
+        self._column = column
+        self.limits = Limits()
+        self.follow(limits, column)
+
+    def follow(self, limits: Limits, column: Column | None) -> None:
+        """Apply other limits from now on. Connections that there are stay."""
+        if limits.rate != self.limits.rate:
+            rate = limits.rate
+            self._bucket = None if rate is None else Bucket(rate / self._processes, self._loop.time())
+        limit = limits.connections
+        if limit is not None and column is None:
+            limit = max(1, limit // self._processes)
+        self._limit, self._column, self.limits = limit, column, limits
+        self._write()
+        self._open_soon()
+
+    def open(self) -> None:
+        """There are no limits any more."""
+        self._limit, self._bucket = None, None
+        self._open_soon()
+
+    def forget(self, listener: Listener) -> None:
+        """A listener has closed."""
+        self._waiting.pop(listener, None)
+
+    def may_accept(self, listener: Listener) -> bool:
+        """Whether a listener may accept a client now, or serve one that it holds. If not it is called when it may."""
+        if self.limits.overflow is Overflow.REFUSE or self._has_room(is_first=bool(listener.holds)):
+            self._waiting.pop(listener, None)
+            return True
+        self._wait(listener)
+        return False
+
+    def admit(self) -> str:
+        """Let a client in that was accepted: empty, or a clause that says why it is refused."""
+        reason = ""
+        if self.limits.overflow is Overflow.REFUSE and not self._has_room(is_first=True):
+            reason = self._reason()
+        elif self._bucket is not None:
+            self._bucket.take(self._loop.time())
+        return reason
+
+    def changed(self, *, left: bool) -> None:
+        """A connection has begun, or one has `left`. For what counts them."""
+        self._write()
+        if left and self._waiting:
+            self._open_soon()
+
+    def _has_room(self, *, is_first: bool) -> bool:
+        limit = self._limit
+        self._lacks_token = self._bucket is not None and self._bucket.wait(self._loop.time()) > 0
+        if self._lacks_token:
+            return False
+        if limit is None:
+            return True
+        if self._column is None:
+            return self._counted.count < limit
+        self._write(1)
+        if self._counted.count + self._column.others(is_first=is_first) < limit:
+            return True
+        self._write()
+        return False
+
+    def _write(self, more: int = 0) -> None:
+        """Tell other processes; of `more` clients only until it is known whether they come."""
+        if self._column is not None:
+            self._column.write(self._counted.count + more, sum(each.holds for each in self._waiting))
+            if more and not self._settling:
+                self._settling = True
+                self._loop.call_soon(self._settle)
+
+    def _settle(self) -> None:
+        self._settling = False
+        self._write()
+
+    def _reason(self) -> str:
+        if self._lacks_token:
+            return "more clients come than userproxy.io/connection-rate allows"
+        return f"there are {self.limits.connections} connections, as many as userproxy.io/max-connections allows"
+
+    def _wait(self, listener: Listener) -> None:
+        if not listener.somebody_waits:
+            self._waiting.setdefault(listener, _NEVER)
+            return
+        if self._waiting.get(listener, _NEVER) == _NEVER:
+            self._waiting[listener] = self._loop.time()
+        self._arm()
+
+    def _arm(self) -> None:
+        """See to it that clients come in, or are refused, when it is time, whatever happens in this process."""
+        now = self._loop.time()
+        due = min(self._waiting.values(), default=_NEVER) + self._patience
+        if due == _NEVER:
+            return
+        if self._bucket is not None and self._lacks_token:
+            due = min(due, now + self._bucket.wait(now))
+        if self._column is not None and self._limit is not None:
+            due = min(due, now + _LOOK_SECONDS)
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        for listener, since in list(self._waiting.items()):
+            if since + self._patience <= now:
+                self._expire(listener, now)
+        self._resume_all()
+        if self._waiting:
+            self._write()
+            self._arm()
+
+    def _expire(self, listener: Listener, now: float) -> None:
+        left = listener.expire_waiting(self._patience, f"it has waited for {self._patience:g} s: {self._reason()}")
+        self._waiting[listener] = _NEVER if left is None else now + left - self._patience
+
+    def _open_soon(self) -> None:
+        if self._waiting:
+            self._loop.call_soon(self._resume_all)
+
+    def _resume_all(self) -> None:
+        for listener in list(self._waiting):
+            listener.resume()
