@@ -3,6 +3,7 @@
 import { byId, element, mark, say } from "./dom.js";
 import { endpointState } from "./endpoints.js";
 import { faultForm } from "./fault_form.js";
+import { faultsOf } from "./faults.js";
 import { age, bytes, counted, latency, moment } from "./figures.js";
 
 const MINUTE = 60;
@@ -85,7 +86,7 @@ export class Controls {
   }
 
   faults() {
-    return this.store.faults.filter((each) => each.service === this.service.text && (!each.endpoint || each.endpoint === this.row.endpoint));
+    return faultsOf(this.store.faults, this.subject, this.row.endpoint);
   }
 
   drainSection() {
@@ -123,14 +124,14 @@ export class Controls {
     const protocol = this.subject.split("/").at(-1);
     const form = faultForm(protocol);
     const ask = this.asking("Set the fault", () => `Have clients of ${this.row.endpoint} suffer this: ${form.words()}?`, () =>
-      this.change("POST", "faults", {}, { ...form.request(), service: this.service.text, port: port || null, endpoint: this.row.endpoint }, () => `The fault is set: ${form.words()}.`),
+      this.change("POST", "faults", {}, { ...form.request(), service: this.service.text, port: port || null, endpoint: this.row.endpoint }, (fault) => `The fault is set: ${fault.text}.`),
     );
     form.root.append(ask);
     return section("Fault", "What clients of this endpoint suffer, for a while.", this.list, form.root);
   }
 
   faultRow(fault) {
-    const text = `${fault.text}${fault.percent < 100 ? `, ${fault.percent} %` : ""}${fault.client ? `, clients ${fault.client}` : ""}, until ${moment(fault.until).slice(0, 8)} `;
+    const text = `${fault.text}${fault.client ? `, clients ${fault.client}` : ""}, until ${moment(fault.until).slice(0, 8)} `;
     return element("li", {}, `⚡ ${text}`, this.asking("Clear", () => "End this fault?", () => this.change("DELETE", "faults", { id: String(fault.id) }, null, () => "The fault has ended.")));
   }
 

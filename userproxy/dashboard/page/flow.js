@@ -9,15 +9,15 @@ const ANYWHERE = /^(0\.0\.0\.0|\[::\]):/;
 
 /**
  * Clients, portals and endpoints with their rates, and the paths between the first two. `happened(where)` counts what went
- * wrong there within the last minute.
+ * wrong there within the last minute, `faultsOf(endpoint)` are the faults that its clients were made to suffer.
  */
-export function flow(detail, row, measure, happened) {
+export function flow(detail, row, measure, happened, faultsOf) {
   const value = measure === "bytes" ? (each) => each.up_rate + each.down_rate : (each) => each.opened_rate;
   const form = measure === "bytes" ? (number) => `${bytes(number)}/s` : (number) => `${rate(number)}/s`;
   const figures = (each) => `${form(each.rate)} · ${each.active} active`;
   const paths = detail.paths.map((each) => ({ ...each, rate: value(each), to: portalOf(each, detail.portals) }));
   const clients = summed(paths, (each) => each.client, (each) => ({ name: each.client || `${counted(each.clients, "other client")}` }));
-  const endpoints = few(detail.endpoints.map((each) => endpoint(each, value, figures, happened)));
+  const endpoints = few(detail.endpoints.map((each) => endpoint(each, value, figures, happened, faultsOf(each.endpoint))));
   return {
     total: row === undefined ? 0 : value(row),
     active: row === undefined ? 0 : row.active,
@@ -30,12 +30,13 @@ export function flow(detail, row, measure, happened) {
   };
 }
 
-function endpoint(each, value, figures, happened) {
+function endpoint(each, value, figures, happened, faults) {
   const state = endpointState(each);
   const wrong = happened(`endpoint ${each.endpoint}`);
   const row = { key: each.endpoint, name: each.endpoint, state: state.name, glyph: state.glyph, rate: value(each), active: each.active, words: each.reason || state.text };
-  const notes = [state.name === "good" || each.active > 0 || row.rate > 0 ? figures(row) : "", state.name === "good" ? "" : row.words];
+  const notes = [state.name === "good" || each.active > 0 || row.rate > 0 ? figures(row) : "", state.name === "good" ? "" : row.words, ...faults.map((fault) => `⚡ ${fault.text}`)];
   if (wrong > 0) notes.push(`${wrong} failed in a minute`);
+  if (faults.length > 0 && row.state === "good") row.state = "warn";
   return { ...row, note: notes.filter(Boolean).join(" · ") };
 }
 

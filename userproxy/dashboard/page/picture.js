@@ -5,6 +5,7 @@
 
 import { byId, drawn, mark, say } from "./dom.js";
 import { bytes, counted, rate } from "./figures.js";
+import { faultsOf } from "./faults.js";
 import { flow } from "./flow.js";
 import { layout } from "./picture_layout.js";
 
@@ -58,13 +59,18 @@ export class Picture {
     if (detail === null || this.place.hidden || this.place.clientWidth === 0) return;
     this.events = this.events.filter((each) => each.time > this.store.time - MINUTE);
     const row = this.store.services.get(this.page.subject);
-    const found = flow(detail, row, this.page.measure, (where) => this.events.filter((each) => each.where === where).length);
+    const found = flow(detail, row, this.page.measure, (where) => this.events.filter((each) => each.where === where).length, (endpoint) => this.faultsOf(endpoint));
     this.placed = layout(found, this.place.clientWidth, (width) => this.scaled(width, found.total));
     mark(this.root, "viewBox", `0 0 ${this.placed.width} ${this.placed.height}`);
     mark(this.root, "width", this.placed.width);
     mark(this.root, "height", this.placed.height);
     mark(this.root, "aria-label", this.summary(found));
     this.drawAll();
+  }
+
+  /** The faults that clients of an endpoint were made to suffer. */
+  faultsOf(endpoint) {
+    return faultsOf(this.store.faults, this.subject, endpoint);
   }
 
   turn() {
