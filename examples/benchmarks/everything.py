@@ -32,7 +32,7 @@ _GROWTH = ("growth", "--rounds", "1")
 PARTS = (
     Part("proxies", ("--rounds", "3", "--proxies", "userproxy,userproxy-1,userproxy-2,haproxy,nginx,go"), 900),
     Part("system_calls", ("system_calls",), 120, json=False),
-    Part("growth", (*_GROWTH, "--connections", "1,100,9000"), 300),
+    Part("growth", (*_GROWTH, "--connections", "1,100,8000"), 300),
     Part(
         "idle",
         ("growth", "--rounds", "1", "--connections", "15000", "--proxies", "userproxy-2", "--services", "1"),

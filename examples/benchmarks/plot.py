@@ -45,4 +45,5 @@ def _draw(panel: Any, report: Report, key: str) -> None:
     colours = [_COLOURS.get(name.partition(",")[0], "#cc79a7") for name in names]
     panel.bar(names, medians, yerr=(below, above), capsize=3, color=colours)
     panel.tick_params(labelsize=8)
+    panel.tick_params(axis="x", rotation=30)  # or names of six proxies run into each other
     panel.spines[["top", "right"]].set_visible(False)

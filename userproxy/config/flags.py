@@ -176,7 +176,7 @@ FLAGS: tuple[Flag, ...] = (
         "workers",
         WORKERS,
         "How many processes carry the traffic, apart from the one that follows the API and writes rules; 0 is"
-        " everything in one process, auto one for each processor, at most four.",
+        " everything in one process, auto one for each processor but one, at most four.",
     ),
     _own("event-loop", choice(EventLoop), "Which event loop carries the traffic."),
     _own("context", NAME, "Context of the kubeconfig; its current one by default."),

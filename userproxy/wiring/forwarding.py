@@ -18,13 +18,22 @@ AnyForwarder: TypeAlias = Forwarder | ProcessForwarder
 _MOST_BY_DEFAULT: Final = 4
 
 
+def workers_for(processors: int) -> int:
+    """How many data processes ``--workers auto`` has on a node with so many processors.
+
+    One of them is left to the control process, and to the Pods that are the proxy's clients and endpoints: where these
+    need the processors, too, another data process carries nothing more (docs/performance.md).
+    """
+    return max(1, min(_MOST_BY_DEFAULT, processors - 1))
+
+
 def make_forwarder(settings: Settings, options: ForwardingOptions) -> AnyForwarder:
     """What ``--workers`` asks for. Raises KernelToolError where data processes cannot be started."""
     loop = asyncio.get_running_loop()
     random = Random()  # noqa: S311 -- spreads load, keeps no secret
     workers = settings.workers
     if workers is None:
-        workers = max(1, min(_MOST_BY_DEFAULT, len(os.sched_getaffinity(0))))
+        workers = workers_for(len(os.sched_getaffinity(0)))
     if not workers:
         return Forwarder(loop, options, random)
     try:
