@@ -162,6 +162,33 @@ async def test_a_failing_turn_costs_its_owner_alone(poller: Poller, owner: Owner
     assert owner.aborted
 
 
+@pytest.mark.parametrize("has_copy", [True, False])
+async def test_a_socket_of_ones_own_is_taken_out_by_closing_it_and_that_of_another_process_before(
+    poller: Poller, owner: Owner, pairs: Pairs, *, has_copy: bool
+) -> None:
+    """A copy keeps a socket in epoll: its events would reach whoever has its number next (epoll(7))."""
+    (near, far), (silent, _), *_ = pairs
+    number, seen = near.fileno(), list[int]()
+    poller.add(number, STREAM, lambda _events: None, owner)
+    copy = os.dup(number) if has_copy else -1
+    if has_copy:
+        poller.of_others.add(number)
+    poller.close_own(near)
+    assert len(poller) == 0
+    await eventually(lambda: near.fileno() == -1)
+    reused = fcntl.fcntl(silent.fileno(), fcntl.F_DUPFD, number)
+    poller.add(reused, STREAM, seen.append, owner)
+    await eventually(lambda: bool(seen))
+    assert not poller.of_others
+    if has_copy:
+        far.send(b"x")
+        poller._drain()
+        os.close(copy)
+    assert reused == number
+    assert not any(events & READABLE for events in seen)
+    os.close(reused)
+
+
 async def test_a_closed_socket_is_forgotten(poller: Poller, owner: Owner, pairs: Pairs) -> None:
     (near, far), *_ = pairs
     poller.add(near.fileno(), STREAM, lambda _events: None, owner)

@@ -64,6 +64,8 @@ class Poller:
         self._epoll = select.epoll()
         self._handlers: dict[int, tuple[Handler, Owner]] = {}
         self._closing: list[SocketType] = []
+        self.of_others: set[int] = set()
+        """Descriptors of sockets that another process has handed to us, which may still have its copies."""
         self._in_batch = False
         """Whether what waits to be closed will be closed anyway, when the events at hand are dealt with."""
         self._again: dict[Handler, Owner] = {}
@@ -97,6 +99,19 @@ class Poller:
         """
         descriptor = sock.fileno()
         if self._handlers.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+        if not self._closing and not self._in_batch:
+            self._loop.call_soon(self.close_now)
+        self._closing.append(sock)
+
+    def close_own(self, sock: SocketType) -> None:
+        """As :meth:`close`, for a socket that nobody else has a copy of, unless it is one :attr:`of_others`.
+
+        The kernel itself takes it out of epoll then, when it is closed.
+        """
+        descriptor = sock.fileno()
+        if self._handlers.pop(descriptor, None) is not None and descriptor in self.of_others:
+            self.of_others.discard(descriptor)
             self._epoll.unregister(descriptor)
         if not self._closing and not self._in_batch:
             self._loop.call_soon(self.close_now)

@@ -70,7 +70,7 @@ class Giver:
     async def first(self) -> AsyncIterator[Given]:
         """What is there, while it goes on: established connections and flows with their sockets."""
         parts, pace = self._parts, Pace()
-        parts.tcp.relays.shared = True
+        parts.tcp.relays.shared = parts.tcp.relays.copied = True
         self._began = parts.tcp.loop.time()
         for given in self._listeners():
             yield given

@@ -113,6 +113,7 @@ class Taker:
         self._plane = plane
         if len(descriptors) != item.descriptors:
             raise HandoverError(f"{type(item).__name__} comes with {len(descriptors)} descriptors")
+        self._parts.tcp.poller.of_others.update(descriptors)
         try:
             self._take[type(item)](item, *descriptors)
         except (KeyError, IndexError, ValueError) as error:

@@ -42,11 +42,12 @@ class RelayContext(DirectionContext):
     """What all relays of a process share: besides what directions do, the half-open time limit and local ports.
 
     Half-closed ones are in `closing` first, and then in `half_open`.
-    `shared` is whether another process may have copies of their sockets, for a hand-over: then close(2) alone tells
-    their peers nothing.
+    `shared` is whether another process has copies of their sockets, for a hand-over: then close(2) alone tells
+    their peers nothing. `copied` is whether another one may have some at all: one that a program is being started in
+    does for a moment.
     """
 
-    __slots__ = ("closing", "half_open", "recorder", "shared", "source_ports")
+    __slots__ = ("closing", "copied", "half_open", "recorder", "shared", "source_ports")
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class RelayContext(DirectionContext):
         self.half_open = half_open
         self.source_ports = source_ports
         self.shared = False
+        self.copied = True
 
 
 class Relay:
@@ -419,7 +421,8 @@ class Relay:
         if context.shared:
             for sock in (self._client, self._backend):
                 end_at_once(sock, reset=self.cut is not None)
-        context.poller.close(self._client)
-        context.poller.close(self._backend)
+        close = context.poller.close if context.copied else context.poller.close_own
+        close(self._client)
+        close(self._backend)
         self._on_end(self)
         del self.upward, self.downward  # they know this relay: without the cycle it is freed at once

@@ -1,0 +1,51 @@
+"""The forwarder of a data process."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from random import Random
+
+import pytest
+
+from tests.forwarding.conftest import LOOPBACK, NAME, Serve, echo, eventually
+from userproxy.forwarding.accept_turns import AcceptTurns, open_tally
+from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.forwarding.ports.ranges import PortRange
+from userproxy.forwarding.sharing import SharingForwarder
+from userproxy.forwarding.tcp.sockets import ListeningSocket
+from userproxy.model import Endpoint, IPFamily, Snapshot, Verdict
+
+
+@pytest.fixture
+def turns() -> Iterator[AcceptTurns]:
+    """Those of a process that is alone."""
+    tally = open_tally()
+    with closing(AcceptTurns(tally, 1, 0)) as turns:
+        os.close(tally)
+        yield turns
+
+
+async def test_connections_are_closed_without_asking_for_what_closing_does_itself(
+    turns: AcceptTurns, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ForwardingOptions({IPFamily.IPV4: LOOPBACK}, PortRange(), False, 60.0, 10_000)
+    forwarder = SharingForwarder(asyncio.get_running_loop(), options, Random(1), turns)
+    address = await serve(echo)
+    taken_out: list[socket.socket] = []
+    monkeypatch.setattr(forwarder._poller, "close", taken_out.append)
+    with closing(ListeningSocket.open(LOOPBACK, 0, Verdict.SERVE)) as listening:
+        port = listening.port
+        forwarder.adopt(NAME, 1, (), [os.dup(listening.fileno())])
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(*address),)))
+        reader, writer = await asyncio.open_connection(LOOPBACK, port)
+        writer.write(b"hello")
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 10) == b"hello"
+        writer.close()
+        await eventually(lambda: forwarder.active == 0)
+    assert not taken_out
+    assert len(forwarder._poller) == 1, "the listener"
+    monkeypatch.undo()
+    forwarder.shut_down()
