@@ -282,7 +282,10 @@ class _Proxy:
         return self._takeover.is_pending or any(family.may_have_predecessor for family in self._families)
 
     async def _until_turn(self) -> None:
+        """Wait with the first sync: for a predecessor that hands over, and for whom rules lead clients to."""
         await self._takeover.until_turn()
+        if isinstance(self._forwarder, ProcessForwarder):
+            await self._forwarder.ready()
 
     def _family_settled(self, family: IPFamily) -> None:
         self._takeover.settled(family)
