@@ -7,7 +7,9 @@ import struct
 import pytest
 
 from tests.forwarding.conftest import LOOPBACK, NAME, Serve, eventually
+from tests.forwarding.handover.conftest import taken_over
 from tests.forwarding.limits.bench import Client, answered, clients, limited, turns
+from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.model import Limits, Overflow
 
 REFUSE = Overflow.REFUSE
@@ -121,3 +123,23 @@ async def test_a_client_that_has_gone_away_while_it_waited_holds_up_nobody(serve
         async with clients(bench.port, 1) as (later,):
             first.close()
             assert await later.answer() == b"x"
+
+
+async def test_who_waits_goes_on_to_wait_in_the_process_that_takes_over(serve: Serve) -> None:
+    """In the kernel's queue, and at the head of it, accepted; connections that were taken over count."""
+    async with limited(serve, Limits(connections=2)) as bench, clients(bench.port, 2) as several:
+        await answered(several, 2)
+        async with clients(bench.port, 1) as early, clients(bench.port, 2) as later:
+            (listener,) = bench.forwarder._listeners.values()
+            assert isinstance(listener, TcpListener)
+            listener._hold_next()
+            new = await taken_over(bench.forwarder)
+            try:
+                assert new.active == 2
+                await turns()
+                assert not any(each.is_answered for each in (*early, *later))
+                for leaving, coming in zip((*several, *early), (*early, *later), strict=True):
+                    leaving.close()
+                    assert await coming.answer() == b"x"
+            finally:
+                new.shut_down()

@@ -1,7 +1,7 @@
 """Resets connections on which nothing was said for too long, by what the kernel knows of that."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from userproxy.forwarding.tcp.relay import Relay
@@ -31,6 +31,12 @@ class IdleConnections:
         """Reset a connection once nothing was said for long enough."""
         if not relay.closed:
             self._arm(relay, self.seconds)
+
+    def watch_all(self, connections: Iterable[object]) -> None:
+        """Watch those that are open; others are still being dialled."""
+        for each in connections:
+            if isinstance(each, Relay):
+                self.watch(each)
 
     def forget(self, relay: Relay) -> None:
         """A connection has ended."""

@@ -149,8 +149,6 @@ class Connections:
         """Take notice that an adopted connection has ended in the other process, where that was counted."""
         relay.counters.active -= 1
         relay.vanish()
-        if self._idle is not None:
-            self._idle.forget(relay)
         self._ended(relay.dial, relay)
 
     def in_order(self) -> None:
@@ -186,17 +184,14 @@ class Connections:
             self._plane.without_listener.add(self)
 
     def _limit(self, limits: Limits | None) -> None:
-        self._limits = limits
-        self._plane.gates.follow(self._share, limits)
-        seconds = None if limits is None else limits.idle
+        plane, self._limits = self._plane, limits
+        plane.gates.follow(self._share, limits)
         if self._idle is not None:
             self._idle.close()
-        self._idle = None
-        if seconds is not None:
-            self._idle = IdleConnections(self._plane.loop, seconds, self._plane.poller.failed)
-            for each in self.members.values():
-                if isinstance(each, Relay):
-                    self._idle.watch(each)
+        seconds = None if limits is None else limits.idle
+        self._idle = None if seconds is None else IdleConnections(plane.loop, seconds, plane.poller.failed)
+        if self._idle is not None:
+            self._idle.watch_all(self.members.values())
 
     def limited(self, peer: Peer, portal: Portal, reason: str) -> None:
         """Note that a client is not let in because of a limit."""
@@ -365,23 +360,9 @@ class Connections:
     def _decision(self, dial: Dial, now: float, outcome: Outcome, reason: str) -> Entry:
         """About a client whose connection has moved nothing yet."""
         endpoint = dial.endpoint if outcome is Outcome.RETRIED else None
-        seconds = now - dial.opened
+        seconds, name, peer = now - dial.opened, dial.name, dial.peer
         failed, source = dial.failed, dial.source
-        return (
-            now,
-            dial.name,
-            dial.peer,
-            dial.portal,
-            endpoint,
-            outcome,
-            reason,
-            failed,
-            seconds,
-            0,
-            0,
-            source,
-            dial.id,
-        )
+        return (now, name, peer, dial.portal, endpoint, outcome, reason, failed, seconds, 0, 0, source, dial.id)
 
     def _count_failures(self, dial: Dial) -> None:
         self.statistics.dial_failures += dial.failures
