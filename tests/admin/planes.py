@@ -14,6 +14,7 @@ from userproxy.admin.items import Configuration, Differences, Status, Version
 from userproxy.admin.rows import Controls, Planes
 from userproxy.admin.server import AdminServer, Objects
 from userproxy.model import Endpoint, ListenerName, Portal, PortalKind, Problem, Protocol, ServicePortName
+from userproxy.model.balancer_reports import BalancerFault, EjectedEndpoint
 from userproxy.model.capture import CAPTURE_ROOM, CaptureEvent, CaptureRequest
 from userproxy.model.data_plane import WATCH_ROOM, Watch
 from userproxy.model.faults import Fault
@@ -26,7 +27,6 @@ from userproxy.model.reports import (
     ConnectionReport,
     ConnectionState,
     Decision,
-    EjectedEndpoint,
     ListenerFigures,
     LostAnswers,
     ProcessFigures,
@@ -200,6 +200,9 @@ class Data:
         return ()
 
     async def lost_answers(self) -> tuple[LostAnswers, ...]:
+        return ()
+
+    async def balancer_faults(self) -> tuple[BalancerFault, ...]:
         return ()
 
     async def ejected_endpoints(self) -> tuple[EjectedEndpoint, ...]:

@@ -3,6 +3,8 @@
 import json
 from collections import Counter
 from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -172,3 +174,57 @@ def test_flows_are_balanced_alike(lab: Lab) -> None:
     lab.settle()
     (name,) = {ask(lab.client, WEB).pod for _ in range(12)}
     assert explained(lab)["next"] == f"{next(pod for pod in lab.pods if pod.name == name).address}:8080"
+
+
+FAULTY = """
+import time
+class Faulty:
+    def __init__(self, endpoints, weights):
+        self.left = 4
+        self.first = endpoints[0]
+    def choose(self, client, avoided):
+        self.left -= 1
+        if not self.left:
+            raise ValueError("no more")
+        return self.first
+"""
+
+
+@each_number_of_workers
+def test_a_balancer_of_another_package_and_one_that_is_faulty(lab: Lab, tmp_path: Path, workers: str) -> None:
+    """The example, as installed by pip. The faulty one costs its own Service no more than its balancer."""
+    example = Path(__file__).parents[2] / "examples" / "custom_balancer"
+    packages = tmp_path / "packages"
+    about = packages / "its-1.0.dist-info"
+    about.mkdir(parents=True)
+    (packages / "by_network.py").write_text((example / "by_network.py").read_text())
+    (packages / "faulty.py").write_text(FAULTY)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: its\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        "[userproxy.balancers]\nby-network = by_network:ByNetwork\nfaulty = faulty:Faulty\nabsent = absent:Absent\n"
+    )
+    lab.serve_http()
+    names = {"by-network": "10.96.0.10", "faulty": "10.96.0.11", "absent": "10.96.0.12"}
+    for name, ip in names.items():
+        lab.manifests.service(name, cluster_ip=ip, annotations={BALANCER: name})
+        lab.manifests.slice(name, lab.pods)
+    lab.node.start_userproxy(*QUICK, "--workers", workers, env={"PYTHONPATH": str(packages)})
+    lab.settle()
+    # It is imported beside the traffic, and until then round-robin serves.
+    eventually(lambda: len(fetch_many(lab.client, (names["by-network"], 80), 12).pods) == 1, 30, "it is imported")
+    for name in ("faulty", "absent"):
+        eventually(partial(is_spread, lab, names[name]), 30, "round-robin serves")
+    proxy = lab.node.proxies[0]
+    record = proxy.wait_log("it raised ValueError: no more")
+    assert record["event"].startswith(
+        "default/faulty: balancer faulty is not used any more, and round-robin in its place"
+    )
+    proxy.wait_log("absent:Absent cannot be imported: ModuleNotFoundError")
+    assert sum("balancer faulty is not used" in each["event"] for each in proxy.records) == 1
+    assert "it raised ValueError: no more" in lab.node.userproxy("describe", "service", "default/faulty").stdout
+    assert "Balancer:        by-network" in lab.node.userproxy("describe", "service", "default/by-network").stdout
+    assert len(fetch_many(lab.client, (names["by-network"], 80), 12).pods) == 1
+
+
+def is_spread(lab: Lab, ip: str) -> bool:
+    return len(fetch_many(lab.client, (ip, 80), 24).pods) == 3

@@ -537,3 +537,19 @@ class TestProblems:
             assert second.left_out == ()
         alone = replace(self.SERVICE, cluster_ips=("fd00::10",))
         assert len(routed(alone, scope=IPV6).left_out) == 3
+
+    def test_a_balancer_that_nobody_has_is_named_and_round_robin_serves(self) -> None:
+        service = replace(WEB, balancer="leastconn")
+        result = routed(service)
+        assert [port.balancer for port in result.ports] == ["round-robin"]
+        (problem,) = result.left_out
+        assert (problem.kind, problem.here) == (ProblemKind.BAD_ANNOTATION, True)
+        assert problem.text.startswith(
+            'default/web: annotation userproxy.io/balancer: "leastconn" is not one of round-robin, random, '
+        )
+        assert problem.text.endswith(", and no package that is installed here has a balancer of that name")
+
+    def test_one_that_a_package_has_is_used(self) -> None:
+        result = routed(replace(WEB, balancer="mine"), scope=replace(IPV4, balancers=frozenset({"mine"})))
+        assert [port.balancer for port in result.ports] == ["mine"]
+        assert result.left_out == ()

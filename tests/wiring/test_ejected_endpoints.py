@@ -5,8 +5,8 @@ from typing import cast
 from structlog.testing import capture_logs
 
 from userproxy.model import Endpoint, ListenerName, ProblemKind, Protocol, ServiceName, ServicePortName, TrafficClass
+from userproxy.model.balancer_reports import EjectedEndpoint
 from userproxy.model.data_plane import DataPlane
-from userproxy.model.reports import EjectedEndpoint
 from userproxy.wiring.ejected_endpoints import EjectedEndpointsWatch, problems_of
 
 NAME = ServicePortName("default", "web", "http", Protocol.TCP)

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.affinity_tables import AffinityTables
+from userproxy.forwarding.balancers.installed import InstalledBalancers
 from userproxy.forwarding.client_addresses import ClientAddresses
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.faults.faults import Faults
@@ -40,7 +41,7 @@ from userproxy.forwarding.udp.plane import UdpOptions, UdpPlane, flow_limits
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Admission, IPFamily, ListenerName, PortalAddress, Protocol, ReturnPath, Snapshot, Verdict
 from userproxy.routing.balancer import Balancer
-from userproxy.routing.balancers.ejections import EjectionBoard
+from userproxy.routing.balancers.board import BalancerBoard
 
 Bound = TypeVar("Bound")
 
@@ -122,7 +123,8 @@ class Forwarder:
         self._listeners: dict[ListenerName, AnyListener] = {}
         self._portals = self._portal_listeners()
         self._affinity = AffinityTables(loop)
-        self._ejections = EjectionBoard()
+        self._board = BalancerBoard()
+        self._custom = InstalledBalancers(loop.call_soon_threadsafe)
         self._snapshots: dict[ListenerName, Snapshot] = {}
         self._unasked: dict[ListenerName, None] = {}
         """Listeners of another process that nobody has asked for since."""
@@ -135,7 +137,7 @@ class Forwarder:
             self._listeners,
             self._snapshots,
             options.descriptor_limit,
-            self._ejections,
+            self._board,
         )
         """Answers what the listeners and connections of this process do."""
         self.faults = Faults(loop, self._poller, self._tcp, self._recorder, self._listeners, random)
@@ -423,7 +425,7 @@ class Forwarder:
         return listener
 
     def _balancer(self) -> Balancer:
-        return Balancer(self._random, self._affinity.of, self._ejections)
+        return Balancer(self._random, self._affinity.of, self._board, self._custom)
 
     def _bind(self, bind: Callable[[str, int], Bound], family: IPFamily, preferred_port: int | None) -> Bound:
         host = self._options.bind_addresses.get(family)

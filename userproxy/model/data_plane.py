@@ -6,6 +6,7 @@ Arguments and results are values that can be sent as messages: who answers may b
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
+from userproxy.model.balancer_reports import BalancerFault, EjectedEndpoint
 from userproxy.model.capture import CAPTURE_ROOM, CaptureEvent, CaptureRequest
 from userproxy.model.reports import (
     ALL,
@@ -14,7 +15,6 @@ from userproxy.model.reports import (
     ConnectionChange,
     ConnectionPage,
     Decision,
-    EjectedEndpoint,
     ListenerFigures,
     LostAnswers,
     ProcessFigures,
@@ -98,3 +98,6 @@ class DataPlane(Protocol):
 
     async def ejected_endpoints(self) -> tuple[EjectedEndpoint, ...]:
         """The endpoints that are ejected now; of several processes, as the first of them has found."""
+
+    async def balancer_faults(self) -> tuple[BalancerFault, ...]:
+        """The listeners whose balancers, of other packages, are not used because they are faulty."""

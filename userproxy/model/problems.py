@@ -18,6 +18,7 @@ class ProblemKind(StrEnum):
     OUT_OF_DESCRIPTORS = "out of descriptors"
     PORTALS_CONTESTED = "portals contested"
     CLIENT_ADDRESS_NOT_KEPT = "client address not kept"
+    BALANCER_FAULTY = "balancer faulty"
     ENDPOINT_EJECTED = "endpoint ejected"
     DATA_PROCESS_ENDED = "data process ended"
 

@@ -177,15 +177,6 @@ class LostAnswers(Struct, frozen=True, order=True, gc=False):
     endpoint: Endpoint
 
 
-class EjectedEndpoint(Struct, frozen=True, order=True, gc=False):
-    """An endpoint that a listener gives no new connections, since `since`, Unix time. `reason` is a clause."""
-
-    listener: ListenerName
-    endpoint: Endpoint
-    since: float
-    reason: str
-
-
 class ConnectionPage(Struct, frozen=True, gc=False):
     """Connections by their ids. `next` is what to ask for connections after, None where there are no more."""
 

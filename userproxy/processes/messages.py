@@ -228,6 +228,12 @@ class AskEjectedEndpoints(Struct, frozen=True, tag="ejected endpoints?"):
     id: int
 
 
+class AskBalancerFaults(Struct, frozen=True, tag="balancer faults?"):
+    """For BalancerFaults, one each."""
+
+    id: int
+
+
 class WatchDecisions(Struct, frozen=True, tag="watch decisions"):
     """For Batches of Decisions until :class:`Enough`."""
 
@@ -267,6 +273,7 @@ QUESTIONS: Final = (
     AskProcess,
     AskLostAnswers,
     AskEjectedEndpoints,
+    AskBalancerFaults,
     CloseConnections,
     WatchDecisions,
     WatchConnections,
@@ -282,6 +289,7 @@ Question: TypeAlias = (
     | AskProcess
     | AskLostAnswers
     | AskEjectedEndpoints
+    | AskBalancerFaults
     | CloseConnections
     | WatchDecisions
     | WatchConnections

@@ -9,9 +9,12 @@ from msgspec import Struct
 from userproxy.model import BalancerName, Ejection, Endpoint, ListenerName, Protocol, Snapshot
 from userproxy.model.reports import Choice
 from userproxy.routing.affinity import AffinityTable
-from userproxy.routing.balancers.ejections import Ejected, EjectionBoard, Ejections
+from userproxy.routing.balancers.board import BalancerBoard
+from userproxy.routing.balancers.custom import CustomBalancers, CustomMethod
+from userproxy.routing.balancers.ejections import Ejected, Ejections
 from userproxy.routing.balancers.interface import Loads, Method, Pool
 from userproxy.routing.balancers.methods import METHODS
+from userproxy.routing.balancers.round_robin import round_robin
 
 SUSPECT_SECONDS: Final = 5.0
 """How long an endpoint that could not be reached is passed over while another one is left.
@@ -43,7 +46,8 @@ class Balancer:
     """Chooses endpoints for one listener from its latest snapshot.
 
     `affinity_table` is called for the listener's table when a snapshot first asks for affinity: balancers that are
-    to share their clients' affinity get the same one. `board` is told of endpoints that are ejected.
+    to share their clients' affinity get the same one. `board` is told of endpoints that are ejected and of faults, and
+    `custom` has the balancers of other packages.
     """
 
     __slots__ = (
@@ -51,6 +55,7 @@ class Balancer:
         "_affinity_table",
         "_board",
         "_choose",
+        "_custom",
         "_ejected",
         "_ejections",
         "_endpoints",
@@ -64,6 +69,7 @@ class Balancer:
         "_wary",
         "_weights",
         "ejections",
+        "fault",
         "listener",
     )
 
@@ -71,9 +77,13 @@ class Balancer:
         self,
         random: Random,
         affinity_table: Callable[[ListenerName], AffinityTable] = lambda _: AffinityTable(),
-        board: EjectionBoard | None = None,
+        board: BalancerBoard | None = None,
+        custom: CustomBalancers | None = None,
     ) -> None:
         self._board = board
+        self._custom = custom
+        self.fault = ""
+        """Why what the Service asks for is not used, and round-robin in its place; empty if it is."""
         self.listener: ListenerName | None = None
         """Whose it is, once a snapshot says so."""
         self._random = random
@@ -97,6 +107,11 @@ class Balancer:
         """Whether any endpoint may be a suspect or ejected."""
         self.ejections = 0
         """How many endpoints were ejected so far."""
+
+    @property
+    def name(self) -> str:
+        """What the Service asks for."""
+        return self._name
 
     def state(self) -> BalancerState:
         """Whose turn it is, as a value."""
@@ -142,6 +157,8 @@ class Balancer:
             self._suspects.clear()
         weights = dict(zip(snapshot.endpoints, snapshot.weights, strict=True)) if snapshot.weights else _NO_WEIGHTS
         if changed or weights != self._weights or snapshot.balancer != self._name:
+            if snapshot.balancer != self._name:
+                self.fault = ""
             self._weights, self._name = weights, snapshot.balancer
             self._renew()
             changed = True
@@ -163,8 +180,27 @@ class Balancer:
             self._method, self._choose = None, _nobody
             return
         of_usable = [weights.get(endpoint, 1) or 1 for endpoint in self._usable]
-        self._method = METHODS[self._name](Pool(self._usable, of_usable, self._random, self._loads))
+        self._method = self._made(Pool(self._usable, of_usable, self._random, self._loads))
         self._choose = self._method.choose
+
+    def _made(self, pool: Pool) -> Method:
+        """The balancer of the name that the Service gives; round-robin where it cannot be had, or not yet."""
+        make = METHODS.get(self._name)
+        if make is not None:
+            return make(pool)
+        custom = self._custom
+        if custom is not None and not self.fault:
+            found = custom.find(self._name, self._renew)
+            if callable(found):
+                return CustomMethod(found, pool, custom.clock, self._fail)
+            if found is not None:
+                self._fail(found)
+        return round_robin(pool)
+
+    def _fail(self, reason: str) -> None:
+        self.fault = reason
+        if self._board is not None:
+            self._board.note_fault(self)
 
     def _eject_by(self, rule: Ejection | None) -> None:
         if rule is None or self.listener is None:

@@ -1,12 +1,13 @@
 """From a Service and its slices to service ports (kube-proxy's ``serviceport.go`` rules, KEP-752 for slices)."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
 
 from userproxy.addresses import of_family
 from userproxy.model import (
+    BalancerName,
     ClientAddress,
     Endpoint,
     HealthCheck,
@@ -31,6 +32,7 @@ from userproxy.routing.selection import Locality, Selection, candidates, select
 from userproxy.routing.source_ranges import allowed_sources
 from userproxy.routing.weights import in_order, weights_of
 
+_BALANCERS: Final = frozenset(map(str, BalancerName))
 _CARRIED: Final = frozenset({Protocol.TCP, Protocol.UDP})
 
 _INTERNAL, _EXTERNAL, _ON_NODE = TrafficClass.INTERNAL, TrafficClass.EXTERNAL, TrafficClass.ON_NODE
@@ -51,7 +53,7 @@ class Scope(Struct, frozen=True):
     only the unlabelled ones. ``external_ips_allowed`` is the feature gate ``AllowServiceExternalIPs``. ``node_ips``
     are the node's own addresses, of either family; ``node_known`` is whether they are known. ``client_address`` is
     whose address backends see, unless a Service says otherwise. ``trusts_proxies`` is whether PROXY headers of
-    anybody are believed.
+    anybody are believed. ``balancers`` are those of other packages that are installed.
     """
 
     family: IPFamily = IPFamily.IPV4
@@ -62,6 +64,7 @@ class Scope(Struct, frozen=True):
     node_known: bool = True
     client_address: ClientAddress = ClientAddress.NODE
     trusts_proxies: bool = False
+    balancers: Container[str] = frozenset()
 
 
 class NoLocalEndpoints(Struct, frozen=True):
@@ -175,7 +178,7 @@ def _service_port(
         accepts_proxy=service.accepts_proxy if carries_header else None,
         balancer_access=balancer_access(service, spec),
         closes_after=service.close_removed_after or 0.0,
-        balancer=service.balancer,
+        balancer=service.balancer if _has_balancer(service, scope) else BalancerName.ROUND_ROBIN,
         ejection=service.ejection,
         limits=service.limits if spec.protocol is Protocol.TCP else None,
     )
@@ -278,12 +281,22 @@ def _problems(service: Service, scope: Scope) -> tuple[Problem, ...]:
     """What no address family serves."""
     problems = [Problem(service.key, ProblemKind.BAD_ANNOTATION, text) for text in service.bad_annotations]
     problems += header_problems(service, trusts_proxies=scope.trusts_proxies)
+    if not _has_balancer(service, scope):
+        text = (
+            f'{service.key}: annotation userproxy.io/balancer: "{service.balancer}" is not one of '
+            f"{', '.join(BalancerName)}, and no package that is installed here has a balancer of that name"
+        )
+        problems.append(Problem(service.key, ProblemKind.BAD_ANNOTATION, text, here=True))
     for spec in service.ports:
         if spec.protocol not in _CARRIED:
             name = ServicePortName(service.namespace, service.name, spec.name, spec.protocol)
             text = f"{name}: {spec.protocol} port {spec.port} is not served: userproxy carries TCP and UDP"
             problems.append(Problem(service.key, ProblemKind.UNSUPPORTED_PROTOCOL, text))
     return tuple(problems)
+
+
+def _has_balancer(service: Service, scope: Scope) -> bool:
+    return service.balancer in _BALANCERS or service.balancer in scope.balancers
 
 
 def _of_slices(state: ServiceState) -> list[Problem]:

@@ -38,6 +38,7 @@ class Reason(Enum):
     OUT_OF_DESCRIPTORS = ("OutOfFileDescriptors", "Warning", "Listen")
     PORTALS_CONTESTED = ("PortalsContested", "Warning", "WriteRules")
     CLIENT_ADDRESS_NOT_KEPT = ("ClientAddressNotKept", "Warning", "Connect")
+    BALANCER_FAULTY = ("BalancerFaulty", "Warning", "Connect")
     ENDPOINT_EJECTED = ("EndpointEjected", "Warning", "Connect")
     DATA_PROCESS_ENDED = ("DataProcessEnded", "Warning", "Replace")
     BAD_ANNOTATION = ("BadAnnotation", "Warning", "ReadAnnotations")

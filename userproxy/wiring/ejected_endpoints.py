@@ -8,8 +8,8 @@ from typing import Final, TypeAlias
 import structlog
 
 from userproxy.model import Endpoint, Problem, ProblemKind, ServicePortName
+from userproxy.model.balancer_reports import EjectedEndpoint
 from userproxy.model.data_plane import DataPlane
-from userproxy.model.reports import EjectedEndpoint
 
 log = structlog.get_logger()
 

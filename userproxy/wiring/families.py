@@ -7,6 +7,7 @@ from userproxy.addresses import IPFamily
 from userproxy.cluster.nodes import NodeAddresses
 from userproxy.cluster.store import Store
 from userproxy.config import Settings
+from userproxy.forwarding.balancers.installed import InstalledNames
 from userproxy.model import Node, ReturnPath
 from userproxy.portals.claims import NoClaims, PortClaims
 from userproxy.portals.interface import PortalDriver, Traits
@@ -105,6 +106,7 @@ def family_options(settings: Settings, traits: Traits) -> FamilyOptions:
         external_ips_allowed=serves_external_ips(settings, traits),
         client_address=settings.client_address,
         trusts_proxies=bool(settings.trusted_proxies),
+        balancers=InstalledNames(),
         local_mode=settings.detect_local_mode,
         cluster_cidr=settings.cluster_cidr,
         bridge_interface=settings.bridge_interface,

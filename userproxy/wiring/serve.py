@@ -34,6 +34,7 @@ from userproxy.sockets import NamedSockets
 from userproxy.telemetry.logging import configure
 from userproxy.telemetry.start import Start
 from userproxy.wiring.admin import Admin, most_admin_connections, socket_path
+from userproxy.wiring.balancer_faults import BalancerFaultsWatch
 from userproxy.wiring.better_portals import follow_better
 from userproxy.wiring.config_watch import follow_configuration
 from userproxy.wiring.conntrack_settings import ConntrackTask
@@ -143,6 +144,7 @@ class _Proxy:
         if isinstance(self._forwarder, ProcessForwarder):
             self._forwarder.watch_processes(self._report)
         self._answers = LostAnswersWatch(self._forwarder.data_plane, self._report)
+        self._faults_of_balancers = BalancerFaultsWatch(self._forwarder.data_plane, self._report)
         self._ejected = EjectedEndpointsWatch(self._forwarder.data_plane, self._report)
         self._descriptor_limit = descriptor_limit
         self._drains = Drains(self._forwarder.steering)
@@ -199,6 +201,7 @@ class _Proxy:
         tasks = {**source.tasks(), **monitor.tasks(source.server_failed, self._may_have_predecessor)}
         tasks |= self._conntrack.tasks()
         tasks["lost answers"] = self._answers.run()
+        tasks["faults of balancers"] = self._faults_of_balancers.run()
         tasks["ejected endpoints"] = self._ejected.run()
         tasks |= self._admin(source).tasks(self._may_have_predecessor)
         tasks |= {**self._takeover.tasks(), **self._drains.tasks()}
@@ -267,7 +270,7 @@ class _Proxy:
 
     def _problems_of_the_node(self) -> frozenset[Problem]:
         of_processes = self._forwarder.problems if isinstance(self._forwarder, ProcessForwarder) else frozenset()
-        return self._answers.problems | self._ejected.problems | of_processes
+        return self._answers.problems | self._ejected.problems | self._faults_of_balancers.problems | of_processes
 
     async def _move(self, kind: type[PortalDriver]) -> bool:
         """Have this kind of driver serve each family for which it works; whether it does so for the first one."""

@@ -42,6 +42,7 @@ EJECT = "userproxy.io/eject"
         ({ACCEPT: "v2", CLIENT: None}, ServiceOptions(accepts_proxy=ProxyProtocol.V2)),
         ({BALANCER: "round-robin"}, ServiceOptions()),
         *(({BALANCER: str(name)}, ServiceOptions(balancer=name)) for name in BalancerName),
+        ({BALANCER: "by-network.2"}, ServiceOptions(balancer="by-network.2")),
         ({HINT_WEIGHT: "1"}, ServiceOptions(hint_weight=1)),
         ({HINT_WEIGHT: "1000"}, ServiceOptions(hint_weight=1000)),
         ({EJECT: "3 failures, 30s"}, ServiceOptions(ejection=Ejection(3, 30.0))),
@@ -64,7 +65,7 @@ DURATION = "is not a duration such as 30s or 5m, between 1s and 24h"
 CHOICE = "is not one of keep, close, and drain: with a duration between 1s and 1h, such as drain:30s"
 ADDRESS = "is not one of auto, keep, node"
 VERSION = "is not one of v1, v2"
-NAMES = "is not one of round-robin, random, least-connections, source-hash, maglev, first-available"
+NAMES = f"is not one of {', '.join(BalancerName)}, nor the name of another balancer"
 ALL = (REMOVAL, TIMEOUT, CLIENT, PROXY, ACCEPT, BALANCER, HINT_WEIGHT, EJECT, MOST, OVERFLOW, RATE, IDLE)
 UNKNOWN = f"there is no such setting, only {', '.join(ALL)}"
 EJECTION = 'is not a number of failures between 1 and 1000 and a duration between 5s and 1h, such as "3 failures, 30s"'
@@ -103,7 +104,10 @@ NUMBER = "is not a number between 1 and 1000, in quotes"
         (PROXY, 2, f"2 {VERSION}"),
         (ACCEPT, "true", f'"true" {VERSION}'),
         (ACCEPT, {}, f"a mapping {VERSION}"),
-        (BALANCER, "leastconn", f'"leastconn" {NAMES}'),
+        (BALANCER, "Maglev", f'"Maglev" {NAMES}'),
+        (BALANCER, "", f'"" {NAMES}'),
+        (BALANCER, "a" * 64, f'"{"a" * 64}" {NAMES}'),
+        (BALANCER, "a b", f'"a b" {NAMES}'),
         (BALANCER, 1, f"1 {NAMES}"),
         (HINT_WEIGHT, "0", f'"0" {NUMBER}'),
         (HINT_WEIGHT, "1001", f'"1001" {NUMBER}'),

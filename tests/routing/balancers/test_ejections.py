@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tests.routing.balancers.pools import Busy, endpoints
 from userproxy.model import BalancerName, Ejection, Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 from userproxy.routing.balancer import SUSPECT_SECONDS, Balancer
-from userproxy.routing.balancers.ejections import TRIAL_SECONDS, Ejected, EjectionBoard, Ejections
+from userproxy.routing.balancers.board import BalancerBoard
+from userproxy.routing.balancers.ejections import TRIAL_SECONDS, Ejected, Ejections
 
 A, B, C, D = endpoints(4)
 RULE = Ejection(3, 30.0)
@@ -199,8 +200,8 @@ def a_balancer(
     name: str = "round-robin",
     affinity: int | None = None,
     listener: ListenerName = TCP,
-) -> tuple[Balancer, dict[Endpoint, Busy], EjectionBoard]:
-    board, loads = EjectionBoard(), {each: Busy() for each in of}
+) -> tuple[Balancer, dict[Endpoint, Busy], BalancerBoard]:
+    board, loads = BalancerBoard(), {each: Busy() for each in of}
     balancer = Balancer(Random(1), board=board)
     balancer.update(Snapshot(listener, Verdict.SERVE, of, affinity, balancer=name, ejection=rule))
     balancer.watch(loads)
@@ -289,7 +290,7 @@ class TestBalancer:
         balancer, _, _ = a_balancer(A, B)
         for _ in range(3):
             balancer.suspect(A, 0.0, "refused")
-        board = EjectionBoard()
+        board = BalancerBoard()
         other = Balancer(Random(2), board=board)
         other.restore(balancer.state())
         other.update(Snapshot(TCP, Verdict.SERVE, (A, B), ejection=RULE))

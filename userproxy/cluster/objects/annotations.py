@@ -36,6 +36,7 @@ _LONGEST_DRAIN = 3600.0
 _SHORTEST_EJECTION = 5.0
 _LONGEST_EJECTION = 3600.0
 _MOST_FAILURES = 1000
+_BALANCER: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?")
 _EJECTION: Final = re.compile(r"\s*([0-9]{1,4})\s+failures?\s*,\s*(\S+)\s*")
 _MOST_CONNECTIONS = 1_000_000
 _UNITS: Final = {"s": 1.0, "m": 60.0}
@@ -81,7 +82,7 @@ def read_annotations(name: str, annotations: Mapping[str, object]) -> ServiceOpt
 
     ``on-endpoint-removal`` is ``close``, ``keep``, or ``drain:`` with one of Go's durations between 1s and 1h;
     ``udp-timeout`` is one of Go's durations between 1s and 24h; ``client-address`` is one of ClientAddress;
-    ``proxy-protocol`` and ``accept-proxy-protocol`` are one of ProxyProtocol; ``balancer`` is one of BalancerName;
+    ``proxy-protocol`` and ``accept-proxy-protocol`` are one of ProxyProtocol; ``balancer`` is the name of one;
     ``hint-weight`` is a number between 1 and 1000; ``eject`` is such as ``3 failures, 30s``;
     ``max-connections`` is a number up to a million, ``overflow`` one of Overflow, ``connection-rate`` a number a second
     or minute, ``idle-timeout`` a duration as ``udp-timeout``. Null is the same as no annotation. Never raises.
@@ -159,6 +160,13 @@ def _weight(value: object) -> int:
     return found
 
 
+def _balancer(value: object) -> str:
+    """The name of one; whether there is one of that name is not known here."""
+    if not isinstance(value, str) or not _BALANCER.fullmatch(value):
+        raise ValueError(f"is not one of {', '.join(BalancerName)}, nor the name of another balancer")
+    return value
+
+
 def _ejection(value: object) -> Ejection:
     found = _EJECTION.fullmatch(value) if isinstance(value, str) else None
     try:
@@ -188,7 +196,7 @@ _KNOWN: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     CLIENT_ADDRESS: ("client_address", _one_of(ClientAddress)),
     PROXY_PROTOCOL: ("sends_proxy", _one_of(ProxyProtocol)),
     ACCEPT_PROXY_PROTOCOL: ("accepts_proxy", _one_of(ProxyProtocol)),
-    BALANCER: ("balancer", _one_of(BalancerName)),
+    BALANCER: ("balancer", _balancer),
     HINT_WEIGHT: ("hint_weight", _weight),
     EJECT: ("ejection", _ejection),
     MAX_CONNECTIONS: ("max_connections", _max_connections),

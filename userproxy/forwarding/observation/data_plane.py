@@ -37,6 +37,7 @@ from userproxy.forwarding.udp.flow import UdpFlow
 from userproxy.forwarding.udp.flows import FlowTable
 from userproxy.forwarding.udp.plane import UdpPlane
 from userproxy.model import Endpoint, ListenerName, Protocol, Snapshot, Verdict
+from userproxy.model.balancer_reports import BalancerFault, EjectedEndpoint
 from userproxy.model.capture import CAPTURE_ROOM, CaptureRequest
 from userproxy.model.data_plane import WATCH_ROOM
 from userproxy.model.reports import (
@@ -45,7 +46,6 @@ from userproxy.model.reports import (
     ConnectionPage,
     ConnectionReport,
     Decision,
-    EjectedEndpoint,
     ListenerFigures,
     LostAnswers,
     ProcessFigures,
@@ -54,7 +54,7 @@ from userproxy.model.reports import (
 )
 from userproxy.pace import Pace
 from userproxy.routing.balancer import Balancer
-from userproxy.routing.balancers.ejections import EjectionBoard
+from userproxy.routing.balancers.board import BalancerBoard
 from userproxy.routing.client_address import NODE_ASKED_FOR
 
 _LISTENERS_AT_ONCE = 64
@@ -92,7 +92,7 @@ class LocalDataPlane:
         listeners: Mapping[ListenerName, Listener],
         snapshots: Mapping[ListenerName, Snapshot],
         descriptor_limit: int,
-        ejections: EjectionBoard,
+        board: BalancerBoard,
     ) -> None:
         self._tcp = tcp
         self._udp = udp
@@ -100,7 +100,7 @@ class LocalDataPlane:
         self._listeners = listeners
         self._snapshots = snapshots
         self._descriptor_limit = descriptor_limit
-        self._ejections = ejections
+        self._board = board
         self._order = count()
         self._reporter = Reporter(recorder.clock)
         self._captures = Captures(recorder, tcp.relays)
@@ -282,7 +282,15 @@ class LocalDataPlane:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
         return tuple(
             EjectedEndpoint(name, each.endpoint, self._reporter.unix_time(each.since), each.reason)
-            for name, balancer, each in self._ejections.ejected(self._tcp.loop.time())
+            for name, balancer, each in self._board.ejected(self._tcp.loop.time())
+            if name in self._listeners and self._listeners[name].balancer is balancer
+        )
+
+    async def balancer_faults(self) -> tuple[BalancerFault, ...]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        return tuple(
+            BalancerFault(name, balancer.name, balancer.fault)
+            for name, balancer in self._board.faulty()
             if name in self._listeners and self._listeners[name].balancer is balancer
         )
 

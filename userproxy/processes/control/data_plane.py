@@ -13,6 +13,7 @@ from userproxy.forwarding.descriptors import count_descriptors
 from userproxy.forwarding.observation.closed import KEPT_SECONDS, MOST
 from userproxy.forwarding.observation.loop_lag import LoopLag
 from userproxy.model import Endpoint, ListenerName, Verdict
+from userproxy.model.balancer_reports import BalancerFault, EjectedEndpoint
 from userproxy.model.capture import CAPTURE_ROOM, CaptureEvent, CaptureRequest, Segment
 from userproxy.model.data_plane import WATCH_ROOM, Watch
 from userproxy.model.reports import (
@@ -22,7 +23,6 @@ from userproxy.model.reports import (
     ConnectionPage,
     ConnectionReport,
     Decision,
-    EjectedEndpoint,
     ListenerFigures,
     LostAnswers,
     ProcessFigures,
@@ -37,6 +37,7 @@ from userproxy.processes.control.merged_watch import Watches, answers
 from userproxy.processes.control.pool import Pool
 from userproxy.processes.control.worker import Worker, WorkerGoneError
 from userproxy.processes.messages import (
+    AskBalancerFaults,
     AskChoice,
     AskClosedListeners,
     AskConnections,
@@ -58,6 +59,7 @@ _CONNECTIONS: Final[Decoder[ConnectionReport]] = Decoder(ConnectionReport)
 _DECISIONS: Final[Decoder[Decision]] = Decoder(Decision)
 _CHOICES: Final[Decoder[Choice]] = Decoder(Choice)
 _PROCESSES: Final[Decoder[ProcessFigures]] = Decoder(ProcessFigures)
+_FAULTS: Final[Decoder[BalancerFault]] = Decoder(BalancerFault)
 _EJECTED: Final[Decoder[EjectedEndpoint]] = Decoder(EjectedEndpoint)
 _LOST_ANSWERS: Final[Decoder[LostAnswers]] = Decoder(LostAnswers)
 _EVENTS: Final[Decoder[CaptureEvent]] = Decoder(CaptureEvent)
@@ -263,6 +265,10 @@ class ProcessesDataPlane:
         for each in sorted(await self.answers(AskEjectedEndpoints, _EJECTED), key=lambda each: each.since):
             found.setdefault((each.listener, each.endpoint), each)
         return tuple(found.values())
+
+    async def balancer_faults(self) -> tuple[BalancerFault, ...]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        return tuple(await self.answers(AskBalancerFaults, _FAULTS))
 
     def _control(self) -> ProcessFigures:
         return ProcessFigures(

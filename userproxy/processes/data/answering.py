@@ -13,6 +13,7 @@ from userproxy.pace import Pace
 from userproxy.processes.channel import Channel, encode
 from userproxy.processes.messages import (
     Answer,
+    AskBalancerFaults,
     AskChoice,
     AskClosedListeners,
     AskConnections,
@@ -118,6 +119,8 @@ class Answering:
                 return await plane.lost_answers()
             case AskEjectedEndpoints():
                 return await plane.ejected_endpoints()
+            case AskBalancerFaults():
+                return await plane.balancer_faults()
             case CloseConnections(query=query, reason=reason):
                 return (await self._steering.close_connections(query, reason),)
         return ()

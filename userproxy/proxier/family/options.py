@@ -1,5 +1,7 @@
 """What the configuration and the node say that concerns one address family."""
 
+from collections.abc import Container
+
 from msgspec import Struct
 
 from userproxy.addresses import IPFamily, of_family
@@ -14,6 +16,7 @@ class FamilyOptions(Struct, frozen=True, kw_only=True):
     """What the configuration says, as far as it concerns one family. Periods are seconds.
 
     `local_mode` is kube-proxy's ``detectLocalMode``; the three fields after it are what its modes need.
+    `balancers` are the names of those of other packages that are installed.
     """
 
     min_sync_period: float = 1.0
@@ -23,6 +26,7 @@ class FamilyOptions(Struct, frozen=True, kw_only=True):
     external_ips_allowed: bool = True
     client_address: ClientAddress = ClientAddress.NODE
     trusts_proxies: bool = False
+    balancers: Container[str] = frozenset()
     local_mode: str = "ClusterCIDR"
     cluster_cidr: tuple[str, ...] = ()
     bridge_interface: str = ""
@@ -38,6 +42,7 @@ def node_view(family: IPFamily, options: FamilyOptions, node: Node) -> tuple[Sco
         external_ips_allowed=options.external_ips_allowed,
         client_address=options.client_address,
         trusts_proxies=options.trusts_proxies,
+        balancers=options.balancers,
         node_ips=tuple(of_family(node.addresses, family)),
         node_known=bool(node.addresses),
     )

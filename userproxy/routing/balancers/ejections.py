@@ -5,11 +5,11 @@ connections succeed: whether one has succeeded since the last failure is seen in
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec import Struct
 
-from userproxy.model import Ejection, Endpoint, ListenerName
+from userproxy.model import Ejection, Endpoint
 from userproxy.routing.balancers.interface import Loads
 
 TRIAL_SECONDS: Final = 2.5
@@ -186,36 +186,3 @@ class Ejections:
     def _forget_streaks(self, endpoint: Endpoint) -> None:
         for by_reset in (False, True):
             self._streaks.pop((endpoint, by_reset), None)
-
-
-class Ejecting(Protocol):
-    """A listener's balancer, as the board knows it."""
-
-    listener: ListenerName | None
-
-    def ejected(self, now: float) -> Collection[Ejected]:
-        """The endpoints that it has ejected now."""
-
-
-class EjectionBoard:
-    """Which balancers of a process have ejected endpoints, so that nobody has to ask all of them."""
-
-    __slots__ = ("_ejecting",)
-
-    def __init__(self) -> None:
-        self._ejecting: dict[Ejecting, None] = {}
-
-    def note(self, balancer: Ejecting) -> None:
-        """A balancer has ejected an endpoint."""
-        self._ejecting[balancer] = None
-
-    def ejected(self, now: float) -> list[tuple[ListenerName, Ejecting, Ejected]]:
-        """The endpoints that are ejected now, each with its listener and the balancer of that."""
-        found = []
-        for balancer in tuple(self._ejecting):
-            its = balancer.ejected(now)
-            if its and balancer.listener is not None:
-                found += [(balancer.listener, balancer, each) for each in its]
-            else:
-                del self._ejecting[balancer]
-        return found
