@@ -11,7 +11,7 @@ from userproxy import __version__
 from userproxy.cli.cleanup import cleanup
 from userproxy.cli.errors import exit_on_usage_error
 from userproxy.cli.flags import given_of, normalised, with_flags
-from userproxy.cli.importing import uncollected
+from userproxy.cli.importing import uncollected, without_authorities
 from userproxy.config import Loaded, load, require_source
 from userproxy.config.flags import FLAGS
 from userproxy.config.kubeproxy import KubeProxyConfiguration
@@ -40,7 +40,7 @@ def run(context: click.Context, /, **flags: str | Sequence[str] | None) -> None:
         set_up(loaded.settings)
     else:
         require_source(loaded.settings, os.environ)
-        with uncollected():
+        with uncollected(), without_authorities():
             from userproxy.wiring.serve import run as serve
 
         sys.exit(serve(loaded.settings, lambda: load(given).settings))
