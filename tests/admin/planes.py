@@ -13,6 +13,7 @@ from userproxy.admin.client import AdminClient
 from userproxy.admin.items import Configuration, Differences, Status, Version
 from userproxy.admin.rows import Controls, Planes
 from userproxy.admin.server import AdminServer, Objects
+from userproxy.admin.steering.fault_table import FaultTable
 from userproxy.model import Endpoint, ListenerName, Portal, PortalKind, Problem, Protocol, ServicePortName
 from userproxy.model.balancer_reports import BalancerFault, EjectedEndpoint
 from userproxy.model.capture import CAPTURE_ROOM, CaptureEvent, CaptureRequest
@@ -284,7 +285,9 @@ class Served:
         self.may_capture = False
         self.steering = Steered()
         self.drains = DrainTable(asyncio.get_running_loop())
-        planes = Planes(self.control, self.data, Controls(self.steering, self.drains))
+        self.may_have_faults = False
+        self.faults = FaultTable(self.steering, lambda: self.may_have_faults)
+        planes = Planes(self.control, self.data, Controls(self.steering, self.drains, self.faults))
         self.server = AdminServer(path, planes, objects, may_capture=lambda: self.may_capture)
 
     async def _differences(self) -> Differences:

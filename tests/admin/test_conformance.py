@@ -5,11 +5,13 @@ schemathesis does the same, and more, where it is installed.
 
 import asyncio
 import json
+import operator
 import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from userproxy.admin.openapi import document
 from userproxy.admin.parameters import ENDPOINT
 from userproxy.admin.routes import ROUTES
 from userproxy.model.capture import Leg, Segment, SegmentKind
+from userproxy.model.faults import Fault, Latency
 from userproxy.model.reports import Outcome
 from userproxy.model.steering import Drain
 
@@ -66,11 +69,19 @@ def requests(draw: st.DrawFn, paths: list[str]) -> tuple[str, list[tuple[str, st
     return path, pairs
 
 
+_BOUNDS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "minimum": operator.ge,
+    "exclusiveMinimum": operator.gt,
+    "maximum": operator.le,
+}
+
+
 def fits(found: Any, schema: Mapping[str, Any]) -> bool:
     """Whether a value is as a schema says; knows the words that the document uses, and no others."""
     unknown = schema.keys() - {
         *("$ref", "anyOf", "enum", "type", "items", "properties", "required", "title", "description", "default"),
         *("additionalProperties", "discriminator", "contentEncoding"),
+        *_BOUNDS,
     }
     assert not unknown, unknown
     if "$ref" in schema:
@@ -79,6 +90,8 @@ def fits(found: Any, schema: Mapping[str, Any]) -> bool:
         return any(fits(found, each) for each in schema["anyOf"])
     if "enum" in schema:
         return found in schema["enum"]
+    if any(not _BOUNDS[name](found, bound) for name, bound in schema.items() if name in _BOUNDS):
+        return False
     kinds = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict, "null": type(None)}
     match schema.get("type"):
         case None:
@@ -120,6 +133,9 @@ async def full(folder: Path) -> AsyncIterator[Served]:
         api.data.open = [connection(number) for number in range(1, 5)]
         api.data.made = [decision(number) for number in range(1, 5)]
         api.drains.put(Drain(WEB.service, ONE, 5.0, 1.7e9, until=1e9))
+        api.may_have_faults = True
+        now = time.monotonic()
+        api.faults.add(Fault(0, WEB.service, Latency(0.2), now, 1.7e9, now + 1e6))
         api.may_capture = True
         reset = Segment(1, 1_700_000_001.5, Leg.BACKEND, up=False, kind=SegmentKind.RST)
         passed = data(Leg.CLIENT, b"ask", up=True), reset, ended(Outcome.RESET, "reset by the endpoint")
@@ -257,7 +273,7 @@ async def test_schemathesis_finds_no_fault(tmp_path: Path) -> None:
                 text=True,
             )
         )
-    assert ended.returncode == 0, ended.stdout[-4000:] + ended.stderr[-2000:]
+    assert ended.returncode == 0, ended.stdout[-9000:] + ended.stderr[-2000:]
     selected = re.search(r"Operations: +([0-9]+) selected", ended.stdout)
     assert selected is not None, ended.stdout
     operations = sum(len(methods) for methods in DOCUMENT["paths"].values())

@@ -3,7 +3,7 @@
 Seconds, bytes and times are as in :mod:`userproxy.model.reports`; times of day are RFC 3339 in UTC.
 """
 
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -15,6 +15,8 @@ from userproxy.model.reports import ConnectionState, Outcome, Source
 from userproxy.model.snapshots import TrafficClass, Verdict
 
 T = TypeVar("T")
+
+Control: TypeAlias = Literal["drains", "close", "faults", "capture"]
 
 
 class EndpointCount(Struct, frozen=True, gc=False):
@@ -308,7 +310,7 @@ class Status(Struct, frozen=True, gc=False):
     watches: tuple[WatchStatus, ...]
     processes: tuple[ProcessStatus, ...]
     problems: int
-    controls: tuple[Literal["drains", "close", "faults", "capture"], ...] = ()
+    controls: tuple[Control, ...] = ()
 
 
 class Configuration(Struct, frozen=True, gc=False):

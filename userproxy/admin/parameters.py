@@ -33,6 +33,9 @@ _IPV6: Final = "|".join(
     )
 )
 ENDPOINT_PATTERN: Final = rf"^(({_OCTET}\.){{3}}{_OCTET}|\[({_IPV6})\]):{_PORT}$"
+NETWORK_PATTERN: Final = (
+    rf"^(({_OCTET}\.){{3}}{_OCTET}(/([12]?[0-9]|3[0-2]))?|({_IPV6})(/([1-9]?[0-9]|1[01][0-9]|12[0-8]))?)$"
+)
 """As exact as the parser, so that whoever goes by the OpenAPI document is not refused."""
 
 
@@ -77,6 +80,8 @@ class Filter(Struct, frozen=True, gc=False):
     seconds: float | None = None
     form: CaptureForm = CaptureForm.JSON
     port: str = ""
+    id: int | None = None
+    all: bool = False
     to: Endpoint | None = None
 
     @property
@@ -221,6 +226,8 @@ LAST: Final = Parameter(
     _count,
     _COUNT,
 )
+ID: Final = Parameter("id", "The fault of this number.", _count, _COUNT)
+ALL: Final = Parameter("all", "Whether all are meant.", _switch, {"type": "boolean"})
 LIMIT: Final = Parameter("limit", "At most so many items; `next` leads to the others.", _count, _COUNT)
 WATCH: Final = Parameter(
     "watch",

@@ -29,8 +29,8 @@ from userproxy.admin.parameters import (
     required,
 )
 from userproxy.admin.rows import Planes, Rows
-from userproxy.admin.steering import drains
-from userproxy.admin.steering.items import DrainItem
+from userproxy.admin.steering import drains, faults
+from userproxy.admin.steering.items import DrainItem, FaultItem
 from userproxy.admin.watches import Changes
 
 _SERVICE_KEY: Final = r"[-a-z0-9.]{1,253}/[-a-z0-9.]{1,253}"
@@ -130,6 +130,14 @@ LISTS: Final = (
         (NAMESPACE, SERVICE, ENDPOINT, LIMIT, after(rf"{_SERVICE_KEY}/[\[\]0-9a-fA-F.:]{{1,60}}"), WATCH),
         drains.drains,
         watches.looked_for(drains.drains),
+    ),
+    ListRoute(
+        "faults",
+        "The faults that connections are made to suffer, by id.",
+        FaultItem,
+        (NAMESPACE, SERVICE, ENDPOINT, LIMIT, after(r"[0-9]{1,18}"), WATCH),
+        faults.faults,
+        watches.looked_for(faults.faults),
     ),
     ListRoute(
         "problems",

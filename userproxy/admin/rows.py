@@ -22,6 +22,7 @@ from userproxy.admin.items import (
     ServiceItem,
 )
 from userproxy.admin.parameters import MOST_ITEMS, Filter
+from userproxy.admin.steering.fault_table import FaultTable
 from userproxy.model.cluster import Protocol, ServiceName, ServicePortName
 from userproxy.model.data_plane import DataPlane
 from userproxy.model.problems import Problem
@@ -52,6 +53,7 @@ class Controls(Struct, frozen=True):
 
     steering: Steering
     drains: DrainTable
+    faults: FaultTable
 
 
 class Planes(Struct, frozen=True):

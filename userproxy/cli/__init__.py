@@ -23,6 +23,12 @@ SECTIONS = {
         "status": "userproxy.cli.inspect.status:status",
         "diff": "userproxy.cli.inspect.diff:diff",
     },
+    "Steer it": {
+        "drain": "userproxy.cli.steer.drain:drain",
+        "undrain": "userproxy.cli.steer.drain:undrain",
+        "close": "userproxy.cli.steer.close:close",
+        "fault": "userproxy.cli.steer.fault:fault",
+    },
     "Other": {
         "completion": "userproxy.cli.completion:completion",
         "relay": "userproxy.cli.relay:relay",

@@ -111,6 +111,11 @@ FLAGS: tuple[Flag, ...] = (
         "Let `userproxy capture` show the bytes of connections to whoever may use the admin socket.",
     ),
     _own(
+        "allow-faults",
+        SWITCH,
+        "Let `userproxy fault` make connections slow, or reset or refuse them, for whoever may use the admin socket.",
+    ),
+    _own(
         "at-stop",
         choice(AtStop),
         "What a stop does with the rules. If they are left, clients are refused until the next start.",

@@ -62,7 +62,8 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     Without `manifests` the API server is the source: `master` is its address and `context` the kubeconfig's
     context, None for the current one. `config_file` is where the rest was read from. `reserved_node_ports` are kept for
     the node's own services. `local_ports_file` remembers local ports; None is the usual place, as for `admin_socket`,
-    which is empty where there is to be none; with `allow_capture` it also shows the bytes of connections.
+    which is empty where there is to be none; with `allow_capture` it also shows the bytes of connections, and with
+    `allow_faults` connections can be made to suffer faults.
     With `takeover` a running userproxy is asked for all that it has, and `after_takeover` is what one does then.
     `metrics_services` is how many service ports have metrics of their own. `workers` is how many processes carry the
     traffic, 0 for this one alone, None for as many as suit the machine.
@@ -79,6 +80,7 @@ class OwnSettings(Struct, frozen=True, kw_only=True):
     local_ports_file: Path | None = None
     admin_socket: str | None = None
     allow_capture: bool = False
+    allow_faults: bool = False
     takeover: bool = False
     after_takeover: AfterTakeover = AfterTakeover.EXIT
     conntrack_guard: bool = True

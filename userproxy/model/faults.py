@@ -1,9 +1,9 @@
 """Faults that connections are made to have, in the words of toxiproxy."""
 
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from userproxy.durations import format_duration
 from userproxy.model.cluster import Protocol, ServiceName, ServicePortName
@@ -14,6 +14,12 @@ MOST_FAULTS: Final = 100
 """At a time: each is looked at for each new connection of its Service."""
 
 
+MOST_LATENCY_SECONDS: Final = 60.0
+MOST_FAULT_SECONDS: Final = 86_400.0
+MOST_RESET_BYTES: Final = 10**12
+MOST_RATE: Final = 10**10
+
+
 class Direction(StrEnum):
     """Which bytes or datagrams are concerned: those to the endpoint, those to the client, or all."""
 
@@ -22,11 +28,11 @@ class Direction(StrEnum):
     BOTH = "both"
 
 
-class Latency(Struct, frozen=True, gc=False, tag_field="kind", tag="latency"):
+class Latency(Struct, frozen=True, gc=False, forbid_unknown_fields=True, tag_field="kind", tag="latency"):
     """What passes comes `seconds` later, give or take `jitter_seconds`, and in its order."""
 
-    seconds: float
-    jitter_seconds: float = 0.0
+    seconds: Annotated[float, Meta(ge=0, le=MOST_LATENCY_SECONDS)]
+    jitter_seconds: Annotated[float, Meta(ge=0, le=MOST_LATENCY_SECONDS)] = 0.0
     direction: Direction = Direction.DOWN
 
     def __str__(self) -> str:
@@ -34,48 +40,52 @@ class Latency(Struct, frozen=True, gc=False, tag_field="kind", tag="latency"):
         return f"latency {format_duration(self.seconds)}{jitter}{_way(self.direction, Direction.DOWN)}"
 
 
-class Refuse(Struct, frozen=True, gc=False, tag_field="kind", tag="refuse"):
+class Refuse(Struct, frozen=True, gc=False, forbid_unknown_fields=True, tag_field="kind", tag="refuse"):
     """New connections are reset as soon as there is an endpoint for them. For TCP."""
 
     def __str__(self) -> str:
         return "refuse"
 
 
-class Blackhole(Struct, frozen=True, gc=False, tag_field="kind", tag="blackhole"):
+class Blackhole(Struct, frozen=True, gc=False, forbid_unknown_fields=True, tag_field="kind", tag="blackhole"):
     """Nothing passes. Bytes of TCP wait where they are, datagrams are lost."""
 
     def __str__(self) -> str:
         return "blackhole"
 
 
-class ResetAfterBytes(Struct, frozen=True, gc=False, tag_field="kind", tag="reset-after-bytes"):
+class ResetAfterBytes(
+    Struct, frozen=True, gc=False, forbid_unknown_fields=True, tag_field="kind", tag="reset-after-bytes"
+):
     """A connection is reset once so many bytes have passed, both ways together. For TCP."""
 
-    bytes: int
+    bytes: Annotated[int, Meta(ge=1, le=MOST_RESET_BYTES)]
 
     def __str__(self) -> str:
         return f"reset after {format_size(self.bytes)}"
 
 
-class ResetAfterSeconds(Struct, frozen=True, gc=False, tag_field="kind", tag="reset-after-seconds"):
+class ResetAfterSeconds(
+    Struct, frozen=True, gc=False, forbid_unknown_fields=True, tag_field="kind", tag="reset-after-seconds"
+):
     """A connection is reset so many seconds after it has begun, or the fault has. For TCP."""
 
-    seconds: float
+    seconds: Annotated[float, Meta(gt=0, le=MOST_FAULT_SECONDS)]
 
     def __str__(self) -> str:
         return f"reset after {format_duration(self.seconds)}"
 
 
-class Bandwidth(Struct, frozen=True, gc=False, tag_field="kind", tag="bandwidth"):
+class Bandwidth(Struct, frozen=True, gc=False, forbid_unknown_fields=True, tag_field="kind", tag="bandwidth"):
     """At most so many bytes a second pass of a connection, each way. For TCP."""
 
-    bytes_per_second: int
+    bytes_per_second: Annotated[int, Meta(ge=1, le=MOST_RATE)]
 
     def __str__(self) -> str:
         return f"bandwidth {format_rate(self.bytes_per_second)}"
 
 
-class Drop(Struct, frozen=True, gc=False, tag_field="kind", tag="drop"):
+class Drop(Struct, frozen=True, gc=False, forbid_unknown_fields=True, tag_field="kind", tag="drop"):
     """So many percent of the datagrams are lost as the fault says. For UDP."""
 
     direction: Direction = Direction.BOTH

@@ -11,7 +11,16 @@ import structlog
 from msgspec import structs
 
 from userproxy import __version__
-from userproxy.admin.items import Configuration, Differences, FamilyStatus, ProcessStatus, Status, Version, WatchStatus
+from userproxy.admin.items import (
+    Configuration,
+    Control,
+    Differences,
+    FamilyStatus,
+    ProcessStatus,
+    Status,
+    Version,
+    WatchStatus,
+)
 from userproxy.admin.paths import default_socket
 from userproxy.admin.rows import Planes, time_text
 from userproxy.admin.server import AdminServer, Objects
@@ -100,8 +109,19 @@ class Admin:
             watches=tuple(map(_watch, control.watches())),
             processes=tuple(map(_process, await self._planes.data.processes())),
             problems=len(control.problems()) + len(control.object_problems()),
-            controls=("drains", "close", *(["capture"] if self._settings().allow_capture else [])),  # type: ignore[arg-type]
+            controls=_controls(self._settings()),
         )
+
+
+def _controls(settings: Settings) -> tuple[Control, ...]:
+    """What may be asked for here beside what is read."""
+    given: tuple[tuple[Control, bool], ...] = (
+        ("drains", True),
+        ("close", True),
+        ("faults", settings.allow_faults),
+        ("capture", settings.allow_capture),
+    )
+    return tuple(name for name, allowed in given if allowed)
 
 
 def most_admin_connections(descriptor_limit: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from userproxy import __version__
-from userproxy.admin.rows import Controls, Planes
+from userproxy.admin.rows import Planes
 from userproxy.cluster.nodes import NodeAddresses, own_node_name
 from userproxy.cluster.store import Store
 from userproxy.config import AfterTakeover, PortalMode, Settings
@@ -222,7 +222,7 @@ class _Proxy:
             lambda: self._latest,
             self._node_name,
             _source_name(self._settings),
-            Planes(control, self._forwarder.data_plane, Controls(self._forwarder.steering, self._drains.table)),
+            Planes(control, self._forwarder.data_plane, self._drains.controls(lambda: self._settings.allow_faults)),
             self._monitor.healthy,
             most_admin_connections(self._descriptor_limit),
             self._sockets,

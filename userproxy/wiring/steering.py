@@ -2,12 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
 import structlog
 
+from userproxy.admin.rows import Controls
+from userproxy.admin.steering.fault_table import FaultTable
 from userproxy.model.reports import Query
 from userproxy.model.steering import DRAINED, Drain, Steering
 from userproxy.proxier.drains.table import DrainState, DrainTable
@@ -32,6 +34,10 @@ class Drains:
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """What closes connections, by the name of its task."""
         return {"drains": self._run()}
+
+    def controls(self, may_have_faults: Callable[[], bool]) -> Controls:
+        """What the admin API makes changes by."""
+        return Controls(self._steering, self.table, FaultTable(self._steering, may_have_faults))
 
     def descriptor(self) -> int:
         """A descriptor of a file in memory that has all drains as they are now. It stays ours. Raises OSError."""

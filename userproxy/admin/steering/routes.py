@@ -5,10 +5,10 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from userproxy.admin.parameters import CLIENT, ENDPOINT, NAMESPACE, PROTOCOL, SERVICE, Parameter, required
+from userproxy.admin.parameters import ALL, CLIENT, ENDPOINT, ID, NAMESPACE, PROTOCOL, SERVICE, Parameter, required
 from userproxy.admin.rows import Planes
-from userproxy.admin.steering import drains
-from userproxy.admin.steering.items import Closed, DrainItem, DrainRequest, Ended
+from userproxy.admin.steering import drains, faults
+from userproxy.admin.steering.items import Closed, DrainItem, DrainRequest, Ended, FaultItem, FaultRequest
 
 
 class WriteRoute(Struct, frozen=True):
@@ -54,6 +54,34 @@ WRITES: Final[tuple[WriteRoute, ...]] = (
         drains.undrain,
         (required(NAMESPACE), required(SERVICE), ENDPOINT),
         refusals={**_NO_CONTROLS, 404: "There is no such drain."},
+    ),
+    WriteRoute(
+        "faults",
+        "POST",
+        "setFault",
+        "Have connections of a Service suffer a fault for some time. Needs --allow-faults.",
+        FaultItem,
+        faults.set_fault,
+        body=FaultRequest,
+        refusals={
+            403: "Faults are not allowed here.",
+            404: "There is no such Service, port or endpoint.",
+            409: "The fault cannot happen to what is meant, or there are too many.",
+        },
+    ),
+    WriteRoute(
+        "faults",
+        "DELETE",
+        "clearFaults",
+        "End a fault, or all.",
+        Ended,
+        faults.clear_faults,
+        (ID, ALL),
+        refusals={
+            403: "Faults are not allowed here.",
+            404: "There is no such fault.",
+            409: "Neither a fault nor all are meant.",
+        },
     ),
     WriteRoute(
         "connections",

@@ -30,11 +30,25 @@ async def perform(request: web.BaseRequest, route: WriteRoute, planes: Planes) -
 
 def _decoded(body: bytes, kind: type[Any]) -> Any:
     try:
-        return msgspec.json.decode(body, type=kind)
+        return msgspec.convert(_whole_numbers(msgspec.json.decode(body)), kind)
     except msgspec.ValidationError as error:
         raise BadParameterError(f"the body is not as it should be: {_clause(error)}") from error
+    except RecursionError as error:
+        raise BadParameterError("the body is not as it should be: it is nested too deeply") from error
     except msgspec.DecodeError as error:
         raise BadParameterError(f"the body is no JSON: {_clause(error)}") from error
+
+
+def _whole_numbers(value: Any) -> Any:
+    """The same with 5 for 5.0: in JSON there is one kind of numbers (JSON Schema, 6.1.1)."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case dict():
+            return {name: _whole_numbers(each) for name, each in value.items()}
+        case list():
+            return list(map(_whole_numbers, value))
+    return value
 
 
 def _clause(error: Exception) -> str:

@@ -1,0 +1,1 @@
+"""Commands that have a running proxy do something."""
