@@ -73,6 +73,7 @@ async def test_connections_have_the_documented_fields(tmp_path: Path) -> None:
                 "dial_seconds": 0.00025,
                 "source": "client",
                 "source_address": "10.2.0.9:61001",
+                "faults": "",
             }
         ]
 

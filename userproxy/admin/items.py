@@ -95,6 +95,7 @@ class ConnectionItem(Struct, frozen=True, gc=False):
     since the client has last said or been told something. `retries` are endpoints that were given up before this one.
     `source` is whose address the endpoint sees, `source_address` that address and port; both are null as long as it is
     not dialled.
+    `faults` names those that it is made to suffer now, and is empty otherwise.
     """
 
     id: int
@@ -113,6 +114,7 @@ class ConnectionItem(Struct, frozen=True, gc=False):
     dial_seconds: float
     source: Source | None
     source_address: str | None
+    faults: str = ""
 
 
 class PortalItem(Struct, frozen=True, gc=False):

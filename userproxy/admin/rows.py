@@ -160,6 +160,7 @@ def connection(report: ConnectionReport) -> ConnectionItem:
         _seconds(report.dial_seconds),
         report.source,
         None if report.dialled_from is None else str(report.dialled_from),
+        report.faults,
     )
 
 

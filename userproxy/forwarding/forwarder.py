@@ -140,8 +140,8 @@ class Forwarder:
             self._board,
         )
         """Answers what the listeners and connections of this process do."""
-        self.faults = Faults(loop, self._poller, self._tcp, self._recorder, self._listeners, random)
-        self._tcp.faults = self.faults
+        self.faults = Faults(loop, self._poller, self._tcp, self._udp, self._listeners, random)
+        self._tcp.faults = self._udp.faults = self.faults
         self.steering = LocalSteering(self.data_plane, self.faults)
         """Does with connections of this process what it is told."""
         self._parts = Parts(

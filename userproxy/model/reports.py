@@ -140,7 +140,8 @@ class ConnectionReport(Struct, frozen=True, gc=False):
     process that has it, `opened_at` the same as Unix time. `idle_seconds` is since the client has last said or been
     told something. `retries` are endpoints that were given up before `endpoint`. `dial_seconds` is how long it took
     until an endpoint accepted, or has taken so far. `source` is whose address the endpoint sees, None before it is
-    dialled, and `dialled_from` that address and port, None where it is not known.
+    dialled, and `dialled_from` that address and port, None where it is not known. `faults` names those that it
+    is made to suffer now.
     """
 
     id: int
@@ -159,6 +160,7 @@ class ConnectionReport(Struct, frozen=True, gc=False):
     dial_seconds: float = 0.0
     source: Source | None = None
     dialled_from: SocketAddress | None = None
+    faults: str = ""
 
 
 class LostAnswers(Struct, frozen=True, order=True, gc=False):
@@ -325,7 +327,8 @@ class ProcessFigures(Struct, frozen=True, gc=False):
     that made room for others, `handler_failures` clients given up because of a bug, by protocol. `source_fallbacks`
     are dials from the node's address where the client's was to be kept. `role` is ``control`` or ``data 1`` where data
     processes carry the traffic, and empty where one process does everything; `restarts` is how often one of the same
-    role has ended and was replaced.
+    role has ended and was replaced. `faults` are those in force, `faulted` connections and flows that have suffered
+    any.
     """
 
     pid: int
@@ -340,6 +343,8 @@ class ProcessFigures(Struct, frozen=True, gc=False):
     source_fallbacks: Mapping[SourceFallback, int] = {}
     role: str = ""
     restarts: int = 0
+    faults: int = 0
+    faulted: int = 0
 
 
 class ChangeKind(StrEnum):

@@ -109,8 +109,8 @@ async def test_figures_of_processes() -> None:
     evicted = {Protocol.TCP: 3, Protocol.UDP: 4}
     failures = {Protocol.TCP: 0, Protocol.UDP: 5}
     fallbacks = {SourceFallback.NO_ANSWER: 1, SourceFallback.REMEMBERED: 6}
-    first = ProcessFigures(4711, 20, 1024, 6, 0.125, 7, 8, evicted, failures, fallbacks)
-    stub.running = (first, replace(first, pid=4712, pipes=9))
+    first = ProcessFigures(4711, 20, 1024, 6, 0.125, 7, 8, evicted, failures, fallbacks, faults=2, faulted=3)
+    stub.running = (first, replace(first, pid=4712, pipes=9, faulted=4))
     text = await text_of(watched(stub))
     for name, labels, expected in (
         ("descriptors", {"process": "0"}, 20),
@@ -124,6 +124,8 @@ async def test_figures_of_processes() -> None:
         ("client_address_fallbacks_total", {"reason": "no-answer"}, 2),
         ("client_address_fallbacks_total", {"reason": "remembered"}, 12),
         ("client_address_fallbacks_total", {"reason": "no-port"}, 0),
+        ("faults", {}, 2),
+        ("faulted_connections_total", {}, 7),
         ("handler_failures_total", {"protocol": "TCP"}, 0),
         ("handler_failures_total", {"protocol": "UDP"}, 10),
     ):

@@ -42,5 +42,6 @@ def describe(
         list(client.items("portals", **mine)),
         list(client.items("problems", **mine)),
         client.get("decisions", **mine, last=last)["items"],
+        faults=list(client.items("faults", **mine)),
     )
     click.echo("\n".join(lines))

@@ -6,7 +6,7 @@ from datetime import tzinfo
 from userproxy.cli.output.decisions import compact
 from userproxy.cli.output.kinds import ENDPOINTS, NONE, PORTALS
 from userproxy.cli.output.tables import Column, Item, Table, indented, printable
-from userproxy.cli.output.units import amount, limits
+from userproxy.cli.output.units import amount, limits, time_of_day
 
 
 def describe_service(
@@ -16,6 +16,7 @@ def describe_service(
     problems: Iterable[Item],
     decisions: Iterable[Item],
     zone: tzinfo | None = None,
+    faults: Iterable[Item] = (),
 ) -> list[str]:
     """The lines; `ports` are those of the Service, at least one, and the other lists are of them alone."""
     first = ports[0]
@@ -31,6 +32,8 @@ def describe_service(
         mine = [[each for each in items if each["port"] == port["port"]] for items in (endpoints, portals)]
         lines += indented(_port_lines(port, *mine))
     lines += ["", *_section("Problems", [printable(_problem(each)) for each in problems])]
+    if in_force := [printable(_fault(each, zone)) for each in faults]:
+        lines += ["", *_section("Faults", in_force)]
     lines += ["", *_section("Last decisions", ["".join(compact(each, zone)) for each in decisions])]
     return lines
 
@@ -63,6 +66,13 @@ def _section(title: str, lines: Sequence[str]) -> list[str]:
 def _pairs(*pairs: tuple[str, str]) -> list[str]:
     width = max(len(title) for title, _ in pairs) + 1
     return [printable(f"{title + ':':<{width}}  {text}") for title, text in pairs]
+
+
+def _fault(fault: Item, zone: tzinfo | None) -> str:
+    about = [f"ports {', '.join(fault['ports'])}"] if fault["ports"] else []
+    about += [f"endpoint {fault['endpoint']}"] if fault["endpoint"] else []
+    about += [f"clients of {fault['client']}"] if fault["client"] else []
+    return ", ".join((f"{fault['text']}, until {time_of_day(fault['until'], zone)}", *about))
 
 
 def _problem(problem: Item) -> str:

@@ -126,6 +126,7 @@ CONNECTIONS: Final = Kind(
         _figure("idle_seconds", "IDLE", age),
         *_BYTES,
         _plain("retries"),
+        Column("FAULTS", lambda item: item.get("faults") or NONE, wide=True),
         _plain("portal", wide=True),
         _figure("dial_seconds", "DIAL", latency, wide=True),
         _plain("source", wide=True),

@@ -7,15 +7,17 @@ from random import Random
 from typing import Final
 
 from userproxy.forwarding.faults.choice import faults_of, suffered
+from userproxy.forwarding.faults.datagrams import FaultedFlow
 from userproxy.forwarding.faults.lane import Quota
 from userproxy.forwarding.faults.shape import Shape, shape_of
 from userproxy.forwarding.faults.stream import FaultedRelay
-from userproxy.forwarding.observation.recorder import Recorder
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.tcp.plane import Connections, TcpPlane
 from userproxy.forwarding.tcp.portal import connections_of
 from userproxy.forwarding.tcp.relay import Relay, RelayContext
 from userproxy.forwarding.tcp.tap import NoPipes
+from userproxy.forwarding.udp.flow import UdpFlow
+from userproxy.forwarding.udp.plane import UdpPlane
 from userproxy.model.cluster import ServicePortName
 from userproxy.model.faults import Fault
 from userproxy.model.snapshots import ListenerName
@@ -34,22 +36,23 @@ class Faults:
         loop: asyncio.AbstractEventLoop,
         poller: Poller,
         plane: TcpPlane,
-        recorder: Recorder,
+        udp: UdpPlane,
         listeners: Mapping[ListenerName, object],
         random: Random,
     ) -> None:
         self._loop = loop
         self._poller = poller
         self._plane = plane
-        self._recorder = recorder
+        self._udp = udp
         self._listeners = listeners
         self._chance = random.random
+        self._texts = plane.recorder.faults
         self._quota = Quota()
         self._contexts: tuple[RelayContext, RelayContext] | None = None
         self.current: tuple[Fault, ...] = ()
         """Those in force."""
         self._by_port: dict[ServicePortName, PortFaults | None] = {}
-        self._suffering: dict[int, FaultedRelay] = {}
+        self._suffering: dict[int, FaultedRelay | FaultedFlow] = {}
         self._walk: Iterator[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.made = 0
@@ -63,6 +66,10 @@ class Faults:
             found = faults_of(self.current, service_port)
             self._by_port[service_port] = PortFaults(self, found) if found else None
         return self._by_port[service_port]
+
+    def of_flows(self, service_port: ServicePortName) -> "PortFaults | None":
+        """As :meth:`of`, for UDP."""
+        return self.of(service_port)
 
     def put(self, faults: tuple[Fault, ...]) -> None:
         """Have these in force and no others, for connections that there are, and for new ones.
@@ -82,8 +89,12 @@ class Faults:
         self._walk = None
         for connections in self._connections():
             connections.faults = None
-        for each in list(self._suffering.values()):
-            each.lift()
+        for listener in self._udp.listeners:
+            listener.faults = None
+        for suffering in list(self._suffering.values()):
+            suffering.lift()
+        self._suffering.clear()
+        self._texts.clear()
 
     def shut_down(self) -> None:
         """Cancel timers."""
@@ -92,15 +103,15 @@ class Faults:
             self._timer.cancel()
             self._timer = None
 
-    def suffered_by(self, number: int) -> str:
-        """What a connection suffers now; empty for nothing."""
-        suffering = self._suffering.get(number)
-        return "" if suffering is None else suffering.shape.text
-
     @property
     def is_settled(self) -> bool:
         """Whether all connections have taken notice of the faults that there are."""
         return self._walk is None
+
+    @property
+    def count(self) -> int:
+        """How many are in force."""
+        return len(self.current)
 
     @property
     def waiting(self) -> int:
@@ -108,8 +119,8 @@ class Faults:
         return self._quota.used
 
     @property
-    def suffering(self) -> Mapping[int, FaultedRelay]:
-        """The connections that suffer any, by id."""
+    def suffering(self) -> Mapping[int, FaultedRelay | FaultedFlow]:
+        """The connections and flows that suffer any, by id."""
         return self._suffering
 
     def start(self, relay: Relay, shape: Shape, events: int, header: bytes) -> None:
@@ -120,6 +131,39 @@ class Faults:
             relay.abort(shape.text)
             return
         self._begin(relay, shape).start(events, header)
+
+    def begin_flow(self, flow: UdpFlow, shape: Shape) -> None:
+        """Have a flow suffer this that has got another socket."""
+        before = self._suffering.pop(flow.id, None)
+        self._texts.pop(flow.id, None)
+        if isinstance(before, FaultedFlow):
+            before.close()
+        if shape.is_lasting:
+            self.made += before is None
+            failures = self._udp.poller.failures
+            self._suffering[flow.id] = FaultedFlow(self._loop, flow, shape, self._chance, failures)
+            self._texts[flow.id] = shape.text
+
+    def review_flow(self, flow: UdpFlow, shape: Shape) -> None:
+        """Have a flow suffer this from now on, and nothing else."""
+        before = self._suffering.get(flow.id)
+        if before is not None and before.shape == shape:
+            return
+        if before is not None:
+            before.lift()
+        self.begin_flow(flow, shape)
+
+    def reason(self, number: int, reason: str) -> str:
+        """Why a connection or flow has ended, with what it has suffered."""
+        text = self._texts.get(number, "")
+        return reason if text in reason else f"{reason}; {text}" if reason else text
+
+    def end_flow(self, flow: UdpFlow) -> None:
+        """A flow is over."""
+        before = self._suffering.pop(flow.id, None)
+        self._texts.pop(flow.id, None)
+        if isinstance(before, FaultedFlow):
+            before.close()
 
     def review(self, relay: Relay, shape: Shape) -> None:
         """Have a connection suffer this from now on, and nothing else."""
@@ -149,6 +193,7 @@ class Faults:
             self._loop, relay, shape, self._poller, self._contexts, self._quota, self._chance, self._over
         )
         self._suffering[relay.id] = found
+        self._texts[relay.id] = shape.text
         return found
 
     def _connections(self) -> list[Connections]:
@@ -156,13 +201,25 @@ class Faults:
 
     def _over(self, number: int) -> None:
         self._suffering.pop(number, None)
+        self._texts.pop(number, None)
 
     def _review_all(self) -> Iterator[None]:
         """Has each connection suffer what it is to suffer now, one after the other: new ones first."""
         every = self._connections()
+        listeners = list(self._udp.listeners)
+        for each in listeners:
+            each.faults = self.of(each.name.service_port)
+            yield
         for connections in every:
             connections.faults = self.of(connections.name.service_port)
             yield
+        for listener in listeners:
+            faults = self.of(listener.name.service_port)
+            if faults is not None or self._suffering:
+                for flow in list(listener.flows):
+                    if flow.counters is not None:
+                        self.review_flow(flow, Shape() if faults is None else faults.shape_of_flow(flow))
+                    yield
         for connections in every:
             faults = self.of(connections.name.service_port)
             if faults is not None or self._suffering:
@@ -206,6 +263,23 @@ class PortFaults:
         """What these come to for a connection; nothing for one that none concerns."""
         found = suffered(self._faults, relay.endpoint, relay.dial.address, relay.id)
         return shape_of(found) if found else Shape()
+
+    def shape_of_flow(self, flow: UdpFlow) -> Shape:
+        """What these come to for a flow."""
+        found = suffered(self._faults, flow.endpoint, flow.address, flow.id)
+        return shape_of(found) if found else Shape()
+
+    def begin(self, flow: UdpFlow) -> None:
+        """Have a flow suffer them that has just got a socket."""
+        self._all.begin_flow(flow, self.shape_of_flow(flow))
+
+    def reason(self, number: int, reason: str) -> str:
+        """Why a connection or flow has ended, with what it has suffered."""
+        return self._all.reason(number, reason)
+
+    def ended(self, flow: UdpFlow) -> None:
+        """A flow is over."""
+        self._all.end_flow(flow)
 
     def start(self, relay: Relay, events: int, header: bytes) -> None:
         """Begin a relay as :meth:`Relay.start`, with what it suffers."""

@@ -102,7 +102,7 @@ class LocalDataPlane:
         self._descriptor_limit = descriptor_limit
         self._board = board
         self._order = count()
-        self._reporter = Reporter(recorder.clock)
+        self._reporter = Reporter(recorder.clock, recorder.faults)
         self._captures = Captures(recorder, tcp.relays)
         self.closed = ClosedListeners(recorder.clock)
         """To be told of listeners that are closed."""
@@ -262,6 +262,8 @@ class LocalDataPlane:
             evicted={Protocol.TCP: self._tcp.shares.evicted, Protocol.UDP: self._udp.evicted},
             handler_failures=failures,
             source_fallbacks=dict(self._tcp.client_addresses.fallbacks),
+            faults=self._tcp.faults.count,
+            faulted=self._tcp.faults.made,
         )
 
     async def lost_answers(self) -> tuple[LostAnswers, ...]:

@@ -92,6 +92,8 @@ class Recorder:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
+        self.faults: dict[int, str] = {}
+        """What connections and flows suffer, by their ids: those that suffer anything."""
         self.last_id = 0
         """Of the newest connection or flow: the next one has one more."""
         self.decision_watches: list[DecisionWatch] = []

@@ -1,7 +1,7 @@
 """Values for others of what connections, flows and listeners are."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 from userproxy.forwarding.observation.recorder import Entry, Portal
@@ -23,15 +23,17 @@ Member: TypeAlias = Dial | Relay | UdpFlow
 """A connection in one of its two phases, or a flow."""
 
 
+_NO_FAULTS: Final[Mapping[int, str]] = {}
 _TIME_WAS_SET: Final = 0.01
 """Seconds by which the two clocks are apart more than before. A clock that is adjusted slowly gets there, too."""
 
 
 class Reporter:
-    """Makes reports. `clock` is that of the recorder."""
+    """Makes reports. `clock` and `faults` are those of the recorder."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], faults: Mapping[int, str] = _NO_FAULTS) -> None:
         self.clock = clock
+        self._faults = faults
         self._offset = time.time() - clock()
 
     def decision(self, entry: Entry) -> Decision:
@@ -103,6 +105,7 @@ class Reporter:
             dial_seconds=relay.dial_seconds,
             source=dial.source,
             dialled_from=_dialled_from(relay),
+            faults=self._faults.get(relay.id, ""),
         )
 
     def _flow(self, flow: UdpFlow) -> ConnectionReport:
@@ -124,6 +127,7 @@ class Reporter:
             retries=flow.retries + len(flow.failed),
             source=flow.source,
             dialled_from=_dialled_from(flow),
+            faults=self._faults.get(flow.id, ""),
         )
 
 

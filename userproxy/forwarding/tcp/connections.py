@@ -315,6 +315,8 @@ class Connections:
         statistics.seconds += seconds
         cut = relay.cut
         outcome, reason = _IN_ORDER if cut is None else self._cut(relay, cut, down)
+        if self.faults is not None:
+            reason = self.faults.reason(relay.id, reason)
         self._decisions.add(
             (
                 now,

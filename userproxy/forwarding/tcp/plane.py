@@ -50,9 +50,18 @@ class PortFaults(Protocol):
     def start(self, relay: Relay, events: int, header: bytes) -> None:
         """Begin a relay as :meth:`Relay.start`, with what it suffers."""
 
+    def reason(self, number: int, reason: str) -> str:
+        """Why the connection with an id has ended, with what it has suffered."""
+
 
 class FaultsInForce(Protocol):
-    """All faults of a process."""
+    """All faults of a process. `made` counts connections and flows that have suffered any."""
+
+    made: int
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
 
     def of(self, service_port: ServicePortName) -> PortFaults | None:
         """Those of a service port, None where there is none."""
@@ -60,6 +69,9 @@ class FaultsInForce(Protocol):
 
 class NoFaults:
     """There are none."""
+
+    made = 0
+    count = 0
 
     def of(self, _service_port: ServicePortName) -> None:
         """None."""

@@ -98,6 +98,8 @@ class UdpFlow(FlowAccount):
             counters.total += 1
             self._send_by(sock)  # first, so that it is closed with the flow if the kernel can watch no more
             listener.plane.poller.add(sock.fileno(), WHILE_DATAGRAMS, self._on_event, self)
+            if listener.faults is not None:
+                listener.faults.begin(self)
             return True
         balancer.forget(self.address)
         return False
@@ -196,10 +198,25 @@ class UdpFlow(FlowAccount):
             self.send, self.receive_into = self._socket.send, self._socket.recv_into
             self.listener.plane.poller.replace(self._descriptor, self._on_event, self)
 
+    def answer(self, data: bytes) -> None:
+        """Send the client an answer that its endpoint gave some time ago."""
+
+        def give(view: memoryview) -> int:
+            view[: len(data)] = data
+            return len(data)
+
+        if not self._closed:
+            self.bytes_down += self._outbox.collect_one(self.listener, give, self.addressee)
+            self._outbox.flush()
+            self._note_answered()
+            self.listener.note_reply(self, self.listener.now())
+
     def close(self, reason: str = "", outcome: Outcome = Outcome.SERVED) -> None:
         """End the flow. Answers that are still to come are lost."""
         if not self._closed:
             self._closed = True
+            if self.listener.faults is not None:
+                reason = self.listener.faults.reason(self.id, reason)
             self._note_end(reason, outcome)
             try:
                 self._release_socket()
@@ -239,6 +256,8 @@ class UdpFlow(FlowAccount):
         poller.replace(self._descriptor, self._on_spare_event, self)
         poller.replace(sock.fileno(), self._on_event, self)
         self._send_by(sock)
+        if self.listener.faults is not None:
+            self.listener.faults.begin(self)
         self.source = source
         self._tell_of_change()
         return before

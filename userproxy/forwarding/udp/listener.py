@@ -20,7 +20,7 @@ from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.forwarding.udp.sources.flow_sources import FlowSources
 from userproxy.forwarding.udp.sources.source_trial import AGAIN_SECONDS, Pauses
 from userproxy.forwarding.udp.statistics import UdpStatistics
-from userproxy.forwarding.udp.surroundings import Chooser
+from userproxy.forwarding.udp.surroundings import Chooser, FlowFaults
 from userproxy.model import Endpoint, ListenerName, Snapshot, Verdict
 from userproxy.model.reports import ChangeKind, Outcome
 from userproxy.routing.balancer import Balancer
@@ -60,6 +60,7 @@ class UdpListener:
         self._follows_portal = portal is None
         self.losses = Losses()
         self.decisions = plane.recorder.ring(name.service_port)
+        self.faults: FlowFaults | None = plane.faults.of_flows(name.service_port)
         self.balancer = balancer
         self.chooser: Chooser = balancer
         self.statistics = statistics
@@ -160,6 +161,8 @@ class UdpListener:
 
     def closed(self, flow: UdpFlow) -> None:
         """A flow has ended. For flows."""
+        if self.faults is not None:
+            self.faults.ended(flow)
         if self.flows.discard(flow):
             self.plane.quota.remove(self.flows)
             self.plane.budget.give(1)

@@ -24,7 +24,8 @@ from userproxy.forwarding.udp.flow import UdpFlow
 from userproxy.forwarding.udp.flows import FlowQuota, FlowTable
 from userproxy.forwarding.udp.sockets import connect_to
 from userproxy.forwarding.udp.sources.flow_sources import FlowSources
-from userproxy.model import Endpoint, ListenerName
+from userproxy.forwarding.udp.surroundings import FlowFaults
+from userproxy.model import Endpoint, ListenerName, ServicePortName
 from userproxy.model.reports import Outcome
 
 log = structlog.get_logger()
@@ -62,6 +63,7 @@ class Listener(Protocol):
     host: str
     port: int
     flows: FlowTable[UdpFlow]
+    faults: FlowFaults | None
 
     @property
     def pending(self) -> int:
@@ -69,6 +71,20 @@ class Listener(Protocol):
 
     def close(self) -> None:
         """Stop listening, and end all flows."""
+
+
+class FaultsInForce(Protocol):
+    """All faults of a process."""
+
+    def of_flows(self, service_port: ServicePortName) -> FlowFaults | None:
+        """Those of a service port, None where there is none."""
+
+
+class NoFaults:
+    """There are none."""
+
+    def of_flows(self, _service_port: ServicePortName) -> None:
+        """None."""
 
 
 class UdpPlane:
@@ -83,6 +99,8 @@ class UdpPlane:
         client_addresses: ClientAddresses | None = None,
     ) -> None:
         self.loop = loop
+        self.faults: FaultsInForce = NoFaults()
+        """Those of this process."""
         self.recorder = recorder or Recorder(loop.time)
         self.client_addresses = client_addresses or ClientAddresses()
         self.poller = Poller(loop, after_handlers=self.flush)

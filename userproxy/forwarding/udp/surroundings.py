@@ -45,6 +45,19 @@ class Chooser(Protocol):
         """Note that no endpoint could be reached for a client."""
 
 
+class FlowFaults(Protocol):
+    """The faults that flows of one service port may suffer."""
+
+    def begin(self, flow: "UdpFlow") -> None:
+        """Have a flow suffer them that has just got a socket."""
+
+    def ended(self, flow: "UdpFlow") -> None:
+        """A flow is over."""
+
+    def reason(self, number: int, reason: str) -> str:
+        """Why the flow with an id has ended, with what it has suffered."""
+
+
 class Listener(Sender, Protocol):
     """What a flow needs of the listener that its client writes to."""
 
@@ -57,6 +70,8 @@ class Listener(Sender, Protocol):
     outbox: Outbox
     statistics: UdpStatistics
     pauses: Pauses
+    faults: "FlowFaults | None"
+    """Those that its flows may suffer; None for none."""
 
     @property
     def plane(self) -> Plane:

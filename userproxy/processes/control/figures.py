@@ -57,6 +57,7 @@ def with_past(figures: ProcessFigures, past: ProcessFigures | None) -> ProcessFi
         evicted=added([past.evicted, figures.evicted]),
         handler_failures=added([past.handler_failures, figures.handler_failures]),
         source_fallbacks=added([past.source_fallbacks, figures.source_fallbacks]),
+        faulted=past.faulted + figures.faulted,
     )
 
 

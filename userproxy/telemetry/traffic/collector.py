@@ -126,6 +126,9 @@ def _of_processes(processes: Sequence[ProcessFigures]) -> Iterator[Metric]:
     text = "Connections and UDP flows that made room for others, because descriptors or flows ran short"
     yield _by_protocol("userproxy_evicted", text, [each.evicted for each in processes])
     yield _source_fallbacks(processes)
+    yield GaugeMetricFamily("userproxy_faults", "Faults in force", max((each.faults for each in processes), default=0))
+    text = "Connections and UDP flows that were made to suffer faults"
+    yield CounterMetricFamily("userproxy_faulted_connections", text, sum(each.faulted for each in processes))
     text = "Clients and datagrams given up because of a bug"
     yield _by_protocol("userproxy_handler_failures", text, [each.handler_failures for each in processes])
 

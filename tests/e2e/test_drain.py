@@ -1,0 +1,187 @@
+"""Drained endpoints and closed connections, with real servers, by the commands."""
+
+import json
+from collections import Counter
+from contextlib import ExitStack
+from http.client import HTTPException
+from typing import Any
+
+import pytest
+
+from tests.lab.cluster import QUICK, Lab
+from tests.lab.datagrams import ask_over
+from tests.lab.manifests import Port
+from tests.lab.probes import KeptConnection
+from userproxy.demo.hosts import Address
+from userproxy.demo.traffic import fetch
+from userproxy.demo.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+WEB: Address = ("10.96.0.10", 80)
+DNS: Address = ("10.96.0.53", 53)
+
+
+def start(lab: Lab, workers: str, *flags: str, removal: str = "keep") -> None:
+    lab.serve_http()
+    lab.manifests.service("web", cluster_ip=WEB[0], annotations={"userproxy.io/on-endpoint-removal": removal})
+    lab.manifests.slice("web", lab.pods)
+    udp = [Port(53, "dns", protocol="UDP")]
+    lab.manifests.service("dns", ports=udp, cluster_ip=DNS[0])
+    lab.manifests.slice("dns", lab.pods, ports=[Port(8080, "dns", protocol="UDP")])
+    lab.node.start_userproxy(*QUICK, "--workers", workers, *flags)
+    lab.settle()
+
+
+def told(lab: Lab, *arguments: str) -> str:
+    done = lab.node.userproxy(*arguments)
+    assert done.stderr == ""
+    return done.stdout
+
+
+def items(lab: Lab, *arguments: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(told(lab, "get", *arguments, "-o", "json"))["items"]
+    return found
+
+
+def served_by(lab: Lab, count: int = 30) -> Counter[str]:
+    return Counter(fetch(lab.client, WEB).pod for _ in range(count))
+
+
+def is_alive(connection: KeptConnection) -> bool:
+    try:
+        connection.ask()
+    except (OSError, HTTPException):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_drained_endpoint_gets_nobody_keeps_its_own_and_comes_back(lab: Lab, workers: str) -> None:
+    start(lab, workers)
+    drained = lab.pods[0]
+    with ExitStack() as stack:
+        kept = [stack.enter_context(KeptConnection(lab.client, WEB)) for _ in range(12)]
+        mine = [each for each in kept if each.ask().pod == drained.name]
+        assert 0 < len(mine) < 12
+        endpoint = f"{drained.address}:8080"
+        assert "gets no new clients until" in told(lab, "drain", "default/web", "--endpoint", endpoint, "--for", "10m")
+        assert served_by(lab).keys() == {pod.name for pod in lab.pods[1:]}
+        assert all(each.ask().pod == drained.name for each in mine)
+        (item,) = items(lab, "endpoints", "default/web", "-l", f"endpoint={endpoint}")
+        assert (item["usable"], item["reason"]) == (False, "drained on request")
+        assert "drained on request" in told(lab, "describe", "service", "default/web")
+        assert told(lab, "undrain", "default/web") == "default/web: 1 endpoint no longer drained\n"
+        assert served_by(lab).keys() == {pod.name for pod in lab.pods}
+        assert all(map(is_alive, kept))
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_its_connections_are_closed_when_it_is_time_and_those_of_others_are_not(lab: Lab, workers: str) -> None:
+    start(lab, workers)
+    with ExitStack() as stack:
+        kept = {stack.enter_context(KeptConnection(lab.client, WEB)): "" for _ in range(12)}
+        kept |= {each: each.ask().pod for each in kept}
+        drained = lab.pods[0]
+        endpoint = f"{drained.address}:8080"
+        told(lab, "drain", "default/web", "--endpoint", endpoint, "--close-after", "500ms")
+        eventually(
+            lambda: not items(lab, "connections", "default/web", "-l", f"endpoint={endpoint}"), 10, "they are closed"
+        )
+        assert {each for each in kept if is_alive(each)} == {each for each in kept if kept[each] != drained.name}
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_flows_stay_where_they_are_and_new_ones_go_elsewhere(lab: Lab, workers: str) -> None:
+    start(lab, workers)
+    drained = lab.pods[0]
+    with ExitStack() as stack:
+        clients = [stack.enter_context(lab.client.udp_socket(DNS)) for _ in range(12)]
+        before = [ask_over(client).pod for client in clients]
+        assert drained.name in before
+        told(lab, "drain", "default/dns", "--endpoint", f"{drained.address}:8080")
+        assert [ask_over(client).pod for client in clients] == before
+        more = [stack.enter_context(lab.client.udp_socket(DNS)) for _ in range(12)]
+        assert drained.name not in {ask_over(client).pod for client in more}
+        assert told(lab, "close", "connections", "default/dns", "-l", f"endpoint={drained.address}") == (
+            f"{before.count(drained.name)} connection{'s' if before.count(drained.name) != 1 else ''} closed\n"
+        )
+        assert drained.name not in {ask_over(client).pod for client in clients}
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_the_last_one_serves_although_it_is_drained(lab: Lab, workers: str) -> None:
+    start(lab, workers)
+    for pod in lab.pods:
+        told(lab, "drain", "default/web", "--endpoint", f"{pod.address}:8080", "--for", "1m")
+    assert sum(served_by(lab, 9).values()) == 9
+    lab.manifests.slice("web", lab.pods[:1])
+    eventually(lambda: served_by(lab, 6).keys() == {lab.pods[0].name}, 10, "the one that is left serves")
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_removed_endpoint_keeps_its_connections_as_long_as_the_service_says(lab: Lab, workers: str) -> None:
+    start(lab, workers, removal="drain:3s")
+    with ExitStack() as stack:
+        kept = {stack.enter_context(KeptConnection(lab.client, WEB)): "" for _ in range(12)}
+        kept |= {each: each.ask().pod for each in kept}
+        removed = lab.pods[0]
+        lab.manifests.slice("web", lab.pods[1:])
+        eventually(lambda: removed.name not in served_by(lab, 6), 10, "no slice names it")
+        assert all(map(is_alive, kept))
+        mine = {each for each in kept if kept[each] == removed.name}
+        eventually(lambda: not any(is_alive(each) for each in mine), 20, "its connections are closed")
+        assert all(is_alive(each) for each in kept.keys() - mine)
+
+
+def test_a_take_over_does_not_end_a_drain(lab: Lab) -> None:
+    start(lab, "0")
+    drained = lab.pods[0]
+    told(lab, "drain", "default/web", "--endpoint", f"{drained.address}:8080", "--for", "10m")
+    (before,) = json.loads(lab.node.run(["curl", "-s", "--unix-socket", "/run/userproxy/admin.sock", _DRAINS]).stdout)[
+        "items"
+    ]
+    successor = lab.node.start_userproxy(*QUICK, "--workers", "0", "--takeover")
+    successor.wait_log("Taken over")
+    eventually(lambda: not lab.node.proxies[0].running, 20, "the predecessor has ended")
+    assert served_by(lab).keys() == {pod.name for pod in lab.pods[1:]}
+    (after,) = json.loads(lab.node.run(["curl", "-s", "--unix-socket", "/run/userproxy/admin.sock", _DRAINS]).stdout)[
+        "items"
+    ]
+    assert after == before
+
+
+_DRAINS = "http://localhost/v1/drains"
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_connections_of_one_client_are_closed(lab: Lab, workers: str) -> None:
+    start(lab, workers)
+    with ExitStack() as stack:
+        kept = [stack.enter_context(KeptConnection(lab.client, WEB)) for _ in range(6)]
+        other = stack.enter_context(KeptConnection(lab.pods[1], WEB))
+        for each in (*kept, other):
+            each.ask()
+        assert told(lab, "close", "connections", "-l", f"client={lab.client.address}") == "6 connections closed\n"
+        assert not any(map(is_alive, kept))
+        assert is_alive(other)
+        said = lab.node.userproxy("observe", "default/web", "--verdict", "reset", "--last", "6").stdout
+        assert said.count("RESET (closed on request") == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        ("drain default/web --endpoint 10.244.1.2", 2, "has no port"),
+        ("drain default/web --endpoint 10.9.9.9:80", 1, "default/web has no endpoint 10.9.9.9:80, but"),
+        ("undrain default/web", 1, "no endpoint of default/web is drained"),
+        ("close connections", 2, "say which connections are to be closed"),
+        ("fault set default/web --latency 200ms --for 5m", 1, "faults are not allowed here: start userproxy with"),
+    ],
+)
+def test_wrong_input_is_one_sentence(shared_lab: Lab, arguments: str, code: int, sentence: str) -> None:
+    if not shared_lab.node.proxies:
+        start(shared_lab, "0")
+    done = shared_lab.node.userproxy(*arguments.split(), check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
+    assert sentence in done.stderr

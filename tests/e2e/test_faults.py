@@ -1,0 +1,193 @@
+"""Faults with real servers and real clients, by the commands."""
+
+import json
+import time
+from collections import defaultdict
+from contextlib import ExitStack, closing
+from statistics import median
+from typing import Any
+
+import pytest
+
+from tests.lab.cluster import QUICK, Lab
+from tests.lab.datagrams import ask_over
+from tests.lab.manifests import Port
+from tests.lab.probes import KeptConnection
+from userproxy.demo.hosts import Address, Host
+from userproxy.demo.traffic import fetch
+from userproxy.demo.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+WEB: Address = ("10.96.0.10", 80)
+OTHER: Address = ("10.96.0.20", 80)
+BULK: Address = ("10.96.0.30", 80)
+DNS: Address = ("10.96.0.53", 53)
+SIZE = 2_000_000
+
+BULK_SERVER = f"""
+import socketserver
+class Bulk(socketserver.BaseRequestHandler):
+    def handle(self):
+        self.request.sendall(bytes({SIZE}))
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+Server(("", 9000), Bulk).serve_forever()
+"""
+
+
+def start(lab: Lab, workers: str) -> None:
+    lab.serve_http()
+    lab.manifests.service("web", cluster_ip=WEB[0])
+    lab.manifests.slice("web", lab.pods)
+    lab.manifests.service("other", cluster_ip=OTHER[0])
+    lab.manifests.slice("other", lab.pods)
+    lab.manifests.service("dns", ports=[Port(53, "dns", protocol="UDP")], cluster_ip=DNS[0])
+    lab.manifests.slice("dns", lab.pods, ports=[Port(8080, "dns", protocol="UDP")])
+    lab.pods[0].serve_python(BULK_SERVER, 9000)
+    lab.manifests.service("bulk", cluster_ip=BULK[0])
+    lab.manifests.slice("bulk", lab.pods[:1], ports=9000)
+    lab.node.start_userproxy(*QUICK, "--workers", workers, "--allow-faults")
+    lab.settle()
+
+
+def told(lab: Lab, *arguments: str) -> str:
+    done = lab.node.userproxy(*arguments)
+    assert done.stderr == ""
+    return done.stdout
+
+
+def put(lab: Lab, service: str, *options: str) -> None:
+    told(lab, "fault", "set", f"default/{service}", *options, *(() if "--for" in options else ("--for", "5m")))
+
+
+def connections(lab: Lab, service: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(told(lab, "get", "connections", f"default/{service}", "-o", "json"))[
+        "items"
+    ]
+    return found
+
+
+def seconds(connection: KeptConnection) -> tuple[str, float]:
+    began = time.monotonic()
+    pod = connection.ask().pod
+    return pod, time.monotonic() - began
+
+
+def by_pod(kept: list[KeptConnection], times: int = 7) -> dict[str, float]:
+    """The median of what a question takes, by the Pod that answers."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for _ in range(times):
+        for each in kept:
+            pod, taken = seconds(each)
+            found[pod].append(taken)
+    return {pod: median(taken) for pod, taken in found.items()}
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_200_ms_are_seen_by_the_clients_of_one_endpoint_of_three(lab: Lab, workers: str) -> None:
+    """As 200 ms and at most 20 more, by old and new connections; by nobody else, and by nobody afterwards."""
+    start(lab, workers)
+    slow = lab.pods[0]
+    with ExitStack() as stack:
+        kept = [stack.enter_context(KeptConnection(lab.client, WEB)) for _ in range(12)]
+        assert by_pod(kept, 1).keys() == {pod.name for pod in lab.pods}
+        put(lab, "web", "--endpoint", f"{slow.address}:8080", "--latency", "200ms")
+        kept += [stack.enter_context(KeptConnection(lab.client, WEB)) for _ in range(12)]
+        others = [stack.enter_context(KeptConnection(lab.client, OTHER)) for _ in range(6)]
+        taken = by_pod(kept, 3)
+        assert 0.2 <= taken.pop(slow.name) <= 0.22
+        assert max(taken.values()) < 0.05
+        assert max(by_pod(others).values()) < 0.05
+        concerned = [each for each in connections(lab, "web") if each["faults"]]
+        assert {each["endpoint"] for each in concerned} == {f"{slow.address}:8080"}
+        assert {each["faults"] for each in concerned} == {"fault 1: latency 200ms"}
+        assert "fault 1: latency 200ms" in told(lab, "describe", "service", "default/web")
+        told(lab, "fault", "clear", "1")
+        assert max(by_pod(kept).values()) < 0.05
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_it_is_over_in_time(lab: Lab, workers: str) -> None:
+    start(lab, workers)
+    put(lab, "web", "--latency", "100ms", "--for", "2s")
+    with closing(KeptConnection(lab.client, WEB)) as kept:
+        assert seconds(kept)[1] >= 0.1
+        eventually(lambda: seconds(kept)[1] < 0.1, 20, "the fault is over")
+    assert lab.node.userproxy("fault", "list").stderr == "No faults in force.\n"
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_quarter_is_refused(lab: Lab, workers: str) -> None:
+    """Of 200 connections, within five standard deviations. What is refused says so."""
+    start(lab, workers)
+    put(lab, "web", "--refuse", "--percent", "25")
+    refused = 0
+    for _ in range(200):
+        try:
+            fetch(lab.client, WEB)
+        except OSError:
+            refused += 1
+    assert 19 <= refused <= 81
+    said = told(lab, "observe", "default/web", "--verdict", "reset", "--last", "200")
+    assert said.count("fault 1: refuse of 25 %") == refused
+
+
+def download(host: Host, address: Address) -> tuple[int, float]:
+    """Bytes that a server sends until it ends, and seconds from the first byte to the last."""
+    with host.connect(address, 60) as sock:
+        got = len(sock.recv(1))
+        began = time.monotonic()
+        while part := sock.recv(1 << 16):
+            got += len(part)
+        return got, time.monotonic() - began
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_bandwidth_is_what_was_asked_for(lab: Lab, workers: str) -> None:
+    """Within 10 %, and the rest as fast as before."""
+    start(lab, workers)
+    put(lab, "bulk", "--bandwidth", "1MB/s")
+    got, taken = download(lab.client, BULK)
+    assert got == SIZE
+    assert 0.9 <= got / taken / 1_000_000 <= 1.1
+    told(lab, "fault", "clear", "--all")
+    got, taken = download(lab.client, BULK)
+    assert got == SIZE
+    assert got / taken > 2_000_000
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_connection_is_reset_after_what_it_may_pass(lab: Lab, workers: str) -> None:
+    start(lab, workers)
+    put(lab, "bulk", "--reset-after", "64KB")
+    got = 0
+    with lab.client.connect(BULK) as sock:
+        while got < 64_000:
+            part = sock.recv(1 << 16)
+            assert part
+            got += len(part)
+        with pytest.raises(ConnectionResetError):
+            sock.recv(1)
+    assert got == 64_000
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_datagrams_are_late_or_lost(lab: Lab, workers: str) -> None:
+    start(lab, workers)
+    slow = lab.pods[0]
+    put(lab, "dns", "--endpoint", f"{slow.address}:8080", "--latency", "150ms")
+    with ExitStack() as stack:
+        for _ in range(9):
+            client = stack.enter_context(lab.client.udp_socket(DNS))
+            began = time.monotonic()
+            pod = ask_over(client).pod
+            assert (time.monotonic() - began >= 0.15) is (pod == slow.name)
+        told(lab, "fault", "clear", "--all")
+        put(lab, "dns", "--drop", "--direction", "up")
+        client = stack.enter_context(lab.client.udp_socket(DNS, 0.5))
+        with pytest.raises(TimeoutError):
+            ask_over(client)
+        told(lab, "fault", "clear", "--all")
+        ask_over(client)
