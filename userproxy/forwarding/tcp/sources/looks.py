@@ -78,7 +78,10 @@ class Look:
         endpoint: Endpoint,
         listener: ListenerName,
     ) -> None:
-        """Takes over a socket on its way. Raises OSError where the kernel can watch no more; it is closed then."""
+        """Takes over a socket on its way. Raises OSError where the kernel can watch no more.
+
+        After an exception it is closed.
+        """
         self._looks = looks
         self._pair = pair
         self._socket: SocketType | None = sock
@@ -87,7 +90,7 @@ class Look:
         self._listener = listener
         try:
             looks.poller.add(sock.fileno(), STREAM, self._on_event, self)
-        except OSError:
+        except BaseException:
             sock.close()
             raise
         pair.is_probed = True

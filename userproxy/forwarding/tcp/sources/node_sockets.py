@@ -41,10 +41,17 @@ class NodeSockets:
             return backend, errno.EINPROGRESS
         # Empty sets are asked first: to find the hash of an endpoint costs more than to ask.
         backend, error = start_dial(endpoint, reusable=bool(ports.busy) and endpoint in ports.busy)
-        if error == errno.EADDRNOTAVAIL and (again := self._reuse_port(endpoint)) is not None:
+        if error != errno.EADDRNOTAVAIL:
+            return backend, error
+        try:
+            again = self._reuse_port(endpoint)
+        except BaseException:
             backend.close()
-            return again, errno.EINPROGRESS
-        return backend, error
+            raise
+        if again is None:
+            return backend, error
+        backend.close()
+        return again, errno.EINPROGRESS
 
     def is_out_of_ports(self, endpoint: Endpoint, error: int) -> bool:
         """Whether a dial failed because all local ports are in use towards `endpoint`: no fault of the endpoint's.
