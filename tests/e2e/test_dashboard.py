@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -82,7 +83,7 @@ def shown(shared_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     lab.manifests.service("dns", ports=[Port(53, "dns", "UDP")], cluster_ip=DNS, namespace="kube-system")
     dns = [Port(53, "dns", "UDP", target=8080)]
     lab.manifests.slice("dns", lab.pods[:1], ports=dns, namespace="kube-system")
-    proxy = lab.node.start_userproxy(*QUICK)
+    proxy = lab.node.start_userproxy(*QUICK, "--allow-faults")
     lab.settle()
     folder = tmp_path_factory.mktemp("browser")
     with ExitStack() as stack:
@@ -375,6 +376,35 @@ def test_an_endpoint_is_drained_and_connections_are_closed(page: Shown) -> None:
         )
         dialog.get_by_role("button", name="Close", exact=True).click()
     assert page.page.evaluate("document.querySelector('#control').open") is False
+
+
+def test_a_fault_set_in_the_page_slows_real_connections(page: Shown) -> None:
+    page.choose()
+    page.page.locator('#endpoints-grid [data-key="10.244.1.2:8080"]').click()
+    dialog = page.page.locator("#control")
+    dialog.locator("[name=fault-milliseconds]").fill("700")
+    assert page.watched.axe() == []
+    dialog.get_by_role("button", name="Set the fault").click()
+    assert "answers 700 ms later" in dialog.get_by_role("alert").inner_text()
+    dialog.get_by_role("button", name="Set the fault").click()
+    page.watched.wait("() => document.querySelector('#control .answer').textContent.includes('The fault is set')")
+    page.watched.wait("() => document.querySelectorAll('#control .faults li').length === 1")
+    page.watched.wait("() => document.querySelector('#picture').textContent.includes('⚡')")
+    taken = [_timed(page) for _ in range(4)]
+    slowed = [seconds for pod, seconds in taken if pod == "web-1"]
+    assert slowed
+    assert all(seconds >= 0.7 for seconds in slowed), taken
+    dialog.get_by_role("button", name="Clear").click()
+    dialog.get_by_role("button", name="Clear").click()
+    page.watched.wait("() => document.querySelectorAll('#control .faults li').length === 0")
+    dialog.get_by_role("button", name="Close", exact=True).click()
+
+
+def _timed(page: Shown) -> tuple[str, float]:
+    """Which Pod has answered a client, and how many seconds that took."""
+    began = time.monotonic()
+    answer = fetch(page.lab.client, (WEB, 80))
+    return answer.pod, time.monotonic() - began
 
 
 def test_udp_flows_are_connections_too(page: Shown) -> None:
