@@ -50,7 +50,7 @@ export class Connections {
       text("portal", "portal", (row) => row.portal ?? "?"),
       text("owner", "Service", (row) => `${row.service}${row.port ? `:${row.port}` : ""}`),
       text("endpoint", "endpoint", (row) => row.endpoint ?? "none yet"),
-      text("stage", "state", (row) => `${row.state}${row.protocol === "TCP" ? "" : ` ${row.protocol}`}${row.fault ? ` ⚡ ${row.fault}` : ""}`),
+      text("stage", "state", (row) => `${row.state}${row.protocol === "TCP" ? "" : ` ${row.protocol}`}${row.faults ? ` ⚡ ${row.faults}` : ""}`),
       figure("age", "age", (row) => now() - row.began, age),
       figure("idle", "idle", (row) => now() - row.quiet_since, age, "Since the client has last said or been told something"),
       figure("rate", "bytes/s", (row) => row.up_rate + row.down_rate, bytes, "Both directions together"),

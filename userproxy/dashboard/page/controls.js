@@ -219,5 +219,6 @@ function connectionFacts(row, now) {
     ["state", `${row.state}, for ${age(now - row.began)}, quiet for ${age(now - row.quiet_since)}`],
     ["bytes", `${bytes(row.bytes_up)} up, ${bytes(row.bytes_down)} down`],
     ["dial", `${latency(row.dial_seconds)}, ${counted(row.retries, "endpoint")} given up before`],
+    ["faults", row.faults ? `⚡ ${row.faults}` : "none"],
   ];
 }

@@ -8,7 +8,7 @@ import { Grid } from "./grid.js";
 export function endpointState(row) {
   if (/drained/.test(row.reason)) return { name: "off", glyph: "◐", text: "draining" };
   if (!row.usable) return { name: "off", glyph: "○", text: row.terminating ? "terminating" : "not used" };
-  if (row.ejected) return { name: "bad", glyph: "✕", text: "ejected" };
+  if (/ejected/.test(row.reason)) return { name: "bad", glyph: "✕", text: "ejected" };
   if (/passed over/.test(row.reason)) return { name: "bad", glyph: "✕", text: "passed over" };
   if (row.failed_rate > 0) return { name: "warn", glyph: "▲", text: "dials fail" };
   if (row.reason) return { name: "warn", glyph: "▲", text: "for some clients" };
