@@ -48,6 +48,7 @@ async def test_a_connection_goes_on_and_its_listener_keeps_the_port(planes: list
     (relay,) = members(new)
     assert isinstance(relay, Relay)
     assert {sock.fileno() for sock in relay.sockets} <= new._poller.of_others
+    assert all(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for sock in relay.sockets)
     writer.write(b"after")
     assert await reader.readexactly(5) == b"after"
     other_reader, other = await asyncio.open_connection(LOOPBACK, port)

@@ -22,6 +22,7 @@ from userproxy.forwarding.tcp.sockets import (
     has_connection,
     has_source_address,
     ip_and_port,
+    keep_alive,
     quiet_seconds,
     reset_on_close,
     start_dial,
@@ -219,6 +220,8 @@ def test_both_legs_send_at_once_and_notice_a_peer_that_is_gone(host: str) -> Non
         backend, error = start_dial(Endpoint(host, sock.port))
         assert error in {0, errno.EINPROGRESS}
         client = accept(sock)
+        assert not backend.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        keep_alive(backend)
         for leg in (client, backend):
             assert leg.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert leg.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)

@@ -15,6 +15,7 @@ from userproxy.forwarding.proxy_protocol.header import Address, ProxyHeader
 from userproxy.forwarding.proxy_protocol.versions import encode
 from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.introductions import IntroducedDial
+from userproxy.forwarding.tcp.keep_alive import SECONDS as KEEP_ALIVE_SECONDS
 from userproxy.forwarding.tcp.plane import PortFaults, TcpPlane
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.sockets import ip_and_port, reset_on_close
@@ -51,6 +52,7 @@ class Connections:
         "_sources",
         "balancer",
         "faults",
+        "is_looked_after",
         "members",
         "name",
         "statistics",
@@ -73,6 +75,8 @@ class Connections:
         self._sources: Sources | None = None
         self._limits: Limits | None = None
         self._idle: IdleConnections | None = None
+        self.is_looked_after = False
+        """Whether those to come will have keep-alive."""
 
     def __len__(self) -> int:
         return len(self.members)
@@ -94,6 +98,8 @@ class Connections:
         self.statistics.active += 1
         self.members[dial.id] = dial
         self._share.add(address, dial)
+        if not self.is_looked_after:
+            plane.keep_alive.look_after(self)
         if not plane.active:
             plane.idle.clear()
         plane.active += 1
@@ -118,6 +124,7 @@ class Connections:
         relay.counters = counters = self.statistics.endpoints[endpoint]
         counters.active += 1
         dial.relay = relay
+        relay.keep_alive()
         self._adopted(dial, relay)
         if self._idle is not None:
             self._idle.watch(relay)
@@ -150,6 +157,17 @@ class Connections:
         relay.counters.active -= 1
         relay.vanish()
         self._ended(relay.dial, relay)
+
+    def established(self, after: int, last: int) -> list[Relay]:
+        """The relays whose ids are beyond `after` and no greater than `last`."""
+        found = []
+        for number in reversed(self.members):
+            if number <= after:
+                break
+            member = self.members[number]
+            if number <= last and isinstance(member, Relay):
+                found.append(member)
+        return found
 
     def in_order(self) -> None:
         """Bring members into the order of their ids, after some have been adopted."""
@@ -264,7 +282,9 @@ class Connections:
         now = recorder.clock()
         relay.id = dial.id
         relay.dial = dial
-        relay.dial_seconds = now - dial.opened
+        seconds = relay.dial_seconds = now - dial.opened
+        if seconds > KEEP_ALIVE_SECONDS:
+            relay.keep_alive()
         relay.counters = counters = statistics.endpoints[endpoint]
         counters.connected(now - dial.began)
         self.members[dial.id] = dial.relay = relay

@@ -14,6 +14,7 @@ from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.shares import Shares
 from userproxy.forwarding.tcp.dialer import Dial, Dialer
 from userproxy.forwarding.tcp.introductions import Introductions
+from userproxy.forwarding.tcp.keep_alive import KeepAlive
 from userproxy.forwarding.tcp.pipes import PipePool
 from userproxy.forwarding.tcp.relay import CLOSING_SECONDS, Relay, RelayContext
 from userproxy.forwarding.tcp.source_ports import SourcePorts
@@ -113,6 +114,7 @@ class TcpPlane:
         self.relays = RelayContext(poller, self.pipes, closing, self.half_open, source_ports, self.recorder)
         self.listener_addresses = ListenerAddresses()
         self.dialer = Dialer(loop, poller, budget, self.listener_addresses, source_ports, self.recorder.clock)
+        self.keep_alive = KeepAlive(loop, self.recorder)
         self.introductions = Introductions(loop, poller, trusted_proxies)
         self.faults: FaultsInForce = NoFaults()
         """Those of this process."""
@@ -136,4 +138,5 @@ class TcpPlane:
         self.half_open.cancel()
         self.dialer.shut_down()
         self.introductions.shut_down()
+        self.keep_alive.shut_down()
         self.pipes.close()

@@ -25,7 +25,7 @@ from userproxy.forwarding.shares import BEGIN_SECONDS, IDLE_SECONDS, SILENT_SECO
 from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.direction import Direction, DirectionContext
 from userproxy.forwarding.tcp.pipes import PipePool
-from userproxy.forwarding.tcp.sockets import end_at_once, quiet_seconds, reset_on_close, was_reset
+from userproxy.forwarding.tcp.sockets import end_at_once, keep_alive, quiet_seconds, reset_on_close, was_reset
 from userproxy.forwarding.tcp.source_ports import SourcePorts
 from userproxy.forwarding.tcp.states import DirectionState, RelayState
 from userproxy.forwarding.tcp.tap import FROM_CLIENT, FROM_ENDPOINT, TO_CLIENT, TO_ENDPOINT, Listener, TappedSockets
@@ -315,6 +315,10 @@ class Relay:
         """It has not ended soon after it was half-closed: from now on the half-open time runs."""
         self._seen = self._moved()
         self._wait_in(self._context.half_open)
+
+    def keep_alive(self) -> None:
+        """Have the kernel notice if the endpoint goes without a word, as it does for the client."""
+        keep_alive(self._backend)
 
     def expire(self) -> None:
         """The half-open time is over: end, unless bytes were moved since it was last looked at."""

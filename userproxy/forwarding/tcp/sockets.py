@@ -186,11 +186,12 @@ def start_dial(endpoint: Endpoint, local_port: int = 0, *, reusable: bool = True
     """A socket on its way to `endpoint`, and connect(2)'s errno: 0 (there already), EINPROGRESS or a failure.
 
     A `local_port` may be one that is in TIME_WAIT towards this endpoint; EADDRNOTAVAIL says that it cannot be had.
-    With `reusable` the port can be had so by the next one. Raises OSError where no socket can be made.
+    With `reusable` the port can be had so by the next one. Keep-alive is for :mod:`userproxy.forwarding.tcp.keep_alive`
+    to switch on. Raises OSError where no socket can be made.
     """
     ip = endpoint.ip
     backend = SocketType(_AF_INET6 if ":" in ip else _AF_INET, _NON_BLOCKING_STREAM)
-    _set_tcp_options(backend)
+    backend.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
     if reusable:
         # For the next connection from this port: bind(2) asks whether the one in TIME_WAIT allowed it, too.
         backend.setsockopt(_SOL_SOCKET, _SO_REUSEADDR, 1)
@@ -210,7 +211,7 @@ def start_dial_from(client: str, endpoint: Endpoint, port: int = 0) -> tuple[Soc
     """
     backend = SocketType(socket_family(endpoint.ip), _NON_BLOCKING_STREAM)
     try:
-        _set_tcp_options(backend)
+        backend.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
         _allow_foreign_address(backend)
         backend.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if not port:
@@ -366,6 +367,11 @@ class _ToListenAt:
 
 def _set_tcp_options(sock: SocketType) -> None:
     sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
+    keep_alive(sock)
+
+
+def keep_alive(sock: SocketType) -> None:
+    """Have the kernel ask the peer of a silent connection whether it is still there (tcp(7))."""
     sock.setsockopt(_SOL_SOCKET, _SO_KEEPALIVE, 1)
     sock.setsockopt(_IPPROTO_TCP, _TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
     sock.setsockopt(_IPPROTO_TCP, _TCP_KEEPINTVL, _KEEPALIVE_SECONDS)
