@@ -171,10 +171,13 @@ async def test_dials_under_way_are_answered_by_the_endpoint_they_went_to(before:
                 port = plane.open(NAME, verdict=Verdict.SERVE)
                 plane.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
                 async with Client() as client:
-                    await client.connect(port)
-                    await eventually_dialling(plane)
-                    async with successor(plane, after) as beside:
-                        await beside.ask(lambda its: dialling(its))
+
+                    async def dials() -> None:
+                        """For less than four seconds."""
+                        await client.connect(port)
+                        await eventually_dialling(plane)
+
+                    async with successor(plane, after, first=dials) as beside:
                         assert await beside.ask(dialling) == 1
                         client._socket.close()
 

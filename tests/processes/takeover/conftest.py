@@ -87,6 +87,8 @@ class Beside(threading.Thread):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over = asyncio.Event()
         self.done = threading.Event()
+        self.ready = threading.Event()
+        """Set once its processes run, and it asks."""
         self.failure: NotTakenOverError | None = None
         self.everything: bool | None = None
         self.sockets: dict[str, int] = {}
@@ -102,6 +104,7 @@ class Beside(threading.Thread):
         self.plane = plane = self._make()
         if isinstance(plane, ProcessForwarder):
             await plane.ready()
+        self.ready.set()
 
         def serves() -> None:
             plane.shares_sockets = True

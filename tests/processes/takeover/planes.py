@@ -2,7 +2,7 @@
 
 import asyncio
 import resource
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from random import Random
 
@@ -50,11 +50,19 @@ async def predecessor(processes: int, options: ForwardingOptions = OPTIONS) -> A
 
 
 @asynccontextmanager
-async def successor(plane: Plane, processes: int, options: ForwardingOptions = OPTIONS) -> AsyncIterator[Beside]:
-    """One that has taken over."""
+async def successor(
+    plane: Plane,
+    processes: int,
+    options: ForwardingOptions = OPTIONS,
+    first: Callable[[], Awaitable[None]] | None = None,
+) -> AsyncIterator[Beside]:
+    """One that has taken over. `first` is done once its processes run, which takes seconds on a busy machine."""
     ours, its = socket_pair()
     beside = Beside(its, make=making(processes, options))
     try:
+        assert await asyncio.to_thread(beside.ready.wait, 30)
+        if first is not None:
+            await first()
         assert await hand_over(plane, ours), beside.failure
         await asyncio.to_thread(beside.done.wait, 10)
         assert beside.everything
