@@ -32,6 +32,10 @@ class Drain(Struct, frozen=True, gc=False):
 class Steering(Protocol):
     """What the data plane is told to do beside snapshots. Who does it may be in this process or in several others."""
 
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """Those that were put in force last, some of which may be over by now; none once a hand-over was tried."""
+
     def put_faults(self, faults: tuple[Fault, ...]) -> None:
         """Have connections suffer these faults and no others, each until it is over: those there are, and new ones."""
 

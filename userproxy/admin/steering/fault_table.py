@@ -28,7 +28,6 @@ class FaultTable:
         self._steering = steering
         self._may_change = may_change
         self._numbers = count(1)
-        self._faults: tuple[Fault, ...] = ()
 
     @property
     def may_change(self) -> bool:
@@ -38,8 +37,7 @@ class FaultTable:
     def current(self) -> tuple[Fault, ...]:
         """Those in force, by id. The data plane ends each in time by itself."""
         now = time.monotonic()
-        self._faults = tuple(fault for fault in self._faults if fault.until > now)
-        return self._faults
+        return tuple(fault for fault in self._steering.faults if fault.until > now)
 
     def add(self, fault: Fault) -> Fault:
         """Put a fault in force; returns it with its id. Raises TooManyFaultsError."""
@@ -47,7 +45,7 @@ class FaultTable:
         if len(faults) >= MOST_FAULTS:
             raise TooManyFaultsError(f"{MOST_FAULTS} faults are in force already: clear some first")
         added = structs.replace(fault, id=next(self._numbers))
-        self._put((*faults, added))
+        self._steering.put_faults((*faults, added))
         return added
 
     def clear(self, number: int | None = None) -> tuple[Fault, ...]:
@@ -55,9 +53,5 @@ class FaultTable:
         faults = self.current()
         ended = tuple(fault for fault in faults if number in (None, fault.id))
         if ended:
-            self._put(tuple(fault for fault in faults if fault not in ended))
+            self._steering.put_faults(tuple(fault for fault in faults if fault not in ended))
         return ended
-
-    def _put(self, faults: tuple[Fault, ...]) -> None:
-        self._faults = faults
-        self._steering.put_faults(faults)

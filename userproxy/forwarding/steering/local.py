@@ -15,6 +15,11 @@ class LocalSteering:
         self._data_plane = data_plane
         self._faults = faults
 
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """See :class:`~userproxy.model.steering.Steering`."""
+        return self._faults.current
+
     def put_faults(self, faults: tuple[Fault, ...]) -> None:
         """See :class:`~userproxy.model.steering.Steering`."""
         self._faults.put(faults)

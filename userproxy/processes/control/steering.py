@@ -19,15 +19,16 @@ class ProcessesSteering:
     def __init__(self, pool: Pool, data_plane: ProcessesDataPlane) -> None:
         self._pool = pool
         self._data_plane = data_plane
-        self._faults: tuple[Fault, ...] = ()
+        self.faults: tuple[Fault, ...] = ()
+        """See :class:`~userproxy.model.steering.Steering`."""
 
     def begins(self, worker: Worker) -> None:
         """Tell a data process that takes a place of the faults that there are, before it has anything to serve."""
-        worker.send(PutFaults(self._faults))
+        worker.send(PutFaults(self.faults))
 
     def put_faults(self, faults: tuple[Fault, ...]) -> None:
         """See :class:`~userproxy.model.steering.Steering`."""
-        self._faults = faults
+        self.faults = faults
         for worker in self._pool.serving:
             worker.send(PutFaults(faults))
 
