@@ -16,18 +16,17 @@ _STRIDE: Final = 1 << 40
 class RoundRobin:
     """The endpoints in turn, in the order of the pool."""
 
-    __slots__ = ("_endpoints", "_next")
+    __slots__ = ("_count", "_endpoints", "_next")
 
     def __init__(self, pool: Pool) -> None:
         self._endpoints = tuple(pool.endpoints)
+        self._count = len(self._endpoints)
         self._next = 0
 
     def choose(self, _client: str, _now: float, avoided: Collection[Endpoint] = ()) -> Endpoint:
-        endpoints, turn = self._endpoints, self._next
-        if avoided:
-            turn = self._turn(avoided)
-        self._next = (turn + 1) % len(endpoints)
-        return endpoints[turn]
+        turn = self._turn(avoided) if avoided else self._next
+        self._next = (turn + 1) % self._count
+        return self._endpoints[turn]
 
     def peek(self, _client: str, _now: float, avoided: Collection[Endpoint] = ()) -> tuple[Endpoint, str]:
         return self._endpoints[self._turn(avoided)], _REASON
