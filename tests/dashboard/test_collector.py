@@ -86,6 +86,21 @@ async def test_tabs_that_show_the_same_have_one_watch(tmp_path: Path) -> None:
         assert 1 <= api.data.watched <= 2
 
 
+async def test_what_went_wrong_is_remembered_while_a_service_is_looked_at(tmp_path: Path) -> None:
+    async with looking(tmp_path) as (collector, _):
+        with collector.reading(Want()) as first:
+            feed = first.feed
+            other = collector.reading(Want(WEB))
+            with other:
+                pass
+        with collector.reading(Want(WEB)):
+            with collector.reading(Want()) as back:
+                assert back.feed is not feed
+                feed = back.feed
+            with collector.reading(Want()) as back:
+                assert back.feed is feed
+
+
 async def test_all_connections_are_read_no_more_often_than_they_are_worth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,10 @@ _LINGER_SECONDS: Final = 60.0
 """How long figures are still looked at when the last tab has gone: a page that is loaded again goes on with them."""
 
 
+_WRONG: Final = (None, False)
+"""The name of the decisions about clients of any Service who were not simply served."""
+
+
 class Reader:
     """A tab: what it wants, its decisions, and an event that is set once there is something new for it."""
 
@@ -120,9 +124,9 @@ class Collector:
         return self._connections.setdefault(subject, _Connections())
 
     def _forget(self) -> None:
-        """What nobody wants any more."""
+        """What nobody wants any more; what went wrong is remembered while anybody looks, longer than by the proxy."""
         for name, (feed, task) in tuple(self._feeds.items()):
-            if not feed.woken:
+            if not feed.woken and not (name == _WRONG and self._readers):
                 task.cancel()
                 del self._feeds[name]
         wanted = {reader.want.subject for reader in self._readers}

@@ -36,7 +36,7 @@ function endpoint(each, value, figures, happened, faults) {
   const row = { key: each.endpoint, name: each.endpoint, state: state.name, glyph: state.glyph, rate: value(each), active: each.active, words: each.reason || state.text };
   const notes = [state.name === "good" || each.active > 0 || row.rate > 0 ? figures(row) : "", state.name === "good" ? "" : row.words, ...faults.map((fault) => `⚡ ${fault.text}`)];
   if (wrong > 0) notes.push(`${wrong} failed in a minute`);
-  if (faults.length > 0 && row.state === "good") row.state = "warn";
+  if (faults.length > 0 && row.state === "good") Object.assign(row, { state: "warn", glyph: "▲" });
   return { ...row, note: notes.filter(Boolean).join(" · ") };
 }
 
