@@ -11,7 +11,8 @@ import pytest
 from tests.forwarding.conftest import LOOPBACK, Bench, eventually
 from tests.forwarding.faults.test_faults import put
 from tests.forwarding.udp.bench import received, received_from
-from userproxy.forwarding.faults.datagrams import MOST_DATAGRAMS
+from userproxy.forwarding.faults import datagrams
+from userproxy.forwarding.faults.datagrams import MOST_BYTES, MOST_DATAGRAMS
 from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 from userproxy.model.faults import Blackhole, Direction, Drop, Effect, Fault, Latency, Refuse
 
@@ -172,8 +173,23 @@ async def test_who_floods_has_a_bounded_number_kept(bench: Bench, clients: Clien
         for _ in range(50):
             client.send(b"x")
         await _turn()
+    assert 0 < bench.forwarder.faults.waiting <= MOST_BYTES
     put(bench)
+    assert bench.forwarder.faults.waiting == 0
     assert 0 < len(_all(clients.backend)) <= MOST_DATAGRAMS
+
+
+async def test_what_waits_in_all_flows_is_bounded_as_well(
+    bench: Bench, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datagrams, "MOST_WAITING", 5000)
+    put(bench, fault(Latency(30.0, direction=Direction.UP)))
+    for _ in range(10):
+        clients.client().send(bytes(1000))
+        await _turn()
+    assert 1000 < bench.forwarder.faults.waiting <= 5000
+    bench.forwarder.close(DNS)
+    assert bench.forwarder.faults.waiting == 0
 
 
 def _all(sock: socket) -> list[tuple[str, int]]:

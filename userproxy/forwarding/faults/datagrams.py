@@ -9,6 +9,8 @@ from contextlib import suppress
 from typing import Final
 
 from userproxy.forwarding.failures import HandlerFailures
+from userproxy.forwarding.faults.lane import MOST_BYTES as MOST_WAITING
+from userproxy.forwarding.faults.lane import Quota
 from userproxy.forwarding.faults.schedule import Schedule
 from userproxy.forwarding.faults.shape import Shape, Way
 from userproxy.forwarding.udp.flow import UdpFlow
@@ -17,23 +19,28 @@ MOST_DATAGRAMS: Final = 1024
 """That wait on one way of a flow; further ones are lost."""
 
 MOST_BYTES: Final = 1 << 20
+_DATAGRAM_BYTES: Final = 200
+"""What a datagram that waits takes beside its bytes, about."""
+
 _EARLY_SECONDS: Final = 0.0005
 
 
 class Path:
     """One way of a flow. `leave` is called with each datagram when its time has come."""
 
-    __slots__ = ("_bytes", "_chance", "_failures", "_leave", "_loop", "_queue", "_schedule", "_timer")
+    __slots__ = ("_bytes", "_chance", "_failures", "_leave", "_loop", "_queue", "_quota", "_schedule", "_timer")
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         way: Way,
         leave: Callable[[bytes], None],
+        quota: Quota,
         chance: Callable[[], float],
         failures: HandlerFailures,
     ) -> None:
         self._loop = loop
+        self._quota = quota
         self._schedule = Schedule(way)
         self._leave = leave
         self._chance = chance
@@ -54,10 +61,13 @@ class Path:
 
     def put(self, data: bytes) -> None:
         """Have a datagram leave when its time comes, unless too many wait."""
-        if len(self._queue) >= MOST_DATAGRAMS or self._bytes + len(data) > MOST_BYTES:
+        size = len(data) + _DATAGRAM_BYTES
+        room = min(MOST_BYTES - self._bytes, MOST_WAITING - self._quota.used)
+        if len(self._queue) >= MOST_DATAGRAMS or size > room:
             return
         self._queue.append((self._schedule.due(len(data), time.monotonic(), self._chance()), data))
-        self._bytes += len(data)
+        self._bytes += size
+        self._quota.used += size
         self._wait()
 
     def close(self, *, leave: bool = False) -> None:
@@ -66,6 +76,8 @@ class Path:
             self._timer.cancel()
             self._timer = None
         queue, self._queue = self._queue, deque()
+        self._quota.used -= self._bytes
+        self._bytes = 0
         for _, data in queue if leave else ():
             self._leave(data)
 
@@ -79,7 +91,8 @@ class Path:
         try:
             while self._queue and self._queue[0][0] <= now:
                 _, data = self._queue.popleft()
-                self._bytes -= len(data)
+                self._bytes -= len(data) + _DATAGRAM_BYTES
+                self._quota.used -= len(data) + _DATAGRAM_BYTES
                 self._leave(data)
         except Exception as error:  # noqa: BLE001 -- the loop has others to care for
             self._failures.note(error)
@@ -94,14 +107,15 @@ class FaultedFlow:
         loop: asyncio.AbstractEventLoop,
         flow: UdpFlow,
         shape: Shape,
+        quota: Quota,
         chance: Callable[[], float],
         failures: HandlerFailures,
     ) -> None:
         self.flow = flow
         self.shape = shape
         self._send, self._receive_into = flow.send, flow.receive_into
-        self._up = Path(loop, shape.up, self._leave_up, chance, failures)
-        self._down = Path(loop, shape.down, flow.answer, chance, failures)
+        self._up = Path(loop, shape.up, self._leave_up, quota, chance, failures)
+        self._down = Path(loop, shape.down, flow.answer, quota, chance, failures)
         flow.tap(self._suffer_send, self._suffer_receive)
 
     def close(self) -> None:

@@ -141,7 +141,7 @@ class Faults:
         if shape.is_lasting:
             self.made += before is None
             failures = self._udp.poller.failures
-            self._suffering[flow.id] = FaultedFlow(self._loop, flow, shape, self._chance, failures)
+            self._suffering[flow.id] = FaultedFlow(self._loop, flow, shape, self._quota, self._chance, failures)
             self._texts[flow.id] = shape.text
 
     def review_flow(self, flow: UdpFlow, shape: Shape) -> None:
