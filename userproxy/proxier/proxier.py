@@ -248,8 +248,7 @@ class Proxier:
             self._problems.put(service, change.left_out)
             for port in change.node_ports:
                 self._forwarding.keep_off(port)
-            portals = change.owners.portals
-            if portals or change.reshaped:
+            if (portals := change.owners.portals) or change.reshaped:
                 contenders = self._wanted.contenders(portals) | self._local.owners_changed(portals)
                 self._mark_dirty({*change.reshaped, *contenders})
             self._drains.note(change.names, self._wanted, self._actual)
