@@ -168,3 +168,19 @@ def test_a_wrong_value_is_told_and_the_rule_of_five_seconds_counts(lab: Lab) -> 
     )
     assert not fetch_many(lab.client, WEB, 12, concurrency=1).failures
     assert not state(lab, 1)["ejected"]
+
+
+@each_number_of_workers
+def test_a_successor_goes_on_with_what_is_ejected(lab: Lab, workers: str) -> None:
+    servers = lab.serve_http()
+    serve(lab, workers, {"userproxy.io/eject": "3 failures, 10m"})
+    servers[lab.pods[2].name].close()
+    ejected_by(lab, 2)
+    before = lab.node.proxies[0]
+    lab.node.start_userproxy(*QUICK, "--workers", workers, "--takeover")
+    assert before.wait() == 0
+    assert state(lab, 2)["ejected"]
+    tally = fetch_many(lab.client, WEB, 24, concurrency=1)
+    assert not tally.failures
+    if workers == "0":  # each of several data processes finds out for itself
+        assert "retried" not in lab.node.userproxy("observe", "default/web", "--last", "24").stdout.lower()
