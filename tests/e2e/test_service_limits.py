@@ -125,20 +125,20 @@ def test_who_waits_for_too_long_is_refused(lab: Lab, workers: str) -> None:
 
 
 def test_a_rate_and_an_idle_time_and_other_values_as_they_are_edited(lab: Lab, workers: str) -> None:
-    proxy = serve(lab, workers, connection_rate="2/m", overflow="refuse", idle_timeout="1s")
+    proxy = serve(lab, workers, connection_rate="2/m", overflow="refuse", idle_timeout="5s")
     with ExitStack() as stack:
         quiet = waiting(lab, stack)
         assert quiet.recv(100).startswith(b"HTTP/1.1 200")
         eventually(lambda: is_reset(lab), 30, "each process lets one in at once")
-        annotate(lab, "web", WEB, idle_timeout="1s", max_connections="many")
+        annotate(lab, "web", WEB, idle_timeout="5s", max_connections="many")
         proxy.wait_log(
             'annotation userproxy.io/max-connections: \\"many\\" is not a number of connections between 1 and'
         )
         eventually(
-            lambda: of_web(lab)["limits"] == {"connections": None, "overflow": "wait", "rate": None, "idle": 1.0}
+            lambda: of_web(lab)["limits"] == {"connections": None, "overflow": "wait", "rate": None, "idle": 5.0}
         )
         connection = stack.enter_context(KeptConnection(lab.client, WEB))
         assert connection.ask()
         eventually(lambda: of_web(lab)["active"] == 0, 30, "nothing is said on it")
         observed = lab.node.userproxy("observe", "default/web", "--last", "10").stdout
-        assert "nothing was said for 1 s (userproxy.io/idle-timeout)" in observed
+        assert "nothing was said for 5 s (userproxy.io/idle-timeout)" in observed
