@@ -325,4 +325,6 @@ async def test_what_a_process_had_of_a_limit_that_dies_is_free_for_others() -> N
                 assert await asked(port) == b"hello\n"
             alive = sum([await is_alive(client) for client in several])
             assert alive == held_by[1]
+            await eventually(lambda: forwarder.active == alive)
+            await heard(forwarder)
             assert await most_at_once(forwarder, port, max(1, 6 - alive)) <= 6 - alive
