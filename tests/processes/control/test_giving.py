@@ -117,8 +117,9 @@ async def test_what_was_counted_by_a_process_that_has_died_is_handed_over(after:
     async with served(2) as (plane, port, found):
         assert await figures(plane) == (CLIENTS, CLIENTS)
         assert isinstance(plane, ProcessForwarder)
-        busiest = max(plane._pool.serving, key=lambda worker: worker.pulse.connections)
-        await eventually(lambda: busiest.pulse.connections > 0)
+        serving = plane._pool.serving
+        await eventually(lambda: sum(worker.pulse.connections for worker in serving) == CLIENTS)
+        busiest = max(serving, key=lambda worker: worker.pulse.connections)
         os.kill(busiest.pid, signal.SIGKILL)
         await eventually(lambda: bool(plane.data_plane.past))
         alive = [client for client in found if await is_answered(client)]
