@@ -41,6 +41,7 @@ class Connections:
     """The connections of the clients that a listener has accepted. They go on when the listener is closed."""
 
     __slots__ = (
+        "__weakref__",
         "_accepts",
         "_balancer_rule",
         "_decisions",

@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 from typing import Final, Protocol
+from weakref import WeakSet
 
 from userproxy.forwarding.observation.recorder import Recorder
 
@@ -45,7 +46,8 @@ class KeepAlive:
     def __init__(self, loop: asyncio.AbstractEventLoop, recorder: Recorder) -> None:
         self._loop = loop
         self._recorder = recorder
-        self._listeners: dict[Keeping, None] = {}
+        # Weak: a closed listener, which other parts forget by losing it, is not kept for a look at nothing.
+        self._listeners: WeakSet[Keeping] = WeakSet()
         self._timer: asyncio.Handle | None = None
         self._done = self._before = recorder.last_id
         """The newest connections that have been dealt with, and that there were at the last look."""
@@ -54,7 +56,7 @@ class KeepAlive:
     def look_after(self, connections: Keeping) -> None:
         """Switch it on for connections of a listener that has some now, until there is none left."""
         connections.is_looked_after = True
-        self._listeners[connections] = None
+        self._listeners.add(connections)
         if self._timer is None:
             self._timer = self._loop.call_later(SECONDS, self._look)
 
@@ -72,7 +74,7 @@ class KeepAlive:
                 self._due.extend(connections.established(self._done, self._before))
             else:
                 connections.is_looked_after = False
-                del self._listeners[connections]
+                self._listeners.discard(connections)
         self._done, self._before = self._before, self._recorder.last_id
         if self._listeners:
             self._timer = self._loop.call_later(SECONDS, self._look)
