@@ -18,7 +18,7 @@ from tests.lab.cluster import Cell, Lab
 from tests.lab.drivers import DRIVERS
 from tests.lab.manifests import Ingress
 from tests.lab.peers import Told, haproxy_backend, haproxy_sender, nginx_backend, nginx_sender, told
-from tests.lab.proxy import RunningProxy
+from tests.lab.proxy import CONTROL, RunningProxy
 from userproxy.addresses import host_and_port
 from userproxy.demo.hosts import Address, Host
 from userproxy.demo.programs import Program
@@ -222,7 +222,7 @@ def test_bad_slow_and_partial_headers_cost_only_their_clients(lab: Lab) -> None:
     assert ending(lab, "no whole PROXY header has come within 3 s")["verdict"] == "timed-out"
     eventually(lambda: proxy.descriptors() <= before + 2, 20, "the descriptors of refused clients are closed")
     refusals = [record for record in proxy.records if "want of a good PROXY header" in str(record)]
-    assert len(refusals) == 1
+    assert 1 <= len(refusals) <= max(1, int(CONTROL)), "each process says it once"
 
 
 def is_reset(host: Host, address: Address, data: bytes) -> bool:
