@@ -1,5 +1,6 @@
 """The annotation of slices by which endpoints get more or less."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.cluster.examples import ENDPOINTS, SLICE, put
 from userproxy.cluster.objects.documents import decode
-from userproxy.cluster.objects.weights import canonical, read_weights
+from userproxy.cluster.objects.weights import MOST_ENTRIES, WEIGHTS, canonical, read_weights
 from userproxy.model import EndpointSlice
 
 NAME = "EndpointSlice shop/web-1"
@@ -99,3 +100,26 @@ def test_endpoints_objects_have_them_too() -> None:
     assert [each.weight for slice_ in found for each in slice_.endpoints] == [2, 1]
     (complaint,) = with_weights(ENDPOINTS, "x")[0].bad_annotations
     assert complaint.startswith("Endpoints shop/web: annotation userproxy.io/weights: ")
+
+
+def test_a_list_of_more_entries_than_a_slice_has_use_for_is_refused_unread() -> None:
+    """Each entry takes some 7 us, in which nobody is served, and 256 KB of annotation have room for 40,000."""
+    entries = [f"web-{number}=1" for number in range(MOST_ENTRIES)]
+    assert len(read_weights(NAME, ",".join(entries))[0]) == MOST_ENTRIES
+    weights, complaint = read_weights(NAME, ",".join([*entries, "!"]))
+    assert weights == {}
+    assert complaint == f"{NAME}: annotation {WEIGHTS}: it has {MOST_ENTRIES + 1} entries, more than {MOST_ENTRIES}"
+
+
+def test_endpoints_objects_with_many_subsets_have_it_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+
+    def noting(name: str, value: object) -> tuple[Mapping[str, int], str]:
+        read.append(value)
+        return read_weights(name, value)
+
+    monkeypatch.setattr("userproxy.cluster.objects.endpoints.read_weights", noting)
+    subset = ENDPOINTS["subsets"][0]
+    found = with_weights({**ENDPOINTS, "subsets": [subset, subset, subset]}, "10.244.1.5=2")
+    assert [each.weight for slice_ in found for each in slice_.endpoints][:2] == [2, 1]
+    assert read == ["10.244.1.5=2"]

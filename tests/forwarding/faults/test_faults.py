@@ -8,7 +8,9 @@ import pytest
 
 from tests.forwarding.conftest import NAME, Bench, Connected, Serve, echo, eventually, snapshot
 from tests.forwarding.observation.recorded import recorded
+from userproxy.forwarding.faults.stream import FaultedRelay
 from userproxy.forwarding.tcp.pipes import PIPE_BYTES
+from userproxy.forwarding.tcp.sockets import unacknowledged
 from userproxy.model import Endpoint
 from userproxy.model.capture import CaptureRequest, Leg
 from userproxy.model.faults import (
@@ -251,6 +253,31 @@ async def test_all_that_may_pass_arrives_before_the_reset(bench: Bench, serve: S
     assert await reader.readexactly(64_000) == bytes(64_000)
     with pytest.raises(ConnectionResetError):
         await reader.readexactly(1)
+    writer.close()
+
+
+async def test_a_fault_that_is_cleared_resets_nobody_who_has_had_all_that_may_pass(bench: Bench, serve: Serve) -> None:
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(bytes(20_000_000))
+        await writer.drain()
+        await echo(reader, writer)
+
+    bench.forwarder.update(snapshot(NAME, Endpoint(*await serve(pour))))
+    put(bench, fault(ResetAfterBytes(16_000_000)))
+    reader, writer = await bench.connect()
+    await eventually(lambda: len(bench.forwarder.faults.suffering) == 1)
+    (faulted,) = bench.forwarder.faults.suffering.values()
+    assert isinstance(faulted, FaultedRelay)
+    await eventually(lambda: unacknowledged(faulted._sockets[0]) > 0 and faulted._down.size > 0)
+    faulted._allowance.left = 0  # as if all had left that may, while the client has not yet got it
+    faulted._look_at_allowance()
+    assert faulted._looks, "it waits for what has left to arrive"
+    put(bench)
+    await settled(bench)
+    await reader.readexactly(20_000_000)
+    await asyncio.sleep(0.05)  # beyond the next look whether all has arrived
+    writer.write(b"y")
+    assert await reader.readexactly(1) == b"y"
     writer.close()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from userproxy.model import Endpoint, Protocol, ServiceName, ServicePortName
 from userproxy.model.steering import Drain
-from userproxy.proxier.drains.table import MOST_DRAINS, MOST_LEAVING, DrainTable, TooManyDrainsError
+from userproxy.proxier.drains.table import MOST_DRAINS, MOST_LEAVING, SLACK, DrainTable, TooManyDrainsError
 
 WEB = ServiceName("default", "web")
 API = ServiceName("default", "api")
@@ -190,3 +190,20 @@ async def test_it_works_by_a_real_loop() -> None:
     await over.wait()
     assert (table.all(), list(changes.take())) == ([], [WEB])
     table.shut_down()
+
+
+def test_endpoints_that_come_and_go_all_the_time_leave_nothing_behind(drains: Drains) -> None:
+    """An hour's drain, and a slice that names others every second."""
+    endpoints = [Endpoint("10.0.0.1", number + 1) for number in range(100)]
+    for _ in range(200):
+        drains.table.leave(PORT, endpoints, 3600.0)
+        drains.table.returned(PORT, endpoints)
+        drains.drain(until=drains.loop.now + 3600.0)
+        drains.loop.until(drains.loop.now + 1.0)
+    drains.table.leave(PORT, [B], 30.0)
+    assert drains.table.planned <= 2 * (len(endpoints) + 1) + SLACK + 1
+    drains.loop.until(drains.loop.now + 30.0)
+    assert drains.table.leaving(PORT) == ()
+    assert len(drains.table.all()) == 1
+    drains.loop.until(drains.loop.now + 3600.0)
+    assert drains.table.all() == []

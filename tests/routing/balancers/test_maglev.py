@@ -1,6 +1,7 @@
 """Maglev: the table, and whom an endpoint that leaves moves."""
 
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
@@ -52,3 +53,24 @@ def test_the_larger_table_is_for_many() -> None:
     for count, size in ((MOST_IN_SMALL_TABLE, SIZES[0]), (MOST_IN_SMALL_TABLE + 1, SIZES[1])):
         method = Maglev(pool(endpoints(count)))
         assert f"of {size}," in method.peek("10.0.0.1", 0.0)[1]
+
+
+def test_unequal_weights_cost_no_more_turns_than_there_are_entries() -> None:
+    """A table of a thousand endpoints, one of which weighs a thousand times as much, has 8,000 rounds of turns."""
+    its = endpoints(1000)
+    pairs = CountedPairs(zip(its, [1000] + [1] * 999, strict=True))
+    entries = Counter(filled(pairs, SIZES[1]))
+    assert {entries[each] for each in its[1:]} == {8}
+    assert entries[its[0]] == SIZES[1] - 999 * 8
+    assert pairs.seen <= 20 * len(its)
+
+
+class CountedPairs(list[tuple[Endpoint, int]]):
+    """Endpoints with weights, and how often one of them was looked at in a loop over all."""
+
+    seen = 0
+
+    def __iter__(self) -> Iterator[tuple[Endpoint, int]]:
+        for each in super().__iter__():
+            self.seen += 1
+            yield each

@@ -4,6 +4,7 @@ from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import msgpack
 
 from tests.routing.balancers.pools import endpoints, pool
 from userproxy.routing.balancers.round_robin import RoundRobin, WeightedRoundRobin, round_robin
@@ -43,3 +44,15 @@ def test_one_that_was_passed_over_does_not_make_up_for_it() -> None:
         assert method.choose("c", 0.0, (away,)) in others
     found = Counter(method.choose("c", 0.0) for _ in range(13))
     assert 3 <= found[away] <= 5
+
+
+def test_where_it_is_can_be_told_after_however_many_connections() -> None:
+    """Turns go to other processes as numbers of 64 bits: those of 2**24 connections of weight 1 had more."""
+    its = endpoints(3)
+    method, other = (WeightedRoundRobin(pool(its, [3, 1, 2])) for _ in range(2))
+    method.resume(tuple(each + (1 << 64) for each in method.turn))
+    for _ in range(5):
+        method.choose("c", 0.0)
+    turn = msgpack.decode(msgpack.encode(method.turn), type=tuple[int, ...])
+    other.resume(turn)
+    assert [other.choose("c", 0.0) for _ in range(12)] == [method.choose("c", 0.0) for _ in range(12)]

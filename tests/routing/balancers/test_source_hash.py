@@ -35,3 +35,10 @@ def test_equal_weights_are_as_none() -> None:
     its = endpoints(4)
     one, other = SourceHash(pool(its)), SourceHash(pool(its, [5, 5, 5, 5]))
     assert all(one.choose(client, 0.0) == other.choose(client, 0.0) for client in CLIENTS)
+
+
+def test_the_highest_of_all_hashes_has_a_score_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may name clients and endpoints finds such a pair in an afternoon; rounded, its part of the whole is 1."""
+    monkeypatch.setattr("userproxy.routing.balancers.source_hash.mixed", lambda _: (1 << 64) - 1)
+    its = endpoints(2)
+    assert SourceHash(pool(its, [1, 2])).choose("10.0.0.1", 0.0) == its[1]

@@ -45,22 +45,31 @@ def decode_slice(item: schema.RawEndpointSlice, checker: Checker) -> tuple[Endpo
     if metadata.annotations is None or metadata.annotations.weights is None:
         return (found,)
     pods = ((each.addresses[0], each.target_ref) for each in item.endpoints or () if each.addresses)
-    return (_weighted(found, f"EndpointSlice {namespace}/{name}", metadata.annotations.weights, pods),)
+    return _weighted([found], f"EndpointSlice {namespace}/{name}", metadata.annotations.weights, pods)
 
 
 def _weighted(
-    found: EndpointSlice, name: str, annotation: object, pods: Iterable[tuple[str | None, schema.RawTarget | None]]
-) -> EndpointSlice:
-    """The slice with its endpoints' weights, by their addresses or else by the names of their Pods."""
+    slices: Sequence[EndpointSlice],
+    name: str,
+    annotation: object,
+    pods: Iterable[tuple[str | None, schema.RawTarget | None]],
+) -> tuple[EndpointSlice, ...]:
+    """The slices of an object with their endpoints' weights, by their addresses or else by the names of their Pods."""
     weights, complaint = read_weights(name, annotation)
     if complaint:
-        return structs.replace(found, bad_annotations=(complaint,))
+        return tuple(structs.replace(each, bad_annotations=(complaint,)) for each in slices)
     names = {canonical(address): pod.name for address, pod in pods if address and pod is not None}
-    endpoints = tuple(
-        structs.replace(each, weight=_weight(weights, each.address, names.get(each.address)))
-        for each in found.endpoints
+    return tuple(
+        structs.replace(
+            found,
+            endpoints=tuple(
+                structs.replace(each, weight=_weight(weights, each.address, names.get(each.address)))
+                for each in found.endpoints
+            ),
+            weighted=True,
+        )
+        for found in slices
     )
-    return structs.replace(found, endpoints=endpoints, weighted=True)
 
 
 def _weight(weights: Mapping[str, int], address: str, pod: str | None) -> int:
@@ -189,7 +198,7 @@ def decode_endpoints(item: schema.RawEndpoints, checker: Checker) -> tuple[Endpo
         for each in (*(subset.addresses or ()), *(subset.not_ready_addresses or ()))
     ]
     heading = f"Endpoints {namespace}/{service}"
-    return tuple(_weighted(each, heading, metadata.annotations.weights, pods) for each in slices)
+    return _weighted(slices, heading, metadata.annotations.weights, pods)
 
 
 def _subset_endpoints(

@@ -8,6 +8,9 @@ from userproxy.cluster.objects.validation import parse_ip, show
 
 WEIGHTS: Final = "userproxy.io/weights"
 HIGHEST_WEIGHT: Final = 1000
+MOST_ENTRIES: Final = 2000
+"""Twice as many as a slice may have endpoints: each takes microseconds, in which nobody is served."""
+
 
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _NUMBER: Final = re.compile(r"[0-9]{1,4}")
@@ -31,6 +34,9 @@ def _parsed(value: object) -> Mapping[str, int]:
     form = f"ADDRESS=WEIGHT or POD=WEIGHT with a weight between 0 and {HIGHEST_WEIGHT}, several separated by commas"
     if not isinstance(value, str):
         raise ValueError(f"{show(value)} is not {form}")
+    count = value.count(",") + 1
+    if count > MOST_ENTRIES:
+        raise ValueError(f"it has {count} entries, more than {MOST_ENTRIES}")
     weights: dict[str, int] = {}
     for entry in value.split(","):
         name, _, number = (part.strip() for part in entry.partition("="))

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from socket import SocketType
 from typing import Final
 
-from userproxy.forwarding.faults.schedule import Schedule
+from userproxy.forwarding.faults.schedule import SLICES_PER_SECOND, Schedule
 from userproxy.forwarding.faults.shape import Way
 from userproxy.forwarding.tcp.direction import BUFFER_BYTES
 from userproxy.forwarding.tcp.pipes import PIPE_BYTES
 
 MOST_BYTES: Final = 64 << 20
 """That wait in all lanes of a process; beyond it each lane has the room of a buffer alone."""
+
+MOST_PIECES: Final = 1000
+"""That wait in a lane of a certain rate besides those on their way: each takes some 200 bytes, whatever is in it."""
 
 _AHEAD_SECONDS: Final = 0.25
 """How long a link of a certain rate is kept busy by what waits, while this process does something else."""
@@ -223,5 +226,7 @@ class Lane:
 def _limit(way: Way) -> int:
     """How many bytes may wait: what is on its way at the rate, else a pipe; a buffer where nothing is to wait."""
     if way.rate is not None:
-        return min(PIPE_BYTES, max(BUFFER_BYTES, int(way.rate * (way.seconds + way.jitter + _AHEAD_SECONDS))))
+        seconds = way.seconds + way.jitter + _AHEAD_SECONDS
+        most = (MOST_PIECES + int(SLICES_PER_SECOND * seconds)) * (Schedule(way).piece or 1)
+        return min(PIPE_BYTES, most, max(BUFFER_BYTES, int(way.rate * seconds)))
     return PIPE_BYTES if way.seconds or way.jitter else BUFFER_BYTES

@@ -181,7 +181,9 @@ class FaultedRelay:
         if self._looks > _DELIVERY_LOOKS or not any(unacknowledged(each) for each in self._sockets):
             self._cut()
         else:
-            self._loop.call_later(_DELIVERY_SECONDS, self._await_delivery)
+            if self._reset is not None:
+                self._reset.cancel()
+            self._reset = self._loop.call_later(_DELIVERY_SECONDS, self._await_delivery)
 
     def _cut(self) -> None:
         self._reset = None

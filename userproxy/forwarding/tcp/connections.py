@@ -191,7 +191,7 @@ class Connections:
         self._sends, self._accepts = snapshot.sends_proxy, snapshot.accepts_proxy
         access = snapshot.balancer_access
         self._balancer_rule = None if access is None else BalancerRule(access)
-        if snapshot.limits != self._limits:
+        if snapshot.limits != self._limits or (snapshot.limits is None and self._share.gate is not None):
             self._limit(snapshot.limits)
         if snapshot.known is not None:
             self.end_unknown(frozenset(snapshot.known))

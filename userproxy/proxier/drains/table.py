@@ -20,6 +20,9 @@ MOST_DRAINS: Final = 1000
 MOST_LEAVING: Final = 1000
 """Endpoints of one service port that slices name no longer, at a time: a slice may name others every second."""
 
+SLACK: Final = 1000
+"""So many times more than twice as many as are of interest are planned at most."""
+
 _NONE: Final[Mapping[Endpoint, Drain]] = {}
 
 
@@ -53,6 +56,7 @@ class DrainTable:
         self._count = 0
         self._due: list[tuple[float, int, ServiceName, Endpoint, ServicePortName | None]] = []
         """What is to be looked at when, as a heap; some of it is of no interest by then."""
+        self._most_planned = SLACK
         self._order = 0
         self._timer: asyncio.TimerHandle | None = None
         self._subscribers: list[DrainChanges] = []
@@ -144,10 +148,31 @@ class DrainTable:
             self._wake_at(min(times), drain.service, drain.endpoint, None)
 
     def _wake_at(self, time: float, service: ServiceName, endpoint: Endpoint, name: ServicePortName | None) -> None:
+        if self.planned > self._most_planned:
+            self._clear_plan()
         self._order += 1
         heapq.heappush(self._due, (time, self._order, service, endpoint, name))
         if self._due[0][1] == self._order:
             self._set_timer()
+
+    @property
+    def planned(self) -> int:
+        """How many times are planned, those included that are of no interest any more."""
+        return len(self._due)
+
+    def _clear_plan(self) -> None:
+        """Drop the times that nothing is to be looked at any more: endpoints may come and go every second."""
+        self._due = [each for each in self._due if self._is_of_interest(*each)]
+        heapq.heapify(self._due)
+        self._most_planned = 2 * self.planned + SLACK
+
+    def _is_of_interest(
+        self, time: float, _order: int, service: ServiceName, endpoint: Endpoint, name: ServicePortName | None
+    ) -> bool:
+        if name is not None:
+            return self._leaving.get(name, {}).get(endpoint) == time
+        drain = self._asked.get(service, _NONE).get(endpoint)
+        return drain is not None and time in (drain.closes_at, drain.until)
 
     def _set_timer(self) -> None:
         self.shut_down()

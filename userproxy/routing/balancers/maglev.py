@@ -1,6 +1,7 @@
 """Maglev: a client's address decides by a table that is the same on every node, at the same cost for any number."""
 
 from collections.abc import Collection, Sequence
+from heapq import heapify, heapreplace
 from typing import Final
 
 from userproxy.model import Endpoint
@@ -65,25 +66,30 @@ class Maglev:
 def filled(pairs: Sequence[tuple[Endpoint, int]], size: int) -> Sequence[Endpoint]:
     """A table of `size` entries, a prime, for endpoints with weights.
 
-    The heaviest takes an entry in each round, others whenever their weights have come to as much as its.
+    The heaviest takes an entry in each round, others whenever their weights have come to as much as its. Rounds in
+    which they take none cost nothing: there may be a thousand for each in which they do.
     """
     heaviest = max(weight for _, weight in pairs)
     table: list[Endpoint | None] = [None] * size
     places = [hash64(str(endpoint), b"offset") % size for endpoint, _ in pairs]
     skips = [hash64(str(endpoint), b"skip") % (size - 1) + 1 for endpoint, _ in pairs]
-    claims = [0] * len(pairs)
-    left = size
-    while True:
-        for number, (endpoint, weight) in enumerate(pairs):
-            claims[number] += weight
-            if claims[number] < heaviest:
-                continue
-            claims[number] -= heaviest
-            place, skip = places[number], skips[number]
-            while table[place] is not None:
-                place = (place + skip) % size
-            table[place] = endpoint
-            places[number] = place
-            left -= 1
-            if not left:
-                return [each for each in table if each is not None]
+    taken = [1] * len(pairs)
+    """Entries of each, its next one included."""
+    turns = [(_round(1, heaviest, weight), number) for number, (_, weight) in enumerate(pairs)]
+    heapify(turns)
+    for _ in range(size):
+        _, number = turns[0]
+        endpoint, weight = pairs[number]
+        place, skip = places[number], skips[number]
+        while table[place] is not None:
+            place = (place + skip) % size
+        table[place] = endpoint
+        places[number] = place
+        taken[number] += 1
+        heapreplace(turns, (_round(taken[number], heaviest, weight), number))
+    return [each for each in table if each is not None]
+
+
+def _round(entry: int, heaviest: int, weight: int) -> int:
+    """The round in which an endpoint takes an entry: by then its weights have come to as often the heaviest's."""
+    return -(-entry * heaviest // weight)

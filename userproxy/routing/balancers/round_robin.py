@@ -79,7 +79,8 @@ class WeightedRoundRobin:
 
     @property
     def turn(self) -> tuple[int, ...]:
-        deadlines = {number: deadline for deadline, number in self._queue}
+        """By how much deadlines are later than the first: they themselves outgrow 64 bits after 2**24 connections."""
+        deadlines = {number: deadline - self._queue[0][0] for deadline, number in self._queue}
         return tuple(deadlines[number] for number in range(len(self._endpoints)))
 
     def resume(self, turn: tuple[int, ...]) -> None:

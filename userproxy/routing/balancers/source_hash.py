@@ -41,5 +41,5 @@ class SourceHash:
     def _weighted(self, key: int) -> Iterator[tuple[float, Endpoint]]:
         """The scores by weight: a number between 0 and 1 is drawn for each, and its logarithm divided."""
         for (endpoint, its), weight in zip(self._keys, self._weights, strict=True):
-            part = ((mixed(key ^ its) >> 11) + 0.5) / (1 << 53)
+            part = ((mixed(key ^ its) >> 12) + 0.5) / (1 << 52)  # one bit more, and the highest is rounded to 1
             yield -weight / log(part), endpoint
