@@ -206,6 +206,11 @@ async def test_a_dial_under_way_goes_on_with_its_time(
     writer.write(b"x")
     assert await reader.readexactly(1) == b"x"
     assert planes[1].statistics(NAME).retried == 1
+    (relay,) = members(planes[1])
+    assert isinstance(relay, Relay)
+    for _ in range(2):
+        planes[1]._tcp.keep_alive._look()
+    assert all(each.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for each in relay.sockets)
     writer.close()
     await eventually(lambda: planes[-1].active == 0)
 

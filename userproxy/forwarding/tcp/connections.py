@@ -141,6 +141,8 @@ class Connections:
                 dial.keep_client_address(self._sources, introduced=state.introduced)
         dial.restore(state)
         self._adopted(dial, dial)
+        if not self.is_looked_after:
+            self._plane.keep_alive.look_after(self)
         return dial
 
     def _adopted(self, dial: Dial, member: Dial | Relay) -> None:
