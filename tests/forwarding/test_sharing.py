@@ -12,10 +12,11 @@ import pytest
 from tests.forwarding.conftest import LOOPBACK, NAME, Serve, echo, eventually
 from userproxy.forwarding.accept_turns import AcceptTurns, open_tally
 from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.sharing import SharingForwarder
 from userproxy.forwarding.tcp.sockets import ListeningSocket
-from userproxy.model import Endpoint, IPFamily, Snapshot, Verdict
+from userproxy.model import Endpoint, IPFamily, Limits, Snapshot, Verdict
 
 
 @pytest.fixture
@@ -49,3 +50,31 @@ async def test_connections_are_closed_without_asking_for_what_closing_does_itsel
     assert len(forwarder._poller) == 1, "the listener"
     monkeypatch.undo()
     forwarder.shut_down()
+
+
+async def test_clients_are_counted_at_another_place_from_when_that_is_told(serve: Serve) -> None:
+    """A control process that comes after another one gives places anew: what was counted goes there."""
+    tally = open_tally()
+    options = ForwardingOptions({IPFamily.IPV4: LOOPBACK}, PortRange(), False, 60.0, 10_000, processes=2)
+    address = await serve(echo)
+    ours, theirs = LimitCounts(tally, 2, 0), LimitCounts(tally, 2, 1)
+    with (
+        closing(AcceptTurns(tally, 2, 0)) as turns,
+        closing(ListeningSocket.open(LOOPBACK, 0, Verdict.SERVE)) as listening,
+    ):
+        os.close(tally)
+        forwarder = SharingForwarder(asyncio.get_running_loop(), options, Random(1), turns, 0, ours)
+        forwarder.adopt(NAME, 1, (), [os.dup(listening.fileno())])
+        snapshot = Snapshot(NAME, Verdict.SERVE, (Endpoint(*address),), limits=Limits(connections=5))
+        forwarder.place_limits(NAME.service_port, 3)
+        forwarder.update(snapshot)
+        reader, writer = await asyncio.open_connection(LOOPBACK, listening.port)
+        writer.write(b"x")
+        assert await reader.read(1) == b"x"
+        assert theirs.column(3).others(is_first=False) == 1
+        forwarder.place_limits(NAME.service_port, 4)
+        forwarder.update(snapshot)
+        assert theirs.column(4).others(is_first=False) == 1
+        writer.close()
+        await eventually(lambda: theirs.column(4).others(is_first=False) == 0)
+        forwarder.shut_down()

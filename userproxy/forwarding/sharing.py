@@ -113,10 +113,7 @@ class SharingForwarder(Forwarder):
 
     def place_limits(self, service_port: ServicePortName, slot: int | None) -> None:
         """Where all count the clients of a service port; None where there is no room, or no limit."""
-        if slot is None:
-            self._tcp.gates.slots.pop(service_port, None)
-        else:
-            self._tcp.gates.slots[service_port] = slot
+        self._tcp.gates.place(self._tcp.shares.of(service_port), slot)
 
     def leave(self, name: ListenerName) -> None:
         """Serve a listener no longer, because another process does so alone. Connections go on, UDP flows end."""

@@ -12,7 +12,7 @@ from tests.forwarding.conftest import LOOPBACK, Bench, eventually
 from tests.forwarding.faults.test_faults import put
 from tests.forwarding.udp.bench import received, received_from
 from userproxy.forwarding.faults import datagrams
-from userproxy.forwarding.faults.datagrams import MOST_BYTES, MOST_DATAGRAMS
+from userproxy.forwarding.faults.datagrams import MOST_BYTES, MOST_DATAGRAMS, FaultedFlow
 from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 from userproxy.model.faults import Blackhole, Direction, Drop, Effect, Fault, Latency, Refuse
 
@@ -205,3 +205,22 @@ def _all(sock: socket) -> list[tuple[str, int]]:
 async def _turn() -> None:
     """Let the proxy deal with what has come."""
     await asyncio.sleep(0.01)
+
+
+async def test_a_flow_that_ends_while_connections_are_told_that_a_fault_is_over_leaves_nothing(
+    bench: Bench, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("userproxy.forwarding.faults.faults._SLICE_SECONDS", -1.0)
+    put(bench, fault(Latency(60.0)))
+    await eventually(lambda: bench.forwarder.faults.is_settled)
+    clients.client().send(b"question")
+    await received_from(clients.backend)
+    (faulted,) = bench.forwarder.faults.suffering.values()
+    assert isinstance(faulted, FaultedFlow)
+    clients.backend.sendto(b"answer", faulted.flow.node)
+    await eventually(lambda: bench.forwarder.faults.waiting > 0)
+    put(bench)
+    faulted.flow.close()
+    await eventually(lambda: bench.forwarder.faults.is_settled)
+    assert not bench.forwarder.faults.suffering
+    assert bench.forwarder.faults.waiting == 0

@@ -227,6 +227,13 @@ class Faults:
                     if isinstance(member, Relay) and not member.closed:
                         self.review(member, Shape() if faults is None else faults.shape_of(member))
                     yield
+        self._forget_ended()
+
+    def _forget_ended(self) -> None:
+        """Forget flows that have ended after their listeners had been told that there is no fault any more."""
+        for suffering in list(self._suffering.values()):
+            if isinstance(suffering, FaultedFlow) and suffering.flow.socket is None:
+                self.end_flow(suffering.flow)
 
     def _go_on(self, walk: Iterator[None]) -> None:
         if walk is not self._walk:

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from userproxy.forwarding.limits.counts import LimitCounts
+from userproxy.forwarding.limits.counts import Column, LimitCounts
 from userproxy.forwarding.limits.gate import Gate
 from userproxy.forwarding.shares import Share
 from userproxy.model import Limits, ServicePortName
@@ -29,8 +29,22 @@ class Gates:
         self._patience = patience
         self._processes = processes
         self._counts = counts
-        self.slots: dict[ServicePortName, int] = {}
+        self._slots: dict[ServicePortName, int] = {}
         """Where the numbers of a service port are among `counts`."""
+
+    def place(self, share: Share, slot: int | None) -> None:
+        """Have a service port's clients counted there from now on; None where there is no room.
+
+        What was there is left as it is: it is another service port's by now, or will be.
+        """
+        if slot == self._slots.get(share.name):
+            return
+        if slot is None:
+            del self._slots[share.name]
+        else:
+            self._slots[share.name] = slot
+        if share.gate is not None:
+            share.gate.follow(share.gate.limits, self._column(share.name))
 
     def follow(self, share: Share, limits: Limits | None) -> None:
         """Have a service port's clients let in so from now on."""
@@ -40,9 +54,12 @@ class Gates:
             if gate is not None:
                 gate.open()
             return
-        slot = self.slots.get(share.name)
-        column = None if slot is None or self._counts is None else self._counts.column(slot)
+        column = self._column(share.name)
         if gate is None:
             share.gate = Gate(self._loop, share, limits, self._patience, self._processes, column)
         else:
             gate.follow(limits, column)
+
+    def _column(self, name: ServicePortName) -> Column | None:
+        slot = self._slots.get(name)
+        return None if slot is None or self._counts is None else self._counts.column(slot)
