@@ -325,7 +325,7 @@ class Forwarder:
         self._portals.discard(listener)
         self._ports.release(closing.port)
         closing.close()
-        closing.balancer.leave_affinity()
+        closing.balancer.retire()
         self.data_plane.closed.add(listener, closing.statistics)
 
     def serve_portal(self, address: PortalAddress, admission: Admission) -> None:

@@ -218,6 +218,11 @@ class Balancer:
         if len(ejections) and self._board is not None:
             self._board.note(self)
 
+    def retire(self) -> None:
+        """Its listener is closed: tell of nothing more. Dials that are under way may still ask it."""
+        self.leave_affinity()
+        self.listener = None
+
     def leave_affinity(self) -> None:
         """Take no more part in the affinity of its clients, until a snapshot asks for it."""
         if self._affinity is not None:

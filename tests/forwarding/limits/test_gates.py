@@ -1,8 +1,17 @@
 """Who has a gate: service ports whose clients may have to wait, and no others."""
 
+import asyncio
+import os
+
 from tests.forwarding.conftest import NAME, Serve
 from tests.forwarding.limits.bench import clients, limited
-from userproxy.model import Limits
+from userproxy.forwarding.accept_turns import open_tally
+from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.limits.counts import LimitCounts
+from userproxy.forwarding.limits.gate import Gate
+from userproxy.forwarding.limits.gates import Gates
+from userproxy.forwarding.shares import Share, Shares
+from userproxy.model import Limits, Protocol, ServicePortName
 
 
 async def test_no_limit_costs_a_service_port_no_gate(serve: Serve) -> None:
@@ -25,3 +34,55 @@ async def test_a_service_that_comes_back_without_limits_has_none_of_before(serve
         async with clients(port, 3) as several:
             for each in several:
                 assert await each.answer() == b"x"
+
+
+class Idle:
+    """A connection."""
+
+    def quiet(self) -> tuple[float, float] | None:
+        """It is being dialled."""
+        return None
+
+    def abort(self, reason: str) -> None:
+        """It stays."""
+
+
+class Crowd:
+    """A listener with a client who waits."""
+
+    holds = 0
+    somebody_waits = True
+
+    def resume(self) -> None:
+        """Nobody is let in."""
+
+    def expire_waiting(self, seconds: float, reason: str) -> float | None:
+        """It has not waited for so long."""
+        return seconds
+
+
+async def test_many_service_ports_with_somebody_who_waits_are_looked_at_less_often() -> None:
+    """Each look takes some 50 us: at 100 a second for each of 320 a process would do nothing else."""
+    tally = open_tally()
+    loop = asyncio.get_running_loop()
+    counts = LimitCounts(tally, 2, 0)
+    os.close(tally)
+    gates, shares = Gates(loop, 30.0, 2, counts), Shares(DescriptorBudget(loop, 1000), loop.time, 1000)
+    waiting: list[tuple[Gate, Crowd]] = []
+    kept: list[Share] = []
+    for number in range(320):
+        share = shares.of(ServicePortName("default", "web", f"p{number}", Protocol.TCP))
+        gates.place(share, number)
+        gates.follow(share, Limits(connections=1))
+        share.add("10.0.0.1", Idle())
+        gate, crowd = share.gate, Crowd()
+        assert gate is not None
+        began = loop.time()
+        assert not gate.may_accept(crowd)
+        kept.append(share)
+        waiting.append((gate, crowd))
+    assert min(when for each, _ in waiting[-100:] if (when := each.looks_at) is not None) - began > 0.05
+    assert len(gates.looking) == 320
+    for each, its in waiting:
+        each.forget(its)
+    assert not gates.looking

@@ -286,6 +286,14 @@ class TestBalancer:
         balancer.update(Snapshot(UDP, Verdict.SERVE, (A, B)))
         assert board.ejected(2.0) == []
 
+    def test_a_closed_listener_has_nothing_more_to_tell(self) -> None:
+        balancer, _, board = a_balancer(A, B)
+        for _ in range(3):
+            balancer.suspect(A, 0.0, "refused")
+        balancer.retire()
+        assert board.ejected(1.0) == []
+        assert not board._ejecting, "else each Service that is deleted leaves one"
+
     def test_another_process_goes_on(self) -> None:
         balancer, _, _ = a_balancer(A, B)
         for _ in range(3):

@@ -29,6 +29,8 @@ class Gates:
         self._patience = patience
         self._processes = processes
         self._counts = counts
+        self.looking: set[Gate] = set()
+        """Those that look whether another process has made room."""
         self._slots: dict[ServicePortName, int] = {}
         """Where the numbers of a service port are among `counts`."""
 
@@ -57,6 +59,7 @@ class Gates:
         column = self._column(share.name)
         if gate is None:
             share.gate = Gate(self._loop, share, limits, self._patience, self._processes, column)
+            share.gate.looking = self.looking
         else:
             gate.follow(limits, column)
 
