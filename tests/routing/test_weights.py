@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from tests.routing.notation import HTTP, PORT, a_slice, locality, parse
 from tests.routing.test_services import NODE_PORT, WEB, routed, the_port
 from userproxy.model import Endpoint, EndpointSlice, Problem, ProblemKind, SliceEndpoint
-from userproxy.routing.services import Scope
+from userproxy.routing.services import MOST_BAD_SLICES, Scope
 from userproxy.routing.weights import in_order, with_weight
 
 A, B, C = (Endpoint(f"10.244.0.{n}", PORT) for n in (1, 2, 3))
@@ -75,6 +75,14 @@ def test_a_bad_annotation_of_a_slice_is_a_problem_of_its_service() -> None:
     slice_ = replace(a_slice(SliceEndpoint("10.244.0.1")), bad_annotations=("EndpointSlice default/web-1: bad",))
     problem = Problem(WEB.key, ProblemKind.BAD_ANNOTATION, "EndpointSlice default/web-1: bad")
     assert routed(WEB, slice_).left_out == (problem,)
+
+
+def test_of_thousands_of_slices_with_bad_annotations_a_few_are_named() -> None:
+    slices = [
+        replace(a_slice(SliceEndpoint("10.244.0.1")), name=f"web-{number}", bad_annotations=(f"slice {number}: bad",))
+        for number in range(200)
+    ]
+    assert len(routed(WEB, *slices).left_out) == MOST_BAD_SLICES
 
 
 def test_weights_in_the_order_of_endpoints() -> None:

@@ -1,6 +1,7 @@
 """From a Service and its slices to service ports (kube-proxy's ``serviceport.go`` rules, KEP-752 for slices)."""
 
 from collections.abc import Collection, Container, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 from msgspec import Struct
@@ -33,6 +34,9 @@ from userproxy.routing.source_ranges import allowed_sources
 from userproxy.routing.weights import in_order, weights_of
 
 _BALANCERS: Final = frozenset(map(str, BalancerName))
+MOST_BAD_SLICES: Final = 10
+"""So many annotations of slices are named that cannot be used, of one Service."""
+
 _CARRIED: Final = frozenset({Protocol.TCP, Protocol.UDP})
 
 _INTERNAL, _EXTERNAL, _ON_NODE = TrafficClass.INTERNAL, TrafficClass.EXTERNAL, TrafficClass.ON_NODE
@@ -300,9 +304,9 @@ def _has_balancer(service: Service, scope: Scope) -> bool:
 
 
 def _of_slices(state: ServiceState) -> list[Problem]:
-    """What annotations of slices cannot be used."""
-    key = state.service.key
-    return [Problem(key, ProblemKind.BAD_ANNOTATION, text) for each in state.slices for text in each.bad_annotations]
+    """What annotations of slices cannot be used, of the first few: a Service may have thousands of slices."""
+    texts = dict.fromkeys(text for each in state.slices for text in each.bad_annotations)
+    return [Problem(state.service.key, ProblemKind.BAD_ANNOTATION, text) for text in islice(texts, MOST_BAD_SLICES)]
 
 
 def _local_ready(state: ServiceState, scope: Scope) -> int:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from userproxy.cluster.objects.annotations import ServiceOptions, read_annotations
+from userproxy.cluster.objects.annotations import MOST_COMPLAINTS, ServiceOptions, read_annotations
 from userproxy.model import BalancerName, ClientAddress, Ejection, Limits, Overflow, ProxyProtocol
 
 REMOVAL = "userproxy.io/on-endpoint-removal"
@@ -183,3 +183,11 @@ def test_whatever_they_say_nothing_is_raised(annotations: dict[str, object]) -> 
     settings = read_annotations("shop/web", annotations)
     assert settings.udp_timeout is None or 1 <= settings.udp_timeout <= 86400
     assert len(settings.complaints) <= len(annotations)
+
+
+def test_of_very_many_that_cannot_be_used_a_few_are_named() -> None:
+    """A Service has room for 14,000: each would be a line in the log, and an event."""
+    annotations: dict[str, object] = {f"userproxy.io/x{number}": "" for number in range(14_000)}
+    complaints = read_annotations("shop/web", {**annotations, TIMEOUT: "5s"}).complaints
+    assert len(complaints) == MOST_COMPLAINTS + 1
+    assert complaints[-1] == f"shop/web: {14_000 - MOST_COMPLAINTS} more annotations cannot be used"

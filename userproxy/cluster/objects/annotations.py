@@ -29,6 +29,9 @@ OVERFLOW = f"{PREFIX}overflow"
 CONNECTION_RATE = f"{PREFIX}connection-rate"
 IDLE_TIMEOUT = f"{PREFIX}idle-timeout"
 
+MOST_COMPLAINTS: Final = 20
+"""So many of a Service's annotations are named that cannot be used: each is a line in the log, and an event."""
+
 _SHORTEST_TIMEOUT = 1.0
 _LONGEST_TIMEOUT = 86400.0
 _SHORTEST_DRAIN = 1.0
@@ -51,7 +54,7 @@ class ServiceOptions(Struct, frozen=True):
     endpoints get that are hinted to us, None for everything; ``ejection`` is when endpoints that fail are left
     out. ``max_connections``, ``overflow``, ``connection_rate``, a
     second, and ``idle_timeout``, in seconds, are None without an annotation. ``complaints`` has a sentence for each
-    annotation that cannot be used.
+    annotation that cannot be used, MOST_COMPLAINTS at most, and one for how many more there are.
     """
 
     close_removed_after: float | None = None
@@ -99,6 +102,8 @@ def read_annotations(name: str, annotations: Mapping[str, object]) -> ServiceOpt
             complaints.append(f"{_named(name, key)}: there is no such setting, only {_ALL}")
         except ValueError as error:
             complaints.append(f"{_named(name, key)}: {show(value)} {error}")
+    if (more := len(complaints) - MOST_COMPLAINTS) > 0:
+        complaints[MOST_COMPLAINTS:] = [f"{name}: {more} more annotations cannot be used"]
     return ServiceOptions(**found, complaints=tuple(complaints))
 
 
