@@ -7,10 +7,14 @@ from contextlib import ExitStack
 from typing import cast
 
 import pytest
+from msgspec import structs
 
 from tests.forwarding.conftest import LOOPBACK, NAME, Connected, Serve, echo, eventually, named
 from tests.forwarding.handover.conftest import a_forwarder, first, forwarders, rest, taken_over
 from userproxy.forwarding.forwarder import Forwarder
+from userproxy.forwarding.handover.taking import Taker
+from userproxy.forwarding.handover.values import ListenerHandedOver
+from userproxy.forwarding.tcp.connections import TcpStatistics
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import (
     Admission,
@@ -24,6 +28,7 @@ from userproxy.model import (
     Snapshot,
     Verdict,
 )
+from userproxy.routing.balancer import BalancerState
 
 DNS = ListenerName(ServicePortName("kube-system", "dns", "dns", Protocol.UDP))
 
@@ -316,3 +321,38 @@ async def test_decisions_and_the_figures_of_closed_listeners_are_remembered(
     assert [(name, counters.ended) for name, counters in new.data_plane.closed.current()] == [(other, 1)]
     assert not new._tcp.without_listener
     assert not planes[0]._recorder.decision_watches or planes[0]._is_forsaken
+
+
+async def test_a_closed_listener_has_counted_its_clients_once(planes: list[Forwarder], serve: Serve) -> None:
+    backend = Endpoint(*await serve(echo))
+    client_port = planes[0].open(NAME)
+    planes[0].update(Snapshot(NAME, Verdict.SERVE, (backend,)))
+    found = [await Connected.to(client_port) for _ in range(3)]
+    await eventually(lambda: planes[0].active == 3)
+    planes[0].close(NAME)
+    new = a_forwarder()
+    giver, taker = planes[0].hand_over(), new.take_over()
+    await first(giver, taker)
+    found[0].writer.close()
+    await eventually(lambda: planes[0].active == 2)
+    rest(planes[0], new, giver, taker)
+    planes.append(new)
+    ((_, counters),) = new.data_plane.closed.current()
+    assert (counters.accepted, counters.ended) == (3, 1)
+    for each in found[1:]:
+        each.writer.close()
+    await eventually(lambda: new.active == 0)
+    assert (counters.accepted, counters.ended) == (3, 3)
+
+
+async def test_what_another_process_has_counted_of_a_closed_listener_is_kept(planes: list[Forwarder]) -> None:
+    counters = TcpStatistics()
+    nothing = ListenerHandedOver(7, NAME, is_open=False, balancer=BalancerState(), counters=counters.state())
+    counters.accepted = 2
+    taker = Taker(planes[0]._parts, shares=True)
+    taker.take(nothing, [], 1)
+    taker.take(structs.replace(nothing, counters=counters.state()), [], 2)
+    taker.go_on()
+    assert [(name, each.number, each.accepted) for name, each in planes[0].data_plane.closed.current()] == [
+        (NAME, 7, 2)
+    ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -214,3 +215,24 @@ async def test_descriptors_are_those_of_one_process_again(plane: Forwarder, clie
         beside.end()
         middle.join(10)
     assert open_descriptors() == before
+
+
+async def test_a_predecessor_without_a_descriptor_left_serves_on(plane: Forwarder, clients: Clients) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def meddle(_: int, to_successor: bool, packet: Packet) -> Packet:
+        if not to_successor and packet[0][1:] == encode(Ready()):  # next is the pipe that says who goes on
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        return packet
+
+    middle = Middle(meddle)
+    middle.start()
+    beside = Beside(middle.for_successor)
+    try:
+        assert not await hand_over(plane, middle.for_predecessor)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    beside.end()
+    assert beside.failure is not None
+    assert plane.active == CLIENTS
+    await clients.ask()

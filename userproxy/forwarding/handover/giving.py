@@ -62,6 +62,8 @@ class Giver:
         """The connections that were handed over, and the mark of each one then."""
         self._flows: dict[int, tuple[SocketType | None, object]] = {}
         self._counted: dict[ListenerCounters, object] = {}
+        self._closed: set[ListenerCounters] = set()
+        """Those of listeners that were closed when they were handed over."""
         self._tables: dict[AffinityTable, int] = {}
         self._began = _NEVER
         self._decisions: list[Entry] = []
@@ -152,6 +154,7 @@ class Giver:
         for connections in self._connections():
             if connections.statistics not in self._counted:
                 self._counted[connections.statistics] = connections.statistics.mark
+                self._closed.add(connections.statistics)
                 yield _closed_listener(connections.name, connections.statistics, connections.balancer.state()), []
         for name, statistics in self._parts.closed.current():
             if statistics not in self._counted:
@@ -197,7 +200,8 @@ class Giver:
             balancers.setdefault(connections.statistics, connections.balancer)
         for counters, mark in self._counted.items():
             if counters.mark != mark and counters in balancers:
-                yield ListenerChanged(counters.number, balancers[counters].state(), counters.state())
+                state = balancers[counters].state()
+                yield ListenerChanged(counters.number, state, counters.state(), is_open=counters not in self._closed)
 
     def _affinity(self, name: tuple[ServicePortName, IPFamily], table: AffinityTable) -> Iterator[Given]:
         service_port, family = name

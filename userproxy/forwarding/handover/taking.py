@@ -45,7 +45,7 @@ from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.forwarding.udp.sources.source_trial import SourceTrial
 from userproxy.forwarding.udp.states import FlowState, restore
 from userproxy.forwarding.udp.statistics import UdpStatistics
-from userproxy.model import Endpoint, IPFamily, PortalAddress, Protocol, ServicePortName, Verdict
+from userproxy.model import Endpoint, IPFamily, ListenerName, PortalAddress, Protocol, ServicePortName, Verdict
 from userproxy.model.reports import Source
 from userproxy.routing.affinity import PlainClient
 from userproxy.routing.balancer import Balancer
@@ -71,7 +71,7 @@ class Taker:
         self._connections: dict[int, Connections] = {}
         self._listeners: dict[int, AnyListener] = {}
         self._balancers: dict[int, Balancer] = {}
-        self._closed: dict[int, ListenerCounters] = {}
+        self._closed: dict[int, tuple[ListenerName, ListenerCounters]] = {}
         self._table_of: dict[tuple[ServicePortName, IPFamily], int] = {}
         """Whose affinity table one here goes on, of the other side's processes."""
         self._to_merge: dict[tuple[ServicePortName, IPFamily, int], dict[PlainClient, int]] = {}
@@ -187,10 +187,8 @@ class Taker:
             statistics = connections.statistics
         if self._shares:
             statistics.number = item.number
-        statistics.restore(item.counters)
-        self._parts.closed.add(item.name, statistics)
-        self._closed[item.number] = statistics
-        self._counted[item.number] = {(self._plane, False): item.counters}
+        self._closed[item.number] = item.name, statistics
+        self._count(item.number, item.counters, is_open=False)
 
     def _tcp_listener(self, item: ListenerHandedOver, balancer: Balancer, *descriptors: int) -> TcpListener:
         parts = self._parts
@@ -213,16 +211,22 @@ class Taker:
         return listener
 
     def _listener_changed(self, item: ListenerChanged) -> None:
-        self._balancers[item.number].restore(item.balancer)
-        self._count(item.number, item.counters)
+        if item.is_open or item.number not in self._listeners:
+            self._balancers[item.number].restore(item.balancer)
+        self._count(item.number, item.counters, is_open=item.is_open)
 
     def _count(self, number: int, counters: CountersState, *, is_open: bool = True) -> None:
         """Have a listener have counted what it had on the other side, in all processes together."""
         counted = self._counted.setdefault(number, {})
         counted[self._plane, is_open] = counters
+        sums = total(tuple(counted.values()))
         listener = self._listeners.get(number)
-        statistics = self._closed[number] if listener is None else listener.statistics
-        statistics.restore(total(tuple(counted.values())))
+        if listener is not None:
+            listener.statistics.restore(sums)
+            return
+        name, statistics = self._closed[number]
+        statistics.restore(sums)
+        self._parts.closed.add(name, statistics)  # which keeps only who has counted something
 
     def _portal(self, item: PortalHandedOver, descriptor: int) -> None:
         kind = ListeningSocket if item.address.protocol is Protocol.TCP else DatagramSocket

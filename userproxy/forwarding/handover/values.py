@@ -55,11 +55,12 @@ class ListenerHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=Tru
 
 
 class ListenerChanged(Struct, frozen=True, gc=False, array_like=True, tag=True):
-    """What a listener has done since it was handed over."""
+    """What a listener has done since it was handed over; `is_open` is as it was then."""
 
     number: int
     balancer: BalancerState
     counters: CountersState
+    is_open: bool = True
 
     descriptors = 0
 

@@ -186,11 +186,6 @@ class _Copies:
         close_descriptors(self._descriptors)
 
 
-def _closed_listener(number: int, figures: ListenerFigures) -> ListenerHandedOver:
-    state = counted(figures)
-    return ListenerHandedOver(number, figures.listener, is_open=False, balancer=BalancerState(), counters=state)
-
-
 def _check(message: AllGiven) -> None:
     if message.failure:
         raise GivenUpError(message.failure)

@@ -71,6 +71,7 @@ class Predecessor:
         self._said: list[ToPredecessor] = []
         self._news = asyncio.Event()
         self._end = ""
+        self._is_given = False
         decoder: Decoder[ToPredecessor] = Decoder(ToPredecessor)
         self._channel = Channel(asyncio.get_running_loop(), connection, decoder, self._heard, self._ended)
 
@@ -79,9 +80,14 @@ class Predecessor:
         began = time.monotonic()
         try:
             pause = await self._hand_over()
-        except GivenUpError as error:
-            log.warning("A successor could not take over: serving on", reason=str(error))
-            self._channel.send(Refusal(str(error)))
+        except Exception as error:  # whatever it is: our clients are to be served on
+            if self._is_given:
+                raise
+            if not isinstance(error, GivenUpError | OSError):
+                log.exception("A hand-over has failed")
+            reason = str(error)
+            log.warning("A successor could not take over: serving on", reason=reason)
+            self._channel.send(Refusal(reason))
             return False
         finally:
             self._channel.close()
@@ -105,7 +111,6 @@ class Predecessor:
         self._channel.send(Offer(self._possessions.version, everything))
         async with self._possessions.held():
             giver = make_giver() if make_giver is not None else None
-            is_given = False
             try:
                 if giver is not None:
                     await self._send_first(giver)
@@ -115,9 +120,8 @@ class Predecessor:
                 self._channel.send(Ready())
                 await self._answer(Ready)
                 pause = self._switch(giver)
-                is_given = True
             finally:
-                if giver is not None and not is_given:
+                if giver is not None and not self._is_given:
                     giver.cancel()
         return pause
 
@@ -151,6 +155,7 @@ class Predecessor:
             self._channel.wait(self._has_answered, left)
             if not self._is_serving():
                 self._take_back(token)
+        self._is_given = True
         self._possessions.given(giver is not None)
         return time.monotonic() - began
 
