@@ -143,3 +143,20 @@ async def test_who_waits_goes_on_to_wait_in_the_process_that_takes_over(serve: S
                     assert await coming.answer() == b"x"
             finally:
                 new.shut_down()
+
+
+async def test_a_queue_full_of_clients_who_have_waited_for_too_long_is_refused_in_turns(serve: Serve) -> None:
+    """Thousands whose time is over at once took a tenth of a second, in which nobody was served."""
+    count = TcpListener.accepts_per_turn + 20
+    async with limited(serve, Limits(connections=1)) as bench, clients(bench.port, 1) as (first,):
+        assert await first.answer() == b"x"
+        async with clients(bench.port, count) as several:
+            listener = bench.forwarder._listeners[NAME]
+            assert isinstance(listener, TcpListener)
+            assert listener.expire_waiting(-1.0, "it has waited") == 0.0
+            assert listener.statistics.limited == TcpListener.accepts_per_turn
+            assert listener.expire_waiting(-1.0, "it has waited") is None
+            for each in several:
+                with pytest.raises(ConnectionResetError):
+                    await each.answer()
+        assert listener.statistics.limited == count

@@ -172,16 +172,19 @@ class TcpListener:
     def expire_waiting(self, seconds: float, reason: str) -> float | None:
         """Refuse clients who have waited for so long; how long the next one may wait yet, None if there is none.
 
-        How long that is shows once one is accepted: the handshake was the last that was said to it.
+        How long that is shows once one is accepted: the handshake was the last that was said to it. Of very many, some
+        are left to another turn: 0 seconds are left then.
         """
-        while self._accepting and (self._held or self._hold_next()):
+        for _ in range(self.accepts_per_turn):
+            if not (self._accepting and (self._held or self._hold_next())):
+                return None
             left = seconds - quiet_seconds(self._held[0][0])[1]
             if left > 0:
                 return left
             client, peer = self._release_held()
             self.connections.limited(peer, self._portal, reason)
             self._refuse(client)
-        return None
+        return 0.0
 
     def abort(self) -> None:
         """Accepting has failed: go on after a pause. For the poller."""
