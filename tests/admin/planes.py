@@ -19,6 +19,7 @@ from userproxy.model.balancer_reports import BalancerFault, EjectedEndpoint
 from userproxy.model.capture import CAPTURE_ROOM, CaptureEvent, CaptureRequest
 from userproxy.model.data_plane import WATCH_ROOM, Watch
 from userproxy.model.faults import Fault
+from userproxy.model.holding import HeldClients
 from userproxy.model.reports import (
     ALL,
     Batch,
@@ -204,6 +205,9 @@ class Data:
         return ()
 
     async def balancer_faults(self) -> tuple[BalancerFault, ...]:
+        return ()
+
+    async def held_clients(self) -> tuple[HeldClients, ...]:
         return ()
 
     async def ejected_endpoints(self) -> tuple[EjectedEndpoint, ...]:

@@ -46,6 +46,8 @@ async def test_a_service_port_is_one_item(tmp_path: Path) -> None:
                     "accept_proxy_protocol": None,
                     "limits": None,
                     "limited": 0,
+                    "hold": None,
+                    "held": 0,
                 }
             ],
             "next": None,
@@ -146,7 +148,7 @@ async def test_a_decision_says_what_was_tried(tmp_path: Path) -> None:
             {"endpoint": "10.0.0.1:70000"},
             "endpoint: '10.0.0.1:70000' is not an endpoint such as 10.0.0.1",
         ),
-        ("connections", {"state": "odd"}, "state: 'odd' is not one of dialing, open, half-closed, draining"),
+        ("connections", {"state": "odd"}, "state: 'odd' is not one of dialing, held, open, half-closed, draining"),
         ("connections", {"after": "x"}, "after: 'x' is not the `next` of this list"),
         ("connections", {"limit": ["1", "2"]}, "limit is given twice"),
         ("nothing", {}, "there is no /v1/nothing here, but /v1/services, "),

@@ -24,6 +24,8 @@ def service(name: str = "web", **fields: Any) -> dict[str, Any]:
         "accept_proxy_protocol": None,
         "limits": None,
         "limited": 0,
+        "hold": None,
+        "held": 0,
     } | fields
 
 

@@ -184,6 +184,15 @@ def test_listeners_and_rules_get_all_that_a_service_port_says() -> None:
     assert (programmed.source_ranges, programmed.health_check_port) == (("192.0.2.0/24",), 32000)
 
 
+def test_clients_are_held_where_there_is_no_endpoint_and_no_rule_changes_when_there_is_one() -> None:
+    awake = structs.replace(a_port("web"), hold=9.0)
+    asleep = structs.replace(awake, routes=(structs.replace(awake.routes[0], endpoints=()),))
+    assert [each.hold for each in (*snapshots_of(asleep), *snapshots_of(awake))] == [9.0, None]
+    assert shape(asleep) == shape(awake)
+    refusing = structs.replace(asleep, routes=(structs.replace(asleep.routes[0], verdict=Verdict.DROP),))
+    assert snapshots_of(refusing)[0].hold is None
+
+
 @pytest.mark.parametrize(
     ("portals", "external", "on_node", "known"),
     [

@@ -282,6 +282,32 @@ def test_an_internal_policy_without_external_portals_drops_what_others_could_ser
 
 
 @pytest.mark.parametrize(
+    ("endpoints", "policies", "verdicts"),
+    [
+        ("", (False, False), [Verdict.SERVE]),
+        ("", (True, True), [Verdict.SERVE, Verdict.SERVE]),
+        ("N", (False, True), [Verdict.SERVE, Verdict.SERVE]),
+        ("Rr", (True, False), [Verdict.DROP, Verdict.SERVE]),
+        ("Rl", (True, True), [Verdict.SERVE, Verdict.SERVE]),
+    ],
+)
+def test_clients_that_are_to_be_held_are_led_to_a_listener_without_endpoints(
+    endpoints: str, policies: tuple[bool, bool], verdicts: list[Verdict]
+) -> None:
+    internal_local, external_local = policies
+    service = replace(BALANCED, internal_local=internal_local, external_local=external_local, hold=9.0)
+    port = the_port(service, a_slice(*parse(endpoints).values()))
+    assert [route.verdict for route in port.routes] == verdicts
+    assert port.hold == 9.0
+
+
+def test_datagrams_are_not_held() -> None:
+    service = replace(WEB, hold=9.0, ports=(PortSpec("http", Protocol.UDP, 80),))
+    port = the_port(service, a_slice(*parse("").values()))
+    assert (port.hold, port.routes) == (None, (Route(INTERNAL, Verdict.REJECT),))
+
+
+@pytest.mark.parametrize(
     ("service", "honoured"),
     [
         (NODE_PORT, True),

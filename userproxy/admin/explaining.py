@@ -106,7 +106,7 @@ async def _passed_over(planes: Planes, found: Explanation) -> dict[str, tuple[fl
 
 
 def _item(found: Explanation, client: str, choice: Choice, passed_over: dict[str, tuple[float, str]]) -> Explained:
-    lost = found.verdict is Verdict.SERVE and choice.endpoint is None
+    lost = found.verdict is Verdict.SERVE and choice.endpoint is None and not found.is_held
     return Explained(
         str(found.name.service),
         found.name.port,

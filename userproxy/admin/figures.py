@@ -21,6 +21,7 @@ class Totals(Struct, frozen=True, gc=False):
     bytes_up: int = 0
     bytes_down: int = 0
     limited: int = 0
+    held: int = 0
 
 
 class EndpointTotals(Struct, frozen=True, gc=False):
@@ -51,7 +52,7 @@ async def by_service_port(data: DataPlane, query: Query) -> Mapping[ServicePortN
 
 def totals(figures: Iterable[ListenerFigures]) -> Totals:
     """The figures of several listeners together."""
-    active = total = failed = retried = up = down = limited = 0
+    active = total = failed = retried = up = down = limited = held = 0
     for each in figures:
         active += each.active
         total += each.total
@@ -60,7 +61,8 @@ def totals(figures: Iterable[ListenerFigures]) -> Totals:
         up += each.bytes_up
         down += each.bytes_down
         limited += each.limited
-    return Totals(active, total, failed, retried, up, down, limited)
+        held += each.held
+    return Totals(active, total, failed, retried, up, down, limited, held)
 
 
 def by_endpoint(figures: Iterable[ListenerFigures]) -> dict[Endpoint, EndpointTotals]:

@@ -35,6 +35,8 @@ class ServiceItem(Struct, frozen=True, gc=False):
     to see, `balancer` the name of what chooses among them; `proxy_protocol` is the PROXY header that they get,
     `accept_proxy_protocol` what trusted clients send. `limits` are those of clients: `connections` at a time, with
     `overflow` for those beyond, `rate` a second, `idle` seconds of silence; `limited` are clients refused by them.
+    `hold` is for how many seconds clients are held while there is no endpoint, null to refuse them; `held` are those of
+    now.
     """
 
     namespace: str
@@ -56,6 +58,8 @@ class ServiceItem(Struct, frozen=True, gc=False):
     accept_proxy_protocol: ProxyProtocol | None
     limits: Limits | None
     limited: int
+    hold: float | None
+    held: int
 
 
 class EndpointItem(Struct, frozen=True, gc=False):

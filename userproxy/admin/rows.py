@@ -269,6 +269,8 @@ def _service(name: ServicePortName, reports: Iterable[ServicePortReport], totals
         reports[0].accepts_proxy,
         reports[0].limits,
         totals.limited,
+        reports[0].hold,
+        totals.held,
     )
 
 

@@ -20,6 +20,7 @@ from userproxy.forwarding.handover import plain
 from userproxy.forwarding.handover.giving import Giver
 from userproxy.forwarding.handover.parts import AnyListener, Parts
 from userproxy.forwarding.handover.taking import Taker
+from userproxy.forwarding.holding.places import AllPlaces
 from userproxy.forwarding.limits.gates import DEFAULT_PATIENCE, Gates
 from userproxy.forwarding.observation.data_plane import LocalDataPlane
 from userproxy.forwarding.observation.recorder import Recorder
@@ -95,6 +96,7 @@ class Forwarder:
         # uvloop's own time has milliseconds, and a dial takes less; both are CLOCK_MONOTONIC.
         self._recorder = Recorder(time.monotonic)
         self._client_addresses = ClientAddresses(options.node_name)
+        gates = self._gates()
         self._tcp = TcpPlane(
             loop,
             self._poller,
@@ -104,7 +106,8 @@ class Forwarder:
             self._recorder,
             self._client_addresses,
             options.trusted_proxies,
-            self._gates(),
+            gates,
+            AllPlaces(gates.column, options.processes),
         )
         flow_limit, flow_limit_per_listener = flow_limits(options.descriptor_limit, options.processes)
         self._udp = UdpPlane(

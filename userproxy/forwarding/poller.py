@@ -22,6 +22,9 @@ UNFINISHED = HANGUP | select.EPOLLPRI
 STREAM = select.EPOLLIN | select.EPOLLPRI | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 """What to watch a TCP socket for: everything, edge-triggered. Its handler goes on until the kernel says EAGAIN."""
 
+LEAVING = select.EPOLLRDHUP | select.EPOLLET
+"""What to watch a TCP socket for whose peer is only to be noticed when it leaves: errors are always told."""
+
 DATAGRAMS = select.EPOLLIN | select.EPOLLET
 """What to watch a UDP socket for whose handler takes all there is. Not for whether it is writable: the kernel would say
 so once for every datagram that has left."""

@@ -114,6 +114,7 @@ class SharingForwarder(Forwarder):
     def place_limits(self, service_port: ServicePortName, slot: int | None) -> None:
         """Where all count the clients of a service port; None where there is no room, or no limit."""
         self._tcp.gates.place(self._tcp.shares.of(service_port), slot)
+        self._tcp.places.placed(service_port)
 
     def leave(self, name: ListenerName) -> None:
         """Serve a listener no longer, because another process does so alone. Connections go on, UDP flows end."""

@@ -70,7 +70,8 @@ class Service(Struct, frozen=True, gc=False):
     own setting counts, ``sends_proxy`` and ``accepts_proxy`` are versions of the PROXY protocol or None, ``balancer``
     is the name of what chooses among endpoints; with ``hint_weight`` those that are hinted to us do not get everything,
     but so many times as much as others; ``ejection`` says when those that fail are left out, ``limits`` are those
-    of clients or None. ``bad_annotations`` has a sentence for each that cannot be used.
+    of clients or None, ``hold`` is for how many seconds clients are held while there is no endpoint, None to refuse
+    them. ``bad_annotations`` has a sentence for each that cannot be used.
     """
 
     namespace: str
@@ -98,6 +99,7 @@ class Service(Struct, frozen=True, gc=False):
     hint_weight: int | None = None
     ejection: Ejection | None = None
     limits: Limits | None = None
+    hold: float | None = None
 
     @property
     def key(self) -> ServiceName:

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from userproxy.model.balancer_reports import BalancerFault, EjectedEndpoint
 from userproxy.model.capture import CAPTURE_ROOM, CaptureEvent, CaptureRequest
+from userproxy.model.holding import HeldClients
 from userproxy.model.reports import (
     ALL,
     Batch,
@@ -101,3 +102,6 @@ class DataPlane(Protocol):
 
     async def balancer_faults(self) -> tuple[BalancerFault, ...]:
         """The listeners whose balancers, of other packages, are not used because they are faulty."""
+
+    async def held_clients(self) -> tuple[HeldClients, ...]:
+        """The service ports whose clients are held because there is no endpoint, or were."""

@@ -19,11 +19,12 @@ from userproxy.model.snapshots import Endpoint, ListenerName, Verdict
 class ConnectionState(StrEnum):
     """How far a connection is. A UDP flow is OPEN or DRAINING.
 
-    DIALING has no endpoint that has accepted yet. HALF_CLOSED has been ended by one side. DRAINING is open, while its
-    endpoint or its listener is gone, so that nobody else will get there.
+    DIALING has no endpoint that has accepted yet. HELD waits for one to be there. HALF_CLOSED has been ended by one
+    side. DRAINING is open, while its endpoint or its listener is gone, so that nobody else will get there.
     """
 
     DIALING = "dialing"
+    HELD = "held"
     OPEN = "open"
     HALF_CLOSED = "half-closed"
     DRAINING = "draining"
@@ -294,7 +295,8 @@ class ListenerFigures(Struct, frozen=True, gc=False):
     `duration_sum_seconds` is of the `ended` ones that were served. Bytes of live connections are included.
     `affinity_entries` are clients who may stick to an endpoint: the listeners of a service port and family have them
     in common. `number` tells it from others of the same name, before and after it; they all have different ones.
-    `ejections` is how many endpoints were ejected, each as often as it was.
+    `ejections` is how many endpoints were ejected, each as often as it was. `held` are those of `active` who are held
+    because there is no endpoint.
     """
 
     listener: ListenerName
@@ -317,6 +319,7 @@ class ListenerFigures(Struct, frozen=True, gc=False):
     number: int = 0
     ejections: int = 0
     limited: int = 0
+    held: int = 0
 
 
 class ProcessFigures(Struct, frozen=True, gc=False):

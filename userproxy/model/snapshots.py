@@ -96,7 +96,8 @@ class Snapshot(Struct, frozen=True, gc=False):
     ``balancer`` is the name of what chooses among the endpoints, and ``weights`` has a weight for each of them, or
     nothing where they are all alike; one of weight 0 gets no new connection, unless all have it.
     ``ejection`` is when endpoints get no new connections because they fail, None to pass over them for five seconds.
-    ``limits`` are those of the service port, which its listeners have in common; None for none.
+    ``limits`` are those of the service port, which its listeners have in common; None for none. ``hold`` is for how
+    many seconds clients are held because there is no endpoint; None where there is one, or they are refused.
     """
 
     listener: ListenerName
@@ -116,6 +117,7 @@ class Snapshot(Struct, frozen=True, gc=False):
     weights: tuple[int, ...] = ()
     ejection: Ejection | None = None
     limits: Limits | None = None
+    hold: float | None = None
 
 
 class AdmissionRule(Struct, frozen=True, gc=False):

@@ -62,7 +62,8 @@ class ServicePort(Struct, frozen=True, gc=False):
     the service port. ``client_address`` is whose address endpoints see; ``sends_proxy`` and ``accepts_proxy`` are the
     PROXY headers that they get, and that trusted clients send; ``balancer_access`` is for clients whose addresses come
     from such headers. ``balancer`` is the name of what chooses among endpoints,
-    ``ejection`` says when those that fail are left out, and ``limits`` are those of its clients.
+    ``ejection`` says when those that fail are left out, and ``limits`` are those of its clients. Where ``hold`` is not
+    None a route may have the verdict SERVE and no endpoints: its clients are held for so many seconds.
     """
 
     name: ServicePortName
@@ -87,6 +88,7 @@ class ServicePort(Struct, frozen=True, gc=False):
     balancer: str = BalancerName.ROUND_ROBIN
     ejection: Ejection | None = None
     limits: Limits | None = None
+    hold: float | None = None
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

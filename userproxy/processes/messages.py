@@ -83,7 +83,8 @@ class Elsewhere(Struct, frozen=True, tag="elsewhere"):
 class Update(Struct, frozen=True, tag="update"):
     """Treat new clients of a listener by a snapshot.
 
-    `slot` is where all processes count the clients of its service port, if that has limits and there is room.
+    `slot` is where all processes count the clients of its service port, if that has limits or holds clients, and there
+    is room.
     """
 
     snapshot: Snapshot
@@ -234,6 +235,12 @@ class AskBalancerFaults(Struct, frozen=True, tag="balancer faults?"):
     id: int
 
 
+class AskHeldClients(Struct, frozen=True, tag="held clients?"):
+    """For HeldClients, one each."""
+
+    id: int
+
+
 class WatchDecisions(Struct, frozen=True, tag="watch decisions"):
     """For Batches of Decisions until :class:`Enough`."""
 
@@ -274,6 +281,7 @@ QUESTIONS: Final = (
     AskLostAnswers,
     AskEjectedEndpoints,
     AskBalancerFaults,
+    AskHeldClients,
     CloseConnections,
     WatchDecisions,
     WatchConnections,
@@ -290,6 +298,7 @@ Question: TypeAlias = (
     | AskLostAnswers
     | AskEjectedEndpoints
     | AskBalancerFaults
+    | AskHeldClients
     | CloseConnections
     | WatchDecisions
     | WatchConnections

@@ -235,6 +235,7 @@ def snapshots_of(service_port: ServicePort) -> tuple[Snapshot, ...]:
             weights=route.weights,
             ejection=service_port.ejection,
             limits=service_port.limits,
+            hold=service_port.hold if route.verdict is Verdict.SERVE and not route.endpoints else None,
         )
         for listener, route in zip(service_port.listeners, service_port.routes, strict=True)
     )

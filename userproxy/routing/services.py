@@ -153,6 +153,7 @@ def _service_port(
     )
     weights = weights_of(state, found, selection.cluster or (), scope.locality)
     client_address = service.client_address or scope.client_address
+    hold = service.hold if spec.protocol is Protocol.TCP else None
     routes, external, on_node = _routes(
         selection,
         found if client_address is not ClientAddress.NODE else None,
@@ -160,6 +161,7 @@ def _service_port(
         internal_local=service.internal_local,
         external_local=external_local,
         accessible=accessible,
+        holds=hold is not None,
     )
     carries_header = spec.protocol is Protocol.TCP
     port = ServicePort(
@@ -185,6 +187,7 @@ def _service_port(
         balancer=service.balancer if _has_balancer(service, scope) else BalancerName.ROUND_ROBIN,
         ejection=service.ejection,
         limits=service.limits if spec.protocol is Protocol.TCP else None,
+        hold=hold,
     )
     return port, selection.local == () and selection.has_any
 
@@ -230,32 +233,35 @@ def _routes(
     internal_local: bool,
     external_local: bool,
     accessible: bool,
+    holds: bool,
 ) -> tuple[tuple[Route, ...], TrafficClass, TrafficClass]:
     """The routes, and those that external traffic takes and such traffic from this node.
 
     With `found`, what slices say of endpoints, they have the names of endpoints' nodes. `weights` are of those whose
-    weight is not 1.
+    weight is not 1. `holds` is whether clients are led to a listener also where there are no endpoints.
     """
     first, second = selection.cluster, selection.local
     if internal_local:
         first, second = second, first
-    routes = (_route(TrafficClass.INTERNAL, first, selection, found, weights),)
+    nobody = Verdict.DROP if selection.has_any else Verdict.SERVE if holds else Verdict.REJECT
+    routes = (_route(TrafficClass.INTERNAL, first, nobody, found, weights),)
     classes = _SECOND_ROUTE.get((internal_local, external_local)) if accessible else None
     if classes is None:
         return routes, TrafficClass.INTERNAL, TrafficClass.INTERNAL
     traffic, external, on_node = classes
-    return (*routes, _route(traffic, second, selection, found, weights)), external, on_node
+    return (*routes, _route(traffic, second, nobody, found, weights)), external, on_node
 
 
 def _route(
     traffic: TrafficClass,
     endpoints: Sequence[Endpoint] | None,
-    selection: Selection,
+    nobody: Verdict,
     found: Mapping[Endpoint, SliceEndpoint] | None,
     weights: Mapping[Endpoint, int],
 ) -> Route:
+    """`nobody` is the verdict where there are no endpoints."""
     if not endpoints:
-        return Route(traffic, Verdict.DROP if selection.has_any else Verdict.REJECT)
+        return Route(traffic, nobody)
     nodes = () if found is None else tuple([found[endpoint].node or "" for endpoint in endpoints])
     return Route(traffic, Verdict.SERVE, tuple(endpoints), nodes, in_order(weights, endpoints) if weights else ())
 

@@ -41,6 +41,8 @@ class Reason(Enum):
     BALANCER_FAULTY = ("BalancerFaulty", "Warning", "Connect")
     ENDPOINT_EJECTED = ("EndpointEjected", "Warning", "Connect")
     DATA_PROCESS_ENDED = ("DataProcessEnded", "Warning", "Replace")
+    NEED_PODS = ("NeedPods", "Normal", "Connect")
+    """OpenShift's word for a Service without Pods that a client waits for."""
     BAD_ANNOTATION = ("BadAnnotation", "Warning", "ReadAnnotations")
 
 
@@ -92,6 +94,8 @@ class Series:
 
     def due(self, now: Timestamp) -> bool:
         """Whether to write it now: n fast repeats make log2(n) requests, and a slow series is refreshed in time."""
+        if self.key.reason is Reason.NEED_PODS:
+            return True  # somebody waits for what it asks for, who tells often enough
         return self.count >= 2 * self.sent_count or now.monotonic - self.sent_at >= _REFRESH_AFTER
 
     def sent(self, count: int, now: Timestamp) -> None:

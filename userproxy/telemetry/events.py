@@ -131,7 +131,7 @@ class Recorder:
 
     def _enqueue(self, series: Series, now: Timestamp) -> None:
         writes = _kept(self._writes, series.key.regarding, lambda: TokenBucket(*_WRITES_OF_OBJECT))
-        if not writes.take(now.monotonic):
+        if series.key.reason is not Reason.NEED_PODS and not writes.take(now.monotonic):
             return
         try:
             (self._shared if series.key.shared else self._own).put_nowait(series)

@@ -43,6 +43,7 @@ from userproxy.wiring.families import build_family
 from userproxy.wiring.forwarding import log_as, make_forwarder, outlive
 from userproxy.wiring.lost_answers import LostAnswersWatch
 from userproxy.wiring.monitor import Monitor
+from userproxy.wiring.needed_pods import NeededPodsWatch
 from userproxy.wiring.node_wait import NodeWait, depends_on_node
 from userproxy.wiring.portals import choose_portals, make_driver
 from userproxy.wiring.source import Source, open_source
@@ -203,6 +204,7 @@ class _Proxy:
         tasks["lost answers"] = self._answers.run()
         tasks["faults of balancers"] = self._faults_of_balancers.run()
         tasks["ejected endpoints"] = self._ejected.run()
+        tasks["needed pods"] = NeededPodsWatch(self._forwarder.data_plane, source.needs_pods).run()
         tasks |= self._admin(source).tasks(self._may_have_predecessor)
         tasks |= {**self._takeover.tasks(), **self._drains.tasks()}
         if settings.portals is PortalMode.AUTO:

@@ -12,7 +12,7 @@ from userproxy.cluster.manifests import ManifestSource
 from userproxy.cluster.nodes import NodeAddresses, NodeLookup, wait_for_addresses
 from userproxy.cluster.store import Store
 from userproxy.config import Settings
-from userproxy.model import Problem
+from userproxy.model import Problem, ServicePortName
 from userproxy.model.sources import WatchReport
 from userproxy.telemetry.event_series import Reason
 from userproxy.telemetry.events import Recorder
@@ -34,6 +34,9 @@ class Source(Protocol):
 
     def report(self, problems: Iterable[Problem]) -> None:
         """Report all problems of Services that there are now to whoever owns these."""
+
+    def needs_pods(self, name: ServicePortName) -> None:
+        """Report that clients of a Service without endpoints wait to whoever can start some."""
 
     def watches(self) -> tuple[WatchReport, ...]:
         """How current each of the things is that it is made of."""
@@ -87,6 +90,9 @@ class _Manifests:
 
     def report(self, problems: Iterable[Problem]) -> None:
         """The log has them already."""
+
+    def needs_pods(self, _name: ServicePortName) -> None:
+        """The log says so already."""
 
     def watches(self) -> tuple[WatchReport, ...]:
         return (self._source.report,)
@@ -148,6 +154,10 @@ class _Api:
 
     def report(self, problems: Iterable[Problem]) -> None:
         self._problem_events.report(problems)
+
+    def needs_pods(self, name: ServicePortName) -> None:
+        note = f"The service-port {name.service.name}:{name.port} needs pods."
+        self._recorder.about_service(name.service, Reason.NEED_PODS, note, here=True)
 
     def server_failed(self, name: str, text: str) -> None:
         self._recorder.about_node(_SERVER_REASONS[name], text)

@@ -69,7 +69,7 @@ def test_selectors(text: str | None, found: dict[str, str]) -> None:
         ("client=", "-l: 'client=' is not KEY=VALUE"),
         ("=x", "-l: '=x' is not KEY=VALUE"),
         ("client=web", "-l: client: 'web' is not an IP address"),
-        ("state=closed", "-l: state: 'closed' is not one of dialing, open, half-closed, draining"),
+        ("state=closed", "-l: state: 'closed' is not one of dialing, held, open, half-closed, draining"),
         ("protocol=SCTP", "-l: protocol: 'SCTP' is not one of TCP, UDP"),
         ("endpoint=10.0.0.1:0", "-l: endpoint: '10.0.0.1:0' is not an endpoint such as 10.0.0.1:80"),
         ("endpoint=10.0.0.1:http", "-l: endpoint: '10.0.0.1:http' is not an endpoint such as 10.0.0.1:80"),

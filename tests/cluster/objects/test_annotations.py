@@ -18,6 +18,8 @@ MOST = "userproxy.io/max-connections"
 OVERFLOW = "userproxy.io/overflow"
 RATE = "userproxy.io/connection-rate"
 IDLE = "userproxy.io/idle-timeout"
+HOLD = "userproxy.io/hold"
+IDLED = "idling.alpha.openshift.io/idled-at"
 HINT_WEIGHT = "userproxy.io/hint-weight"
 EJECT = "userproxy.io/eject"
 
@@ -53,6 +55,11 @@ EJECT = "userproxy.io/eject"
         ({RATE: "100/s"}, ServiceOptions(connection_rate=100.0)),
         ({RATE: "30/m", OVERFLOW: "wait"}, ServiceOptions(connection_rate=0.5, overflow=Overflow.WAIT)),
         ({IDLE: "5m"}, ServiceOptions(idle_timeout=300.0)),
+        ({HOLD: "120s"}, ServiceOptions(hold=120.0)),
+        ({HOLD: "1h"}, ServiceOptions(hold=3600.0)),
+        ({IDLED: "2026-11-22T00:00:00Z"}, ServiceOptions(hold=120.0)),
+        ({IDLED: "", HOLD: "5s"}, ServiceOptions(hold=5.0)),
+        ({IDLED: None}, ServiceOptions()),
         ({"userproxy.iox/udp-timeout": "x", "udp-timeout": "x", "a.userproxy.io/x": "x"}, ServiceOptions()),
     ],
     ids=str,
@@ -66,7 +73,7 @@ CHOICE = "is not one of keep, close, and drain: with a duration between 1s and 1
 ADDRESS = "is not one of auto, keep, node"
 VERSION = "is not one of v1, v2"
 NAMES = f"is not one of {', '.join(BalancerName)}, nor the name of another balancer"
-ALL = (REMOVAL, TIMEOUT, CLIENT, PROXY, ACCEPT, BALANCER, HINT_WEIGHT, EJECT, MOST, OVERFLOW, RATE, IDLE)
+ALL = (REMOVAL, TIMEOUT, CLIENT, PROXY, ACCEPT, BALANCER, HINT_WEIGHT, EJECT, MOST, OVERFLOW, RATE, IDLE, HOLD)
 UNKNOWN = f"there is no such setting, only {', '.join(ALL)}"
 EJECTION = 'is not a number of failures between 1 and 1000 and a duration between 5s and 1h, such as "3 failures, 30s"'
 CONNECTIONS = "is not a number of connections between 1 and 1000000, in quotes"
@@ -137,6 +144,10 @@ NUMBER = "is not a number between 1 and 1000, in quotes"
         (RATE, "1.5/s", f'"1.5/s" {SPEED}'),
         (RATE, 5, f"5 {SPEED}"),
         (IDLE, "500ms", f'"500ms" {DURATION}'),
+        (HOLD, "500ms", '"500ms" is not a duration such as 120s, between 1s and 1h'),
+        (HOLD, "61m", '"61m" is not a duration such as 120s, between 1s and 1h'),
+        (HOLD, "true", '"true" is not a duration such as 120s, between 1s and 1h'),
+        (HOLD, 120, "120 is not a duration such as 120s, between 1s and 1h"),
         ("userproxy.io/udp-time-out", "30s", UNKNOWN),
         ("userproxy.io/", "", UNKNOWN),
     ],
@@ -153,6 +164,11 @@ def test_limits_are_those_that_are_set_and_there_are_none_without() -> None:
     assert ServiceOptions(max_connections=5).limits == Limits(connections=5)
     limits = ServiceOptions(None, overflow=Overflow.REFUSE, connection_rate=2.0, idle_timeout=9.0).limits
     assert limits == Limits(None, Overflow.REFUSE, 2.0, 9.0)
+
+
+def test_one_that_openshift_has_idled_is_held_also_if_its_own_time_is_wrong() -> None:
+    settings = read_annotations("shop/web", {HOLD: "x", IDLED: "2026-11-22T00:00:00Z"})
+    assert (settings.hold, len(settings.complaints)) == (120.0, 1)
 
 
 def test_each_bad_one_is_told_on_one_line() -> None:

@@ -127,7 +127,7 @@ COVERED: dict[type, tuple[type[msgspec.Struct], dict[str, str], set[str]]] = {
     ListenerCounters: (
         CountersState,
         dict.fromkeys(ListenerCounters.numbers, "numbers"),
-        {"active", "number"},
+        {"active", "held", "number"},
     ),
     UdpStatistics: (CountersState, dict.fromkeys(UdpStatistics.numbers, "numbers"), {"_sockets"}),
     TcpListener: (

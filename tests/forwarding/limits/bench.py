@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 
-from tests.forwarding.conftest import LOOPBACK, NAME, Serve, echo, eventually
+from tests.forwarding.conftest import LOOPBACK, NAME, RESET, Serve, echo, eventually
 from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.model import Endpoint, IPFamily, Limits, Snapshot, Verdict
@@ -60,6 +60,9 @@ class Client:
             return bool(self._socket.recv(10, socket.MSG_PEEK))
         except BlockingIOError:
             return False
+
+    def reset_on_close(self) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     def close(self) -> None:
         self._socket.close()

@@ -42,6 +42,14 @@ def test_service_ports_and_turns_do_not_disturb_each_other(memory: int) -> None:
     assert AcceptTurns(memory, 2).connections(0) == 77
 
 
+def test_held_clients_are_counted_apart(memory: int) -> None:
+    one, two = (LimitCounts(memory, 2, place).column(5) for place in range(2))
+    one.write(3, 1)
+    one.hold(7)
+    assert (one.held_by_others(), two.held_by_others()) == (0, 7)
+    assert two.others(is_first=True) == 4
+
+
 def test_who_has_ended_has_nothing(memory: int) -> None:
     one, two = LimitCounts(memory, 2, 0), LimitCounts(memory, 2, 1)
     one.column(3).write(9, 1)

@@ -9,7 +9,7 @@ from userproxy.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-STATES: Final = ("dialing", "open", "half-closed", "draining")
+STATES: Final = ("dialing", "held", "open", "half-closed", "draining")
 VERDICTS: Final = ("served", "retried", "refused", "dropped", "reset", "timed-out")
 PROTOCOLS: Final = ("TCP", "UDP")
 

@@ -46,6 +46,7 @@ def _port_lines(port: Item, endpoints: Sequence[Item], portals: Sequence[Item]) 
         ("Retried", f"{port['retried']}, and {port['failed']} failed"),
         ("Bytes", f"{amount(port['bytes_up'])} up, {amount(port['bytes_down'])} down"),
         *([("Limits", f"{limits(port['limits'])}; {port['limited']} refused")] if port["limits"] else ()),
+        *([("Hold", f"{port['hold']:g} s while there is no endpoint; {port['held']} held")] if port["hold"] else ()),
         *(("PROXY", f"header {version} is {what}") for what, version in headers.items() if version),
     )
     yield from _section("Portals", _rows(PORTALS.columns, portals, "SERVICE"))

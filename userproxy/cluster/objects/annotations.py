@@ -28,12 +28,19 @@ MAX_CONNECTIONS = f"{PREFIX}max-connections"
 OVERFLOW = f"{PREFIX}overflow"
 CONNECTION_RATE = f"{PREFIX}connection-rate"
 IDLE_TIMEOUT = f"{PREFIX}idle-timeout"
+HOLD = f"{PREFIX}hold"
+IDLED_AT = "idling.alpha.openshift.io/idled-at"
+"""OpenShift's mark of a Service that was scaled to zero, and is to be woken by its first client."""
 
 MOST_COMPLAINTS: Final = 20
 """So many of a Service's annotations are named that cannot be used: each is a line in the log, and an event."""
 
 _SHORTEST_TIMEOUT = 1.0
 _LONGEST_TIMEOUT = 86400.0
+_SHORTEST_HOLD = 1.0
+_LONGEST_HOLD = 3600.0
+_HOLD_IDLED: Final = 120.0
+"""As long as OpenShift's own proxy holds clients."""
 _SHORTEST_DRAIN = 1.0
 _LONGEST_DRAIN = 3600.0
 _SHORTEST_EJECTION = 5.0
@@ -53,8 +60,8 @@ class ServiceOptions(Struct, frozen=True):
     of the PROXY protocol, None for none. ``balancer`` is the name of one; ``hint_weight`` is how many times as much
     endpoints get that are hinted to us, None for everything; ``ejection`` is when endpoints that fail are left
     out. ``max_connections``, ``overflow``, ``connection_rate``, a
-    second, and ``idle_timeout``, in seconds, are None without an annotation. ``complaints`` has a sentence for each
-    annotation that cannot be used, MOST_COMPLAINTS at most, and one for how many more there are.
+    second, ``idle_timeout`` and ``hold``, in seconds, are None without an annotation. ``complaints`` has a sentence for
+    each annotation that cannot be used, MOST_COMPLAINTS at most, and one for how many more there are.
     """
 
     close_removed_after: float | None = None
@@ -69,6 +76,7 @@ class ServiceOptions(Struct, frozen=True):
     overflow: Overflow | None = None
     connection_rate: float | None = None
     idle_timeout: float | None = None
+    hold: float | None = None
     complaints: tuple[str, ...] = ()
 
     @property
@@ -88,9 +96,10 @@ def read_annotations(name: str, annotations: Mapping[str, object]) -> ServiceOpt
     ``proxy-protocol`` and ``accept-proxy-protocol`` are one of ProxyProtocol; ``balancer`` is the name of one;
     ``hint-weight`` is a number between 1 and 1000; ``eject`` is such as ``3 failures, 30s``;
     ``max-connections`` is a number up to a million, ``overflow`` one of Overflow, ``connection-rate`` a number a second
-    or minute, ``idle-timeout`` a duration as ``udp-timeout``. Null is the same as no annotation. Never raises.
+    or minute, ``idle-timeout`` a duration as ``udp-timeout``, ``hold`` one between 1s and 1h; a Service that OpenShift
+    has idled holds clients without it. Null is the same as no annotation. Never raises.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {} if annotations.get(IDLED_AT) is None else {"hold": _HOLD_IDLED}
     complaints: list[str] = []
     for key, value in annotations.items():
         if not key.startswith(PREFIX) or value is None:
@@ -154,6 +163,16 @@ def _timeout(value: object) -> float:
     return seconds
 
 
+def _hold(value: object) -> float:
+    try:
+        seconds = parse_duration(value) if isinstance(value, str) else 0.0
+    except ValueError:
+        seconds = 0.0
+    if not _SHORTEST_HOLD <= seconds <= _LONGEST_HOLD:
+        raise ValueError("is not a duration such as 120s, between 1s and 1h")
+    return seconds
+
+
 def _weight(value: object) -> int:
     found = (
         int(value)
@@ -208,6 +227,7 @@ _KNOWN: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     OVERFLOW: ("overflow", _one_of(Overflow)),
     CONNECTION_RATE: ("connection_rate", _connection_rate),
     IDLE_TIMEOUT: ("idle_timeout", _timeout),
+    HOLD: ("hold", _hold),
 }
 """For each annotation, the field of ServiceOptions, and what reads its value or raises ValueError with a clause."""
 

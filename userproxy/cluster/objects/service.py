@@ -55,6 +55,7 @@ def decode_service(service: schema.RawService, checker: Checker) -> Service:
         hint_weight=settings.hint_weight,
         ejection=settings.ejection,
         limits=settings.limits,
+        hold=settings.hold,
         bad_annotations=settings.complaints,
         balancer_ips=balancer_ips,
     )

@@ -14,12 +14,12 @@ from userproxy.forwarding.accept_turns import TALLY_BYTES
 SLOTS: Final = 8192
 """So many service ports with limits can be told apart."""
 
-_NUMBERS: Final = 2
+_NUMBERS: Final = 3
 _BYTES_OF_PLACE: Final = 8 * _NUMBERS * SLOTS
 
 
 class Column:
-    """The numbers of one service port: connections, and clients who are next in turn and wait."""
+    """The numbers of one service port: connections, clients who are next in turn and wait, and clients who are held."""
 
     __slots__ = ("_counts", "_others", "_ours")
 
@@ -33,6 +33,15 @@ class Column:
         """Note how many connections we have, and how many clients who are next in turn."""
         self._counts[self._ours] = connections
         self._counts[self._ours + 1] = first
+
+    def hold(self, clients: int) -> None:
+        """Note how many clients we hold because there is no endpoint."""
+        self._counts[self._ours + 2] = clients
+
+    def held_by_others(self) -> int:
+        """How many clients others hold."""
+        counts = self._counts
+        return sum(counts[at + 2] for at, _ in self._others)
 
     def others(self, *, is_first: bool) -> int:
         """How many others have or want: for a client of ours who is next in turn, only those before us want.

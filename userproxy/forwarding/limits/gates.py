@@ -46,7 +46,7 @@ class Gates:
         else:
             self._slots[share.name] = slot
         if share.gate is not None:
-            share.gate.follow(share.gate.limits, self._column(share.name))
+            share.gate.follow(share.gate.limits, self.column(share.name))
 
     def follow(self, share: Share, limits: Limits | None) -> None:
         """Have a service port's clients let in so from now on."""
@@ -56,13 +56,14 @@ class Gates:
             if gate is not None:
                 gate.open()
             return
-        column = self._column(share.name)
+        column = self.column(share.name)
         if gate is None:
             share.gate = Gate(self._loop, share, limits, self._patience, self._processes, column)
             share.gate.looking = self.looking
         else:
             gate.follow(limits, column)
 
-    def _column(self, name: ServicePortName) -> Column | None:
+    def column(self, name: ServicePortName) -> Column | None:
+        """Where the processes exchange the numbers of a service port; None where they do not."""
         slot = self._slots.get(name)
         return None if slot is None or self._counts is None else self._counts.column(slot)

@@ -205,6 +205,7 @@ class ListenerCounters:
         "dial_failures",
         "ended",
         "endpoints",
+        "held",
         "limited",
         "number",
         "refused",
@@ -219,6 +220,7 @@ class ListenerCounters:
         self.accepted = 0
         self.active = 0
         self.refused = 0
+        self.held = 0
         self.limited = 0
         self.unserved = 0
         self.retried = 0

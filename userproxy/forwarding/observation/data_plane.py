@@ -40,6 +40,7 @@ from userproxy.model import Endpoint, ListenerName, Protocol, Snapshot, Verdict
 from userproxy.model.balancer_reports import BalancerFault, EjectedEndpoint
 from userproxy.model.capture import CAPTURE_ROOM, CaptureRequest
 from userproxy.model.data_plane import WATCH_ROOM
+from userproxy.model.holding import HeldClients
 from userproxy.model.reports import (
     ALL,
     Choice,
@@ -287,6 +288,10 @@ class LocalDataPlane:
             for name, balancer, each in self._board.ejected(self._tcp.loop.time())
             if name in self._listeners and self._listeners[name].balancer is balancer
         )
+
+    async def held_clients(self) -> tuple[HeldClients, ...]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        return tuple(self._tcp.places.report())
 
     async def balancer_faults(self) -> tuple[BalancerFault, ...]:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""

@@ -46,6 +46,7 @@ def figures_of(
         endpoints=tuple(endpoints),
         number=counters.number,
         limited=counters.limited,
+        held=counters.held,
     )
 
 
@@ -78,6 +79,7 @@ def counted(figures: ListenerFigures) -> CountersState:
         "bytes_up": figures.bytes_up,
         "dial_failures": sum(figures.retries.values()),
         "ended": figures.ended,
+        "limited": figures.limited,
         "refused": figures.refused,
         "retried": figures.retried,
         "seconds": figures.duration_sum_seconds,

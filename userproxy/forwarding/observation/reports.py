@@ -76,7 +76,7 @@ class Reporter:
             client=SocketAddress(dial.peer[0], dial.peer[1]),
             portal=portal_address(dial.portal),
             endpoint=dial.endpoint,
-            state=ConnectionState.DIALING,
+            state=ConnectionState.DIALING if dial.relay is None else ConnectionState.HELD,
             opened=dial.opened,
             opened_at=self.unix_time(dial.opened),
             age_seconds=age,

@@ -7,6 +7,7 @@ import structlog
 
 from userproxy.forwarding.client_addresses import Sources
 from userproxy.forwarding.descriptors import PER_CONNECTION
+from userproxy.forwarding.holding.clients import NO_ENDPOINT, HeldClients
 from userproxy.forwarding.limits.idleness import IdleConnections
 from userproxy.forwarding.observation.counters import ListenerCounters
 from userproxy.forwarding.observation.reasons import ENDPOINT_GONE, RESET_BY_ENDPOINT
@@ -45,6 +46,7 @@ class Connections:
         "_accepts",
         "_balancer_rule",
         "_decisions",
+        "_held",
         "_idle",
         "_limits",
         "_plane",
@@ -76,6 +78,8 @@ class Connections:
         self._sources: Sources | None = None
         self._limits: Limits | None = None
         self._idle: IdleConnections | None = None
+        self._held: HeldClients | None = None
+        """Made when clients are first to be held."""
         self.is_looked_after = False
         """Whether those to come will have keep-alive."""
 
@@ -195,14 +199,26 @@ class Connections:
         self._balancer_rule = None if access is None else BalancerRule(access)
         if snapshot.limits != self._limits or (snapshot.limits is None and self._share.gate is not None):
             self._limit(snapshot.limits)
+        if self._held is not None or snapshot.hold is not None:
+            self._hold(snapshot.hold)
         if snapshot.known is not None:
             self.end_unknown(frozenset(snapshot.known))
 
     def left(self) -> None:
         """Take notice that the listener is closed. Connections go on."""
         self.statistics.endpoints.follow(())
+        if self._held is not None:
+            self._held.follow(None)
         if self.members:
             self._plane.without_listener.add(self)
+
+    def _hold(self, seconds: float | None) -> None:
+        plane = self._plane
+        if self._held is None:
+            places, statistics = plane.places.of(self.name.service_port), self.statistics
+            clock = plane.recorder.clock
+            self._held = HeldClients(plane.loop, plane.poller, clock, places, statistics, self._refuse_unserved)
+        self._held.follow(seconds)
 
     def _limit(self, limits: Limits | None) -> None:
         plane, self._limits = self._plane, limits
@@ -309,6 +325,14 @@ class Connections:
             plane.poller.failed(relay, error)
 
     def _unserved(self, dial: Dial) -> None:
+        reason = NO_ENDPOINT
+        if self._held is not None and not dial.given_up:
+            reason = self._held.take(dial)
+        if reason:
+            self._refuse_unserved(dial, reason)
+
+    def _refuse_unserved(self, dial: Dial, reason: str) -> None:
+        """End a client whom nobody serves; `reason` is for where no endpoint has failed."""
         self._count_failures(dial)
         self.statistics.unserved += 1
         log.debug("Client not served: no backend answered", v=1, service_port=str(dial.name), tried=dial.failures)
@@ -319,7 +343,7 @@ class Connections:
         elif dial.failed and all(kind is DialFailure.TIMED_OUT for _, _, kind in dial.failed):
             outcome, reason = Outcome.TIMED_OUT, "no endpoint has answered in time"
         else:
-            outcome, reason = Outcome.REFUSED, "no endpoint has accepted" if dial.failed else "there is no endpoint"
+            outcome, reason = Outcome.REFUSED, "no endpoint has accepted" if dial.failed else reason
         self._decisions.add(self._decision(dial, self._plane.recorder.clock(), outcome, reason))
         self._ended(dial, dial)
 

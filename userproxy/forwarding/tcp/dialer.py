@@ -160,6 +160,11 @@ class Dial:
         """
         self._decider = DialSource(self._dialer, sources, self.name, self.address, introduced=introduced)
 
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for another one that finds out whether answers to their addresses come back."""
+        return self._waits
+
     def quiet(self) -> tuple[float, float] | None:
         """None, which says that it is still being dialled; as of the relay if there is one."""
         return None if self.relay is None else self.relay.quiet()
@@ -186,6 +191,12 @@ class Dial:
         self.opened, self.began = state.opened, state.began
         self.tried, self.failed, self.failures = state.tried, state.failed, state.failures
         self._attempt, self.source, self._chosen = state.attempt, state.source, state.chosen
+
+    def begin_again(self) -> None:
+        """Dial anew after this has failed, with what has failed remembered."""
+        self.closed, self._attempt, self.tried = False, -1, ()
+        self.began = self._dialer.clock()
+        self.start()
 
     def resume(self, backend: SocketType | None, deadline: float | None) -> None:
         """Go on with a dial of another process, whose time is over at `deadline`; without a socket try the next."""

@@ -7,6 +7,7 @@ from typing import Protocol
 from userproxy.forwarding.client_addresses import ClientAddresses
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.holding.places import AllPlaces
 from userproxy.forwarding.limits.gates import DEFAULT_PATIENCE, Gates
 from userproxy.forwarding.listener_addresses import ListenerAddresses
 from userproxy.forwarding.observation.recorder import Recorder
@@ -83,7 +84,8 @@ class TcpPlane:
 
     A connection that stays half-open for `half_open_timeout` seconds without moving a byte is reset, at most
     CLOSING_SECONDS later. Clients in the networks of `trusted_proxies` are believed what their PROXY headers say, where
-    a snapshot asks for headers. `gates` let clients of service ports with limits in.
+    a snapshot asks for headers. `gates` let clients of service ports with limits in, and `places` are for those of
+    service ports without endpoints.
     """
 
     def __init__(
@@ -97,12 +99,14 @@ class TcpPlane:
         client_addresses: ClientAddresses | None = None,
         trusted_proxies: Iterable[str] = (),
         gates: Gates | None = None,
+        places: AllPlaces | None = None,
     ) -> None:
         self.loop = loop
         self.poller = poller
         self.budget = budget
         self.shares = shares
         self.gates = gates or Gates(loop, DEFAULT_PATIENCE)
+        self.places = places or AllPlaces()
         self.recorder = recorder or Recorder(loop.time)
         self.client_addresses = client_addresses or ClientAddresses()
         self.pipes = PipePool(budget, loop.time)

@@ -19,7 +19,10 @@ _WAIT_SECONDS: Final = 0.005
 
 
 class Slots:
-    """Where data processes count the clients of service ports with limits. One keeps its slot, to come back to it."""
+    """Where data processes count the clients of service ports with limits, and those who are held.
+
+    A service port keeps its slot, to come back to it.
+    """
 
     def __init__(self) -> None:
         self._taken: dict[ServicePortName, int] = {}
@@ -98,7 +101,7 @@ class Briefing:
 
     def update(self, snapshot: Snapshot) -> Update:
         """What says that a snapshot counts from now on."""
-        if snapshot.limits is None:
+        if snapshot.limits is None and snapshot.hold is None:
             return Update(snapshot)
         return Update(snapshot, self._slots.of(snapshot.listener.service_port))
 

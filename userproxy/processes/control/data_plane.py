@@ -12,10 +12,11 @@ from msgspec import structs
 from userproxy.forwarding.descriptors import count_descriptors
 from userproxy.forwarding.observation.closed import KEPT_SECONDS, MOST
 from userproxy.forwarding.observation.loop_lag import LoopLag
-from userproxy.model import Endpoint, ListenerName, Verdict
+from userproxy.model import Endpoint, ListenerName, ServicePortName, Verdict
 from userproxy.model.balancer_reports import BalancerFault, EjectedEndpoint
 from userproxy.model.capture import CAPTURE_ROOM, CaptureEvent, CaptureRequest, Segment
 from userproxy.model.data_plane import WATCH_ROOM, Watch
+from userproxy.model.holding import HeldClients
 from userproxy.model.reports import (
     ALL,
     Choice,
@@ -43,6 +44,7 @@ from userproxy.processes.messages import (
     AskConnections,
     AskDecisions,
     AskEjectedEndpoints,
+    AskHeldClients,
     AskListeners,
     AskLostAnswers,
     AskProcess,
@@ -61,6 +63,7 @@ _CHOICES: Final[Decoder[Choice]] = Decoder(Choice)
 _PROCESSES: Final[Decoder[ProcessFigures]] = Decoder(ProcessFigures)
 _FAULTS: Final[Decoder[BalancerFault]] = Decoder(BalancerFault)
 _EJECTED: Final[Decoder[EjectedEndpoint]] = Decoder(EjectedEndpoint)
+_HELD: Final[Decoder[HeldClients]] = Decoder(HeldClients)
 _LOST_ANSWERS: Final[Decoder[LostAnswers]] = Decoder(LostAnswers)
 _EVENTS: Final[Decoder[CaptureEvent]] = Decoder(CaptureEvent)
 
@@ -113,6 +116,8 @@ class ProcessesDataPlane:
         self._past_process: dict[int, ProcessFigures] = {}
         self._watches = Watches(lambda: pool.serving)
         self.loop_lag = LoopLag(loop)
+        self.holding: set[ListenerName] = set()
+        """Listeners whose clients are to be held, because there is no endpoint."""
 
     @property
     def past(self) -> Mapping[int, ListenerFigures]:
@@ -269,6 +274,16 @@ class ProcessesDataPlane:
     async def balancer_faults(self) -> tuple[BalancerFault, ...]:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
         return tuple(await self.answers(AskBalancerFaults, _FAULTS))
+
+    async def held_clients(self) -> tuple[HeldClients, ...]:
+        """See :class:`~userproxy.model.data_plane.DataPlane`. Nobody is asked as long as nobody holds clients."""
+        if not self.holding:
+            return ()
+        found: dict[ServicePortName, HeldClients] = {}
+        for each in await self.answers(AskHeldClients, _HELD):
+            before = found.get(each.service_port, HeldClients(each.service_port, 0, 0))
+            found[each.service_port] = HeldClients(each.service_port, before.now + each.now, before.ever + each.ever)
+        return tuple(found.values())
 
     def _control(self) -> ProcessFigures:
         return ProcessFigures(

@@ -265,6 +265,10 @@ class ProcessForwarder:
         if held is not None:
             held.follow(snapshot)
             self._briefing.settle_readers(held)
+            if snapshot.hold is not None:
+                self.data_plane.holding.add(held.name)
+            else:
+                self.data_plane.holding.discard(held.name)
         for worker in self._pool.serving:
             if held is None or held.name in worker.told:
                 worker.send(self._briefing.update(snapshot))
@@ -275,6 +279,7 @@ class ProcessForwarder:
         """Stop listening; established connections go on."""
         self._unasked.pop(listener, None)
         held = self._listeners.pop(listener)
+        self.data_plane.holding.discard(listener)
         for worker in self._pool.serving:
             if listener in worker.told:
                 worker.told.discard(listener)

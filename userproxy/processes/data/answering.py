@@ -19,6 +19,7 @@ from userproxy.processes.messages import (
     AskConnections,
     AskDecisions,
     AskEjectedEndpoints,
+    AskHeldClients,
     AskListeners,
     AskLostAnswers,
     AskProcess,
@@ -121,6 +122,8 @@ class Answering:
                 return await plane.ejected_endpoints()
             case AskBalancerFaults():
                 return await plane.balancer_faults()
+            case AskHeldClients():
+                return await plane.held_clients()
             case CloseConnections(query=query, reason=reason):
                 return (await self._steering.close_connections(query, reason),)
         return ()

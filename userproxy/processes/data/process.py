@@ -298,9 +298,10 @@ class DataProcess:
                 self._handover.opened(name, message.number)
 
     def _update(self, forwarder: SharingForwarder, message: Update, _descriptors: list[int]) -> None:
-        if message.snapshot.limits is not None:
-            forwarder.place_limits(message.snapshot.listener.service_port, message.slot)
-        forwarder.update(message.snapshot)
+        snapshot = message.snapshot
+        if snapshot.limits is not None or snapshot.hold is not None:
+            forwarder.place_limits(snapshot.listener.service_port, message.slot)
+        forwarder.update(snapshot)
 
     def _elsewhere(self, forwarder: SharingForwarder, message: Elsewhere, _descriptors: list[int]) -> None:
         self._unasked.discard(message.listener)

@@ -65,7 +65,7 @@ class Explanation(Struct, frozen=True):
 
     `traffic` is the class that the client's traffic to this portal is in. `policy` is the field of the Service that
     decides who serves it, `is_local` whether its list is that of this node's endpoints. `listener` chooses among the
-    usable ones of `endpoints`, and is None unless the verdict is SERVE.
+    usable ones of `endpoints`, and is None unless the verdict is SERVE. `is_held` is whether the client waits for one.
     """
 
     name: ServicePortName
@@ -79,6 +79,7 @@ class Explanation(Struct, frozen=True):
     reason: str
     listener: ListenerName | None
     endpoints: tuple[EndpointReport, ...]
+    is_held: bool = False
 
 
 def explain(there: Programmed, client: str, portal: Portal, node: Surroundings) -> Explanation:
@@ -102,7 +103,12 @@ def explain(there: Programmed, client: str, portal: Portal, node: Surroundings) 
         reason or _about_list(reports, local=local),
         listener if verdict is Verdict.SERVE else None,
         reports,
+        is_held=verdict is Verdict.SERVE and _holds(there.snapshots.get(listener)),
     )
+
+
+def _holds(snapshot: Snapshot | None) -> bool:
+    return snapshot is not None and snapshot.hold is not None
 
 
 def traffic_class(portal: Portal, client: str, node: Surroundings) -> TrafficClass:
@@ -175,6 +181,8 @@ def _of_target(there: Programmed, target: Target) -> tuple[Verdict, str]:
             return Verdict.REJECT, "its listener could not be opened"
         return target.verdict, ""
     snapshot = there.snapshots.get(ListenerName(there.port.name, there.port.family, target.traffic))
+    if snapshot is not None and snapshot.hold is not None:
+        return Verdict.SERVE, f"clients are held for {snapshot.hold:g} s at most, until there is an endpoint"
     if snapshot is None or not snapshot.endpoints:
         return Verdict.REJECT, "no endpoint is left that does not lead back to this Service (routing loop)"
     return snapshot.verdict, ""

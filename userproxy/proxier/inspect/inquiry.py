@@ -49,6 +49,7 @@ class Inquiry(Struct, frozen=True):
             port.accepts_proxy,
             port.balancer,
             port.limits,
+            port.hold,
         )
 
     def endpoints(self, name: ServicePortName, state: ServiceState, locality: Locality) -> tuple[EndpointReport, ...]:

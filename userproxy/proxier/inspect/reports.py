@@ -51,7 +51,8 @@ class ServicePortReport(Struct, frozen=True, gc=False):
     """A service port in one family. `usable` are the endpoints that new clients may get, of all that slices name.
 
     `client_address` is whose address they are to see, by its Service or else by our own setting; `balancer` is the
-    name of what chooses among them, `limits` are those of clients.
+    name of what chooses among them, `limits` are those of clients, `hold` is for how many seconds they are held while
+    there is no endpoint.
     """
 
     name: ServicePortName
@@ -66,6 +67,7 @@ class ServicePortReport(Struct, frozen=True, gc=False):
     accepts_proxy: ProxyProtocol | None = None
     balancer: str = BalancerName.ROUND_ROBIN
     limits: Limits | None = None
+    hold: float | None = None
 
 
 class EndpointReport(Struct, frozen=True, gc=False):

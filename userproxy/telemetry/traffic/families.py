@@ -228,6 +228,13 @@ GAUGES: Final = (
         (Column(),),
         lambda listeners: (sum(each.active for each in listeners),),
     ),
+    Gauges(
+        "userproxy_clients_held",
+        "Clients who are held because their Service has no endpoint",
+        (Column(),),
+        lambda listeners: (sum(each.held for each in listeners),),
+        (Protocol.TCP,),
+    ),
     Gauges("userproxy_affinity_entries", "Clients who may stick to an endpoint", (Column(),), _affinity_entries),
     Gauges(
         "userproxy_endpoints",
