@@ -1,6 +1,7 @@
 """Established connections and dials under way, which go on in another data plane."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import socket
@@ -213,6 +214,45 @@ async def test_a_dial_under_way_goes_on_with_its_time(
     assert all(each.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for each in relay.sockets)
     writer.close()
     await eventually(lambda: planes[-1].active == 0)
+
+
+class Resumed(Dial):
+    """A dial that notes when it goes on, which it cannot do without time."""
+
+    __slots__ = ("_going_on",)
+
+    def __init__(self, going_on: list[float | None]) -> None:
+        self._going_on = going_on
+
+    def resume(self, backend: socket.SocketType | None, deadline: float | None) -> None:
+        self._going_on.append(deadline)
+        if deadline is None:
+            raise OSError(errno.ENOSPC, "the kernel can watch no more")
+
+    def abort(self, reason: str = "") -> None:
+        self._going_on.append(-1.0 if reason else 0.0)
+
+
+@pytest.mark.bugs
+async def test_dials_of_several_processes_go_on_in_order_and_one_that_cannot_costs_no_other(
+    planes: list[Forwarder], serve: Serve
+) -> None:
+    port = serving(planes[0], await serve(echo))
+    new = a_forwarder()
+    giver, taker = planes[0].hand_over(), new.take_over()
+    await first(giver, taker)
+    going_on: list[float | None] = []
+    # The first two are of one process of the predecessor's, the others of another.
+    taker._dials += [(Resumed(going_on), None, each) for each in (3.0, 5.0, None, 2.0)]
+    rest(planes[0], new, giver, taker)
+    planes.append(new)
+    assert going_on == [None, 0.0, 2.0, 3.0, 5.0]
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection(LOOPBACK, port)
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+    writer.close()
+    await eventually(lambda: new.active == 0)
 
 
 async def test_a_client_within_his_proxy_header_is_waited_for(planes: list[Forwarder], serve: Serve) -> None:

@@ -6,6 +6,7 @@ then all can be forsaken as if nothing had been.
 
 from collections.abc import Callable, Mapping, Sequence
 from socket import SocketType
+from typing import Final
 
 from userproxy.errors import UserproxyError
 from userproxy.forwarding.handover import learned
@@ -49,6 +50,8 @@ from userproxy.model import Endpoint, IPFamily, ListenerName, PortalAddress, Pro
 from userproxy.model.reports import Source
 from userproxy.routing.affinity import PlainClient
 from userproxy.routing.balancer import Balancer
+
+_NEVER: Final = float("-inf")
 
 
 class HandoverError(UserproxyError):
@@ -148,8 +151,12 @@ class Taker:
         for listener in (*self._listeners.values(), *self._portals.values()):
             if isinstance(listener, UdpListener):
                 listener.adopted()
-        for dial, backend, deadline in self._dials:
-            dial.resume(backend, deadline)
+        # Those whose time is over first come first, whichever process they were in.
+        for dial, backend, deadline in sorted(self._dials, key=lambda each: each[2] or _NEVER):
+            try:
+                dial.resume(backend, deadline)
+            except Exception as error:  # noqa: BLE001 -- the others are to go on
+                self._parts.tcp.poller.failed(dial, error)
         for poller in (self._parts.tcp.poller, self._parts.udp.poller):
             poller.resume()
 
