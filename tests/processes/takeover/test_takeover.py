@@ -20,7 +20,8 @@ from userproxy.forwarding.forwarder import Forwarder
 from userproxy.model import Endpoint, Snapshot, Verdict
 from userproxy.processes.channel import encode, socket_pair
 from userproxy.processes.takeover import predecessor, successor
-from userproxy.processes.takeover.messages import Ask, Ready, Serving
+from userproxy.processes.takeover.messages import Ask, Commit, Ready, Serving
+from userproxy.processes.takeover.token import Token
 
 CLIENTS = 5
 MESSAGES = 6 + CLIENTS + 2 + 3
@@ -215,6 +216,25 @@ async def test_descriptors_are_those_of_one_process_again(plane: Forwarder, clie
         beside.end()
         middle.join(10)
     assert open_descriptors() == before
+
+
+async def test_whom_the_predecessor_has_given_up_cannot_go_on_later(plane: Forwarder, clients: Clients) -> None:
+    kept: list[int] = []
+
+    def meddle(_: int, to_successor: bool, packet: Packet) -> Packet:
+        if to_successor and packet[0][1:] == encode(Commit()):
+            kept.append(os.dup(packet[1][0]))
+            return garbage(packet) or packet
+        return packet
+
+    middle = Middle(meddle)
+    middle.start()
+    beside = Beside(middle.for_successor)
+    assert not await hand_over(plane, middle.for_predecessor)
+    beside.end()
+    with closing(Token(kept[0])) as token:
+        assert not token.take()
+    await clients.ask()
 
 
 async def test_a_predecessor_without_a_descriptor_left_serves_on(plane: Forwarder, clients: Clients) -> None:

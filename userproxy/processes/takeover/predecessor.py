@@ -175,6 +175,7 @@ class Predecessor:
     def _take_back(self, token: Token) -> None:
         """Raise GivenUpError, with all in our hands; or return, if the successor has read the byte and lives."""
         if self._end or self._said:  # it says that it serves before it touches anything
+            token.take_back()  # else it could still go on, if it is only the connection that has broken
             raise GivenUpError(self._reason())
         if token.take_back():
             raise GivenUpError(f"it has not taken over within {PAUSE_SECONDS:g} s")
