@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +21,8 @@ from tests.processes.control.test_forwarding import (
     is_alive,
     pids,
 )
-from userproxy.model import IPFamily, Snapshot, Verdict
+from userproxy.forwarding.limits.counts import LimitCounts
+from userproxy.model import IPFamily, Limits, Snapshot, Verdict
 from userproxy.processes.channel import Decoder, packet
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.control.orphans import end_all
@@ -120,6 +122,38 @@ async def test_those_that_were_started_otherwise_serve_their_clients_to_the_end_
                 second.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
                 assert await asked(again) == b"hello\n"
         await eventually(lambda: not any(map(runs, before)))
+
+
+async def test_what_one_counted_that_has_died_meanwhile_counts_no_longer(path: str) -> None:
+    """Clients whom it had would else fill a limit that other Services' clients are counted by, too."""
+    async with backend() as endpoint, control(path) as first:
+        port = first.open(NAME, verdict=Verdict.SERVE)
+        first.update(Snapshot(NAME, Verdict.SERVE, (endpoint,), limits=Limits(connections=100)))
+        async with clients(port, 8):
+            await eventually(lambda: sum(counted(first)) == 8)
+            place = counted(first).index(max(counted(first)))
+            dying = pids(first)[place]
+            tally = os.dup(first._pool._tally)
+            await kill(first, path)
+            os.kill(dying, signal.SIGKILL)
+            await eventually(lambda: has_died(dying))
+            async with control(path) as second:
+                assert os.path.sameopenfile(tally, second._pool._tally)
+                assert counted(second)[place] == 0
+            os.close(tally)
+
+
+def counted(forwarder: ProcessForwarder) -> list[int]:
+    """How many clients each of two data processes has of the first service port that has a limit."""
+    views = (LimitCounts(forwarder._pool._tally, 2, other) for other in (1, 0))
+    return [view.column(0).others(is_first=False) for view in views]
+
+
+def has_died(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 async def test_a_cleanup_ends_them(path: str) -> None:

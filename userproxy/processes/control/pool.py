@@ -166,6 +166,7 @@ class Pool:
                 adopted[number].send(self._spawning.logging)
             else:
                 self._turns.absent(number - 1)
+                self._counts.clear(number - 1)
         self._incarnations = orphans.last_id // _IDS + 1 if adopted else 0
         self.last_number = orphans.last_number
         return sorted(orphans.sockets, key=lambda each: each[0].member)
