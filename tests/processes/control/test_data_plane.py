@@ -1,6 +1,12 @@
 """Answers for several data processes are as those of one."""
 
-from tests.forwarding.conftest import NAME
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from tests.forwarding.conftest import NAME, eventually
 from tests.processes.control.test_forwarding import all_ready, asked, backend, forwarding
 from userproxy.model import Snapshot, Verdict
 from userproxy.model.reports import Decision
@@ -26,3 +32,23 @@ async def test_the_last_decisions_are_the_last_of_all_processes_by_time() -> Non
         assert len({each.id // 10**12 for each in every}) == 2, "both have decided"
         assert list(every) == sorted(every, key=lambda each: each.time)
         assert await forwarder.data_plane.decisions(last=5) == every[-5:]
+
+
+async def test_a_process_that_ends_after_its_answer_counts_only_among_those_of_the_past(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with forwarding() as forwarder:
+        await all_ready(forwarder)
+        plane = forwarder.data_plane
+        each, victim = plane._each, forwarder._pool.serving[0]
+
+        async def with_an_end(*arguments: Any) -> Any:
+            found = await each(*arguments)
+            os.kill(victim.pid, signal.SIGKILL)
+            await eventually(lambda: victim.is_over)
+            return found
+
+        monkeypatch.setattr(plane, "_each", with_an_end)
+        first, *_ = await plane.processes()
+        assert first.pid != victim.pid
+        assert victim not in plane._last_process

@@ -244,10 +244,11 @@ class ProcessesDataPlane:
         """See :class:`~userproxy.model.data_plane.DataPlane`. The data processes, and then the control process."""
         workers = {worker.place: worker for worker in self._pool.serving}
         answers = await self._each(AskProcess, _PROCESSES)
+        # From here on without a pause: who has ended is among those of the past already.
         found = []
         for place in self._pool.places:
             worker = workers.get(place.number)
-            answer = answers.get(worker, []) if worker is not None else []
+            answer = answers.get(worker, []) if worker is not None and not worker.is_over else []
             figures = answer[0] if answer else ProcessFigures(0, 0, 0)
             if worker is not None and answer:
                 self._last_process[worker] = figures
