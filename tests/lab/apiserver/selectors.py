@@ -13,7 +13,7 @@ _TERM = re.compile(
     r"(?P<absent>!)?\s*(?P<key>[A-Za-z0-9._/-]+)\s*(?:(?P<operator>==|!=|=)\s*(?P<value>[A-Za-z0-9._:-]*))?"
 )
 
-_FIELDS = {"Service": ("spec.clusterIP", "spec.type"), "Node": ("spec.unschedulable",)}
+_FIELDS = {"Service": ("spec.clusterIP", "spec.type"), "Node": ("spec.unschedulable",), "Event": ("reason",)}
 
 
 def selects(resource: Resource, labels: str, fields: str) -> Predicate:
