@@ -161,10 +161,10 @@ async def test_a_client_whose_backend_gets_no_socket_in_a_shortage_waits_for_one
 ) -> None:
     failures = iter([code, code])
 
-    def dial(endpoint: Endpoint, *, reusable: bool) -> tuple[socket.SocketType, int]:
+    def dial(endpoint: Endpoint) -> tuple[socket.SocketType, int]:
         if (failure := next(failures, None)) is not None:
             raise OSError(failure, os.strerror(failure))
-        return start_dial(endpoint, reusable=reusable)
+        return start_dial(endpoint)
 
     bench.route_to(await serve(named(b"live")))
     monkeypatch.setattr(node_sockets, "start_dial", dial)

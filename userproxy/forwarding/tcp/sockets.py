@@ -182,19 +182,19 @@ class ListeningSocket(SocketType):
         return client, address
 
 
-def start_dial(endpoint: Endpoint, local_port: int = 0, *, reusable: bool = True) -> tuple[SocketType, int]:
+def start_dial(endpoint: Endpoint, local_port: int = 0) -> tuple[SocketType, int]:
     """A socket on its way to `endpoint`, and connect(2)'s errno: 0 (there already), EINPROGRESS or a failure.
 
     A `local_port` may be one that is in TIME_WAIT towards this endpoint; EADDRNOTAVAIL says that it cannot be had.
-    With `reusable` the port can be had so by the next one. Keep-alive is for :mod:`userproxy.forwarding.tcp.keep_alive`
-    to switch on. Raises OSError where no socket can be made.
+    Keep-alive is for :mod:`userproxy.forwarding.tcp.keep_alive` to switch on. Raises OSError where no socket can be
+    made.
     """
     ip = endpoint.ip
     backend = SocketType(_AF_INET6 if ":" in ip else _AF_INET, _NON_BLOCKING_STREAM)
     backend.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
-    if reusable:
-        # For the next connection from this port: bind(2) asks whether the one in TIME_WAIT allowed it, too.
-        backend.setsockopt(_SOL_SOCKET, _SO_REUSEADDR, 1)
+    # For the next connection from this port: bind(2) asks whether the one in TIME_WAIT allowed it, too. Who will be in
+    # TIME_WAIT when ports run out is not known now: thousands that are kept open may end together.
+    backend.setsockopt(_SOL_SOCKET, _SO_REUSEADDR, 1)
     if local_port:
         try:
             backend.bind(("::" if backend.family == socket.AF_INET6 else "", local_port))

@@ -48,8 +48,7 @@ class SourcePorts:
     """The local ports that our connections have left in TIME_WAIT, by endpoint.
 
     ``crowded`` are the endpoints with a quarter of all ports or more: for these, :meth:`take` should be asked first.
-    ``busy`` are those whose ports are noted. A socket that connects to one needs SO_REUSEADDR, so that its port can be
-    had again.
+    ``busy`` are those whose ports are noted.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:

@@ -20,7 +20,7 @@ def test_a_socket_without_a_port_is_closed_where_no_other_can_be_made(monkeypatc
     """Local ports and descriptors may run out together."""
     made: list[SocketType] = []
 
-    def start_dial(_endpoint: Endpoint, local_port: int = 0, *, reusable: bool = True) -> tuple[SocketType, int]:
+    def start_dial(_endpoint: Endpoint, local_port: int = 0) -> tuple[SocketType, int]:
         if local_port:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         made.append(SocketType())

@@ -37,10 +37,10 @@ class NodeSockets:
         if endpoint.port in self._listeners.ports and endpoint in self._listeners:
             return None, errno.ELOOP
         ports = self._ports
+        # Empty sets are asked first: to find the hash of an endpoint costs more than to ask.
         if ports.crowded and endpoint in ports.crowded and (backend := self._reuse_port(endpoint)) is not None:
             return backend, errno.EINPROGRESS
-        # Empty sets are asked first: to find the hash of an endpoint costs more than to ask.
-        backend, error = start_dial(endpoint, reusable=bool(ports.busy) and endpoint in ports.busy)
+        backend, error = start_dial(endpoint)
         if error != errno.EADDRNOTAVAIL:
             return backend, error
         try:
