@@ -35,6 +35,18 @@ while True:
 """A server that tells each client how many it has served before, one after the other."""
 
 
+ECHO = """
+import socket
+echo = socket.socket(type=socket.SOCK_DGRAM)
+echo.bind(("", 8080))
+ready = socket.create_server(("", 8080))
+while True:
+    said, client = echo.recvfrom(100)
+    echo.sendto(said, client)
+"""
+"""A server of datagrams; that it is there shows at its TCP port."""
+
+
 def serve(lab: Lab, workers: str, *flags: str, **annotations: str) -> RunningProxy:
     annotate(lab, **annotations)
     proxy = lab.node.start_userproxy(*QUICK, "--workers", workers, *flags)
@@ -142,6 +154,26 @@ def test_a_wrong_value_is_told_and_clients_are_refused_as_without_one(lab: Lab, 
         with pytest.raises(ConnectionResetError):
             held.recv(10)
     eventually(lambda: try_to_connect(lab.client, WEB) == REFUSED, 30, "clients are refused")
+
+
+def test_the_last_datagram_of_each_client_is_held(lab: Lab, workers: str) -> None:
+    named = {"userproxy.io/hold": "10m"}
+    lab.manifests.service("web", cluster_ip=WEB[0], ports=[Port(80, protocol="UDP")], annotations=named)
+    lab.node.start_userproxy(*QUICK, "--workers", workers)
+    lab.node.wait_for_portal(*WEB)
+    with ExitStack() as stack:
+        several = [stack.enter_context(lab.client.udp_socket(WEB, 60)) for _ in range(20)]
+        for number, each in enumerate(several):
+            each.send(b"too early")
+            each.send(b"the last of %d" % number)
+        wait_held(lab, 20)
+        lab.pods[0].serve_python(ECHO)
+        lab.manifests.slice("web", lab.pods[:1], ports=[Port(8080, protocol="UDP")])
+        for number, each in enumerate(several):
+            assert each.recv(100) == b"the last of %d" % number
+        several[0].send(b"another")
+        assert several[0].recv(100) == b"another"
+    assert of_web(lab)["held"] == 0
 
 
 def test_held_clients_are_handed_over(lab: Lab, workers: str) -> None:

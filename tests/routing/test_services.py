@@ -301,12 +301,6 @@ def test_clients_that_are_to_be_held_are_led_to_a_listener_without_endpoints(
     assert port.hold == 9.0
 
 
-def test_datagrams_are_not_held() -> None:
-    service = replace(WEB, hold=9.0, ports=(PortSpec("http", Protocol.UDP, 80),))
-    port = the_port(service, a_slice(*parse("").values()))
-    assert (port.hold, port.routes) == (None, (Route(INTERNAL, Verdict.REJECT),))
-
-
 @pytest.mark.parametrize(
     ("service", "honoured"),
     [

@@ -116,6 +116,7 @@ class Forwarder:
             UdpOptions(flow_limit, flow_limit_per_listener, options.udp_timeout),
             self._recorder,
             self._client_addresses,
+            self._tcp.places,
         )
         self._shares.flows = self._udp
         self._udp.make_room_elsewhere = self._shares.make_room_for_flow

@@ -153,7 +153,6 @@ def _service_port(
     )
     weights = weights_of(state, found, selection.cluster or (), scope.locality)
     client_address = service.client_address or scope.client_address
-    hold = service.hold if spec.protocol is Protocol.TCP else None
     routes, external, on_node = _routes(
         selection,
         found if client_address is not ClientAddress.NODE else None,
@@ -161,7 +160,7 @@ def _service_port(
         internal_local=service.internal_local,
         external_local=external_local,
         accessible=accessible,
-        holds=hold is not None,
+        holds=service.hold is not None,
     )
     carries_header = spec.protocol is Protocol.TCP
     port = ServicePort(
@@ -187,7 +186,7 @@ def _service_port(
         balancer=service.balancer if _has_balancer(service, scope) else BalancerName.ROUND_ROBIN,
         ejection=service.ejection,
         limits=service.limits if spec.protocol is Protocol.TCP else None,
-        hold=hold,
+        hold=service.hold,
     )
     return port, selection.local == () and selection.has_any
 

@@ -164,6 +164,19 @@ class Inbox:
             slice(offset + layout.client.start, offset + layout.client.stop) for offset in area.address_offsets
         ]
 
+    def datagram(self, number: int) -> tuple[bytes, bytes]:
+        """A datagram as :meth:`put` takes it: who sent it to which address, and what."""
+        offset, start = self._area.address_offsets[number], self.starts[number]
+        memory = self.memory
+        return memory[offset : offset + self._layout.size], memory[start : start + self.sizes[number]]
+
+    def put(self, addresses: bytes, payload: bytes) -> None:
+        """Have a datagram that was taken out stand here as the first."""
+        offset, start = self._area.address_offsets[0], self.starts[0]
+        self.memory[offset : offset + self._layout.size] = addresses
+        self.memory[start : start + len(payload)] = payload
+        self.sizes[0] = len(payload)
+
     def addressee(self, number: int) -> bytes:
         """How :class:`Outbox` addresses the client of a datagram, with the address that it wrote to as the source."""
         layout = self._layout

@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 
+from userproxy.forwarding.holding.datagrams import HeldDatagrams
 from userproxy.forwarding.observation.reasons import ENDPOINT_GONE
 from userproxy.forwarding.observation.recorder import Portal
 from userproxy.forwarding.poller import DATAGRAMS, READABLE
@@ -76,6 +77,8 @@ class UdpListener:
         """Sockets that it reads besides its own, if there are any."""
         self._endpoints: frozenset[Endpoint] = frozenset()
         self._sources: FlowSources | None = None
+        self._held: HeldDatagrams | None = None
+        """Made when datagrams are first to be held."""
         self.pauses = Pauses()
         self._verdict: Verdict | None = None
         self._wanted = Verdict.REJECT
@@ -128,6 +131,8 @@ class UdpListener:
         self._wanted = snapshot.verdict
         if self._retry is None:
             self._switch()
+        if self._held is not None or snapshot.hold is not None:
+            self._hold(None if endpoints else snapshot.hold)
 
     @property
     def has_answered(self) -> bool:
@@ -146,6 +151,8 @@ class UdpListener:
             self._let_go()
             self.outbox.flush()
             self._close_flows()
+            if self._held is not None:
+                self._held.clear()
             self._idle_timer.stop()
             if self._retry is not None:
                 self._retry.cancel()
@@ -200,6 +207,8 @@ class UdpListener:
         """Close our copies of its sockets: they are another process's."""
         self._closed = True
         self._idle_timer.stop()
+        if self._held is not None:
+            self._held.clear()
         if self._retry is not None:
             self._retry.cancel()
         for flow in self.flows:
@@ -295,12 +304,30 @@ class UdpListener:
 
     def _drop(self, count: int) -> None:
         """Take notice of a batch of datagrams that nobody may have."""
-        self.statistics.unserved += count
         now = self.now()
-        for number in range(count):
+        numbers = range(count) if self._held is None else self._held.keep(range(count), now)
+        self.statistics.unserved += len(numbers)
+        for number in numbers:
             if self.losses.is_full(now):
                 return
             self._note_lost(number, "no endpoint may serve it", now)
+
+    def _hold(self, seconds: float | None) -> None:
+        if self._held is None:
+            places = self.plane.places.of(self.name.service_port)
+            call = (self.statistics, self._deliver_held, self._lose_held)
+            self._held = HeldDatagrams(self.plane.loop, self._inbox, places, *call)
+        self._held.follow(seconds)
+
+    def _deliver_held(self) -> None:
+        if self._endpoints:
+            self._dispatch(1)
+        else:
+            self._drop(1)
+
+    def _lose_held(self, number: int, reason: str) -> None:
+        self.statistics.unserved += 1
+        self._note_lost(number, reason, self.now())
 
     def _note_lost(self, number: int, reason: str, now: float) -> None:
         """Note that a datagram of the inbox has come to nobody, unless enough was said of such just now."""

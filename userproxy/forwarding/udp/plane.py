@@ -13,6 +13,7 @@ from msgspec import Struct
 from userproxy.addresses import IPFamily
 from userproxy.forwarding.client_addresses import ClientAddresses
 from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.holding.places import AllPlaces
 from userproxy.forwarding.listener_addresses import ListenerAddresses
 from userproxy.forwarding.log_limit import LogLimit
 from userproxy.forwarding.observation.reasons import MADE_ROOM
@@ -97,6 +98,7 @@ class UdpPlane:
         options: UdpOptions,
         recorder: Recorder | None = None,
         client_addresses: ClientAddresses | None = None,
+        places: AllPlaces | None = None,
     ) -> None:
         self.loop = loop
         self.faults: FaultsInForce = NoFaults()
@@ -105,6 +107,7 @@ class UdpPlane:
         self.client_addresses = client_addresses or ClientAddresses()
         self.poller = Poller(loop, after_handlers=self.flush)
         self.budget = budget
+        self.places = places or AllPlaces()
         self.options = options
         self.quota = FlowQuota[UdpFlow](options.flow_limit, options.flow_limit_per_listener)
         self.listeners: set[Listener] = set()

@@ -233,7 +233,6 @@ GAUGES: Final = (
         "Clients who are held because their Service has no endpoint",
         (Column(),),
         lambda listeners: (sum(each.held for each in listeners),),
-        (Protocol.TCP,),
     ),
     Gauges("userproxy_affinity_entries", "Clients who may stick to an endpoint", (Column(),), _affinity_entries),
     Gauges(
