@@ -8,10 +8,12 @@ from msgspec import Raw, Struct
 class Give(Struct, frozen=True, tag="give"):
     """Another userproxy takes over: tell of so many more parts of what there is, each as :class:`Given`.
 
-    :class:`AllGiven` is the end. The process serves on meanwhile.
+    :class:`AllGiven` is the end. The process serves on meanwhile. Answers have the number of the attempt in them: one
+    to an earlier attempt, which has been given up, may still be on its way.
     """
 
     count: int
+    attempt: int
 
 
 class GiveRest(Struct, frozen=True, tag="give rest"):
@@ -19,6 +21,8 @@ class GiveRest(Struct, frozen=True, tag="give rest"):
 
     With both ends of the token that says so if the control process cannot.
     """
+
+    attempt: int
 
 
 class ServeOn(Struct, frozen=True, tag="serve on"):
@@ -63,11 +67,13 @@ class Given(Struct, frozen=True, tag="given"):
     """Parts of what the process has, a list of Items, with their descriptors."""
 
     items: Raw
+    attempt: int
 
 
 class AllGiven(Struct, frozen=True, tag="all given"):
     """That was all, or the rest; `failure` says why it cannot be given. `last_id` is as in Last."""
 
+    attempt: int
     last_id: int = 0
     failure: str = ""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 
 import pytest
+from msgspec import Raw
 
 from tests.forwarding.conftest import eventually
 from tests.processes.control.test_forwarding import Client, asked
@@ -31,6 +32,7 @@ from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.takeover import predecessor as of_predecessor
 from userproxy.processes.takeover import successor as of_successor
 from userproxy.processes.takeover.messages import Ask, Serving
+from userproxy.processes.transfers import AllGiven, Given
 
 pytestmark = pytest.mark.slow
 
@@ -127,6 +129,23 @@ async def test_what_was_counted_by_a_process_that_has_died_is_handed_over(after:
             await eventually_counted(beside, (len(alive), CLIENTS))
             await all_are_served(port, alive)
             await eventually_counted(beside, (len(alive), CLIENTS + 1))
+
+
+async def test_late_answers_to_an_attempt_that_was_given_up_are_not_those_to_the_next_one() -> None:
+    async with served(2) as (plane, port, found):
+        assert isinstance(plane, ProcessForwarder)
+        giver = plane.hand_over()
+        for worker in plane._pool.serving:
+            reading, writing = os.pipe()
+            giver.heard(worker, Given(Raw(b"[]"), giver.attempt - 1), [reading])
+            giver.heard(worker, AllGiven(giver.attempt - 1), [])
+            with pytest.raises(BrokenPipeError):
+                os.write(writing, b"x")
+            os.close(writing)
+        given = {package.plane async for package in giver.first()}
+        assert given == {0, 1, 2}, "both tell of all they have"
+        giver.cancel()
+        await all_are_served(port, found)
 
 
 @pytest.mark.parametrize("to_do", ["kill", "stop", "leave no descriptors"])

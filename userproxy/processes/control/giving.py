@@ -1,6 +1,7 @@
 """Hands over what all data processes have: each describes its own, and the control process passes that on."""
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ _AHEAD: Final = 32
 _ANSWER_SECONDS: Final = 10.0
 """How long a data process may say nothing, while it serves."""
 
+_ATTEMPTS: Final = itertools.count(1)
+
 _ENDED: Final = "a data process has ended meanwhile"
 
 
@@ -52,6 +55,8 @@ class ProcessesGiver:
         hosts: Mapping[IPFamily, str],
         past: Mapping[int, ListenerFigures],
     ) -> None:
+        self.attempt = next(_ATTEMPTS)
+        """Its number, by which late answers to an earlier one are known."""
         self._workers = workers
         self._listeners = listeners
         self._portals = portals
@@ -69,7 +74,7 @@ class ProcessesGiver:
             await pace.keep()
         for plane, worker in enumerate(self._workers, 1):
             worker.gives_to = self
-            worker.send(Give(_AHEAD))
+            worker.send(Give(_AHEAD, self.attempt))
             while True:
                 message, descriptors = await self._next(worker)
                 with closing(_Copies(descriptors)):
@@ -77,13 +82,13 @@ class ProcessesGiver:
                         _check(message)
                         break
                     yield Package(message.items, descriptors, plane)
-                worker.send(Give(1))
+                worker.send(Give(1, self.attempt))
 
     def rest(self, token: Token, end: float) -> Generator[Package, None, None]:
         """See :class:`GivesPackages`."""
         last_id = 0
         for worker in self._workers:
-            worker.send(GiveRest(), [token.reading, token.writing])
+            worker.send(GiveRest(self.attempt), [token.reading, token.writing])
         for plane, worker in enumerate(self._workers, 1):
             while True:
                 message, descriptors = self._next_now(worker, end)
@@ -107,6 +112,9 @@ class ProcessesGiver:
 
     def heard(self, worker: Worker, message: Given | AllGiven, descriptors: list[int]) -> None:
         """See :class:`TellsWhatItHas`."""
+        if message.attempt != self.attempt:
+            close_descriptors(descriptors)
+            return
         self._told[worker].append((message, descriptors))
         self._news.set()
 

@@ -15,7 +15,7 @@ from userproxy.model import ListenerName, PortalAddress
 from userproxy.processes.channel import Channel, close_descriptors, encode
 from userproxy.processes.takeover.packages import packed, unpacked
 from userproxy.processes.takeover.token import Token
-from userproxy.processes.transfers import AllGiven, Arrived, Given, GoOn, Take
+from userproxy.processes.transfers import AllGiven, Arrived, Give, Given, GoOn, Take
 
 log = structlog.get_logger()
 
@@ -45,6 +45,7 @@ class Handover:
         self._group = group
         self._ended = ended
         self._giver: Giver | None = None
+        self._attempt = 0
         self._task: asyncio.Task[None] | None = None
         self._wanted = asyncio.Semaphore(0)
         self._taker: Taker | None = None
@@ -60,30 +61,31 @@ class Handover:
 
     # To another userproxy.
 
-    def give(self, count: int) -> None:
+    def give(self, message: Give) -> None:
         """Tell of so many more parts of what is there."""
         if self._giver is None:
+            self._attempt = message.attempt
             self._giver = self._forwarder.hand_over()
             self._wanted = asyncio.Semaphore(0)
-            self._task = self._group.create_task(self._give_first(self._giver), name="hand over")
-        for _ in range(count):
+            self._task = self._group.create_task(self._give_first(self._giver, message.attempt), name="hand over")
+        for _ in range(message.count):
             self._wanted.release()
 
-    async def _give_first(self, giver: Giver) -> None:
+    async def _give_first(self, giver: Giver, attempt: int) -> None:
         failure = ""
         try:
             async for item, descriptors in giver.first():
-                self._channel().send(Given(Raw(encode([item]))), descriptors)
+                self._channel().send(Given(Raw(encode([item])), attempt), descriptors)
                 await self._wanted.acquire()
         except Exception as error:  # noqa: BLE001 -- we serve on, whatever it is
             failure = _words(error)
-        self._channel().send(AllGiven(failure=failure))
+        self._channel().send(AllGiven(attempt, failure=failure))
 
-    def give_rest(self, descriptors: list[int]) -> bool:
+    def give_rest(self, attempt: int, descriptors: list[int]) -> bool:
         """Tell of the rest, and serve nobody until it is said who goes on; whether that is us, for want of a word."""
         if len(descriptors) != _BOTH_ENDS or self._giver is None:
             close_descriptors(descriptors)
-            self._channel().send(AllGiven(failure="a data process has no descriptor left"))
+            self._channel().send(AllGiven(attempt, failure="a data process has no descriptor left"))
             return False
         token = Token(*descriptors)
         self._has_word, self.waits = False, True
@@ -104,11 +106,11 @@ class Handover:
     def _give_all_of_rest(self, giver: Giver) -> None:
         try:
             for package in packed(giver.rest()):
-                self._channel().send(Given(package.items), package.descriptors)
+                self._channel().send(Given(package.items, self._attempt), package.descriptors)
         except Exception as error:  # noqa: BLE001 -- as above
-            self._channel().send(AllGiven(failure=_words(error)))
+            self._channel().send(AllGiven(self._attempt, failure=_words(error)))
         else:
-            self._channel().send(AllGiven(giver.last_id))
+            self._channel().send(AllGiven(self._attempt, giver.last_id))
 
     def serve_on(self) -> None:
         """It has come to nothing."""

@@ -135,7 +135,7 @@ class DataProcess:
             SharesSockets: self._share_sockets,
         }
         self._hand: dict[type, Callable[[Handover, Any, list[int]], None]] = {
-            Give: lambda handover, message, _: handover.give(message.count),
+            Give: lambda handover, message, _: handover.give(message),
             GiveRest: self._give_rest,
             ServeOn: lambda handover, *_: handover.serve_on(),
             Forsake: lambda handover, *_: handover.forsake(),
@@ -206,8 +206,8 @@ class DataProcess:
         self._handover = Handover(self._forwarder, lambda: self._channel, self._group, self.over.set)
         self._tell_pulse()
 
-    def _give_rest(self, handover: Handover, _message: GiveRest, descriptors: list[int]) -> None:
-        if handover.give_rest(descriptors):
+    def _give_rest(self, handover: Handover, message: GiveRest, descriptors: list[int]) -> None:
+        if handover.give_rest(message.attempt, descriptors):
             self._ended("it went while another userproxy was to take over")
 
     def _go_on(self, handover: Handover, message: GoOn, _descriptors: list[int]) -> None:
