@@ -28,6 +28,7 @@ SUITES = (
     "test_load_balancers",
     "test_external_ips",
     "test_no_endpoints",
+    "test_hold",
     "test_udp",
     "test_node_ports",
     "test_dual_stack",

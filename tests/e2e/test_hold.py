@@ -50,7 +50,7 @@ while True:
 def serve(lab: Lab, workers: str, *flags: str, **annotations: str) -> RunningProxy:
     annotate(lab, **annotations)
     proxy = lab.node.start_userproxy(*QUICK, "--workers", workers, *flags)
-    lab.node.wait_for_portal(*WEB)
+    lab.node.wait_for_portal(WEB[0])
     return proxy
 
 
@@ -160,7 +160,7 @@ def test_the_last_datagram_of_each_client_is_held(lab: Lab, workers: str) -> Non
     named = {"userproxy.io/hold": "10m"}
     lab.manifests.service("web", cluster_ip=WEB[0], ports=[Port(80, protocol="UDP")], annotations=named)
     lab.node.start_userproxy(*QUICK, "--workers", workers)
-    lab.node.wait_for_portal(*WEB)
+    lab.node.wait_for_portal(WEB[0])
     with ExitStack() as stack:
         several = [stack.enter_context(lab.client.udp_socket(WEB, 60)) for _ in range(20)]
         for number, each in enumerate(several):
