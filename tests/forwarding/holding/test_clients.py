@@ -233,3 +233,20 @@ async def test_they_are_held_on_by_the_process_that_takes_over(serve: Serve) -> 
         await held(bench, 20)
         new.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(*backend),)))
         await answered(several, 20)
+
+
+async def test_whoever_has_handed_them_over_has_nothing_to_do_with_them_any_more() -> None:
+    failures: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    async with AsyncExitStack() as stack:
+        old = await stack.enter_async_context(open_bench())
+        several = await stack.enter_async_context(clients(hold(old, 2.0), 3))
+        await held(old, 3)
+        new = await taken_over(old.forwarder)
+        stack.callback(new.shut_down)
+        for each in several:
+            with pytest.raises(ConnectionResetError):
+                await each.answer()
+        assert await reasons(Bench(new, 0)) == ["no endpoint has come within 2 s (userproxy.io/hold)"] * 3
+        await turns()
+    assert failures == []

@@ -135,7 +135,7 @@ class HeldClients:
         One who waits for what another finds out about their addresses is waited for: so nobody overtakes him.
         """
         self._wakes = False
-        if self._seconds is not None:
+        if self._seconds is not None or self._is_forsaken():
             return
         pause = 0.0
         for dial in list(islice(self._clients, _AT_ONCE)):
@@ -162,14 +162,21 @@ class HeldClients:
     def _expire(self) -> None:
         self._timer = None
         seconds = self._seconds
-        if seconds is None:
+        if seconds is None or self._is_forsaken():
             return
-        for dial in list(self._clients):
+        for dial, client in list(self._clients.items()):
             if self.age(dial) < seconds:
                 break
             self._release(dial)
-            self._refuse(dial, _too_long(seconds))
+            try:
+                self._refuse(dial, _too_long(seconds))
+            except Exception as error:  # noqa: BLE001 -- the others' time is over, too
+                self._poller.failed(client, error)
         self._arm()
+
+    def _is_forsaken(self) -> bool:
+        """Whether another process holds them by now: only there a held one is not closed."""
+        return any(dial.closed for dial in islice(self._clients, 1))
 
 
 def _too_long(seconds: float) -> str:
