@@ -260,6 +260,7 @@ def test_every_endpoint_that_the_pattern_admits_is_one(text: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.asyncio(loop_factories=["uvloop"])  # on the one that is used; a loop makes no difference to this
 async def test_schemathesis_finds_no_fault(tmp_path: Path) -> None:
     pytest.importorskip("schemathesis")
     async with full(tmp_path) as api, over_tcp(api.path) as port:
