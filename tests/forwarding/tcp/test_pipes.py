@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.forwarding.clocked import Clock
-from userproxy.forwarding.descriptors import RESERVE, DescriptorBudget, count_descriptors, open_descriptors
+from tests.forwarding.own_descriptors import OwnDescriptors
+from userproxy.forwarding.descriptors import RESERVE, DescriptorBudget, count_descriptors
 from userproxy.forwarding.tcp import pipes as pipes_module
 from userproxy.forwarding.tcp.pipes import MOST_PIPES, PIPE_BYTES, STALL_SECONDS, Pipe, PipePool
 
@@ -62,14 +63,14 @@ async def test_without_descriptors_there_is_none() -> None:
 
 
 async def test_closing_gives_the_descriptors_back() -> None:
-    before = open_descriptors()
+    own = OwnDescriptors()
     pool = await a_pool()
     pipe = pool.borrow()
     assert pipe is not None
     pool.give_back(pipe)
-    assert open_descriptors() == before + 2
+    assert len(own) == 2
     pool.close()
-    assert open_descriptors() == before
+    assert not len(own)
 
 
 def left(budget: DescriptorBudget) -> int:

@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from structlog.testing import capture_logs
 
 from tests.forwarding.clocked import ClockedLoop
-from userproxy.forwarding.descriptors import DescriptorBudget, open_descriptors
+from tests.forwarding.own_descriptors import OwnDescriptors
+from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.udp.listener import UdpListener
 from userproxy.forwarding.udp.plane import UdpOptions, UdpPlane
 from userproxy.forwarding.udp.sockets import DatagramSocket
@@ -42,6 +43,7 @@ class Histories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.descriptors = OwnDescriptors()
         self.loop = ClockedLoop()
         self.budget = DescriptorBudget(self.loop, 100_000)
         self.plane = UdpPlane(self.loop, self.budget, OPTIONS)
@@ -61,7 +63,7 @@ class Histories(RuleBasedStateMachine):
         self.serial = 0
         self.free = self.budget.free
         self.turn()
-        self.others = open_descriptors()
+        self.others = len(self.descriptors)
         self.updated: list[Snapshot | None] = [None] * LISTENERS
         self.taken = 0
 
@@ -197,7 +199,7 @@ class Histories(RuleBasedStateMachine):
         assert self.budget.free == self.free - flows
         stopped = sum(backend is None for backend in self.backends)
         refusing = sum(snapshot is not None and snapshot.verdict is Verdict.REJECT for snapshot in self.updated)
-        assert open_descriptors() == self.others + flows + refusing - stopped, "who refuses holds its port with two"
+        assert len(self.descriptors) == self.others + flows + refusing - stopped, "who refuses holds its port with two"
 
     @invariant()
     def limits_hold(self) -> None:
@@ -234,7 +236,7 @@ class Histories(RuleBasedStateMachine):
             assert len(self.plane.poller) == 0
             assert self.budget.free == self.free + LISTENERS
             stopped = sum(backend is None for backend in self.backends)
-            assert open_descriptors() == self.others - LISTENERS - stopped
+            assert len(self.descriptors) == self.others - LISTENERS - stopped
         finally:
             self.plane.shut_down()
             self.loop.close()

@@ -11,8 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.forwarding.conftest import LOOPBACK, eventually
+from tests.forwarding.own_descriptors import OwnDescriptors
 from tests.forwarding.udp.bench import Bench, endpoint, exchange, open_bench, received
-from userproxy.forwarding.descriptors import open_descriptors
 from userproxy.forwarding.udp.plane import UdpOptions, flow_limits
 from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.model import Endpoint, Snapshot, Verdict
@@ -113,14 +113,14 @@ async def test_a_burst_beyond_the_limit_is_served_and_holds_no_more_descriptors(
         backend = bench.backend()
         bench.route(backend)
         burst = [bench.client() for _ in range(300)]
-        held = open_descriptors()
+        held = OwnDescriptors()
         most = 0
         pick = bench.listener.balancer.pick
 
         class Watching(Balancer):
             def pick(self, client: str, now: float, tried: object = ()) -> Endpoint | None:
                 nonlocal most
-                most = max(most, open_descriptors() - held)
+                most = max(most, len(held))
                 return pick(client, now)
 
         bench.listener.chooser = Watching(Random(1))
@@ -152,7 +152,7 @@ async def test_ten_thousand_flows_leave_nothing_behind() -> None:
             await eventually(lambda: statistics.datagrams_up == sent and bench.listener.active == 0)
 
         await open_flows(500)
-        held = open_descriptors()
+        held = OwnDescriptors()
         free = bench.plane.budget.free
         tracemalloc.start()
         try:
@@ -165,7 +165,7 @@ async def test_ten_thousand_flows_leave_nothing_behind() -> None:
         finally:
             tracemalloc.stop()
         assert statistics.accepted >= 10_000
-        assert open_descriptors() == held
+        assert not len(held)
         assert bench.plane.budget.free == free
         assert len(bench.plane.poller) == 1
         assert grown < 200_000, "under 25 bytes a flow: buffers of dictionaries at most"
