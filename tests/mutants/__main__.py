@@ -6,14 +6,16 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-from tests.mutants.run import AREAS, Mutants, commit, files_for, modules_of
+from tests.mutants.run import AREAS, Mutants, commit, files_for, has_own_tests, modules_of
 from tests.mutants.score import Score
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="AREA[/MODULE]", help=f"of {', '.join(AREAS)}; all by default")
-    parser.add_argument("--modules", type=int, metavar="N", help="take only N of the modules, by the seed")
+    parser.add_argument(
+        "--modules", type=int, metavar="N", help="take only N of the modules that have tests of their own, by the seed"
+    )
     parser.add_argument("--sample", type=int, metavar="N", help="take only N mutants of each module, by the seed")
     parser.add_argument(
         "--wide", action="store_true", help="try what a module's own tests do not notice with all of its area"
@@ -27,6 +29,7 @@ def main() -> int:
     random = Random(arguments.seed)
     modules = modules_of(arguments.targets or AREAS)
     if arguments.modules:
+        modules = [module for module in modules if has_own_tests(module)]
         modules = sorted(random.sample(modules, min(arguments.modules, len(modules))))
     scores = {area: Score() for area in AREAS}
     for module in modules:

@@ -52,9 +52,16 @@ def modules_of(targets: Iterable[str]) -> list[Path]:
 
 def files_for(module: Path, *, wide: bool = False) -> list[str]:
     """What a module is tried with: the test file of its own, or all of its area if `wide`, or where it has none."""
-    area = Path("tests", module.parts[1])
-    own = Path("tests", *module.parts[1:-1], f"test_{module.stem}.py")
-    return [str(area if wide or not (_ROOT / own).exists() else own)]
+    return [str(Path("tests", module.parts[1]) if wide or not has_own_tests(module) else _own_tests(module))]
+
+
+def has_own_tests(module: Path) -> bool:
+    """Whether there is a test file of a module's name. Those of its area take minutes instead of seconds."""
+    return (_ROOT / _own_tests(module)).exists()
+
+
+def _own_tests(module: Path) -> Path:
+    return Path("tests", *module.parts[1:-1], f"test_{module.stem}.py")
 
 
 class Mutants:
