@@ -7,6 +7,7 @@ there now and then. What fails for a reason fails again. What passes is named, s
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -14,24 +15,30 @@ from typing import Final
 MOST: Final = 5
 """More failures than these are no chance."""
 
-FAILED: Final = Path(".pytest_cache", "v", "cache", "lastfailed")
+FAILED: Final = Path("v", "cache", "lastfailed")
+"""Where pytest's cache keeps the tests that failed."""
+
 TESTS_FAILED: Final = 1
 """pytest's exit code; others say that tests could not be run."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """pytest's exit code: 0 also if all that failed has passed the second time."""
-    pytest = [sys.executable, "-m", "pytest"]
-    code = subprocess.run([*pytest, "--cache-clear", *arguments], check=False).returncode
+    with tempfile.TemporaryDirectory() as cache:
+        return _run([sys.executable, "-m", "pytest", "-o", f"cache_dir={cache}", *arguments], Path(cache))
+
+
+def _run(pytest: Sequence[str], cache: Path) -> int:
+    code = subprocess.run(pytest, check=False).returncode
     if code != TESTS_FAILED:
         return code
-    failed = sorted(json.loads(FAILED.read_text()))
+    failed = sorted(json.loads((cache / FAILED).read_text()))
     if len(failed) > MOST:
         print(f"{len(failed)} tests failed: too many to try them again", flush=True)
         return code
     print("Tried again, one by one:", *failed, sep="\n  ", flush=True)
     again = subprocess.run(
-        [*pytest, "--last-failed", "--last-failed-no-failures", "none", *arguments, "--numprocesses", "0"], check=False
+        [*pytest, "--last-failed", "--last-failed-no-failures", "none", "--numprocesses", "0"], check=False
     )
     if again.returncode == 0:
         print("Passed the second time, to be looked at:", *failed, sep="\n  ", flush=True)

@@ -40,7 +40,8 @@ def test_what_failed_is_tried_once_more(tests: str, code: int, said: str, tmp_pa
     (tmp_path / "test_some.py").write_text(tests)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, str(ROOT / "tests" / "rerun.py"), "-p", "xdist", "test_some.py"]
-    quick = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # plugins take seconds to import
-    done = subprocess.run(command, cwd=tmp_path, env=quick, capture_output=True, text=True, check=False)
+    # Plugins take seconds to import; under tox, pytest keeps its cache elsewhere.
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "TOX_ENV_DIR": str(tmp_path / "tox")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     assert said in done.stdout

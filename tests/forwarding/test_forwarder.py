@@ -255,14 +255,7 @@ async def test_recounting_while_connections_are_being_closed_loses_no_descriptor
         writer.close()
 
 
-@pytest.fixture
-def twenty_are_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fixed count of descriptors, instead of how many earlier tests have left open."""
-    monkeypatch.setattr(descriptors, "open_descriptors", lambda: 20)
-    monkeypatch.setattr(descriptors, "descriptors_counted_by_kernel", lambda: 20)
-
-
-@pytest.mark.usefixtures("twenty_are_open")
+@pytest.mark.usefixtures("uncounted")
 async def test_listeners_leave_half_of_the_reserve_to_the_rest() -> None:
     async with open_bench(descriptor_limit=20 + descriptors.RESERVE + 1) as bench:
         names = [ListenerName(ServicePortName("default", f"s{n}", "", Protocol.TCP)) for n in range(32)]
@@ -272,7 +265,7 @@ async def test_listeners_leave_half_of_the_reserve_to_the_rest() -> None:
             bench.forwarder.open(names[31])
 
 
-@pytest.mark.usefixtures("twenty_are_open")
+@pytest.mark.usefixtures("uncounted")
 async def test_listeners_and_claims_leave_a_third_of_all_descriptors_to_connections() -> None:
     async with open_bench(descriptor_limit=64 + 300) as bench:
         forwarder = bench.forwarder

@@ -2,7 +2,7 @@
 
 import { byId, mark, say } from "./dom.js";
 import { age, bytes, count } from "./figures.js";
-import { Grid } from "./grid.js";
+import { Grid, figure } from "./grid.js";
 
 export class Connections {
   constructor(store, page) {
@@ -31,17 +31,6 @@ export class Connections {
       write: (cell, row) => {
         say(cell, value(row));
         mark(cell, "title", value(row));
-      },
-    });
-    const figure = (name, title, value, form, hint) => ({
-      name,
-      title,
-      hint,
-      value,
-      first: "greatest",
-      write: (cell, row) => {
-        say(cell, form(value(row)));
-        mark(cell, "data-zero", value(row) === 0);
       },
     });
     const now = () => this.store.time;

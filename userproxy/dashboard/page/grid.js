@@ -8,6 +8,21 @@ import { element, mark, say } from "./dom.js";
 
 const SPARE = 4;
 
+/** A column of numbers, the greatest first when it is sorted by; `form` writes one, and zeros are told from the rest. */
+export function figure(name, title, value, form, hint) {
+  return {
+    name,
+    title,
+    hint,
+    value,
+    first: "greatest",
+    write: (cell, row) => {
+      say(cell, form(value(row)));
+      mark(cell, "data-zero", value(row) === 0);
+    },
+  };
+}
+
 export class Grid {
   /**
    * `columns` have `name`, `title`, `value(row)` for sorting, `write(cell, row)`, and a `hint`. `choose(row)` is called

@@ -2,7 +2,7 @@
 
 import { byId, element, mark, say } from "./dom.js";
 import { bytes, count, counted, rate } from "./figures.js";
-import { Grid } from "./grid.js";
+import { Grid, figure } from "./grid.js";
 import { draw, sparkline } from "./sparkline.js";
 import { serviceName } from "./store.js";
 
@@ -38,25 +38,14 @@ export class Services {
   }
 
   columns() {
-    const number = (name, title, value, write, hint) => ({
-      name,
-      title,
-      hint,
-      value,
-      first: "greatest",
-      write: (cell, row) => {
-        say(cell, write(value(row)));
-        mark(cell, "data-zero", value(row) === 0);
-      },
-    });
     return [
       { name: "state", title: "", label: "State", value: (row) => stateOf(row).name, write: writeState },
       { name: "service", title: "Service", value: serviceName, write: writeName },
       { name: "spark", title: "2 min", write: (cell, row) => this.writeSpark(cell, row) },
-      number("opened", "conn/s", (row) => row.opened_rate, rate, "Connections and flows that begin, a second"),
-      number("active", "active", (row) => row.active, count, "Connections and flows that there are now"),
-      number("rate", "bytes/s", (row) => row.up_rate + row.down_rate, bytes, "Bytes a second, both directions together"),
-      number("errors", "err/s", (row) => row.failed_rate + row.retried_rate, rate, "Clients not served, or only after a retry, a second"),
+      figure("opened", "conn/s", (row) => row.opened_rate, rate, "Connections and flows that begin, a second"),
+      figure("active", "active", (row) => row.active, count, "Connections and flows that there are now"),
+      figure("rate", "bytes/s", (row) => row.up_rate + row.down_rate, bytes, "Bytes a second, both directions together"),
+      figure("errors", "err/s", (row) => row.failed_rate + row.retried_rate, rate, "Clients not served, or only after a retry, a second"),
       {
         name: "usable",
         title: "endp.",
