@@ -400,6 +400,27 @@ def test_an_endpoint_is_drained_and_connections_are_closed(page: Shown) -> None:
     assert page.page.evaluate("document.querySelector('#control').open") is False
 
 
+def test_one_connection_is_closed_and_another_of_its_client_to_the_same_endpoint_is_not(page: Shown) -> None:
+    dialog = page.page.locator("#control")
+    address = (API, 80)
+    with page.lab.client.connect(address) as first, page.lab.client.connect(address) as second:
+        page.page.locator("#connections-filter").fill(f":{_port(first)} ")
+        page.watched.wait("() => document.querySelectorAll('#connections-grid .space > .row').length === 1")
+        page.page.locator("#connections-grid .space > .row").click()
+        dialog.get_by_role("button", name="Close this connection").click()
+        assert f"the connection of {page.lab.client.address}:{_port(first)}" in dialog.get_by_role("alert").inner_text()
+        dialog.get_by_role("button", name="Close this connection").click()
+        page.watched.wait(
+            "() => document.querySelector('#control .answer').textContent.includes('1 connection was closed')"
+        )
+        (left,) = page.items("connections", "shop/api")
+        assert left["client"].endswith(f":{_port(second)}")
+        dialog.get_by_role("button", name="Close this connection").click()
+        dialog.get_by_role("button", name="Close this connection").click()
+        page.watched.wait("() => document.querySelector('#control .answer').textContent.includes('had ended already')")
+        dialog.get_by_role("button", name="Close", exact=True).click()
+
+
 def test_a_fault_set_in_the_page_slows_real_connections(page: Shown) -> None:
     page.choose()
     page.page.locator('#endpoints-grid [data-key="10.244.1.2:8080"]').click()

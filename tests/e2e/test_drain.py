@@ -169,6 +169,21 @@ def test_connections_of_one_client_are_closed(lab: Lab, workers: str) -> None:
         assert said.count("RESET (closed on request") == 6
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_one_connection_of_a_client_is_closed_by_its_id(lab: Lab, workers: str) -> None:
+    start(lab, workers)
+    with ExitStack() as stack:
+        kept = [stack.enter_context(KeptConnection(lab.client, WEB)) for _ in range(6)]
+        assert all(map(is_alive, kept))
+        known = [each["id"] for each in items(lab, "connections", "default/web")]
+        for number in known[:2]:
+            assert [each["id"] for each in items(lab, "connections", "-l", f"id={number}")] == [number]
+            assert told(lab, "close", "connections", "-l", f"id={number}") == "1 connection closed\n"
+        assert sum(map(is_alive, kept)) == 4
+        assert [each["id"] for each in items(lab, "connections", "default/web")] == known[2:]
+        assert told(lab, "close", "connections", "-l", f"id={known[0]}") == "0 connections closed\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [

@@ -22,6 +22,7 @@ _NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?", re.ASC
 _OCTET: Final = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _PORT: Final = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _PORT_NAME: Final = r"[-a-z0-9]{1,63}"
+CONNECTION_PATTERN: Final = r"[1-9][0-9]{0,17}"
 _GROUP: Final = r"[0-9a-fA-F]{1,4}"
 _IPV6: Final = "|".join(
     (
@@ -62,7 +63,8 @@ class CaptureForm(StrEnum):
 
 
 class Filter(Struct, frozen=True, gc=False):
-    """What a request asks for: a field that is None or empty admits all. `endpoint` with port 0 is any of its ports."""
+    """What a request asks for: a field that is None or empty admits all. `endpoint` with port 0 is any of its ports,
+    `id` is the number of a connection, or of a fault where one is meant."""
 
     namespace: str = ""
     service: str = ""
@@ -95,6 +97,7 @@ class Filter(Struct, frozen=True, gc=False):
             client=self.client,
             states=self.state,
             outcomes=self.verdict,
+            connection=self.id or 0,
         )
 
 
@@ -143,6 +146,12 @@ def _one_of(values: type[StrEnum]) -> Callable[[str], StrEnum]:
 def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,7}", text) or not 1 <= int(text) <= MOST_ITEMS:
         raise ValueError(f"is not a number from 1 to {MOST_ITEMS}")
+    return int(text)
+
+
+def _connection(text: str) -> int:
+    if not re.fullmatch(CONNECTION_PATTERN, text):
+        raise ValueError("is not the number of a connection")
     return int(text)
 
 
@@ -227,6 +236,12 @@ LAST: Final = Parameter(
     _COUNT,
 )
 ID: Final = Parameter("id", "The fault of this number.", _count, _COUNT)
+CONNECTION: Final = Parameter(
+    "id",
+    "Only the connection or flow of this number.",
+    _connection,
+    {"type": "integer", "minimum": 1, "maximum": 10**18 - 1},
+)
 ALL: Final = Parameter("all", "Whether all are meant.", _switch, {"type": "boolean"})
 LIMIT: Final = Parameter("limit", "At most so many items; `next` leads to the others.", _count, _COUNT)
 WATCH: Final = Parameter(

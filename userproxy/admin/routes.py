@@ -8,6 +8,7 @@ from msgspec import Struct
 from userproxy.admin import items, rows, watches
 from userproxy.admin.parameters import (
     CLIENT,
+    CONNECTION,
     CONNECTIONS,
     ENDPOINT,
     FORM,
@@ -92,7 +93,7 @@ LISTS: Final = (
         "connections",
         "TCP connections and UDP flows, by id.",
         items.ConnectionItem,
-        (NAMESPACE, SERVICE, PROTOCOL, ENDPOINT, CLIENT, STATE, LIMIT, after(r"[0-9]{1,18}"), WATCH),
+        (NAMESPACE, SERVICE, PROTOCOL, ENDPOINT, CLIENT, CONNECTION, STATE, LIMIT, after(r"[0-9]{1,18}"), WATCH),
         rows.connections,
         watches.connections,
     ),

@@ -95,8 +95,8 @@ class SocketAddress(Struct, frozen=True, order=True, gc=False):
 class Query(Struct, frozen=True, gc=False):
     """Which connections, decisions or listeners are meant; a field that is None or empty admits all.
 
-    `endpoint` with port 0 means all ports of that address. `states` is about connections alone, `outcomes` about
-    decisions alone.
+    `endpoint` with port 0 means all ports of that address. `states` and `connection`, the id of a single one, are about
+    connections alone, `outcomes` about decisions alone.
     """
 
     namespace: str = ""
@@ -108,6 +108,7 @@ class Query(Struct, frozen=True, gc=False):
     client: str = ""
     states: tuple[ConnectionState, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
+    connection: int = 0
 
     def admits(self, name: ServicePortName) -> bool:
         """Whether it is about a service port."""

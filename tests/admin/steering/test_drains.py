@@ -121,17 +121,26 @@ async def test_connections_are_closed_by_what_is_given(api: Served) -> None:
     closed = await delete(api, "connections", client="10.2.0.9", endpoint="10.1.0.1:8080", protocol="TCP")
     assert closed == {"closed": 1}
     await delete(api, "connections", namespace="default", service="web")
+    await delete(api, "connections", id=str(7 * 10**12 + 1))
     assert [query for query, _ in api.steering.closed] == [
         Query(client="10.2.0.9", endpoint=ONE, protocol=Protocol.TCP),
         Query(namespace="default", service="web"),
+        Query(connection=7 * 10**12 + 1),
     ]
     assert {reason for _, reason in api.steering.closed} == {"closed on request"}
 
 
 @pytest.mark.parametrize("parameters", [{}, {"namespace": "default"}, {"protocol": "TCP"}])
 async def test_somebody_must_be_meant(api: Served, parameters: dict[str, Any]) -> None:
-    with pytest.raises(AdminError, match="say which connections are to be closed: by client, endpoint or service"):
+    with pytest.raises(AdminError, match="say which connections are to be closed: by id, client, endpoint or service"):
         await delete(api, "connections", **parameters)
+    assert api.steering.closed == []
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x", "1" * 19])
+async def test_an_id_is_a_number(api: Served, number: str) -> None:
+    with pytest.raises(AdminError, match=f"id: '{number}' is not the number of a connection"):
+        await delete(api, "connections", id=number)
     assert api.steering.closed == []
 
 

@@ -85,7 +85,8 @@ def test_an_endpoint_is_drained_and_undrained(proxy: Running) -> None:
         ("close connections", "say which connections are to be closed: NS/NAME, -l client=IP"),
         ("close connections -n default", "say which connections are to be closed: NS/NAME, -l client=IP"),
         ("close connections -l protocol=TCP", "say which connections are to be closed: NS/NAME, -l client=IP"),
-        ("close connections -l state=open", "is not KEY=VALUE with one of the keys client, endpoint, protocol"),
+        ("close connections -l state=open", "is not KEY=VALUE with one of the keys client, endpoint, id, protocol"),
+        ("close connections -l id=0", "-l: id: '0' is not the number of a connection"),
         ("close connections -l client=x", "-l: client: 'x' is not an IP address"),
         ("fault set default/web --latency 200ms", "Missing option '--for'"),
         ("fault set default/web --for 5m", "a fault has exactly one of --latency, --refuse, --blackhole"),
@@ -133,9 +134,11 @@ def test_connections_are_closed(proxy: Running) -> None:
         "1 connection closed\n"
     )
     assert good(proxy, "close", "connections", "default/web") == "2 connections closed\n"
+    assert good(proxy, "close", "connections", "-l", "id=3000000000042") == "3 connections closed\n"
     assert [query for query, _ in proxy.api.steering.closed] == [
         Query(client="10.2.0.9", endpoint=ONE),
         Query("default", "web"),
+        Query(connection=3_000_000_000_042),
     ]
 
 

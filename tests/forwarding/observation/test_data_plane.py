@@ -293,6 +293,18 @@ async def test_what_becomes_of_connections_is_told(plane: LocalDataPlane, bench:
         assert [each.kind for each in batch.items] == [ChangeKind.REMOVED] * 5, "brief ones are told of once"
 
 
+async def test_what_becomes_of_one_connection_is_told(plane: LocalDataPlane, bench: Bench, serve: Serve) -> None:
+    bench.route_to(await serve(echo))
+    writers = [(await bench.connect())[1] for _ in range(2)]
+    await eventually(lambda: bench.forwarder.statistics(NAME).accepted == 2)
+    first, _ = (await plane.connections()).items
+    async with plane.watch_connections(Query(connection=first.id)) as watch:
+        for writer in writers:
+            writer.close()
+        await bench.eventually_idle()
+        assert [each.connection.id for each in (await watch.read()).items] == [first.id]
+
+
 async def test_a_slow_reader_of_connections_is_cut_off(plane: LocalDataPlane, bench: Bench, serve: Serve) -> None:
     bench.route_to(await serve(echo))
     async with plane.watch_connections(room=2) as watch:

@@ -30,6 +30,22 @@ async def test_connections_are_closed_by_endpoint_and_by_client(bench: Bench, se
         client.writer.close()
 
 
+async def test_one_connection_is_closed_by_its_id(bench: Bench, serve: Serve) -> None:
+    steering, data_plane = bench.forwarder.steering, bench.forwarder.data_plane
+    bench.forwarder.update(snapshot(NAME, Endpoint(*await serve(echo))))
+    clients = [await Connected.to(bench.address[1]) for _ in range(5)]
+    ids = [each.id for each in (await data_plane.connections()).items]
+    assert [each.id for each in (await data_plane.connections(Query(connection=ids[2]))).items] == [ids[2]]
+    assert await steering.close_connections(Query("default", "other", connection=ids[2]), "tidy up") == 0
+    assert await steering.close_connections(Query(connection=ids[2]), "tidy up") == 1
+    assert sum([await client.is_alive() for client in clients]) == 4
+    assert [each.id for each in (await data_plane.connections()).items] == [*ids[:2], *ids[3:]]
+    assert await steering.close_connections(Query(connection=ids[2]), "tidy up") == 0
+    assert (await data_plane.connections(Query(connection=ids[2]))).items == ()
+    for client in clients:
+        client.writer.close()
+
+
 async def test_dials_are_given_up_as_well(bench: Bench, black_hole: tuple[str, int]) -> None:
     bench.forwarder.update(snapshot(NAME, Endpoint(*black_hole)))
     reader, writer = await asyncio.open_connection(LOOPBACK, bench.address[1])
@@ -59,7 +75,9 @@ async def test_flows_end_and_begin_again_with_the_next_datagram(bench: Bench) ->
             _, flow = await received_from(backend)
             backend.sendto(b"answer", flow)
             assert await received(client) == b"answer"
-            assert await bench.forwarder.steering.close_connections(Query(endpoint=endpoint), "tidy up") == 1
+            (known,) = (await bench.forwarder.data_plane.connections()).items
+            assert await bench.forwarder.steering.close_connections(Query(connection=known.id + 1), "tidy up") == 0
+            assert await bench.forwarder.steering.close_connections(Query(connection=known.id), "tidy up") == 1
             seen.append(flow)
         (first, _) = await bench.forwarder.data_plane.decisions()
     assert (first.verdict, first.reason) == (Outcome.RESET, "tidy up")

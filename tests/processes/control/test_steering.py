@@ -40,6 +40,21 @@ async def test_connections_of_all_processes_are_closed(processes: int) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
+async def test_one_connection_is_closed_by_its_id_whichever_process_has_it(processes: int) -> None:
+    async with forwarding(processes) as forwarder, backend() as endpoint:
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        await all_ready(forwarder)
+        async with clients(port, 12) as connected:
+            ids = [report.id for report in (await forwarder.data_plane.connections()).items]
+            for closed, number in enumerate((ids[0], ids[-1]), start=1):
+                assert await forwarder.steering.close_connections(Query(connection=number), "tidy up") == 1
+                assert sum([await is_alive(client) for client in connected]) == 12 - closed
+            left = [report.id for report in (await forwarder.data_plane.connections()).items]
+            assert left == ids[1:-1]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
 async def test_faults_are_suffered_in_all_processes_and_in_one_that_takes_the_place_of_another(processes: int) -> None:
     async with forwarding(processes) as forwarder, backend() as endpoint:
         port = forwarder.open(NAME, verdict=Verdict.SERVE)

@@ -69,8 +69,8 @@ async def undrain(planes: Planes, asked: Filter) -> Ended:
 async def close_connections(planes: Planes, asked: Filter) -> Closed:
     """Reset connections, and end flows. Raises RefusedError where nothing says which."""
     steering, query = controls_of(planes).steering, asked.query
-    if not (query.client or query.service or query.endpoint):
-        raise RefusedError(409, "say which connections are to be closed: by client, endpoint or service")
+    if not (query.connection or query.client or query.service or query.endpoint):
+        raise RefusedError(409, "say which connections are to be closed: by id, client, endpoint or service")
     return Closed(await steering.close_connections(query, CLOSED_ON_REQUEST))
 
 

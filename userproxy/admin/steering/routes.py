@@ -5,7 +5,18 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from userproxy.admin.parameters import ALL, CLIENT, ENDPOINT, ID, NAMESPACE, PROTOCOL, SERVICE, Parameter, required
+from userproxy.admin.parameters import (
+    ALL,
+    CLIENT,
+    CONNECTION,
+    ENDPOINT,
+    ID,
+    NAMESPACE,
+    PROTOCOL,
+    SERVICE,
+    Parameter,
+    required,
+)
 from userproxy.admin.rows import Planes
 from userproxy.admin.steering import drains, faults
 from userproxy.admin.steering.items import Closed, DrainItem, DrainRequest, Ended, FaultItem, FaultRequest
@@ -87,10 +98,10 @@ WRITES: Final[tuple[WriteRoute, ...]] = (
         "connections",
         "DELETE",
         "closeConnections",
-        "Reset TCP connections, and end UDP flows: those of a client, of an endpoint, or of a Service.",
+        "Reset TCP connections, and end UDP flows: one by its id, or those of a client, an endpoint or a Service.",
         Closed,
         drains.close_connections,
-        (NAMESPACE, SERVICE, PROTOCOL, ENDPOINT, CLIENT),
-        refusals={**_NO_CONTROLS, 409: "Neither client nor endpoint nor service is given."},
+        (NAMESPACE, SERVICE, PROTOCOL, ENDPOINT, CLIENT, CONNECTION),
+        refusals={**_NO_CONTROLS, 409: "Neither id nor client nor endpoint nor service is given."},
     ),
 )

@@ -24,7 +24,7 @@ from userproxy.errors import UsageError
     "--selector",
     metavar="KEY=VALUE,...",
     help="Only those for which this holds. Connections: client=IP, endpoint=IP:PORT or IP, state=STATE,"
-    " protocol=TCP|UDP; services and endpoints: endpoint=, protocol=; portals: protocol=.",
+    " protocol=TCP|UDP, id=N; services and endpoints: endpoint=, protocol=; portals: protocol=.",
 )
 @click.option("-o", "--output", type=click.Choice([form.value for form in Form]), default="table", show_default=True)
 @click.option("-w", "--watch", is_flag=True, help="Go on with every change, until interrupted.")

@@ -94,6 +94,12 @@ def endpoint(text: str, option: str) -> str:
     return f"[{address}]:{int(port)}" if ":" in address else f"{address}:{int(port)}"
 
 
+def _connection(text: str, option: str) -> str:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18 and int(text) > 0):
+        raise UsageError(f"{option}: {text!r} is not the number of a connection: `userproxy get connections` has them")
+    return str(int(text))
+
+
 def _state(text: str, option: str) -> str:
     return _one_of(text.lower(), STATES, option)
 
@@ -111,6 +117,7 @@ def _one_of(text: str, choices: Collection[str], option: str) -> str:
 _CHECKS: Final[Mapping[str, Callable[[str, str], str]]] = {
     "client": ip_address,
     "endpoint": endpoint,
+    "id": _connection,
     "protocol": _protocol,
     "state": _state,
 }

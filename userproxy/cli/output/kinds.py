@@ -133,7 +133,7 @@ CONNECTIONS: Final = Kind(
         _plain("source_address", wide=True),
     ),
     lambda item: f"connection/{item['id']}",
-    frozenset({"client", "endpoint", "protocol", "state"}),
+    frozenset({"client", "endpoint", "id", "protocol", "state"}),
 )
 
 PORTALS: Final = Kind(

@@ -109,13 +109,22 @@ export class Controls {
   }
 
   closeSection() {
-    const client = this.kind === "connection" ? this.row.client.replace(/:\d+$/, "").replace(/[[\]]/g, "") : undefined;
-    const whose = client === undefined ? `all connections to ${this.row.endpoint}` : `all connections of ${client} to ${this.row.endpoint ?? "this Service"}`;
-    const ask = this.asking("Close connections", () => `Reset ${whose}? Clients see an error.`, () => {
-      const query = { namespace: this.service.namespace, service: this.service.name, ...(this.row.endpoint ? { endpoint: this.row.endpoint } : {}), ...(client ? { client } : {}) };
-      return this.change("DELETE", "connections", query, null, ({ closed }) => `${counted(closed, "connection was", "connections were")} closed.`);
-    });
-    return section("Close", `Resets ${whose} of ${this.service.text}.`, element("div", { className: "fields" }, ask));
+    const { namespace, name, text } = this.service;
+    const { endpoint } = this.row;
+    const buttons = this.kind === "endpoint" ? [] : [this.closing("Close this connection", `the connection of ${this.row.client}`, { id: this.row.id })];
+    if (this.kind === "connection") {
+      const client = this.row.client.replace(/:\d+$/, "").replace(/[[\]]/g, "");
+      const whose = `all connections of ${client} to ${endpoint ?? text}`;
+      buttons.push(this.closing("Close all of this client", whose, { namespace, service: name, client, ...(endpoint ? { endpoint } : {}) }));
+    } else buttons.push(this.closing("Close connections", `all connections to ${endpoint}`, { namespace, service: name, endpoint }));
+    const what = this.kind === "connection" ? "Resets this connection, or all of its client to the same endpoint." : `Resets all connections of ${text} to ${endpoint}.`;
+    return section("Close", what, element("div", { className: "fields" }, ...buttons));
+  }
+
+  closing(title, whose, query) {
+    return this.asking(title, () => `Reset ${whose}? ${query.id ? "The client sees" : "Clients see"} an error.`, () =>
+      this.change("DELETE", "connections", query, null, ({ closed }) => (closed === 0 ? "It had ended already." : `${counted(closed, "connection was", "connections were")} closed.`)),
+    );
   }
 
   faultSection() {

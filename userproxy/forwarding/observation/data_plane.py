@@ -343,6 +343,8 @@ class LocalDataPlane:
         for name, tables in self._flows_by_listener().items():
             if query.admits_listener(name):
                 groups += [{flow.id: flow for flow in tuple(table.by_client.values())} for table in tables]
+        if query.connection:
+            return [{query.connection: group[query.connection]} for group in groups if query.connection in group]
         return groups
 
 

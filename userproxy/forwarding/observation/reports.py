@@ -156,6 +156,8 @@ def listener_of(member: Member) -> ListenerName:
 
 def asks_for_member(query: Query, member: Member) -> bool:
     """Whether a query is about a connection or flow, whatever its listener and state."""
+    if query.connection and member.id != query.connection:
+        return False
     if query.client:
         client = member.dial.address if isinstance(member, Relay) else member.address
         if client != query.client:
