@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from contextlib import ExitStack
 from http.client import HTTPException
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.lab.cluster import QUICK, Lab
 from tests.lab.datagrams import ask, ask_over
+from tests.lab.load import SERVER, Load
 from tests.lab.manifests import Port
 from tests.lab.probes import KeptConnection
 from tests.lab.proxy import RunningProxy
@@ -156,6 +158,40 @@ def test_the_control_process_is_killed_and_no_client_sees_anything_until_another
         assert client.failures == []
     assert successor.terminate() == 0
     eventually(lambda: not any(map(runs, before)), 30, "they end with the control process that has adopted them")
+
+
+def test_busy_connections_outlive_a_control_process_and_the_beginning_of_the_next_one(lab: Lab) -> None:
+    """Answers to clients' own addresses are under way all the time, also while nobody or both have rules for them."""
+    for pod in lab.pods:
+        pod.serve([sys.executable, "-c", SERVER, pod.name], 9000)
+    lab.manifests.node(lab.node)
+    lab.manifests.service("web", cluster_ip=WEB[0], ports=[Port(80, target=9000)])
+    lab.manifests.slice("web", lab.pods, ports=[Port(80, target=9000)])
+    proxy = lab.node.start_userproxy(*QUICK, "--workers", "2")
+    lab.node.wait_for_portal(*WEB)
+    proxy.wait_log("Answers to clients' addresses come back here")
+    eventually(lambda: len(data_processes(lab)) == 2, 30, "both data processes answer")
+    before = data_processes(lab)
+    load = Load(lab.client, WEB, WEB, kept=40, rate=20, flows=0, megabytes=30)
+    with load:
+        for _ in range(2):
+            go_on(load)
+            os.kill(proxy.pid, signal.SIGKILL)
+            go_on(load)
+            proxy = lab.node.start_userproxy(*QUICK, "--workers", "2")
+            proxy.wait_log("Answers to clients' addresses come back here")
+            eventually(lambda: data_processes(lab) == before, 30, "the new control process is told by them")
+            go_on(load)
+    assert load.failures == []
+    assert proxy.terminate() == 0
+    lab.node.wait_for_no_rules()
+
+
+def go_on(load: Load, answers: int = 200) -> None:
+    """Return once so many more answers have come."""
+    asked = load.answers
+    eventually(lambda: load.answers > asked + answers or load.failures, 60, "clients are served")
+    assert load.failures == []
 
 
 def test_portals_that_are_listeners_themselves_are_adopted_too(lab: Lab) -> None:

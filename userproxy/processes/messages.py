@@ -124,10 +124,12 @@ class FollowReturnPath(Struct, frozen=True, tag="follow return path"):
 
 
 class Keep(Struct, frozen=True, tag="keep"):
-    """Hold copies of the descriptors that come with this, in place of earlier ones, and do nothing with them.
+    """Hold copies of the descriptors that come with this, in place of a family's earlier ones, without using them.
 
     What goes with its last copy then outlives the control process: tables of nf_tables that have an owner.
     """
+
+    family: IPFamily
 
 
 class CloseUnasked(Struct, frozen=True, tag="close unasked"):
@@ -416,7 +418,7 @@ class Refused(Struct, frozen=True, tag="refused"):
     reason: str
 
 
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
 """Of these messages. Processes of another one are left alone: they serve until their clients have gone."""
 
 Reported: TypeAlias = (

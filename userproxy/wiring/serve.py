@@ -265,10 +265,11 @@ class _Proxy:
         if self._source is not None:
             self._source.report(problems)
 
-    def _return_path_owners(self) -> list[int]:
+    def _return_path_owners(self, family: IPFamily) -> list[int]:
         """The descriptors that tables go with without which no answer to a client's address comes back."""
-        found = (item for family in self._families for item in family.holdings.sockets().items())
-        return [descriptor for name, descriptor in found if name.startswith("return path")]
+        paths = (each.holdings.return_path for each in self._families if each.family is family)
+        owners = (path.owner for path in paths if path is not None)
+        return [owner.fileno() for owner in owners if owner is not None]
 
     def _problems_of_the_node(self) -> frozenset[Problem]:
         of_processes = self._forwarder.problems if isinstance(self._forwarder, ProcessForwarder) else frozenset()

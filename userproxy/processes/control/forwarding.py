@@ -35,6 +35,7 @@ from userproxy.processes.control.giving import ProcessesGiver
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.held_portals import HeldPortals
 from userproxy.processes.control.pool import Pool
+from userproxy.processes.control.return_paths import ReturnPaths
 from userproxy.processes.control.spawning import Spawning
 from userproxy.processes.control.steering import ProcessesSteering
 from userproxy.processes.control.taking import ProcessesTaker
@@ -44,8 +45,6 @@ from userproxy.processes.messages import (
     CloseUnasked,
     Drain,
     FollowPortal,
-    FollowReturnPath,
-    Keep,
     Reset,
 )
 from userproxy.processes.transfers import SharesSockets
@@ -87,8 +86,7 @@ class ProcessForwarder:
         self._in_groups = 0
         """Descriptors of UDP listeners that they have beyond the first."""
         self._portals = HeldPortals(self.take_for_port, self.give_port, self._portal_left)
-        self._kept: Callable[[], Sequence[int]] = tuple
-        self._return_paths: dict[IPFamily, ReturnPath] = {}
+        self._return_paths = ReturnPaths(lambda: self._pool.serving)
         self._inherited: dict[ListenerName, tuple[str, list[int]]] = {}
         self._unasked: dict[ListenerName, None] = {}
         """Listeners of another userproxy that nobody has asked for since."""
@@ -112,13 +110,11 @@ class ProcessForwarder:
         """Whether data processes are to serve on if this process goes without a word, until another one adopts them."""
         self._pool.outlive(self._path if us else "")
         if not us:
-            self._kept = tuple
-        for worker in self._pool.serving:
-            worker.send(Keep(), self._kept())
+            self._return_paths.release()
 
-    def keep(self, descriptors: Callable[[], Sequence[int]]) -> None:
-        """What data processes are to have copies of, so that it outlives this process: as of each change of paths."""
-        self._kept = descriptors
+    def keep(self, owners: Callable[[IPFamily], Sequence[int]]) -> None:
+        """As :meth:`ReturnPaths.keep`."""
+        self._return_paths.keep(owners)
 
     def watch_processes(self, changed: Callable[[], None]) -> None:
         """Call `changed` when `problems` may be others."""
@@ -209,7 +205,7 @@ class ProcessForwarder:
     def hand_over(self) -> ProcessesGiver:
         """As :meth:`Forwarder.hand_over`."""
         self.steering.put_faults(())
-        held = (self._listeners, self._portals, self._return_paths)
+        held = (self._listeners, self._portals, self._return_paths.paths)
         return ProcessesGiver(self._pool.serving, *held, self._options.bind_addresses, self.data_plane.past)
 
     def take_over(self) -> ProcessesTaker:
@@ -304,10 +300,7 @@ class ProcessForwarder:
 
     def follow_return_path(self, path: ReturnPath) -> None:
         """As :meth:`Forwarder.follow_return_path`."""
-        self._return_paths[path.family] = path
-        for worker in self._pool.serving:
-            worker.send(FollowReturnPath(path))
-            worker.send(Keep(), self._kept())
+        self._return_paths.follow(path)
 
     def log_as(self, spawning: Spawning) -> None:
         """Have data processes log as this says, also those that are started later."""
@@ -398,9 +391,7 @@ class ProcessForwarder:
         self._briefing.gone(worker)
 
     def _begins(self, worker: Worker) -> None:
-        for path in self._return_paths.values():
-            worker.send(FollowReturnPath(path))
-        worker.send(Keep(), self._kept())
+        self._return_paths.begins(worker)
         self.steering.begins(worker)
         self._briefing.begin(worker)
         self.data_plane.begins(worker)

@@ -19,8 +19,8 @@ from userproxy.forwarding.accept_turns import AcceptTurns
 from userproxy.forwarding.descriptors import raise_limit
 from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.forwarding.sharing import SharingForwarder
-from userproxy.model import ListenerName
-from userproxy.processes.channel import Channel, Decoder
+from userproxy.model import IPFamily, ListenerName
+from userproxy.processes.channel import Channel, Decoder, close_descriptors
 from userproxy.processes.data.answering import Answering
 from userproxy.processes.data.counting import Counting
 from userproxy.processes.data.handover import Handover
@@ -109,7 +109,7 @@ class DataProcess:
         self._last_number = 0
         self._unasked: set[ListenerName] = set()
         """Listeners of the control process before, of which the present one has not told."""
-        self._kept: list[int] = []
+        self._kept: dict[IPFamily, list[int]] = {}
         self._outlive = ""
         self._door: Door | None = None
         self._alone: asyncio.TimerHandle | None = None
@@ -315,10 +315,9 @@ class DataProcess:
             if forwarder.is_open(name):
                 forwarder.close(name)
 
-    def _keep(self, _forwarder: SharingForwarder, _message: Keep, descriptors: list[int]) -> None:
-        before, self._kept = self._kept, descriptors
-        for descriptor in before:
-            os.close(descriptor)
+    def _keep(self, _forwarder: SharingForwarder, message: Keep, descriptors: list[int]) -> None:
+        close_descriptors(self._kept.get(message.family, []))
+        self._kept[message.family] = descriptors
 
     def _close(self, forwarder: SharingForwarder, message: Close, _descriptors: list[int]) -> None:
         forwarder.forget_elsewhere(message.listener)

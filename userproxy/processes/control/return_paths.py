@@ -1,0 +1,50 @@
+"""What data processes are told of the ways back for answers to clients' addresses, and hold of them."""
+
+from collections.abc import Callable, Sequence
+
+from userproxy.model import IPFamily, ReturnPath
+from userproxy.processes.control.worker import Worker
+from userproxy.processes.messages import FollowReturnPath, Keep
+
+
+class ReturnPaths:
+    """Those of each family, for all that `serving()` returns.
+
+    What a control process has stands as long as a data process holds a copy of the socket that owns it. So data
+    processes whose control process was killed go on with what that one had, until the next one has as much.
+    """
+
+    def __init__(self, serving: Callable[[], Sequence[Worker]]) -> None:
+        self._serving = serving
+        self._owners: Callable[[IPFamily], Sequence[int]] = lambda _: ()
+        self._released = False
+        self.paths: dict[IPFamily, ReturnPath] = {}
+        """What was found out about this host."""
+
+    def keep(self, owners: Callable[[IPFamily], Sequence[int]]) -> None:
+        """Have data processes hold copies of the descriptors that a family's `owners()` are when its path changes."""
+        self._owners = owners
+
+    def follow(self, path: ReturnPath) -> None:
+        """Tell all data processes."""
+        self.paths[path.family] = path
+        for worker in self._serving():
+            self._tell(worker, path)
+
+    def begins(self, worker: Worker) -> None:
+        """Tell a data process that knows nothing yet."""
+        for path in self.paths.values():
+            self._tell(worker, path)
+
+    def release(self) -> None:
+        """Have data processes hold nothing from now on: what this process has is to go with it."""
+        self._released = True
+        for worker in self._serving():
+            for family in IPFamily:
+                worker.send(Keep(family))
+
+    def _tell(self, worker: Worker, path: ReturnPath) -> None:
+        worker.send(FollowReturnPath(path))
+        owners = () if self._released else self._owners(path.family)
+        if owners:
+            worker.send(Keep(path.family), owners)
