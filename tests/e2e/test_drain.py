@@ -134,21 +134,59 @@ def test_a_removed_endpoint_keeps_its_connections_as_long_as_the_service_says(la
         assert all(is_alive(each) for each in kept.keys() - mine)
 
 
-def test_a_take_over_does_not_end_a_drain(lab: Lab) -> None:
-    start(lab, "0")
-    drained = lab.pods[0]
-    told(lab, "drain", "default/web", "--endpoint", f"{drained.address}:8080", "--for", "10m")
-    (before,) = json.loads(lab.node.run(["curl", "-s", "--unix-socket", "/run/userproxy/admin.sock", _DRAINS]).stdout)[
-        "items"
-    ]
-    successor = lab.node.start_userproxy(*QUICK, "--workers", "0", "--takeover")
-    successor.wait_log("Taken over")
-    eventually(lambda: not lab.node.proxies[0].running, 20, "the predecessor has ended")
-    assert served_by(lab).keys() == {pod.name for pod in lab.pods[1:]}
-    (after,) = json.loads(lab.node.run(["curl", "-s", "--unix-socket", "/run/userproxy/admin.sock", _DRAINS]).stdout)[
-        "items"
-    ]
-    assert after == before
+OVER = pytest.mark.parametrize(("before", "after"), [("0", "0"), ("0", "2"), ("2", "0"), ("2", "2")])
+
+
+def take_over(lab: Lab, workers: str) -> None:
+    """Another userproxy with so many data processes in the place of the one that runs."""
+    old = lab.node.proxies[-1]
+    lab.node.start_userproxy(*QUICK, "--workers", workers, "--takeover").wait_log("Taken over", 60)
+    assert old.wait(30) == 0
+
+
+def listed_drains(lab: Lab) -> list[dict[str, Any]]:
+    said = lab.node.run(["curl", "-s", "--unix-socket", "/run/userproxy/admin.sock", _DRAINS]).stdout
+    found: list[dict[str, Any]] = json.loads(said)["items"]
+    return found
+
+
+@OVER
+def test_a_drain_goes_on_over_a_take_over_and_closes_in_the_successor(lab: Lab, before: str, after: str) -> None:
+    start(lab, before)
+    drained, closed = lab.pods[0], lab.pods[1]
+    with ExitStack() as stack:
+        kept = {stack.enter_context(KeptConnection(lab.client, WEB)): "" for _ in range(12)}
+        kept |= {each: each.ask().pod for each in kept}
+        told(lab, "drain", "default/web", "--endpoint", f"{drained.address}:8080", "--for", "10m")
+        told(lab, "drain", "default/web", "--endpoint", f"{closed.address}:8080", "--close-after", "15s")
+        listed = listed_drains(lab)
+        take_over(lab, after)
+        assert listed_drains(lab) == listed
+        assert served_by(lab).keys() == {lab.pods[2].name}
+        successor = lab.node.proxies[-1]
+        of_closed = sum(pod == closed.name for pod in kept.values())
+        record = successor.wait_log("Connections to a drained endpoint closed")
+        assert (record["endpoint"], record["connections"]) == (f"{closed.address}:8080", of_closed)
+        assert {each for each in kept if is_alive(each)} == {each for each in kept if kept[each] != closed.name}
+        told(lab, "undrain", "default/web")
+        assert served_by(lab).keys() == {pod.name for pod in lab.pods}
+
+
+@OVER
+def test_clients_of_a_removed_endpoint_may_stay_as_long_in_the_successor(lab: Lab, before: str, after: str) -> None:
+    start(lab, before, removal="drain:20s")
+    with ExitStack() as stack:
+        kept = {stack.enter_context(KeptConnection(lab.client, WEB)): "" for _ in range(12)}
+        kept |= {each: each.ask().pod for each in kept}
+        removed = lab.pods[0]
+        lab.manifests.slice("web", lab.pods[1:])
+        eventually(lambda: removed.name not in served_by(lab, 6), 10, "no slice names it")
+        take_over(lab, after)
+        mine = {each for each in kept if kept[each] == removed.name}
+        assert all(map(is_alive, kept))
+        assert removed.name not in served_by(lab)
+        eventually(lambda: not any(is_alive(each) for each in mine), 40, "its connections are closed")
+        assert all(is_alive(each) for each in kept.keys() - mine)
 
 
 _DRAINS = "http://localhost/v1/drains"

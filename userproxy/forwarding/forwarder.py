@@ -146,7 +146,7 @@ class Forwarder:
         """Answers what the listeners and connections of this process do."""
         self.faults = Faults(loop, self._poller, self._tcp, self._udp, self._listeners, random)
         self._tcp.faults = self._udp.faults = self.faults
-        self.steering = LocalSteering(self.data_plane, self.faults)
+        self.steering = LocalSteering(self.data_plane, self.faults, self._poller.failures)
         """Does with connections of this process what it is told."""
         self._parts = Parts(
             self._tcp,

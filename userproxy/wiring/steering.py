@@ -29,6 +29,8 @@ class Drains:
         self._steering = steering
         self._due: asyncio.Queue[Drain] = asyncio.Queue()
         self._memory: int | None = None
+        self._adopted: DrainState | None = None
+        """Those of a predecessor that still serves."""
         self.table = DrainTable(asyncio.get_running_loop(), self._due.put_nowait)
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
@@ -48,15 +50,26 @@ class Drains:
         return self._memory
 
     def adopt(self, descriptor: int) -> None:
-        """Go on with the drains of a predecessor. Takes over the descriptor; one that cannot be read is ignored."""
+        """Take in the drains of a predecessor, for :meth:`go_on`. Takes over the descriptor.
+
+        One that cannot be read is ignored.
+        """
         try:
-            state = msgspec.msgpack.decode(os.pread(descriptor, _MOST_BYTES, 0), type=DrainState)
+            self._adopted = msgspec.msgpack.decode(os.pread(descriptor, _MOST_BYTES, 0), type=DrainState)
         except (OSError, msgspec.DecodeError) as error:
             log.warning("The drains of the predecessor are over: they cannot be read", reason=str(error))
             return
         finally:
             os.close(descriptor)
-        self.table.restore(state)
+
+    def go_on(self) -> None:
+        """The connections are ours by now: go on with the drains that were taken in, some of which may be due.
+
+        Not sooner: to close a connection would reset that of the predecessor, which has the same socket.
+        """
+        state, self._adopted = self._adopted, None
+        if state is not None:
+            self.table.restore(state)
 
     def close(self) -> None:
         """Cancel timers, and close the file."""
@@ -69,10 +82,10 @@ class Drains:
         while True:
             drain = await self._due.get()
             query = Query(drain.service.namespace, drain.service.name, endpoint=drain.endpoint)
-            closed = await self._steering.close_connections(query, DRAINED)
-            log.info(
-                "Connections to a drained endpoint closed",
-                service=str(drain.service),
-                endpoint=str(drain.endpoint),
-                connections=closed,
-            )
+            about = {"service": str(drain.service), "endpoint": str(drain.endpoint)}
+            try:
+                closed = await self._steering.close_connections(query, DRAINED)
+            except Exception:  # other drains are to go on, and so is the proxy
+                log.exception("Connections to a drained endpoint are not closed, which is a bug in userproxy", **about)
+            else:
+                log.info("Connections to a drained endpoint closed", **about, connections=closed)

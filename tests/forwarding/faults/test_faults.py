@@ -11,7 +11,7 @@ from tests.forwarding.observation.recorded import recorded
 from userproxy.forwarding.faults.stream import FaultedRelay
 from userproxy.forwarding.tcp.pipes import PIPE_BYTES
 from userproxy.forwarding.tcp.sockets import unacknowledged
-from userproxy.model import Endpoint
+from userproxy.model import Endpoint, Protocol
 from userproxy.model.capture import CaptureRequest, Leg
 from userproxy.model.faults import (
     Bandwidth,
@@ -92,6 +92,22 @@ async def test_it_comes_over_those_that_are_open_and_goes_again(bench: Bench, se
     assert not bench.forwarder.faults.suffering
     assert await timed(client) < LATENCY
     client.writer.close()
+
+
+@pytest.mark.bugs
+async def test_a_connection_at_which_looking_fails_ends_and_the_others_get_the_fault(
+    bench: Bench, serve: Serve
+) -> None:
+    broken, fine = Endpoint(*await serve(echo)), Endpoint(*await serve(echo))
+    bench.forwarder.update(snapshot(NAME, broken, fine))
+    clients = [await Connected.to(bench.address[1]) for _ in range(6)]
+    put(bench, fault(Latency(LATENCY)), fault(Latency(0.0), 2, endpoint=broken, client="no network"))
+    await settled(bench)
+    assert sum([await client.is_alive() for client in clients]) == 3
+    assert len(bench.forwarder.faults.suffering) == 3
+    assert bench.forwarder.handler_failures[Protocol.TCP] == 3
+    for client in clients:
+        client.writer.close()
 
 
 async def test_it_is_over_in_time(bench: Bench, serve: Serve) -> None:

@@ -96,6 +96,20 @@ def test_it_is_over_in_time_and_closes_once(drains: Drains) -> None:
     assert (drains.table.all(), drains.closed) == ([], [drain])
 
 
+def test_one_who_fails_to_hear_of_a_drain_costs_no_other_drain_its_time(drains: Drains) -> None:
+    def fail() -> None:
+        if len(drains.table.all()) == 1:
+            raise ValueError("a bug")
+
+    drains.drain(until=110.0)
+    drains.drain(B, until=120.0)
+    drains.table.subscribe(fail)
+    with pytest.raises(ValueError, match="a bug"):
+        drains.loop.until(110.0)
+    drains.loop.until(120.0)
+    assert drains.table.all() == []
+
+
 def test_other_terms_take_the_place_of_those_before(drains: Drains) -> None:
     drains.drain(until=110.0, closes_at=105.0)
     drains.drain(until=200.0)

@@ -118,6 +118,11 @@ class FaultedFlow:
         self._down = Path(loop, shape.down, flow.answer, quota, chance, failures)
         flow.tap(self._suffer_send, self._suffer_receive)
 
+    @property
+    def member(self) -> UdpFlow:
+        """Who suffers."""
+        return self.flow
+
     def close(self) -> None:
         """The flow has ended, or has gone to another socket: what waits is lost."""
         self._up.close()

@@ -92,7 +92,10 @@ class Faults:
         for listener in self._udp.listeners:
             listener.faults = None
         for suffering in list(self._suffering.values()):
-            suffering.lift()
+            try:
+                suffering.lift()
+            except Exception as error:  # noqa: BLE001 -- as in _look_at
+                self._poller.failed(suffering.member, error)
         self._suffering.clear()
         self._texts.clear()
 
@@ -218,16 +221,26 @@ class Faults:
             if faults is not None or self._suffering:
                 for flow in list(listener.flows):
                     if flow.counters is not None:
-                        self.review_flow(flow, Shape() if faults is None else faults.shape_of_flow(flow))
+                        self._look_at(flow, faults)
                     yield
         for connections in every:
             faults = self.of(connections.name.service_port)
             if faults is not None or self._suffering:
                 for member in list(connections.members.values()):
                     if isinstance(member, Relay) and not member.closed:
-                        self.review(member, Shape() if faults is None else faults.shape_of(member))
+                        self._look_at(member, faults)
                     yield
         self._forget_ended()
+
+    def _look_at(self, member: Relay | UdpFlow, faults: "PortFaults | None") -> None:
+        """Have one suffer what it is to suffer now. A bug costs that one alone."""
+        try:
+            if isinstance(member, Relay):
+                self.review(member, Shape() if faults is None else faults.shape_of(member))
+            else:
+                self.review_flow(member, Shape() if faults is None else faults.shape_of_flow(member))
+        except Exception as error:  # noqa: BLE001 -- the others are to be looked at, too
+            self._poller.failed(member, error)
 
     def _forget_ended(self) -> None:
         """Forget flows that have ended after their listeners had been told that there is no fault any more."""

@@ -87,6 +87,11 @@ class FaultedRelay:
         if shape.reset_seconds is not None:
             self._reset = loop.call_later(shape.reset_seconds, self._cut)
 
+    @property
+    def member(self) -> Relay:
+        """Who suffers."""
+        return self._relay
+
     def watch(self) -> None:
         """Hear of the sockets' events before the relay does, which is watching them by now."""
         if not self._relay.closed:

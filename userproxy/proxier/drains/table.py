@@ -182,16 +182,18 @@ class DrainTable:
     def _look(self) -> None:
         self._timer = None
         now = self._loop.time()
-        while self._due and self._due[0][0] <= now:
-            _, _, service, endpoint, name = heapq.heappop(self._due)
-            if name is None:
-                self._look_at(service, endpoint, now)
-            elif self._leaving.get(name, {}).get(endpoint, now + 1.0) <= now:
-                self._leaving[name].pop(endpoint)
-                if not self._leaving[name]:
-                    del self._leaving[name]
-                self._tell(service)
-        self._set_timer()
+        try:
+            while self._due and self._due[0][0] <= now:
+                _, _, service, endpoint, name = heapq.heappop(self._due)
+                if name is None:
+                    self._look_at(service, endpoint, now)
+                elif self._leaving.get(name, {}).get(endpoint, now + 1.0) <= now:
+                    self._leaving[name].pop(endpoint)
+                    if not self._leaving[name]:
+                        del self._leaving[name]
+                    self._tell(service)
+        finally:  # what one drain raises, which the loop logs, costs no other one its time
+            self._set_timer()
 
     def _look_at(self, service: ServiceName, endpoint: Endpoint, now: float) -> None:
         drain = self._asked.get(service, _NONE).get(endpoint)

@@ -162,6 +162,8 @@ class Takeover:
         self._unsettled = {proxy.family for proxy in self._families}
         self._forwarder.shares_sockets = True
         self._forwarder.went_on()
+        if self._drains is not None:
+            self._drains.go_on()
 
     def _alone(self) -> None:
         self._forwarder.shares_sockets = False
