@@ -6,13 +6,13 @@ none left: it says so with :class:`NotServed`.
 
 from typing import Final, TypeAlias
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from userproxy.forwarding.forwarder import ForwardingOptions
-from userproxy.model import Admission, Endpoint, IPFamily, ListenerName, PortalAddress, ReturnPath, Snapshot
-from userproxy.model.capture import CaptureRequest
+from userproxy.model import Admission, IPFamily, ListenerName, PortalAddress, ReturnPath, Snapshot
 from userproxy.model.faults import Fault
-from userproxy.model.reports import ListenerFigures, ProcessFigures, Query
+from userproxy.model.reports import ListenerFigures, ProcessFigures
+from userproxy.processes.questions import Answer, Enough, Question
 from userproxy.processes.transfers import ToTransfer, Transferred
 
 
@@ -160,152 +160,11 @@ class Leave(Struct, frozen=True, tag="leave"):
     """End the process."""
 
 
-class AskListeners(Struct, frozen=True, tag="listeners?"):
-    """For :class:`Answer` of ListenerFigures, one each."""
-
-    id: int
-    query: Query
-
-
-class AskClosedListeners(Struct, frozen=True, tag="closed listeners?"):
-    """As :class:`AskListeners`, for those that are closed."""
-
-    id: int
-
-
-class AskConnections(Struct, frozen=True, tag="connections?"):
-    """For the ConnectionReports of a page."""
-
-    id: int
-    query: Query
-    limit: int
-    after: int
-
-
-class AskDecisions(Struct, frozen=True, tag="decisions?"):
-    """For Decisions, one each."""
-
-    id: int
-    query: Query
-    last: int
-
-
-class AskChoice(Struct, frozen=True, tag="choice?"):
-    """For one Choice, or none for a listener that this process does not serve."""
-
-    id: int
-    listener: ListenerName
-    client: str
-    tried: tuple[Endpoint, ...]
-
-
-class AskProcess(Struct, frozen=True, tag="process?"):
-    """For one ProcessFigures."""
-
-    id: int
-
-
-class AskLostAnswers(Struct, frozen=True, tag="lost answers?"):
-    """For LostAnswers, one each."""
-
-    id: int
-
-
 class PutFaults(Struct, frozen=True, tag="put faults"):
     """Have connections suffer these faults and no others."""
 
     faults: tuple[Fault, ...]
 
-
-class CloseConnections(Struct, frozen=True, tag="close connections"):
-    """End the connections that a query is about. For one number: how many they were."""
-
-    id: int
-    query: Query
-    reason: str
-
-
-class AskEjectedEndpoints(Struct, frozen=True, tag="ejected endpoints?"):
-    """For EjectedEndpoints, one each."""
-
-    id: int
-
-
-class AskBalancerFaults(Struct, frozen=True, tag="balancer faults?"):
-    """For BalancerFaults, one each."""
-
-    id: int
-
-
-class AskHeldClients(Struct, frozen=True, tag="held clients?"):
-    """For HeldClients, one each."""
-
-    id: int
-
-
-class WatchDecisions(Struct, frozen=True, tag="watch decisions"):
-    """For Batches of Decisions until :class:`Enough`."""
-
-    id: int
-    query: Query
-    room: int
-
-
-class WatchConnections(Struct, frozen=True, tag="watch connections"):
-    """For Batches of ConnectionChanges until :class:`Enough`."""
-
-    id: int
-    query: Query
-    room: int
-
-
-class Capture(Struct, frozen=True, tag="capture"):
-    """For Batches of CaptureEvents until :class:`Enough`."""
-
-    id: int
-    request: CaptureRequest
-    room: int
-
-
-class Enough(Struct, frozen=True, tag="enough"):
-    """A question is not to be answered any longer."""
-
-    id: int
-
-
-QUESTIONS: Final = (
-    AskListeners,
-    AskClosedListeners,
-    AskConnections,
-    AskDecisions,
-    AskChoice,
-    AskProcess,
-    AskLostAnswers,
-    AskEjectedEndpoints,
-    AskBalancerFaults,
-    AskHeldClients,
-    CloseConnections,
-    WatchDecisions,
-    WatchConnections,
-    Capture,
-)
-
-Question: TypeAlias = (
-    AskListeners
-    | AskClosedListeners
-    | AskConnections
-    | AskDecisions
-    | AskChoice
-    | AskProcess
-    | AskLostAnswers
-    | AskEjectedEndpoints
-    | AskBalancerFaults
-    | AskHeldClients
-    | CloseConnections
-    | WatchDecisions
-    | WatchConnections
-    | Capture
-)
 
 ToData: TypeAlias = (
     Start
@@ -338,19 +197,6 @@ ToData: TypeAlias = (
 
 class Ready(Struct, frozen=True, tag="ready"):
     """The process waits for :class:`Start`."""
-
-
-class Answer(Struct, frozen=True, tag="answer"):
-    """Part of the answer to a question; `last` is the end of it. `failure` says why there is none.
-
-    `lost` are events that were thrown away, because the reader of a watch was too slow.
-    """
-
-    id: int
-    parts: tuple[Raw, ...] = ()
-    last: bool = False
-    lost: int = 0
-    failure: str = ""
 
 
 class Pulse(Struct, frozen=True, tag="pulse"):

@@ -9,7 +9,7 @@ from userproxy.model.reports import ChangeKind, ConnectionChange, ConnectionRepo
 from userproxy.processes.channel import Decoder
 from userproxy.processes.control.merged_watch import MergedWatch, Reading
 from userproxy.processes.control.worker import Worker, WorkerGoneError
-from userproxy.processes.messages import AskConnections, WatchConnections
+from userproxy.processes.questions import AskConnections, WatchConnections
 
 _CHANGES: Final[Decoder[ConnectionChange]] = Decoder(ConnectionChange)
 _CONNECTIONS: Final[Decoder[ConnectionReport]] = Decoder(ConnectionReport)

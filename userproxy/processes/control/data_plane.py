@@ -37,7 +37,8 @@ from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.merged_watch import Watches, answers
 from userproxy.processes.control.pool import Pool
 from userproxy.processes.control.worker import Worker, WorkerGoneError
-from userproxy.processes.messages import (
+from userproxy.processes.messages import Counted
+from userproxy.processes.questions import (
     AskBalancerFaults,
     AskChoice,
     AskClosedListeners,
@@ -49,7 +50,6 @@ from userproxy.processes.messages import (
     AskLostAnswers,
     AskProcess,
     Capture,
-    Counted,
     Question,
     WatchDecisions,
 )

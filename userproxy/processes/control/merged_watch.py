@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from userproxy.model.reports import Batch
 from userproxy.processes.channel import Decoder
 from userproxy.processes.control.worker import Worker, WorkerGoneError
-from userproxy.processes.messages import Question
+from userproxy.processes.questions import Question
 
 Item = TypeVar("Item")
 

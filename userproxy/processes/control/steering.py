@@ -8,7 +8,8 @@ from userproxy.processes.channel import Decoder
 from userproxy.processes.control.data_plane import ProcessesDataPlane
 from userproxy.processes.control.pool import Pool
 from userproxy.processes.control.worker import Worker
-from userproxy.processes.messages import CloseConnections, PutFaults
+from userproxy.processes.messages import PutFaults
+from userproxy.processes.questions import CloseConnections
 
 _COUNTS: Final[Decoder[int]] = Decoder(int)
 

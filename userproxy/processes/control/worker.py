@@ -15,20 +15,18 @@ from userproxy.model import ListenerName, PortalAddress
 from userproxy.processes.channel import Channel, Decoder
 from userproxy.processes.control.spawning import Child
 from userproxy.processes.messages import (
-    Answer,
     Counted,
     Drained,
-    Enough,
     Estate,
     FromData,
     Inherited,
     NotServed,
     PortalNotServed,
     Pulse,
-    Question,
     Ready,
     Refused,
 )
+from userproxy.processes.questions import Answer, Enough, Question
 from userproxy.processes.transfers import AllGiven, Arrived, Given
 
 log = structlog.get_logger()

@@ -11,7 +11,8 @@ from userproxy.model.data_plane import DataPlane, Watch
 from userproxy.model.steering import Steering
 from userproxy.pace import Pace
 from userproxy.processes.channel import Channel, encode
-from userproxy.processes.messages import (
+from userproxy.processes.messages import ToData
+from userproxy.processes.questions import (
     Answer,
     AskBalancerFaults,
     AskChoice,
@@ -26,7 +27,6 @@ from userproxy.processes.messages import (
     Capture,
     CloseConnections,
     Question,
-    ToData,
     WatchConnections,
     WatchDecisions,
 )

@@ -4,12 +4,10 @@ import asyncio
 import gc
 import os
 import socket
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Any, Final, TextIO, cast
+from typing import Any, Final
 
 import structlog
 from msgspec import structs
@@ -24,10 +22,10 @@ from userproxy.processes.channel import Channel, Decoder, close_descriptors
 from userproxy.processes.data.answering import Answering
 from userproxy.processes.data.counting import Counting
 from userproxy.processes.data.handover import Handover
+from userproxy.processes.data.log_output import log_to_whoever_reads
 from userproxy.processes.door import Door
 from userproxy.processes.messages import (
     PROTOCOL,
-    QUESTIONS,
     Adopt,
     AdoptPortal,
     Claim,
@@ -36,7 +34,6 @@ from userproxy.processes.messages import (
     Drain,
     Drained,
     Elsewhere,
-    Enough,
     Estate,
     FollowPortal,
     FollowReturnPath,
@@ -61,6 +58,7 @@ from userproxy.processes.messages import (
     ToData,
     Update,
 )
+from userproxy.processes.questions import QUESTIONS, Enough
 from userproxy.processes.transfers import (
     AskArrived,
     Forsake,
@@ -72,7 +70,6 @@ from userproxy.processes.transfers import (
     Take,
     TakeOver,
 )
-from userproxy.telemetry.logging import configure
 
 log = structlog.get_logger()
 
@@ -357,27 +354,6 @@ class DataProcess:
             if pulse != self._pulse or self._pulses % _PULSES_ANYWAY == 0:
                 self._pulse = pulse
                 self._channel.send(pulse)
-
-
-class _Unheard:
-    """Standard error, also once nobody reads it any more: it may be a pipe of whoever has started a control process."""
-
-    def write(self, text: str) -> int:
-        with suppress(OSError):
-            return sys.stderr.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            sys.stderr.flush()
-
-    def isatty(self) -> bool:
-        return sys.stderr.isatty()
-
-
-def log_to_whoever_reads(logging: Logging, number: int | None = None) -> None:
-    """Log to standard error; `number` is that of the data process."""
-    configure(logging.verbosity, logging.log_format, cast(TextIO, _Unheard()), process=number)
 
 
 def name_process(name: str) -> None:
