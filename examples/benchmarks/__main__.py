@@ -17,6 +17,7 @@ from examples.benchmarks import (
     watched,
     workers,
 )
+from userproxy.demo.bytecode import kept_bytecode
 
 BY_NAME = {
     "client_address": client_address.main,
@@ -36,10 +37,11 @@ BY_NAME = {
 
 def main() -> None:
     """Run the benchmark that the first argument names, or else that of proxies side by side."""
-    if len(sys.argv) > 1 and sys.argv[1] in BY_NAME:
-        name = sys.argv.pop(1)
-        BY_NAME[name](prog_name=f"python -m examples.benchmarks {name}")
-    run.main()
+    with kept_bytecode():
+        if len(sys.argv) > 1 and sys.argv[1] in BY_NAME:
+            name = sys.argv.pop(1)
+            BY_NAME[name](prog_name=f"python -m examples.benchmarks {name}")
+        run.main()
 
 
 if __name__ == "__main__":
