@@ -129,7 +129,7 @@ def test_a_rate_and_an_idle_time_and_other_values_as_they_are_edited(lab: Lab, w
     with ExitStack() as stack:
         quiet = waiting(lab, stack)
         assert quiet.recv(100).startswith(b"HTTP/1.1 200")
-        eventually(lambda: is_reset(lab), 30, "each process lets one in at once")
+        eventually(lambda: is_reset(lab), 30, "the rate lets one in at once, whichever process it came to")
         annotate(lab, "web", WEB, idle_timeout="5s", max_connections="many")
         proxy.wait_log(
             'annotation userproxy.io/max-connections: \\"many\\" is not a number of connections between 1 and'

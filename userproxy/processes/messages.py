@@ -92,9 +92,13 @@ class Update(Struct, frozen=True, tag="update"):
 
 
 class Close(Struct, frozen=True, tag="close"):
-    """Close a listener, whoever serves it; connections go on."""
+    """Close a listener, whoever serves it; connections go on.
+
+    With `frees_slot` the clients of its service port are counted together no longer: the slot may be another's soon.
+    """
 
     listener: ListenerName
+    frees_slot: bool = False
 
 
 class AdoptPortal(Struct, frozen=True, tag="adopt portal"):

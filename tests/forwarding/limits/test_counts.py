@@ -57,3 +57,14 @@ def test_who_has_ended_has_nothing(memory: int) -> None:
     LimitCounts(memory, 2).clear(0)
     assert two.column(3).others(is_first=False) == 0
     assert one.column(3).others(is_first=False) == 4
+
+
+def test_what_is_cleared_is_ours_alone(memory: int) -> None:
+    one, two = (LimitCounts(memory, 2, place).column(5) for place in range(2))
+    for each in (one, two):
+        each.write(3, 1)
+        each.hold(7)
+        each.take(10.0, 1.0)
+    one.clear()
+    assert (two.others(is_first=False), two.held_by_others(), one.full_at()) == (0, 0, 12.0)
+    assert (one.others(is_first=False), one.held_by_others()) == (4, 7)

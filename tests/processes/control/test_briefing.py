@@ -328,3 +328,35 @@ async def test_what_a_process_had_of_a_limit_that_dies_is_free_for_others() -> N
             await eventually(lambda: forwarder.active == alive)
             await heard(forwarder)
             assert await most_at_once(forwarder, port, max(1, 6 - alive)) <= 6 - alive
+
+
+async def test_a_rate_is_for_all_processes_together() -> None:
+    """One client an hour, whichever process it comes to: each would let in one at once by itself."""
+    async with forwarding() as forwarder, backend() as endpoint:
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        limits = Limits(rate=1 / 3600, overflow=Overflow.REFUSE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,), limits=limits))
+        await all_ready(forwarder)
+        assert await asked(port) == b"hello\n"
+        for _ in range(30):
+            with pytest.raises(ConnectionError):
+                await asked(port)
+        (figures,) = await forwarder.data_plane.listeners()
+        assert (figures.total, figures.limited) == (1, 30)
+
+
+async def test_a_connection_that_outlives_its_service_counts_when_that_comes_back() -> None:
+    """It has left the place where it was counted, and is counted where its service port is now."""
+    async with forwarding() as forwarder, backend() as endpoint:
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        limits = Limits(connections=1, overflow=Overflow.REFUSE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,), limits=limits))
+        await all_ready(forwarder)
+        async with connected_clients(port, 1):
+            forwarder.close(NAME)
+            port = forwarder.open(NAME, verdict=Verdict.SERVE)
+            forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,), limits=limits))
+            await heard(forwarder)
+            for _ in range(10):
+                with pytest.raises(ConnectionError):
+                    await asked(port)

@@ -2,7 +2,8 @@
 
 Each process writes its own numbers and reads the others'. A process that is about to accept a client writes so first,
 and looks at the others' numbers then: of two that do so at the same time at most one goes on, and never both beyond
-the limit.
+the limit. One that takes from the token bucket of a rate looks once more after it has written: of two that do so at the
+same time at least one sees the other, and counts both.
 """
 
 import mmap
@@ -14,12 +15,16 @@ from userproxy.forwarding.accept_turns import TALLY_BYTES
 SLOTS: Final = 8192
 """So many service ports with limits can be told apart."""
 
-_NUMBERS: Final = 3
+_NUMBERS: Final = 4
 _BYTES_OF_PLACE: Final = 8 * _NUMBERS * SLOTS
 
 
+_NANOSECONDS: Final = 1_000_000_000
+
+
 class Column:
-    """The numbers of one service port: connections, clients who are next in turn and wait, and clients who are held."""
+    """The numbers of one service port: connections, clients who are next in turn and wait, clients who are held, and
+    when its token bucket is full again, of CLOCK_MONOTONIC: the latest of all processes' counts."""
 
     __slots__ = ("_counts", "_others", "_ours")
 
@@ -55,6 +60,35 @@ class Column:
             if is_before or not is_first:
                 found += counts[at + 1]
         return found
+
+    def full_at(self) -> float:
+        """When the token bucket of all processes is full, in seconds."""
+        return self._latest() / _NANOSECONDS
+
+    def take(self, now: float, step: float) -> None:
+        """Put off by `step` when the bucket is full, which is `now` at the earliest."""
+        ahead = int(step * _NANOSECONDS)
+        seen = max(int(now * _NANOSECONDS), self._latest())
+        self._counts[self._ours + 3] = seen + ahead
+        theirs = max((self._counts[at + 3] for at, _ in self._others), default=0)
+        if theirs > seen:  # another process has taken one meanwhile, and may not have seen ours
+            self._counts[self._ours + 3] = theirs + ahead
+
+    def forget_taken(self) -> None:
+        """What we have taken was of another bucket. Others say so themselves."""
+        self._counts[self._ours + 3] = 0
+
+    def clear(self) -> None:
+        """Have nothing any more."""
+        for each in range(_NUMBERS):
+            self._counts[self._ours + each] = 0
+
+    def _latest(self) -> int:
+        counts = self._counts
+        latest = counts[self._ours + 3]
+        for at, _ in self._others:
+            latest = max(latest, counts[at + 3])
+        return latest
 
 
 class LimitCounts:

@@ -48,7 +48,7 @@ class Gate:
     """That of one service port, for all its listeners in this process.
 
     Clients wait for `patience` seconds at most. Others of `processes` have clients, too: `column` is where numbers are
-    exchanged with them; without one each process has its part of what may be.
+    exchanged with them, and all keep to the limits together; without one each process has its part of what may be.
     """
 
     def __init__(
@@ -80,15 +80,19 @@ class Gate:
 
     def follow(self, limits: Limits, column: Column | None) -> None:
         """Apply other limits from now on. Connections that there are stay."""
-        if limits.rate != self.limits.rate:
-            rate = limits.rate
-            self._bucket = None if rate is None else Bucket(rate / self._processes, self._loop.time())
+        if limits.rate != self.limits.rate or column is not self._column:
+            self._bucket = self._bucket_of(limits.rate, column)
         limit = limits.connections
         if limit is not None and column is None:
             limit = max(1, limit // self._processes)
         self._limit, self._column, self.limits = limit, column, limits
         self._write()
         self._open_soon()
+
+    def _bucket_of(self, rate: float | None, column: Column | None) -> Bucket | None:
+        if rate is None:
+            return None
+        return Bucket(rate / self._processes) if column is None else Bucket(rate, column)
 
     def open(self) -> None:
         """There are no limits any more."""

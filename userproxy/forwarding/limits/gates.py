@@ -33,18 +33,25 @@ class Gates:
         """Those that look whether another process has made room."""
         self._slots: dict[ServicePortName, int] = {}
         """Where the numbers of a service port are among `counts`."""
+        self._columns: dict[ServicePortName, Column] = {}
 
     def place(self, share: Share, slot: int | None) -> None:
-        """Have a service port's clients counted there from now on; None where there is no room.
+        """Have a service port's clients counted there from now on; None where there is no room, or it has gone.
 
-        What was there is left as it is: it is another service port's by now, or will be.
+        What was there before is left as it is if it is another service port's by now, or will be.
         """
         if slot == self._slots.get(share.name):
             return
         if slot is None:
             del self._slots[share.name]
+            column = self._columns.pop(share.name, None)
+            if column is not None:
+                column.clear()
         else:
             self._slots[share.name] = slot
+            if self._counts is not None:
+                column = self._columns[share.name] = self._counts.column(slot)
+                column.clear()
         if share.gate is not None:
             share.gate.follow(share.gate.limits, self.column(share.name))
 
@@ -65,5 +72,4 @@ class Gates:
 
     def column(self, name: ServicePortName) -> Column | None:
         """Where the processes exchange the numbers of a service port; None where they do not."""
-        slot = self._slots.get(name)
-        return None if slot is None or self._counts is None else self._counts.column(slot)
+        return self._columns.get(name)

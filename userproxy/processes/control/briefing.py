@@ -6,32 +6,16 @@ import zlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-from userproxy.forwarding.limits.counts import SLOTS
-from userproxy.model import ListenerName, PortalAddress, ServicePortName, Snapshot
+from userproxy.model import ListenerName, PortalAddress, Snapshot
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.held_portals import HeldPortal, HeldPortals
 from userproxy.processes.control.pool import Pool
+from userproxy.processes.control.slots import Slots
 from userproxy.processes.control.worker import Worker
-from userproxy.processes.messages import Adopt, AdoptPortal, Elsewhere, LeavePortal, Settled, Update
+from userproxy.processes.messages import Adopt, AdoptPortal, Close, Elsewhere, LeavePortal, Settled, Update
 
 _SLICE_SECONDS: Final = 0.002
 _WAIT_SECONDS: Final = 0.005
-
-
-class Slots:
-    """Where data processes count the clients of service ports with limits, and those who are held.
-
-    A service port keeps its slot, to come back to it.
-    """
-
-    def __init__(self) -> None:
-        self._taken: dict[ServicePortName, int] = {}
-
-    def of(self, name: ServicePortName) -> int | None:
-        """The slot of a service port; None where all are taken."""
-        if name not in self._taken and len(self._taken) < SLOTS:
-            self._taken[name] = len(self._taken)
-        return self._taken.get(name)
 
 
 class Briefing:
@@ -103,7 +87,11 @@ class Briefing:
         """What says that a snapshot counts from now on."""
         if snapshot.limits is None and snapshot.hold is None:
             return Update(snapshot)
-        return Update(snapshot, self._slots.of(snapshot.listener.service_port))
+        return Update(snapshot, self._slots.of(snapshot.listener))
+
+    def closing(self, listener: ListenerName) -> Close:
+        """What says that a listener is closed."""
+        return Close(listener, self._slots.leave(listener))
 
     def tell_all(self, worker: Worker, listeners: Iterable[HeldListener]) -> None:
         """Tell a data process of those of the listeners that it does not know."""

@@ -41,7 +41,6 @@ from userproxy.processes.control.steering import ProcessesSteering
 from userproxy.processes.control.taking import ProcessesTaker
 from userproxy.processes.control.worker import Worker
 from userproxy.processes.messages import (
-    Close,
     CloseUnasked,
     Drain,
     FollowPortal,
@@ -276,10 +275,11 @@ class ProcessForwarder:
         self._unasked.pop(listener, None)
         held = self._listeners.pop(listener)
         self.data_plane.holding.discard(listener)
+        closing = self._briefing.closing(listener)
         for worker in self._pool.serving:
             if listener in worker.told:
                 worker.told.discard(listener)
-                worker.send(Close(listener))
+                worker.send(closing)
         self._ports.release(held.port)
         self._close_held(held)
 

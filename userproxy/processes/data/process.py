@@ -320,6 +320,8 @@ class DataProcess:
         forwarder.forget_elsewhere(message.listener)
         if forwarder.is_open(message.listener):
             forwarder.close(message.listener)
+        if message.frees_slot:
+            forwarder.place_limits(message.listener.service_port, None)
 
     def _adopt_portal(self, forwarder: SharingForwarder, message: AdoptPortal, descriptors: list[int]) -> None:
         if not descriptors:
