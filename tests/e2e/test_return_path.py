@@ -175,11 +175,11 @@ def test_another_mark_is_used_and_what_is_none_is_refused(lab: Lab) -> None:
     "cell", [Cell(DRIVERS["nftables"], pods) for pods in ("bridged", "routed")], ids=str, indirect=True
 )
 def test_it_stays_while_a_successor_takes_connections_over(lab: Lab) -> None:
-    old = serve(lab, "--workers", "0")
+    old = serve(lab)
     with KeptConnection(lab.client, WEB) as kept, KeptConnection(lab.client, WEB6) as kept6:
         kept.ask()
         kept6.ask()
-        new = lab.node.start_userproxy(*QUICK, "--workers", "0", "--takeover")
+        new = lab.node.start_userproxy(*QUICK, "--takeover")
         new.wait_log("Taken over", 20)
         assert old.wait(20) == 0
         kept.ask()
