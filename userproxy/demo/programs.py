@@ -3,13 +3,12 @@
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import IO, Self, cast
 
 from userproxy.demo.hosts import Host
-from userproxy.demo.waiting import DeadlineError, eventually
+from userproxy.demo.waiting import Deadline, DeadlineError, eventually
 from userproxy.errors import UserproxyError
 
 
@@ -46,7 +45,7 @@ class Program:
 
         Raises ProgramEndedError where the program ends without it, DeadlineError after `seconds`.
         """
-        deadline = time.monotonic() + seconds
+        deadline = Deadline(seconds)
         seen = 0
         with self._changed:
             while True:
@@ -56,7 +55,7 @@ class Program:
                 seen = len(self.lines)
                 if self._ended:
                     raise ProgramEndedError(f"{self._name} ended without {text!r}: {self._last_words()}")
-                if not self._changed.wait(deadline - time.monotonic()):
+                if not self._changed.wait(deadline.left) and not deadline.left:
                     raise DeadlineError(f"{self._name}: no {text!r} in {seconds:g} s: {self._last_words()}")
 
     def wait_port(self, port: int, seconds: float = 30.0) -> None:
@@ -78,12 +77,17 @@ class Program:
 
     def wait(self, seconds: float = 30.0) -> int:
         """The exit code, negative for a signal's number. Raises DeadlineError after `seconds`."""
-        try:
-            code = self._child.wait(seconds)
-        except subprocess.TimeoutExpired as error:
-            raise DeadlineError(f"{self._name} still runs after {seconds:g} s: {self._last_words()}") from error
-        self._reader.join(seconds)
-        return code
+        deadline = Deadline(seconds)
+        while True:
+            try:
+                code = self._child.wait(deadline.left)
+            except subprocess.TimeoutExpired as error:
+                if not deadline.left:
+                    text = f"{self._name} still runs after {seconds:g} s: {self._last_words()}"
+                    raise DeadlineError(text) from error
+            else:
+                self._reader.join(seconds)
+                return code
 
     def terminate(self, seconds: float = 30.0) -> int:
         """Send SIGTERM and wait; see `wait`."""
