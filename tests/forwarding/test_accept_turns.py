@@ -47,5 +47,17 @@ def test_nobody_waits_for_a_process_that_is_not_there_and_a_new_one_begins_as_an
     assert control.connections(0) == 50
 
 
+def test_the_first_is_the_one_with_no_other_before_it_that_is_there(tally: int) -> None:
+    control, one, two = AcceptTurns(tally, 3), AcceptTurns(tally, 3, 0), AcceptTurns(tally, 3, 1)
+    three = AcceptTurns(tally, 3, 2)
+    assert [each.is_first for each in (one, two, three)] == [True, False, False]
+    control.absent(0)
+    assert [each.is_first for each in (two, three)] == [True, False]
+    control.absent(1)
+    assert three.is_first
+    control.present(0)
+    assert [each.is_first for each in (one, two, three)] == [True, False, False]
+
+
 def test_alone_there_is_nobody_to_wait_for(tally: int) -> None:
     assert not AcceptTurns(tally, 1, 0).others_first(10_000)

@@ -65,6 +65,12 @@ class AcceptTurns:
                 return True
         return False
 
+    @property
+    def is_first(self) -> bool:
+        """Whether no process before us is there: clients who must keep their order are the first one's."""
+        counts, ours = self._counts, self._ours
+        return all(counts[each] >= ABSENT for each in self._others if each < ours)
+
     def absent(self, place: int) -> None:
         """Wait for a process no longer. For the one that watches."""
         self._counts[_NUMBERS * place] = ABSENT

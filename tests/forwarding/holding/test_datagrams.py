@@ -83,6 +83,27 @@ async def test_those_without_room_are_lost_and_the_first_are_held_on(
     assert places.held == 0
 
 
+async def test_what_another_process_has_held_is_held_on_as_if_it_had_come_here(bench: Bench) -> None:
+    hold(bench)
+    several = [bench.client() for _ in range(3)]
+    for number, client in enumerate(several):
+        client.send(b"%d" % number)
+    await held(bench, 3)
+    found = list(bench.listener.held_datagrams())
+    assert [peer for peer, _ in found] == [client.getsockname() for client in several]
+    hold(bench, None, Verdict.REJECT)
+    for _, each in found:
+        bench.listener.adopt_held(each)
+    assert bench.listener.statistics.held == 0, "nothing is to be held"
+    hold(bench)
+    for _, each in found:
+        bench.listener.adopt_held(each)
+    assert [each for _, each in bench.listener.held_datagrams()] == [each for _, each in found]
+    backend = bench.backend()
+    bench.route(backend)
+    assert [await received(backend) for _ in range(3)] == [b"0", b"1", b"2"]
+
+
 async def test_bytes_are_bounded(bench: Bench) -> None:
     hold(bench)
     most = MOST_BYTES // 60_000

@@ -102,6 +102,87 @@ async def test_flows_keep_their_sockets_and_belong_to_one_process(before: int, a
     transport.close()
 
 
+class Counts(asyncio.Protocol):
+    """A backend that answers each client with how many came before."""
+
+    came = 0
+
+    def __init__(self, counted: type["Counts"]) -> None:
+        self._counted = counted
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport, self.number = transport, self._counted.came
+        self._counted.came += 1
+
+    def data_received(self, _data: bytes) -> None:
+        self.transport.write(b"%d" % self.number)
+
+
+async def held(plane: Plane) -> int:
+    """How many clients are held now, over all listeners."""
+    return sum(each.held for each in await plane.data_plane.listeners())
+
+
+async def eventually_held(of: Plane | Beside, wanted: int) -> None:
+    async with asyncio.timeout(20):
+        while (await (of.ask(held) if isinstance(of, Beside) else held(of))) != wanted:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 0), *NUMBERS])
+async def test_held_clients_are_held_on_and_keep_their_order(before: int, after: int) -> None:
+    """Those who came before the take-over, and those who come after it."""
+
+    class Counted(Counts):
+        came = 0
+
+    server = await asyncio.get_running_loop().create_server(lambda: Counted(Counted), LOOPBACK, 0, backlog=1024)
+    sleeping, endpoint = Snapshot(NAME, Verdict.SERVE, hold=600.0), Endpoint(*server.sockets[0].getsockname())
+    async with predecessor(before) as plane, AsyncExitStack() as stack:
+        port = plane.open(NAME, verdict=Verdict.SERVE)
+        plane.update(sleeping)
+        several = [await stack.enter_async_context(Client()) for _ in range(80)]
+        for each in several[:60]:
+            await each.connect(port)
+        await eventually_held(plane, 60)
+        async with successor(plane, after) as beside:
+            await eventually_held(beside, 60)
+            for each in several[60:]:
+                await each.connect(port)
+            await eventually_held(beside, 80)
+            await beside.ask(lambda its: updated(its, structs.replace(sleeping, endpoints=(endpoint,), hold=None)))
+            assert [int(await each.ask()) for each in several] == list(range(80))
+            await eventually_held(beside, 0)
+    server.close()
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 0), *NUMBERS])
+async def test_held_datagrams_are_held_on(before: int, after: int) -> None:
+    sleeping = Snapshot(UDP_NAME, Verdict.SERVE, hold=600.0)
+    async with predecessor(before) as plane, AsyncExitStack() as stack:
+        port = plane.open(UDP_NAME, verdict=Verdict.SERVE)
+        plane.update(sleeping)
+        several = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(20)]
+        for number, each in enumerate(several):
+            each.setblocking(False)
+            each.connect((LOOPBACK, port))
+            each.send(b"too early")
+            each.send(b"%d" % number + bytes(50 * number))
+        sleeper = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        sleeper.setblocking(False)
+        sleeper.bind((LOOPBACK, 0))
+        await eventually_held(plane, 20)
+        async with successor(plane, after) as beside:
+            await eventually_held(beside, 20)
+            awake = structs.replace(sleeping, endpoints=(Endpoint(*sleeper.getsockname()),), hold=None)
+            await beside.ask(lambda its: updated(its, awake))
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout(20):
+                heard = [await loop.sock_recv(sleeper, 100_000) for _ in several]
+            assert sorted(heard, key=len) == [b"%d" % number + bytes(50 * number) for number in range(20)]
+            await eventually_held(beside, 0)
+
+
 @pytest.mark.parametrize(("before", "after"), NUMBERS[:3])
 async def test_clients_with_affinity_meet_the_same_endpoint(before: int, after: int) -> None:
     async with backend(b"1") as one, backend(b"2") as two, predecessor(before) as plane:

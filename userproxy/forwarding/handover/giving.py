@@ -14,6 +14,7 @@ from userproxy.forwarding.handover.values import (
     AffinityEntries,
     AffinityHandedOver,
     ClientHandedOver,
+    DatagramHandedOver,
     DecisionsHandedOver,
     DialHandedOver,
     Ended,
@@ -112,6 +113,8 @@ class Giver:
         yield from self._dials()
         for listener, owner, portal in self._udp_listeners():
             yield from self._changed_flows(listener, owner, portal)
+            for peer, held in listener.held_datagrams():
+                yield DatagramHandedOver(owner, portal, peer, *held), []
         yield from self._held()
         for entry in self._decisions:
             yield DecisionsHandedOver(entry[1].service_port, (_plain(entry),)), []

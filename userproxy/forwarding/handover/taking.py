@@ -16,6 +16,7 @@ from userproxy.forwarding.handover.values import (
     AffinityEntries,
     AffinityHandedOver,
     ClientHandedOver,
+    DatagramHandedOver,
     DecisionsHandedOver,
     DialHandedOver,
     Ended,
@@ -30,6 +31,7 @@ from userproxy.forwarding.handover.values import (
     PortsHandedOver,
     RelayHandedOver,
 )
+from userproxy.forwarding.holding.datagrams import HeldDatagram
 from userproxy.forwarding.observation.counters import CountersState, ListenerCounters, total
 from userproxy.forwarding.observation.recorder import DecisionRing
 from userproxy.forwarding.tcp.connections import Connections
@@ -99,6 +101,7 @@ class Taker:
             RelayHandedOver: self._relay,
             DialHandedOver: self._dial,
             ClientHandedOver: self._client,
+            DatagramHandedOver: self._datagram,
             FlowHandedOver: self._flow,
             DecisionsHandedOver: self._decisions,
             PathHandedOver: self._learned,
@@ -152,7 +155,8 @@ class Taker:
             if isinstance(listener, UdpListener):
                 listener.adopted()
         # Those whose time is over first come first, whichever process they were in.
-        for dial, backend, deadline in sorted(self._dials, key=lambda each: each[2] or _NEVER):
+        # So do, of clients who are held, those who came first.
+        for dial, backend, deadline in sorted(self._dials, key=lambda each: (each[2] or _NEVER, each[0].opened)):
             try:
                 dial.resume(backend, deadline)
             except Exception as error:  # noqa: BLE001 -- the others are to go on
@@ -291,6 +295,11 @@ class Taker:
         listener = self._listeners[item.owner] if item.portal is None else self._portals[item.portal]
         if isinstance(listener, TcpListener):
             listener.adopt_held(_socket(descriptor), item.peer)
+
+    def _datagram(self, item: DatagramHandedOver) -> None:
+        listener = self._listeners[item.owner] if item.portal is None else self._portals[item.portal]
+        if isinstance(listener, UdpListener):
+            listener.adopt_held(HeldDatagram(item.addresses, item.payload, item.since))
 
     def _flow(self, item: FlowHandedOver, descriptor: int = -1) -> None:
         listener = self._listeners[item.owner] if item.portal is None else self._portals[item.portal]

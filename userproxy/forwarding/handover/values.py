@@ -140,6 +140,22 @@ class ClientHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True)
     descriptors = 1
 
 
+class DatagramHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True):
+    """The last datagram of a client who is held, at a portal or at the listener with this number.
+
+    It came at `since`, of CLOCK_MONOTONIC. `addresses` are what the kernel has said of it, `peer` is the client.
+    """
+
+    owner: int
+    portal: PortalAddress | None
+    peer: Address
+    addresses: bytes
+    payload: bytes
+    since: float
+
+    descriptors = 0
+
+
 class FlowHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True):
     """A UDP flow, at a portal or at the listener with this number. With `is_new`, its socket belongs to it."""
 
@@ -214,6 +230,7 @@ Item: TypeAlias = (
     | RelayHandedOver
     | DialHandedOver
     | ClientHandedOver
+    | DatagramHandedOver
     | FlowHandedOver
     | DecisionsHandedOver
     | PathHandedOver

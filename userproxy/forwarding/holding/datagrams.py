@@ -1,7 +1,7 @@
 """The last datagrams of the clients of one UDP listener, held because there is no endpoint."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -71,6 +71,17 @@ class HeldDatagrams:
         if self._timer is None:
             self._arm()
         return left
+
+    def all(self) -> Iterator[tuple[tuple[str, int], HeldDatagram]]:
+        """Each with the address and port of its client. They stay held."""
+        for held in self._held.values():
+            self._inbox.put(held.addresses, held.payload)
+            yield self._inbox.address(0), held
+
+    def adopt(self, held: HeldDatagram) -> bool:
+        """Hold one that another process has held; False where there is no room, or nothing is to be held."""
+        self._inbox.put(held.addresses, held.payload)
+        return not self.keep((0,), held.since)
 
     def clear(self) -> None:
         """Hold nothing any more, and deliver nothing."""

@@ -55,6 +55,7 @@ class Connections:
         "_sources",
         "balancer",
         "faults",
+        "holds",
         "is_looked_after",
         "members",
         "name",
@@ -80,6 +81,8 @@ class Connections:
         self._idle: IdleConnections | None = None
         self._held: HeldClients | None = None
         """Made when clients are first to be held."""
+        self.holds = False
+        """Whether they are to be held now."""
         self.is_looked_after = False
         """Whether those to come will have keep-alive."""
 
@@ -209,6 +212,7 @@ class Connections:
         self.statistics.endpoints.follow(())
         if self._held is not None:
             self._held.follow(None)
+            self.holds = False
         if self.members:
             self._plane.without_listener.add(self)
 
@@ -219,6 +223,7 @@ class Connections:
             clock = plane.recorder.clock
             self._held = HeldClients(plane.loop, plane.poller, clock, places, statistics, self._refuse_unserved)
         self._held.follow(seconds)
+        self.holds = seconds is not None
 
     def _limit(self, limits: Limits | None) -> None:
         plane, self._limits = self._plane, limits

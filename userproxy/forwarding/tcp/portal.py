@@ -68,6 +68,15 @@ class ConnectionsBySource(Connections):
         self._sort = sort
         self._connections = connections
 
+    @property
+    def holds(self) -> bool:
+        """Whether clients of any of them are to be held."""
+        return any(each.holds for each in self._connections.values())
+
+    @holds.setter
+    def holds(self, holds: bool) -> None:
+        """It holds nobody itself."""
+
     def serve(self, client: SocketType, peer: Peer, portal: Portal = None) -> None:
         """As :meth:`Connections.serve`. Who is nobody's client, because its rule has just gone, is reset."""
         name = self._sort(peer[0])

@@ -17,6 +17,9 @@ from userproxy.model import Verdict
 
 _LEFT_TO_OTHERS_SECONDS: Final = 0.001
 
+_LEFT_TO_FIRST_SECONDS: Final = 2.0
+"""How long the first of the processes may take to accept clients who are to be held."""
+
 
 class SharedTcpListener(TcpListener):
     """Accepts its share of the clients of a socket."""
@@ -61,11 +64,22 @@ class SharedTcpListener(TcpListener):
         self._poller.again(self._on_event, self)
 
     def _on_event(self, events: int) -> None:
-        if self._accepting and self._turns.others_first(self._plane.active):
-            if self._later is None:
-                self._later = self._plane.loop.call_later(_LEFT_TO_OTHERS_SECONDS, self._accept_what_is_left)
+        """Accept clients unless they are to be left to others.
+
+        Those who are to be held are accepted by one process, so that they keep the order in which they came.
+        """
+        if self._accepting and self.connections.holds:
+            if not self._turns.is_first:
+                self._leave_for(_LEFT_TO_FIRST_SECONDS)
+                return
+        elif self._accepting and self._turns.others_first(self._plane.active):
+            self._leave_for(_LEFT_TO_OTHERS_SECONDS)
             return
         self._accept_some(events)
+
+    def _leave_for(self, seconds: float) -> None:
+        if self._later is None:
+            self._later = self._plane.loop.call_later(seconds, self._accept_what_is_left)
 
     def _accept_what_is_left(self) -> None:
         self._later = None

@@ -2,11 +2,12 @@
 
 import asyncio
 import errno
+from collections.abc import Iterator
 from typing import Final
 
 import structlog
 
-from userproxy.forwarding.holding.datagrams import HeldDatagrams
+from userproxy.forwarding.holding.datagrams import HeldDatagram, HeldDatagrams
 from userproxy.forwarding.observation.reasons import ENDPOINT_GONE
 from userproxy.forwarding.observation.recorder import Portal
 from userproxy.forwarding.poller import DATAGRAMS, READABLE
@@ -318,6 +319,15 @@ class UdpListener:
             call = (self.statistics, self._deliver_held, self._lose_held)
             self._held = HeldDatagrams(self.plane.loop, self._inbox, places, *call)
         self._held.follow(seconds)
+
+    def held_datagrams(self) -> Iterator[tuple[tuple[str, int], HeldDatagram]]:
+        """What is held for want of an endpoint, and of whom. It stays held."""
+        return iter(()) if self._held is None else self._held.all()
+
+    def adopt_held(self, held: HeldDatagram) -> None:
+        """Hold what another process has held; where nothing is to be held it is lost."""
+        if self._held is None or not self._held.adopt(held):
+            self.statistics.unserved += 1
 
     def _deliver_held(self) -> None:
         if self._endpoints:

@@ -11,6 +11,7 @@ from userproxy.forwarding.handover.values import (
     AffinityEntries,
     AffinityHandedOver,
     ClientHandedOver,
+    DatagramHandedOver,
     DecisionsHandedOver,
     DialHandedOver,
     Ended,
@@ -77,8 +78,9 @@ class ProcessesTaker:
             AffinityHandedOver: self._affinity,
             AffinityEntries: self._affinity,
             RelayHandedOver: self._relay,
-            DialHandedOver: self._relay,
+            DialHandedOver: self._dial,
             ClientHandedOver: self._client,
+            DatagramHandedOver: self._datagram,
             FlowHandedOver: self._flow,
             DecisionsHandedOver: self._decisions,
             PathHandedOver: lambda item, _: self._adoption.follow_return_path(item.path),
@@ -172,9 +174,18 @@ class ProcessesTaker:
         for target in self._readers.get(item.service_port, ()):  # of nobody, if there is no affinity any more
             self._send(target, item)
 
-    def _relay(self, item: RelayHandedOver | DialHandedOver, descriptors: list[int]) -> None:
-        number = item.state.dial.id if isinstance(item, RelayHandedOver) else item.state.id
-        self._send(self._target(number, item.owner), item, descriptors)
+    def _relay(self, item: RelayHandedOver, descriptors: list[int]) -> None:
+        self._send(self._target(item.state.dial.id, item.owner), item, descriptors)
+
+    def _dial(self, item: DialHandedOver, descriptors: list[int]) -> None:
+        """Clients who are held go to one process, which keeps their order: the one that new ones go to."""
+        held = self._held.get(item.owner)
+        if held is not None and held.snapshot is not None and held.snapshot.hold is not None:
+            self._by_id[item.state.id] = min(self._readers_of(held))
+        self._send(self._target(item.state.id, item.owner), item, descriptors)
+
+    def _datagram(self, item: DatagramHandedOver, _descriptors: list[int]) -> None:
+        self._send(self._reader_of(self._listener_of(item), item.peer), item)
 
     def _flow(self, item: FlowHandedOver, descriptors: list[int]) -> None:
         target = self._by_id.get(item.state.id)
@@ -231,7 +242,7 @@ class ProcessesTaker:
         places = held.readers or (1,)
         return places[member_of(client, len(places), by_address=held.has_affinity)] - 1
 
-    def _listener_of(self, item: FlowHandedOver | ClientHandedOver) -> HeldListener:
+    def _listener_of(self, item: FlowHandedOver | ClientHandedOver | DatagramHandedOver) -> HeldListener:
         """Whose a flow or client is. Raises KeyError."""
         if item.portal is None:
             return self._held[item.owner]
