@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from userproxy.folders import FolderWatch
+from userproxy.folders import FolderWatch, leading_to
 
 QUIET, LONGEST = 0.02, 0.5
 
@@ -112,3 +112,19 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
         FolderWatch([tmp_path / "file"])
+
+
+def test_what_leads_to_a_file_are_its_folder_and_those_of_links(tmp_path: Path) -> None:
+    real, links = tmp_path / "real", tmp_path / "links"
+    (real / "deep").mkdir(parents=True)
+    links.mkdir()
+    (links / "absolute").symlink_to(real)
+    (links / "relative").symlink_to("../real/deep")
+    (real / "deep" / "file").symlink_to("../target")
+    assert leading_to(real / "target") == (real,)
+    assert leading_to(links / "absolute" / "target") == (links, real)
+    assert leading_to(links / "relative" / "file") == (links, real / "deep", real)
+    assert leading_to(real / "missing" / "file") == (real / "missing",)
+    (real / "circle").symlink_to("circle")
+    with pytest.raises(OSError, match="symbolic links"):
+        leading_to(real / "circle")

@@ -6,8 +6,10 @@ import these took a twentieth of a start. Here because `cluster` and `wiring` wa
 
 import asyncio
 import ctypes
+import errno
 import os
 import struct
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Self
@@ -36,6 +38,8 @@ _ENDS: Final = _DELETE_SELF | _MOVE_SELF | _UNMOUNT | _IGNORED
 
 _EVENT: Final = struct.Struct("iIII")
 _READ: Final = 64 * 1024
+_MOST_STEPS: Final = 1000
+"""Parts of a path, with those of links; the kernel follows 40 links."""
 
 
 class FolderWatch:
@@ -107,6 +111,33 @@ class FolderWatch:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def leading_to(file: Path) -> tuple[Path, ...]:
+    """The folders in which something has to happen for `file` to be another one: its own, and those of symbolic links.
+
+    As links lead now; a missing part ends the search. Raises OSError where they lead in a circle, or cannot be read.
+    """
+    found: dict[Path, None] = {}
+    at = Path("/")
+    parts = deque(file.absolute().parts[1:])
+    for _ in range(_MOST_STEPS):
+        if not parts:
+            return tuple(found)
+        part = parts.popleft()
+        if part == "..":
+            at = at.parent
+            continue
+        if (at / part).is_symlink():
+            found[at] = None
+            target = (at / part).readlink()
+            at = Path("/") if target.is_absolute() else at
+            parts.extendleft(reversed(target.parts[1:] if target.is_absolute() else target.parts))
+            continue
+        if not parts:
+            found[at] = None
+        at /= part
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(file))
 
 
 def _masks(data: bytes) -> Iterator[int]:

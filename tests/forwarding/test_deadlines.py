@@ -120,3 +120,21 @@ async def test_an_item_that_fails_costs_the_others_nothing() -> None:
         queue.add(number)
     await eventually(lambda: len(expired) == 2)
     assert (expired, failed) == ([1000, 500], [(0, "ZeroDivisionError")])
+
+
+def test_what_comes_from_another_process_expires_in_time_whatever_its_order() -> None:
+    loop = ClockedLoop()
+    with closing(loop):
+        expired: list[str] = []
+        queue = DeadlineQueue[str](loop, 10.0, expired.append, fail)
+        queue.restore("late", loop.time() + 9.0)
+        queue.restore("moved", loop.time() + 2.0)
+        queue.restore("early", loop.time() + 1.0)
+        queue.restore("moved", loop.time() + 5.0)
+        queue.add("new")
+        loop.advance(1.0)
+        assert expired == ["early"]
+        loop.advance(4.0)
+        assert expired == ["early", "moved"]
+        loop.advance(5.0)
+        assert expired == ["early", "moved", "late", "new"]

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from tests.forwarding.conftest import eventually
 from userproxy.config import Settings, load
+from userproxy.wiring import config_watch
 from userproxy.wiring.config_watch import follow_configuration
 
 HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
@@ -73,6 +75,33 @@ async def test_what_changes_is_applied_and_what_does_not_is_named(tmp_path: Path
     named = {line["event"]: line.get("fields") or line.get("settings") for line in reversed(lines)}
     assert named["Only a restart changes these"] == ["bindAddress"]
     assert named["Settings without effect in userproxy"] == ["clientConnection.qps"]
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+async def test_a_link_that_leads_elsewhere_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_file: bool
+) -> None:
+    """Before the file would be read in any case."""
+    monkeypatch.setattr(config_watch, "_LOOK", 3600.0)
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "config.conf", "")
+    link = tmp_path / ("config.conf" if is_file else "folder")
+    swing(link, "old/config.conf" if is_file else "old")
+    file = link if is_file else link / "config.conf"
+    async with followed(file) as applied:
+        await until_applied(applied, tmp_path / "old" / "config.conf", "logging: {verbosity: 2}\n")
+        write(tmp_path / "new" / "config.conf", "logging: {verbosity: 3}\n")
+        swing(link, "new/config.conf" if is_file else "new")
+        await eventually(lambda: applied[-1].verbosity == 3)
+        write(tmp_path / "new" / "config.conf", "logging: {verbosity: 4}\n")
+        await eventually(lambda: applied[-1].verbosity == 4)
+
+
+def swing(link: Path, target: str) -> None:
+    """Have a link lead elsewhere, as an administrator does: it is never missing."""
+    (link.parent / "swinging").symlink_to(target)
+    (link.parent / "swinging").replace(link)
 
 
 def test_exhausted_inotify_instances_end_nothing(tmp_path: Path) -> None:

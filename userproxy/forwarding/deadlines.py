@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Hashable
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item", bound=Hashable)
@@ -27,6 +28,8 @@ class DeadlineQueue(Generic[Item]):
         self._on_expired = on_expired
         self._on_failed = on_failed
         self._deadlines: dict[Item, float] = {}
+        self._in_order = True
+        """Whether the items are in the order of their deadlines; they are, but for those of another process."""
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -48,8 +51,12 @@ class DeadlineQueue(Generic[Item]):
         return self._deadlines.get(item)
 
     def restore(self, item: Item, deadline: float) -> None:
-        """Go on with the time of an item of another process. Those that end first come first, before any is added."""
+        """Go on with the time of an item of another process, whose clock is ours. In any order, and also once more."""
         self._deadlines[item] = deadline
+        self._in_order = False
+        if self._timer is not None and deadline < self._timer.when():
+            self._timer.cancel()
+            self._timer = None
         if self._timer is None:
             self._timer = self._loop.call_at(deadline, self._expire)
 
@@ -67,6 +74,9 @@ class DeadlineQueue(Generic[Item]):
         self._timer = None
         now = self._loop.time()
         expired = []
+        if not self._in_order:
+            self._deadlines = dict(sorted(self._deadlines.items(), key=itemgetter(1)))
+            self._in_order = True
         for item, deadline in self._deadlines.items():
             if deadline > now:
                 self._timer = self._loop.call_at(deadline, self._expire)

@@ -26,7 +26,9 @@ class GiveRest(Struct, frozen=True, tag="give rest"):
 
 
 class ServeOn(Struct, frozen=True, tag="serve on"):
-    """The other userproxy has not taken over."""
+    """The other userproxy has not taken over. It may `linger`, with copies of sockets."""
+
+    lingers: bool = False
 
 
 class Forsake(Struct, frozen=True, tag="forsake"):
@@ -48,6 +50,10 @@ class AskArrived(Struct, frozen=True, tag="arrived?"):
     """Say :class:`Arrived`."""
 
 
+class Complete(Struct, frozen=True, tag="complete"):
+    """Nothing more is to be taken in: put in order what needs no socket."""
+
+
 class GoOn(Struct, frozen=True, tag="go on"):
     """All that was taken in is this process's: begin. `first_id` is as in :class:`Start`."""
 
@@ -60,7 +66,9 @@ class SharesSockets(Struct, frozen=True, tag="shares sockets"):
     shared: bool
 
 
-ToTransfer: TypeAlias = Give | GiveRest | ServeOn | Forsake | TakeOver | Take | AskArrived | GoOn | SharesSockets
+ToTransfer: TypeAlias = (
+    Give | GiveRest | ServeOn | Forsake | TakeOver | Take | AskArrived | Complete | GoOn | SharesSockets
+)
 
 
 class Given(Struct, frozen=True, tag="given"):

@@ -10,7 +10,7 @@ import structlog
 from userproxy.config import Settings
 from userproxy.config.reload import changed_in_vain, reload
 from userproxy.errors import UsageError
-from userproxy.folders import FolderWatch
+from userproxy.folders import FolderWatch, leading_to
 
 log = structlog.get_logger()
 
@@ -31,7 +31,7 @@ async def follow_configuration(
     What needs a restart is logged and stays as it was. While the file is invalid, everything stays as it was.
     """
     content = _read(file)
-    async with aclosing(_wakeups(file.parent)) as wakeups:
+    async with aclosing(_wakeups(file)) as wakeups:
         async for _ in wakeups:
             latest = _read(file)
             if latest in {content, None}:
@@ -52,14 +52,16 @@ async def follow_configuration(
                 log.warning("Settings without effect in userproxy", settings=list(in_vain))
 
 
-async def _wakeups(folder: Path) -> AsyncGenerator[None]:
-    """Yields when a file may have changed: whenever something happens in its folder, and every ten seconds."""
+async def _wakeups(file: Path) -> AsyncGenerator[None]:
+    """Yields when a file may have changed: when something happens in its folder or to a link, and every ten seconds."""
     told = False
     while True:
         try:
-            with FolderWatch([folder]) as watch:
+            folders = leading_to(file)
+            with FolderWatch(folders) as watch:
                 stands = True
-                while stands:
+                yield  # it may have changed before the watch was there
+                while stands and leading_to(file) == folders:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(_LOOK):
                             stands = await watch.changed(_QUIET, _LONGEST_WRITE)

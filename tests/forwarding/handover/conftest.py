@@ -46,6 +46,7 @@ def rest(old: Forwarder, new: Forwarder, giver: Giver, taker: Taker) -> None:
     """The part that is handed over in one turn, and the end of the old data plane."""
     passed(taker, giver.rest())
     assert taker.is_complete
+    taker.complete()
     new.shares_sockets = True
     taker.go_on()
     new.went_on()

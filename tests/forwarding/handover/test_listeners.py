@@ -352,6 +352,7 @@ async def test_what_another_process_has_counted_of_a_closed_listener_is_kept(pla
     taker = Taker(planes[0]._parts, shares=True)
     taker.take(nothing, [], 1)
     taker.take(structs.replace(nothing, counters=counters.state()), [], 2)
+    taker.complete()
     taker.go_on()
     assert [(name, each.number, each.accepted) for name, each in planes[0].data_plane.closed.current()] == [
         (NAME, 7, 2)

@@ -16,6 +16,10 @@ from tests.forwarding.conftest import LOOPBACK, eventually
 from tests.forwarding.udp.bench import Bench, endpoint, exchange, received, received_from
 from userproxy.addresses import host_and_port
 from userproxy.demo.hosts import Host
+from userproxy.forwarding.udp import listener as of_listener
+from userproxy.forwarding.udp.groups.further import FurtherSockets
+from userproxy.forwarding.udp.groups.group import DatagramGroup
+from userproxy.forwarding.udp.groups.spreading import member_of
 from userproxy.forwarding.udp.listener import KEPT_BYTES
 from userproxy.forwarding.udp.losses import MOST
 from userproxy.forwarding.udp.plane import UdpOptions
@@ -342,3 +346,37 @@ async def test_flows_of_a_drained_endpoint_stay_and_nobody_else_comes_there(benc
     assert await exchange(old, drained) == flow
     bench.route(other)
     await exchange(old, other)
+
+
+@pytest.mark.parametrize("kind", ["an error", pytest.param("a bug", marks=pytest.mark.bugs)])
+async def test_what_cannot_be_read_at_a_further_socket_is_tried_again_after_a_pause(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The poller would tell of it time and again, and the loop do nothing else."""
+    tries: list[int] = []
+
+    def fail(descriptor: int, *_: object) -> int:
+        tries.append(descriptor)
+        if kind == "a bug":
+            raise RuntimeError(kind)
+        return -1
+
+    group = DatagramGroup.open(LOOPBACK, 0)
+    group.widen(2)
+    listener = bench.listen("hot", group.members[0])
+    listener.further = FurtherSockets.of(group, bench.plane.poller, listener)
+    backend = bench.backend()
+    clients = [bench.client(listener) for _ in range(20)]
+    client = next(each for each in clients if member_of(each.getsockname(), 2) == 1)
+    with monkeypatch.context() as broken, capture_logs() as logs:
+        broken.setattr(of_listener, "receive_batch", fail)
+        broken.setattr(of_listener, "last_error", lambda: errno.ENOMEM)
+        bench.route(backend, listener=listener)
+        client.send(b"question")
+        await eventually(lambda: bool(tries))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(tries) < 5
+    assert len([each for each in logs if each["event"] == "Receiving pauses"]) == (kind == "an error")
+    await exchange(client, backend, b"question")
+    listener.close()

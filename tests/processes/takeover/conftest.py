@@ -15,7 +15,7 @@ from userproxy.processes.channel import socket_pair
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.takeover.packages import GivesPackages, LocalPackages
 from userproxy.processes.takeover.predecessor import Possessions, Predecessor
-from userproxy.processes.takeover.successor import Heir, NotTakenOverError, Successor
+from userproxy.processes.takeover.successor import CannotServeError, Heir, NotTakenOverError, Successor
 
 SETUP = "as in the tests"
 
@@ -78,9 +78,11 @@ class Beside(threading.Thread):
         setup: str = SETUP,
         version: str = "new",
         make: Callable[[], Plane] = a_forwarder,
+        serves: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(daemon=True)
         self._make = make
+        self._serves = serves
         self._connection = connection
         self._setup = setup
         self._version = version
@@ -89,7 +91,7 @@ class Beside(threading.Thread):
         self.done = threading.Event()
         self.ready = threading.Event()
         """Set once its processes run, and it asks."""
-        self.failure: NotTakenOverError | None = None
+        self.failure: NotTakenOverError | CannotServeError | None = None
         self.everything: bool | None = None
         self.sockets: dict[str, int] = {}
         self.listeners: list[str] = []
@@ -107,6 +109,7 @@ class Beside(threading.Thread):
         self.ready.set()
 
         def serves() -> None:
+            self._serves()
             plane.shares_sockets = True
             plane.went_on()
 
@@ -121,7 +124,7 @@ class Beside(threading.Thread):
         try:
             self.everything = await Successor(self._connection, heir).take_over()
             self.active = plane.active
-        except NotTakenOverError as error:
+        except (NotTakenOverError, CannotServeError) as error:
             self.failure = error
             plane.forsake()
         self.done.set()

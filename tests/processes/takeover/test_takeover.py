@@ -17,6 +17,7 @@ from tests.forwarding.handover.conftest import a_forwarder
 from tests.processes.takeover.conftest import Beside, Meddle, Middle, Packet, hand_over, possessions
 from userproxy.forwarding.descriptors import open_descriptors
 from userproxy.forwarding.forwarder import Forwarder
+from userproxy.forwarding.handover.taking import Taker
 from userproxy.model import Endpoint, Snapshot, Verdict
 from userproxy.processes.channel import encode, socket_pair
 from userproxy.processes.takeover import predecessor, successor
@@ -169,6 +170,63 @@ async def test_a_successor_that_says_nothing_more_is_given_up(plane: Forwarder, 
     await clients.ask()
     assert plane.active == CLIENTS
     clients.close()
+    beside.end()
+    middle.join(10)
+
+
+def fail() -> None:
+    raise RuntimeError("a bug")
+
+
+async def test_a_successor_with_a_bug_says_so_and_the_predecessor_serves_on(plane: Forwarder, clients: Clients) -> None:
+    ours, its = socket_pair()
+    beside = Beside(its, serves=fail)
+    assert not await hand_over(plane, ours)
+    beside.done.wait(10)
+    assert isinstance(beside.failure, successor.NotTakenOverError)
+    assert "a bug" in str(beside.failure)
+    await clients.ask()
+    assert plane.active == CLIENTS
+    clients.close()
+    beside.end()
+
+
+@pytest.mark.parametrize(("at", "is_given"), [("complete", False), ("go_on", True)])
+async def test_what_cannot_be_served_ends_the_successor(
+    plane: Forwarder, clients: Clients, monkeypatch: pytest.MonkeyPatch, at: str, is_given: bool
+) -> None:
+    monkeypatch.setattr(Taker, at, lambda _self: fail())
+    ours, its = socket_pair()
+    beside = Beside(its)
+    assert await hand_over(plane, ours) is is_given
+    assert beside.done.wait(10), "it does not wait for ever"
+    assert isinstance(beside.failure, successor.CannotServeError if is_given else successor.NotTakenOverError)
+    if not is_given:
+        await clients.ask()
+    clients.close()
+    beside.end()
+
+
+async def test_peers_hear_of_ends_also_while_a_successor_hangs_that_has_copies(
+    plane: Forwarder, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(successor, "_SILENCE_SECONDS", 60.0)
+    released = threading.Event()
+
+    def meddle(_count: int, to_successor: bool, packet: Packet) -> Packet | None:
+        if packet[0][1:] == encode(Ready()) and not to_successor:
+            released.wait(30)
+        return packet
+
+    middle = Middle(meddle)
+    middle.start()
+    beside = Beside(middle.for_successor)
+    assert not await hand_over(plane, middle.for_predecessor)
+    async with asyncio.timeout(10):
+        for reader, writer in clients.connections:
+            writer.write_eof()
+            assert await reader.read() == b""
+    released.set()
     beside.end()
     middle.join(10)
 

@@ -67,12 +67,14 @@ class Giver:
         """Those of listeners that were closed when they were handed over."""
         self._tables: dict[AffinityTable, int] = {}
         self._began = _NEVER
+        self._were_shared = False
         self._decisions: list[Entry] = []
         """Those since then."""
 
     async def first(self) -> AsyncIterator[Given]:
         """What is there, while it goes on: established connections and flows with their sockets."""
         parts, pace = self._parts, Pace()
+        self._were_shared = parts.tcp.relays.shared
         parts.tcp.relays.shared = parts.tcp.relays.copied = True
         self._began = parts.tcp.loop.time()
         for given in self._listeners():
@@ -126,9 +128,13 @@ class Giver:
         """The id of the newest connection or flow."""
         return self._parts.recorder.last_id
 
-    def cancel(self) -> None:
-        """It has come to nothing: serve on."""
-        self._parts.tcp.relays.shared = False
+    def cancel(self, *, lingers: bool = False) -> None:
+        """It has come to nothing: serve on.
+
+        If the other process `lingers`, with its copies of sockets, close(2) alone tells peers nothing from now on:
+        nobody says when it has gone.
+        """
+        self._parts.tcp.relays.shared = lingers or self._were_shared
         if self in self._parts.recorder.decision_watches:
             self._parts.recorder.decision_watches.remove(self)
 

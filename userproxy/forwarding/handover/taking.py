@@ -144,25 +144,32 @@ class Taker:
     def arrived(self) -> None:
         """Nothing: all that was taken is where it belongs."""
 
-    def go_on(self) -> None:
-        """Begin: the other process has let go. What the sockets have to say is heard once the loop runs."""
+    def complete(self) -> None:
+        """All has come: put in order what needs no socket."""
         self._merge_affinity()
         for connections in self._connections.values():
             connections.in_order()
-        for connections in self._without_listener:
-            connections.left()
-        for listener in (*self._listeners.values(), *self._portals.values()):
-            if isinstance(listener, UdpListener):
-                listener.adopted()
         # Those whose time is over first come first, whichever process they were in.
         # So do, of clients who are held, those who came first.
-        for dial, backend, deadline in sorted(self._dials, key=lambda each: (each[2] or _NEVER, each[0].opened)):
-            try:
-                dial.resume(backend, deadline)
-            except Exception as error:  # noqa: BLE001 -- the others are to go on
-                self._parts.tcp.poller.failed(dial, error)
-        for poller in (self._parts.tcp.poller, self._parts.udp.poller):
-            poller.resume()
+        self._dials.sort(key=lambda each: (each[2] or _NEVER, each[0].opened))
+
+    def go_on(self) -> None:
+        """Begin: the other process has let go. What the sockets have to say is heard once the loop runs."""
+        poller = self._parts.tcp.poller
+        try:
+            for connections in self._without_listener:
+                connections.left()
+            for listener in (*self._listeners.values(), *self._portals.values()):
+                if isinstance(listener, UdpListener):
+                    listener.adopted()
+            for dial, backend, deadline in self._dials:
+                try:
+                    dial.resume(backend, deadline)
+                except Exception as error:  # noqa: BLE001 -- the others are to go on
+                    poller.failed(dial, error)
+        finally:
+            for each in (poller, self._parts.udp.poller):
+                each.resume()
 
     def _listener(self, item: ListenerHandedOver, *descriptors: int) -> None:
         if item.number in self._balancers:

@@ -165,7 +165,7 @@ class UdpListener:
     def abort(self) -> None:
         """A handler has raised an exception: go on after a pause. For the poller."""
         if not self._closed:
-            self.plane.loop.call_later(_RETRY_SECONDS, self._resume)
+            self._pause()
 
     def closed(self, flow: UdpFlow) -> None:
         """A flow has ended. For flows."""
@@ -474,8 +474,19 @@ class UdpListener:
     def _survive(self, number: int) -> None:
         if number != errno.EAGAIN:
             log.error("Receiving pauses", service_port=str(self.name), reason=OSError(number).strerror)
-            self.plane.loop.call_later(_RETRY_SECONDS, self._resume)
+            self._pause()
+
+    def _pause(self) -> None:
+        if self.further is not None:
+            self.further.pause()
+        self.plane.loop.call_later(_RETRY_SECONDS, self._resume)
 
     def _resume(self) -> None:
-        if not self._closed:
-            self.plane.poller.again(self.read, self)
+        if self._closed:
+            return
+        self.plane.poller.again(self.read, self)
+        if self.further is not None:
+            try:
+                self.further.watch()
+            except OSError as error:
+                self._survive(error.errno or 0)

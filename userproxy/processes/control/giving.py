@@ -100,11 +100,11 @@ class ProcessesGiver:
                     yield Package(message.items, descriptors, plane)
         yield Package(Raw(encode([Last(last_id)])), ())
 
-    def cancel(self) -> None:
+    def cancel(self, *, lingers: bool = False) -> None:
         """See :class:`GivesPackages`."""
         for worker in self._workers:
             worker.gives_to = None
-            worker.send(ServeOn())
+            worker.send(ServeOn(lingers))
         for told in self._told.values():
             for _, descriptors in told:
                 close_descriptors(descriptors)

@@ -33,7 +33,7 @@ from userproxy.processes.channel import close_descriptors, encode
 from userproxy.processes.control.adoption import Adoption
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.worker import Worker
-from userproxy.processes.transfers import AskArrived, Take, TakeOver
+from userproxy.processes.transfers import AskArrived, Complete, Take, TakeOver
 
 _ROOM_SECONDS: Final = 5.0
 """How long a data process may leave unread what it is sent."""
@@ -131,6 +131,13 @@ class ProcessesTaker:
                 raise HandoverError("a data process has ended, or does not say that it has everything")
             if worker.arrived:
                 raise HandoverError(worker.arrived)
+
+    def complete(self) -> None:
+        """As :meth:`arrived`, and nothing comes any more: data processes put in order what needs no socket."""
+        self.deal()
+        for worker in self._workers:
+            worker.send(Complete())
+        self.arrived()
 
     def go_on(self) -> None:
         """Begin: the other process has let go."""

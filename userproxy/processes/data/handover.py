@@ -97,7 +97,7 @@ class Handover:
             if not token.take_back(_PATIENCE_SECONDS):
                 self.forsake()
                 return False
-            self.serve_on()
+            self.serve_on(lingers=True)
             return True
         finally:
             self.waits = False
@@ -112,13 +112,13 @@ class Handover:
         else:
             self._channel().send(AllGiven(self._attempt, giver.last_id))
 
-    def serve_on(self) -> None:
-        """It has come to nothing."""
+    def serve_on(self, *, lingers: bool) -> None:
+        """It has come to nothing. The other userproxy may `linger`, as :meth:`Giver.cancel` has it."""
         self._has_word = True
         if self._task is not None:
             self._task.cancel()
         if self._giver is not None:
-            self._giver.cancel()
+            self._giver.cancel(lingers=lingers)
         self._giver = self._task = None
 
     def forsake(self) -> None:
@@ -158,6 +158,15 @@ class Handover:
         except (UserproxyError, DecodeError, OSError, ValueError) as error:
             self._failure = str(error)
         close_descriptors(descriptors)
+
+    def complete(self) -> None:
+        """Nothing more comes; what cannot be put in order is told of by :meth:`arrived`."""
+        if self._taker is not None and not self._failure:
+            try:
+                self._taker.complete()
+            except Exception as error:
+                log.exception("What is to be taken over does not fit together")
+                self._failure = repr(error)
 
     def arrived(self) -> None:
         """Say whether all has arrived that was sent."""

@@ -61,6 +61,7 @@ from userproxy.processes.messages import (
 from userproxy.processes.questions import QUESTIONS, Enough
 from userproxy.processes.transfers import (
     AskArrived,
+    Complete,
     Forsake,
     Give,
     GiveRest,
@@ -134,11 +135,12 @@ class DataProcess:
         self._hand: dict[type, Callable[[Handover, Any, list[int]], None]] = {
             Give: lambda handover, message, _: handover.give(message),
             GiveRest: self._give_rest,
-            ServeOn: lambda handover, *_: handover.serve_on(),
+            ServeOn: lambda handover, message, _: handover.serve_on(lingers=message.lingers),
             Forsake: lambda handover, *_: handover.forsake(),
             TakeOver: lambda handover, *_: handover.take_over(),
             Take: lambda handover, message, descriptors: handover.take(message, descriptors),
             AskArrived: lambda handover, *_: handover.arrived(),
+            Complete: lambda handover, *_: handover.complete(),
             GoOn: self._go_on,
         }
         self._decoder: Decoder[ToData] = Decoder(ToData)

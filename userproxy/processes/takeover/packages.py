@@ -44,8 +44,8 @@ class GivesPackages(Protocol):
         `token` says who does, if that cannot be told.
         """
 
-    def cancel(self) -> None:
-        """It has come to nothing."""
+    def cancel(self, *, lingers: bool) -> None:
+        """It has come to nothing. The other process may `linger`, as :meth:`Giver.cancel` has it."""
 
 
 class LocalPackages:
@@ -64,9 +64,9 @@ class LocalPackages:
         """See :class:`GivesPackages`."""
         yield from packed(self._giver.rest())
 
-    def cancel(self) -> None:
+    def cancel(self, *, lingers: bool) -> None:
         """See :class:`GivesPackages`."""
-        self._giver.cancel()
+        self._giver.cancel(lingers=lingers)
 
 
 def packed(given: Iterator[Given]) -> Iterator[Package]:

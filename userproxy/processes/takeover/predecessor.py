@@ -122,7 +122,7 @@ class Predecessor:
                 pause = self._switch(giver)
             finally:
                 if giver is not None and not self._is_given:
-                    giver.cancel()
+                    giver.cancel(lingers=not self._has_let_go)
         return pause
 
     async def _send_first(self, giver: GivesPackages) -> None:
@@ -165,6 +165,11 @@ class Predecessor:
                 self._channel.send(Things(package.items, package.plane), package.descriptors)
                 if time.monotonic() > end:
                     raise GivenUpError(f"it takes longer than {PAUSE_SECONDS:g} s, in which nobody is served")
+
+    @property
+    def _has_let_go(self) -> bool:
+        """Whether the successor closes its copies of sockets: it has gone, or says that it does not go on."""
+        return bool(self._end) or any(isinstance(each, Refusal) for each in self._said)
 
     def _has_answered(self) -> bool:
         return bool(self._said) or bool(self._end)

@@ -43,6 +43,10 @@ class NotTakenOverError(UserproxyError):
     """The predecessor serves on."""
 
 
+class CannotServeError(UserproxyError):
+    """The predecessor has let go of everything, and this process cannot serve it."""
+
+
 class RefusedError(NotTakenOverError):
     """It has refused before anything was handed over. The text is its reason."""
 
@@ -61,6 +65,9 @@ class Taker(Protocol):
     def arrived(self) -> None:
         """Return once all is where it belongs. Raises HandoverError if something is not."""
 
+    def complete(self) -> None:
+        """All has come: put in order what needs no socket. Raises HandoverError as :meth:`arrived` does."""
+
     def go_on(self) -> None:
         """Begin to serve."""
 
@@ -69,8 +76,8 @@ class Heir(Struct, frozen=True):
     """Who gets what the predecessor hands over.
 
     `taker` is made once it is known that there is a data plane to come; without one there are listeners alone.
-    `listener` and `socket` get descriptors. `serves` is called in the very turn in which all is ours, and `alone` once
-    the predecessor has closed its copies.
+    `listener` and `socket` get descriptors. `serves` is called in the very turn in which all becomes ours. It touches
+    no socket; if it fails the predecessor serves on. `alone` is called once the predecessor has closed its copies.
     """
 
     version: str
@@ -101,6 +108,7 @@ class Successor:
         """Take over everything, or listeners alone: then returns False.
 
         Raises NotTakenOverError where the predecessor serves on; what has come from it is the caller's to forsake.
+        Raises CannotServeError where it does not, and neither do we.
         """
         self._channel.send(
             Ask(PROTOCOL, release() if self._heir.taker is not None else 0, self._heir.version, self._heir.setup)
@@ -124,6 +132,9 @@ class Successor:
             left = self._take(message, descriptors)
         except (UserproxyError, DecodeError, OSError, ValueError, TypeError) as error:
             self._fail(str(error))
+        except Exception as error:
+            log.exception("A take-over has failed")  # a bug: the predecessor is not to wait for us
+            self._fail(repr(error))
         finally:
             for each in left:
                 os.close(each)
@@ -169,19 +180,25 @@ class Successor:
             if self._everything and not (self._taker is not None and self._taker.is_complete):
                 raise ValueError("the predecessor has left before all had come")
             if self._taker is not None:
-                self._taker.arrived()
+                self._taker.complete()
             is_ours = token.take()
         if not is_ours:
             self._fail("it took too long, and the predecessor serves on")
             return
-        self._serves = True
-        # Before anything is touched: if we die now, the predecessor can still go on as if nothing had been.
+        self._heir.serves()
+        # Before anything is touched: had we died until now, the predecessor could go on as if nothing had been. Right
+        # before it: if we die between this and the next step, what nobody has touched is lost with us.
         self._channel.send(Serving())
         self._channel.flush(_LAST_WORDS_SECONDS)
-        self._heir.serves()
-        if self._taker is not None:
-            self._taker.go_on()
-        self._done.set_result(self._everything)
+        self._serves = True
+        try:
+            if self._taker is not None:
+                self._taker.go_on()
+        except Exception as error:
+            log.exception("What was taken over cannot be served")
+            self._done.set_exception(CannotServeError(f"what was taken over cannot be served: {error!r}"))
+        else:
+            self._done.set_result(self._everything)
 
     def _fail(self, reason: str) -> None:
         if self._serves:

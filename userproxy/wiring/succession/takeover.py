@@ -19,7 +19,7 @@ from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.takeover.messages import PlainListener
 from userproxy.processes.takeover.packages import GivesPackages, LocalPackages
 from userproxy.processes.takeover.predecessor import Possessions, Predecessor
-from userproxy.processes.takeover.successor import Heir, NotTakenOverError, RefusedError, Successor
+from userproxy.processes.takeover.successor import CannotServeError, Heir, NotTakenOverError, RefusedError, Successor
 from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.sockets import NamedSockets
 from userproxy.wiring.forwarding import AnyForwarder
@@ -38,7 +38,7 @@ _UNASKED_SECONDS: Final = 60.0
 
 
 class TakeOverError(UserproxyError):
-    """The predecessor serves on, and this process cannot take its place. The text is a sentence."""
+    """This process cannot take its predecessor's place. The text is a sentence."""
 
 
 def takeover_path(admin_socket: Path) -> Path:
@@ -120,6 +120,8 @@ class Takeover:
         )
         try:
             everything = await Successor(connection, heir).take_over()
+        except CannotServeError as error:
+            raise TakeOverError(f"--takeover: {error}") from error
         except RefusedError as error:
             log.warning("Nothing is taken over: starting as usual", reason=str(error))
             return

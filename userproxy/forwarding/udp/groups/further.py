@@ -71,6 +71,12 @@ class FurtherSockets:
             for sock in self._sockets.values():
                 self._watch(sock)
 
+    def pause(self) -> None:
+        """Read none of them until :meth:`watch`: the poller would tell of what is there again and again."""
+        if self._watched:
+            self._watched = False
+            self.forget()
+
     def close(self) -> None:
         """Have none of them any longer."""
         self.follow(())
