@@ -223,6 +223,7 @@ class Resumed(Dial):
 
     def __init__(self, going_on: list[float | None]) -> None:
         self._going_on = going_on
+        self.opened = 0.0
 
     def resume(self, backend: socket.SocketType | None, deadline: float | None) -> None:
         self._going_on.append(deadline)
