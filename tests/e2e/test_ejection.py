@@ -182,5 +182,4 @@ def test_a_successor_goes_on_with_what_is_ejected(lab: Lab, workers: str) -> Non
     assert state(lab, 2)["ejected"]
     tally = fetch_many(lab.client, WEB, 24, concurrency=1)
     assert not tally.failures
-    if workers == "0":  # each of several data processes finds out for itself
-        assert "retried" not in lab.node.userproxy("observe", "default/web", "--last", "24").stdout.lower()
+    assert "retried" not in lab.node.userproxy("observe", "default/web", "--last", "24").stdout.lower()

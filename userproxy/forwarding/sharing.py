@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from random import Random
 
 from userproxy.forwarding.accept_turns import AcceptTurns
@@ -12,6 +12,7 @@ from userproxy.forwarding.handover.parts import AnyListener
 from userproxy.forwarding.handover.taking import Taker
 from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.forwarding.limits.gates import Gates
+from userproxy.forwarding.observation.counters import EndpointCounters
 from userproxy.forwarding.portal_listeners import PortalListeners, SharedPortalListeners
 from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.listener import TcpListener
@@ -21,7 +22,10 @@ from userproxy.forwarding.udp.listener import UdpListener
 from userproxy.forwarding.udp.shared import SharedUdpListener
 from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.forwarding.udp.statistics import UdpStatistics
-from userproxy.model import Admission, ListenerName, PortalAddress, Protocol, ServicePortName, Verdict
+from userproxy.model import Admission, Endpoint, ListenerName, PortalAddress, Protocol, ServicePortName, Verdict
+from userproxy.routing.balancer import Balancer
+from userproxy.routing.balancers.ejections import Ejected
+from userproxy.routing.balancers.shared.mirror import Decider
 
 
 class SharingForwarder(Forwarder):
@@ -115,6 +119,27 @@ class SharingForwarder(Forwarder):
         """Where all count the clients of a service port; None where there is no room, or no limit."""
         self._tcp.gates.place(self._tcp.shares.of(service_port), slot)
         self._tcp.places.placed(service_port)
+
+    def decide_ejections_elsewhere(self, decider: Decider) -> None:
+        """Have all balancers tell of endpoints that fail. Before there are any."""
+        self._board.decider = decider
+
+    def balancer_of(self, name: ListenerName) -> Balancer | None:
+        """The balancer of a listener that is served here."""
+        listener = self._listeners.get(name)
+        return None if listener is None else listener.balancer
+
+    def load_of(self, name: ListenerName, endpoint: Endpoint) -> EndpointCounters | None:
+        """What an endpoint of a listener has done here so far; None if nothing."""
+        listener = self._listeners.get(name)
+        return None if listener is None else listener.statistics.endpoints.get(endpoint)
+
+    def ejected(self) -> Mapping[ListenerName, tuple[Ejected, ...]]:
+        """The endpoints that are ejected, by listener."""
+        found: dict[ListenerName, tuple[Ejected, ...]] = {}
+        for name, _, each in self._board.ejected(self._loop.time()):
+            found[name] = (*found.get(name, ()), each)
+        return found
 
     def leave(self, name: ListenerName) -> None:
         """Serve a listener no longer, because another process does so alone. Connections go on, UDP flows end."""

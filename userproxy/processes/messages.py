@@ -12,6 +12,7 @@ from userproxy.forwarding.forwarder import ForwardingOptions
 from userproxy.model import Admission, IPFamily, ListenerName, PortalAddress, ReturnPath, Snapshot
 from userproxy.model.faults import Fault
 from userproxy.model.reports import ListenerFigures, ProcessFigures
+from userproxy.processes.ejections.messages import TellsOfEjections, ToldOfEjections
 from userproxy.processes.questions import Answer, Enough, Question
 from userproxy.processes.transfers import ToTransfer, Transferred
 
@@ -189,6 +190,7 @@ ToData: TypeAlias = (
     | Keep
     | Settled
     | Look
+    | ToldOfEjections
     | PutFaults
     | Drain
     | Reset
@@ -274,4 +276,4 @@ PROTOCOL: Final = 3
 Reported: TypeAlias = (
     Ready | Answer | Pulse | Counted | NotServed | PortalNotServed | Drained | Inherited | Estate | Refused
 )
-FromData: TypeAlias = Reported | Transferred
+FromData: TypeAlias = Reported | Transferred | TellsOfEjections

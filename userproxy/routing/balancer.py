@@ -15,6 +15,7 @@ from userproxy.routing.balancers.ejections import Ejected, Ejections
 from userproxy.routing.balancers.interface import Loads, Method, Pool
 from userproxy.routing.balancers.methods import METHODS
 from userproxy.routing.balancers.round_robin import round_robin
+from userproxy.routing.balancers.shared.mirror import Decider, MirroredEjections
 
 SUSPECT_SECONDS: Final = 5.0
 """How long an endpoint that could not be reached is passed over while another one is left.
@@ -100,7 +101,7 @@ class Balancer:
         self._method: Method | None = None
         self._choose: Callable[[str, float], Endpoint | None] = _nobody
         self._suspects: dict[Endpoint, float] = {}
-        self._ejections: Ejections | None = None
+        self._ejections: Ejections | MirroredEjections | None = None
         self._ejected: tuple[Ejected, ...] = ()
         """Those of another process, until a snapshot comes."""
         self._wary = False
@@ -124,7 +125,8 @@ class Balancer:
         """Go on as the balancer of another process. A snapshot is to follow."""
         self._endpoints, self._name = list(state.endpoints), state.name
         self._weights = dict(zip(state.endpoints, state.weights, strict=True)) if state.weights else _NO_WEIGHTS
-        self._suspects, self._ejected, self.ejections = dict(state.suspects), state.ejected, state.ejections
+        self._suspects, self._ejected = dict(state.suspects), state.ejected
+        self.ejections = max(self.ejections, state.ejections)
         self._wary = True
         self._renew()
         if self._method is not None:
@@ -207,12 +209,40 @@ class Balancer:
             self._ejections, self._ejected = None, ()
             return
         if self._ejections is None:
-            is_tcp = self.listener.service_port.protocol is Protocol.TCP
-            self._ejections = Ejections(self._loads, accepting_counts=is_tcp)
+            decider, is_tcp = self._decider, self.listener.service_port.protocol is Protocol.TCP
+            if decider is not None:
+                self._ejections = MirroredEjections(self.listener, self._loads, decider)
+            else:
+                self._ejections = Ejections(self._loads, accepting_counts=is_tcp)
             self._restore_ejected(self._ejections)
         self._ejections.follow(self._usable, rule)
 
-    def _restore_ejected(self, ejections: Ejections) -> None:
+    @property
+    def _decider(self) -> Decider | None:
+        return None if self._board is None else self._board.decider
+
+    @property
+    def mirrored(self) -> MirroredEjections | None:
+        """The endpoints that are ejected because another process says so; None where none does."""
+        return self._ejections if isinstance(self._ejections, MirroredEjections) else None
+
+    def eject(self, ejected: Ejected, *, counts: bool) -> None:
+        """Another process says that an endpoint is ejected. `counts` is whether that is counted here."""
+        mirrored = self.mirrored
+        if mirrored is not None and ejected.endpoint in self._usable:
+            mirrored.eject(ejected)
+            self._wary = True
+            self.ejections += counts
+            if self._board is not None:
+                self._board.note(self)
+
+    def pass_over(self, endpoint: Endpoint, until: float) -> None:
+        """Another process could not reach an endpoint: pass over it until then."""
+        if endpoint in self._usable:
+            self._suspects[endpoint] = max(until, self._suspects.get(endpoint, 0.0))
+            self._wary = True
+
+    def _restore_ejected(self, ejections: Ejections | MirroredEjections) -> None:
         ejections.restore(self._ejected)
         self._ejected = ()
         if len(ejections) and self._board is not None:
@@ -298,7 +328,10 @@ class Balancer:
         """
         if self._ejections is not None:
             return self._failed(self._ejections, endpoint, now, reason, by_reset=False)
-        self._suspects[endpoint] = now + SUSPECT_SECONDS
+        until, decider, listener = now + SUSPECT_SECONDS, self._decider, self.listener
+        if decider is not None and listener is not None:
+            decider.suspected(listener, endpoint, until)
+        self._suspects[endpoint] = until
         self._wary = True
         return ""
 
@@ -308,7 +341,9 @@ class Balancer:
             return ""
         return self._failed(self._ejections, endpoint, now, "connections are reset before a byte comes", by_reset=True)
 
-    def _failed(self, ejections: Ejections, endpoint: Endpoint, now: float, reason: str, *, by_reset: bool) -> str:
+    def _failed(
+        self, ejections: Ejections | MirroredEjections, endpoint: Endpoint, now: float, reason: str, *, by_reset: bool
+    ) -> str:
         if endpoint not in self._usable:
             return ""
         ejected = ejections.failed(endpoint, now, reason, by_reset=by_reset)

@@ -12,6 +12,7 @@ from userproxy.processes.control.held_portals import HeldPortal, HeldPortals
 from userproxy.processes.control.pool import Pool
 from userproxy.processes.control.slots import Slots
 from userproxy.processes.control.worker import Worker
+from userproxy.processes.ejections.deciding import EjectionDeciding
 from userproxy.processes.messages import Adopt, AdoptPortal, Close, Elsewhere, LeavePortal, Settled, Update
 
 _SLICE_SECONDS: Final = 0.002
@@ -39,6 +40,8 @@ class Briefing:
         """Data processes that are still to be told something."""
         self._stopped = False
         self._slots = Slots()
+        self.ejections = EjectionDeciding(loop, pool, listeners)
+        """What ejects endpoints for all data processes."""
 
     def stop(self) -> None:
         """Tell nobody anything that has to wait."""
@@ -46,6 +49,7 @@ class Briefing:
 
     def close(self) -> None:
         """Forget who is still to be told something."""
+        self.ejections.close()
         for handle in self._behind.values():
             handle.cancel()
 
@@ -82,6 +86,7 @@ class Briefing:
         else:
             worker.send(Elsewhere(held.name, held.host, held.port))
         worker.send(self.update(held.snapshot))
+        self.ejections.brief(worker, held.name)
 
     def update(self, snapshot: Snapshot) -> Update:
         """What says that a snapshot counts from now on."""
@@ -91,6 +96,7 @@ class Briefing:
 
     def closing(self, listener: ListenerName) -> Close:
         """What says that a listener is closed."""
+        self.ejections.forget(listener)
         return Close(listener, self._slots.leave(listener))
 
     def tell_all(self, worker: Worker, listeners: Iterable[HeldListener]) -> None:
@@ -132,6 +138,7 @@ class Briefing:
 
     def gone(self, worker: Worker) -> None:
         """A data process has ended: others serve alone what it did."""
+        self.ejections.gone(worker)
         handle = self._behind.pop(worker, None)
         if handle is not None:
             handle.cancel()
@@ -141,6 +148,7 @@ class Briefing:
 
     def begin(self, worker: Worker) -> None:
         """Tell a data process of all there is, beginning with what nobody else serves meanwhile."""
+        self.ejections.begins(worker)
         alone = [held.name for held in self._listeners.values() if worker.place in (held.readers or ())]
         worker.untold.update(dict.fromkeys([*alone, *self._listeners, *self._portals.portals]))
         worker.is_new = True

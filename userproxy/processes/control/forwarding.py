@@ -269,6 +269,7 @@ class ProcessForwarder:
                 worker.send(self._briefing.update(snapshot))
             else:
                 self._briefing.introduce(worker, held.name)
+        self._briefing.ejections.follow(snapshot)
 
     def close(self, listener: ListenerName) -> None:
         """Stop listening; established connections go on."""

@@ -154,7 +154,8 @@ class ProcessesTaker:
             self._readers.setdefault(held.name.service_port, set()).update(place - 1 for place in held.readers)
         changed = ListenerChanged(item.number, item.balancer, item.counters)
         self._listener_changed(changed, [])
-        turn = structs.replace(changed, counters=NOTHING_COUNTED)
+        balancer = structs.replace(item.balancer, ejections=0)
+        turn = structs.replace(changed, balancer=balancer, counters=NOTHING_COUNTED)
         for target in self._readers_of(held):
             if target != self._of_listener(item.number):
                 self._send(target, turn)

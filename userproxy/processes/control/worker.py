@@ -14,6 +14,7 @@ from msgspec import Struct
 from userproxy.model import ListenerName, PortalAddress
 from userproxy.processes.channel import Channel, Decoder
 from userproxy.processes.control.spawning import Child
+from userproxy.processes.ejections.messages import Failed, KnowsEjected, Loads, TellsOfEjections, Tries, TriesNot
 from userproxy.processes.messages import (
     Counted,
     Drained,
@@ -92,6 +93,8 @@ class Worker:
         """How many it has sent."""
         self.counted: Callable[[Counted], None] = lambda _: None
         """Called with what it has counted."""
+        self.ejections: Callable[[TellsOfEjections], None] = lambda _: None
+        """Called with what it tells of endpoints that fail."""
         self._why_killed = ""
         self.told: set[ListenerName | PortalAddress] = set()
         self.untold: dict[ListenerName | PortalAddress, None] = {}
@@ -186,14 +189,10 @@ class Worker:
                 self.pulse = message
             case Counted():
                 self.counted(message)
-            case NotServed(listener, reason):
-                self.told.discard(listener)
-                log.error(
-                    "A data process does not serve a listener", pid=self.pid, listener=str(listener), reason=reason
-                )
-            case PortalNotServed(address, reason):
-                self.told.discard(address)
-                log.error("A data process does not serve a portal", pid=self.pid, portal=str(address), reason=reason)
+            case Failed() | Loads() | Tries() | TriesNot() | KnowsEjected():
+                self.ejections(message)
+            case NotServed() | PortalNotServed():
+                self._not_served(message)
             case Refused(reason):
                 self.refusal = reason
             case Arrived(failure):
@@ -201,6 +200,12 @@ class Worker:
             case Drained(reset):
                 if self.drained is not None and not self.drained.done():
                     self.drained.set_result(reset)
+
+    def _not_served(self, message: NotServed | PortalNotServed) -> None:
+        name = message.listener if isinstance(message, NotServed) else message.address
+        self.told.discard(name)
+        what = "listener" if isinstance(message, NotServed) else "portal"
+        log.error(f"A data process does not serve a {what}", pid=self.pid, reason=message.reason, **{what: str(name)})
 
     def _take(self, message: FromData, descriptors: list[int]) -> None:
         """Keep the descriptor that belongs to a message, and no other."""

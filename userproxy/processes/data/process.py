@@ -24,6 +24,8 @@ from userproxy.processes.data.counting import Counting
 from userproxy.processes.data.handover import Handover
 from userproxy.processes.data.log_output import log_to_whoever_reads
 from userproxy.processes.door import Door
+from userproxy.processes.ejections.messages import AskLoad, Eject, PassOver, TakeBack, ToldOfEjections, Try
+from userproxy.processes.ejections.telling import EjectionTelling
 from userproxy.processes.messages import (
     PROTOCOL,
     Adopt,
@@ -99,6 +101,7 @@ class DataProcess:
         self._forwarder: SharingForwarder | None = None
         self._answering: Answering | None = None
         self._handover: Handover | None = None
+        self._ejections: EjectionTelling | None = None
         self._pulse = Pulse(0, 0)
         self._pulses = 0
         self._pulse_timer: asyncio.TimerHandle | None = None
@@ -131,6 +134,7 @@ class DataProcess:
             PutFaults: lambda forwarder, message, _: forwarder.steering.put_faults(message.faults),
             Reset: lambda forwarder, *_: forwarder.reset_connections(),
             SharesSockets: self._share_sockets,
+            **dict.fromkeys((AskLoad, PassOver, Eject, TakeBack, Try), self._follow_ejection),
         }
         self._hand: dict[type, Callable[[Handover, Any, list[int]], None]] = {
             Give: lambda handover, message, _: handover.give(message),
@@ -151,6 +155,8 @@ class DataProcess:
         """End all connections, and close all there is."""
         if self._pulse_timer is not None:
             self._pulse_timer.cancel()
+        if self._ejections is not None:
+            self._ejections.shut_down()
         if self._forwarder is not None:
             self._forwarder.shut_down()
         self._channel.close()
@@ -172,6 +178,7 @@ class DataProcess:
             case Resume():
                 self._leave_door()
                 self._unasked = set(forwarder.open_listeners) if forwarder is not None else set()
+                self._tell_ejected()
             case Enough(number):
                 if self._answering is not None:
                     self._answering.enough(number)
@@ -203,6 +210,8 @@ class DataProcess:
         self._answering = Answering(plane, steering, lambda: self._channel, self._group)
         self._group.create_task(Counting(self._loop, plane, lambda: self._channel).run(), name="count")
         self._handover = Handover(self._forwarder, lambda: self._channel, self._group, self.over.set)
+        if message.of > 1:
+            self._ejections = EjectionTelling(self._loop, self._forwarder, lambda: self._channel)
         self._tell_pulse()
 
     def _give_rest(self, handover: Handover, message: GiveRest, descriptors: list[int]) -> None:
@@ -213,6 +222,15 @@ class DataProcess:
         if self._start_message is not None:
             self._start_message = structs.replace(self._start_message, first_id=message.first_id)
         handover.go_on(message)
+        self._tell_ejected()
+
+    def _tell_ejected(self) -> None:
+        if self._ejections is not None:
+            self._ejections.know()
+
+    def _follow_ejection(self, _forwarder: SharingForwarder, message: ToldOfEjections, _descriptors: list[int]) -> None:
+        if self._ejections is not None:
+            self._ejections.heard(message)
 
     def _log_so(self, logging: Logging) -> None:
         self._logging = logging

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from userproxy.model import ListenerName
 from userproxy.routing.balancers.ejections import Ejected
+from userproxy.routing.balancers.shared.mirror import Decider
 
 
 class Telling(Protocol):
@@ -22,11 +23,15 @@ class Telling(Protocol):
 
 
 class BalancerBoard:
-    """Which balancers of a process have ejected endpoints, and which are faulty."""
+    """Which balancers of a process have ejected endpoints, and which are faulty.
 
-    __slots__ = ("_ejecting", "_faulty")
+    Where several processes have connections to the same endpoints, `decider` ejects them for all.
+    """
+
+    __slots__ = ("_ejecting", "_faulty", "decider")
 
     def __init__(self) -> None:
+        self.decider: Decider | None = None
         self._ejecting: dict[Telling, None] = {}
         self._faulty: dict[Telling, None] = {}
 

@@ -141,6 +141,11 @@ class Ejections:
             accepted, answered = (0, 0) if load is None else (load.total, load.bytes_down)
             self._trials[endpoint] = _Trial(now + TRIAL_SECONDS, accepted, answered)
 
+    def is_tried(self, endpoint: Endpoint, now: float) -> bool:
+        """Whether a trial of an ejected endpoint is under way."""
+        trial = self._trials.get(endpoint)
+        return trial is not None and now < trial.until
+
     def get(self, endpoint: Endpoint) -> Ejected | None:
         """How an endpoint is ejected, if it is."""
         return self._out.get(endpoint)

@@ -1,0 +1,109 @@
+"""What the control process and a data process tell each other of endpoints that fail."""
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from userproxy.model import Endpoint, ListenerName
+from userproxy.routing.balancers.ejections import Ejected
+
+
+class Load(Struct, frozen=True, gc=False, array_like=True):
+    """What an endpoint of a listener has done for a data process so far: connections or flows, and bytes of it."""
+
+    listener: ListenerName
+    endpoint: Endpoint
+    total: int
+    bytes_down: int
+
+
+class Failure(Struct, frozen=True, gc=False, array_like=True):
+    """An endpoint has failed so many times in a row, the last time for this reason: a clause."""
+
+    load: Load
+    times: int
+    reason: str
+    by_reset: bool
+
+
+class Suspect(Struct, frozen=True, gc=False, array_like=True):
+    """An endpoint could not be reached and is passed over until then, of CLOCK_MONOTONIC."""
+
+    listener: ListenerName
+    endpoint: Endpoint
+    until: float
+
+
+class Failed(Struct, frozen=True, tag="failed"):
+    """Endpoints have failed, those of Services with ejection and others."""
+
+    failures: tuple[Failure, ...]
+    suspects: tuple[Suspect, ...]
+
+
+class Tries(Struct, frozen=True, tag="tries"):
+    """An ejected endpoint gets a connection, as its trial."""
+
+    load: Load
+
+
+class Loads(Struct, frozen=True, tag="loads"):
+    """The answer to :class:`AskLoad`; 0 where nobody has asked, because a trial goes on."""
+
+    id: int
+    load: Load
+
+
+class TriesNot(Struct, frozen=True, tag="tries not"):
+    """The answer to :class:`Try` with `here` unset: there will be no trial that has not been told of."""
+
+    listener: ListenerName
+    endpoint: Endpoint
+
+
+class KnowsEjected(Struct, frozen=True, tag="knows ejected"):
+    """What is ejected, as another control process has said."""
+
+    listener: ListenerName
+    ejected: tuple[Ejected, ...]
+
+
+class AskLoad(Struct, frozen=True, tag="load?"):
+    """An endpoint has failed in another process."""
+
+    id: int
+    listener: ListenerName
+    endpoint: Endpoint
+
+
+class PassOver(Struct, frozen=True, tag="pass over"):
+    """Other processes could not reach these."""
+
+    suspects: tuple[Suspect, ...]
+
+
+class Eject(Struct, frozen=True, tag="eject"):
+    """An endpoint is ejected, or goes on to be. `counts` is whether this is one more, and this process counts it."""
+
+    listener: ListenerName
+    ejected: Ejected
+    counts: bool = False
+
+
+class TakeBack(Struct, frozen=True, tag="take back"):
+    """An endpoint is ejected no more."""
+
+    listener: ListenerName
+    endpoint: Endpoint
+
+
+class Try(Struct, frozen=True, tag="try"):
+    """The next connection that an ejected endpoint would get `here` is its trial, or is not any longer."""
+
+    listener: ListenerName
+    endpoint: Endpoint
+    here: bool
+
+
+ToldOfEjections: TypeAlias = AskLoad | PassOver | Eject | TakeBack | Try
+TellsOfEjections: TypeAlias = Failed | Tries | Loads | TriesNot | KnowsEjected

@@ -1,0 +1,116 @@
+"""Decides for several processes which endpoints of a listener are ejected, by what they tell. Pure."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+from userproxy.model import Ejection, Endpoint
+from userproxy.routing.balancers.ejections import Ejected, Ejections
+
+
+class ToldLoad:
+    """What an endpoint has done, as processes have told last: each at its place, and those that have ended."""
+
+    __slots__ = ("_of_places", "active", "bytes_down", "total")
+
+    def __init__(self) -> None:
+        self.active = 0
+        self.total = 0
+        self.bytes_down = 0
+        self._of_places: dict[int, tuple[int, int]] = {}
+
+    def tell(self, place: int, total: int, bytes_down: int) -> None:
+        """The process at a place has had so much."""
+        total_before, size_before = self._of_places.get(place, (0, 0))
+        self._of_places[place] = total, bytes_down
+        self.total += total - total_before
+        self.bytes_down += bytes_down - size_before
+
+    def gone(self, place: int) -> None:
+        """The process at a place has ended; another one begins with nothing."""
+        self._of_places.pop(place, None)
+
+
+class EjectionCase:
+    """The endpoints of one listener, of whose failures and trials several processes tell.
+
+    It goes by the rules of :class:`~userproxy.routing.balancers.ejections.Ejections`, over what all of them have had.
+    """
+
+    def __init__(self, *, accepting_counts: bool) -> None:
+        self._told: dict[Endpoint, ToldLoad] = {}
+        self._ejections = Ejections(self._told, accepting_counts=accepting_counts)
+        self._failures = 1
+
+    def __len__(self) -> int:
+        """How many endpoints are ejected now."""
+        return len(self._ejections)
+
+    @property
+    def ejected(self) -> tuple[Ejected, ...]:
+        """Those of now."""
+        return tuple(self._ejections)
+
+    def get(self, endpoint: Endpoint) -> Ejected | None:
+        """How an endpoint is ejected, if it is."""
+        return self._ejections.get(endpoint)
+
+    def follow(self, endpoints: Collection[Endpoint], rule: Ejection) -> list[Endpoint]:
+        """Go on with other endpoints, or by another rule; returns those that come back."""
+        self._failures = rule.failures
+        before = [each.endpoint for each in self._ejections]
+        self._ejections.follow(endpoints, rule)
+        if self._told:
+            known = frozenset(endpoints)
+            for endpoint in [each for each in self._told if each not in known]:
+                del self._told[endpoint]
+        return [each for each in before if self._ejections.get(each) is None]
+
+    def restore(self, ejected: Iterable[Ejected]) -> list[Ejected]:
+        """Add what a process knows to be ejected, and return what is new."""
+        new = [each for each in ejected if self._ejections.get(each.endpoint) is None]
+        return [each for each in new if self._ejections.eject(each) is not None]
+
+    def tell(self, place: int, endpoint: Endpoint, total: int, bytes_down: int) -> None:
+        """What an endpoint has done for the process at a place."""
+        load = self._told.get(endpoint)
+        if load is None:
+            load = self._told[endpoint] = ToldLoad()
+        load.tell(place, total, bytes_down)
+
+    def gone(self, place: int) -> None:
+        """The process at a place has ended."""
+        for load in self._told.values():
+            load.gone(place)
+
+    def needs_others(self, endpoint: Endpoint) -> bool:
+        """Whether it matters for a failure what the endpoint has done for other processes since the one before."""
+        return self._failures > 1 and self._ejections.get(endpoint) is None
+
+    def failed(self, endpoint: Endpoint, now: float, reason: str, times: int, *, by_reset: bool) -> Ejected | None:
+        """Count failures of an endpoint, with nothing between them. Returns what follows if it is ejected by them."""
+        for _ in range(min(times, self._failures)):
+            found = self._ejections.failed(endpoint, now, reason, by_reset=by_reset)
+            if found is not None:
+                return found
+        return None
+
+    def is_spent(self, endpoint: Endpoint) -> bool:
+        """Whether an endpoint would be ejected, were it not for the others that are."""
+        return self._ejections.is_spent(endpoint)
+
+    def tries(self, endpoint: Endpoint, now: float) -> None:
+        """An ejected endpoint gets a connection: its trial."""
+        self._ejections.chosen(endpoint, now)
+
+    def is_tried(self, endpoint: Endpoint, now: float) -> bool:
+        """Whether a trial of an ejected endpoint is under way."""
+        return self._ejections.is_tried(endpoint, now)
+
+    def look(self, endpoint: Endpoint, now: float) -> bool:
+        """Whether an endpoint is ejected still, by what is known of its trial."""
+        self._ejections.refresh(now)
+        return self._ejections.get(endpoint) is not None
+
+
+def usable_of(endpoints: Sequence[Endpoint], weights: Sequence[int]) -> Sequence[Endpoint]:
+    """Those of a snapshot's endpoints that get new connections: those with a weight, or all if none has one."""
+    return [each for each, weight in zip(endpoints, weights, strict=False) if weight] or endpoints
