@@ -14,6 +14,7 @@ from userproxy.portals.iptables.changes import (
     Edit,
     TableChange,
     appended_and_deleted,
+    changed,
     difference,
     removal,
     replacement,
@@ -180,6 +181,28 @@ def test_what_stands_after_a_change_is_known_unread(before: list[PortalBinding],
     known = appended_and_deleted(tables, change)
     assert known is not None or any(block.fresh for block in change)
     assert known is None or known == restored(tables, restore_text(change))
+    assert changed(tables, change) == restored(tables, restore_text(change))
+
+
+@settings(deadline=None)
+@given(present_tables(), binding_lists(IPFamily.IPV4))
+def test_what_any_change_comes_to_is_known(before: Tables, bindings: list[PortalBinding]) -> None:
+    change = difference(before, groups(bindings))
+    standing = restored(before, restore_text(change))
+    assert changed(before, change) == standing
+    gone = removal(standing, "").change
+    assert changed(standing, gone) == restored(standing, restore_text(gone))
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        TableChange("nat", drop=("KUBE-PORTALS-HOST",)),
+        TableChange("nat", (), (Edit("-D", "PREROUTING", "-j KUBE-PORTALS-CONTAINER"),)),
+    ],
+)
+def test_what_a_change_of_something_else_comes_to_is_not_known(block: TableChange) -> None:
+    assert changed(empty(), (block,)) is None
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,12 @@ from tests.portals.examples import (
 from tests.portals.iptables.test_driver import kernel, sync, with_driver, with_foreign_rules, with_gone, without_ours
 from userproxy.errors import KernelToolError
 from userproxy.portals.iptables import tables
+from userproxy.portals.iptables.changes import Change
 from userproxy.portals.iptables.driver import IptablesDriver
 from userproxy.portals.iptables.parser import parse_save
 from userproxy.portals.iptables.tables import MOST_UNREAD
-from userproxy.portals.iptables.variant import Tools
+from userproxy.portals.iptables.variant import Tools, Variant
+from userproxy.portals.iptables.writers.restore import RestoreWriter
 from userproxy.portals.programs import save
 
 
@@ -46,6 +48,51 @@ def test_a_small_change_is_written_unread_and_verified_later(
         assert reads
 
     monkeypatch.setattr(tables, "save", counted)
+    with_driver(node, tools, work)
+    assert kernel(node, tools) == web_rules(tools.family)
+
+
+def test_a_first_sync_reads_no_table_again_where_the_kernel_shows_that_nobody_else_writes(
+    node: Network, tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once at the beginning, and once after the guard of connections, which is of nf_tables, too.
+
+    What it has written is read by the next verification.
+    """
+    reads: list[str] = []
+
+    def counted(program: str, table: str = "") -> str:
+        reads.append(table)
+        return save(program, table)
+
+    async def work(driver: IptablesDriver) -> None:
+        for _ in range(2):
+            assert await driver.local_ports() == {}
+        await driver.sync([web(tools.family)])
+        assert sorted(reads) == sorted(["nat", "filter"] * (2 if tools.variant is Variant.NFT else 4))
+        reads.clear()
+        await driver.sync([])
+        assert sorted(reads) == sorted(["nat", "filter"])
+
+    monkeypatch.setattr(tables, "save", counted)
+    with_driver(node, tools, work)
+    assert kernel(node, tools) == web_rules(tools.family)
+
+
+def test_what_others_write_while_a_first_sync_writes_is_read(
+    node: Network, tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply = RestoreWriter.apply
+
+    def disturbed(writer: RestoreWriter, change: Change) -> None:
+        apply(writer, change)
+        if any(block.fresh for block in change):
+            shell(tools.restore, "--noflush", text="*nat\n-F KUBE-PORTALS-CONTAINER\nCOMMIT\n")
+
+    async def work(driver: IptablesDriver) -> None:
+        await driver.sync([web(tools.family)])
+
+    monkeypatch.setattr(RestoreWriter, "apply", disturbed)
     with_driver(node, tools, work)
     assert kernel(node, tools) == web_rules(tools.family)
 

@@ -68,6 +68,23 @@ def test_what_is_touched_is_named_by_family_table_and_chain() -> None:
     ]
 
 
+def test_many_rules_of_one_chain_are_asked_about_once() -> None:
+    seen: list[str] = []
+
+    def look(touched: Touched) -> bool:
+        seen.append(touched.name)
+        return touched.name == "OURS"
+
+    def rules(chain: str) -> bytes:
+        numbered = (netlink.attribute(3, struct.pack("!Q", number)) for number in range(3))
+        return b"".join(touch(NEW_RULE, text(TABLE, "nat"), text(SECOND, chain), each) for each in numbered)
+
+    reader = TransactionReader(look)
+    datagrams = (rules("DOCKER"), rules("DOCKER"), rules("DOCKERS") + rules("OURS"), generation(5), rules("DOCKER"))
+    assert [each.concerns for data in datagrams for each in reader.read(data)] == [True]
+    assert seen == ["DOCKER", "DOCKERS", "OURS", "DOCKER"]
+
+
 def test_a_transaction_ends_with_its_generation_which_names_the_program() -> None:
     rule = touch(DELETE_RULE, text(TABLE, "nat"), text(SECOND, "OUTPUT"))
     ours = (Touched(IPV4, "nat", "OUTPUT"),)

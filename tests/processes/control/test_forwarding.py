@@ -277,11 +277,18 @@ async def test_a_drain_waits_for_connections_of_all_processes_and_resets_the_res
         assert is_refused(port)
 
 
+def reserve(forwarder: ProcessForwarder) -> list[int]:
+    """The process that waits to replace another."""
+    spare = forwarder._pool._spare
+    return [] if spare is None else [spare.pid]
+
+
 async def test_processes_end_with_their_forwarder() -> None:
     async with forwarding() as forwarder:
-        running = pids(forwarder)
-        assert forwarder._pool._spare is not None
-        running.append(forwarder._pool._spare.pid)
+        assert reserve(forwarder) == [], "the start comes first"
+        forwarder.close_unasked(NAME.family)
+        running = [*pids(forwarder), *reserve(forwarder)]
+        assert len(running) == len(pids(forwarder)) + 1
     for pid in running:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)

@@ -4,10 +4,10 @@ They are imported when a Service first asks for one, in a thread: nobody waits f
 """
 
 import time
+import typing
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
 from threading import Thread
 from typing import Final
 
@@ -15,6 +15,9 @@ import structlog
 from msgspec import Struct
 
 from userproxy.routing.balancers.custom import MakeChooser
+
+if typing.TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 log = structlog.get_logger()
 
@@ -52,7 +55,7 @@ class InstalledBalancers:
             Thread(target=self._load, args=(entry,), name=f"import of balancer {name}", daemon=True).start()
         return None
 
-    def _load(self, entry: EntryPoint) -> None:
+    def _load(self, entry: "EntryPoint") -> None:
         """Import one. In a thread."""
         found: MakeChooser | str
         try:
@@ -71,8 +74,10 @@ class InstalledBalancers:
 
 
 @lru_cache(maxsize=1)
-def installed() -> Mapping[str, EntryPoint]:
+def installed() -> "Mapping[str, EntryPoint]":
     """The entry points by name: of two of one name the first that is found. Takes some 20 ms, once."""
+    from importlib.metadata import entry_points  # a tenth of what a data process imports, and seldom asked for
+
     found: dict[str, EntryPoint] = {}
     try:
         for entry in entry_points(group=GROUP):

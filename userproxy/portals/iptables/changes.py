@@ -164,19 +164,30 @@ def replacement(groups: Iterable[tuple[Group, Group]]) -> Change:
 
 def appended_and_deleted(present: Present, change: Change) -> Present | None:
     """What the tables are after `change`; None where it does more than append rules and delete those that are there."""
+    if any(block.fresh or block.drop or any(edit.command == "-I" for edit in block.edits) for block in change):
+        return None
+    return changed(present, change)
+
+
+def changed(present: Present, change: Change) -> Present | None:
+    """What the tables are after `change`; None where it is about chains or rules that are not there."""
     tables = {table: dict(chains) for table, chains in present.items()}
     for block in change:
-        if block.fresh or block.drop:
-            return None
-        chains = tables[block.table]
+        chains = tables.setdefault(block.table, {})
+        chains.update({chain: [] for chain in block.fresh})
         for chain in {edit.chain for edit in block.edits}:
-            chains[chain] = list(chains[chain])
+            chains[chain] = list(chains.get(chain, ()))
         for edit in block.edits:
             if edit.command == "-A":
                 chains[edit.chain].append(edit.spec)
-            elif edit.command == "-D" and edit.spec in chains[edit.chain]:
+            elif edit.command == "-I":
+                chains[edit.chain].insert(0, edit.spec)
+            elif edit.spec in chains[edit.chain]:
                 chains[edit.chain].remove(edit.spec)
             else:
+                return None
+        for chain in block.drop:
+            if chains.pop(chain, None) is None:
                 return None
     return tables
 

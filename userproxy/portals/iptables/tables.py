@@ -18,6 +18,7 @@ from userproxy.portals.iptables.changes import (
     removal,
     replacement,
 )
+from userproxy.portals.iptables.changes import changed as tables_after
 from userproxy.portals.iptables.features import Probe, adapted, adapted_jumps
 from userproxy.portals.iptables.isolation import Groups
 from userproxy.portals.iptables.parser import parse_save
@@ -26,6 +27,7 @@ from userproxy.portals.iptables.variant import Tools, Variant, installed, legacy
 from userproxy.portals.iptables.writers.handles import HandleWriter
 from userproxy.portals.iptables.writers.restore import ConflictError, RestoreWriter, Writer, is_small
 from userproxy.portals.netlink.chains import chain_names
+from userproxy.portals.nftables.kernel import following
 from userproxy.portals.programs import kernel_lacks_it, save
 
 log = structlog.get_logger()
@@ -60,6 +62,8 @@ class Tables:
         self._small = _SmallChanges(tools)
         self._by_handles = HandleWriter(tools.family, self._bulk) if tools.variant is Variant.NFT else None
         self._standing: Present | None = None
+        self._read: tuple[int, Present] | None = None
+        """What was read last, and the generation of nf_tables since when it was so."""
 
     @property
     def variant(self) -> Variant:
@@ -67,10 +71,22 @@ class Tables:
         return self._tools.variant
 
     def read(self) -> Present:
+        """What stands, by a program for each table, unless the kernel says that all is as it was when last read."""
+        generation = self._generation()
+        if generation is not None and self._read is not None and self._read[0] == generation:
+            return self._read[1]
         present = {}
         for table in CHAINS:
             present.update(parse_save(save(self._tools.save, table)))
+        self._read = None if generation is None else (generation, present)
         return present
+
+    def _generation(self) -> int | None:
+        """That of nf_tables; None for legacy tables, or where the kernel does not tell."""
+        if self._by_handles is None:
+            return None
+        generation: int | None = self._sentinel.mark(thorough=False)
+        return generation
 
     def differences(self, groups: Collection[Group]) -> Differences:
         """The rules that are missing, and those that stand in our chains and are not of `groups`."""
@@ -152,13 +168,29 @@ class Tables:
             present, change = self._look(groups)
             if not change:
                 return present, not tries_left
-            self._write(change, tries_left)
+            before = self._generation()
+            if self._write(change, tries_left) and (after := self._proven(before, present, change)) is not None:
+                return after, True
         present, change = self._look(groups)
         if change:
             block = change[0]
             where = f"table {block.table} of {self._tools.label}"
             raise KernelToolError(f"{where} is not as it was written twice: another program changes our chains")
         return present, True
+
+    def _proven(self, before: int | None, present: Present, change: Change) -> Present | None:
+        """What stands after `change`, written upon `before`, if the kernel shows that nobody else wrote meanwhile.
+
+        A commit is taken as a whole or refused, so it need not be read at once: to print and to list thousands of rules
+        is a third of a start. The next verification does.
+        """
+        if before is None or self._read is None or self._read[0] != before:
+            return None
+        after, generation = tables_after(present, change), self._generation()
+        if after is None or generation != following(before, len(change)):
+            return None
+        self._sentinel.verified(generation)
+        return after
 
     def _look(self, groups: Collection[Group]) -> tuple[Present, Change]:
         """What stands, and how it differs from `groups`."""

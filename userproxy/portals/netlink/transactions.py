@@ -68,6 +68,8 @@ class TransactionReader:
     def __init__(self, concerns: Concerns) -> None:
         self._asks = concerns
         self._concerns = False
+        self._asked = (-1, b"")
+        """The kind of the last object that was asked about, and the bytes that its names end with."""
 
     def read(self, data: bytes) -> Iterator[Transaction]:
         """The transactions that end in a datagram."""
@@ -75,8 +77,18 @@ class TransactionReader:
             if kind == _NEW_GENERATION:
                 yield self._ended(data, begin + netlink.NETFILTER_HEADER_SIZE, end)
                 self._concerns = False
+                self._asked = (-1, b"")
             elif not self._concerns and kind & 0xFF00 == NFTABLES and begin < end:
-                self._concerns = self._asks(_touched(kind, data, begin, end))
+                self._ask(kind, data, begin, end)
+
+    def _ask(self, kind: int, data: bytes, begin: int, end: int) -> None:
+        """Ask about an object, unless it is one more of what was asked about last: thousands of rules of one chain."""
+        asked, names = self._asked
+        if kind == asked and data.startswith(names, begin):
+            return
+        touched, names_end = _touched(kind, data, begin, end)
+        self._asked = (kind, data[begin:names_end])
+        self._concerns = self._asks(touched)
 
     def lost(self) -> None:
         """Some messages are missing: what they were of may be of interest."""
@@ -103,8 +115,10 @@ def is_later(generation: int, than: int) -> bool:
     return 0 < (generation - than) % _GENERATIONS < _GENERATIONS // 2
 
 
-def _touched(kind: int, data: bytes, begin: int, end: int) -> Touched:
+def _touched(kind: int, data: bytes, begin: int, end: int) -> tuple[Touched, int]:
+    """What an object is of, and where the names of that end: other objects that begin alike are of the same."""
     found = netlink.attributes(data, begin + netlink.NETFILTER_HEADER_SIZE, end)
     names = _CHAIN_NAME if kind in (_NEW_CHAIN, _DELETE_CHAIN) else _NAME
     name = "" if kind in (_NEW_TABLE, _DELETE_TABLE) else netlink.text_of(data, found, names)
-    return Touched(data[begin], netlink.text_of(data, found, _TABLE), name)
+    names_end = max(found[each][1] if each in found else end for each in (_TABLE, names))
+    return Touched(data[begin], netlink.text_of(data, found, _TABLE), name), names_end

@@ -174,7 +174,8 @@ class ProcessForwarder:
         self._inherited.setdefault(name, (host, []))[1].append(descriptor)
 
     def close_unasked(self, family: IPFamily) -> None:
-        """As :meth:`Forwarder.close_unasked`."""
+        """As :meth:`Forwarder.close_unasked`. All that is asked for is served now, so a process may wait in reserve."""
+        self._pool.keep_spare()
         for name in [each for each in self._inherited if each.family is family]:
             for descriptor in self._inherited.pop(name)[1]:
                 os.close(descriptor)

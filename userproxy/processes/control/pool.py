@@ -186,15 +186,21 @@ class Pool:
                 self._turns.absent(number)
 
     def start(self) -> None:
-        """Start all processes that were not adopted. Raises OSError."""
+        """Start all processes that were not adopted. Raises OSError.
+
+        The one in reserve comes later (:meth:`keep_spare`): a start has better uses for the CPU.
+        """
         for place in self.places:
             if place.worker is not None:
                 self._begins(place.worker)
                 continue
             worker = self._spawn(f"data process {place.number} of {len(self.places)}")
             self._take(place, worker)
-        self._spawn_spare()
         self._heartbeats.start()
+
+    def keep_spare(self) -> None:
+        """From now on have a process wait to take the place of one that dies."""
+        self._spawn_spare()
 
     def log_so(self, spawning: Spawning) -> None:
         """Start processes so from now on, and have those that there are log so."""
