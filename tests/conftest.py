@@ -1,5 +1,6 @@
 """Fixtures for every test."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -14,6 +15,9 @@ __all__ = ["cell", "lab", "pytest_addoption", "pytest_runtest_makereport", "root
 
 def pytest_configure(config: pytest.Config) -> None:
     """Have programs that tests start keep what Python compiles, in one folder for all processes of pytest."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's job in the background ignores it, and so would programs that tests interrupt.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     stack = ExitStack()
     stack.enter_context(kept_bytecode())
     config.add_cleanup(stack.close)

@@ -208,8 +208,8 @@ class _EndpointUsers:
     """The service ports that have each endpoint."""
 
     def __init__(self) -> None:
-        self._at: dict[Endpoint, tuple[ServicePortName, ...]] = {}
-        """The endpoints that only one service port has share one tuple."""
+        self._at: dict[Endpoint, tuple[ServicePortName] | set[ServicePortName]] = {}
+        """The endpoints that only one service port has share one tuple: a set each would take 200 bytes."""
         self._at_port: dict[int, set[ServicePortName]] = {}
 
     def of(self, key: PortalKey) -> Iterable[ServicePortName]:
@@ -225,14 +225,19 @@ class _EndpointUsers:
         alone = (name,)
         for endpoint in endpoints:
             users = self._at.get(endpoint)
-            self._at[endpoint] = alone if users is None else (*users, name)
+            if users is None:
+                self._at[endpoint] = alone
+            elif isinstance(users, set):
+                users.add(name)
+            else:
+                self._at[endpoint] = {*users, name}
             self._at_port.setdefault(endpoint.port, set()).add(name)
 
     def remove(self, name: ServicePortName, endpoints: Iterable[Endpoint], kept_ports: Collection[int] = ()) -> None:
         for endpoint in endpoints:
-            rest = tuple(each for each in self._at[endpoint] if each != name)
-            if rest:
-                self._at[endpoint] = rest
+            users = self._at[endpoint]
+            if isinstance(users, set) and len(users) > 1:
+                users.remove(name)
             else:
                 del self._at[endpoint]
             if endpoint.port not in kept_ports and (names := self._at_port.get(endpoint.port)):
