@@ -1,9 +1,13 @@
 """Faults with real servers and real clients, by the commands."""
 
 import json
+import os
+import signal
+import socket
 import time
 from collections import defaultdict
 from contextlib import ExitStack, closing
+from statistics import median
 from typing import Any
 
 import pytest
@@ -11,7 +15,7 @@ import pytest
 from tests.lab.cluster import QUICK, Lab
 from tests.lab.datagrams import ask_over
 from tests.lab.manifests import Port
-from tests.lab.probes import KeptConnection
+from tests.lab.probes import ACCEPTED, KeptConnection, try_to_connect
 from userproxy.demo.hosts import Address, Host
 from userproxy.demo.traffic import fetch
 from userproxy.demo.waiting import eventually
@@ -155,6 +159,85 @@ def test_bandwidth_is_what_was_asked_for(lab: Lab, workers: str) -> None:
     got, taken = download(lab.client, BULK)
     assert got == SIZE
     assert got / taken > 2_000_000
+
+
+SLOW_CLIENTS = 60
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_clients_of_a_throttled_service_who_do_not_read_cost_no_memory_but_a_buffer(lab: Lab, workers: str) -> None:
+    """Each 64 KiB that wait for the client, and 64 KiB that wait for those: 8 MB for all, and not 1 MiB for each."""
+    start(lab, workers)
+    put(lab, "bulk", "--bandwidth", "20MB/s")
+    proxy = lab.node.proxies[-1]
+    with closing(lab.client.connect(BULK, 60)) as first:
+        assert first.recv(1)
+        before = proxy.rss()
+        with ExitStack() as stack:
+            for _ in range(SLOW_CLIENTS):
+                sock = stack.enter_context(lab.client.socket())
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                sock.settimeout(60)
+                sock.connect(BULK)
+            passed = [-1]
+
+            def all_stand_still() -> bool:
+                passed.append(sum(each["bytes_down"] for each in connections(lab, "bulk")))
+                return len(set(passed[-3:])) == 1
+
+            eventually(all_stand_still, 60, "no byte passes any more")
+            grown = proxy.rss() - before
+    print("resident memory for a client who does not read:", grown // SLOW_CLIENTS)
+    assert passed[-1] > SLOW_CLIENTS * 64_000
+    assert grown < SLOW_CLIENTS * 400_000
+
+
+def asked_for(kept: list[KeptConnection], times: int = 40) -> list[float]:
+    """Seconds that each of many questions takes, over several connections."""
+    return [seconds(each)[1] for _ in range(times) for each in kept]
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_other_services_are_as_fast_as_ever(lab: Lab, workers: str) -> None:
+    """Medians and rates with faults and without, in turns: what differs is noise, not what another Service suffers."""
+    start(lab, workers)
+    quiet: list[float] = []
+    beside: list[float] = []
+    with ExitStack() as stack:
+        kept = [stack.enter_context(KeptConnection(lab.client, OTHER)) for _ in range(4)]
+        slow = [stack.enter_context(KeptConnection(lab.client, WEB)) for _ in range(20)]
+        bulk = [stack.enter_context(lab.client.connect(BULK, 60)) for _ in range(3)]
+        for _ in range(4):
+            quiet += asked_for(kept)
+            put(lab, "web", "--latency", "300ms", "--direction", "both")
+            put(lab, "bulk", "--bandwidth", "100KB/s")
+            for each in slow:
+                each.send()
+            beside += asked_for(kept)
+            for each in slow:
+                each.receive()
+            told(lab, "fault", "clear", "--all")
+        assert all(each.recv(1) for each in bulk)
+    assert not any(each["faults"] for each in connections(lab, "other"))
+    print("medians without faults and with:", median(quiet), median(beside))
+    assert median(beside) < 2 * median(quiet)
+    assert sum(quiet) > 0.4 * sum(beside)
+
+
+def test_a_data_process_in_the_place_of_another_has_the_faults(lab: Lab) -> None:
+    start(lab, "2")
+    put(lab, "web", "--latency", "100ms")
+    proxy = lab.node.proxies[-1]
+    before = proxy.processes[1:]
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not set(before) & set(proxy.processes) and len(proxy.processes) > 2, 30, "others are there")
+    eventually(lambda: try_to_connect(lab.client, WEB) == ACCEPTED, 30, "clients are served")
+    with ExitStack() as stack:
+        kept = [stack.enter_context(KeptConnection(lab.client, WEB)) for _ in range(12)]
+        assert min(seconds(each)[1] for each in kept) >= 0.1
+        told(lab, "fault", "clear", "--all")
+        eventually(lambda: max(by_pod(kept, 1).values()) < 0.1, 20, "the faults are over")
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

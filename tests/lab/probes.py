@@ -103,7 +103,15 @@ class KeptConnection:
 
     def ask(self) -> Answer:
         """Raises OSError where the connection was reset, HTTPException where it was closed."""
+        self.send()
+        return self.receive()
+
+    def send(self) -> None:
+        """Ask, for :meth:`receive`."""
         self._connection.request("GET", "/")
+
+    def receive(self) -> Answer:
+        """What it answers."""
         return msgspec.json.decode(self._connection.getresponse().read(), type=Answer)
 
     def close(self) -> None:

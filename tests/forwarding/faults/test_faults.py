@@ -9,6 +9,7 @@ import pytest
 from tests.forwarding.conftest import NAME, Bench, Connected, Serve, echo, eventually, snapshot
 from tests.forwarding.observation.recorded import recorded
 from userproxy.forwarding.faults.stream import FaultedRelay
+from userproxy.forwarding.tcp.direction import BUFFER_BYTES
 from userproxy.forwarding.tcp.pipes import PIPE_BYTES
 from userproxy.forwarding.tcp.sockets import unacknowledged
 from userproxy.model import Endpoint, Protocol
@@ -186,7 +187,18 @@ async def test_a_rate_is_kept(bench: Bench, serve: Serve) -> None:
     writer.close()
 
 
-async def test_who_does_not_read_has_no_more_kept_than_a_pipe_holds(bench: Bench, serve: Serve) -> None:
+@pytest.mark.parametrize(
+    ("effects", "most"),
+    [
+        ((Bandwidth(100_000_000), Latency(0.05)), PIPE_BYTES),
+        ((Bandwidth(100_000_000),), BUFFER_BYTES),
+        ((Bandwidth(1_000_000),), BUFFER_BYTES),
+    ],
+    ids=str,
+)
+async def test_who_does_not_read_has_no_more_kept_than_a_pipe_holds_or_throttled_a_buffer(
+    bench: Bench, serve: Serve, effects: tuple[Effect, ...], most: int
+) -> None:
     sent = 0
 
     async def pour(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -197,14 +209,14 @@ async def test_who_does_not_read_has_no_more_kept_than_a_pipe_holds(bench: Bench
             sent += 65_536
 
     bench.forwarder.update(snapshot(NAME, Endpoint(*await serve(pour))))
-    put(bench, fault(Bandwidth(100_000_000)), fault(Latency(0.05), 2))
+    put(bench, *(fault(effect, number) for number, effect in enumerate(effects, 1)))
     reader, writer = await bench.connect()
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     seen = -1
     while seen != sent:
         seen = sent
         await asyncio.sleep(0.3)
-    assert 0 < bench.forwarder.faults.waiting <= PIPE_BYTES
+    assert 0 < bench.forwarder.faults.waiting <= most
     writer.transport.abort()
     await eventually(lambda: not bench.forwarder.faults.suffering)
     assert bench.forwarder.faults.waiting == 0

@@ -47,6 +47,17 @@ def test_a_link_that_was_idle_saves_nothing_up() -> None:
     assert schedule.due(100, 90.0, 0.5) == pytest.approx(90.2)
 
 
+def test_what_has_waited_for_room_has_not_left_the_link_idle() -> None:
+    schedule = Schedule(Way(rate=1000))
+    assert schedule.due(100, 50.0, 0.5) == pytest.approx(50.1)
+    assert schedule.due(100, 50.15, 0.5, since=49.9) == pytest.approx(50.2), "50 ms late, which is made up for"
+    assert schedule.due(10, 50.3, 0.5, since=50.05) == 50.3, "it leaves at once, and no sooner than it came"
+    assert schedule.due(100, 50.3, 0.5) == pytest.approx(50.4)
+    late = Schedule(Way(seconds=1.0, rate=1000))
+    assert late.due(100, 50.0, 0.5) == pytest.approx(51.1)
+    assert late.due(10, 50.2, 0.5, since=49.95) == pytest.approx(51.2), "a latency counts from when it came"
+
+
 def test_bytes_leave_in_pieces_of_a_fiftieth_of_a_second() -> None:
     data = memoryview(bytes(range(250)) * 4)
     assert [len(piece) for piece in Schedule(Way(rate=20_000)).pieces(data)] == [400, 400, 200]

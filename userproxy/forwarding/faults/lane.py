@@ -19,8 +19,9 @@ MOST_BYTES: Final = 64 << 20
 MOST_PIECES: Final = 1000
 """That wait in a lane of a certain rate besides those on their way: each takes some 200 bytes, whatever is in it."""
 
-_AHEAD_SECONDS: Final = 0.25
-"""How long a link of a certain rate is kept busy by what waits, while this process does something else."""
+_LATE_SECONDS: Final = 0.25
+"""For so long this process may have done something else while bytes waited that a link of a certain rate could have
+taken: they leave as if they had come in time."""
 
 _EARLY_SECONDS: Final = 0.0005
 """Half of a timer's resolution."""
@@ -58,6 +59,7 @@ class Lane:
         "_error",
         "_is_finishing",
         "_is_stuck",
+        "_left_some",
         "_limit",
         "_loop",
         "_queue",
@@ -97,6 +99,8 @@ class Lane:
         self._is_stuck = False
         """The sink has taken less than it was given: it will say when it takes more."""
         self._is_finishing = False
+        self._left_some = False
+        """There was no room for all that was to be sent: the rest has waited since then."""
         self._error: OSError | None = None
         self.is_over = False
         """All has left that there will be."""
@@ -139,18 +143,23 @@ class Lane:
 
     def send(self, data: memoryview) -> int:
         """As of the sink: how many bytes are taken. Raises OSError as that."""
-        room = self.room
-        if not room:
+        now, size = time.monotonic(), 0
+        since = now - _LATE_SECONDS if self._left_some else now
+        while size < len(data) and (room := self.room):  # what is due at once makes room for more
+            self._take(memoryview(bytes(data[size : size + room])), now, since)
+            size += min(room, len(data) - size)
+            if not self._is_stuck and self._timer is None:
+                self.flush()
+        self._left_some = size < len(data)
+        if not size:
             raise BlockingIOError
-        taken = memoryview(bytes(data[:room]))
-        now = time.monotonic()
-        for piece in self._schedule.pieces(taken):
-            self._queue.append((self._schedule.due(len(piece), now, self._chance()), piece))
-        self.size += len(taken)
-        self._quota.used += len(taken)
-        if not self._is_stuck and self._timer is None:
-            self.flush()
-        return len(taken)
+        return size
+
+    def _take(self, data: memoryview, now: float, since: float) -> None:
+        for piece in self._schedule.pieces(data):
+            self._queue.append((self._schedule.due(len(piece), now, self._chance(), since), piece))
+        self.size += len(data)
+        self._quota.used += len(data)
 
     def finish(self, error: OSError | None) -> None:
         """The source has ended, or has failed: that is to be heard after its bytes."""
@@ -224,9 +233,9 @@ class Lane:
 
 
 def _limit(way: Way) -> int:
-    """How many bytes may wait: what is on its way at the rate, else a pipe; a buffer where nothing is to wait."""
+    """How many bytes may wait: a buffer, or with a latency what is on its way at the rate, a pipe at most."""
+    seconds = way.seconds + way.jitter
     if way.rate is not None:
-        seconds = way.seconds + way.jitter + _AHEAD_SECONDS
         most = (MOST_PIECES + int(SLICES_PER_SECOND * seconds)) * (Schedule(way).piece or 1)
         return min(PIPE_BYTES, most, max(BUFFER_BYTES, int(way.rate * seconds)))
-    return PIPE_BYTES if way.seconds or way.jitter else BUFFER_BYTES
+    return PIPE_BYTES if seconds else BUFFER_BYTES

@@ -30,12 +30,16 @@ class Schedule:
         rate = self.way.rate
         return None if rate is None else max(1, rate // SLICES_PER_SECOND)
 
-    def due(self, size: int, now: float, chance: float) -> float:
-        """When a piece may leave that has come now. `chance` is from 0 to 1, and decides on the jitter."""
+    def due(self, size: int, now: float, chance: float, since: float | None = None) -> float:
+        """When a piece may leave that has come now. `chance` is from 0 to 1, and decides on the jitter.
+
+        One that could not come sooner, for want of room, has waited at the link since then.
+        """
         way = self.way
         leaves = now
         if way.rate is not None:
-            leaves = self._free = max(self._free, now) + size / way.rate
+            self._free = max(self._free, now if since is None else since) + size / way.rate
+            leaves = max(now, self._free)
         leaves += max(0.0, way.seconds + way.jitter * (2 * chance - 1))
         self._last = max(self._last, leaves)
         return self._last
