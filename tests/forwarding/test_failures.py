@@ -13,7 +13,6 @@ from userproxy.forwarding.failures import HandlerFailures
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.tcp import connections, listener
-from userproxy.forwarding.tcp.direction import Direction
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.sources.node_sockets import NodeSockets
 from userproxy.forwarding.udp import listener as listener_of_udp
@@ -83,7 +82,7 @@ STAGES: dict[str, tuple[object, str]] = {
     "given up": (Balancer, "forget"),
     "made a relay": (connections, "Relay"),
     "relayed first": (Relay, "start"),
-    "relayed": (Direction, "on_events"),
+    "relayed": (Relay, "_on_client"),
 }
 
 

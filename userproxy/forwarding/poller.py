@@ -90,8 +90,9 @@ class Poller:
         self._handlers[descriptor] = (handler, owner)
 
     def replace(self, descriptor: int, handler: Handler, owner: Owner) -> None:
-        """Give a watched socket another handler; nothing is reported anew."""
-        self._handlers[descriptor] = (handler, owner)
+        """Give a socket another handler if it is watched; nothing is reported anew."""
+        if descriptor in self._handlers:
+            self._handlers[descriptor] = (handler, owner)
 
     def close(self, sock: SocketType) -> None:
         """Stop watching a socket, and close it when the events at hand are dealt with.

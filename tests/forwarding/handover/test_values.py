@@ -18,7 +18,7 @@ from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.direction import Direction
 from userproxy.forwarding.tcp.introductions import IntroducedDial
 from userproxy.forwarding.tcp.listener import TcpListener
-from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.tcp.relays.established import EstablishedConnection
 from userproxy.forwarding.tcp.states import DialState, DirectionState, RelayState
 from userproxy.forwarding.udp.flow import UdpFlow
 from userproxy.forwarding.udp.flow_account import FlowAccount
@@ -60,11 +60,14 @@ COVERED: dict[type, tuple[type[msgspec.Struct], dict[str, str], set[str]]] = {
         {"_version": "awaits", "awaits_header": "awaits"},
         {"_introductions", "_is_watched", "_on_introduced", "_on_refused", "proxy"},
     ),
-    Relay: (
+    EstablishedConnection: (
         RelayState,
         {
-            "upward": "up",
-            "downward": "down",
+            "_up": "up",
+            "_down": "down",
+            "_ways": "up",
+            "ended_up": "up",
+            "ended_down": "down",
             "_seen": "seen",
             "settled_up": "settled",
             "settled_down": "settled",

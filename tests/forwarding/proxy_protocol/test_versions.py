@@ -20,7 +20,8 @@ from userproxy.forwarding.proxy_protocol import version1, version2
 from userproxy.forwarding.proxy_protocol.header import ProxyHeader
 from userproxy.forwarding.proxy_protocol.versions import decode, encode
 from userproxy.forwarding.tcp.pipes import PipePool
-from userproxy.forwarding.tcp.relay import Relay, RelayContext
+from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.tcp.relays.context import RelayContext
 from userproxy.forwarding.tcp.source_ports import SourcePorts
 from userproxy.model import (
     Endpoint,

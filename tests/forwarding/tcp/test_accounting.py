@@ -21,6 +21,7 @@ from userproxy.forwarding.tcp import listener, pipes
 from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.direction import Direction
 from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.tcp.relays.ways import Ways
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.tcp.sources import client_sockets, dial_source, node_sockets
 from userproxy.model import (
@@ -46,7 +47,8 @@ BUG = 0
 FAULTS: tuple[tuple[object, str, tuple[int, ...]], ...] = (
     (Poller, "add", (errno.ENOSPC, BUG)),
     (Relay, "start", (BUG,)),
-    (Relay, "_pump", (errno.EPIPE, BUG)),
+    (Relay, "half_close", (errno.ENOTCONN, BUG)),
+    (Ways, "_pump", (errno.EPIPE, BUG)),
     (Direction, "half_close", (errno.ENOTCONN, BUG)),
     (Direction, "_drain_pipe", (errno.EPIPE, BUG)),
     (Direction, "flush", (errno.EPIPE, BUG)),

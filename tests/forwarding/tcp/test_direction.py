@@ -21,7 +21,8 @@ from userproxy.forwarding.poller import STREAM, WRITABLE, Poller
 from userproxy.forwarding.tcp import pipes
 from userproxy.forwarding.tcp.direction import BUFFER_BYTES
 from userproxy.forwarding.tcp.pipes import MOST_PIPES, PIPE_BYTES, Pipe, PipePool
-from userproxy.forwarding.tcp.relay import Relay, RelayContext
+from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.tcp.relays.context import RelayContext
 from userproxy.forwarding.tcp.source_ports import SourcePorts
 
 MEBIBYTE = 1024 * 1024

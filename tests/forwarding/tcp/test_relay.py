@@ -10,9 +10,9 @@ import struct
 import pytest
 
 from tests.forwarding.conftest import NAME, Bench, Serve, echo, eventually, open_bench
-from userproxy.forwarding.tcp import direction
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.tcp.relays import established
 from userproxy.forwarding.tcp.sockets import HasFileno, unacknowledged
 
 MEBIBYTE = 1024 * 1024
@@ -352,7 +352,7 @@ async def test_what_has_been_delivered_is_asked_of_the_kernel_only_where_a_conne
         await eventually(lambda: len(asked) >= times)
         writer.write(b"end")
 
-    monkeypatch.setattr(direction, "unacknowledged", count)
+    monkeypatch.setattr(established, "unacknowledged", count)
     async with open_bench() as bench:
         bench.forwarder._tcp.relays.closing._seconds = seconds
         bench.route_to(await serve(answer_twice))

@@ -14,7 +14,8 @@ from userproxy.forwarding.faults.stream import FaultedRelay
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.tcp.plane import Connections, TcpPlane
 from userproxy.forwarding.tcp.portal import connections_of
-from userproxy.forwarding.tcp.relay import Relay, RelayContext
+from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.tcp.relays.context import RelayContext
 from userproxy.forwarding.tcp.tap import NoPipes
 from userproxy.forwarding.udp.flow import UdpFlow
 from userproxy.forwarding.udp.plane import UdpPlane

@@ -9,7 +9,8 @@ from userproxy.forwarding.faults.lane import Allowance, Lane, Quota
 from userproxy.forwarding.faults.shape import Shape
 from userproxy.forwarding.poller import ANOTHER_TURN, FAILED, WRITABLE, Poller
 from userproxy.forwarding.tcp.direction import Direction
-from userproxy.forwarding.tcp.relay import Relay, RelayContext
+from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.tcp.relays.context import RelayContext
 from userproxy.forwarding.tcp.sockets import unacknowledged
 from userproxy.model.reports import Outcome
 

@@ -354,7 +354,7 @@ class Connections:
 
     def _relayed(self, relay: Relay) -> None:
         statistics, dial, counters = self.statistics, relay.dial, relay.counters
-        up, down = relay.upward.count, relay.downward.count
+        up, down = relay.moved
         new_up, new_down = up - relay.settled_up, down - relay.settled_down
         now = self._plane.recorder.clock()
         seconds = now - dial.opened

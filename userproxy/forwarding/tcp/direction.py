@@ -20,14 +20,10 @@ _TURN_BYTES: Final = PIPE_BYTES
 _TURN_MOVES: Final = 64
 """How many reads that may take: a sender of small messages can write as fast as they are passed on."""
 
-_A_MESSAGE: Final = select.EPOLLIN | select.EPOLLOUT
+A_MESSAGE: Final = select.EPOLLIN | select.EPOLLOUT
 """The events of a socket that has bytes to read and room to write, and neither a FIN nor an error."""
 
-_AN_END: Final = _A_MESSAGE | select.EPOLLRDHUP
-_ENDS: Final = frozenset({_AN_END, _AN_END | select.EPOLLHUP})
-"""The events of such a socket whose peer has sent a FIN, and the same where we have sent one, too."""
-
-_NOTHING_READ: Final = -1
+NOTHING_READ: Final = -1
 """In place of a size: nothing has been read for the event yet."""
 
 _SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
@@ -46,16 +42,13 @@ class DirectionContext:
 
 
 class Connection(Owner, Protocol):
-    """What a direction needs of its relay."""
+    """What a direction needs of both: of a connection's :class:`~userproxy.forwarding.tcp.relays.ways.Ways`."""
 
     def on_events(self, direction: "Direction", events: int, *, put_off: bool = False) -> None:
         """Handle events of the source of `direction`, unless they were a small message that it has moved itself.
 
         `put_off` are those that :meth:`Direction.put_off` was called for.
         """
-
-    def pass_end_on(self, direction: "Direction") -> None:
-        """Handle the FIN of the source of `direction`, which nothing waits in either direction to go before."""
 
     def fail(self) -> None:
         """Handle the failure of a socket."""
@@ -94,7 +87,7 @@ class Direction:
         self._source: SocketType | TappedSockets = source
         self._sink: SocketType | TappedSockets = sink
         self._view = context.view
-        self._read = _NOTHING_READ
+        self._read = NOTHING_READ
         """Bytes in the shared buffer that `on_events` has read and left to `pump`."""
         self._sent = 0
         """How many of these it has sent."""
@@ -170,15 +163,11 @@ class Direction:
         A small message is moved right here while nothing waits in either direction: most requests run only these
         lines. Everything else is handed to the relay.
         """
-        if events != _A_MESSAGE or not self.usual:
-            if not self.usual:
-                self._relay.on_events(self, events)
-            elif events in _ENDS:
-                self._look_for_end(events)
-            elif events != WRITABLE:  # else there is nothing to read, and nothing waits to be sent
+        if events != A_MESSAGE or not self.usual:
+            if events != WRITABLE or not self.usual:  # else there is nothing to read, and nothing waits to be sent
                 self._relay.on_events(self, events)
             return
-        size, sent = _NOTHING_READ, 0
+        size, sent = NOTHING_READ, 0
         try:
             size = self._source.recv_into(self._view)
             if 0 < size < BUFFER_BYTES:
@@ -187,7 +176,7 @@ class Direction:
                     self.count += size
                     return
         except BlockingIOError:
-            if size == _NOTHING_READ:
+            if size == NOTHING_READ:
                 return
         except OSError:
             self._relay.fail()
@@ -195,20 +184,9 @@ class Direction:
         self._read, self._sent = size, sent
         self._relay.on_events(self, events)
 
-    def _look_for_end(self, events: int) -> None:
-        """Read, after a FIN has arrived in a connection in which nothing waits: mostly all before was read already."""
-        try:
-            self._read = self._source.recv_into(self._view)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._relay.fail()
-            return
-        if self._read:
-            self._relay.on_events(self, events)
-        else:
-            self._read = _NOTHING_READ
-            self._relay.pass_end_on(self)
+    def begin_with(self, size: int, sent: int) -> None:
+        """Go on with `size` bytes that are in the shared buffer, the first `sent` of which have been sent."""
+        self._read, self._sent = size, sent
 
     def tap(self, sockets: TappedSockets, context: DirectionContext) -> None:
         """Move bytes by way of `sockets` from now on. The context has no pipes: what is in one is kept in memory."""
@@ -270,14 +248,14 @@ class Direction:
         """
         view = self._view
         size, sent = self._read, self._sent
-        self._read, self._sent = _NOTHING_READ, 0
+        self._read, self._sent = NOTHING_READ, 0
         moved = 0
         for _ in range(_TURN_MOVES):
             if self._pipe is not None:
                 if self._splice(self._pipe):
                     return not self.blocked
                 events |= HANGUP
-            if size == _NOTHING_READ:
+            if size == NOTHING_READ:
                 try:
                     size = self._source.recv_into(view)
                 except BlockingIOError:
@@ -306,7 +284,7 @@ class Direction:
             elif not events & UNFINISHED:
                 self._slacken()
                 return False
-            size, sent = _NOTHING_READ, 0
+            size, sent = NOTHING_READ, 0
         return True
 
     def flush(self) -> bool:

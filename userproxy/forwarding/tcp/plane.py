@@ -17,7 +17,8 @@ from userproxy.forwarding.tcp.dialer import Dial, Dialer
 from userproxy.forwarding.tcp.introductions import Introductions
 from userproxy.forwarding.tcp.keep_alive import KeepAlive
 from userproxy.forwarding.tcp.pipes import PipePool
-from userproxy.forwarding.tcp.relay import CLOSING_SECONDS, Relay, RelayContext
+from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.tcp.relays.context import CLOSING_SECONDS, RelayContext
 from userproxy.forwarding.tcp.source_ports import SourcePorts
 from userproxy.model import Endpoint, IPFamily, ListenerName, ServicePortName
 

@@ -10,95 +10,51 @@ The rules it keeps:
 
 Small messages are copied: recv, send, and nothing is armed unless the send was short. A read that fills
 the buffer moves its direction to splice(2) through a pipe, and back when it slackens.
+
+Small messages and the end are all that most connections consist of, and are moved right here. What is more than that
+is done by a connection's :class:`~userproxy.forwarding.tcp.relays.ways.Ways`, made then.
 """
 
+import select
+import socket
 from collections.abc import Callable
 from socket import SocketType
 from typing import Final
 
 from userproxy.forwarding.deadlines import DeadlineQueue
-from userproxy.forwarding.observation.counters import EndpointCounters
 from userproxy.forwarding.observation.reasons import GIVEN_UP, RESET_BY_CLIENT, RESET_BY_ENDPOINT
-from userproxy.forwarding.observation.recorder import FailedDial, Peer, Portal, Recorder
-from userproxy.forwarding.poller import ANOTHER_TURN, FAILED, HANGUP, READABLE, STREAM, WRITABLE, Poller
-from userproxy.forwarding.shares import BEGIN_SECONDS, IDLE_SECONDS, SILENT_SECONDS
-from userproxy.forwarding.tcp.dialer import Dial
-from userproxy.forwarding.tcp.direction import Direction, DirectionContext
-from userproxy.forwarding.tcp.pipes import PipePool
-from userproxy.forwarding.tcp.sockets import end_at_once, keep_alive, quiet_seconds, reset_on_close, was_reset
-from userproxy.forwarding.tcp.source_ports import SourcePorts
+from userproxy.forwarding.poller import STREAM, WRITABLE
+from userproxy.forwarding.tcp.direction import A_MESSAGE, BUFFER_BYTES, NOTHING_READ, Direction, DirectionContext
+from userproxy.forwarding.tcp.relays.context import RelayContext
+from userproxy.forwarding.tcp.relays.established import EstablishedConnection
+from userproxy.forwarding.tcp.relays.ways import Ways
+from userproxy.forwarding.tcp.sockets import (
+    end_at_once,
+    keep_alive,
+    reset_on_close,
+    was_reset,
+)
 from userproxy.forwarding.tcp.states import DirectionState, RelayState
-from userproxy.forwarding.tcp.tap import FROM_CLIENT, FROM_ENDPOINT, TO_CLIENT, TO_ENDPOINT, Listener, TappedSockets
+from userproxy.forwarding.tcp.tap import Listener
 from userproxy.model import Endpoint
 from userproxy.model.reports import ChangeKind, Outcome, Source
 
-CLOSING_SECONDS: Final = 1.0
-"""Most half-closed connections have ended after this time; the kernel is asked only then what they have delivered."""
-
 _CLIENT: Final = Source.CLIENT
 
+_AN_END: Final = A_MESSAGE | select.EPOLLRDHUP
+_ENDS: Final = frozenset({_AN_END, _AN_END | select.EPOLLHUP})
+"""The events of a socket without an error whose peer has sent a FIN, and the same where we have sent one, too."""
 
-class RelayContext(DirectionContext):
-    """What all relays of a process share: besides what directions do, the half-open time limit and local ports.
-
-    Half-closed ones are in `closing` first, and then in `half_open`.
-    `shared` is whether another process has copies of their sockets, for a hand-over: then close(2) alone tells
-    their peers nothing. `copied` is whether another one may have some at all: one that a program is being started in
-    does for a moment.
-    """
-
-    __slots__ = ("closing", "copied", "half_open", "recorder", "shared", "source_ports")
-
-    def __init__(
-        self,
-        poller: Poller,
-        pipes: PipePool,
-        closing: "DeadlineQueue[Relay]",
-        half_open: "DeadlineQueue[Relay]",
-        source_ports: SourcePorts,
-        recorder: Recorder,
-    ) -> None:
-        super().__init__(poller, pipes)
-        self.recorder = recorder
-        self.closing = closing
-        self.half_open = half_open
-        self.source_ports = source_ports
-        self.shared = False
-        self.copied = True
+_SHUT_WR: Final = socket.SHUT_WR
 
 
-class Relay:
+class Relay(EstablishedConnection):
     """Both directions of one connection.
 
     `on_end(relay)` is called once, when both sockets have been given to the poller to close.
-    `endpoint` is whom `backend` is connected to. `cut` is None, or as what it was ended before its time, and why.
-    Whoever makes one sets `id`, `dial` and `counters`; `settled_up` and `settled_down` are the bytes of it that are
-    counted there already.
     """
 
-    __slots__ = (
-        "_backend",
-        "_client",
-        "_context",
-        "_limit",
-        "_on_end",
-        "_seen",
-        "closed",
-        "counters",
-        "cut",
-        "dial",
-        "dial_seconds",
-        "downward",
-        "endpoint",
-        "id",
-        "settled_down",
-        "settled_up",
-        "upward",
-    )
-    id: int
-    dial: Dial
-    dial_seconds: float
-    counters: EndpointCounters
+    __slots__ = ()
 
     def __init__(
         self,
@@ -112,136 +68,68 @@ class Relay:
         self._client = client
         self._backend = backend
         self._on_end = on_end
-        self._limit: DeadlineQueue[Relay] | None = None
-        """The time limit that runs."""
-        self.upward, self.downward = Direction(), Direction()
-        self.upward.begin(self, context, client, backend)
-        self.downward.begin(self, context, backend, client)
-        self._seen = 0
+        self._limit = self._ways = self.cut = None
+        self._up = self._down = self._seen = self.settled_up = self.settled_down = 0
+        self.closed = self.ended_up = self.ended_down = False
         self.endpoint = endpoint
-        self.closed = False
-        self.cut: tuple[Outcome, str] | None = None
-        self.settled_up = 0
-        self.settled_down = 0
 
     @property
-    def bytes_up(self) -> int:
-        """Bytes read from the client so far."""
-        return self.upward.count
+    def ways(self) -> Ways:
+        """Both directions, which from the first time on move what there is to move."""
+        ways = self._ways
+        if ways is None:
+            ways = self._ways = Ways(self, self._context, self._client, self._backend)
+            ways.go_on(DirectionState(self._up, self.ended_up), DirectionState(self._down, self.ended_down))
+            poller = self._context.poller
+            poller.replace(self._client.fileno(), ways.upward.on_events, self)
+            poller.replace(self._backend.fileno(), ways.downward.on_events, self)
+        return ways
 
     @property
-    def bytes_down(self) -> int:
-        """Bytes read from the backend so far."""
-        return self.downward.count
+    def upward(self) -> Direction:
+        """From the client to the backend."""
+        return self.ways.upward
 
     @property
-    def moved(self) -> tuple[int, int]:
-        """Bytes read from the client and from the backend so far."""
-        return self.upward.count, self.downward.count
-
-    @property
-    def half_closed(self) -> bool:
-        """Whether one side has ended it and the other has not."""
-        return self.upward.ended or self.downward.ended
-
-    @property
-    def opened(self) -> float:
-        """When the client was accepted, on the clock."""
-        return self.dial.opened
-
-    @property
-    def peer(self) -> Peer:
-        """The client's address and port."""
-        return self.dial.peer
-
-    @property
-    def portal(self) -> Portal:
-        """What the client dialled."""
-        return self.dial.portal
-
-    @property
-    def failed(self) -> tuple[FailedDial, ...]:
-        """The dials before that have failed."""
-        return self.dial.failed
-
-    @property
-    def node(self) -> Peer:
-        """From where the endpoint was dialled."""
-        ip, port, *_ = self._backend.getsockname()
-        return ip, port
+    def downward(self) -> Direction:
+        """From the backend to the client."""
+        return self.ways.downward
 
     def tap(self, listener: Listener, context: DirectionContext) -> None:
         """Tell `listener` what passes from now on, in a context without pipes."""
-        client, backend = self._client, self._backend
-        self.upward.tap(TappedSockets(client, backend, listener, FROM_CLIENT, TO_ENDPOINT), context)
-        self.downward.tap(TappedSockets(backend, client, listener, FROM_ENDPOINT, TO_CLIENT), context)
+        self.ways.tap(self._client, self._backend, listener, context)
 
     def untap(self) -> None:
         """Tell nobody any more."""
         if not self.closed:
-            self.upward.untap(self._client, self._backend, self._context)
-            self.downward.untap(self._backend, self._client, self._context)
+            self.ways.untap(self._client, self._backend, self._context)
 
     def go_by(self, client: SocketType, backend: SocketType, context: RelayContext) -> None:
         """Go on by other ends of the same sockets, in a context without pipes unless they are the sockets themselves.
 
         They are watched as before.
         """
+        self.ways.go_by(client, backend, context)
         self._client, self._backend, self._context = client, backend, context
-        self.upward.go_by(client, backend, context)
-        self.downward.go_by(backend, client, context)
-
-    def quiet(self) -> tuple[float, float]:
-        """Seconds since the client last sent or received bytes, and after how many it counts as idle.
-
-        The kernel knows these times to 4 ms only, so a client that was answered faster counts as one that waits for its
-        answer. One that nobody has said anything on counts from its handshake.
-        """
-        heard, told = quiet_seconds(self._client)
-        if self.bytes_up and heard <= told:
-            return heard, SILENT_SECONDS
-        return min(heard, told), IDLE_SECONDS if self.bytes_up or self.bytes_down else BEGIN_SECONDS
 
     def start(self, events: int, header: bytes = b"") -> None:
         """Begin. The backend's socket is watched already: `events` are those that said it is connected.
 
         The backend gets `header` before all else; it counts among no bytes.
         """
-        poller = self._context.poller
-        poller.replace(self._backend.fileno(), self.downward.on_events, self)
-        poller.add(self._client.fileno(), STREAM, self.upward.on_events, self)
-        if header and not self._send_first(header):
-            return
-        if events != WRITABLE or not self.downward.usual:
+        poller, ways = self._context.poller, self._ways
+        on_backend = self._on_backend if ways is None else ways.downward.on_events
+        poller.replace(self._backend.fileno(), on_backend, self)
+        poller.add(self._client.fileno(), STREAM, self._on_client if ways is None else ways.upward.on_events, self)
+        if header:
+            try:
+                self.upward.send_first(header)
+            except OSError:  # the endpoint may have reset it already
+                self.fail()
+                return
             self.downward.on_events(events)
-
-    def _send_first(self, header: bytes) -> bool:
-        """Whether the connection goes on: the endpoint may have reset it already."""
-        try:
-            self.upward.send_first(header)
-        except OSError:
-            self.fail()
-            return False
-        self.upward.usual = self.downward.usual = not self.upward.blocked
-        return True
-
-    @property
-    def sockets(self) -> tuple[SocketType, SocketType]:
-        """The client's and the backend's."""
-        return self._client, self._backend
-
-    @property
-    def mark(self) -> tuple[int, int, int, int] | None:
-        """What changes whenever the state changes; None while it may change otherwise."""
-        if not (self.upward.is_plain and self.downward.is_plain):
-            return None
-        return self.upward.count, self.downward.count, self.settled_up, self.settled_down
-
-    @property
-    def pipe_ends(self) -> tuple[int, ...]:
-        """Descriptors of the pipes in which bytes wait: two for the way up and two for the way down, if there are."""
-        pipes = (self.upward.pipe, self.downward.pipe)
-        return tuple(end for pipe in pipes if pipe is not None for end in (pipe.read_end, pipe.write_end))
+        elif events != WRITABLE:
+            on_backend(events)
 
     def beginning(self) -> RelayState:
         """What stays as it is, as a value: how it began, without what it has moved."""
@@ -249,11 +137,12 @@ class Relay:
 
     def state(self) -> RelayState:
         """The same as a value, to which its sockets and :attr:`pipe_ends` belong."""
+        ways = self._ways
         return RelayState(
             self.dial.state(),
             self.dial_seconds,
-            self.upward.state(),
-            self.downward.state(),
+            DirectionState(self._up, self.ended_up) if ways is None else ways.upward.state(),
+            DirectionState(self._down, self.ended_down) if ways is None else ways.downward.state(),
             self._moved() if self._limit is self._context.closing else self._seen,
             self.deadline,
             (self.settled_up, self.settled_down),
@@ -271,37 +160,39 @@ class Relay:
         self.dial_seconds = state.dial_seconds
         self.settled_up, self.settled_down = state.settled
         self._seen = state.seen
-        taken = 0
-        for direction, its in ((self.upward, state.up), (self.downward, state.down)):
-            pair = (ends[taken], ends[taken + 1]) if its.fill else None
-            taken += 2 if its.fill else 0
-            direction.restore(its, pair)
-        self.upward.usual = self.downward.usual = self.upward.is_usual and self.downward.is_usual
+        if self._ways is None and state.up.is_plain and state.down.is_plain:
+            self._up, self.ended_up = state.up.count, state.up.ended
+            self._down, self.ended_down = state.down.count, state.down.ended
+        else:
+            self.ways.go_on(state.up, state.down, ends)
         if state.deadline is not None:
             self._limit = self._context.half_open
             self._limit.restore(self, state.deadline)
 
     def watch(self) -> None:
         """Go on with a connection of another process: the sockets' present state is their first event."""
-        poller = self._context.poller
-        poller.add(self._client.fileno(), STREAM, self.upward.on_events, self)
-        poller.add(self._backend.fileno(), STREAM, self.downward.on_events, self)
+        poller, ways = self._context.poller, self._ways
+        for sock, handler in (
+            (self._client, self._on_client if ways is None else ways.upward.on_events),
+            (self._backend, self._on_backend if ways is None else ways.downward.on_events),
+        ):
+            poller.add(sock.fileno(), STREAM, handler, self)
 
     def vanish(self) -> None:
         """Close our copies of its sockets: it has ended in another process."""
         self.closed = True
         for sock in self.sockets:
             self._context.poller.close_at_once(sock)
-        del self.upward, self.downward
+        self._let_go_of_ways()
 
     def forsake(self) -> None:
         """Close our copies of its sockets and pipes. The connection is another process's, and nobody is told."""
         self.closed = True
-        for direction in (self.upward, self.downward):
-            direction.forsake()
+        if self._ways is not None:
+            self._ways.forsake()
         for sock in (self._client, self._backend):
             sock.close()
-        del self.upward, self.downward
+        self._let_go_of_ways()
 
     def abort(self, reason: str = GIVEN_UP, outcome: Outcome = Outcome.RESET) -> None:
         """End both connections with a RST, dropping what is unsent."""
@@ -309,7 +200,7 @@ class Relay:
             self.cut = outcome, reason
             for sock in (self._client, self._backend):
                 reset_on_close(sock)
-            self._close()
+            self.finish()
 
     def stay_half_open(self) -> None:
         """It has not ended soon after it was half-closed: from now on the half-open time runs."""
@@ -333,95 +224,120 @@ class Relay:
         self._limit = limit
         limit.add(self)
 
-    def on_events(self, direction: Direction, events: int, *, put_off: bool = False) -> None:
-        """Read and send, as the events of the source of `direction` allow. It is the sink of the opposite one.
+    def on_events(self, direction: Direction, events: int) -> None:
+        """Read and send, as the events of the source of `direction` allow."""
+        self.ways.on_events(direction, events)
 
-        In a connection that moves much they are put off, once, until other connections have had their turn.
+    def _on_client(self, events: int) -> None:
+        """What the poller calls with the events of the client's socket, until there are :attr:`ways`.
+
+        A small message is moved right here, and so is a FIN: most connections run only these lines, and those of
+        :meth:`_on_backend`. Nothing waits meanwhile.
         """
-        if self.closed:
+        size, sent = NOTHING_READ, 0
+        if events == A_MESSAGE or events in _ENDS:
+            view = self._context.view
+            try:
+                size = self._client.recv_into(view)
+                if 0 < size < BUFFER_BYTES:
+                    sent = self._backend.send(view[:size])
+                    if sent == size:
+                        self._up += size
+                        if events != A_MESSAGE:
+                            self._on_client(events)  # nothing is left, but for the FIN
+                        return
+                elif not size:
+                    if not self.ended_up:
+                        self.ended_up = True
+                        if self.ended_down:
+                            self.finish()
+                        else:
+                            self._backend.shutdown(_SHUT_WR)
+                            self.half_close()
+                    return
+            except BlockingIOError:
+                if size == NOTHING_READ:
+                    return
+            except OSError:
+                self.fail()
+                return
+        elif events == WRITABLE:  # there is nothing to read, and nothing waits to be sent
             return
-        opposite = self.downward if direction is self.upward else self.upward
-        if (direction.bulk or opposite.bulk) and not put_off:
-            direction.put_off(events)
-            return
-        try:
-            if opposite.blocked and events & WRITABLE and opposite.flush():
-                self._pump(opposite, direction, HANGUP)
-            if events & READABLE and not direction.blocked and not direction.ended:
-                self._pump(direction, opposite, events)
-            if events & FAILED and not self.closed:
-                self.abort(self._who_reset())
-        except OSError:
-            self.fail()
-        # Both are usual, without the calls: this is done for every end of a connection.
-        direction.usual = opposite.usual = not (
-            direction.ended
-            or opposite.ended
-            or direction.blocked
-            or opposite.blocked
-            or direction.bulk
-            or opposite.bulk
-            or self.closed
-        )
+        self._take_turn(self.upward, events, size, sent)
 
-    def pass_end_on(self, direction: Direction) -> None:
-        """Handle the FIN of the source of `direction`, which nothing waits in either direction to go before."""
-        direction.ended = True
-        direction.usual = False
-        if self.upward.ended and self.downward.ended:
-            self._finish(direction)
+    def _on_backend(self, events: int) -> None:
+        """The same with the events of the backend's."""
+        size, sent = NOTHING_READ, 0
+        if events == A_MESSAGE or events in _ENDS:
+            view = self._context.view
+            try:
+                size = self._backend.recv_into(view)
+                if 0 < size < BUFFER_BYTES:
+                    sent = self._client.send(view[:size])
+                    if sent == size:
+                        self._down += size
+                        if events != A_MESSAGE:
+                            self._on_backend(events)
+                        return
+                elif not size:
+                    if not self.ended_down:
+                        self.ended_down = True
+                        if self.ended_up:
+                            self.finish_by_endpoint()
+                        else:
+                            self._client.shutdown(_SHUT_WR)
+                            self.half_close()
+                    return
+            except BlockingIOError:
+                if size == NOTHING_READ:
+                    return
+            except OSError:
+                self.fail()
+                return
+        elif events == WRITABLE:
             return
-        try:
-            self._half_close(direction)
-        except OSError:
-            self.fail()
+        self._take_turn(self.downward, events, size, sent)
+
+    def _take_turn(self, direction: Direction, events: int, size: int, sent: int) -> None:
+        """Go on where this has left off: `size` bytes are in the shared buffer, of which `sent` are sent."""
+        direction.begin_with(size, sent)
+        self.ways.on_events(direction, events)
 
     def fail(self) -> None:
         """Handle the failure of a socket. What its peer sent before is passed on, as far as it goes at once."""
-        self.upward.salvage()
-        self.downward.salvage()
-        self.abort(self._who_reset())
+        self.ways.salvage()
+        self.abort(self.who_reset())
 
-    def _who_reset(self) -> str:
+    def who_reset(self) -> str:
+        """Why a socket has failed, in words."""
         if was_reset(self._client):
             return RESET_BY_CLIENT
         return RESET_BY_ENDPOINT if was_reset(self._backend) else "a socket failed"
 
-    def _pump(self, direction: Direction, opposite: Direction, events: int) -> None:
-        if direction.pump(events):
-            direction.put_off(ANOTHER_TURN)
-        elif direction.ended and opposite.ended:
-            self._finish(direction)
-        elif direction.ended:
-            self._half_close(direction)
-
-    def _finish(self, last: Direction) -> None:
-        """Both directions have come to their end, the `last` one now."""
-        if last is self.downward and self.endpoint is not None and self.dial.source is not _CLIENT:
+    def finish_by_endpoint(self) -> None:
+        """Both directions have come to their end, the endpoint's after the client's."""
+        if self.endpoint is not None and self.dial.source is not _CLIENT:
             # The backend got its FIN first, so it is our side that has gone to TIME_WAIT.
             ports = self._context.source_ports
             if ports.is_to_be_noted(self.endpoint):
                 ports.note(self.endpoint, self._backend.getsockname()[1])
-        self._close()  # which also sends the FIN
+        self.finish()
 
-    def _half_close(self, direction: Direction) -> None:
-        direction.half_close()
+    def half_close(self) -> None:
+        """The first FIN has been passed on."""
         context = self._context
         self._wait_in(context.closing)
         if context.recorder.connection_watches:
             context.recorder.tell_change(ChangeKind.MODIFIED, self)
 
-    def _moved(self) -> int:
-        return self.upward.delivered() + self.downward.delivered()
-
-    def _close(self) -> None:
+    def finish(self) -> None:
+        """Close both sockets, which also sends the FIN, and pipes; whoever is to know is told."""
         self.closed = True
         context = self._context
         if self._limit is not None:
             self._limit.discard(self)
-        for direction in (self.upward, self.downward):
-            if direction.bulk or direction.blocked:  # otherwise it has no pipe, and nothing waits
-                direction.release()
+        if self._ways is not None:
+            self._ways.release()
         if context.shared:
             for sock in (self._client, self._backend):
                 end_at_once(sock, reset=self.cut is not None)
@@ -429,4 +345,10 @@ class Relay:
         close(self._client)
         close(self._backend)
         self._on_end(self)
-        del self.upward, self.downward  # they know this relay: without the cycle it is freed at once
+        self._let_go_of_ways()
+
+    def _let_go_of_ways(self) -> None:
+        """They know this relay: without the cycle it is freed at once."""
+        if self._ways is not None:
+            self._up, self._down = self.moved
+            self._ways = None

@@ -29,6 +29,11 @@ class DirectionState(Struct, frozen=True, gc=False, array_like=True):
     pending: bytes = b""
     fill: int = 0
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing waits, and what comes is small: its end may have come."""
+        return not (self.blocked or self.bulk or self.streak or self.kept or self.pending or self.fill)
+
 
 class DialState(Struct, frozen=True, gc=False, array_like=True):
     """How a connection began: who came, when and to which portal, and what was tried for him.
