@@ -174,6 +174,33 @@ async def test_a_successor_that_says_nothing_more_is_given_up(plane: Forwarder, 
     middle.join(10)
 
 
+@pytest.mark.parametrize("fault", [None, Commit])
+async def test_whoever_serves_goes_first_for_a_moment_and_then_no_longer(
+    plane: Forwarder, clients: Clients, monkeypatch: pytest.MonkeyPatch, fault: type | None
+) -> None:
+    """The threads of both sides, each by itself."""
+    asked: dict[int, list[int]] = {}
+
+    def note(_which: int, _who: int, nice: int) -> None:
+        asked.setdefault(threading.get_ident(), []).append(nice)
+
+    monkeypatch.setattr(os, "setpriority", note)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+
+    def meddle(_: int, _to_successor: bool, packet: Packet) -> Packet | None:
+        return garbage(packet) if fault is not None and packet[0][1:] == encode(fault()) else packet
+
+    middle = Middle(meddle)
+    middle.start()
+    beside = Beside(middle.for_successor)
+    assert await hand_over(plane, middle.for_predecessor) is (fault is None)
+    await eventually(lambda: list(asked.values()) == [[-20, before], [-20, before]])
+    await clients.ask()
+    clients.close()
+    beside.end()
+    middle.join(10)
+
+
 def fail() -> None:
     raise RuntimeError("a bug")
 

@@ -14,7 +14,9 @@ from userproxy.forwarding.sharing import SharingForwarder
 from userproxy.model import ListenerName, PortalAddress
 from userproxy.processes.channel import Channel, close_descriptors, encode
 from userproxy.processes.takeover.packages import packed, unpacked
+from userproxy.processes.takeover.successor import BACKLOG_SECONDS
 from userproxy.processes.takeover.token import Token
+from userproxy.processes.takeover.urgency import Urgency
 from userproxy.processes.transfers import AllGiven, Arrived, Give, Given, GoOn, Take
 
 log = structlog.get_logger()
@@ -51,6 +53,7 @@ class Handover:
         self._taker: Taker | None = None
         self._failure = ""
         self._has_word = False
+        self._urgency = Urgency()
         self.waits = False
         """Whether nobody is served until the control process has said who goes on."""
 
@@ -89,6 +92,7 @@ class Handover:
             return False
         token = Token(*descriptors)
         self._has_word, self.waits = False, True
+        self._urgency.begin()
         try:
             self._give_all_of_rest(self._giver)
             self._channel().wait(lambda: self._has_word, _WORD_SECONDS)
@@ -101,6 +105,7 @@ class Handover:
             return True
         finally:
             self.waits = False
+            self._urgency.end()
             token.close()
 
     def _give_all_of_rest(self, giver: Giver) -> None:
@@ -169,7 +174,9 @@ class Handover:
                 self._failure = repr(error)
 
     def arrived(self) -> None:
-        """Say whether all has arrived that was sent."""
+        """Say whether all has arrived that was sent. Once it has, the other process is about to serve nobody."""
+        if self._taker is not None:
+            self._urgency.begin()
         self._channel().send(Arrived(self._failure))
 
     def go_on(self, message: GoOn) -> None:
@@ -179,6 +186,7 @@ class Handover:
             self._forwarder.shares_sockets = True
             self._forwarder.number_from(message.first_id)
             taker.go_on()
+            asyncio.get_running_loop().call_later(BACKLOG_SECONDS, self._urgency.end)
 
 
 def _words(error: Exception) -> str:

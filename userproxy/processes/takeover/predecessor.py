@@ -28,7 +28,9 @@ from userproxy.processes.takeover.messages import (
     ToPredecessor,
 )
 from userproxy.processes.takeover.packages import GivenUpError, GivesPackages
+from userproxy.processes.takeover.phases import Phases
 from userproxy.processes.takeover.token import Token
+from userproxy.processes.takeover.urgency import Urgency
 
 log = structlog.get_logger()
 
@@ -146,18 +148,22 @@ class Predecessor:
 
     def _switch(self, giver: GivesPackages | None) -> float:
         """Leave everything to the successor in this turn of the loop, or raise GivenUpError and have all as before."""
-        began = time.monotonic()
-        with closing(Token.make()) as token:
+        phases = Phases()
+        began = phases.began
+        with closing(Token.make()) as token, Urgency():
             if giver is not None:
                 self._send_rest(giver, token, began + PAUSE_SECONDS)
+            phases.reached("described")
             self._channel.send(Commit(), [token.reading])
             left = began + PAUSE_SECONDS - time.monotonic()
             self._channel.wait(self._has_answered, left)
             if not self._is_serving():
                 self._take_back(token)
+        phases.reached("taken")
         self._is_given = True
         self._possessions.given(giver is not None)
-        return time.monotonic() - began
+        log.debug("The predecessor's part of the pause", v=2, **phases.found)
+        return phases.seconds
 
     def _send_rest(self, giver: GivesPackages, token: Token, end: float) -> None:
         with closing(giver.rest(token, end)) as packages:

@@ -29,7 +29,9 @@ from userproxy.processes.takeover.messages import (
     ToSuccessor,
 )
 from userproxy.processes.takeover.packages import TOO_FEW, unpacked
+from userproxy.processes.takeover.phases import Phases
 from userproxy.processes.takeover.token import Token
+from userproxy.processes.takeover.urgency import Urgency
 
 log = structlog.get_logger()
 
@@ -37,6 +39,9 @@ _SILENCE_SECONDS: Final = 15.0
 """How long the predecessor may say nothing."""
 
 _LAST_WORDS_SECONDS: Final = 1.0
+
+BACKLOG_SECONDS: Final = 0.1
+"""How long what has waited for a successor goes first."""
 
 
 class NotTakenOverError(UserproxyError):
@@ -101,6 +106,8 @@ class Successor:
         self._everything = False
         self._is_offered = False
         self._serves = False
+        self._urgency = Urgency()
+        """From when the predecessor is about to serve nobody."""
         decoder: Decoder[ToSuccessor] = Decoder(ToSuccessor)
         self._channel = Channel(self._loop, connection, decoder, self._heard, self._ended)
 
@@ -162,6 +169,7 @@ class Successor:
             case Ready():
                 if self._taker is not None:
                     self._taker.arrived()
+                self._urgency.begin()
                 self._channel.send(Ready())
             case Commit():
                 self._commit(_next(descriptors))
@@ -176,6 +184,7 @@ class Successor:
 
     def _commit(self, pipe: int) -> None:
         """Everything has come: go on with it, unless the predecessor has had enough of waiting."""
+        phases = Phases()
         with closing(Token(pipe)) as token:
             if self._everything and not (self._taker is not None and self._taker.is_complete):
                 raise ValueError("the predecessor has left before all had come")
@@ -185,24 +194,31 @@ class Successor:
         if not is_ours:
             self._fail("it took too long, and the predecessor serves on")
             return
+        phases.reached("complete")
         self._heir.serves()
         # Before anything is touched: had we died until now, the predecessor could go on as if nothing had been. Right
         # before it: if we die between this and the next step, what nobody has touched is lost with us.
         self._channel.send(Serving())
         self._channel.flush(_LAST_WORDS_SECONDS)
         self._serves = True
+        phases.reached("said")
         try:
             if self._taker is not None:
                 self._taker.go_on()
+            phases.reached("begun")
+            log.debug("The successor's part of the pause", v=2, **phases.found)
         except Exception as error:
             log.exception("What was taken over cannot be served")
             self._done.set_exception(CannotServeError(f"what was taken over cannot be served: {error!r}"))
         else:
             self._done.set_result(self._everything)
+        finally:
+            self._loop.call_later(BACKLOG_SECONDS, self._urgency.end)
 
     def _fail(self, reason: str) -> None:
         if self._serves:
             return
+        self._urgency.end()
         error = NotTakenOverError if self._is_offered else RefusedError
         if not self._done.done():
             self._channel.send(Refusal(reason))
