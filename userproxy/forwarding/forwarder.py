@@ -95,7 +95,8 @@ class Forwarder:
         self._shares = Shares(self._budget, loop.time, options.descriptor_limit)
         # uvloop's own time has milliseconds, and a dial takes less; both are CLOCK_MONOTONIC.
         self._recorder = Recorder(time.monotonic)
-        self._client_addresses = ClientAddresses(options.node_name)
+        self.client_addresses = ClientAddresses(options.node_name)
+        """Which of them this host can keep, and what is learned of that."""
         gates = self._gates()
         self._tcp = TcpPlane(
             loop,
@@ -104,7 +105,7 @@ class Forwarder:
             self._shares,
             options.half_open_timeout,
             self._recorder,
-            self._client_addresses,
+            self.client_addresses,
             options.trusted_proxies,
             gates,
             AllPlaces(gates.column, options.processes),
@@ -115,7 +116,7 @@ class Forwarder:
             self._budget,
             UdpOptions(flow_limit, flow_limit_per_listener, options.udp_timeout),
             self._recorder,
-            self._client_addresses,
+            self.client_addresses,
             self._tcp.places,
         )
         self._shares.flows = self._udp
@@ -319,7 +320,7 @@ class Forwarder:
 
         Until it is first called they come from the node's address. Raises ValueError for networks that are none.
         """
-        self._client_addresses.follow(path)
+        self.client_addresses.follow(path)
 
     def close(self, listener: ListenerName) -> None:
         """Stop listening; established connections go on."""

@@ -57,9 +57,13 @@ class PairState(Struct, frozen=True, gc=False, array_like=True):
 
 
 class _Notes:
-    """Says which of the pairs that lose their answers are logged: the first ones, and then one a minute."""
+    """Says which of the pairs that lose their answers are logged: the first ones, and then one a minute.
+
+    ``learned`` is called with a pair of which more is known than before.
+    """
 
     def __init__(self) -> None:
+        self.learned: Callable[[ReturnPair], None] = lambda _: None
         self._left = _LINES
         self._limit = LogLimit()
 
@@ -90,12 +94,14 @@ class ReturnPair:
         "is_probed",
         "look_at",
         "lost_since",
+        "namespace",
         "node",
         "waiting",
     )
 
-    def __init__(self, interface: str, node: str, notes: _Notes) -> None:
+    def __init__(self, interface: str, node: str, namespace: str, notes: _Notes) -> None:
         self._notes = notes
+        self.namespace = namespace
         self.interface = interface
         self.node = node
         self.answered = False
@@ -111,18 +117,22 @@ class ReturnPair:
         self._resting = ""
         self._rests_until = 0.0
 
-    def state(self, namespace: str) -> PairState:
+    def state(self) -> PairState:
         """What is known, as a value."""
         known = (self.answered, self.lost_since, self.client, self.endpoint, self.look_at, self._pause)
-        return PairState(self.interface, self.node, namespace, *known)
+        return PairState(self.interface, self.node, self.namespace, *known)
 
     def restore(self, state: PairState) -> None:
-        """Know what another process does, too. An answer counts more than that there was none."""
+        """Know what another process does, too. An answer counts more than that there was none.
+
+        Who waits goes on, also while somebody here is still finding out.
+        """
         if state.answered:
             self.answered, self.lost_since = True, None
         elif not self.answered and state.lost_since is not None:
             self.lost_since, self.client, self.endpoint = state.lost_since, state.client, state.endpoint
             self.look_at, self._pause = state.look_at, state.pause
+        self._resume()
 
     def is_open_to(self, client: str, now: float) -> bool:
         """Whether a client may find out now, if nothing is known of the pair.
@@ -148,8 +158,10 @@ class ReturnPair:
         self.lost_since = None
         self._vain.clear()
         self._pause = _FIRST_PAUSE
-        self.answered = True
+        is_news, self.answered = not self.answered, True
         self.end()
+        if is_news:
+            self._notes.learned(self)
 
     def lose(self, now: float, client: str, endpoint: Endpoint, listener: str) -> None:
         """None has come back to `client`, while the endpoint has answered the node's address."""
@@ -162,6 +174,7 @@ class ReturnPair:
             self.look_at = now + self._pause
             self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
             self._vain.clear()
+            self._notes.learned(self)
         self._vain.add(client)
         self.end()
 
@@ -179,6 +192,9 @@ class ReturnPair:
     def end(self) -> None:
         """Nobody is finding out any more, whether or not somebody has."""
         self.is_probed = False
+        self._resume()
+
+    def _resume(self) -> None:
         waiting, self.waiting = self.waiting, []
         for resume in waiting:
             resume()
@@ -204,9 +220,12 @@ class ReturnPairs:
     def __init__(self, protocol: Protocol, family: IPFamily) -> None:
         self.protocol = protocol
         self.family = family
+        self.learned: Callable[[PairState], None] = lambda _: None
+        """Called with what is found out here; not with what another process has."""
         self._ways: dict[tuple[str, str], dict[str, ReturnPair]] = {}
         self._count = 0
         self._notes = _Notes()
+        self._notes.learned = lambda pair: self.learned(pair.state())
 
     def __len__(self) -> int:
         return self._count
@@ -216,8 +235,7 @@ class ReturnPairs:
 
     def states(self) -> list[PairState]:
         """All of which something is known, as values."""
-        found = [(namespace, pair) for way in self._ways.values() for namespace, pair in way.items()]
-        return [pair.state(namespace) for namespace, pair in found if pair.answered or pair.lost_since is not None]
+        return [pair.state() for pair in self if pair.answered or pair.lost_since is not None]
 
     def restore(self, state: PairState) -> None:
         """Know of a pair what another process does."""
@@ -250,7 +268,7 @@ class ReturnPairs:
         while self._count >= MOST_PAIRS:
             self._drop_oldest()
         way = self._ways.setdefault((interface, node), {})
-        pair = ReturnPair(interface, node, self._notes)
+        pair = ReturnPair(interface, node, namespace, self._notes)
         # Another look costs a connection nothing, but a flow the time until its client asks again.
         if self.protocol is Protocol.TCP and not any(each.answered for each in way.values()):
             lost = next((each for each in way.values() if each.lost_since is not None), None)

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.forwarding.handover.values import PairsHandedOver
 from userproxy.model import Admission, IPFamily, ListenerName, PortalAddress, ReturnPath, Snapshot
 from userproxy.model.faults import Fault
 from userproxy.model.reports import ListenerFigures, ProcessFigures
@@ -123,9 +124,20 @@ class LeavePortal(Struct, frozen=True, tag="leave portal"):
 
 
 class FollowReturnPath(Struct, frozen=True, tag="follow return path"):
-    """Which clients' addresses this host can keep has changed."""
+    """Which clients' addresses this host can keep has changed. `number` is another one for each path that is told."""
 
     path: ReturnPath
+    number: int
+
+
+class Learned(Struct, frozen=True, tag="learned"):
+    """What a data process has found out of answers to clients' addresses, in either direction.
+
+    That was with the family's path of this number, and says nothing with another one.
+    """
+
+    number: int
+    pairs: PairsHandedOver
 
 
 class Keep(Struct, frozen=True, tag="keep"):
@@ -186,6 +198,7 @@ ToData: TypeAlias = (
     | FollowPortal
     | LeavePortal
     | FollowReturnPath
+    | Learned
     | CloseUnasked
     | Keep
     | Settled
@@ -270,10 +283,10 @@ class Refused(Struct, frozen=True, tag="refused"):
     reason: str
 
 
-PROTOCOL: Final = 3
+PROTOCOL: Final = 4
 """Of these messages. Processes of another one are left alone: they serve until their clients have gone."""
 
 Reported: TypeAlias = (
-    Ready | Answer | Pulse | Counted | NotServed | PortalNotServed | Drained | Inherited | Estate | Refused
+    Ready | Answer | Pulse | Counted | Learned | NotServed | PortalNotServed | Drained | Inherited | Estate | Refused
 )
 FromData: TypeAlias = Reported | Transferred | TellsOfEjections

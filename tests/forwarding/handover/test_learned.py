@@ -23,14 +23,14 @@ async def planes() -> AsyncIterator[list[Forwarder]]:
 async def test_ways_back_to_clients_and_ports_to_use_again(planes: list[Forwarder]) -> None:
     (old,) = planes
     old.follow_return_path(PATH)
-    old._client_addresses.pairs[TCP].of("cni0", "there", "shop").answer()
+    old.client_addresses.pairs[TCP].of("cni0", "there", "shop").answer()
     for port in (40_000, 40_001):
         old._tcp.relays.source_ports.note(ENDPOINT, port)
     new = await taken_over(old)
     planes.append(new)
-    assert new._client_addresses.paths == (PATH,)
-    assert new._client_addresses.pairs[TCP].of("cni0", "there", "shop").answered
+    assert new.client_addresses.paths == (PATH,)
+    assert new.client_addresses.pairs[TCP].of("cni0", "there", "shop").answered
     new.follow_return_path(PATH)  # as of its own first look
-    assert new._client_addresses.pairs[TCP].of("cni0", "there", "shop").answered
+    assert new.client_addresses.pairs[TCP].of("cni0", "there", "shop").answered
     ports = new._tcp.relays.source_ports
     assert [ports.take(ENDPOINT) for _ in range(3)] == [40_000, 40_001, None]

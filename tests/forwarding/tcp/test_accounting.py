@@ -220,5 +220,5 @@ async def test_the_budget_is_the_truth_whatever_fails(chaos: Chaos) -> None:
     assert everything - budget.free == budget._mine == chaos.held == len(NAMES) + 2 * forwarder._tcp.pipes._made
     assert not forwarder._tcp.pipes._kept
     assert not any(forwarder.statistics(name).active for name in NAMES)
-    learned = [pair for pairs in forwarder._client_addresses.pairs.values() for pair in pairs]
+    learned = [pair for pairs in forwarder.client_addresses.pairs.values() for pair in pairs]
     await eventually(lambda: not any(pair.is_probed or pair.waiting for pair in learned))

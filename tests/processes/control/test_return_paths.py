@@ -1,7 +1,7 @@
 """What owns the way back for clients' addresses stays until the next control process has its own."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,8 +9,11 @@ import pytest
 from tests.forwarding.conftest import eventually
 from tests.processes.control.test_forwarding import heard
 from tests.processes.control.test_orphans import control, kill
-from userproxy.model import IPFamily, ReturnPath
+from userproxy.forwarding.handover.values import PairsHandedOver
+from userproxy.model import IPFamily, Protocol, ReturnPath
 from userproxy.processes.control.forwarding import ProcessForwarder
+from userproxy.processes.control.return_paths import ReturnPaths
+from userproxy.processes.messages import FollowReturnPath, Learned
 
 
 @pytest.fixture
@@ -87,3 +90,36 @@ async def test_nothing_is_held_after_a_stop_has_begun(path: str, owners: list[Ow
         await eventually(lambda: not owner.stands)
         await own(forwarder, late, IPFamily.IPV4)
         assert not late.stands
+
+
+class Told:
+    """Stands for a data process."""
+
+    def __init__(self) -> None:
+        self.messages: list[object] = []
+        self.learned: Callable[[Learned], None] = lambda _: None
+
+    def send(self, message: object, _descriptors: Sequence[int] = ()) -> None:
+        self.messages.append(message)
+
+
+def test_what_one_finds_out_is_told_to_the_others_unless_the_path_is_another_one_by_then() -> None:
+    first, *others = workers = [Told() for _ in range(3)]
+    paths = ReturnPaths(lambda: workers)  # type: ignore[arg-type, return-value]
+    for each in workers:
+        paths.begins(each)  # type: ignore[arg-type]
+    paths.follow(ReturnPath(IPFamily.IPV4))
+    paths.follow(ReturnPath(IPFamily.IPV6))
+    (four, six) = (each for each in first.messages if isinstance(each, FollowReturnPath))
+    four_learned, six_learned = (
+        Learned(each.number, PairsHandedOver(Protocol.TCP, each.path.family, ())) for each in (four, six)
+    )
+    first.learned(four_learned)
+    assert [each.messages[-1] for each in others] == [four_learned] * 2
+    assert four_learned not in first.messages
+    paths.follow(ReturnPath(IPFamily.IPV4, "it is gone"))
+    first.learned(four_learned)
+    first.learned(six_learned)
+    for each in others:
+        assert each.messages[-1] == six_learned, "the other family's path is the same"
+        assert each.messages.count(four_learned) == 1

@@ -338,7 +338,7 @@ async def test_what_was_learned_goes_through_data_processes() -> None:
     async with predecessor(0) as plane:
         assert isinstance(plane, Forwarder)
         plane.follow_return_path(path)
-        plane._client_addresses.pairs[tcp].of("cni0", "there", "shop").answer()
+        plane.client_addresses.pairs[tcp].of("cni0", "there", "shop").answer()
         endpoint = Endpoint("10.244.2.5", 80)
         for port in range(40_000, 40_010):
             plane._tcp.relays.source_ports.note(endpoint, port)
@@ -349,8 +349,8 @@ async def test_what_was_learned_goes_through_data_processes() -> None:
             await asyncio.to_thread(last.done.wait, 10)
             found = last.plane
             assert isinstance(found, Forwarder)
-            assert found._client_addresses.paths == (path,)
-            assert found._client_addresses.pairs[tcp].of("cni0", "there", "shop").answered
+            assert found.client_addresses.paths == (path,)
+            assert found.client_addresses.pairs[tcp].of("cni0", "there", "shop").answered
             ports = found._tcp.relays.source_ports
             assert sorted(ports.take(endpoint) or 0 for _ in range(10)) == list(range(40_000, 40_010))
             await asyncio.to_thread(last.end)

@@ -1,10 +1,12 @@
 """What data processes are told of the ways back for answers to clients' addresses, and hold of them."""
 
+import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from userproxy.model import IPFamily, ReturnPath
 from userproxy.processes.control.worker import Worker
-from userproxy.processes.messages import FollowReturnPath, Keep
+from userproxy.processes.messages import FollowReturnPath, Keep, Learned
 
 
 class ReturnPaths:
@@ -20,6 +22,9 @@ class ReturnPaths:
         self._released = False
         self.paths: dict[IPFamily, ReturnPath] = {}
         """What was found out about this host."""
+        self._counter = itertools.count(1)
+        self._numbers: dict[IPFamily, int] = {}
+        """Of the paths, as data processes were told them."""
 
     def keep(self, owners: Callable[[IPFamily], Sequence[int]]) -> None:
         """Have data processes hold copies of the descriptors that a family's `owners()` are when its path changes."""
@@ -28,11 +33,13 @@ class ReturnPaths:
     def follow(self, path: ReturnPath) -> None:
         """Tell all data processes."""
         self.paths[path.family] = path
+        self._numbers[path.family] = next(self._counter)
         for worker in self._serving():
             self._tell(worker, path)
 
     def begins(self, worker: Worker) -> None:
-        """Tell a data process that knows nothing yet."""
+        """Tell a data process that knows nothing yet, and others what it finds out."""
+        worker.learned = partial(self._learned, worker)
         for path in self.paths.values():
             self._tell(worker, path)
 
@@ -43,8 +50,15 @@ class ReturnPaths:
             for family in IPFamily:
                 worker.send(Keep(family))
 
+    def _learned(self, by: Worker, message: Learned) -> None:
+        """Have the others know it, too. What one has found out with an earlier path is not so any more."""
+        if message.number == self._numbers.get(message.pairs.family):
+            for worker in self._serving():
+                if worker is not by:
+                    worker.send(message)
+
     def _tell(self, worker: Worker, path: ReturnPath) -> None:
-        worker.send(FollowReturnPath(path))
+        worker.send(FollowReturnPath(path, self._numbers[path.family]))
         owners = () if self._released else self._owners(path.family)
         if owners:
             worker.send(Keep(path.family), owners)

@@ -21,6 +21,7 @@ from userproxy.processes.messages import (
     Estate,
     FromData,
     Inherited,
+    Learned,
     NotServed,
     PortalNotServed,
     Pulse,
@@ -95,6 +96,8 @@ class Worker:
         """Called with what it has counted."""
         self.ejections: Callable[[TellsOfEjections], None] = lambda _: None
         """Called with what it tells of endpoints that fail."""
+        self.learned: Callable[[Learned], None] = lambda _: None
+        """Called with what it has found out of answers to clients' addresses."""
         self._why_killed = ""
         self.told: set[ListenerName | PortalAddress] = set()
         self.untold: dict[ListenerName | PortalAddress, None] = {}
@@ -191,6 +194,8 @@ class Worker:
                 self.counted(message)
             case Failed() | Loads() | Tries() | TriesNot() | KnowsEjected():
                 self.ejections(message)
+            case Learned():
+                self.learned(message)
             case NotServed() | PortalNotServed():
                 self._not_served(message)
             case Refused(reason):
@@ -198,8 +203,11 @@ class Worker:
             case Arrived(failure):
                 self.arrived = failure
             case Drained(reset):
-                if self.drained is not None and not self.drained.done():
-                    self.drained.set_result(reset)
+                self._has_drained(reset)
+
+    def _has_drained(self, reset: int) -> None:
+        if self.drained is not None and not self.drained.done():
+            self.drained.set_result(reset)
 
     def _not_served(self, message: NotServed | PortalNotServed) -> None:
         name = message.listener if isinstance(message, NotServed) else message.address
@@ -244,8 +252,7 @@ class Worker:
         self.channel.close()
         for queue in self._answers.values():
             queue.put_nowait(None)
-        if self.drained is not None and not self.drained.done():
-            self.drained.set_result(0)
+        self._has_drained(0)
         if self.gives_to is not None:
             self.gives_to.gone(self)
         self._ended(self, f"{how}, because {self._why_killed}" if self._why_killed else how)

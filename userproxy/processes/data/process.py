@@ -22,6 +22,7 @@ from userproxy.processes.channel import Channel, Decoder, close_descriptors
 from userproxy.processes.data.answering import Answering
 from userproxy.processes.data.counting import Counting
 from userproxy.processes.data.handover import Handover
+from userproxy.processes.data.learning import Learning
 from userproxy.processes.data.log_output import log_to_whoever_reads
 from userproxy.processes.door import Door
 from userproxy.processes.ejections.messages import AskLoad, Eject, PassOver, TakeBack, ToldOfEjections, Try
@@ -41,6 +42,7 @@ from userproxy.processes.messages import (
     FollowReturnPath,
     Inherited,
     Keep,
+    Learned,
     Leave,
     LeavePortal,
     Logging,
@@ -124,7 +126,6 @@ class DataProcess:
             AdoptPortal: self._adopt_portal,
             FollowPortal: self._follow_portal,
             LeavePortal: lambda forwarder, message, _: forwarder.leave_portal(message.address),
-            FollowReturnPath: lambda forwarder, message, _: forwarder.follow_return_path(message.path),
             CloseUnasked: self._close_unasked,
             Keep: self._keep,
             Settled: lambda *_: gc.freeze(),
@@ -212,6 +213,9 @@ class DataProcess:
         self._handover = Handover(self._forwarder, lambda: self._channel, self._group, self.over.set)
         if message.of > 1:
             self._ejections = EjectionTelling(self._loop, self._forwarder, lambda: self._channel)
+        learning = Learning(self._forwarder.client_addresses, lambda: self._channel)
+        self._deal[FollowReturnPath] = lambda _, followed, __: learning.follow(followed)
+        self._deal[Learned] = lambda _, learned, __: learning.know(learned)
         self._tell_pulse()
 
     def _give_rest(self, handover: Handover, message: GiveRest, descriptors: list[int]) -> None:
