@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,3 +116,44 @@ async def test_all_connections_are_read_no_more_often_than_they_are_worth(
             api.data.open = [connection(9)]
             later = look.number + 2
             assert not (await seen(collector, reader, lambda look: look.number > later)).connections[None]
+
+
+@pytest.mark.parametrize("status", [{}, {"controls": []}, {"controls": ["capture"]}])
+async def test_what_may_not_be_changed_is_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: dict[str, Any]
+) -> None:
+    asked: list[str] = []
+    items, get = Upstream.items, Upstream.get
+
+    async def listed(upstream: Upstream, route: str, *arguments: Any) -> list[dict[str, Any]]:
+        asked.append(route)
+        return await items(upstream, route, *arguments)
+
+    async def told(upstream: Upstream, route: str, *arguments: Any) -> dict[str, Any]:
+        return status if route == "status" else await get(upstream, route, *arguments)
+
+    monkeypatch.setattr(Upstream, "items", listed)
+    monkeypatch.setattr(Upstream, "get", told)
+    async with looking(tmp_path) as (collector, _):
+        with collector.reading(Want()) as reader:
+            look = await seen(collector, reader, lambda _: True)
+            assert (look.trouble, look.status, look.drains, look.faults) == ("", status, (), ())
+            assert set(asked) == {"services", "problems"}
+
+
+async def test_an_answer_that_lacks_something_is_trouble_and_not_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = Upstream.items
+
+    async def lacking(*_: Any) -> list[dict[str, Any]]:
+        return [{"namespace": "default"}]
+
+    async with looking(tmp_path) as (collector, _):
+        with collector.reading(Want()) as reader:
+            monkeypatch.setattr(Upstream, "items", lacking)
+            look = await seen(collector, reader, lambda look: bool(look.trouble))
+            assert look.trouble == "the proxy's answer is not what it should be (KeyError: 'name')"
+            monkeypatch.setattr(Upstream, "items", items)
+            collector.hurry()
+            assert (await seen(collector, reader, lambda look: not look.trouble)).services

@@ -8,6 +8,9 @@ from userproxy.dashboard.rates import Item
 WEB = ServicePort("default", "web", "http", "TCP")
 
 
+_HISTORY = {"opened": [1.0], "moved": [2.0], "failed": [1.0], "retried": [1.0]}
+
+
 def row(key: str, active: int = 0) -> Item:
     return {
         "key": key,
@@ -23,7 +26,7 @@ def test_the_first_frame_has_everything_and_the_next_what_has_changed() -> None:
     first = frames.look(Look(1, 5.0, services=services, status={"in_sync": True}, problems=[]), history)
     assert first["services"] == {"changed": list(services.values()), "gone": []}
     assert (first["status"], first["problems"], first["time"]) == ({"in_sync": True}, [], 5.0)
-    assert first["history"] == {"all": history.of_all(), "services": {key: ([1.0], [2.0]) for key in services}}
+    assert first["history"] == {"all": history.of_all(), "services": dict.fromkeys(services, _HISTORY)}
     after = {"a": services["a"], "b": row("b", 3)}
     second = frames.look(Look(2, 6.0, services=after, status={"in_sync": True}, problems=[]), history)
     assert second == {
@@ -33,6 +36,15 @@ def test_the_first_frame_has_everything_and_the_next_what_has_changed() -> None:
         "trouble": "",
         "services": {"changed": [row("b", 3)], "gone": ["c"]},
     }
+
+
+def test_of_the_past_only_what_there_was_is_sent() -> None:
+    history = History()
+    quiet = {"key": "b", **dict.fromkeys(("opened_rate", "up_rate", "down_rate", "failed_rate", "retried_rate"), 0.0)}
+    busy = {**quiet, "key": "a", "opened_rate": 4.0}
+    history.add([busy, quiet])
+    frame = Frames(Want()).look(Look(1, 5.0, services={"a": busy, "b": quiet}), history)
+    assert frame["history"]["services"] == {"a": {"opened": [4.0]}}
 
 
 def test_trouble_leaves_the_tab_what_it_has() -> None:

@@ -1,10 +1,12 @@
 """The dashboard in a real browser, about a real userproxy that has real traffic."""
 
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from http.client import HTTPException
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from userproxy.demo.traffic import ask, fetch
 pytestmark = pytest.mark.e2e
 
 WEB, API, DNS = "10.96.0.10", "10.96.0.11", "10.96.0.53"
+BROKEN, ASLEEP = "10.96.0.20", "10.96.0.21"
 WEB_ROW = '#services-grid [data-key="default/web/http/TCP"]'
 DEAD, ABSENT = "10.244.1.4:8080", "10.244.9.9:8080"
 
@@ -81,6 +84,11 @@ def shown(shared_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     lab.manifests.slice("api", lab.pods[:1], ports=http, namespace="shop")
     lab.manifests.service("nobody", ports=[Port(80, "http")], cluster_ip="10.96.0.12", namespace="shop")
     lab.manifests.slice("nobody", [], ports=http, namespace="shop")
+    lab.manifests.service("broken", ports=[Port(80, "http")], cluster_ip=BROKEN, namespace="payments")
+    lab.manifests.slice("broken", lab.pods[2:], ports=http, namespace="payments")
+    held = {"userproxy.io/hold": "120s"}
+    lab.manifests.service("asleep", ports=[Port(80, "http")], cluster_ip=ASLEEP, namespace="night", annotations=held)
+    lab.manifests.slice("asleep", [], ports=http, namespace="night")
     lab.manifests.service("dns", ports=[Port(53, "dns", "UDP")], cluster_ip=DNS, namespace="kube-system")
     dns = [Port(53, "dns", "UDP", target=8080)]
     lab.manifests.slice("dns", lab.pods[:1], ports=dns, namespace="kube-system")
@@ -199,7 +207,7 @@ def test_lists_are_filtered_and_sorted(page: Shown) -> None:
     filtered = page.page.locator("#services-filter")
     filtered.fill("shop")
     page.watched.wait("() => document.querySelectorAll('#services-grid .space > .row').length === 2")
-    assert page.cells("services-grid", "service") == ["shop/api:http", "shop/nobody:http"]
+    assert page.cells("services-grid", "service") == ["shop/nobody:http", "shop/api:http"], "the worst first"
     filtered.fill("SHOP endpoints no")
     page.watched.wait("() => document.querySelectorAll('#services-grid .space > .row').length === 1")
     filtered.fill("nothing is called so")
@@ -207,17 +215,125 @@ def test_lists_are_filtered_and_sorted(page: Shown) -> None:
     filtered.press("Escape")
     page.watched.wait("() => document.querySelectorAll('#services-grid .space > .row').length > 3")
     heading = page.page.locator("#services-grid .head .service")
-    heading.locator("button").click()
-    assert heading.get_attribute("aria-sort") == "descending"
-    names = page.cells("services-grid", "service")
-    assert names == sorted(names, reverse=True)
-    heading.locator("button").click()
-    assert heading.get_attribute("aria-sort") == "ascending"
+    for way in ("ascending", "descending"):
+        heading.locator("button").click()
+        assert heading.get_attribute("aria-sort") == way
+        names = page.cells("services-grid", "service")
+        assert names == sorted(names, reverse=way == "descending")
+    page.page.locator("#services-grid .head .state button").click()
+    assert page.page.locator("#services-grid .head .state").get_attribute("aria-sort") == "ascending"
     with page.lab.client.connect((WEB, 80)), page.lab.client.connect((API, 80)):
         page.watched.wait("() => document.querySelectorAll('#connections-grid .space > .row').length === 2")
         page.page.locator("#connections-filter").fill("shop/api")
         page.watched.wait("() => document.querySelectorAll('#connections-grid .space > .row').length === 1")
         assert page.cells("connections-grid", "owner") == ["shop/api:http"]
+
+
+def attention(page: Shown, title: str) -> str:
+    """What is said of something that needs attention, once it is."""
+    said: str = page.watched.wait(
+        "(title) => [...document.querySelectorAll('.attention li')]"
+        ".find((line) => line.querySelector('.about').textContent === title)?.querySelector('.words').textContent",
+        title,
+    )
+    return said
+
+
+def unattended(page: Shown, title: str) -> None:
+    """Wait until nothing is said of it any more."""
+    page.watched.wait(
+        "(title) => [...document.querySelectorAll('.attention .about')].every((each) => each.textContent !== title)",
+        title,
+    )
+
+
+def test_what_is_wrong_is_at_the_top(page: Shown) -> None:
+    for _ in range(3):
+        with suppress(OSError, HTTPException):
+            fetch(page.lab.client, (BROKEN, 80))
+    assert "not served in a minute" in attention(page, "payments/broken:http")
+    page.watched.wait("() => document.title.startsWith('✕ 1 · node-1')")
+    page.watched.wait(
+        "() => document.querySelector('#services-grid [aria-rowindex=\"2\"] .name')?.textContent === 'broken'"
+    )
+    first = page.page.locator(".attention li").first
+    assert first.get_attribute("data-state") == "bad"
+    first.locator("a").click()
+    page.watched.wait("() => document.querySelector('#subject-title').textContent === 'payments/broken:http'")
+
+
+def test_what_was_asked_for_is_seen_with_the_time_that_it_has_left(page: Shown) -> None:
+    endpoint = "10.244.1.2:8080"
+    page.lab.node.userproxy("drain", "shop/api", "--endpoint", endpoint, "--for", "90s", "--close-after", "60s")
+    said = page.lab.node.userproxy(
+        "fault", "set", "default/web", "--endpoint", endpoint, "--latency", "1ms", "--for", "90s"
+    )
+    drained = attention(page, f"shop/api → {endpoint}")
+    assert re.fullmatch(r"drained, \d\ds left, connections are closed in \d\ds", drained)
+    assert re.fullmatch(r"fault \d+: latency 1ms, \d\ds left", attention(page, f"default/web → {endpoint}"))
+    page.watched.wait(
+        "([title, before]) => [...document.querySelectorAll('.attention li')].find((line) =>"
+        " line.querySelector('.about').textContent === title).querySelector('.words').textContent < before",
+        [f"shop/api → {endpoint}", drained],
+    )
+    page.choose()
+    state = page.page.locator(f'#endpoints-grid [data-key="{endpoint}"] .condition')
+    page.watched.wait("() => document.querySelector('#endpoints-grid').textContent.includes('⚡ fault')")
+    assert re.search(r"⚡ fault \d+: latency 1ms, \d\ds left; in use", state.inner_text())
+    state.click()
+    dialog = page.page.locator("#control")
+    dialog.get_by_role("button", name="Clear").click()
+    for _ in range(3):
+        fetch(page.lab.client, (WEB, 80))
+    facts = dialog.locator(".facts").inner_text()
+    fetch(page.lab.client, (WEB, 80))
+    fetch(page.lab.client, (WEB, 80))
+    page.watched.wait("(facts) => document.querySelector('#control .facts').innerText !== facts", facts)
+    assert dialog.get_by_role("alert").inner_text() == "End this fault?", "new figures take no question away"
+    page.page.keyboard.press("Escape")
+    page.lab.node.userproxy("fault", "clear", said.stdout.split()[1].rstrip(":"))
+    page.lab.node.userproxy("undrain", "shop/api")
+    page.show_all()
+    unattended(page, f"shop/api → {endpoint}")
+    unattended(page, f"default/web → {endpoint}")
+
+
+def test_held_clients_are_seen_until_somebody_serves_them(page: Shown) -> None:
+    http = [Port(80, "http", target=8080)]
+    with page.lab.client.connect((ASLEEP, 80)) as first, page.lab.client.connect((ASLEEP, 80)) as second:
+        page.watched.wait(
+            "() => document.querySelector('.attention').textContent.includes('2 clients held until an endpoint')"
+        )
+        page.page.locator('#services-grid [data-key="night/asleep/http/TCP"]').click()
+        page.watched.wait("() => document.querySelector('#picture .node.service.warn')?.textContent.includes('2 held')")
+        assert "clients are held for 120 s" in (page.page.locator("#picture .node.endpoint").text_content() or "")
+        page.lab.manifests.slice("asleep", page.lab.pods[:1], ports=http, namespace="night")
+        page.watched.wait("() => !document.querySelector('#picture').textContent.includes('held')")
+        for each in (first, second):
+            each.send(b"GET / HTTP/1.1\r\nHost: asleep\r\n\r\n")
+            assert b"200 OK" in each.recv(1000)
+    page.lab.manifests.slice("asleep", [], ports=http, namespace="night")
+
+
+@pytest.mark.parametrize("width", [1900, 1600, 1366, 1190, 1100, 900, 700, 560, 480, 420, 360])
+def test_every_column_that_is_shown_is_in_sight(page: Shown, width: int) -> None:
+    outside = (
+        "(grid) => [...document.querySelectorAll(`#${grid} .head .cell`)].filter((cell) => cell.offsetParent !== null)"
+        ".filter((cell) => cell.getBoundingClientRect().right > document.getElementById(grid)"
+        ".getBoundingClientRect().right"
+        " || [...cell.children].some((child) => child.scrollWidth > cell.clientWidth + 1))"
+        ".map((cell) => cell.textContent)"
+    )
+    page.page.set_viewport_size({"width": width, "height": 800})
+    views = {"services": "services-grid", "connections": "connections-grid", "decisions": "decisions-grid"}
+    for chosen in (False, True):
+        if chosen:
+            page.page.evaluate("location.hash = '/default/web/http/TCP'")
+            page.watched.wait("() => document.querySelectorAll('#endpoints-grid .space > .row').length > 0")
+        for view, grid in {**views, **({"subject": "endpoints-grid"} if chosen else {})}.items():
+            if width < 1180:
+                page.page.locator(f"nav.views [data-view={view}]").click()
+            assert page.page.evaluate(outside, grid) == [], (view, chosen)
 
 
 def test_everything_is_reached_by_the_keyboard(page: Shown) -> None:

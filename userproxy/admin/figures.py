@@ -12,7 +12,7 @@ from userproxy.pace import Pace
 
 
 class Totals(Struct, frozen=True, gc=False):
-    """The figures of all listeners of a service port."""
+    """The figures of all listeners of a service port. `ejected` are endpoints."""
 
     active: int = 0
     total: int = 0
@@ -22,6 +22,7 @@ class Totals(Struct, frozen=True, gc=False):
     bytes_down: int = 0
     limited: int = 0
     held: int = 0
+    ejected: int = 0
 
 
 class EndpointTotals(Struct, frozen=True, gc=False):
@@ -53,6 +54,7 @@ async def by_service_port(data: DataPlane, query: Query) -> Mapping[ServicePortN
 def totals(figures: Iterable[ListenerFigures]) -> Totals:
     """The figures of several listeners together."""
     active = total = failed = retried = up = down = limited = held = 0
+    ejected: set[Endpoint] = set()
     for each in figures:
         active += each.active
         total += each.total
@@ -62,7 +64,8 @@ def totals(figures: Iterable[ListenerFigures]) -> Totals:
         down += each.bytes_down
         limited += each.limited
         held += each.held
-    return Totals(active, total, failed, retried, up, down, limited, held)
+        ejected.update(endpoint.endpoint for endpoint in each.endpoints if endpoint.ejected)
+    return Totals(active, total, failed, retried, up, down, limited, held, len(ejected))
 
 
 def by_endpoint(figures: Iterable[ListenerFigures]) -> dict[Endpoint, EndpointTotals]:

@@ -36,7 +36,7 @@ class ServiceItem(Struct, frozen=True, gc=False):
     `accept_proxy_protocol` what trusted clients send. `limits` are those of clients: `connections` at a time, with
     `overflow` for those beyond, `rate` a second, `idle` seconds of silence; `limited` are clients refused by them.
     `hold` is for how many seconds clients are held while there is no endpoint, null to refuse them; `held` are those of
-    now.
+    now. `ejected` is how many endpoints get no new clients for now, because they have failed again and again.
     """
 
     namespace: str
@@ -60,6 +60,7 @@ class ServiceItem(Struct, frozen=True, gc=False):
     limited: int
     hold: float | None
     held: int
+    ejected: int
 
 
 class EndpointItem(Struct, frozen=True, gc=False):

@@ -271,6 +271,7 @@ def _service(name: ServicePortName, reports: Iterable[ServicePortReport], totals
         totals.limited,
         reports[0].hold,
         totals.held,
+        totals.ejected,
     )
 
 

@@ -25,7 +25,6 @@ _STEERED: Final = ("drains", "faults")
 _LINGER_SECONDS: Final = 60.0
 """How long figures are still looked at when the last tab has gone: a page that is loaded again goes on with them."""
 
-
 _WRONG: Final = (None, False)
 """The name of the decisions about clients of any Service who were not simply served."""
 
@@ -144,9 +143,14 @@ class Collector:
         try:
             self.look = await self._looked_at()
         except AdminError as error:
-            self.look = self.look._replace(number=self.look.number + 1, trouble=str(error))
+            self._fail(str(error))
+        except (LookupError, TypeError) as error:  # of a program that has our name and version
+            self._fail(f"the proxy's answer is not what it should be ({type(error).__name__}: {error})")
         for reader in self._readers:
             reader.woken.set()
+
+    def _fail(self, trouble: str) -> None:
+        self.look = self.look._replace(number=self.look.number + 1, trouble=trouble)
 
     async def _looked_at(self) -> Look:
         before, wants = self.look, [reader.want for reader in self._readers]
@@ -158,7 +162,7 @@ class Collector:
         if any(want.connections and want.subject is None for want in wants):
             await self._read_connections(None)
         status = await self._upstream.get("status")
-        steered = {name: await self._upstream.items(name) for name in _STEERED if name in status["controls"]}
+        steered = {name: await self._upstream.items(name) for name in _STEERED if name in status.get("controls", ())}
         details = {each: await self._detail(each, before.details.get(each), seconds) for each in subjects}
         return Look(
             number=before.number + 1,

@@ -1,6 +1,6 @@
 """What a tab is sent of a look: what has changed since the one that it was sent before. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from userproxy.dashboard.history import History
@@ -62,6 +62,8 @@ def _changes(before: Mapping[Any, Item], now: Mapping[Any, Item]) -> dict[str, A
     return {"changed": changed, "gone": [key for key in before if key not in now]}
 
 
-def _histories(look: Look, history: History) -> dict[str, tuple[list[float], list[float]]]:
-    found = {key: history.of(key) for key in look.services}
-    return {key: series for key, series in found.items() if series[0]}
+def _histories(look: Look, history: History) -> dict[str, dict[str, Sequence[float]]]:
+    """By service port and name, without series that there is nothing in."""
+    found = {key: history.of(key)._asdict() for key in look.services}
+    named = {key: {name: values for name, values in series.items() if values} for key, series in found.items()}
+    return {key: series for key, series in named.items() if series}

@@ -1,6 +1,6 @@
 // The connections and flows that there are: of one service port, or of all.
 
-import { byId, mark, say } from "./dom.js";
+import { byId, element, mark, say } from "./dom.js";
 import { age, bytes, count } from "./figures.js";
 import { Grid, figure } from "./grid.js";
 
@@ -23,23 +23,23 @@ export class Connections {
   }
 
   columns() {
-    const text = (name, title, value, hint) => ({
+    const text = (name, title, value, hint, more = () => "") => ({
       name,
       title,
       hint,
       value,
       write: (cell, row) => {
         say(cell, value(row));
-        mark(cell, "title", value(row));
+        mark(cell, "title", [value(row), more(row)].filter(Boolean).join(": "));
       },
     });
     const now = () => this.store.time;
     return [
       text("client", "client", (row) => row.client),
       text("portal", "portal", (row) => row.portal ?? "?"),
-      text("owner", "Service", (row) => `${row.service}${row.port ? `:${row.port}` : ""}`),
+      { name: "owner", title: "Service", value: ownerOf, write: writeOwner },
       text("endpoint", "endpoint", (row) => row.endpoint ?? "none yet"),
-      text("stage", "state", (row) => `${row.state}${row.protocol === "TCP" ? "" : ` ${row.protocol}`}${row.faults ? ` ⚡ ${row.faults}` : ""}`),
+      text("stage", "state", (row) => `${row.state}${row.protocol === "TCP" ? "" : ` ${row.protocol}`}${row.faults ? " ⚡" : ""}`, "With ⚡ it suffers a fault", (row) => row.faults),
       figure("age", "age", (row) => now() - row.began, age),
       figure("idle", "idle", (row) => now() - row.quiet_since, age, "Since the client has last said or been told something"),
       figure("rate", "bytes/s", (row) => row.up_rate + row.down_rate, bytes, "Both directions together"),
@@ -64,7 +64,20 @@ export class Connections {
   }
 }
 
+function ownerOf(row) {
+  return `${row.service}${row.port ? `:${row.port}` : ""}`;
+}
+
+/** Of a name that is too long the namespace gives way first. */
+function writeOwner(cell, row) {
+  if (cell.firstChild === null) cell.append(element("span", { className: "namespace" }), element("span", { className: "service" }));
+  const slash = row.service.indexOf("/") + 1;
+  say(cell.firstChild, row.service.slice(0, slash));
+  say(cell.lastChild, ownerOf(row).slice(slash));
+  mark(cell, "title", ownerOf(row));
+}
+
 function matches(row, words) {
-  const text = `${row.client} ${row.portal ?? ""} ${row.service}:${row.port} ${row.endpoint ?? ""} ${row.state} ${row.protocol}`.toLowerCase();
+  const text = `${row.client} ${row.portal ?? ""} ${row.service}:${row.port} ${row.endpoint ?? ""} ${row.state} ${row.protocol} ${row.faults}`.toLowerCase();
   return words.every((word) => text.includes(word));
 }

@@ -3,7 +3,7 @@
 import { byId, element, mark, say } from "./dom.js";
 import { endpointState } from "./endpoints.js";
 import { faultForm } from "./fault_form.js";
-import { faultsOf } from "./faults.js";
+import { drainOf, endOf, faultsOf, faultText } from "./faults.js";
 import { age, bytes, counted, latency, moment } from "./figures.js";
 
 const MINUTE = 60;
@@ -17,7 +17,9 @@ export class Controls {
     this.subject = null;
     this.row = null;
     this.kind = "";
-    this.shown = "";
+    this.shown = {};
+    this.drains = null;
+    this.list = null;
   }
 
   /** The names of the changes that the proxy allows. */
@@ -28,7 +30,7 @@ export class Controls {
 
   /** Show an endpoint of the service port `subject`, or a connection. */
   open(kind, row, subject) {
-    Object.assign(this, { kind, row, subject, shown: "" });
+    Object.assign(this, { kind, row, subject, shown: {}, drains: null, list: null });
     this.answer = element("p", { className: "answer", role: "status" });
     this.facts = element("dl", { className: "facts" });
     this.state = element("div", { className: "steered" });
@@ -63,12 +65,17 @@ export class Controls {
     const drain = this.kind === "endpoint" ? this.drain() : undefined;
     const faults = this.kind === "endpoint" ? this.faults() : [];
     if (this.drains) [this.drains.begin.hidden, this.drains.end.hidden] = [drain !== undefined, drain === undefined];
-    const text = JSON.stringify([facts, drain, faults]);
-    if (text === this.shown) return;
-    this.shown = text;
-    this.facts.replaceChildren(...facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
-    if (this.drains) say(this.drains.text, drain === undefined ? "" : drainText(drain));
-    this.list?.replaceChildren(...faults.map((fault) => this.faultRow(fault)));
+    if (this.drains) say(this.drains.text, drain === undefined ? "" : `◐ Drained since ${moment(drain.since).slice(0, 8)}, ${endOf(drain, this.store.time)}.`);
+    if (this.differs("facts", facts)) this.facts.replaceChildren(...facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+    if (this.differs("faults", faults)) this.list?.replaceChildren(...faults.map((fault) => this.faultRow(fault)));
+  }
+
+  /** Whether something is not as it was shown last: what is as it was is left alone, with any question that stands there. */
+  differs(name, value) {
+    const text = JSON.stringify(value);
+    const isOld = this.shown[name] === text;
+    this.shown[name] = text;
+    return !isOld;
   }
 
   newest() {
@@ -82,7 +89,7 @@ export class Controls {
   }
 
   drain() {
-    return this.store.drains.find((each) => each.service === this.service.text && each.endpoint === this.row.endpoint);
+    return drainOf(this.store.drains, this.subject, this.row.endpoint);
   }
 
   faults() {
@@ -201,12 +208,6 @@ export function select(name, options, chosen) {
 
 function number(text) {
   return text === "" ? null : Number(text);
-}
-
-function drainText(drain) {
-  const until = drain.until ? `until ${moment(drain.until).slice(0, 8)}` : "until it is ended";
-  const closes = drain.closes_at ? `, what is left is closed at ${moment(drain.closes_at).slice(0, 8)}` : "";
-  return `◐ Drained since ${moment(drain.since).slice(0, 8)}, ${until}${closes}.`;
 }
 
 function endpointFacts(row) {

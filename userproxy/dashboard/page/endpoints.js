@@ -1,6 +1,7 @@
 // The endpoints of one service port: how each is, and why one is not used.
 
 import { byId, element, mark, say } from "./dom.js";
+import { drainOf, endOf, faultsOf, faultText } from "./faults.js";
 import { bytes, count, latency, rate } from "./figures.js";
 import { Grid } from "./grid.js";
 
@@ -18,6 +19,7 @@ export function endpointState(row) {
 export class Endpoints {
   constructor(store, page) {
     this.store = store;
+    this.page = page;
     this.place = byId("endpoints");
     const figure = (name, title, value, form, hint) => ({
       name,
@@ -39,7 +41,7 @@ export class Endpoints {
       rowClass: (row) => endpointState(row).name,
       columns: [
         { name: "endpoint", title: "endpoint", value: (row) => row.endpoint, write: (cell, row) => say(cell, row.endpoint) },
-        { name: "condition", title: "state", value: (row) => endpointState(row).name, write: writeState },
+        { name: "condition", title: "state", value: (row) => endpointState(row).name, write: (cell, row) => writeState(cell, row, this.words(row)) },
         figure("opened", "conn/s", (row) => row.opened_rate, rate, "Connections and flows that begin, a second"),
         figure("active", "active", (row) => row.active, count),
         figure("up", "up/s", (row) => row.up_rate, bytes),
@@ -52,6 +54,14 @@ export class Endpoints {
     });
   }
 
+  /** Why it is as it is, and what was asked for, with the time that it has left. */
+  words(row) {
+    const { faults, drains, time } = this.store;
+    const drain = drainOf(drains, this.page.subject, row.endpoint);
+    const reason = drain === undefined ? row.reason || endpointState(row).text : `drained, ${endOf(drain, time)}`;
+    return [...faultsOf(faults, this.page.subject, row.endpoint).map((each) => `⚡ ${faultText(each, time)}`), reason].join("; ");
+  }
+
   show() {
     const { detail } = this.store;
     this.place.hidden = detail === null;
@@ -61,10 +71,9 @@ export class Endpoints {
   }
 }
 
-function writeState(cell, row) {
+function writeState(cell, row, text) {
   const state = endpointState(row);
   if (cell.firstChild === null) cell.append(element("span", { className: "glyph", "aria-hidden": "true" }), element("span"));
-  const text = row.reason || state.text;
   mark(cell, "data-state", state.name);
   mark(cell, "title", text);
   say(cell.firstChild, state.glyph);

@@ -9,32 +9,45 @@ const ANYWHERE = /^(0\.0\.0\.0|\[::\]):/;
 
 /**
  * Clients, portals and endpoints with their rates, and the paths between the first two. `happened(where)` counts what went
- * wrong there within the last minute, `faultsOf(endpoint)` are the faults that its clients were made to suffer.
+ * wrong there within the last minute, `steered(endpoint)` says by which faults its clients are made to suffer, and how
+ * long it is drained.
  */
-export function flow(detail, row, measure, happened, faultsOf) {
+export function flow(detail, row, measure, happened, steered) {
   const value = measure === "bytes" ? (each) => each.up_rate + each.down_rate : (each) => each.opened_rate;
   const form = measure === "bytes" ? (number) => `${bytes(number)}/s` : (number) => `${rate(number)}/s`;
   const figures = (each) => `${form(each.rate)} · ${each.active} active`;
   const paths = detail.paths.map((each) => ({ ...each, rate: value(each), to: portalOf(each, detail.portals) }));
   const clients = summed(paths, (each) => each.client, (each) => ({ name: each.client || `${counted(each.clients, "other client")}` }));
-  const endpoints = few(detail.endpoints.map((each) => endpoint(each, value, figures, happened, faultsOf(each.endpoint))));
+  const endpoints = few(detail.endpoints.map((each) => endpoint(each, value, figures, happened, steered(each.endpoint))));
   return {
     total: row === undefined ? 0 : value(row),
     active: row === undefined ? 0 : row.active,
-    service: { name: row === undefined ? "" : row.name, note: row === undefined ? "" : form(value(row)), lost: happened("service") },
+    service: { name: row === undefined ? "" : row.name, note: row === undefined ? "" : [form(value(row)), ...kept(row)].join(" · "), lost: happened("service"), isKept: row !== undefined && kept(row).length > 0 },
     clientCount: detail.paths.length === 0 ? 0 : new Set(paths.map((each) => each.client)).size + Math.max(0, ...paths.filter((each) => !each.client).map((each) => each.clients - 1)),
     clients: clients.map((each) => ({ ...each, note: figures(each) })),
     portals: portals(detail.portals, paths, figures),
-    endpoints,
+    endpoints: endpoints.length > 0 ? endpoints : [nobody(row)],
     paths,
   };
 }
 
-function endpoint(each, value, figures, happened, faults) {
+/** Who is connected with nobody yet. */
+function kept(row) {
+  return [row.held > 0 ? `${row.held} held` : "", row.waiting > 0 ? `${row.waiting} waiting` : ""].filter(Boolean);
+}
+
+/** What stands where endpoints would: it says what becomes of clients meanwhile. */
+function nobody(row) {
+  const words = row === undefined ? "" : row.hold === null ? "clients are refused" : `clients are held for ${row.hold} s`;
+  return { key: "none", name: "no endpoints", state: "off", glyph: "○", rate: 0, active: 0, words, note: words };
+}
+
+function endpoint(each, value, figures, happened, { faults, drain }) {
   const state = endpointState(each);
   const wrong = happened(`endpoint ${each.endpoint}`);
   const row = { key: each.endpoint, name: each.endpoint, state: state.name, glyph: state.glyph, rate: value(each), active: each.active, words: each.reason || state.text };
-  const notes = [state.name === "good" || each.active > 0 || row.rate > 0 ? figures(row) : "", state.name === "good" ? "" : row.words, ...faults.map((fault) => `⚡ ${fault.text}`)];
+  const words = drain === "" ? row.words : `drained, ${drain}`;
+  const notes = [state.name === "good" || each.active > 0 || row.rate > 0 ? figures(row) : "", state.name === "good" ? "" : words, ...faults.map((fault) => `⚡ ${fault}`)];
   if (wrong > 0) notes.push(`${wrong} failed in a minute`);
   if (faults.length > 0 && row.state === "good") Object.assign(row, { state: "warn", glyph: "▲" });
   return { ...row, note: notes.filter(Boolean).join(" · ") };

@@ -52,7 +52,8 @@ export class Health {
     say(glyph, { bad: "✕", warn: "▲", good: "●", off: "…" }[state]);
     say(words, text);
     say(byId("node"), status === null ? "" : status.node);
-    if (status !== null && document.title !== `${status.node} · userproxy`) document.title = `${status.node} · userproxy`;
+    const title = status === null ? "userproxy" : `${signs(broken, this.store.badCount)}${status.node} · userproxy`;
+    if (document.title !== title) document.title = title;
     if (this.dialog.open) this.fill();
   }
 
@@ -72,6 +73,12 @@ export class Health {
       table("Processes", ["process", "role", "loop lag", "descriptors", "connections", "flows", "pipes", "restarts"], status.processes.map(processRow)),
     );
   }
+}
+
+/** What the title of a tab that nobody looks at begins with: whether something is broken, and how many Services are. */
+function signs(broken, bad) {
+  if (broken) return "✕ ";
+  return bad > 0 ? `✕ ${bad} · ` : "";
 }
 
 function familyRow(item) {

@@ -5,7 +5,7 @@ import { Controls } from "./controls.js";
 import { Decisions } from "./decisions.js";
 import { byId, mark, say, tell } from "./dom.js";
 import { Endpoints } from "./endpoints.js";
-import { clock, counted } from "./figures.js";
+import { age, clock, count, counted, rate } from "./figures.js";
 import { Health } from "./health.js";
 import { Live, openSession } from "./live.js";
 import { Overview } from "./overview.js";
@@ -175,13 +175,27 @@ class Page {
     const isMissing = this.subject !== null && row === undefined && this.store.number > 0;
     say(byId("subject-title"), this.subject === null ? "All Services" : row ? serviceName(row) : this.subject);
     byId("subject-clear").hidden = this.subject === null;
-    const note = isMissing
-      ? "is not served here any more"
-      : row
-        ? `${row.protocol} · ${row.balancer}${row.affinity === "None" ? "" : ` · affinity ${row.affinity}`} · ${counted(row.active, "connection")}`
-        : "";
+    const note = isMissing ? "is not served here any more" : row ? terms(row).join(" · ") : "";
     say(byId("subject-note"), note);
+    mark(byId("subject-note"), "title", note);
   }
+}
+
+/** How clients of a service port are served, in a few words. */
+function terms(row) {
+  const { limits } = row;
+  return [
+    row.protocol,
+    row.balancer,
+    row.affinity === "None" ? "" : `affinity ${row.affinity}`,
+    !limits?.connections ? counted(row.active, "connection") : "",
+    limits?.connections ? `${count(row.active)} of at most ${counted(limits.connections, "connection")}, more ${limits.overflow === "wait" ? "wait" : "are refused"}` : "",
+    limits?.rate ? `at most ${rate(limits.rate)} a second` : "",
+    limits?.idle ? `reset after ${age(limits.idle)} of silence` : "",
+    row.limited > 0 ? `${count(row.limited)} refused by limits` : "",
+    row.waiting > 0 ? `${count(row.waiting)} waiting` : "",
+    row.held > 0 ? `${count(row.held)} held` : "",
+  ].filter(Boolean);
 }
 
 function sentence(text) {

@@ -1,9 +1,11 @@
 // The sums of all Services: in the page's head, and as charts where no Service is chosen.
 
+import { attention } from "./attention.js";
 import { byId, drawn, element, mark, say } from "./dom.js";
 import { bytes, count, rate } from "./figures.js";
 import { path } from "./sparkline.js";
 
+const MOST_LINES = 100;
 const WIDTH = 600;
 const HEIGHT = 96;
 const CHARTS = [
@@ -24,6 +26,9 @@ export class Overview {
   constructor(store) {
     this.store = store;
     this.place = byId("overview");
+    this.list = element("ul", { className: "attention", "aria-label": "What needs attention", tabIndex: 0 });
+    this.lines = new Map();
+    this.place.append(this.list);
     this.charts = CHARTS.map((chart) => this.chart(chart));
     this.totals = TOTALS.map(([name, title]) => {
       const value = element("dd", { "data-total": name });
@@ -61,6 +66,7 @@ export class Overview {
     }
     this.place.hidden = isChosen;
     if (isChosen) return;
+    this.showAttention();
     for (const [place, { form, series }] of CHARTS.entries()) {
       const { lines, values, peak } = this.charts[place];
       const most = Math.max(...series.flatMap(([name]) => this.store.all[name]), 0);
@@ -71,4 +77,31 @@ export class Overview {
       say(peak, most > 0 ? `top ${form(most)}` : "");
     }
   }
+
+  /** What is wrong, or was asked for, now. Lines that stay are the same elements: a screen reader stays where it is. */
+  showAttention() {
+    const found = this.store.status === null ? [] : attention(this.store);
+    const shown = found.slice(0, MOST_LINES);
+    if (this.store.status !== null && found.length === 0) shown.push({ id: "well", state: "good", glyph: "●", title: "Nothing needs attention", text: "", key: null });
+    if (found.length > MOST_LINES) shown.push({ id: "more", state: "off", glyph: "…", title: `and ${count(found.length - MOST_LINES)} more`, text: "", key: null });
+    const lines = new Map(shown.map((each) => [each.id, this.lines.get(each.id) ?? lineOf(each)]));
+    for (const [id, made] of this.lines) if (!lines.has(id)) made.root.remove();
+    this.lines = lines;
+    for (const [place, each] of shown.entries()) {
+      const { root, glyph, title, text } = lines.get(each.id);
+      mark(root, "data-state", each.state);
+      say(glyph, each.glyph);
+      say(title, each.title);
+      say(text, each.text);
+      mark(root, "title", each.text);
+      if (this.list.children[place] !== root) this.list.insertBefore(root, this.list.children[place] ?? null);
+    }
+  }
+}
+
+function lineOf({ id, key }) {
+  const glyph = element("span", { className: "glyph", "aria-hidden": "true" });
+  const title = key !== null ? element("a", { className: "about", href: `#/${key}` }) : element("b", { className: "about" });
+  const text = element("span", { className: "words" });
+  return { root: element("li", { "data-line": id }, glyph, title, " ", text), glyph, title, text };
 }

@@ -5,7 +5,7 @@
 
 import { byId, drawn, mark, say } from "./dom.js";
 import { bytes, counted, rate } from "./figures.js";
-import { faultsOf } from "./faults.js";
+import { drainOf, endOf, faultsOf, faultText } from "./faults.js";
 import { flow } from "./flow.js";
 import { layout } from "./picture_layout.js";
 
@@ -59,7 +59,7 @@ export class Picture {
     if (detail === null || this.place.hidden || this.place.clientWidth === 0) return;
     this.events = this.events.filter((each) => each.time > this.store.time - MINUTE);
     const row = this.store.services.get(this.page.subject);
-    const found = flow(detail, row, this.page.measure, (where) => this.events.filter((each) => each.where === where).length, (endpoint) => this.faultsOf(endpoint));
+    const found = flow(detail, row, this.page.measure, (where) => this.events.filter((each) => each.where === where).length, (endpoint) => this.steered(endpoint));
     this.placed = layout(found, this.place.clientWidth, (width) => this.scaled(width, found.total));
     mark(this.root, "viewBox", `0 0 ${this.placed.width} ${this.placed.height}`);
     mark(this.root, "width", this.placed.width);
@@ -68,9 +68,11 @@ export class Picture {
     this.drawAll();
   }
 
-  /** The faults that clients of an endpoint were made to suffer. */
-  faultsOf(endpoint) {
-    return faultsOf(this.store.faults, this.subject, endpoint);
+  /** The faults that clients of an endpoint are made to suffer, and how long it is drained, if it is. */
+  steered(endpoint) {
+    const { faults, drains, time } = this.store;
+    const drain = drainOf(drains, this.subject, endpoint);
+    return { faults: faultsOf(faults, this.subject, endpoint).map((each) => faultText(each, time)), drain: drain === undefined ? "" : endOf(drain, time) };
   }
 
   turn() {
@@ -83,7 +85,7 @@ export class Picture {
   /** The width of a line with this rate. */
   scaled(value, total) {
     const series = this.store.history.get(this.page.subject);
-    const past = series === undefined ? [] : series[this.page.measure === "bytes" ? "moved" : "opened"];
+    const past = series?.[this.page.measure === "bytes" ? "moved" : "opened"] ?? [];
     const most = Math.max(total, ...past);
     return most > 0 ? Math.max(1.5, (WIDEST * value) / most) : 1.5;
   }

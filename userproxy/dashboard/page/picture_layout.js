@@ -6,7 +6,8 @@ const TOP = 40;
 const LEFT = 176;
 const RIGHT = 300;
 const CHARACTER = 5.9;
-/** About the width of a character of a note. */
+const WIDE_CHARACTER = 7.4;
+/** About the width of a character of a note, and of a title. */
 
 /** Nodes, lines and headings of what `flow` has found, in `width` pixels. `widthOf(rate)` is that of a line. */
 export function layout(found, width, widthOf) {
@@ -15,6 +16,7 @@ export function layout(found, width, widthOf) {
   for (const node of made.nodes) {
     const room = node.note.anchor === "start" ? width - node.note.x - 8 : node.note.anchor === "end" ? node.note.x : 190;
     node.note.text = clipped(node.note.text, Math.floor(room / CHARACTER));
+    node.title.text = clipped(node.title.text, Math.floor(room / WIDE_CHARACTER));
   }
   return made;
 }
@@ -34,7 +36,7 @@ function linked(found, widthOf) {
   const columns = [
     { title: "Clients", nodes: found.clients.map((each) => ({ ...each, kind: "client", state: "good", key: `client ${each.key}` })) },
     { title: "Portals", nodes: found.portals.map((each) => ({ ...each, kind: "portal", key: `portal ${each.key}` })) },
-    { title: "Service", nodes: [{ ...found.service, kind: "service", state: found.service.lost ? "bad" : "good", key: "service" }] },
+    { title: "Service", nodes: [{ ...found.service, kind: "service", state: found.service.lost ? "bad" : found.service.isKept ? "warn" : "good", key: "service" }] },
     { title: "Endpoints", nodes: found.endpoints.map((each) => ({ ...each, kind: "endpoint", key: `endpoint ${each.key}` })) },
   ];
   for (const { nodes } of columns) {

@@ -1,24 +1,14 @@
 // The list of service ports, with their rates.
 
 import { byId, element, mark, say } from "./dom.js";
-import { bytes, count, counted, rate } from "./figures.js";
+import { bytes, count, rate } from "./figures.js";
 import { Grid, figure } from "./grid.js";
+import { RANKS } from "./service_state.js";
 import { draw, sparkline } from "./sparkline.js";
 import { serviceName } from "./store.js";
 
 const WIDTH = 88;
 const HEIGHT = 20;
-
-/** How a service port is: a word, a sign that is told from others without colours, and a sentence. */
-export function stateOf(row) {
-  const { usable, all } = row.endpoints;
-  if (all === 0) return { name: "off", glyph: "○", text: "no endpoints" };
-  if (usable === 0) return { name: "bad", glyph: "✕", text: `none of ${counted(all, "endpoint")} can be used` };
-  if (row.failed_rate > 0) return { name: "bad", glyph: "✕", text: `${rate(row.failed_rate)} clients a second are not served` };
-  if (row.retried_rate > 0) return { name: "warn", glyph: "▲", text: `${rate(row.retried_rate)} clients a second are tried again` };
-  if (usable < all) return { name: "warn", glyph: "▲", text: `${usable} of ${all} endpoints can be used` };
-  return { name: "good", glyph: "●", text: "all endpoints can be used" };
-}
 
 export class Services {
   constructor(store, page) {
@@ -29,17 +19,17 @@ export class Services {
     this.grid = new Grid(byId("services-grid"), {
       label: "Services",
       key: (row) => row.key,
-      sort: "service",
+      sort: "state",
       choose: (row) => page.choose(row.key),
       empty: () => this.empty(),
-      rowClass: (row) => stateOf(row).name,
+      rowClass: (row) => this.stateOf(row).name,
       columns: this.columns(),
     });
   }
 
   columns() {
     return [
-      { name: "state", title: "", label: "State", value: (row) => stateOf(row).name, write: writeState },
+      { name: "state", title: "!", label: "State", hint: "The worst first", value: (row) => RANKS[this.stateOf(row).name], write: (cell, row) => writeState(cell, this.stateOf(row)) },
       { name: "service", title: "Service", value: serviceName, write: writeName },
       { name: "spark", title: "2 min", write: (cell, row) => this.writeSpark(cell, row) },
       figure("opened", "conn/s", (row) => row.opened_rate, rate, "Connections and flows that begin, a second"),
@@ -56,16 +46,20 @@ export class Services {
     ];
   }
 
+  stateOf(row) {
+    return this.store.stateOf(row);
+  }
+
   writeSpark(cell, row) {
     if (cell.firstChild === null) cell.append(sparkline(WIDTH, HEIGHT));
     const series = this.store.history.get(row.key);
-    draw(cell.firstChild, series === undefined ? [] : series[this.page.measure === "bytes" ? "moved" : "opened"], WIDTH, HEIGHT);
+    draw(cell.firstChild, series?.[this.page.measure === "bytes" ? "moved" : "opened"] ?? [], WIDTH, HEIGHT, series?.failed);
   }
 
   show() {
     const words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     const rows = [...this.store.services.values()];
-    const shown = words.length === 0 ? rows : rows.filter((row) => matches(row, words));
+    const shown = words.length === 0 ? rows : rows.filter((row) => matches(row, words, this.stateOf(row).text));
     this.grid.chosen = this.page.subject;
     this.grid.show(shown);
     say(byId("services-count"), shown.length === rows.length ? count(rows.length) : `${count(shown.length)} of ${count(rows.length)}`);
@@ -78,13 +72,12 @@ export class Services {
   }
 }
 
-function matches(row, words) {
-  const text = `${serviceName(row)} ${row.protocol} ${row.portals.join(" ")} ${stateOf(row).text}`.toLowerCase();
+function matches(row, words, state) {
+  const text = `${serviceName(row)} ${row.protocol} ${row.portals.join(" ")} ${state}`.toLowerCase();
   return words.every((word) => text.includes(word));
 }
 
-function writeState(cell, row) {
-  const state = stateOf(row);
+function writeState(cell, state) {
   if (cell.firstChild === null) {
     cell.append(element("span", { className: "glyph", "aria-hidden": "true" }), element("span", { className: "unseen" }));
   }

@@ -13,15 +13,17 @@ export function sparkline(width, height) {
     preserveAspectRatio: "none",
     "aria-hidden": "true",
   });
-  root.append(drawn("path", { class: "area" }), drawn("path", { class: "line" }));
+  root.append(drawn("path", { class: "area" }), drawn("path", { class: "line" }), drawn("path", { class: "lost" }));
   return root;
 }
 
-/** Draw a series, oldest first, up to `most` (its own greatest value unless told). */
-export function draw(root, series, width, height, most = Math.max(...series, 0)) {
-  const line = path(series, width, height, most);
-  mark(root.lastChild, "d", line);
-  mark(root.firstChild, "d", line ? `${line}V${height}H${start(series, width).toFixed(1)}Z` : "");
+/** Draw a series, oldest first, up to its greatest value, with a tick at the foot wherever `failed` is not 0. */
+export function draw(root, series, width, height, failed = []) {
+  const [area, curve, lost] = root.children;
+  const line = path(series, width, height, Math.max(...series, 0));
+  mark(curve, "d", line);
+  mark(area, "d", line ? `${line}V${height}H${start(series, width).toFixed(1)}Z` : "");
+  mark(lost, "d", failed.map((value, place) => (value > 0 ? `M${(start(failed, width) + (place * width) / (SAMPLES - 1)).toFixed(1)} ${height}v-4` : "")).join(""));
 }
 
 function start(series, width) {
