@@ -1,5 +1,7 @@
 """Figures of several listeners, summed up."""
 
+from typing import Any
+
 from tests.admin.planes import ONE, TWO, WEB
 from userproxy.addresses import IPFamily
 from userproxy.admin.figures import EndpointTotals, Totals, by_endpoint, summed, totals
@@ -8,7 +10,7 @@ from userproxy.model.reports import DialTimes, EndpointFigures, ListenerFigures
 from userproxy.model.snapshots import Verdict
 
 
-def figures(family: IPFamily, *endpoints: EndpointFigures, **changed: int) -> ListenerFigures:
+def figures(family: IPFamily, *endpoints: EndpointFigures, **changed: Any) -> ListenerFigures:
     return ListenerFigures(ListenerName(WEB, family=family), Verdict.SERVE, endpoints=endpoints, **changed)
 
 
