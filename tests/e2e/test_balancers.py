@@ -12,6 +12,7 @@ import pytest
 from tests.lab.cluster import QUICK, Lab
 from tests.lab.manifests import Backend, Port
 from tests.lab.probes import KeptConnection
+from tests.lab.proxy import WORKERS
 from userproxy.demo.traffic import ask, fetch_many
 from userproxy.demo.waiting import eventually
 
@@ -160,7 +161,14 @@ def test_a_hint_weight_lets_others_take_the_rest(lab: Lab) -> None:
     assert set(fetch_many(lab.client, WEB, 6).pods) == {one.name}
     lab.manifests.service("web", cluster_ip=WEB[0], annotations={"userproxy.io/hint-weight": "4"})
     lab.settle()
-    assert fetch_many(lab.client, WEB, 18, concurrency=1).pods == {one.name: 12, two.name: 3, three.name: 3}
+    pods = fetch_many(lab.client, WEB, 18, concurrency=1).pods
+    if int(WORKERS or 0) > 1:  # each data process has turns of its own, and may be off by one
+        off = int(WORKERS)
+        assert max((pods[one.name] - off) / 4, pods[two.name] - off, pods[three.name] - off) <= min(
+            (pods[one.name] + off) / 4, pods[two.name] + off, pods[three.name] + off
+        )
+    else:
+        assert pods == {one.name: 12, two.name: 3, three.name: 3}
 
 
 def test_flows_are_balanced_alike(lab: Lab) -> None:

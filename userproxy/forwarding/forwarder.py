@@ -13,6 +13,7 @@ from msgspec import Struct
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.affinity_tables import AffinityTables
 from userproxy.forwarding.balancers.installed import InstalledBalancers
+from userproxy.forwarding.balancers.tables import TablesToMake
 from userproxy.forwarding.client_addresses import ClientAddresses
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.faults.faults import Faults
@@ -128,7 +129,8 @@ class Forwarder:
         self._listeners: dict[ListenerName, AnyListener] = {}
         self._portals = self._portal_listeners()
         self._affinity = AffinityTables(loop)
-        self._board = BalancerBoard()
+        self._tables = TablesToMake(loop)
+        self._board = BalancerBoard(self._tables.add)
         self._custom = InstalledBalancers(loop.call_soon_threadsafe)
         self._snapshots: dict[ListenerName, Snapshot] = {}
         self._unasked: dict[ListenerName, None] = {}
@@ -398,6 +400,7 @@ class Forwarder:
         self.faults.shut_down()
         self._tcp.shut_down()
         self._affinity.shut_down()
+        self._tables.stop()
         self.data_plane.loop_lag.stop()
 
     def _portal_listeners(self) -> PortalListeners:

@@ -1,6 +1,7 @@
 """Who gets the next connection of a service port: the client's own endpoint, or the one that a balancer chooses."""
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -182,7 +183,8 @@ class Balancer:
             self._method, self._choose = None, _nobody
             return
         of_usable = [weights.get(endpoint, 1) or 1 for endpoint in self._usable]
-        self._method = self._made(Pool(self._usable, of_usable, self._random, self._loads))
+        later = None if self._board is None or self._board.later is None else partial(self._board.later, self)
+        self._method = self._made(Pool(self._usable, of_usable, self._random, self._loads, self._method, later))
         self._choose = self._method.choose
 
     def _made(self, pool: Pool) -> Method:

@@ -1,13 +1,20 @@
 """Least connections: by what endpoints have to do, and what is on its way to them."""
 
 from collections import Counter
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.routing.balancers.pools import Busy, endpoints, pool
 from userproxy.model import Endpoint
-from userproxy.routing.balancers.least_connections import PENDING_SECONDS, LeastConnections
+from userproxy.routing.balancers.least_connections import (
+    MANY,
+    PENDING_SECONDS,
+    LeastConnections,
+    LeastOfMany,
+    least_connections,
+)
 
 A, B, C = endpoints(3)
 
@@ -66,3 +73,69 @@ def test_nobody_is_left_who_could_have_taken_more(pairs: list[tuple[int, int]], 
         loads[chosen].total += 1
     most = max(loads[each].active / weights[each] for each in its)
     assert all((loads[each].active + 1) / weights[each] >= most for each in its)
+
+
+def test_each_is_looked_at_where_they_are_few() -> None:
+    assert type(least_connections(pool(endpoints(MANY)))) is LeastConnections
+    assert type(least_connections(pool(endpoints(MANY + 1)))) is LeastOfMany
+
+
+class Looked(dict[Endpoint, Busy]):
+    """How often somebody has looked what an endpoint has to do."""
+
+    looks = 0
+
+    def get(self, key: Endpoint, default: object = None) -> Busy | None:  # type: ignore[override]
+        self.looks += 1
+        return super().get(key)
+
+
+def test_of_very_many_a_bounded_number_is_looked_at_for_each_connection() -> None:
+    its = endpoints(5000)
+    loads = Looked({each: Busy(number % 7) for number, each in enumerate(its)})
+    method = least_connections(pool(its, loads=loads))
+    method.choose("c", 0.0)
+    loads.looks = 0
+    for number in range(400):
+        loads[method.choose("c", float(number))].active += 1
+    assert loads.looks < 400 * (MANY + 20)
+
+
+def test_of_many_the_one_with_fewest_is_next_as_long_as_connections_only_begin() -> None:
+    its, random = endpoints(300), Random(5)
+    loads = {each: Busy(random.randrange(5)) for each in its}
+    weights = {each: random.choice((1, 1, 2, 5)) for each in its}
+    method = LeastOfMany(pool(its, list(weights.values()), loads=loads))
+    for number in range(1500):
+        avoided = its[number % 7 : 40 : 3] if number % 2 else ()
+        least = min((loads[each].active + 1) / weights[each] for each in its if each not in avoided)
+        announced, _ = method.peek("c", 0.0, avoided)
+        chosen = method.choose("c", 0.0, avoided)
+        assert chosen == announced
+        assert (loads[chosen].active + 1) / weights[chosen] == least
+        assert chosen not in avoided
+        loads[chosen].active += 1
+        loads[chosen].total += 1
+
+
+def test_of_many_those_who_have_as_few_get_their_turns() -> None:
+    its = endpoints(200)
+    loads = {each: Busy() for each in its}
+    method = LeastOfMany(pool(its, loads=loads))
+    order = []
+    for _ in range(400):
+        order.append(method.choose("c", 0.0))
+        loads[order[-1]].total += 1
+    assert Counter(order[:200]).most_common(1)[0][1] == Counter(order[200:]).most_common(1)[0][1] == 1
+
+
+def test_of_many_one_that_has_got_rid_of_connections_is_noticed_soon() -> None:
+    its = endpoints(1000)
+    loads = {each: Busy(9) for each in its}
+    method = LeastOfMany(pool(its, loads=loads))
+    for _ in range(5):
+        method.choose("c", 0.0)
+    loads[its[700]].active = 0
+    within = [method.choose("c", 0.0) for _ in range(1000 // MANY + 2)]
+    assert its[700] in within
+    assert len(method._queue) <= 4 * 1000 + MANY + 1

@@ -1,13 +1,19 @@
 """Maglev: the table, and whom an endpoint that leaves moves."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from random import Random
 
 import pytest
+from msgspec import structs
 
 from tests.routing.balancers.pools import CLIENTS, endpoints, moved, pool
-from userproxy.model import Endpoint
+from userproxy.model import BalancerName, Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
+from userproxy.routing.balancer import Balancer
+from userproxy.routing.balancers.board import BalancerBoard
 from userproxy.routing.balancers.maglev import MOST_IN_SMALL_TABLE, SIZES, Maglev, filled
+
+NAME = ListenerName(ServicePortName("default", "web", "http", Protocol.TCP))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -74,3 +80,62 @@ class CountedPairs(list[tuple[Endpoint, int]]):
         for each in super().__iter__():
             self.seen += 1
             yield each
+
+
+def later_by(its: list[Endpoint], previous: Maglev, waiting: list[Callable[[], object]]) -> Maglev:
+    """Another one that is to be made in the place of `previous`, when its turn comes."""
+    return Maglev(structs.replace(pool(its), previous=previous, later=waiting.append))
+
+
+def test_the_table_before_serves_until_the_next_one_is_made() -> None:
+    its, waiting = endpoints(6), list[Callable[[], object]]()
+    before = Maglev(pool(its))
+    chosen = {client: before.choose(client, 0.0) for client in CLIENTS}
+    after = later_by([*its[1:], *endpoints(8)[6:]], before, waiting)
+    for client, endpoint in chosen.items():
+        now = after.choose(client, 0.0)
+        assert now == endpoint if endpoint != its[0] else now in its[1:]
+        assert after.choose(client, 0.0, (now,)) not in {now, its[0]}
+    (make,) = waiting
+    make()
+    new = Maglev(pool([*its[1:], *endpoints(8)[6:]]))
+    assert all(after.choose(client, 0.0) == new.choose(client, 0.0) for client in CLIENTS)
+
+
+def test_one_that_nobody_has_asked_yet_leaves_no_table_to_serve_by() -> None:
+    waiting: list[Callable[[], object]] = []
+    method = later_by(endpoints(3), Maglev(pool(endpoints(2))), waiting)
+    assert not waiting, "nor is one made for nobody"
+    assert method.choose("10.0.0.1", 0.0) == Maglev(pool(endpoints(3))).choose("10.0.0.1", 0.0)
+
+
+def test_a_table_serves_on_through_several_changes() -> None:
+    its, waiting = endpoints(5), list[Callable[[], object]]()
+    method = Maglev(pool(its))
+    first = {client: method.choose(client, 0.0) for client in CLIENTS[:200]}
+    for count in (4, 3):
+        method = later_by(its[:count], method, waiting)
+    assert all(method.choose(client, 0.0) == each for client, each in first.items() if each in its[:3])
+    assert {method.choose(client, 0.0) for client in CLIENTS} == set(its[:3])
+    assert len(waiting) == 2
+
+
+def test_all_others_than_before_are_served_by_chance_until_then() -> None:
+    waiting: list[Callable[[], object]] = []
+    before = Maglev(pool(endpoints(3)))
+    before.choose("c", 0.0)
+    others = [Endpoint("10.9.9.9", port) for port in (1, 2)]
+    method = later_by(others, before, waiting)
+    assert method.choose("10.0.0.1", 0.0) in others
+
+
+def test_a_balancer_has_its_table_made_in_its_turn() -> None:
+    waiting: list[tuple[object, Callable[[], object]]] = []
+    balancer = Balancer(Random(1), board=BalancerBoard(lambda whose, make: waiting.append((whose, make))))
+    for count in (3, 4, 5):
+        balancer.update(Snapshot(NAME, Verdict.SERVE, tuple(endpoints(count)), balancer=BalancerName.MAGLEV))
+        balancer.pick("10.0.0.1", 0.0)
+    assert [whose for whose, _ in waiting] == [balancer, balancer]
+    waiting[-1][1]()
+    new = Maglev(pool(endpoints(5)))
+    assert all(balancer.pick(client, 0.0) == new.choose(client, 0.0) for client in CLIENTS[:500])

@@ -1,6 +1,7 @@
 """Round-robin, even and weighted."""
 
 from collections import Counter
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,3 +57,23 @@ def test_where_it_is_can_be_told_after_however_many_connections() -> None:
     turn = msgpack.decode(msgpack.encode(method.turn), type=tuple[int, ...])
     other.resume(turn)
     assert [other.choose("c", 0.0) for _ in range(12)] == [method.choose("c", 0.0) for _ in range(12)]
+
+
+@given(
+    st.lists(st.integers(1, 30), min_size=2, max_size=8),
+    st.lists(st.integers(0, 2), min_size=1, max_size=150),
+    st.randoms(use_true_random=False),
+)
+def test_several_processes_are_off_the_weights_by_one_connection_each(
+    weights: list[int], clients: list[int], random: Random
+) -> None:
+    """Each has an order and a turn of its own. At any time counts divided by weights are the same but for that."""
+    its = endpoints(len(weights))
+    weight = dict(zip(its, weights, strict=True))
+    processes = []
+    for _ in range(3):
+        order = random.sample(its, len(its))
+        processes.append(round_robin(pool(order, [weight[each] for each in order])))
+    counts = Counter(processes[place].choose("c", 0.0) for place in clients)
+    highest = min((counts[each] + 3) / weight[each] for each in its)
+    assert all((counts[each] - 3) / weight[each] <= highest for each in its)

@@ -3,7 +3,8 @@
 import pytest
 
 from tests.routing.balancers.pools import CLIENTS, bounds, endpoints, moved, pool
-from userproxy.routing.balancers.source_hash import SourceHash
+from userproxy.routing.balancers.hashing import hash64
+from userproxy.routing.balancers.source_hash import MANY, MOST_REMEMBERED, SourceHash
 
 
 @pytest.mark.parametrize("weights", [[1] * 6, [1, 2, 3, 4, 5, 6]], ids=str)
@@ -42,3 +43,33 @@ def test_the_highest_of_all_hashes_has_a_score_too(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("userproxy.routing.balancers.source_hash.mixed", lambda _: (1 << 64) - 1)
     its = endpoints(2)
     assert SourceHash(pool(its, [1, 2])).choose("10.0.0.1", 0.0) == its[1]
+
+
+@pytest.mark.parametrize("weights", [[1], [1, 2, 3], list(range(1, 30))], ids=["even", "three weights", "29 weights"])
+def test_many_are_chosen_from_as_few_are(weights: list[int]) -> None:
+    """All scores at once, and what is remembered, come to the same as one score after the other."""
+    its = endpoints(3 * MANY)
+    method = SourceHash(pool(its, [weights[number % len(weights)] for number in range(len(its))]))
+    for client in CLIENTS[::40]:
+        one_by_one = method._highest(hash64(client), ())
+        assert method.choose(client, 0.0) == one_by_one
+        assert method.choose(client, 0.0) == one_by_one, "it is remembered"
+        away = (one_by_one, *its[: len(its) // 2])
+        assert method.choose(client, 0.0, away) == method._highest(hash64(client), away)
+
+
+@pytest.mark.parametrize("weights", [[1], [1, 2, 3]], ids=str)
+def test_one_of_many_that_leaves_moves_only_its_own_clients(weights: list[int]) -> None:
+    its = endpoints(2 * MANY)
+    its_weights = [weights[number % len(weights)] for number in range(len(its))]
+    before = SourceHash(pool(its, its_weights))
+    for gone in (0, 17, len(its) - 1):
+        after = SourceHash(pool(its[:gone] + its[gone + 1 :], its_weights[:gone] + its_weights[gone + 1 :]))
+        assert moved(lambda c: before.choose(c, 0.0), lambda c, after=after: after.choose(c, 0.0), its[gone]) == 0  # type: ignore[misc]
+
+
+def test_so_many_clients_and_no_more_are_remembered() -> None:
+    method = SourceHash(pool(endpoints(MANY)))
+    for number in range(MOST_REMEMBERED + 10):
+        method.choose(f"10.{number >> 8}.{number & 255}.1", 0.0)
+    assert len(method._remembered) == MOST_REMEMBERED

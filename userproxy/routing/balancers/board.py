@@ -1,6 +1,6 @@
 """What the balancers of a process have to tell, so that nobody has to ask all of them. Pure."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from userproxy.model import ListenerName
@@ -28,9 +28,11 @@ class BalancerBoard:
     Where several processes have connections to the same endpoints, `decider` ejects them for all.
     """
 
-    __slots__ = ("_ejecting", "_faulty", "decider")
+    __slots__ = ("_ejecting", "_faulty", "decider", "later")
 
-    def __init__(self) -> None:
+    def __init__(self, later: Callable[[object, Callable[[], object]], None] | None = None) -> None:
+        """`later` has something done for somebody when it is its turn, in place of what was to be done for them."""
+        self.later = later
         self.decider: Decider | None = None
         self._ejecting: dict[Telling, None] = {}
         self._faulty: dict[Telling, None] = {}

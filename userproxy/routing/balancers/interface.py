@@ -24,16 +24,23 @@ Loads: TypeAlias = Mapping[Endpoint, Load]
 """Of the endpoints that have been connected to; the others have none."""
 
 
+Later: TypeAlias = Callable[[Callable[[], object]], None]
+"""Has something done that takes milliseconds, when it is its turn; in place of what the same has asked for before."""
+
+
 class Pool(Struct, frozen=True):
     """What a balancer is made for: at least one endpoint, each with a weight of at least 1, in any order.
 
-    `random` is for what should differ from node to node; `loads` is a live view.
+    `random` is for what should differ from node to node; `loads` is a live view. `previous` is what has chosen so far,
+    among other endpoints; `later` can be asked where that may serve on for a while.
     """
 
     endpoints: Sequence[Endpoint]
     weights: Sequence[int]
     random: Random
     loads: Loads
+    previous: "Method | None" = None
+    later: Later | None = None
 
     @property
     def is_even(self) -> bool:

@@ -19,20 +19,26 @@ class Maglev:
     """Maglev hashing (Eisenbud et al., NSDI 2016): endpoints take entries in turn, each in an order of its own.
 
     So each has as many entries as its weight says, give or take one, and one that leaves moves few clients of others.
-    The table is made when it is first asked for.
+    The table is made when it is first asked for; where another one is in use, later, and that serves until then.
     """
 
-    __slots__ = ("_pairs", "_table")
+    __slots__ = ("_pairs", "_table", "_usable")
 
     def __init__(self, pool: Pool) -> None:
         self._pairs = sorted(zip(pool.endpoints, pool.weights, strict=True))
         self._table: Sequence[Endpoint] = ()
+        self._usable: frozenset[Endpoint] | None = None
+        """The endpoints, while the table is one of others; else None."""
+        before = pool.previous
+        if pool.later is not None and isinstance(before, Maglev) and before.table:
+            self._table, self._usable = before.table, frozenset(pool.endpoints)
+            pool.later(self._fill)
 
     def choose(self, client: str, _now: float, avoided: Collection[Endpoint] = ()) -> Endpoint:
-        table = self._table or self._filled()
+        table = self._table or self._fill()
         place = hash64(client) % len(table)
         endpoint = table[place]
-        if endpoint in avoided:
+        if endpoint in avoided or (self._usable is not None and endpoint not in self._usable):
             return self._after(place, avoided)
         return endpoint
 
@@ -43,6 +49,11 @@ class Maglev:
         return endpoint, f"{entry} {'and those after it are passed over' if avoided else 'is its'}"
 
     @property
+    def table(self) -> Sequence[Endpoint]:
+        """What it chooses by; empty until it is first asked."""
+        return self._table
+
+    @property
     def turn(self) -> tuple[int, ...]:
         return ()
 
@@ -51,15 +62,16 @@ class Maglev:
 
     def _after(self, place: int, avoided: Collection[Endpoint]) -> Endpoint:
         """The endpoint of the next entry: whose they are is by chance, so an endpoint's clients are spread."""
-        table = self._table
+        table, usable = self._table, self._usable
         for step in range(1, len(table)):
             endpoint = table[(place + step) % len(table)]
-            if endpoint not in avoided:
+            if endpoint not in avoided and (usable is None or endpoint in usable):
                 return endpoint
         return next(endpoint for endpoint, _ in self._pairs if endpoint not in avoided)  # it has no entry
 
-    def _filled(self) -> Sequence[Endpoint]:
+    def _fill(self) -> Sequence[Endpoint]:
         self._table = filled(self._pairs, SIZES[len(self._pairs) > MOST_IN_SMALL_TABLE])
+        self._usable = None
         return self._table
 
 

@@ -1,11 +1,21 @@
 """Source hash: a client's address decides, and an endpoint that leaves moves only its own clients."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from math import log
+from typing import Final
 
 from userproxy.model import Endpoint
-from userproxy.routing.balancers.hashing import hash64, mixed
+from userproxy.routing.balancers.hashing import MixedLanes, hash64, mixed
 from userproxy.routing.balancers.interface import Pool
+
+MANY: Final = 32
+"""With so many endpoints all scores are worked out at once, and clients are remembered."""
+
+MOST_REMEMBERED: Final = 4096
+"""Clients whose endpoint a listener remembers, some 200 bytes each. It saves the scores and decides nothing."""
+
+_MOST_WEIGHTS: Final = 16
+"""With more different weights it is as quick to work out each score by itself."""
 
 
 class SourceHash:
@@ -16,17 +26,27 @@ class SourceHash:
     (2005): a weight that changes moves clients only to or from its endpoint.
     """
 
-    __slots__ = ("_keys", "_weights")
+    __slots__ = ("_groups", "_is_motley", "_keys", "_remembered", "_weights")
 
     def __init__(self, pool: Pool) -> None:
         pairs = sorted(zip(pool.endpoints, pool.weights, strict=True))
         self._keys = tuple((endpoint, hash64(str(endpoint))) for endpoint, _ in pairs)
         self._weights = () if pool.is_even else tuple(weight for _, weight in pairs)
+        self._remembered: dict[str, Endpoint] = {}
+        self._is_motley = len(set(self._weights)) > _MOST_WEIGHTS
+        self._groups: Sequence[_Group] = ()
+        """Endpoints of one weight each, made when they are first needed."""
 
     def choose(self, client: str, _now: float, avoided: Collection[Endpoint] = ()) -> Endpoint:
-        key = hash64(client)
-        scores = self._weighted(key) if self._weights else ((mixed(key ^ its), each) for each, its in self._keys)
-        return max(pair for pair in scores if pair[1] not in avoided)[1]
+        if len(self._keys) < MANY:
+            return self._highest(hash64(client), avoided)
+        found = self._remembered.get(client)
+        if found is None:
+            found = self._highest_of_many(hash64(client), ())
+            if len(self._remembered) >= MOST_REMEMBERED:
+                del self._remembered[next(iter(self._remembered))]
+            self._remembered[client] = found
+        return self._highest_of_many(hash64(client), avoided) if found in avoided else found
 
     def peek(self, client: str, now: float, avoided: Collection[Endpoint] = ()) -> tuple[Endpoint, str]:
         return self.choose(client, now, avoided), f"the hash of {client} and it is the highest"
@@ -38,8 +58,52 @@ class SourceHash:
     def resume(self, turn: tuple[int, ...]) -> None:
         """It knows no turns."""
 
+    def _highest(self, key: int, avoided: Collection[Endpoint]) -> Endpoint:
+        scores = self._weighted(key) if self._weights else ((mixed(key ^ its), each) for each, its in self._keys)
+        return max(pair for pair in scores if pair[1] not in avoided)[1]
+
     def _weighted(self, key: int) -> Iterator[tuple[float, Endpoint]]:
         """The scores by weight: a number between 0 and 1 is drawn for each, and its logarithm divided."""
         for (endpoint, its), weight in zip(self._keys, self._weights, strict=True):
-            part = ((mixed(key ^ its) >> 12) + 0.5) / (1 << 52)  # one bit more, and the highest is rounded to 1
-            yield -weight / log(part), endpoint
+            yield _score(mixed(key ^ its), weight), endpoint
+
+    def _highest_of_many(self, key: int, avoided: Collection[Endpoint]) -> Endpoint:
+        """The same: of endpoints that weigh alike the one with the highest number has the highest score."""
+        if self._is_motley:
+            return self._highest(key, avoided)
+        if not self._groups:
+            self._groups = _groups(self._keys, self._weights)
+        found = (each.highest(key, avoided) for each in self._groups)
+        return max((_score(number, weight), endpoint) for number, weight, endpoint in found if endpoint is not None)[1]
+
+
+class _Group:
+    """Endpoints that weigh alike."""
+
+    def __init__(self, keys: Sequence[tuple[Endpoint, int]], weight: int) -> None:
+        self._endpoints = tuple(endpoint for endpoint, _ in keys)
+        self._lanes = MixedLanes([key for _, key in keys])
+        self._weight = weight
+
+    def highest(self, key: int, avoided: Collection[Endpoint]) -> tuple[int, int, Endpoint | None]:
+        """The highest number, its weight and endpoint, which is None if all are avoided."""
+        numbers = self._lanes.mixed(key)
+        endpoints = self._endpoints
+        if not avoided:
+            most = max(numbers)
+            return most, self._weight, endpoints[numbers.index(most)]
+        left = ((number, each) for number, each in zip(numbers, endpoints, strict=True) if each not in avoided)
+        number, endpoint = max(left, default=(0, None))
+        return number, self._weight, endpoint
+
+
+def _groups(keys: Sequence[tuple[Endpoint, int]], weights: Sequence[int]) -> Sequence[_Group]:
+    by_weight: dict[int, list[tuple[Endpoint, int]]] = {}
+    for pair, weight in zip(keys, weights or [1] * len(keys), strict=True):
+        by_weight.setdefault(weight, []).append(pair)
+    return [_Group(pairs, weight) for weight, pairs in by_weight.items()]
+
+
+def _score(number: int, weight: int) -> float:
+    part = ((number >> 12) + 0.5) / (1 << 52)  # one bit more, and the highest is rounded to 1
+    return -weight / log(part)
