@@ -2,9 +2,11 @@
 
 import pytest
 
-from tests.lab.cluster import Lab
+from tests.lab.cluster import QUICK, Lab
 from tests.lab.manifests import Port
-from userproxy.demo.traffic import fetch
+from userproxy.demo.hosts import Address
+from userproxy.demo.traffic import fetch, fetch_many
+from userproxy.demo.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -99,6 +101,71 @@ def test_each_malformed_manifest_is_named_and_its_neighbours_are_served(lab: Lab
     assert len(errors) == len(BROKEN) + 1
     for address in ("10.96.0.10", "10.96.0.11"):
         assert fetch(lab.client, (address, 80)).pod
+
+
+WRONG = {
+    "userproxy.io/max-connections": ("many", "between 1 and 1000000"),
+    "userproxy.io/on-endpoint-removal": ("drain:3 weeks", "between 1s and 1h"),
+    "userproxy.io/balancer": ("Fair", "round-robin, random"),
+    "userproxy.io/eject": ("at once", "between 1 and 1000"),
+    "userproxy.io/client-address": ("mine", "auto, keep, node"),
+    "userproxy.io/idle-timeout": ("soon", "between 1s and 24h"),
+}
+GOOD = {"userproxy.io/hold": "10m", "userproxy.io/connection-rate": "1000/s", "userproxy.io/overflow": "refuse"}
+WEIGHTS = "userproxy.io/weights"
+
+
+@pytest.mark.parametrize("lab", ["api"], indirect=True)
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_wrong_annotations_are_told_once_each_and_the_rest_of_the_service_works(lab: Lab, workers: str) -> None:
+    """One Event and one line of the log, with object, annotation, value and what is allowed."""
+    address = ("10.96.0.10", 80)
+    lab.serve_http()
+    annotations = {key: value for key, (value, _) in WRONG.items()} | GOOD
+    lab.manifests.service("web", cluster_ip=address[0], annotations=annotations)
+    lab.manifests.slice("web", lab.pods, annotations={WEIGHTS: "web-1=heavy"})
+    proxy = lab.node.start_userproxy(*QUICK, "--workers", workers)
+    lab.node.wait_for_portal(*address)
+    eventually(lambda: len(told(lab)) == len(WRONG) + 1, 60, "an Event of each")
+    assert fetch_many(lab.client, address, 30).pods.keys() == {pod.name for pod in lab.pods}
+    lab.manifests.slice("web", [], annotations={WEIGHTS: "web-1=heavy"})
+    eventually(lambda: is_held(lab, address), 30, "clients are held: the good ones count")
+    lab.manifests.slice("web", lab.pods[:1], annotations={WEIGHTS: "web-1=heavy"})
+    assert fetch(lab.client, address).pod == lab.pods[0].name
+    expected = [
+        (f"default/web: annotation {key}: ", f'"{value}" is not ', *rest) for key, (value, *rest) in WRONG.items()
+    ]
+    expected.append(
+        (f"EndpointSlice default/web-ipv4: annotation {WEIGHTS}: ", '"web-1=heavy" is not ', "between 0 and 1000")
+    )
+    logged = [record["event"] for record in proxy.records if "annotation userproxy.io" in record["event"]]
+    assert len(logged) == len(expected)
+    assert len(told(lab)) == len(expected)
+    for start, *fragments in expected:
+        for texts in (logged, told(lab)):
+            (text,) = [each for each in texts if each.startswith(start)]
+            assert all(fragment in text for fragment in fragments), (fragments, text)
+
+
+def told(lab: Lab) -> list[str]:
+    """What Events say of annotations; repeated ones count as often as they are."""
+    found = []
+    for (kind, _, _), body in lab.api.objects.items():
+        if kind == "Event" and body["reason"] == "BadAnnotation":
+            assert (body["regarding"]["kind"], body["regarding"]["name"]) == ("Service", "web")
+            found += [body["note"]] * body.get("series", {}).get("count", 1)
+    return found
+
+
+def is_held(lab: Lab, address: Address) -> bool:
+    """Whether a client is, and not refused."""
+    with lab.client.connect(address, 1) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
+        try:
+            sock.recv(1)
+        except TimeoutError:
+            return True
+        return False
 
 
 def test_a_file_that_breaks_keeps_serving_and_is_mended(lab: Lab) -> None:

@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from userproxy.cluster.objects.annotations import MOST_COMPLAINTS, ServiceOptions, read_annotations
-from userproxy.model import BalancerName, ClientAddress, Ejection, Limits, Overflow, ProxyProtocol
+from tests.cluster.examples import SERVICE, put
+from userproxy.cluster.objects.annotations import _KNOWN, MOST_COMPLAINTS, ServiceOptions, read_annotations
+from userproxy.cluster.objects.documents import decode
+from userproxy.model import BalancerName, ClientAddress, Ejection, Limits, Overflow, ProxyProtocol, Service
 
 REMOVAL = "userproxy.io/on-endpoint-removal"
 TIMEOUT = "userproxy.io/udp-timeout"
@@ -157,6 +159,52 @@ def test_a_bad_one_is_a_sentence_and_nothing_else(key: str, value: object, compl
     settings = read_annotations("shop/web", good)
     bad = replace(settings, complaints=(f"shop/web: annotation {key}: {complaint}",))
     assert read_annotations("shop/web", {key: value, **good}) == bad
+
+
+EVERY: dict[str, tuple[str, str, str]] = {
+    REMOVAL: ("drain:30s", "drain:1d", "keep"),
+    TIMEOUT: ("5s", "five", "between 1s and 24h"),
+    CLIENT: ("node", "mine", "auto, keep, node"),
+    PROXY: ("v1", "v3", "v1, v2"),
+    ACCEPT: ("v2", "on", "v1, v2"),
+    BALANCER: ("maglev", "LEAST", "round-robin, random"),
+    HINT_WEIGHT: ("4", "four", "between 1 and 1000"),
+    EJECT: ("3 failures, 30s", "sometimes", "between 1 and 1000"),
+    MOST: ("100", "many", "between 1 and 1000000"),
+    OVERFLOW: ("refuse", "drop", "wait, refuse"),
+    RATE: ("10/s", "10/h", "100/s or 30/m"),
+    IDLE: ("5m", "0", "between 1s and 24h"),
+    HOLD: ("2m", "2d", "between 1s and 1h"),
+}
+"""All annotations of a Service, each with a value that can be used, one that cannot, and what is said of what can."""
+
+
+@pytest.mark.parametrize("key", _KNOWN)
+def test_a_wrong_value_of_each_costs_that_one_alone_of_all(key: str) -> None:
+    """The Service is as it would be without that annotation: whatever the others say counts."""
+    assert EVERY.keys() == _KNOWN.keys(), "an annotation has come that is not tried here"
+    good = {each: value for each, (value, _, _) in EVERY.items()}
+    _, wrong, allowed = EVERY[key]
+    document = put(SERVICE, ("metadata", "annotations"), good | {key: wrong})
+    (service,) = decode(document, "a.yaml").objects
+    without = {each: value for each, value in good.items() if each != key}
+    (expected,) = decode(put(SERVICE, ("metadata", "annotations"), without), "a.yaml").objects
+    (whole,) = decode(put(SERVICE, ("metadata", "annotations"), good), "a.yaml").objects
+    assert isinstance(service, Service)
+    (complaint,) = service.bad_annotations
+    assert replace(service, bad_annotations=()) == expected != whole
+    assert complaint.startswith(f'shop/web: annotation {key}: "{wrong}" is not ')
+    assert allowed in complaint
+    assert complaint.isprintable()
+
+
+def test_wrong_values_of_all_leave_a_service_without_annotations() -> None:
+    wrong = {key: value for key, (_, value, _) in EVERY.items()}
+    (service,) = decode(put(SERVICE, ("metadata", "annotations"), wrong), "a.yaml").objects
+    (plain,) = decode(put(SERVICE, ("metadata", "annotations"), {}), "a.yaml").objects
+    assert isinstance(service, Service)
+    assert replace(service, bad_annotations=()) == plain
+    assert [each.split(":")[1] for each in service.bad_annotations] == [f" annotation {key}" for key in wrong]
 
 
 def test_limits_are_those_that_are_set_and_there_are_none_without() -> None:
