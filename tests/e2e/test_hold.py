@@ -2,6 +2,7 @@
 
 import json
 import socket
+import struct
 from contextlib import ExitStack
 from typing import Any
 
@@ -111,6 +112,39 @@ def test_as_many_as_may_be_are_held_and_served_in_order_when_pods_come(lab: Lab,
     (event,) = events(lab, "NeedPods")
     assert (event["regarding"]["kind"], event["regarding"]["name"], event["type"]) == ("Service", "web", "Normal")
     assert "The service-port web: needs pods." in event["note"]
+
+
+@with_workers
+def test_what_held_clients_cost_is_bounded_and_who_leaves_gives_its_place_back(lab: Lab, workers: str) -> None:
+    """A held client is one descriptor and some kilobytes at most, and one that is gone is nothing."""
+    proxy = serve(lab, workers, hold="10m")
+    with ExitStack() as stack:
+        client(lab, stack).close()  # what is made once is there
+        wait_held(lab, 0)
+        descriptors, memory = proxy.descriptors_at_rest(), proxy.rss()
+        several = [client(lab, stack) for _ in range(MOST_HELD)]
+        wait_held(lab, MOST_HELD)
+        opened, grown = proxy.descriptors() - descriptors, proxy.rss() - memory
+        print("descriptors and resident memory of a held client:", opened / MOST_HELD, grown / MOST_HELD)
+        assert MOST_HELD <= opened <= MOST_HELD + 20
+        assert grown < MOST_HELD * 16_384
+        with pytest.raises(ConnectionResetError):
+            client(lab, stack).recv(10)
+        for number, each in enumerate(several[::5]):
+            if number % 2:
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            each.close()
+        wait_held(lab, MOST_HELD - 100)
+        eventually(lambda: proxy.descriptors() <= descriptors + MOST_HELD - 80, 30, "they have no descriptors any more")
+        more = [client(lab, stack) for _ in range(100)]
+        wait_held(lab, MOST_HELD)
+        with pytest.raises(ConnectionResetError):
+            client(lab, stack).recv(10)
+        lab.pods[0].serve_python(COUNTS)
+        lab.manifests.slice("web", lab.pods[:1])
+        staying = [each for number, each in enumerate(several) if number % 5]
+        assert [int(each.recv(10)) for each in (*staying, *more)] == list(range(MOST_HELD))
+        eventually(lambda: proxy.descriptors() <= descriptors + 20, 30, "all descriptors are closed")
 
 
 @with_workers
