@@ -56,6 +56,19 @@ def test_everybody_has_the_same_time_from_when_they_came() -> None:
         assert (expired, len(queue)) == (["a", "b"], 0)
 
 
+def test_who_has_asked_for_the_time_tells_it_and_takes_out_without_a_word() -> None:
+    loop = ClockedLoop()
+    with closing(loop):
+        expired: list[str] = []
+        queue = DeadlineQueue[str](loop, 10.0, expired.append, fail)
+        queue.add("a", loop.time() - 4.0)
+        queue.add("b")
+        assert queue.pop("b", None) == queue.deadline("a") + 4.0  # type: ignore[operator]
+        assert queue.pop("b", None) is None
+        loop.advance(6.0)
+        assert (expired, len(queue)) == (["a"], 0)
+
+
 def test_after_a_standstill_all_whose_time_is_over_expire_at_once() -> None:
     loop = ClockedLoop()
     with closing(loop):

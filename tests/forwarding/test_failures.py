@@ -79,6 +79,7 @@ STAGES: dict[str, tuple[object, str]] = {
     "given an endpoint": (Balancer, "pick"),
     "dialled": (NodeSockets, "connect"),
     "watched": (Poller, "add"),
+    "watched beside its endpoint": (Poller, "add_beside"),
     "given up": (Balancer, "forget"),
     "made a relay": (connections, "Relay"),
     "relayed first": (Relay, "start"),

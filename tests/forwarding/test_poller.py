@@ -173,7 +173,8 @@ async def test_a_socket_of_ones_own_is_taken_out_by_closing_it_and_that_of_anoth
     copy = os.dup(number) if has_copy else -1
     if has_copy:
         poller.of_others.add(number)
-    poller.close_own(near)
+    with socket.socket() as unwatched:
+        poller.close_both(unwatched, near, own=True)
     assert len(poller) == 0
     await eventually(lambda: near.fileno() == -1)
     reused = fcntl.fcntl(silent.fileno(), fcntl.F_DUPFD, number)
@@ -197,6 +198,29 @@ async def test_a_closed_socket_is_forgotten(poller: Poller, owner: Owner, pairs:
     assert len(poller) == 0
     await eventually(lambda: near.fileno() == -1)
     far.close()
+
+
+async def test_a_socket_beside_another_is_watched_and_the_other_has_another_handler(
+    poller: Poller, owner: Owner, pairs: Pairs
+) -> None:
+    (near, far), (beside, peer), *_ = pairs
+    told: list[str] = []
+    poller.add(near.fileno(), STREAM, lambda _events: told.append("before"), owner)
+    await eventually(lambda: told == ["before"])
+    poller.add_beside(
+        beside.fileno(),
+        lambda _events: told.append("beside"),
+        near.fileno(),
+        lambda _events: told.append("after"),
+        owner,
+    )
+    await eventually(lambda: told == ["before", "beside"])
+    far.send(b"x")
+    peer.send(b"x")
+    await eventually(lambda: sorted(told[2:]) == ["after", "beside"])
+    poller.close_both(near, beside, own=False)
+    assert len(poller) == 0
+    await eventually(lambda: near.fileno() == beside.fileno() == -1)
 
 
 async def test_a_socket_closed_at_once_is_closed_and_forgotten(poller: Poller, owner: Owner, pairs: Pairs) -> None:

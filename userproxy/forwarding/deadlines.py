@@ -31,6 +31,8 @@ class DeadlineQueue(Generic[Item]):
         self._in_order = True
         """Whether the items are in the order of their deadlines; they are, but for those of another process."""
         self._timer: asyncio.TimerHandle | None = None
+        self.pop: Callable[[Item, None], float | None] = self._deadlines.pop
+        """``pop(item, None)`` is as :meth:`discard`, without a call of Python: that is done for every connection."""
 
     def __len__(self) -> int:
         return len(self._deadlines)
@@ -40,9 +42,9 @@ class DeadlineQueue(Generic[Item]):
         """How long items may stay."""
         return self._seconds
 
-    def add(self, item: Item) -> None:
-        """Start the time of `item`, which is not in the queue."""
-        deadline = self._deadlines[item] = self._loop.time() + self._seconds
+    def add(self, item: Item, now: float | None = None) -> None:
+        """Start the time of `item`, which is not in the queue. `now` is the loop's time, if that has been asked."""
+        deadline = self._deadlines[item] = (self._loop.time() if now is None else now) + self._seconds
         if self._timer is None:
             self._timer = self._loop.call_at(deadline, self._expire)
 

@@ -101,7 +101,7 @@ class DescriptorBudget:
         self.free = 0
         """What is left for connections and flows."""
         # Callbacks in the order in which they are called; asking twice is waiting once.
-        self._waiting: dict[Callable[[], None], None] = {}
+        self.waiting: dict[Callable[[], None], None] = {}
         self._refused: dict[Callable[[], None], None] = {}
         self._wake: asyncio.Handle | None = None
         self._retry: asyncio.Handle | None = None
@@ -143,7 +143,7 @@ class DescriptorBudget:
         ours = self._mine
         self.free = self._limit - self._reserve - count - (ours - mine)
         self._room = self.free + ours
-        self._wake_soon()
+        self.wake_soon()
 
     @property
     def _mine(self) -> int:
@@ -198,8 +198,8 @@ class DescriptorBudget:
     def give(self, count: int) -> None:
         """Count `count` descriptors as closed; listeners that wait are called soon."""
         self.free += count
-        if self._waiting:
-            self._wake_soon()
+        if self.waiting:
+            self.wake_soon()
 
     def wait(self, resume: Callable[[], None], *, refused_by_kernel: bool = False) -> None:
         """Have `resume` called once when descriptors may be had again. Logs the start of a shortage.
@@ -214,7 +214,7 @@ class DescriptorBudget:
                 held_by_connections=self._mine,
             )
         if not refused_by_kernel:
-            self._waiting[resume] = None
+            self.waiting[resume] = None
             if self._look is None:
                 self._look = self._loop.call_later(self._look_after, self._look_again)
             return
@@ -224,35 +224,35 @@ class DescriptorBudget:
 
     def shut_down(self) -> None:
         """Cancel all timers and forget the callbacks."""
-        self._waiting.clear()
+        self.waiting.clear()
         self._refused.clear()
         for pending in (self._wake, self._retry, self._look, self._counting):
             if pending is not None:
                 pending.cancel()
 
-    def _wake_soon(self) -> None:
-        if self._waiting and self._wake is None:
+    def wake_soon(self) -> None:
+        if self.waiting and self._wake is None:
             self._wake = self._loop.call_soon(self._resume)
 
     def _resume(self) -> None:
         self._wake = None
-        waiting, self._waiting = list(self._waiting), {}
+        waiting, self.waiting = list(self.waiting), {}
         for number, resume in enumerate(waiting):
             if self.free < PER_CONNECTION:
-                self._waiting = dict.fromkeys(waiting[number:]) | self._waiting
+                self.waiting = dict.fromkeys(waiting[number:]) | self.waiting
                 break
             resume()
 
     def _resume_all(self) -> None:
         """Call all: a listener may be able to make room by now."""
-        waiting, self._waiting = self._waiting, {}
+        waiting, self.waiting = self.waiting, {}
         for resume in waiting:
             resume()
 
     def _look_again(self) -> None:
         """Other parts of the process may have closed files, and connections may have become idle."""
         self._look = None
-        if not self._waiting:
+        if not self.waiting:
             self._look_after = _LOOK_FIRST
             return
         self._look_after = min(2 * self._look_after, _LOOK_AT_LEAST)

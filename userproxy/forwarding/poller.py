@@ -89,6 +89,13 @@ class Poller:
         self._epoll.register(descriptor, events)
         self._handlers[descriptor] = (handler, owner)
 
+    def add_beside(self, descriptor: int, handler: Handler, watched: int, its_handler: Handler, owner: Owner) -> None:
+        """Watch a socket for STREAM beside one that is watched already, which gets another handler. Raises OSError."""
+        handlers = self._handlers
+        handlers[watched] = (its_handler, owner)
+        self._epoll.register(descriptor, STREAM)
+        handlers[descriptor] = (handler, owner)
+
     def replace(self, descriptor: int, handler: Handler, owner: Owner) -> None:
         """Give a socket another handler if it is watched; nothing is reported anew."""
         if descriptor in self._handlers:
@@ -108,18 +115,21 @@ class Poller:
             self._loop.call_soon(self.close_now)
         self._closing.append(sock)
 
-    def close_own(self, sock: SocketType) -> None:
-        """As :meth:`close`, for a socket that nobody else has a copy of, unless it is one :attr:`of_others`.
+    def close_both(self, one: SocketType, other: SocketType, *, own: bool) -> None:
+        """As :meth:`close`, for the two sockets of a connection.
 
-        The kernel itself takes it out of epoll then, when it is closed.
+        They are our `own` if nobody else has copies of them, unless they are some :attr:`of_others`: then the kernel
+        itself takes them out of epoll when they are closed.
         """
-        descriptor = sock.fileno()
-        if self._handlers.pop(descriptor, None) is not None and descriptor in self.of_others:
-            self.of_others.discard(descriptor)
-            self._epoll.unregister(descriptor)
-        if not self._closing and not self._in_batch:
+        handlers, closing = self._handlers, self._closing
+        for sock in (one, other):
+            descriptor = sock.fileno()
+            if handlers.pop(descriptor, None) is not None and (not own or descriptor in self.of_others):
+                self.of_others.discard(descriptor)
+                self._epoll.unregister(descriptor)
+        if not closing and not self._in_batch:
             self._loop.call_soon(self.close_now)
-        self._closing.append(sock)
+        closing += (one, other)
 
     def forget(self, sock: SocketType) -> None:
         """Stop watching a socket, which goes on to be used; :meth:`add` reports its state as a first event again."""
@@ -180,14 +190,14 @@ class Poller:
         self._epoll.close()
 
     def _drain(self) -> None:
-        handlers = self._handlers
+        handler_of = self._handlers.get
         for _ in range(_BATCHES_PER_TURN):
             batch = self._epoll.poll(0, _BATCH)
             if not batch:
                 return
             self._in_batch = True
             for descriptor, events in batch:
-                entry = handlers.get(descriptor)
+                entry = handler_of(descriptor)
                 if entry is not None:
                     try:
                         entry[0](events)

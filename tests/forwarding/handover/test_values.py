@@ -63,8 +63,8 @@ COVERED: dict[type, tuple[type[msgspec.Struct], dict[str, str], set[str]]] = {
     EstablishedConnection: (
         RelayState,
         {
-            "_up": "up",
-            "_down": "down",
+            "count_up": "up",
+            "count_down": "down",
             "_ways": "up",
             "ended_up": "up",
             "ended_down": "down",

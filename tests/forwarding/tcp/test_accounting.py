@@ -46,6 +46,7 @@ SHORTAGES = (errno.EMFILE, errno.ENOBUFS)
 BUG = 0
 FAULTS: tuple[tuple[object, str, tuple[int, ...]], ...] = (
     (Poller, "add", (errno.ENOSPC, BUG)),
+    (Poller, "add_beside", (errno.ENOSPC, BUG)),
     (Relay, "start", (BUG,)),
     (Relay, "half_close", (errno.ENOTCONN, BUG)),
     (Ways, "_pump", (errno.EPIPE, BUG)),

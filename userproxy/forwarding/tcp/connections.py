@@ -354,7 +354,7 @@ class Connections:
 
     def _relayed(self, relay: Relay) -> None:
         statistics, dial, counters = self.statistics, relay.dial, relay.counters
-        up, down = relay.moved
+        up, down = relay.count_up, relay.count_down
         new_up, new_down = up - relay.settled_up, down - relay.settled_down
         now = self._plane.recorder.clock()
         seconds = now - dial.opened
@@ -431,7 +431,10 @@ class Connections:
         del self.members[connection.id]
         dial.relay = None  # without the cycle both are freed at once
         self._share.remove(dial.address, dial)
-        plane.budget.give(PER_CONNECTION)
+        budget = plane.budget
+        budget.free += PER_CONNECTION  # as give() does, without the call
+        if budget.waiting:
+            budget.wake_soon()
         plane.active -= 1
         if not self.members:
             plane.without_listener.discard(self)

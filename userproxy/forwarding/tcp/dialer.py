@@ -217,15 +217,16 @@ class Dial:
 
     def start(self) -> None:
         """Try endpoints until one accepts or connecting to it takes time. An exception ends this dial alone."""
+        dialer = self._dialer
         try:
-            self._try_endpoints()
+            self._try_endpoints(dialer, self._decider)
         except Exception as error:  # noqa: BLE001 -- whoever called has other clients to care for
-            self._dialer.poller.failed(self, error)
+            dialer.poller.failed(self, error)
 
-    def _try_endpoints(self) -> None:
-        dialer, decider = self._dialer, self._decider
+    def _try_endpoints(self, dialer: Dialer, decider: DialSource | None) -> None:
         while not self.closed and self._attempt + 1 < len(TIME_LIMITS):
-            endpoint = self._chosen or self._balancer.pick(self.address, dialer.loop.time(), self.tried)
+            now = dialer.loop.time()
+            endpoint = self._chosen or self._balancer.pick(self.address, now, self.tried)
             self._chosen = None
             if endpoint is None:
                 break
@@ -248,7 +249,10 @@ class Dial:
             self._backend = backend
             self.source = _CLIENT if decider is not None and decider.keeps else _NODE
             if backend is not None and error in UNDER_WAY:
-                self._await(backend, dialer.limits[0 if decider is not None and decider.finds_out else self._attempt])
+                limit = self._limit = dialer.limits[self._attempt if decider is None or not decider.finds_out else 0]
+                limit.add(self, now)
+                # A connection that is there already has an event, too, which says that it is writable.
+                dialer.poller.add(backend.fileno(), STREAM, self._on_event, self)
                 return
             if dialer.node_sockets.is_out_of_ports(endpoint, error):
                 dialer.node_sockets.note_shortage(endpoint, self.name)
@@ -271,7 +275,7 @@ class Dial:
         return False
 
     def _await(self, backend: SocketType, limit: DeadlineQueue["Dial"]) -> None:
-        """Wait for a connection. One that is there already has an event, too, which says that it is writable."""
+        """Wait for a connection."""
         self._limit = limit
         limit.add(self)
         self._dialer.poller.add(backend.fileno(), STREAM, self._on_event, self)
@@ -346,7 +350,7 @@ class Dial:
         backend = self._backend
         if backend is None:
             return
-        self._limit.discard(self)
+        self._limit.pop(self, None)
         error = events & HANGUP and backend.getsockopt(SOL_SOCKET, SO_ERROR)
         decider = self._decider
         if decider is not None and decider.finds_out and not decider.learn(self.tried[-1], error) and decider.keeps:

@@ -312,22 +312,20 @@ class TcpListener:
 
     def _serve(self, client: SocketType, peer: Peer) -> None:
         try:
-            self._hand_over(client, peer)
+            portal: Portal = dialled_portal(client, self.port) if self._portals_only else self._portal
+            gate = self._share.gate
+            if portal is None:
+                log.debug("Client refused: it dialled the local port, not a portal", v=2, service_port=str(self.name))
+                self.connections.refused(peer, client.getsockname(), "it dialled the local port, not a portal")
+                self._refuse(client)
+            elif gate is not None and (reason := gate.admit()):
+                self.connections.limited(peer, portal, reason)
+                self._refuse(client)
+            else:
+                self.connections.serve(client, peer, portal)
         except Exception as error:  # noqa: BLE001 -- one client's bug must not cost the others
             self._poller.failures.note(error)
             self._refuse(client)
-
-    def _hand_over(self, client: SocketType, peer: Peer) -> None:
-        portal: Portal = dialled_portal(client, self.port) if self._portals_only else self._portal
-        if portal is None:
-            log.debug("Client refused: it dialled the local port, not a portal", v=2, service_port=str(self.name))
-            self.connections.refused(peer, client.getsockname(), "it dialled the local port, not a portal")
-            self._refuse(client)
-        elif self._share.gate is not None and (reason := self._share.gate.admit()):
-            self.connections.limited(peer, portal, reason)
-            self._refuse(client)
-        else:
-            self.connections.serve(client, peer, portal)
 
     def _refuse(self, client: SocketType) -> None:
         reset_on_close(client)

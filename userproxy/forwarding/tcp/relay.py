@@ -69,7 +69,7 @@ class Relay(EstablishedConnection):
         self._backend = backend
         self._on_end = on_end
         self._limit = self._ways = self.cut = None
-        self._up = self._down = self._seen = self.settled_up = self.settled_down = 0
+        self.count_up = self.count_down = self._seen = self.settled_up = self.settled_down = 0
         self.closed = self.ended_up = self.ended_down = False
         self.endpoint = endpoint
 
@@ -79,7 +79,7 @@ class Relay(EstablishedConnection):
         ways = self._ways
         if ways is None:
             ways = self._ways = Ways(self, self._context, self._client, self._backend)
-            ways.go_on(DirectionState(self._up, self.ended_up), DirectionState(self._down, self.ended_down))
+            ways.go_on(DirectionState(self.count_up, self.ended_up), DirectionState(self.count_down, self.ended_down))
             poller = self._context.poller
             poller.replace(self._client.fileno(), ways.upward.on_events, self)
             poller.replace(self._backend.fileno(), ways.downward.on_events, self)
@@ -117,10 +117,11 @@ class Relay(EstablishedConnection):
 
         The backend gets `header` before all else; it counts among no bytes.
         """
-        poller, ways = self._context.poller, self._ways
-        on_backend = self._on_backend if ways is None else ways.downward.on_events
-        poller.replace(self._backend.fileno(), on_backend, self)
-        poller.add(self._client.fileno(), STREAM, self._on_client if ways is None else ways.upward.on_events, self)
+        client, backend, ways = self._client, self._backend, self._ways
+        on_client, on_backend = self._on_client, self._on_backend
+        if ways is not None:
+            on_client, on_backend = ways.upward.on_events, ways.downward.on_events
+        self._context.poller.add_beside(client.fileno(), on_client, backend.fileno(), on_backend, self)
         if header:
             try:
                 self.upward.send_first(header)
@@ -141,8 +142,8 @@ class Relay(EstablishedConnection):
         return RelayState(
             self.dial.state(),
             self.dial_seconds,
-            DirectionState(self._up, self.ended_up) if ways is None else ways.upward.state(),
-            DirectionState(self._down, self.ended_down) if ways is None else ways.downward.state(),
+            DirectionState(self.count_up, self.ended_up) if ways is None else ways.upward.state(),
+            DirectionState(self.count_down, self.ended_down) if ways is None else ways.downward.state(),
             self._moved() if self._limit is self._context.closing else self._seen,
             self.deadline,
             (self.settled_up, self.settled_down),
@@ -161,8 +162,8 @@ class Relay(EstablishedConnection):
         self.settled_up, self.settled_down = state.settled
         self._seen = state.seen
         if self._ways is None and state.up.is_plain and state.down.is_plain:
-            self._up, self.ended_up = state.up.count, state.up.ended
-            self._down, self.ended_down = state.down.count, state.down.ended
+            self.count_up, self.ended_up = state.up.count, state.up.ended
+            self.count_down, self.ended_down = state.down.count, state.down.ended
         else:
             self.ways.go_on(state.up, state.down, ends)
         if state.deadline is not None:
@@ -242,7 +243,7 @@ class Relay(EstablishedConnection):
                 if 0 < size < BUFFER_BYTES:
                     sent = self._backend.send(view[:size])
                     if sent == size:
-                        self._up += size
+                        self.count_up += size
                         if events != A_MESSAGE:
                             self._on_client(events)  # nothing is left, but for the FIN
                         return
@@ -275,7 +276,7 @@ class Relay(EstablishedConnection):
                 if 0 < size < BUFFER_BYTES:
                     sent = self._client.send(view[:size])
                     if sent == size:
-                        self._down += size
+                        self.count_down += size
                         if events != A_MESSAGE:
                             self._on_backend(events)
                         return
@@ -326,7 +327,8 @@ class Relay(EstablishedConnection):
     def half_close(self) -> None:
         """The first FIN has been passed on."""
         context = self._context
-        self._wait_in(context.closing)
+        limit = self._limit = context.closing
+        limit.add(self)
         if context.recorder.connection_watches:
             context.recorder.tell_change(ChangeKind.MODIFIED, self)
 
@@ -335,20 +337,18 @@ class Relay(EstablishedConnection):
         self.closed = True
         context = self._context
         if self._limit is not None:
-            self._limit.discard(self)
+            self._limit.pop(self, None)
         if self._ways is not None:
             self._ways.release()
+            self._let_go_of_ways()
         if context.shared:
             for sock in (self._client, self._backend):
                 end_at_once(sock, reset=self.cut is not None)
-        close = context.poller.close if context.copied else context.poller.close_own
-        close(self._client)
-        close(self._backend)
+        context.poller.close_both(self._client, self._backend, own=not context.copied)
         self._on_end(self)
-        self._let_go_of_ways()
 
     def _let_go_of_ways(self) -> None:
         """They know this relay: without the cycle it is freed at once."""
         if self._ways is not None:
-            self._up, self._down = self.moved
+            self.count_up, self.count_down = self.moved
             self._ways = None

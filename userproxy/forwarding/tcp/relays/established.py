@@ -30,13 +30,13 @@ class EstablishedConnection:
         "_backend",
         "_client",
         "_context",
-        "_down",
         "_limit",
         "_on_end",
         "_seen",
-        "_up",
         "_ways",
         "closed",
+        "count_down",
+        "count_up",
         "counters",
         "cut",
         "dial",
@@ -55,9 +55,9 @@ class EstablishedConnection:
     """The time limit that runs."""
     _ways: Ways | None
     """What moves the bytes instead of this, once that has been needed."""
-    _up: int
-    _down: int
-    """Bytes that were read without :attr:`_ways`."""
+    count_up: int
+    count_down: int
+    """Bytes that were read without :attr:`_ways`; all that were read once it is closed."""
     _seen: int
     """What had been delivered when the half-open time last began."""
     id: int
@@ -76,12 +76,12 @@ class EstablishedConnection:
     @property
     def bytes_up(self) -> int:
         """Bytes read from the client so far."""
-        return self._up if self._ways is None else self._ways.upward.count
+        return self.count_up if self._ways is None else self._ways.upward.count
 
     @property
     def bytes_down(self) -> int:
         """Bytes read from the backend so far."""
-        return self._down if self._ways is None else self._ways.downward.count
+        return self.count_down if self._ways is None else self._ways.downward.count
 
     @property
     def moved(self) -> tuple[int, int]:
@@ -153,4 +153,4 @@ class EstablishedConnection:
         ways = self._ways
         if ways is not None:
             return ways.upward.delivered() + ways.downward.delivered()
-        return self._up + self._down - unacknowledged(self._backend) - unacknowledged(self._client)
+        return self.count_up + self.count_down - unacknowledged(self._backend) - unacknowledged(self._client)
