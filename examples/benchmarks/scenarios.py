@@ -27,10 +27,11 @@ _BULK = 32 << 20
 """Bytes of a large reply."""
 
 _SERVER = {Network.TCP: "backend", Network.UDP: "echo"}
-_ANSWERS: dict[Network, Callable[[tuple[str, int]], bool]] = {
+ANSWERS: dict[Network, Callable[[tuple[str, int]], bool]] = {
     Network.TCP: serves_requests,
     Network.UDP: echoes_datagrams,
 }
+"""Whether a server at an address answers."""
 
 
 class LoadError(Exception):
@@ -126,7 +127,7 @@ def backend(load: Path, directory: Path, network: Network = Network.TCP) -> Iter
     log = directory / "backend.log"
     with running((str(load), _SERVER[network], "-listen", listen), log) as process:
         for address in BACKENDS:
-            wait_until_served((address, port), process, log, _START_LIMIT, _ANSWERS[network])
+            wait_until_served((address, port), process, log, _START_LIMIT, ANSWERS[network])
         yield port
 
 
@@ -161,7 +162,7 @@ def _measure_all(peer: Peer, program: str, bench: Bench, wanted: Sequence[Scenar
     own.mkdir()
     log = bench.directory / "proxy.log"
     with running(peer.command(program, own, bench.way), log) as proxy:
-        wait_until_served(("127.0.0.1", bench.way.listen), proxy, log, _START_LIMIT, _ANSWERS[bench.way.network])
+        wait_until_served(("127.0.0.1", bench.way.listen), proxy, log, _START_LIMIT, ANSWERS[bench.way.network])
         for scenario in wanted:
             try:
                 values |= metrics_of(scenario.name, *put_under_load(scenario, proxy.pid, bench))

@@ -1,4 +1,4 @@
-"""``python -m examples.benchmarks system_calls``: which system calls a request and a connection take."""
+"""``python -m examples.benchmarks system_calls``: those of a request, of a connection and of a UDP round trip."""
 
 import signal
 import subprocess
@@ -13,10 +13,10 @@ import msgspec
 from msgspec import Struct
 
 from examples.benchmarks.measure import pids
-from examples.benchmarks.peers import Peer, Way, peers
+from examples.benchmarks.peers import Network, Peer, Way, peers
 from examples.benchmarks.processes import StartError, free_port, last_words, running, wait_until_served
 from examples.benchmarks.report import table
-from examples.benchmarks.scenarios import BACKENDS, Bench, LoadError, Scenario, backend, put_under_load
+from examples.benchmarks.scenarios import ANSWERS, BACKENDS, Bench, LoadError, Scenario, backend, put_under_load
 from examples.benchmarks.toolchain import BuildError, build, find_program
 
 _START_LIMIT = 20.0
@@ -30,11 +30,12 @@ def loads(requests: int = _REQUESTS) -> dict[str, Scenario]:
     return {
         "request": Scenario("keepalive", 64, requests, warm_up=2_000),
         "connection": Scenario("connection", 16, requests // 4, warm_up=500, reconnect=True),
+        "round trip": Scenario("udp", 32, requests, warm_up=2_000, size=64, network=Network.UDP),
     }
 
 
 class Counts(Struct, frozen=True):
-    """System calls per request or connection of one proxy, by their names."""
+    """System calls per request, connection or UDP round trip of one proxy, by their names."""
 
     proxy: str
     load: str
@@ -45,7 +46,7 @@ class Counts(Struct, frozen=True):
 @click.option("--proxies", default="userproxy,haproxy,nginx,go", show_default=True, help="Which, in which order.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Also write JSON here.")
 def main(proxies: str, json_file: Path | None) -> None:
-    """System calls per request and per connection, counted by strace on loopback.
+    """System calls per request, per connection and per UDP round trip, counted by strace on loopback.
 
     strace slows the traced process down, so that each wake-up finds more to do: counts are a lower bound.
     """
@@ -68,18 +69,23 @@ def main(proxies: str, json_file: Path | None) -> None:
 
 
 def count_calls(peer: Peer, program: str, requests: int = _REQUESTS) -> list[Counts]:
-    """What one proxy calls under each load. Raises BuildError, StartError and LoadError."""
+    """What one proxy calls under each load that it can carry. Raises BuildError, StartError and LoadError."""
+    return [each for network in peer.networks for each in _count_calls(peer, program, requests, network)]
+
+
+def _count_calls(peer: Peer, program: str, requests: int, network: Network) -> list[Counts]:
     load = build("load")
     with TemporaryDirectory(prefix="userproxy-bench-") as temporary, ExitStack() as stack:
         directory = Path(temporary)
         own = directory / peer.name
         own.mkdir()
-        way = Way(free_port(), BACKENDS, stack.enter_context(backend(load, directory)))
+        way = Way(free_port(), BACKENDS, stack.enter_context(backend(load, directory, network)), network)
         log = directory / "proxy.log"
         proxy = stack.enter_context(running(peer.command(program, own, way), log))
-        wait_until_served(("127.0.0.1", way.listen), proxy, log, _START_LIMIT)
+        wait_until_served(("127.0.0.1", way.listen), proxy, log, _START_LIMIT, ANSWERS[network])
         bench = Bench(load, directory, way)
-        return [_count(peer.name, name, scenario, proxy.pid, bench) for name, scenario in loads(requests).items()]
+        wanted = ((name, scenario) for name, scenario in loads(requests).items() if scenario.network is network)
+        return [_count(peer.name, name, scenario, proxy.pid, bench) for name, scenario in wanted]
 
 
 def _count(proxy_name: str, name: str, scenario: Scenario, proxy: int, bench: Bench) -> Counts:

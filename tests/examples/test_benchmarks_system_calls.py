@@ -41,6 +41,7 @@ def test_rare_calls_are_summed() -> None:
 def test_each_byte_passes_by_two_calls() -> None:
     program = peers()["userproxy"].program()
     assert program is not None
-    request, connection = count_calls(peers()["userproxy"], program, requests=1_000)
+    request, connection, round_trip = count_calls(peers()["userproxy"], program, requests=1_000)
+    assert 1.0 < sum(round_trip.calls.values()) < 8.0
     assert 1.9 < request.calls["recvfrom"] < 2.5
     assert 0.9 < connection.calls["accept4"] < 2.5
