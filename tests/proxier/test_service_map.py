@@ -1,10 +1,13 @@
 """What follows from a change of a Service."""
 
+import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from tests.proxier.test_proxier import WEB, a_service
 from userproxy.addresses import IPFamily
-from userproxy.model import ProblemKind, Protocol, ServicePortName, ServiceState, SliceEndpoint
+from userproxy.model import ClientAddress, ProblemKind, Protocol, ServicePortName, ServiceState, SliceEndpoint
+from userproxy.proxier import service_map
 from userproxy.proxier.service_map import ServiceChange, ServiceMap
 from userproxy.proxier.wanted import OwnerChanges
 from userproxy.routing.selection import Locality
@@ -39,6 +42,23 @@ def test_other_endpoints_reshape_nothing_and_the_last_one_does() -> None:
     assert (change.names, change.reshaped, change.owners) == ((WEB,), [], OwnerChanges())
     assert len(list(services.wanted.ports[WEB].endpoints)) == 2
     assert update(services, with_endpoints(web)).reshaped == [WEB], "clients are refused from now on"
+
+
+def test_endpoints_of_a_plain_service_are_followed_without_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    services, web = ServiceMap(), a_service("web", "10.96.0.1")
+    update(services, web)
+    with monkeypatch.context() as patched:
+        patched.setattr(service_map, "service_ports", None)
+        followed = ServiceChange((WEB,), [], OwnerChanges(), (), [])
+        for addresses in (("10.0.0.1",), ("10.0.0.1", "10.0.0.2")):
+            assert update(services, with_endpoints(web, *addresses)) == followed
+            assert [each.ip for each in services.wanted.ports[WEB].endpoints] == list(addresses)
+    other = replace(web.service, affinity_timeout=100)
+    assert list(update(services, structs.replace(web, service=other)).names) == [WEB]
+    assert services.wanted.ports[WEB].affinity_timeout == 100
+    elsewhere = Scope(locality=HERE.locality, client_address=ClientAddress.AUTO)
+    update(services, structs.replace(web, service=other), elsewhere)
+    assert services.wanted.ports[WEB].client_address is ClientAddress.AUTO
 
 
 def test_a_port_that_goes_is_named_with_those_that_stay() -> None:

@@ -36,9 +36,11 @@ from userproxy.routing.services import (
     NoLocalEndpoints,
     Routed,
     Scope,
+    is_plain,
     portals_of,
     service_ports,
     skip_reason,
+    with_endpoints,
 )
 
 IPV4, IPV6 = Scope(locality=locality()), Scope(IPFamily.IPV6, locality())
@@ -370,6 +372,32 @@ def test_every_flow_fares_as_the_tables_say(service: Service, slices: list[Endpo
     assert port.known == (None if service.close_removed_after is None else everything)
     assert port.routes[0].traffic is INTERNAL
     assert {port.external, port.on_node} <= {route.traffic for route in port.routes}
+
+
+@settings(max_examples=300, deadline=None)
+@given(services, strategies.slices(), strategies.slices(), strategies.localities, st.sampled_from(ClientAddress))
+def test_other_endpoints_of_a_plain_service_make_what_everything_anew_makes(
+    service: Service,
+    before: list[EndpointSlice],
+    after: list[EndpointSlice],
+    where: Locality,
+    client_address: ClientAddress,
+) -> None:
+    scope = Scope(locality=where, client_address=client_address)
+    known, anew = routed(service, *before, scope=scope), routed(service, *after, scope=scope)
+    plain = is_plain(service, known)
+    assert plain == (not service.internal_local and not service.external_local)
+    if plain:
+        port = with_endpoints(known.ports[0], ServiceState(service, tuple(after)), scope)
+        assert (port is None) == (not (known.ports[0].routes[0].endpoints and anew.ports[0].routes[0].endpoints))
+        assert port is None or Routed((port,)) == anew
+
+
+def test_weights_and_problems_of_slices_take_everything_anew() -> None:
+    first = a_slice(SliceEndpoint("10.0.0.1"))
+    port = the_port(WEB, first)
+    for other in (replace(first, weighted=True), replace(first, bad_annotations=("what is this",))):
+        assert with_endpoints(port, ServiceState(WEB, (other,)), IPV4) is None
 
 
 @settings(deadline=None)

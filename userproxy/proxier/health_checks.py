@@ -48,6 +48,11 @@ class HealthCheckServers:
         self._logged: dict[ServiceName, str] = {}
         """The failure of each Service that the log has already."""
 
+    @property
+    def are_open(self) -> bool:
+        """Whether there is a server."""
+        return bool(self._servers)
+
     async def sync(
         self,
         checks: Collection[HealthCheck],

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, KeysView, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, KeysView, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 
@@ -214,14 +214,8 @@ class Proxier:
             self._forwarding.recount_descriptors()
         self._node_version_synced = version
         self.failure = ""
-        log.debug(
-            "Synced",
-            v=2,
-            family=self._scope.family,
-            listeners=len(self._actual.local_ports),
-            planned=planned,
-            problems=len(self._problems.told),
-        )
+        counts = {"listeners": len(self._actual.local_ports), "problems": len(self._problems.told)}
+        log.debug("Synced", v=2, family=self._scope.family, planned=planned, **counts)
         return True
 
     def _unsynced(self, error: KernelToolError) -> bool:
@@ -254,17 +248,18 @@ class Proxier:
             self._drains.note(change.names, self._wanted, self._actual)
             await self._route(change.names, change.owners.destinations, pace)
             await pace.keep()
-        await self._route(self._drains.take(self._wanted, self._services.ports_of), (), pace)
+        if drained := list(self._drains.take(self._wanted, self._services.ports_of)):
+            await self._route(drained, (), pace)
         if self._nodes_version != self._nodes.version:
             self._nodes_version = self._nodes.version
             # Any endpoint whose port is a node port may loop now, or no longer.
             await self._route((), [key for key in self._wanted.owners if not key[0]], pace)
 
-    async def _route(self, names: Iterable[ServicePortName], destinations: Iterable[PortalKey], pace: Pace) -> None:
+    async def _route(self, names: Iterable[ServicePortName], destinations: Collection[PortalKey], pace: Pace) -> None:
         """Update the routes of `names`, and of those that loop, or no longer do, as `destinations` changed owners."""
         wanted = self._wanted
         concerned = {*names, *wanted.with_endpoints_at(destinations)}
-        concerned |= wanted.with_endpoints_at(key for name in concerned for key in wanted.destinations_of(name))
+        concerned |= wanted.with_endpoints_in(concerned)
         loops = self._loops()
         for name in concerned:
             if name in wanted.ports and (self._retired or name not in self._dirty):

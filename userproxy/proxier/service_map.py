@@ -5,10 +5,19 @@ from collections.abc import Collection, KeysView
 import structlog
 from msgspec import Struct
 
-from userproxy.model import HealthCheck, PortalKind, Problem, ServiceName, ServicePort, ServicePortName, ServiceState
+from userproxy.model import (
+    HealthCheck,
+    PortalKind,
+    Problem,
+    Service,
+    ServiceName,
+    ServicePort,
+    ServicePortName,
+    ServiceState,
+)
 from userproxy.proxier.plan import shape
 from userproxy.proxier.wanted import NO_OWNER_CHANGES, OwnerChanges, Wanted
-from userproxy.routing.services import NoLocalEndpoints, Routed, Scope, service_ports
+from userproxy.routing.services import NoLocalEndpoints, Routed, Scope, is_plain, service_ports, with_endpoints
 
 log = structlog.get_logger()
 
@@ -38,6 +47,9 @@ class ServiceMap:
         self.wanted = Wanted()
         self._names: dict[ServiceName, tuple[ServicePortName, ...]] = {}
         """The service ports of each Service that has any, or of which something is not served."""
+        self._plain: dict[ServiceName, Service] = {}
+        """The Services of whose only service port slices decide the endpoints alone, as it was made in `_scope`."""
+        self._scope: Scope | None = None
         self._health_checks: dict[ServiceName, HealthCheck] = {}
         self._no_local: dict[ServiceName, NoLocalEndpoints] = {}
         self.no_local = NoLocalEndpoints()
@@ -59,10 +71,25 @@ class ServiceMap:
 
     def update(self, service: ServiceName, state: ServiceState | None, scope: Scope) -> ServiceChange:
         """Take over a Service as it is now; a `state` of None means that it is gone."""
+        if scope is not self._scope:
+            self._plain.clear()
+            self._scope = scope
+        if state is not None and self._plain.get(service) is state.service:
+            name = self._names[service][0]
+            port = with_endpoints(self.wanted.ports[name], state, scope)
+            if port is not None:
+                return ServiceChange((name,), [], self.wanted.put(port), (), [])
+        return self._update(service, state, scope)
+
+    def _update(self, service: ServiceName, state: ServiceState | None, scope: Scope) -> ServiceChange:
+        """All that follows from a Service."""
         routed = _GONE if state is None else service_ports(state, scope)
         if routed.skipped is not None:
             log.debug("Service skipped", v=3, service=str(service), family=scope.family, reason=routed.skipped)
         self._note(service, routed)
+        self._plain.pop(service, None)
+        if state is not None and is_plain(state.service, routed):
+            self._plain[service] = state.service
         names = tuple([port.name for port in routed.ports])
         gone = [name for name in self._names.pop(service, ()) if name not in names]
         if names or routed.left_out:

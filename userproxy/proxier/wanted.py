@@ -51,21 +51,15 @@ class Wanted:
 
     def __init__(self) -> None:
         self._ports: dict[ServicePortName, ServicePort] = {}
+        self.ports: Mapping[ServicePortName, ServicePort] = self._ports
+        """All service ports: a live view."""
         self._portals = _Claims(self._age)
+        self.owners: Mapping[PortalKey, ServicePortName] = self._portals.owners
+        """The service port that has each portal: a live view."""
         self._balancers = _Claims(self._age)
         self._users = _EndpointUsers()
         self.asks_for_clients = False
         """Whether endpoints of any service port so far are to see their clients' addresses."""
-
-    @property
-    def ports(self) -> Mapping[ServicePortName, ServicePort]:
-        """All service ports: a live view."""
-        return self._ports
-
-    @property
-    def owners(self) -> Mapping[PortalKey, ServicePortName]:
-        """The service port that has each portal: a live view."""
-        return self._portals.owners
 
     @property
     def destinations(self) -> Mapping[PortalKey, ServicePortName]:
@@ -130,12 +124,22 @@ class Wanted:
 
     def with_endpoints_at(self, destinations: Iterable[PortalKey]) -> set[ServicePortName]:
         """The service ports that have an endpoint at one of these; for a node port, any endpoint with its number."""
-        return {name for key in destinations for name in self._users.of(key) if name.protocol is key[2]}
+        users = self._users.at
+        return {name for ip, port, protocol in destinations for name in users(ip, port) if name.protocol is protocol}
 
-    def destinations_of(self, name: ServicePortName) -> Collection[PortalKey]:
-        """The portals that a service port claims, and its load balancers; nothing if it is not wanted."""
-        port = self._ports.get(name)
-        return () if port is None else _keys(port).keys() | _balancer_keys(port)
+    def with_endpoints_in(self, names: Iterable[ServicePortName]) -> set[ServicePortName]:
+        """The service ports that have an endpoint at a portal which one of these claims, or at its load balancers."""
+        found: set[ServicePortName] = set()
+        for name in names:
+            port = self._ports.get(name)
+            if port is None:
+                continue
+            for portal in port.portals:  # asked at each change: without a call for each
+                if users := self._users.at(portal.ip, portal.port):
+                    found.update([each for each in users if each.protocol is name.protocol])
+            if port.balancers:
+                found |= self.with_endpoints_at(_balancer_keys(port))
+        return found
 
     def has_listener(self, listener: ListenerName) -> bool:
         """Whether a service port is to have this listener."""
@@ -212,8 +216,7 @@ class _EndpointUsers:
         """The endpoints that only one service port has share one tuple: a set each would take 200 bytes."""
         self._at_port: dict[int, set[ServicePortName]] = {}
 
-    def of(self, key: PortalKey) -> Iterable[ServicePortName]:
-        ip, port, _ = key
+    def at(self, ip: str, port: int) -> Collection[ServicePortName]:
         return self._at.get(Endpoint(ip, port), ()) if ip else self._at_port.get(port, ())
 
     def change(self, name: ServicePortName, before: set[Endpoint], after: set[Endpoint]) -> None:

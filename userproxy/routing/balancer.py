@@ -155,8 +155,8 @@ class Balancer:
         self.listener = snapshot.listener
         changed = set(snapshot.endpoints) != set(self._endpoints)
         if changed:
-            self._endpoints = list(snapshot.endpoints)
-            self._random.shuffle(self._endpoints)
+            draw = self._random.random  # a shuffle that calls the library alone: this is part of each change
+            self._endpoints = [each for _, each in sorted([(draw(), each) for each in snapshot.endpoints])]
             self._suspects.clear()
         weights = dict(zip(snapshot.endpoints, snapshot.weights, strict=True)) if snapshot.weights else _NO_WEIGHTS
         if changed or weights != self._weights or snapshot.balancer != self._name:

@@ -83,13 +83,27 @@ class _Kept:
         child.set(value)
 
 
+class _Latest:
+    """A figure that is another one at each change, and that a gauge asks for when it is shown. None until it is set."""
+
+    def __init__(self, gauge: Gauge, *labels: str) -> None:
+        self._gauge = gauge
+        self._labels = labels
+        self._value: float | None = None
+
+    def set(self, value: float) -> None:
+        if self._value is None:
+            self._gauge.labels(*self._labels).set_function(lambda: self._value or 0.0)
+        self._value = value
+
+
 class FamilyMetrics:
     """The metrics of one IP family's proxy. Made by :class:`Metrics`."""
 
     def __init__(self, vectors: _FamilyVectors, family: IPFamily) -> None:
         self._family = family.value
-        self._last_queued = _Kept(vectors.last_queued)
-        self._last_sync = _Kept(vectors.last_sync)
+        self._last_queued = _Latest(vectors.last_queued, family.value)
+        self._last_sync = _Latest(vectors.last_sync, family.value)
         self._no_local = _Kept(vectors.no_local_endpoints)
         self._rules = _Kept(vectors.rules)
         self._sync_seconds = vectors.sync_seconds.labels(self._family)
@@ -98,7 +112,7 @@ class FamilyMetrics:
 
     def sync_queued(self, unix_time: float) -> None:
         """A sync was requested."""
-        self._last_queued.set(unix_time, self._family)
+        self._last_queued.set(unix_time)
 
     def sync_ended(self, seconds: float) -> None:
         """Count a sync, whether it succeeded or not."""
@@ -106,7 +120,7 @@ class FamilyMetrics:
 
     def sync_succeeded(self, unix_time: float) -> None:
         """A sync has succeeded."""
-        self._last_sync.set(unix_time, self._family)
+        self._last_sync.set(unix_time)
 
     def endpoints_programmed(self, latencies: Iterable[float]) -> None:
         """Observe how many seconds each change of an EndpointSlice took until it was served."""

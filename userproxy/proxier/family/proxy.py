@@ -385,6 +385,8 @@ class FamilyProxy:
             self._report()
 
     async def _sync_health_checks(self) -> None:
+        if not (self._proxier.health_checks or self._health_checks.are_open or self._failed_health_checks):
+            return  # in most clusters, at each change
         async with self._serving:
             if not self._checks_health:
                 return
