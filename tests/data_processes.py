@@ -12,34 +12,78 @@ import pytest
 
 os.environ.setdefault("USERPROXY_TEST_WORKERS", "2")
 
-SAMPLE: Final = (
-    "test_admin.py::test_an_open_connection",
-    "test_admin.py::test_a_watch_tells_of_connections",
-    "test_explain.py::test_an_endpoint_that_could_not_be_reached_is_passed_over",
-    "test_explain.py::test_nothing_is_changed",
-    "test_limits.py::test_two_thousand_clients_at_once_under_a_limit_of_1024[manifests]",
-    "test_limits.py::test_nine_hundred_idle_clients_of_one_service_are_not_noticed_by_others[manifests]",
-    "test_metrics.py::test_figures_are_what_the_pods_and_the_clients_counted",
-    "test_metrics.py::test_a_loop_that_was_held_up_lags",
-    "test_metrics.py::test_a_deleted_service_makes_no_counter_go_back",
-    "test_mishaps.py::test_endpoints_that_are_portals_lead_nobody_in_a_circle",
-    "test_none.py::test_what_is_explained_happens_at_the_local_port",
-    "test_restarts.py::test_after_a_kill_the_next_start_serves",
-    "test_restarts.py::test_udp_clients_move_to_the_successor",
-    "test_restarts.py::test_without_a_successor_clients_are_accepted_until_the_last_one_has_gone",
-    "test_see.py::test_tables_of_real_traffic",
-    "test_see.py::test_figures_agree_with_each_other_and_with_the_traffic",
-    "test_see.py::test_decisions_of_real_traffic",
-    "test_see.py::test_status_and_what_makes_it_fail",
-    "test_tenants.py::test_one_address_with_many_idle_connections",
-    "test_udp.py::test_ten_thousand_flows_leave_nothing_behind",
-)
-"""The beginnings of their names."""
+SAMPLE: Final = {
+    "figures, lists and decisions": (
+        "test_admin.py::test_an_open_connection",
+        "test_admin.py::test_a_watch_tells_of_connections",
+        "test_explain.py::test_an_endpoint_that_could_not_be_reached_is_passed_over",
+        "test_explain.py::test_nothing_is_changed",
+        "test_metrics.py::test_figures_are_what_the_pods_and_the_clients_counted",
+        "test_metrics.py::test_a_loop_that_was_held_up_lags",
+        "test_metrics.py::test_a_deleted_service_makes_no_counter_go_back",
+        "test_none.py::test_what_is_explained_happens_at_the_local_port",
+        "test_see.py::test_tables_of_real_traffic",
+        "test_see.py::test_figures_agree_with_each_other_and_with_the_traffic",
+        "test_see.py::test_decisions_of_real_traffic",
+        "test_see.py::test_status_and_what_makes_it_fail",
+    ),
+    "limits": (
+        "test_limits.py::test_two_thousand_clients_at_once_under_a_limit_of_1024[manifests]",
+        "test_limits.py::test_nine_hundred_idle_clients_of_one_service_are_not_noticed_by_others[manifests]",
+        "test_service_limits.py::test_those_beyond_are_refused_at_once_and_that_is_told_everywhere",
+        "test_tenants.py::test_one_address_with_many_idle_connections",
+    ),
+    "clients' addresses": (
+        "test_client_address_paths.py::test_after_a_kill_clients_have_their_addresses_again_at_once",
+        "test_return_path.py::test_what_belongs_to_a_process_goes_with_it",
+    ),
+    "UDP": (
+        "test_udp.py::test_a_flow_stays_with_its_pod_and_clients_are_spread",
+        "test_udp.py::test_ten_thousand_flows_leave_nothing_behind",
+        "test_restarts.py::test_udp_clients_move_to_the_successor",
+    ),
+    "affinity and IPv6": (
+        "test_dual_stack.py::test_one_service_in_both_families",
+        "test_dual_stack.py::test_with_affinity_a_clients_families_are_two_clients_of_one_service",
+    ),
+    "health": (
+        "test_restarts.py::test_health_checks_say_503_before_a_listener_closes_and_a_successor_takes_them_over",
+        "test_ejection.py::test_one_that_resets_is_ejected",
+    ),
+    "steering": (
+        "test_drain.py::test_a_drain_goes_on_over_a_take_over_and_closes_in_the_successor",
+        "test_faults.py::test_a_data_process_in_the_place_of_another_has_the_faults",
+        "test_hold.py::test_held_clients_are_handed_over_and_keep_their_order",
+    ),
+    "local portals": (
+        "test_local.py::test_nothing_listens_but_at_portals",
+        "test_mishaps.py::test_endpoints_that_are_portals_lead_nobody_in_a_circle",
+    ),
+    "restarts, take-overs and deaths": (
+        "test_restarts.py::test_after_a_kill_the_next_start_serves",
+        "test_restarts.py::test_without_a_successor_clients_are_accepted_until_the_last_one_has_gone",
+        "test_takeover.py::test_health_node_ports_claims_and_the_admin_api_go_on",
+        "test_takeover.py::test_a_signal_starts_the_successor_and_systemd_hears_of_it",
+        "test_workers.py::test_killed_one_of_two_costs_its_own_connections_and_nothing_else",
+    ),
+}
+"""The beginnings of their names, by what they are about."""
+
+SAYING_HOW_MANY: Final = frozenset({"workers", "before", "after"})
+"""Parameters by which a test says itself how many data processes a proxy has."""
+
+
+def is_chosen(item: pytest.Item) -> bool:
+    """Whether a test is of the sample, and is one with as many data processes as all others where it says so itself."""
+    name = item.nodeid.rpartition("/")[2]
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    said = {parameters[each] for each in SAYING_HOW_MANY & parameters.keys()}
+    return said <= {os.environ["USERPROXY_TEST_WORKERS"]} and any(map(name.startswith, SAMPLE.values()))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    chosen = [item for item in items if item.nodeid.rpartition("/")[2].startswith(SAMPLE)]
+    chosen = [item for item in items if is_chosen(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = chosen
 

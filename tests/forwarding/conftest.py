@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import struct
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from random import Random
@@ -11,6 +10,7 @@ from random import Random
 import pytest
 import uvloop
 
+from userproxy.demo.waiting import Deadline
 from userproxy.forwarding import descriptors
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.failures import HandlerFailures
@@ -54,10 +54,10 @@ class Bench:
 
 
 async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Let the loop run until `condition` holds; fails after `seconds`."""
-    deadline = time.monotonic() + seconds
+    """Let the loop run until `condition` holds; fails after `seconds` (see :class:`Deadline`)."""
+    deadline = Deadline(seconds)
     while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
+        assert deadline.left, "the condition did not come true in time"
         await asyncio.sleep(0.005)
 
 
