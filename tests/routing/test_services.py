@@ -13,6 +13,8 @@ from userproxy.model import (
     EndpointSlice,
     HealthCheck,
     IPFamily,
+    Limits,
+    Overflow,
     Portal,
     PortalKind,
     PortSpec,
@@ -523,6 +525,18 @@ def test_each_port_gets_the_endpoints_of_its_own_name_and_what_its_service_says(
     assert dns.known == (Endpoint("10.244.0.2", 5353), Endpoint("10.244.0.3", 5353))
     for port in (http, dns):
         assert (port.affinity_timeout, port.created, port.udp_timeout) == (60, "2026-01-01T00:00:00Z", 1.5)
+
+
+def test_of_udp_only_the_number_of_flows_is_limited_and_nobody_waits() -> None:
+    slice_ = a_slice(SliceEndpoint("10.244.0.2"), ports=(SlicePort("dns", Protocol.UDP, 5353),))
+    limits = Limits(5, Overflow.WAIT, 2.0, 9.0)
+    service = replace(WEB, ports=(HTTP, PortSpec("dns", Protocol.UDP, 53)), limits=limits)
+    http, dns = routed(service, slice_).ports
+    assert (http.limits, dns.limits) == (limits, Limits(5, Overflow.REFUSE))
+    assert [port.limits for port in routed(replace(service, limits=Limits(rate=2.0)), slice_).ports] == [
+        Limits(rate=2.0),
+        None,
+    ]
 
 
 class TestClientAddress:

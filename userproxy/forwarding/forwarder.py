@@ -22,6 +22,7 @@ from userproxy.forwarding.handover.giving import Giver
 from userproxy.forwarding.handover.parts import AnyListener, Parts
 from userproxy.forwarding.handover.taking import Taker
 from userproxy.forwarding.holding.places import AllPlaces
+from userproxy.forwarding.limits.flows import FlowLimits
 from userproxy.forwarding.limits.gates import DEFAULT_PATIENCE, Gates
 from userproxy.forwarding.observation.data_plane import LocalDataPlane
 from userproxy.forwarding.observation.recorder import Recorder
@@ -119,6 +120,7 @@ class Forwarder:
             self._recorder,
             self.client_addresses,
             self._tcp.places,
+            FlowLimits(gates.column, options.processes),
         )
         self._shares.flows = self._udp
         self._udp.make_room_elsewhere = self._shares.make_room_for_flow

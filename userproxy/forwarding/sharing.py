@@ -119,6 +119,7 @@ class SharingForwarder(Forwarder):
         """Where all count the clients of a service port; None where there is no room, or no limit."""
         self._tcp.gates.place(self._tcp.shares.of(service_port), slot)
         self._tcp.places.placed(service_port)
+        self._udp.flow_limits.placed(service_port)
 
     def decide_ejections_elsewhere(self, decider: Decider) -> None:
         """Have all balancers tell of endpoints that fail. Before there are any."""

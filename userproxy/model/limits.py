@@ -16,10 +16,11 @@ class Overflow(StrEnum):
 
 
 class Limits(Struct, frozen=True, gc=False):
-    """Limits of a service port of TCP on this node, over all processes. None is no limit.
+    """Limits of a service port on this node, over all processes. None is no limit; of UDP there is the first alone.
 
-    ``connections`` is how many there may be at a time, those included that are being dialled; ``rate`` is how many
-    clients may be served a second. A connection on which nothing was said for ``idle`` seconds is reset.
+    ``connections`` is how many there may be at a time, those included that are being dialled, or how many flows;
+    ``rate`` is how many clients may be served a second. A connection on which nothing was said for ``idle`` seconds is
+    reset.
     """
 
     connections: int | None = None

@@ -13,6 +13,8 @@ from userproxy.model import (
     Endpoint,
     HealthCheck,
     IPFamily,
+    Limits,
+    Overflow,
     Portal,
     PortalKind,
     PortSpec,
@@ -218,10 +220,19 @@ def _service_port(
         closes_after=service.close_removed_after or 0.0,
         balancer=service.balancer if _has_balancer(service, scope) else BalancerName.ROUND_ROBIN,
         ejection=service.ejection,
-        limits=service.limits if spec.protocol is Protocol.TCP else None,
+        limits=_limits(service.limits, spec.protocol),
         hold=service.hold,
     )
     return port, selection.local == () and selection.has_any
+
+
+def _limits(limits: Limits | None, protocol: Protocol) -> Limits | None:
+    """Those of a port: of UDP how many flows there may be, beyond which datagrams are dropped."""
+    if protocol is Protocol.TCP or limits is None:
+        return limits
+    if protocol is not Protocol.UDP or limits.connections is None:
+        return None
+    return Limits(limits.connections, Overflow.REFUSE)
 
 
 def skip_reason(service: Service, scope: Scope) -> str | None:

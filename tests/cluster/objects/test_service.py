@@ -219,6 +219,21 @@ def test_a_bad_annotation_costs_only_itself() -> None:
     )
 
 
+@pytest.mark.parametrize(("protocols", "complains"), [(["UDP"], True), (["UDP", "TCP"], False), (["TCP"], False)])
+def test_limits_for_tcp_alone_are_told_where_there_is_no_tcp(protocols: list[str], complains: bool) -> None:
+    ports = [{"name": each.lower(), "port": 53, "protocol": each} for each in protocols]
+    manifest = put(SERVICE, ("spec", "ports"), ports)
+    for name, value in (("connection-rate", "5/s"), ("idle-timeout", "30s"), ("max-connections", "9")):
+        manifest = put(manifest, ("metadata", "annotations", f"userproxy.io/{name}"), value)
+    service = service_of(manifest)
+    said = "it is for ports of TCP, and the Service has none"
+    assert service.bad_annotations == tuple(
+        f"shop/web: annotation userproxy.io/{name}: {said}" for name in ("connection-rate", "idle-timeout") if complains
+    )
+    assert service.limits is not None
+    assert service.limits.connections == 9
+
+
 def test_annotations_about_the_clients_address_are_fields_of_the_service() -> None:
     manifest = SERVICE
     for name, value in (("client-address", "keep"), ("proxy-protocol", "v1"), ("accept-proxy-protocol", "v2")):

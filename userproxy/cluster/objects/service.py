@@ -1,12 +1,12 @@
 """A core/v1 Service, from the API's shape to the model's."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from userproxy.addresses import family_of
 from userproxy.cluster.objects import schema
-from userproxy.cluster.objects.annotations import read_annotations
+from userproxy.cluster.objects.annotations import CONNECTION_RATE, IDLE_TIMEOUT, ServiceOptions, read_annotations
 from userproxy.cluster.objects.validation import Checker, interned, show
-from userproxy.model import IPFamily, PortSpec, Service
+from userproxy.model import IPFamily, PortSpec, Protocol, Service
 
 _TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
 _DEFAULT_AFFINITY_TIMEOUT = 10800
@@ -31,6 +31,7 @@ def decode_service(service: schema.RawService, checker: Checker) -> Service:
         checker.note("spec.clusterIP", "missing; only an API server allots one, so nothing is served")
     load_balancer_ips, balancer_ips = _ingress_ips(service.status, checker)
     settings = read_annotations(f"{namespace}/{name}", metadata.annotations or {})
+    ports = _service_ports(spec.ports or [], checker)
     return Service(
         namespace=namespace,
         name=name,
@@ -38,7 +39,7 @@ def decode_service(service: schema.RawService, checker: Checker) -> Service:
         cluster_ips=cluster_ips,
         external_ips=_external_ips(spec, checker),
         load_balancer_ips=load_balancer_ips,
-        ports=_service_ports(spec.ports or [], checker),
+        ports=ports,
         affinity_timeout=_affinity_timeout(spec, checker),
         created=checker.timestamp("metadata.creationTimestamp", metadata.creation_timestamp),
         proxy_name=labels.service_proxy_name,
@@ -56,9 +57,18 @@ def decode_service(service: schema.RawService, checker: Checker) -> Service:
         ejection=settings.ejection,
         limits=settings.limits,
         hold=settings.hold,
-        bad_annotations=settings.complaints,
+        bad_annotations=(*settings.complaints, *_for_tcp_alone(f"{namespace}/{name}", settings, ports)),
         balancer_ips=balancer_ips,
     )
+
+
+def _for_tcp_alone(name: str, settings: ServiceOptions, ports: Sequence[PortSpec]) -> Iterator[str]:
+    """Complaints of limits that only ports of TCP can have, where there is none."""
+    if ports and all(port.protocol is not Protocol.TCP for port in ports):
+        given = ((CONNECTION_RATE, settings.connection_rate), (IDLE_TIMEOUT, settings.idle_timeout))
+        for annotation, value in given:
+            if value is not None:
+                yield f"{name}: annotation {annotation}: it is for ports of TCP, and the Service has none"
 
 
 def _cluster_ips(spec: schema.RawServiceSpec, checker: Checker) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 
 from userproxy.forwarding.holding.datagrams import HeldDatagram, HeldDatagrams
+from userproxy.forwarding.limits.flows import FlowLimit
 from userproxy.forwarding.observation.reasons import ENDPOINT_GONE
 from userproxy.forwarding.observation.recorder import Portal
 from userproxy.forwarding.poller import DATAGRAMS, READABLE
@@ -78,6 +79,8 @@ class UdpListener:
         """Sockets that it reads besides its own, if there are any."""
         self._endpoints: frozenset[Endpoint] = frozenset()
         self._sources: FlowSources | None = None
+        self._limit: FlowLimit | None = None
+        """How many flows its service port may have, if that is limited."""
         self._held: HeldDatagrams | None = None
         """Made when datagrams are first to be held."""
         self.pauses = Pauses()
@@ -134,6 +137,9 @@ class UdpListener:
             self._switch()
         if self._held is not None or snapshot.hold is not None:
             self._hold(None if endpoints else snapshot.hold)
+        most = None if snapshot.limits is None else snapshot.limits.connections
+        if self._limit is not None or most is not None:
+            self._limit_flows(most)
 
     @property
     def has_answered(self) -> bool:
@@ -149,6 +155,7 @@ class UdpListener:
         if not self._closed:
             self._closed = True
             self.plane.discard(self)
+            self._limit_flows(None)
             self._let_go()
             self.outbox.flush()
             self._close_flows()
@@ -175,6 +182,8 @@ class UdpListener:
             self.plane.quota.remove(self.flows)
             self.plane.budget.give(1)
             self.statistics.active -= 1
+            if self._limit is not None:
+                self._limit.write()
 
     def sent(self, count: int, size: int, refused: int) -> None:
         """Account for answers that went to clients, or that the kernel did not take. For the outbox."""
@@ -186,6 +195,8 @@ class UdpListener:
     def adopted(self) -> None:
         """Begin to end flows that are quiet: all have been adopted."""
         self.flows.in_order()
+        if self._limit is not None:
+            self._limit.write()
         self._idle_timer.start()
 
     @property
@@ -380,7 +391,28 @@ class UdpListener:
         if flow.trial is not None and not flow.trial.decided:
             flow.due = min(flow.due, now + AGAIN_SECONDS)
 
+    def _limit_flows(self, most: int | None) -> None:
+        if self._limit is not None:
+            self._limit.leave(self.flows)
+        self._limit = None if most is None else self.plane.flow_limits.of(self.name.service_port, most)
+        if self._limit is not None:
+            self._limit.join(self.flows)
+
     def _open(self, client: bytes, number: int, now: float) -> UdpFlow | None:
+        limit = self._limit
+        if limit is None:
+            return self._opened_flow(client, number, now)
+        if not limit.admits():
+            self.statistics.unopened += 1
+            self.statistics.limited += 1
+            self._note_lost(number, limit.reason, now)
+            return None
+        try:
+            return self._opened_flow(client, number, now)
+        finally:
+            limit.write()
+
+    def _opened_flow(self, client: bytes, number: int, now: float) -> UdpFlow | None:
         if not self.plane.make_room(self):
             self.statistics.unopened += 1
             self._note_lost(number, "there is no room for another flow", now)

@@ -14,6 +14,7 @@ from userproxy.addresses import IPFamily
 from userproxy.forwarding.client_addresses import ClientAddresses
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.holding.places import AllPlaces
+from userproxy.forwarding.limits.flows import FlowLimits
 from userproxy.forwarding.listener_addresses import ListenerAddresses
 from userproxy.forwarding.log_limit import LogLimit
 from userproxy.forwarding.observation.reasons import MADE_ROOM
@@ -99,8 +100,10 @@ class UdpPlane:
         recorder: Recorder | None = None,
         client_addresses: ClientAddresses | None = None,
         places: AllPlaces | None = None,
+        flow_limits: FlowLimits | None = None,
     ) -> None:
         self.loop = loop
+        self.flow_limits = flow_limits or FlowLimits()
         self.faults: FaultsInForce = NoFaults()
         """Those of this process."""
         self.recorder = recorder or Recorder(loop.time)
