@@ -1,6 +1,7 @@
 """Drained endpoints and closed connections, with real servers, by the commands."""
 
 import json
+import signal
 from collections import Counter
 from contextlib import ExitStack
 from http.client import HTTPException
@@ -185,6 +186,30 @@ def test_clients_of_a_removed_endpoint_may_stay_as_long_in_the_successor(lab: La
         mine = {each for each in kept if kept[each] == removed.name}
         assert all(map(is_alive, kept))
         assert removed.name not in served_by(lab)
+        eventually(lambda: not any(is_alive(each) for each in mine), 40, "its connections are closed")
+        assert all(is_alive(each) for each in kept.keys() - mine)
+
+
+@OVER
+def test_an_endpoint_that_leaves_while_a_successor_starts_keeps_its_connections(
+    lab: Lab, before: str, after: str
+) -> None:
+    start(lab, before, removal="drain:20s")
+    with ExitStack() as stack:
+        kept = {stack.enter_context(KeptConnection(lab.client, WEB)): "" for _ in range(12)}
+        kept |= {each: each.ask().pod for each in kept}
+        removed, old = lab.pods[0], lab.node.proxies[-1]
+        old.signal(signal.SIGSTOP)  # it does not hear of what follows
+        lab.manifests.slice("web", lab.pods[1:])
+        successor = lab.node.start_userproxy(*QUICK, "--workers", after, "--takeover")
+        successor.wait_log("userproxy starts", 60)
+        old.signal(signal.SIGCONT)
+        successor.wait_log("Taken over", 60)
+        assert old.wait(30) == 0
+        lab.settle()
+        assert removed.name not in served_by(lab)
+        assert all(map(is_alive, kept))
+        mine = {each for each in kept if kept[each] == removed.name}
         eventually(lambda: not any(is_alive(each) for each in mine), 40, "its connections are closed")
         assert all(is_alive(each) for each in kept.keys() - mine)
 

@@ -7,10 +7,10 @@ from msgspec import structs
 
 from tests.proxier.test_following import with_endpoints
 from tests.proxier.test_proxier import HERE, WEB, WEB_LISTENER, Portals, World, a_service
-from userproxy.model import Endpoint, ServiceState
+from userproxy.model import Endpoint, IPFamily, ServiceState
 from userproxy.model.steering import Drain
 from userproxy.proxier.drains.family import FamilyDrains
-from userproxy.proxier.drains.table import DrainTable
+from userproxy.proxier.drains.table import DrainTable, Named
 from userproxy.proxier.proxier import Proxier
 
 A, B, C = (Endpoint(f"10.0.0.{number}", 8080) for number in (2, 3, 4))
@@ -121,6 +121,35 @@ async def test_who_comes_back_in_time_has_not_left(drained: Drained) -> None:
     assert (drained.endpoints(), drained.known(), drained.draining()) == ((A, B), (A, B), ())
     assert not drained.table.leaving(WEB)
     drained.table.shut_down()
+
+
+@pytest.mark.parametrize("is_early", [False, True])
+async def test_a_successor_knows_who_has_left_while_it_took_over(drained: Drained, *, is_early: bool) -> None:
+    """Whether or not it has heard of the Service before it is told of the drains."""
+    await drained.begin(3600.0)
+    successor = Drained()
+    successor.web = with_endpoints(successor.web, "10.0.0.3")
+    if is_early:
+        await successor.begin(3600.0)
+    successor.table.restore(drained.table.state())
+    if is_early:
+        await successor.follow()
+    else:
+        await successor.begin(3600.0)
+    assert (successor.endpoints(), successor.known(), successor.draining()) == ((B,), (A, B), (A,))
+    for each in (drained, successor):
+        each.table.shut_down()
+
+
+async def test_what_slices_name_is_remembered_only_where_clients_may_stay(drained: Drained) -> None:
+    await drained.begin(3600.0)
+    assert drained.table.state().named == (Named(WEB, IPFamily.IPV4, (A, B), 3600.0),)
+    await drained.begin(0.0)
+    assert drained.table.state().named == ()
+    await drained.begin(3600.0)
+    drained.world.drop("web")
+    await drained.proxier.sync(verify=False)
+    assert drained.table.state().named == ()
 
 
 async def test_without_time_they_are_closed_at_once(drained: Drained) -> None:

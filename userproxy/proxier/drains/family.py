@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from userproxy.model import Snapshot
 from userproxy.model.cluster import ServicePortName
-from userproxy.proxier.drains.table import DrainTable
+from userproxy.proxier.drains.table import DrainTable, Named
 from userproxy.proxier.plan import Actual
 from userproxy.proxier.wanted import Wanted
 from userproxy.routing.drains import with_drains
@@ -36,11 +36,17 @@ class FamilyDrains:
             port = wanted.ports.get(name)
             if port is None:
                 self._table.forget(name)
-            elif port.known is not None and port.closes_after:
+                continue
+            family = port.listeners[0].family
+            if port.known is not None and port.closes_after:
                 told = (actual.snapshots.get(listener) for listener in port.listeners)
                 before = {each for snapshot in told if snapshot is not None for each in snapshot.known or ()}
+                before.update(self._table.named(name, family))  # a predecessor's snapshots are not among ours
                 self._table.returned(name, port.known)
                 self._table.leave(name, before.difference(port.known, self._table.leaving(name)), port.closes_after)
+                self._table.name(Named(name, family, port.known, port.closes_after))
+            else:
+                self._table.forget_named(name, family)
 
     def take(self, wanted: Wanted, names_of: Callable[..., Iterable[ServicePortName]]) -> Iterator[ServicePortName]:
         """The service ports whose drains have changed since the last call."""

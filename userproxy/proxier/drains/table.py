@@ -9,7 +9,7 @@ import structlog
 from msgspec import Struct, structs
 
 from userproxy.errors import UserproxyError
-from userproxy.model import Endpoint, ServiceName, ServicePortName
+from userproxy.model import Endpoint, IPFamily, ServiceName, ServicePortName
 from userproxy.model.steering import Drain
 
 log = structlog.get_logger()
@@ -24,6 +24,7 @@ SLACK: Final = 1000
 """So many times more than twice as many as are of interest are planned at most."""
 
 _NONE: Final[Mapping[Endpoint, Drain]] = {}
+_NOBODY: Final[Mapping[IPFamily, "Named"]] = {}
 
 
 class TooManyDrainsError(UserproxyError):
@@ -53,6 +54,8 @@ class DrainTable:
         self._asked: dict[ServiceName, dict[Endpoint, Drain]] = {}
         self._leaving: dict[ServicePortName, dict[Endpoint, float]] = {}
         """Until when the clients of endpoints may stay that no slice names any more."""
+        self._named: dict[ServicePortName, dict[IPFamily, Named]] = {}
+        """Of service ports whose clients may do so, the endpoints that slices named last."""
         self._count = 0
         self._due: list[tuple[float, int, ServiceName, Endpoint, ServicePortName | None]] = []
         """What is to be looked at when, as a heap; some of it is of no interest by then."""
@@ -120,14 +123,33 @@ class DrainTable:
             if not found:
                 del self._leaving[name]
 
+    def name(self, named: "Named") -> None:
+        """Take notice of the endpoints of a service port that slices name now, and whose clients may stay then."""
+        self._named.setdefault(named.name, {})[named.family] = named
+
+    def named(self, name: ServicePortName, family: IPFamily) -> tuple[Endpoint, ...]:
+        """Those that slices have named last, which may have been in another process."""
+        found = self._named.get(name, _NOBODY).get(family)
+        return () if found is None else found.endpoints
+
+    def forget_named(self, name: ServicePortName, family: IPFamily) -> None:
+        """Clients of endpoints that leave a service port may not stay."""
+        found = self._named.get(name)
+        if found is not None:
+            found.pop(family, None)
+            if not found:
+                del self._named[name]
+
     def forget(self, name: ServicePortName) -> None:
         """The service port is gone."""
         self._leaving.pop(name, None)
+        self._named.pop(name, None)
 
     def state(self) -> "DrainState":
         """All there is, for another process of this node."""
         leaving = [(name, each, until) for name, found in self._leaving.items() for each, until in found.items()]
-        return DrainState(tuple(self.all()), tuple(leaving))
+        named = (each for found in self._named.values() for each in found.values())
+        return DrainState(tuple(self.all()), tuple(leaving), tuple(named))
 
     def restore(self, state: "DrainState") -> None:
         """Go on with the drains of another process."""
@@ -135,6 +157,18 @@ class DrainTable:
             self.put(drain)
         for name, endpoint, until in state.leaving:
             self.leave(name, (endpoint,), until - self._loop.time())
+        for each in state.named:
+            self._restore_named(each)
+
+    def _restore_named(self, before: "Named") -> None:
+        """Take notice of what slices have named in another process, and of who has left since."""
+        name = before.name
+        now = self._named.get(name, _NOBODY).get(before.family)
+        if now is None:
+            self.name(before)
+        elif left := set(before.endpoints).difference(now.endpoints, self.leaving(name)):
+            self.leave(name, left, now.seconds)
+            self._tell(name.service)
 
     def shut_down(self) -> None:
         """Cancel the timer."""
@@ -213,8 +247,22 @@ class DrainTable:
             each.changed()
 
 
+class Named(Struct, frozen=True, gc=False):
+    """The endpoints of a service port that slices name, whose clients may stay for so many seconds once none does."""
+
+    name: ServicePortName
+    family: IPFamily
+    endpoints: tuple[Endpoint, ...]
+    seconds: float
+
+
 class DrainState(Struct, frozen=True, gc=False):
-    """All drains as a value: those by request, and until when the clients of endpoints stay that have left."""
+    """All drains as a value: those by request, and until when the clients of endpoints stay that have left.
+
+    ``named`` are the endpoints that slices name, of service ports whose clients may stay: a successor that does not
+    find one of them any more knows that it has left.
+    """
 
     asked: tuple[Drain, ...] = ()
     leaving: tuple[tuple[ServicePortName, Endpoint, float], ...] = ()
+    named: tuple[Named, ...] = ()
