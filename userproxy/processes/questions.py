@@ -6,20 +6,21 @@ from msgspec import Raw, Struct
 
 from userproxy.model import Endpoint, ListenerName
 from userproxy.model.capture import CaptureRequest
-from userproxy.model.reports import Query
+from userproxy.model.reports import ListenerFigures, Query
 
 
 class AskListeners(Struct, frozen=True, tag="listeners?"):
-    """For :class:`Answer` of ListenerFigures, one each."""
+    """For ListenerAnswers: open listeners that a query is about, none for None, and all that are closed."""
 
     id: int
-    query: Query
+    query: Query | None
 
 
-class AskClosedListeners(Struct, frozen=True, tag="closed listeners?"):
-    """As :class:`AskListeners`, for those that are closed."""
+class ListenerAnswer(Struct, frozen=True, array_like=True):
+    """The figures of one listener, open or closed at the moment that the whole answer is of."""
 
-    id: int
+    figures: ListenerFigures
+    is_open: bool
 
 
 class AskConnections(Struct, frozen=True, tag="connections?"):
@@ -131,7 +132,6 @@ class Answer(Struct, frozen=True, tag="answer"):
 
 QUESTIONS: Final = (
     AskListeners,
-    AskClosedListeners,
     AskConnections,
     AskDecisions,
     AskChoice,
@@ -148,7 +148,6 @@ QUESTIONS: Final = (
 
 Question: TypeAlias = (
     AskListeners
-    | AskClosedListeners
     | AskConnections
     | AskDecisions
     | AskChoice

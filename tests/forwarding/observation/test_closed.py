@@ -1,9 +1,13 @@
 """What a closed listener has counted can be asked for, and what its clients still do counts."""
 
+import pytest
+
 from tests.forwarding.conftest import NAME, Bench, Serve, echo, eventually
+from userproxy.forwarding.observation import data_plane
 from userproxy.forwarding.observation.closed import KEPT_SECONDS, MOST, ClosedListeners
 from userproxy.forwarding.observation.counters import ListenerCounters
 from userproxy.model import Endpoint
+from userproxy.model.reports import ALL
 
 
 async def test_a_connection_that_goes_on_is_counted_with_its_listener_and_not_with_the_next_of_that_name(
@@ -32,6 +36,28 @@ async def test_a_connection_that_goes_on_is_counted_with_its_listener_and_not_wi
     await eventually(lambda: forwarder.active == 0)
     (over,) = await forwarder.data_plane.closed_listeners()
     assert (over.active, over.ended, over.endpoints) == (0, 1, ())
+
+
+async def test_a_listener_that_is_closed_while_figures_are_read_is_told_of_once(
+    serve: Serve, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forwarder = bench.forwarder
+    bench.route_to(await serve(echo))
+    port = forwarder._listeners[NAME].port
+    forwarder._listeners[NAME].statistics.refused = 1
+
+    class Closing:
+        """Between two slices the listener is closed."""
+
+        async def keep(self) -> None:
+            if forwarder.is_open(NAME):
+                forwarder.close(NAME)
+
+    monkeypatch.setattr(data_plane, "Pace", Closing)
+    ((figures, is_open),) = await forwarder.data_plane.every_listener(ALL)
+    assert (figures.local_port, figures.refused, is_open) == (port, 1, True)
+    ((figures, is_open),) = await forwarder.data_plane.every_listener(ALL)
+    assert (figures.refused, is_open) == (1, False)
 
 
 def used() -> ListenerCounters:

@@ -11,6 +11,7 @@ from tests.processes.control.test_forwarding import all_ready, asked, backend, f
 from userproxy.model import Snapshot, Verdict
 from userproxy.model.reports import Decision
 from userproxy.processes.control.forwarding import ProcessForwarder
+from userproxy.processes.messages import Close
 
 
 async def decided(forwarder: ProcessForwarder, count: int) -> tuple[Decision, ...]:
@@ -52,3 +53,29 @@ async def test_a_process_that_ends_after_its_answer_counts_only_among_those_of_t
         first, *_ = await plane.processes()
         assert first.pid != victim.pid
         assert victim not in plane._last_process
+
+
+async def test_a_listener_that_a_process_leaves_while_it_is_asked_is_counted_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with forwarding(1) as forwarder, backend() as endpoint:
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        await all_ready(forwarder)
+        for _ in range(3):
+            assert await asked(port) == b"hello\n"
+        plane = forwarder.data_plane
+        each = plane._each
+
+        async def and_leave(*arguments: Any) -> Any:
+            found = await each(*arguments)
+            for worker in forwarder._pool.serving:
+                worker.send(Close(NAME))
+            return found
+
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(plane, "_each", and_leave)
+            (figures,) = await plane.listeners()
+        assert figures.total == 3
+        (figures,) = await plane.listeners()
+        assert figures.total == 3, "as it was, of the closed one"

@@ -45,7 +45,11 @@ async def of_each(forwarder: ProcessForwarder, endpoint: Endpoint) -> list[Endpo
     """What each data process says of an endpoint."""
     answers = await forwarder.data_plane._each(lambda number: AskListeners(number, ALL), _LISTENERS)
     return [
-        each for answer in answers.values() for its in answer for each in its.endpoints if each.endpoint == endpoint
+        each
+        for answer in answers.values()
+        for its in answer
+        for each in its.figures.endpoints
+        if each.endpoint == endpoint
     ]
 
 

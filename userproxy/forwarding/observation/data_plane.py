@@ -127,15 +127,29 @@ class LocalDataPlane:
 
     async def closed_listeners(self) -> tuple[ListenerFigures, ...]:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
-        pace = Pace()
+        return tuple([figures for figures, _ in await self.every_listener(None)])
+
+    async def every_listener(self, query: Query | None) -> list[tuple[ListenerFigures, bool]]:
+        """The figures of open listeners that a query is about, none for None, and of all that are closed.
+
+        With whether each is open, as of one moment: each is told of once, also one that is closed meanwhile.
+        """
+        opened = [] if query is None else list(self._listeners.items())
+        closed, flows, pace = self.closed.current(), self._flows_by_listener() if opened else {}, Pace()
+        found = []
+        for index, (name, listener) in enumerate(opened):
+            if not index % _LISTENERS_AT_ONCE:
+                await pace.keep()
+            if query is not None and query.admits_listener(name):
+                found.append((await self._figures(name, listener, flows.get(name, ()), pace), True))
+                await pace.keep()
         for connections in tuple(self._tcp.without_listener):
             await _settle(connections, pace)
-        figures = []
-        for name, counters in self.closed.current():
+        for name, counters in closed:
             endpoints = [endpoint_figures(*each) for each in counters.endpoints.items() if each[1].active]
-            figures.append(figures_of(name, counters, Verdict.REJECT, endpoints))
+            found.append((figures_of(name, counters, Verdict.REJECT, endpoints), False))
             await pace.keep()
-        return tuple(figures)
+        return found
 
     async def connections(self, query: Query = ALL, limit: int = 1000, after: int = 0) -> ConnectionPage:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""

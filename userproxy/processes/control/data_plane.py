@@ -41,7 +41,6 @@ from userproxy.processes.messages import Counted
 from userproxy.processes.questions import (
     AskBalancerFaults,
     AskChoice,
-    AskClosedListeners,
     AskConnections,
     AskDecisions,
     AskEjectedEndpoints,
@@ -50,13 +49,14 @@ from userproxy.processes.questions import (
     AskLostAnswers,
     AskProcess,
     Capture,
+    ListenerAnswer,
     Question,
     WatchDecisions,
 )
 
 Item = TypeVar("Item")
 
-_LISTENERS: Final[Decoder[ListenerFigures]] = Decoder(ListenerFigures)
+_LISTENERS: Final[Decoder[ListenerAnswer]] = Decoder(ListenerAnswer)
 _CONNECTIONS: Final[Decoder[ConnectionReport]] = Decoder(ConnectionReport)
 _DECISIONS: Final[Decoder[Decision]] = Decoder(Decision)
 _CHOICES: Final[Decoder[Choice]] = Decoder(Choice)
@@ -182,19 +182,19 @@ class ProcessesDataPlane:
 
         `query` is for open listeners; None asks for closed ones alone.
         """
-        opened = {} if query is None else await self._each(lambda number: AskListeners(number, query), _LISTENERS)
-        closed = await self._each(AskClosedListeners, _LISTENERS)
+        answers = await self._each(lambda number: AskListeners(number, query), _LISTENERS)
         # From here on without a pause: who has ended is among those of the past already, and counts only there.
         found: dict[int, list[ListenerFigures]] = {}
-        for worker, answer in closed.items():
+        for worker, answer in answers.items():
             if not worker.is_over:
                 known = self._known.setdefault(worker, _Known())
                 if query == ALL:
                     known.open.clear()
                 known.closed.clear()
-                known.note(opened.get(worker, ()), answer)
-                for each in (*opened.get(worker, ()), *answer):
-                    found.setdefault(each.number, []).append(each)
+                opened = [each.figures for each in answer if each.is_open]
+                known.note(opened, [each.figures for each in answer if not each.is_open])
+                for each in answer:
+                    found.setdefault(each.figures.number, []).append(each.figures)
         return found, dict(self._past)
 
     async def connections(self, query: Query = ALL, limit: int = 1000, after: int = 0) -> ConnectionPage:

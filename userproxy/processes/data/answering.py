@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from msgspec import Raw
 
-from userproxy.model.data_plane import DataPlane, Watch
+from userproxy.forwarding.observation.data_plane import LocalDataPlane
+from userproxy.model.data_plane import Watch
 from userproxy.model.steering import Steering
 from userproxy.pace import Pace
 from userproxy.processes.channel import Channel, encode
@@ -16,7 +17,6 @@ from userproxy.processes.questions import (
     Answer,
     AskBalancerFaults,
     AskChoice,
-    AskClosedListeners,
     AskConnections,
     AskDecisions,
     AskEjectedEndpoints,
@@ -26,6 +26,7 @@ from userproxy.processes.questions import (
     AskProcess,
     Capture,
     CloseConnections,
+    ListenerAnswer,
     Question,
     WatchConnections,
     WatchDecisions,
@@ -39,7 +40,7 @@ class Answering:
 
     def __init__(
         self,
-        plane: DataPlane,
+        plane: LocalDataPlane,
         steering: Steering,
         channel: Callable[[], Channel[ToData]],
         group: asyncio.TaskGroup,
@@ -105,9 +106,7 @@ class Answering:
         plane = self._plane
         match question:
             case AskListeners(query=query):
-                return await plane.listeners(query)
-            case AskClosedListeners():
-                return await plane.closed_listeners()
+                return [ListenerAnswer(*each) for each in await plane.every_listener(query)]
             case AskConnections(query=query, limit=limit, after=after):
                 return (await plane.connections(query, limit, after)).items
             case AskDecisions(query=query, last=last):
