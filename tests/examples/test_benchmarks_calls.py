@@ -5,7 +5,7 @@ from examples.benchmarks.calls import count_calls
 
 def test_calls_grow_with_connections_and_requests() -> None:
     one, more, asked = count_calls(2, 2), count_calls(8, 2), count_calls(2, 2, requests=20)
-    made = "relay.Relay.__init__"
+    made = "relay.Relay.begin"
     assert [calls.python[made] for calls in (one, more, asked)] == [4, 16, 4]
     assert more.python.total() > 2 * one.python.total()
     assert asked.c["socket.recv_into"] >= one.c["socket.recv_into"] + 4 * 19

@@ -32,10 +32,11 @@ from userproxy.forwarding.ports.listeners import ListenerPorts
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.shares import Shares
 from userproxy.forwarding.steering.local import LocalSteering
-from userproxy.forwarding.tcp.connections import Connections, TcpStatistics
+from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.plane import TcpPlane
 from userproxy.forwarding.tcp.portal import connections_of
+from userproxy.forwarding.tcp.relays.accounts import TcpStatistics
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp.groups.further import FurtherSockets
 from userproxy.forwarding.udp.groups.group import DatagramGroup

@@ -14,7 +14,7 @@ from tests.forwarding.handover.conftest import a_forwarder, first, forwarders, r
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.handover.taking import Taker
 from userproxy.forwarding.handover.values import ListenerHandedOver
-from userproxy.forwarding.tcp.connections import TcpStatistics
+from userproxy.forwarding.tcp.relays.accounts import TcpStatistics
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import (
     Admission,

@@ -379,7 +379,7 @@ async def test_nobody_captures_and_a_connection_costs_no_call_more(bench: Bench,
     ]
     assert {name: after[name] for name in for_each} == {name: before[name] for name in for_each}
     assert len(for_each) >= 4
-    assert after["relay.Relay.__init__"] == before["relay.Relay.__init__"] == 10
+    assert after["relay.Relay.begin"] == before["relay.Relay.begin"] == 10
 
 
 async def test_datagrams_of_a_flow_are_told_on_both_legs(bench: Bench) -> None:

@@ -207,7 +207,8 @@ async def test_a_header_that_does_not_fit_at_once_goes_before_all_else(*, is_ful
         context = RelayContext(poller, pipes, closing, half_open, SourcePorts(loop.time), Recorder(loop.time))
         ended: list[Relay] = []
         poller.add(far.fileno(), STREAM, lambda _events: None, _Nobody())
-        relay = Relay(context, near, far, None, ended.append)
+        relay = Relay()
+        relay.begin(context, near, far, None, ended.append)
         backend.sendall(b"greet")
         relay.start(WRITABLE | EPOLLIN, header)
         client.sendall(b"request")

@@ -200,7 +200,8 @@ class Clocked:
         def connected(*_: object) -> None:
             pytest.fail("nobody answers")
 
-        dial = Dial(self.dialer, NAME, self.balancer, self.client, "192.0.2.1", connected, self.failed.append)
+        dial = Dial()
+        dial.begin(self.dialer, NAME, self.balancer, self.client, "192.0.2.1", connected, self.failed.append)
         dial.start()
         return dial
 

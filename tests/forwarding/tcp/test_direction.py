@@ -37,7 +37,8 @@ class Wire:
         far, self.backend = _connection(stack)
         self._context = context
         context.poller.add(far.fileno(), STREAM, lambda _events: None, self)
-        self.relay = Relay(context, near, far, None, lambda _relay: None)
+        self.relay = Relay()
+        self.relay.begin(context, near, far, None, lambda _relay: None)
 
     def start(self) -> None:
         self.relay.start(WRITABLE)

@@ -9,9 +9,8 @@ from userproxy.forwarding.client_addresses import Sources
 from userproxy.forwarding.descriptors import PER_CONNECTION
 from userproxy.forwarding.holding.clients import NO_ENDPOINT, HeldClients
 from userproxy.forwarding.limits.idleness import IdleConnections
-from userproxy.forwarding.observation.counters import ListenerCounters
 from userproxy.forwarding.observation.reasons import ENDPOINT_GONE, RESET_BY_ENDPOINT
-from userproxy.forwarding.observation.recorder import Entry, Peer, Portal
+from userproxy.forwarding.observation.recorder import Peer, Portal
 from userproxy.forwarding.proxy_protocol.header import Address, ProxyHeader
 from userproxy.forwarding.proxy_protocol.versions import encode
 from userproxy.forwarding.tcp.dialer import Dial
@@ -19,6 +18,7 @@ from userproxy.forwarding.tcp.introductions import IntroducedDial
 from userproxy.forwarding.tcp.keep_alive import SECONDS as KEEP_ALIVE_SECONDS
 from userproxy.forwarding.tcp.plane import PortFaults, TcpPlane
 from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.tcp.relays.accounts import Accounts
 from userproxy.forwarding.tcp.sockets import ip_and_port, reset_on_close
 from userproxy.forwarding.tcp.states import DialState, RelayState
 from userproxy.model import Endpoint, Limits, ListenerName, ProxyProtocol, Snapshot
@@ -32,20 +32,13 @@ log = structlog.get_logger()
 _IN_ORDER: Final = (Outcome.SERVED, "")
 
 
-class TcpStatistics(ListenerCounters):
-    """What one TCP listener has done so far; `active` is what it is doing."""
-
-    __slots__ = ()
-
-
-class Connections:
+class Connections(Accounts):
     """The connections of the clients that a listener has accepted. They go on when the listener is closed."""
 
     __slots__ = (
         "__weakref__",
         "_accepts",
         "_balancer_rule",
-        "_decisions",
         "_held",
         "_idle",
         "_limits",
@@ -57,25 +50,18 @@ class Connections:
         "faults",
         "holds",
         "is_looked_after",
-        "members",
-        "name",
-        "statistics",
     )
 
     def __init__(self, plane: TcpPlane, name: ListenerName, balancer: Balancer) -> None:
+        super().__init__(plane.recorder, name)
         self._plane = plane
         self._share = plane.shares.of(name.service_port)
-        self._decisions = plane.recorder.ring(name.service_port)
         self._accepts: ProxyProtocol | None = None
         self._sends: ProxyProtocol | None = None
         self._balancer_rule: BalancerRule | None = None
-        self.members: dict[int, Dial | Relay] = {}
-        """By their ids, which are in ascending order."""
-        self.name = name
         self.faults: PortFaults | None = plane.faults.of(name.service_port)
         """Those that its connections may suffer; None for none."""
         self.balancer = balancer
-        self.statistics = TcpStatistics()
         self._sources: Sources | None = None
         self._limits: Limits | None = None
         self._idle: IdleConnections | None = None
@@ -86,16 +72,14 @@ class Connections:
         self.is_looked_after = False
         """Whether those to come will have keep-alive."""
 
-    def __len__(self) -> int:
-        return len(self.members)
-
     def serve(self, client: SocketType, peer: Peer, portal: Portal = None) -> None:
         """Find an endpoint for a client who has been accepted, and relay. Two descriptors are taken for it already."""
         plane = self._plane
         recorder = plane.recorder
         address = peer[0]
         if self._accepts is None or address not in plane.introductions.trusted:
-            dial = Dial(plane.dialer, self.name, self.balancer, client, address, self._connected, self._unserved)
+            dial = Dial()
+            dial.begin(plane.dialer, self.name, self.balancer, client, address, self._connected, self._unserved)
             self.statistics.accepted += 1
         else:
             dial = self._dial_after_header(client, address, self._accepts)
@@ -127,7 +111,8 @@ class Connections:
         dial.closed = True
         endpoint = dial.tried[-1]
         on_end = self._relayed if self._idle is None else self._ended_watched
-        relay = Relay(self._plane.relays, client, backend, endpoint, on_end)
+        relay = Relay()
+        relay.begin(self._plane.relays, client, backend, endpoint, on_end)
         relay.id, relay.dial = dial.id, dial
         relay.counters = counters = self.statistics.endpoints[endpoint]
         counters.active += 1
@@ -168,26 +153,11 @@ class Connections:
         relay.vanish()
         self._ended(relay.dial, relay)
 
-    def established(self, after: int, last: int) -> list[Relay]:
-        """The relays whose ids are beyond `after` and no greater than `last`."""
-        found = []
-        for number in reversed(self.members):
-            if number <= after:
-                break
-            member = self.members[number]
-            if number <= last and isinstance(member, Relay):
-                found.append(member)
-        return found
-
-    def in_order(self) -> None:
-        """Bring members into the order of their ids, after some have been adopted."""
-        members = sorted(self.members.items())
-        self.members.clear()
-        self.members.update(members)
-
     def _dial(self, client: SocketType, address: str) -> Dial:
         plane = self._plane
-        return Dial(plane.dialer, self.name, self.balancer, client, address, self._connected, self._unserved)
+        dial = Dial()
+        dial.begin(plane.dialer, self.name, self.balancer, client, address, self._connected, self._unserved)
+        return dial
 
     def follow(self, snapshot: Snapshot) -> None:
         """Take notice of the endpoints that new clients have, and of whose address they are to see.
@@ -235,17 +205,6 @@ class Connections:
         if self._idle is not None:
             self._idle.watch_all(self.members.values())
 
-    def limited(self, peer: Peer, portal: Portal, reason: str) -> None:
-        """Note that a client is not let in because of a limit."""
-        self.statistics.limited += 1
-        self.refused(peer, portal, reason)
-
-    def refused(self, peer: Peer, portal: Portal, reason: str) -> None:
-        """Note that a client is not let in, and why."""
-        self.statistics.refused += 1
-        now = self._plane.recorder.clock()
-        self._decisions.add((now, self.name, peer, portal, None, Outcome.REFUSED, reason, (), 0.0, 0, 0, None, 0))
-
     def end_unknown(self, known: frozenset[Endpoint]) -> None:
         """Reset the connections to endpoints that are not known; dials to them go on to another one."""
         for connection in [each for each in self.members.values() if each.endpoint not in known]:
@@ -266,7 +225,8 @@ class Connections:
 
     def _dial_after_header(self, client: SocketType, address: str, version: ProxyProtocol) -> IntroducedDial:
         plane = self._plane
-        dial = IntroducedDial(plane.dialer, self.name, self.balancer, client, address, self._connected, self._unserved)
+        dial = IntroducedDial()
+        dial.begin(plane.dialer, self.name, self.balancer, client, address, self._connected, self._unserved)
         dial.expect(version, plane.introductions, self._introduced, self._turned_away)
         return dial
 
@@ -302,7 +262,8 @@ class Connections:
         plane, statistics, endpoint = self._plane, self.statistics, dial.tried[-1]
         recorder = plane.recorder
         on_end = self._relayed if self._idle is None else self._ended_watched
-        relay = Relay(plane.relays, dial.client, backend, endpoint, on_end)
+        relay = Relay()
+        relay.begin(plane.relays, dial.client, backend, endpoint, on_end)
         now = recorder.clock()
         relay.id = dial.id
         relay.dial = dial
@@ -401,27 +362,6 @@ class Connections:
         if self._idle is not None:
             self._idle.forget(relay)
         self._relayed(relay)
-
-    def settle(self, relay: Relay) -> None:
-        """Count the bytes that a live connection has moved since they were last counted."""
-        up, down = relay.bytes_up - relay.settled_up, relay.bytes_down - relay.settled_down
-        relay.settled_up += up
-        relay.settled_down += down
-        for counters in (relay.counters, self.statistics):
-            counters.bytes_up += up
-            counters.bytes_down += down
-
-    def _decision(self, dial: Dial, now: float, outcome: Outcome, reason: str) -> Entry:
-        """About a client whose connection has moved nothing yet."""
-        endpoint = dial.endpoint if outcome is Outcome.RETRIED else None
-        seconds, name, peer = now - dial.opened, dial.name, dial.peer
-        failed, source = dial.failed, dial.source
-        return (now, name, peer, dial.portal, endpoint, outcome, reason, failed, seconds, 0, 0, source, dial.id)
-
-    def _count_failures(self, dial: Dial) -> None:
-        self.statistics.dial_failures += dial.failures
-        for endpoint, _, kind in dial.failed:
-            self.statistics.failed(endpoint, kind)
 
     def _ended(self, dial: Dial, connection: Dial | Relay, *, is_known: bool = True) -> None:
         plane = self._plane

@@ -116,7 +116,7 @@ class Dial:
     opened: float
     began: float
 
-    def __init__(
+    def begin(
         self,
         dialer: Dialer,
         name: ListenerName,
@@ -126,6 +126,7 @@ class Dial:
         on_connected: "Callable[[Dial, SocketType, int], None]",
         on_failed: "Callable[[Dial], None]",
     ) -> None:
+        """Be one for a client. Before everything else: a class with `__init__` costs more to call."""
         self._dialer = dialer
         self._balancer = balancer
         self.address = address

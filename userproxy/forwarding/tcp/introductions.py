@@ -71,7 +71,7 @@ class IntroducedDial(Dial):
 
     __slots__ = ("_introductions", "_is_watched", "_on_introduced", "_on_refused", "_version", "awaits_header", "proxy")
 
-    def __init__(
+    def begin(
         self,
         dialer: Dialer,
         name: ListenerName,
@@ -81,7 +81,8 @@ class IntroducedDial(Dial):
         on_connected: Callable[[Dial, SocketType, int], None],
         on_failed: Callable[[Dial], None],
     ) -> None:
-        super().__init__(dialer, name, balancer, client, address, on_connected, on_failed)
+        """As of every dial."""
+        super().begin(dialer, name, balancer, client, address, on_connected, on_failed)
         self._is_watched = False
         self.awaits_header = True
         self.proxy = address

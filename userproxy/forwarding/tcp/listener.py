@@ -10,8 +10,9 @@ import structlog
 from userproxy.forwarding.descriptors import PER_CONNECTION, is_shortage
 from userproxy.forwarding.observation.recorder import Peer, Portal
 from userproxy.forwarding.poller import STREAM
-from userproxy.forwarding.tcp.connections import Connections, TcpStatistics
+from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.plane import TcpPlane
+from userproxy.forwarding.tcp.relays.accounts import TcpStatistics
 from userproxy.forwarding.tcp.sockets import (
     ListeningSocket,
     dialled_portal,

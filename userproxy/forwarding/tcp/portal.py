@@ -8,10 +8,11 @@ from typing import Final, TypeAlias
 
 from userproxy.forwarding.descriptors import PER_CONNECTION
 from userproxy.forwarding.observation.recorder import Peer, Portal
-from userproxy.forwarding.tcp.connections import Connections, TcpStatistics
+from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.plane import Connections as AnyConnections
 from userproxy.forwarding.tcp.plane import TcpPlane
+from userproxy.forwarding.tcp.relays.accounts import TcpStatistics
 from userproxy.forwarding.tcp.sockets import ListeningSocket, reset_on_close
 from userproxy.model import ListenerName, Snapshot, Verdict
 from userproxy.routing.balancer import Balancer

@@ -56,7 +56,7 @@ class Relay(EstablishedConnection):
 
     __slots__ = ()
 
-    def __init__(
+    def begin(
         self,
         context: RelayContext,
         client: SocketType,
@@ -64,6 +64,7 @@ class Relay(EstablishedConnection):
         endpoint: Endpoint | None,
         on_end: "Callable[[Relay], None]",
     ) -> None:
+        """Be one between these sockets. Before everything else: a class with `__init__` costs more to call."""
         self._context = context
         self._client = client
         self._backend = backend
@@ -123,12 +124,13 @@ class Relay(EstablishedConnection):
             on_client, on_backend = ways.upward.on_events, ways.downward.on_events
         self._context.poller.add_beside(client.fileno(), on_client, backend.fileno(), on_backend, self)
         if header:
+            ways = self.ways
             try:
-                self.upward.send_first(header)
+                ways.send_first(header)
             except OSError:  # the endpoint may have reset it already
                 self.fail()
                 return
-            self.downward.on_events(events)
+            ways.downward.on_events(events)
         elif events != WRITABLE:
             on_backend(events)
 

@@ -32,6 +32,11 @@ class Ways:
             direction.restore(its, pair)
         self.upward.usual = self.downward.usual = self.upward.is_usual and self.downward.is_usual
 
+    def send_first(self, header: bytes) -> None:
+        """Send `header` to the backend before all else. Raises OSError."""
+        self.upward.send_first(header)
+        self.upward.usual = self.downward.usual = not self.upward.blocked
+
     @property
     def pipe_ends(self) -> tuple[int, ...]:
         """Descriptors of the pipes in which bytes wait: two for the way up and two for the way down, if there are."""
