@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 
+import msgspec
 import pytest
 
 from tests.admin.planes import ONE, Served, connection
@@ -16,6 +17,8 @@ from userproxy.model.reports import EndpointFigures, ListenerFigures, SocketAddr
 from userproxy.model.snapshots import Verdict
 
 SERVICES, CONNECTIONS = 1000, 5000
+MOST_MILLISECONDS = 50
+"""What browsers call a long task takes longer."""
 MOST_ROWS = 100
 """Rows of a list that may be elements: those in sight, and a few."""
 
@@ -113,25 +116,56 @@ def test_one_stream_tells_of_everything(crowded: tuple[Running, Watched]) -> Non
     assert watched.complaints == []
 
 
-def test_filtering_and_sorting_thousands_keeps_the_page_answering(
+def test_no_task_of_the_page_keeps_it_from_answering(
     crowded: tuple[Running, Watched], record_property: Callable[[str, object], None]
 ) -> None:
+    """By processor time: how long a task takes on a machine that has much else to do is the machine's affair."""
     server, watched = crowded
-    loading = watched.long_tasks()
-    filtered = watched.page.locator("#connections-filter")
-    filtered.press_sequentially("10.2.77.9")
-    watched.wait("() => document.querySelector('#connections-count').textContent === '25 of 5,000'")
-    filtered.fill("")
-    for column in ("client", "age", "rate"):
-        watched.page.locator(f"#connections-grid .head .{column} button").click()
-    watched.page.locator("#services-grid .head .opened button").click()
-    server.tell(lambda api: progress(api, 9))
-    for _ in range(30):
-        watched.page.mouse.move(200, 500)
-        watched.page.mouse.wheel(0, 700)
-    watched.wait("() => document.querySelector('#connections-count').textContent === '5,000'")
-    # Not asserted: how long that takes is the machine's affair, and CI's has much else to do.
-    tasks = watched.long_tasks()
-    record_property("long_tasks_milliseconds", tasks)
-    record_property("long_tasks_while_loading", loading)
+    browser = watched.page.context.browser
+    assert browser is not None
+    page = watched.page.context.new_page()
+    try:
+        browser.start_tracing(page=page, categories=["toplevel", "disabled-by-default-devtools.timeline"])
+        page.goto(watched.page.url)
+        page.wait_for_function(_ALL_CONNECTIONS)
+        filtered = page.locator("#connections-filter")
+        filtered.press_sequentially("10.2.77.9")
+        page.wait_for_function("() => document.querySelector('#connections-count').textContent === '25 of 5,000'")
+        filtered.fill("")
+        for column in ("client", "endpoint", "rate"):
+            page.locator(f"#connections-grid .head .{column} button").click()
+        page.locator("#services-grid .head .opened button").click()
+        server.tell(lambda api: progress(api, 9))
+        for _ in range(30):
+            page.mouse.move(200, 500)
+            page.mouse.wheel(0, 700)
+        page.wait_for_function("() => document.querySelector('[data-total=up_rate]').textContent !== '0 B'")
+        page.wait_for_function(_ALL_CONNECTIONS)
+        tasks = task_milliseconds(browser.stop_tracing())
+    finally:
+        page.close()
+    record_property("longest_tasks_milliseconds", tasks[:5])
+    assert len(tasks) > 100, "the trace is of the page"
+    assert tasks[0] < MOST_MILLISECONDS, tasks[:5]
     assert watched.complaints == []
+
+
+_ALL_CONNECTIONS = "() => document.querySelector('#connections-count').textContent === '5,000'"
+
+
+def task_milliseconds(trace: bytes) -> list[float]:
+    """The processor time of each task of the pages' threads in a trace of Chromium, the longest first."""
+    events = msgspec.json.decode(trace)["traceEvents"]
+    threads = {
+        (each["pid"], each["tid"])
+        for each in events
+        if each["name"] == "thread_name" and each["args"]["name"] == "CrRendererMain"
+    }
+    return sorted(
+        (
+            each["tdur"] / 1000
+            for each in events
+            if each["name"] == "RunTask" and "tdur" in each and (each["pid"], each["tid"]) in threads
+        ),
+        reverse=True,
+    )

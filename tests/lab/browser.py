@@ -1,6 +1,5 @@
 """A real browser: Chromium, in a host of the lab or in this network namespace, driven by playwright."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -19,12 +18,6 @@ Finding: TypeAlias = tuple[str, str, list[str]]
 """What axe finds: a rule, how bad it is, and where."""
 
 _SERIOUS: Final = ("serious", "critical")
-_LONG_TASKS: Final = """
-window.longTasks = [];
-new PerformanceObserver((list) => {
-  for (const entry of list.getEntries()) window.longTasks.push(entry.duration);
-}).observe({ type: "longtask" });
-"""
 
 
 class Watched:
@@ -36,7 +29,6 @@ class Watched:
         page.set_default_timeout(WAIT_MILLISECONDS)
         page.on("console", self._heard)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.add_init_script(_LONG_TASKS)
 
     def _heard(self, message: Any) -> None:
         if message.type in ("error", "warning"):
@@ -56,11 +48,6 @@ class Watched:
             for each in found
             if each["impact"] in _SERIOUS
         ]
-
-    def long_tasks(self) -> list[float]:
-        """The milliseconds of each task since the last call that kept the page from answering for more than 50."""
-        found: list[float] = json.loads(self.page.evaluate("JSON.stringify(window.longTasks.splice(0))"))
-        return found
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What a tab is sent of a look: what has changed since the one that it was sent before. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from userproxy.dashboard.history import History
@@ -11,6 +11,9 @@ Frame = dict[str, Any]
 
 _SLOW: Final = ("status", "problems", "drains", "faults")
 """Parts that are sent as a whole when they differ."""
+
+MOST_ROWS: Final = 400
+"""Rows of a frame: a page that reads one has the next one wait until it has answered whoever uses it."""
 
 
 class Frames:
@@ -23,11 +26,11 @@ class Frames:
         self._connections: Mapping[int, Item] = {}
         self._slow: dict[str, Any] = {}
 
-    def look(self, look: Look, history: History) -> Frame:
-        """The frame of a look."""
+    def look(self, look: Look, history: History) -> list[Frame]:
+        """The frames of a look: first the rows for which the last one has no room, then that."""
         frame: Frame = {"kind": "look", "number": look.number, "time": look.time, "trouble": look.trouble}
         if look.trouble:
-            return frame
+            return [frame]
         services = _changes(self._services, look.services)
         frame["services"], self._services = services, look.services
         if self._is_first:
@@ -50,11 +53,26 @@ class Frames:
             connections = look.connections.get(self._want.subject, {})
             frame["connections"] = _changes(self._connections, connections)
             self._connections = connections
-        return frame
+        return [*_rows_before(frame), frame]
 
     def decisions(self, items: list[Item], missing: int) -> Frame:
         """The frame of decisions, before which `missing` others were that are not known any more."""
         return {"kind": "decisions", "items": items, "missing": missing}
+
+
+def _rows_before(frame: Frame) -> Iterator[Frame]:
+    """Frames of rows of which the frame of a look has too many, and which it has no more afterwards."""
+    for part in ("services", "connections"):
+        changes = frame.get(part, {"changed": []})
+        rows = changes["changed"]
+        changes["changed"] = rows[:MOST_ROWS]
+        for begin in range(MOST_ROWS, len(rows), MOST_ROWS):
+            yield {"kind": "rows", part: {"changed": rows[begin : begin + MOST_ROWS], "gone": []}}
+    if "history" in frame:
+        series = list(frame["history"]["services"].items())
+        frame["history"]["services"] = dict(series[:MOST_ROWS])
+        for begin in range(MOST_ROWS, len(series), MOST_ROWS):
+            yield {"kind": "rows", "history": dict(series[begin : begin + MOST_ROWS])}
 
 
 def _changes(before: Mapping[Any, Item], now: Mapping[Any, Item]) -> dict[str, Any]:

@@ -167,7 +167,7 @@ class DashboardServer:
                 look = self._collector.look
                 if look.number != number and _is_complete(look, want):
                     number = look.number
-                    lines.append(frames.look(look, self._collector.history))
+                    lines += frames.look(look, self._collector.history)
                 for line in lines:
                     await answer.write(msgspec.json.encode(line) + b"\n")
                 await reader.woken.wait()

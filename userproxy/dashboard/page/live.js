@@ -1,5 +1,7 @@
 // The stream of frames from the dashboard's server, asked for again whenever it breaks.
 
+import { Slices } from "./slices.js";
+
 const AGAIN_MILLISECONDS = 1000;
 
 /**
@@ -51,6 +53,7 @@ export class Live {
   async lines(body, signal) {
     let anew = true;
     let parts = [];
+    const slices = new Slices();
     const reader = body.pipeThrough(new TextDecoderStream()).getReader();
     for (;;) {
       const { value, done } = await reader.read();
@@ -64,6 +67,8 @@ export class Live {
         if (anew) this.state("live", "");
         this.frame(JSON.parse(whole), anew);
         anew = false;
+        await slices.pause();
+        if (signal.aborted) return;
       }
     }
   }

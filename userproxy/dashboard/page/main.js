@@ -11,6 +11,7 @@ import { Live, openSession } from "./live.js";
 import { Overview } from "./overview.js";
 import { Picture } from "./picture.js";
 import { Services } from "./services.js";
+import { Slices } from "./slices.js";
 import { serviceName, Store } from "./store.js";
 import { themes } from "./theme.js";
 
@@ -21,6 +22,7 @@ class Page {
     this.measure = localStorage.getItem("measure") === "bytes" ? "bytes" : "connections";
     this.link = { state: "waiting", text: "" };
     this.isDue = false;
+    this.isDrawing = false;
     this.refused = null;
     this.controls = new Controls(this.store);
     this.parts = {
@@ -29,7 +31,7 @@ class Page {
       picture: new Picture(this.store, this),
       connections: new Connections(this.store, this),
       decisions: new Decisions(this.store, this),
-      overview: new Overview(this.store),
+      overview: new Overview(this.store, this),
       health: new Health(this.store),
     };
     this.live = new Live(
@@ -82,7 +84,7 @@ class Page {
       this.view("subject");
       tell(`Shown: ${key.replace(/\/[^/]*$/, "").replace(/\/([^/]*)$/, ":$1")}`);
     } else if (!anyway) tell("Shown: all Services");
-    this.draw();
+    this.due();
   }
 
   choose(key) {
@@ -98,6 +100,7 @@ class Page {
 
   take(frame, anew) {
     this.store.take(frame, anew);
+    if (frame.kind === "rows") return;
     if (frame.kind === "decisions" && !anew && this.subject !== null) this.parts.picture.happened(frame.items);
     this.due();
   }
@@ -107,14 +110,22 @@ class Page {
     this.due();
   }
 
-  /** Draw once, however much has come. */
+  /** Draw once, however much has come, and what comes while that is being done, afterwards. */
   due() {
-    if (this.isDue) return;
     this.isDue = true;
-    requestAnimationFrame(() => {
-      this.isDue = false;
-      this.draw();
-    });
+    if (!this.isDrawing) requestAnimationFrame(() => this.drawWhatIsDue());
+  }
+
+  async drawWhatIsDue() {
+    if (this.isDrawing || !this.isDue) return;
+    this.isDrawing = true;
+    this.isDue = false;
+    try {
+      await this.draw();
+    } finally {
+      this.isDrawing = false;
+    }
+    if (this.isDue) this.due();
   }
 
   view(name) {
@@ -137,21 +148,25 @@ class Page {
     this.controls.open(kind, row, this.subject);
   }
 
-  draw() {
-    const { store, parts } = this;
-    const broken = this.trouble();
-    parts.health.show(broken);
+  /** Everything, a part at a time: with thousands of rows each may take some milliseconds. */
+  async draw() {
+    const { parts } = this;
+    const slices = new Slices();
+    this.drawHead();
+    for (const part of [parts.overview, parts.services, parts.picture, parts.endpoints, parts.connections, parts.decisions]) {
+      await slices.pause();
+      part.show();
+    }
+  }
+
+  drawHead() {
+    const { store } = this;
+    this.parts.health.show(this.trouble());
     mark(document.body, "data-controls", this.controls.allowed.size > 0 ? "true" : null);
     this.controls.show();
     mark(document.body, "data-subject", this.subject === null ? null : "true");
     mark(document.body, "data-stale", store.trouble !== "" || this.link.state === "gone" ? "true" : null);
     this.title();
-    parts.overview.show(this.subject !== null);
-    parts.services.show();
-    parts.picture.show();
-    parts.endpoints.show();
-    parts.connections.show();
-    parts.decisions.show();
   }
 
   /** Say what is wrong between here and the proxy. Returns it in a few words, empty if nothing is. */

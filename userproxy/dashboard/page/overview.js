@@ -23,8 +23,9 @@ const TOTALS = [
 ];
 
 export class Overview {
-  constructor(store) {
+  constructor(store, page) {
     this.store = store;
+    this.page = page;
     this.place = byId("overview");
     this.list = element("ul", { className: "attention", "aria-label": "What needs attention", tabIndex: 0 });
     this.lines = new Map();
@@ -58,7 +59,8 @@ export class Overview {
     return { lines, values, peak };
   }
 
-  show(isChosen) {
+  show() {
+    const isChosen = this.page.subject !== null;
     const sums = this.store.totals();
     for (const [place, [name, , form]] of TOTALS.entries()) {
       say(this.totals[place], form(sums[name]));

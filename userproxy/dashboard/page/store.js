@@ -40,12 +40,19 @@ export class Store {
   /** Take in a frame; `anew` says that it is the first of a stream, which has everything. */
   take(frame, anew) {
     if (anew) {
-      this.services.clear();
-      this.connections.clear();
+      for (const rows of [this.services, this.connections, this.history, this.troubles]) rows.clear();
       this.decisions = [];
     }
     if (frame.kind === "decisions") this.takeDecisions(frame);
+    else if (frame.kind === "rows") this.takeRows(frame);
     else this.takeLook(frame);
+  }
+
+  /** Rows of a look that comes after them. */
+  takeRows({ services, connections, history }) {
+    if (services) patch(this.services, services, "key");
+    if (connections) patch(this.connections, connections, "id");
+    if (history) this.takeSeries(history);
   }
 
   takeDecisions(frame) {
@@ -79,9 +86,14 @@ export class Store {
 
   takeHistory(history) {
     this.all = history.all;
-    this.history = new Map(Object.entries(history.services));
-    this.troubles.clear();
-    for (const [key, series] of this.history) this.count(key, series);
+    this.takeSeries(history.services);
+  }
+
+  takeSeries(services) {
+    for (const [key, series] of Object.entries(services)) {
+      this.history.set(key, series);
+      this.count(key, series);
+    }
   }
 
   /** Add this look to the history; looks between that were not sent are taken to have been like it. */
