@@ -1,5 +1,7 @@
 """What tabs are sent."""
 
+from typing import Any
+
 from userproxy.dashboard.frames import MOST_ROWS, Frame, Frames
 from userproxy.dashboard.history import History
 from userproxy.dashboard.looks import Detail, Look, ServicePort, Want
@@ -74,7 +76,9 @@ def test_detail_and_connections_are_those_of_the_subject() -> None:
 
 def test_thousands_of_rows_come_in_frames_of_some_before_the_one_of_the_look() -> None:
     services = {str(number): row(str(number)) for number in range(2 * MOST_ROWS + 1)}
-    connections = {None: {number: {"id": number} for number in range(MOST_ROWS + 1)}}
+    connections: dict[ServicePort | None, dict[int, Item]] = {
+        None: {number: {"id": number} for number in range(MOST_ROWS + 1)}
+    }
     history = History()
     history.add(services.values())
     frames = Frames(Want(connections=True))
@@ -91,7 +95,7 @@ def test_thousands_of_rows_come_in_frames_of_some_before_the_one_of_the_look() -
     assert len(second["connections"]["gone"]) == MOST_ROWS + 1
 
 
-def _ids(frames: list[Frame], part: str, name: str) -> list[str]:
+def _ids(frames: list[Frame], part: str, name: str) -> list[Any]:
     """Of the rows of frames, none of which has more than it may."""
     rows = [frame[part]["changed"] for frame in frames if part in frame]
     assert max(map(len, rows)) <= MOST_ROWS

@@ -13,6 +13,7 @@ from userproxy.dashboard.history import History
 from userproxy.dashboard.looks import Detail, Look, ServicePort, Want
 from userproxy.dashboard.paths import Paths
 from userproxy.dashboard.rates import Item, endpoint_key, service_key, with_rates
+from userproxy.dashboard.successions import Successions
 from userproxy.dashboard.upstream import Upstream
 
 LOOK_SECONDS: Final = 1.0
@@ -56,6 +57,7 @@ class Collector:
         self.look = Look()
         self.history = History()
         self._upstream = upstream
+        self._successions = Successions()
         self._readers: set[Reader] = set()
         self._called = asyncio.Event()
         self._left = 0.0
@@ -150,6 +152,7 @@ class Collector:
             reader.woken.set()
 
     def _fail(self, trouble: str) -> None:
+        self._successions.failed(time.time())
         self.look = self.look._replace(number=self.look.number + 1, trouble=trouble)
 
     async def _looked_at(self) -> Look:
@@ -162,6 +165,7 @@ class Collector:
         if any(want.connections and want.subject is None for want in wants):
             await self._read_connections(None)
         status = await self._upstream.get("status")
+        self._successions.answered(status, time.time())
         steered = {name: await self._upstream.items(name) for name in _STEERED if name in status.get("controls", ())}
         details = {each: await self._detail(each, before.details.get(each), seconds) for each in subjects}
         return Look(
@@ -173,6 +177,7 @@ class Collector:
             problems=await self._upstream.items("problems"),
             drains=steered.get("drains", ()),
             faults=steered.get("faults", ()),
+            successions=tuple(self._successions.found),
             details=details,
             connections={subject: each.known for subject, each in self._connections.items()},
         )

@@ -9,7 +9,7 @@ from userproxy.dashboard.rates import Item
 
 Frame = dict[str, Any]
 
-_SLOW: Final = ("status", "problems", "drains", "faults")
+_SLOW: Final = ("status", "problems", "drains", "faults", "successions")
 """Parts that are sent as a whole when they differ."""
 
 MOST_ROWS: Final = 400

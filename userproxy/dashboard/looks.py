@@ -62,7 +62,8 @@ class Look(NamedTuple):
     """All that is known at one moment. `trouble` is a sentence if the proxy could not be asked: all else is older then.
 
     `number` counts looks, `time` is Unix time, and `seconds` how long after the look before it was. `drains` and
-    `faults` are those that were asked for, where that may be. `connections` are by subject, as they were at their last
+    `faults` are those that were asked for, where that may be. `successions` are those of the last minutes, see
+    :mod:`userproxy.dashboard.successions`. `connections` are by subject, as they were at their last
     reading.
     """
 
@@ -75,5 +76,6 @@ class Look(NamedTuple):
     problems: Sequence[Item] = ()
     drains: Sequence[Item] = ()
     faults: Sequence[Item] = ()
+    successions: Sequence[Item] = ()
     details: Mapping[ServicePort, Detail] = {}
     connections: Mapping[ServicePort | None, Mapping[int, Item]] = {}

@@ -15,6 +15,8 @@ import { Slices } from "./slices.js";
 import { serviceName, Store } from "./store.js";
 import { themes } from "./theme.js";
 
+const NEWS_SECONDS = 60;
+
 class Page {
   constructor() {
     this.store = new Store();
@@ -166,7 +168,17 @@ class Page {
     this.controls.show();
     mark(document.body, "data-subject", this.subject === null ? null : "true");
     mark(document.body, "data-stale", store.trouble !== "" || this.link.state === "gone" ? "true" : null);
+    this.news(this.store);
     this.title();
+  }
+
+  /** Say for a minute that another process serves. */
+  news({ successions, time }) {
+    const newest = successions.at(-1);
+    const place = byId("news");
+    place.hidden = newest === undefined || newest.time < time - NEWS_SECONDS || !byId("trouble").hidden;
+    const silence = newest?.seconds > 0 ? `, after ${age(Math.ceil(newest.seconds))} in which nobody answered` : "";
+    say(place, place.hidden ? "" : `⇄ Since ${clock(newest.time)} process ${newest.pid} serves in the place of process ${newest.before}${silence}.`);
   }
 
   /** Say what is wrong between here and the proxy. Returns it in a few words, empty if nothing is. */

@@ -28,6 +28,7 @@ export class Store {
     this.decided = 0;
     this.drains = [];
     this.faults = [];
+    this.successions = [];
   }
 
   /** Forget what belongs to the subject that was shown before. */
@@ -71,7 +72,7 @@ export class Store {
     this.takeServices(frame.services);
     if (frame.history) this.takeHistory(frame.history);
     else this.goOn(passed);
-    for (const part of ["status", "problems", "drains", "faults"]) if (part in frame) this[part] = frame[part];
+    for (const part of ["status", "problems", "drains", "faults", "successions"]) if (part in frame) this[part] = frame[part];
     this.detail = frame.detail ?? null;
     if (frame.connections) patch(this.connections, frame.connections, "id");
   }
