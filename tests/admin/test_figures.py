@@ -20,9 +20,10 @@ def test_nothing_has_done_nothing() -> None:
 
 
 def test_both_families_are_one_service_port() -> None:
-    four = figures(IPFamily.IPV4, active=1, total=2, failed=3, retried=4, bytes_up=5, bytes_down=6, limited=7, held=8)
-    six = figures(IPFamily.IPV6, active=10, total=20, failed=30, retried=40, bytes_up=50, bytes_down=60, held=80)
-    assert totals([four, six]) == Totals(11, 22, 33, 44, 55, 66, 7, 88)
+    ones = {"active": 1, "total": 2, "failed": 3, "retried": 4, "bytes_up": 5, "bytes_down": 6, "held": 8}
+    four = figures(IPFamily.IPV4, **ones, limited=7, waiting=1)
+    six = figures(IPFamily.IPV6, **{name: 10 * number for name, number in ones.items()}, queued=4)
+    assert totals([four, six]) == Totals(11, 22, 33, 44, 55, 66, 7, 88, waiting=5)
 
 
 def test_an_endpoint_that_is_ejected_counts_once() -> None:

@@ -48,6 +48,7 @@ async def test_a_service_port_is_one_item(tmp_path: Path) -> None:
                     "limited": 0,
                     "hold": None,
                     "held": 0,
+                    "waiting": 0,
                     "ejected": 0,
                 }
             ],

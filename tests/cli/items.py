@@ -26,6 +26,7 @@ def service(name: str = "web", **fields: Any) -> dict[str, Any]:
         "limited": 0,
         "hold": None,
         "held": 0,
+        "waiting": 0,
     } | fields
 
 

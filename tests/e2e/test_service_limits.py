@@ -80,6 +80,11 @@ def test_no_more_connections_than_allowed_and_the_rest_wait_for_their_turn(lab: 
         assert [fetch(lab.client, FREE).pod for _ in range(3)], "other Services have no limit"
         assert of_web(lab)["active"] == 4
         assert not any(map(is_answered, others))
+        assert of_web(lab)["waiting"] == 3
+        described = lab.node.userproxy("describe", "service", "default/web").stdout
+        assert "Limits:   4 connections (wait); 0 refused, 3 waiting" in described
+        gauge = 'userproxy_clients_waiting{namespace="default",port="",protocol="TCP",service="web"} 3.0'
+        eventually(lambda: gauge in http(lab.node, METRICS, "/metrics").decode(), 30, "metrics tell")
         several[0].close()
         for each in others:
             assert each.recv(100).startswith(b"HTTP/1.1 200")
@@ -101,7 +106,7 @@ def test_those_beyond_are_refused_at_once_and_that_is_told_everywhere(lab: Lab, 
         decisions = lab.node.userproxy("observe", "default/web", "--last", "10").stdout
         assert decisions.count("REFUSED (there are 2 connections, as many as userproxy.io/max-connections allows") == 3
         described = lab.node.userproxy("describe", "service", "default/web").stdout
-        assert "Limits:   2 connections (refuse); 3 refused" in described
+        assert "Limits:   2 connections (refuse); 3 refused, 0 waiting" in described
         wide = lab.node.userproxy("get", "services", "default/web", "-o", "wide").stdout
         assert "2 connections (refuse)" in wide
         metrics = http(lab.node, METRICS, "/metrics").decode()

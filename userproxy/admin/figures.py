@@ -23,6 +23,7 @@ class Totals(Struct, frozen=True, gc=False):
     limited: int = 0
     held: int = 0
     ejected: int = 0
+    waiting: int = 0
 
 
 class EndpointTotals(Struct, frozen=True, gc=False):
@@ -53,7 +54,7 @@ async def by_service_port(data: DataPlane, query: Query) -> Mapping[ServicePortN
 
 def totals(figures: Iterable[ListenerFigures]) -> Totals:
     """The figures of several listeners together."""
-    active = total = failed = retried = up = down = limited = held = 0
+    active = total = failed = retried = up = down = limited = held = waiting = 0
     ejected: set[Endpoint] = set()
     for each in figures:
         active += each.active
@@ -64,8 +65,9 @@ def totals(figures: Iterable[ListenerFigures]) -> Totals:
         down += each.bytes_down
         limited += each.limited
         held += each.held
+        waiting += each.waiting + each.queued
         ejected.update(endpoint.endpoint for endpoint in each.endpoints if endpoint.ejected)
-    return Totals(active, total, failed, retried, up, down, limited, held, len(ejected))
+    return Totals(active, total, failed, retried, up, down, limited, held, len(ejected), waiting)
 
 
 def by_endpoint(figures: Iterable[ListenerFigures]) -> dict[Endpoint, EndpointTotals]:

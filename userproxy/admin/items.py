@@ -37,6 +37,7 @@ class ServiceItem(Struct, frozen=True, gc=False):
     `overflow` for those beyond, `rate` a second, `idle` seconds of silence; `limited` are clients refused by them.
     `hold` is for how many seconds clients are held while there is no endpoint, null to refuse them; `held` are those of
     now. `ejected` is how many endpoints get no new clients for now, because they have failed again and again.
+    `waiting` are clients whom the limits keep waiting.
     """
 
     namespace: str
@@ -61,6 +62,7 @@ class ServiceItem(Struct, frozen=True, gc=False):
     hold: float | None
     held: int
     ejected: int
+    waiting: int
 
 
 class EndpointItem(Struct, frozen=True, gc=False):

@@ -272,6 +272,7 @@ def _service(name: ServicePortName, reports: Iterable[ServicePortReport], totals
         reports[0].hold,
         totals.held,
         totals.ejected,
+        totals.waiting,
     )
 
 

@@ -297,7 +297,8 @@ class ListenerFigures(Struct, frozen=True, gc=False):
     `affinity_entries` are clients who may stick to an endpoint: the listeners of a service port and family have them
     in common. `number` tells it from others of the same name, before and after it; they all have different ones.
     `ejections` is how many endpoints were ejected, each as often as it was. `held` are those of `active` who are held
-    because there is no endpoint.
+    because there is no endpoint. `waiting` are clients who are accepted and whom a limit keeps waiting, `queued` those
+    in the kernel's queue, which all processes have in common.
     """
 
     listener: ListenerName
@@ -321,6 +322,8 @@ class ListenerFigures(Struct, frozen=True, gc=False):
     ejections: int = 0
     limited: int = 0
     held: int = 0
+    waiting: int = 0
+    queued: int = 0
 
 
 class ProcessFigures(Struct, frozen=True, gc=False):

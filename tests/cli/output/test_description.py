@@ -28,7 +28,7 @@ Port (no name), UDP:
   Clients:  1 active, 12 in all
   Retried:  3, and 0 failed
   Bytes:    900B up, 1.5KiB down
-  Limits:   100 connections, 30/m (wait), idle 5m; 7 refused
+  Limits:   100 connections, 30/m (wait), idle 5m; 7 refused, 3 waiting
   Hold:     120 s while there is no endpoint; 5 held
   PROXY:    header v2 is sent to endpoints
   PROXY:    header v1 is expected
@@ -51,7 +51,7 @@ def test_everything_of_a_service_stands_under_the_port_that_it_is_of() -> None:
     }
     headers = {"proxy_protocol": "v2", "accept_proxy_protocol": "v1"}
     limits = {"connections": 100, "overflow": "wait", "rate": 0.5, "idle": 300.0}
-    more: dict[str, Any] = {"limits": limits, "limited": 7, "hold": 120.0, "held": 5, **headers}
+    more: dict[str, Any] = {"limits": limits, "limited": 7, "waiting": 3, "hold": 120.0, "held": 5, **headers}
     ports = [service(), service(port="", protocol="UDP", endpoints={"usable": 0, "all": 0}, **more)]
     assert "\n".join(describe_service(ports, [endpoint()], [portal()], [problem], [decision()], UTC)) == TEXT
 

@@ -44,7 +44,8 @@ PORTAL          KIND        PROTOCOL   SERVICE            LOCAL-PORT   DRIVER   
 [::]:30080      NodePort    TCP        default/web:http   -            iptables   false""",
 }
 WIDE = {
-    "services": "BALANCER      AFFINITY   CLIENT-ADDRESS   SENDS-PROXY   ACCEPTS-PROXY   LIMITS   LIMITED   PORTALS",
+    "services": "BALANCER      AFFINITY   CLIENT-ADDRESS   SENDS-PROXY   ACCEPTS-PROXY   LIMITS   LIMITED   WAITING   "
+    "PORTALS",
     "endpoints": "NODE     ZONE   SERVING   TERMINATING   WEIGHT   UP     DOWN     REASON",
     "connections": "PORTAL          DIAL    SOURCE   SOURCE-ADDRESS",
     "portals": "DRIVER     IN-SYNC",
@@ -78,7 +79,7 @@ def test_a_wide_table_has_more_columns(route: str) -> None:
 
 def test_lists_stand_in_one_cell() -> None:
     _, web, dns = shown(Form.WIDE, SERVICES).splitlines()
-    cells = ["round-robin", "None", "node", "-", "-", "-", "0", "10.96.0.10:80,0.0.0.0:30080"]
+    cells = ["round-robin", "None", "node", "-", "-", "-", "0", "0", "10.96.0.10:80,0.0.0.0:30080"]
     assert web.split()[-len(cells) :] == cells
     assert dns.endswith("<none>")
 

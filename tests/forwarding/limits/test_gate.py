@@ -20,12 +20,14 @@ async def test_those_beyond_wait_in_the_kernel_s_queue_and_come_in_as_others_lea
         await answered(several, 3)
         await turns()
         assert bench.forwarder.active == 3
+        (figures,) = await bench.forwarder.data_plane.listeners()
+        assert (figures.waiting, figures.queued) == (0, 5)
         for number in range(5):
             several[number].close()
             assert await several[number + 3].answer() == b"x", "in the order in which they came"
             assert bench.forwarder.active == 3
         (figures,) = await bench.forwarder.data_plane.listeners()
-        assert (figures.total, figures.refused, figures.limited) == (8, 0, 0)
+        assert (figures.total, figures.refused, figures.limited, figures.queued) == (8, 0, 0, 0)
 
 
 async def test_those_beyond_are_refused_where_that_is_asked_for(serve: Serve) -> None:
@@ -133,6 +135,8 @@ async def test_who_waits_goes_on_to_wait_in_the_process_that_takes_over(serve: S
             (listener,) = bench.forwarder._listeners.values()
             assert isinstance(listener, TcpListener)
             listener._hold_next()
+            (figures,) = await bench.forwarder.data_plane.listeners()
+            assert (figures.waiting, figures.queued) == (1, 2)
             new = await taken_over(bench.forwarder)
             try:
                 assert new.active == 2

@@ -50,7 +50,9 @@ class Idle:
 class Crowd:
     """A listener with a client who waits."""
 
+    name = NAME
     holds = 0
+    queued = 1
     somebody_waits = True
 
     def resume(self) -> None:

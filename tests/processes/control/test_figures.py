@@ -1,5 +1,7 @@
 """Figures of several processes are added up, and those of a process that has ended stay."""
 
+from msgspec import structs
+
 from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Verdict
 from userproxy.model.reports import (
     Choice,
@@ -50,6 +52,14 @@ def test_what_a_process_has_done_that_has_ended_stays_and_what_it_was_doing_does
     assert [(each.endpoint, each.total, each.active, each.usable) for each in after.endpoints] == [(ONE, 5, 1, True)]
     again = bequest(figures(2, 1), left)
     assert merged([figures(0, 0)], again).total == 5
+
+
+def test_clients_in_the_kernel_s_queue_are_all_processes_own_and_counted_once() -> None:
+    one, two = (structs.replace(figures(1, 1), waiting=waiting, queued=queued) for waiting, queued in ((2, 5), (1, 4)))
+    both = merged([one, two])
+    assert (both.waiting, both.queued) == (3, 5)
+    left = bequest(one, None)
+    assert (left.waiting, left.queued) == (0, 0)
 
 
 def test_datagrams_add_up() -> None:

@@ -40,12 +40,13 @@ def describe_service(
 
 def _port_lines(port: Item, endpoints: Sequence[Item], portals: Sequence[Item]) -> Iterator[str]:
     counts = port["endpoints"]
+    kept_out = f"{port['limited']} refused, {port['waiting']} waiting"
     headers = {"sent to endpoints": port["proxy_protocol"], "expected": port["accept_proxy_protocol"]}
     yield from _pairs(
         ("Clients", f"{port['active']} active, {port['total']} in all"),
         ("Retried", f"{port['retried']}, and {port['failed']} failed"),
         ("Bytes", f"{amount(port['bytes_up'])} up, {amount(port['bytes_down'])} down"),
-        *([("Limits", f"{limits(port['limits'])}; {port['limited']} refused")] if port["limits"] else ()),
+        *([("Limits", f"{limits(port['limits'])}; {kept_out}")] if port["limits"] else ()),
         *([("Hold", f"{port['hold']:g} s while there is no endpoint; {port['held']} held")] if port["hold"] else ()),
         *(("PROXY", f"header {version} is {what}") for what, version in headers.items() if version),
     )

@@ -81,6 +81,7 @@ SERVICES: Final = Kind(
         _plain("accept_proxy_protocol", "ACCEPTS-PROXY", wide=True),
         Column("LIMITS", lambda item: limits(item["limits"]), wide=True),
         _plain("limited", wide=True),
+        _plain("waiting", wide=True),
         Column("PORTALS", lambda item: _joined(item["portals"]), wide=True),
     ),
     lambda item: f"service/{item['namespace']}/{item['name']}" + (f":{item['port']}" if item["port"] else ""),

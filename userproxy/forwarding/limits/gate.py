@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from userproxy.forwarding.limits.bucket import Bucket
 from userproxy.forwarding.limits.counts import Column
-from userproxy.model import Limits, Overflow
+from userproxy.model import Limits, ListenerName, Overflow
 
 _LOOK_SECONDS: Final = 0.01
 """How often to look whether another process has room made, while somebody waits."""
@@ -22,6 +22,12 @@ _NEVER: Final = float("inf")
 
 class Listener(Protocol):
     """What clients come to."""
+
+    name: ListenerName
+
+    @property
+    def queued(self) -> int:
+        """How many clients wait in the kernel's queue."""
 
     @property
     def holds(self) -> int:
@@ -99,6 +105,11 @@ class Gate:
         self._limit, self._bucket = None, None
         self.looking.discard(self)
         self._open_soon()
+
+    def waiting_at(self, name: ListenerName) -> tuple[int, int]:
+        """How many clients of a listener wait, at all its sockets: accepted ones, and those in the kernel's queue."""
+        its = [each for each in self._waiting if each.name == name]
+        return sum(each.holds for each in its), sum(each.queued for each in its)
 
     def forget(self, listener: Listener) -> None:
         """A listener has closed."""

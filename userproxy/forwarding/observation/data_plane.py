@@ -337,6 +337,11 @@ class LocalDataPlane:
         ]
         verdict = Verdict.REJECT if snapshot is None else snapshot.verdict
         figures = figures_of(name, counters, verdict, endpoints, listener.port, balancer.affinity_entries)
+        is_tcp = name.service_port.protocol is Protocol.TCP
+        gate = self._tcp.shares.of(name.service_port).gate if is_tcp else None
+        if gate is not None:
+            waiting, queued = gate.waiting_at(name)
+            figures = structs.replace(figures, waiting=waiting, queued=queued)
         return structs.replace(figures, ejections=balancer.ejections) if balancer.ejections else figures
 
     def _flows_by_listener(self) -> dict[ListenerName, list[FlowTable[UdpFlow]]]:

@@ -17,6 +17,7 @@ from userproxy.forwarding.tcp.sockets import (
     ListeningSocket,
     dialled_portal,
     has_connection,
+    queued,
     quiet_seconds,
     reset_on_close,
 )
@@ -159,6 +160,11 @@ class TcpListener:
     def holds(self) -> int:
         """How many clients are accepted and not served."""
         return len(self._held)
+
+    @property
+    def queued(self) -> int:
+        """How many clients wait in the kernel's queue."""
+        return queued(self._socket)
 
     @property
     def somebody_waits(self) -> bool:

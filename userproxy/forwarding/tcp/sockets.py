@@ -45,6 +45,9 @@ _KEEPALIVE_SECONDS = 15
 _LAST_DATA_SENT, _LAST_DATA_RECV = 44, 52
 """Where in struct tcp_info these milliseconds are."""
 
+_ACCEPT_QUEUE = 24
+"""The same: of a socket that listens, how many connections wait to be accepted (tcp_get_info() in the kernel)."""
+
 _TCP_CLOSE = 7
 """include/net/tcp_states.h."""
 
@@ -281,6 +284,12 @@ def ip_and_port(address: bytes) -> tuple[str, int]:
 def was_reset(sock: SocketType) -> bool:
     """Whether the peer has reset the connection: its state in struct tcp_info is TCP_CLOSE."""
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+
+
+def queued(listening: SocketType) -> int:
+    """How many clients wait to be accepted."""
+    info = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACCEPT_QUEUE + 4)
+    return int.from_bytes(info[_ACCEPT_QUEUE:], sys.byteorder)
 
 
 def reset_on_close(sock: SocketType) -> None:

@@ -36,6 +36,8 @@ def merged(figures: Sequence[ListenerFigures], dead: ListenerFigures | None = No
         datagrams=_datagrams([each.datagrams for each in every if each.datagrams is not None]),
         endpoints=endpoints,
         held=sum(each.held for each in every),
+        waiting=sum(each.waiting for each in every),
+        queued=max(each.queued for each in every),
         ejections=sum(each.ejections for each in every),
     )
 
@@ -45,7 +47,7 @@ def bequest(figures: ListenerFigures, before: ListenerFigures | None) -> Listene
     endpoints = tuple(
         structs.replace(each, active=0, usable=False, passed_over_seconds=0.0, ejected="") for each in figures.endpoints
     )
-    left = structs.replace(figures, active=0, held=0, affinity_entries=0, endpoints=endpoints)
+    left = structs.replace(figures, active=0, held=0, waiting=0, queued=0, affinity_entries=0, endpoints=endpoints)
     return left if before is None else merged((left,), before)
 
 

@@ -234,6 +234,12 @@ GAUGES: Final = (
         (Column(),),
         lambda listeners: (sum(each.held for each in listeners),),
     ),
+    Gauges(
+        "userproxy_clients_waiting",
+        "Clients whom a limit of their Service keeps waiting",
+        (Column(),),
+        lambda listeners: (sum(each.waiting + each.queued for each in listeners),),
+    ),
     Gauges("userproxy_affinity_entries", "Clients who may stick to an endpoint", (Column(),), _affinity_entries),
     Gauges(
         "userproxy_endpoints",
