@@ -58,11 +58,29 @@ def answers(kept: KeptConnection) -> bool:
         return False
 
 
+def kept_with_both(lab: Lab, stack: ExitStack, least: int) -> list[KeptConnection]:
+    """So many connections or more, of which each of two data processes has some. There are to be no others yet."""
+    kept: list[KeptConnection] = []
+
+    def served_by() -> set[int]:
+        """The processes that have connections, after one more: the other one may have too little CPU just then."""
+        kept.append(stack.enter_context(KeptConnection(lab.client, WEB)))
+        assert answers(kept[-1])
+        if len(kept) < least:
+            return set()
+        listed = json.loads(lab.node.userproxy("get", "connections", "-o", "json").stdout)["items"]
+        assert len(listed) == len(kept)
+        return {each["id"] // 10**12 for each in listed}
+
+    eventually(lambda: len(served_by()) == 2, 30, "both processes have connections")
+    return kept
+
+
 def test_killed_one_of_two_costs_its_own_connections_and_nothing_else(lab: Lab) -> None:
     proxy = serve(lab)
-    with ExitStack() as stack, SteadyClient(lab.client, WEB, rate=100) as client:
-        kept = [stack.enter_context(KeptConnection(lab.client, WEB)) for _ in range(20)]
-        assert all(map(answers, kept))
+    with ExitStack() as stack:
+        kept = kept_with_both(lab, stack, 20)
+        client = stack.enter_context(SteadyClient(lab.client, WEB, rate=100))
         client.go_on(50)
         before = proxy.processes
         victim, survivor = data_processes(lab)
@@ -70,7 +88,7 @@ def test_killed_one_of_two_costs_its_own_connections_and_nothing_else(lab: Lab) 
         record = proxy.wait_log("A data process has ended")
         client.go_on(100)
         alive = sum(map(answers, kept))
-        assert 0 < alive < 20, "those of the other one go on"
+        assert 0 < alive < len(kept), "those of the other one go on"
         # A request that was under way over the one that was killed is cut; nobody is refused or waits.
         assert not [each for each in client.failures if "refused" in each.failure.lower() or "timed" in each.failure]
         assert len(client.failures) <= 2
@@ -112,17 +130,7 @@ def killed(lab: Lab, survivor: int) -> list[int]:
 def test_figures_and_connections_are_those_of_all_processes(lab: Lab) -> None:
     serve(lab)
     with ExitStack() as stack:
-        kept: list[KeptConnection] = []
-
-        def served_by() -> set[int]:
-            """The processes that have connections, after one more: the other one may have too little CPU just then."""
-            kept.append(stack.enter_context(KeptConnection(lab.client, WEB)))
-            assert answers(kept[-1])
-            listed = json.loads(lab.node.userproxy("get", "connections", "-o", "json").stdout)["items"]
-            assert len(listed) == len(kept)
-            return {each["id"] // 10**12 for each in listed}
-
-        eventually(lambda: len(served_by()) == 2, 30, "both processes have connections")
+        kept = kept_with_both(lab, stack, 1)
         eventually(
             lambda: sum(each["connections"] for each in status(lab)["processes"]) == len(kept), 30, "all of them"
         )

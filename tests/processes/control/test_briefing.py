@@ -317,17 +317,17 @@ async def test_what_a_process_had_of_a_limit_that_dies_is_free_for_others() -> N
             reports = (await forwarder.data_plane.connections()).items
             held_by = Counter(each.id // 10**12 for each in reports)
             assert sum(held_by.values()) == 6
-            victim = pids(forwarder)[0]
+            (busier, held), *_ = held_by.most_common()  # on a busy machine one may have all of them
+            victim = pids(forwarder)[busier]
             os.kill(victim, signal.SIGKILL)
             await eventually(lambda: victim not in pids(forwarder) and len(pids(forwarder)) == 2)
             await heard(forwarder)
-            if held_by[0]:
-                assert await asked(port) == b"hello\n"
+            assert await asked(port) == b"hello\n"
             alive = sum([await is_alive(client) for client in several])
-            assert alive == held_by[1]
+            assert alive == 6 - held
             await eventually(lambda: forwarder.active == alive)
             await heard(forwarder)
-            assert await most_at_once(forwarder, port, max(1, 6 - alive)) <= 6 - alive
+            assert await most_at_once(forwarder, port, held) <= held
 
 
 async def test_a_rate_is_for_all_processes_together() -> None:
