@@ -2,6 +2,9 @@
 
 import gc
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -41,6 +44,19 @@ def test_also_after_an_error() -> None:
     with pytest.raises(ValueError, match="failed"), Urgency():
         raise ValueError("failed")
     assert (nice(), gc.isenabled()) == (before, True)
+
+
+@pytest.mark.usefixtures("may_go_first")
+def test_what_is_started_meanwhile_does_not_go_first_for_good() -> None:
+    print_nice = [sys.executable, "-c", "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"]
+    before = nice()
+    with Urgency():
+        program = subprocess.run(print_nice, capture_output=True, check=True, text=True)
+        with ThreadPoolExecutor(1) as threads:
+            assert threads.submit(nice).result() == 0
+    assert int(program.stdout) == 0
+    after = subprocess.run(print_nice, capture_output=True, check=True, text=True)
+    assert (int(after.stdout), os.sched_getscheduler(0)) == (before, os.SCHED_OTHER)
 
 
 def test_without_permission_it_does_what_it_may(monkeypatch: pytest.MonkeyPatch) -> None:

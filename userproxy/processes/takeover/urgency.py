@@ -13,11 +13,13 @@ _FIRST: Final = -20
 class Urgency:
     """Has the calling thread go before other programs, where it may (CAP_SYS_NICE), and collect no garbage.
 
-    Between :meth:`begin` and :meth:`end`, or in its context. To be kept short.
+    Between :meth:`begin` and :meth:`end`, or in its context. To be kept short. What is started meanwhile, a thread or
+    another process, has nice value 0: it would keep the precedence for as long as it lives.
     """
 
     def __init__(self) -> None:
         self._nice: int | None = None
+        self._policy = os.SCHED_OTHER
         self._collected = False
 
     def begin(self) -> None:
@@ -26,7 +28,9 @@ class Urgency:
             self._nice = os.getpriority(os.PRIO_PROCESS, 0)
             self._collected = gc.isenabled()
             gc.disable()
-            with suppress(PermissionError):
+            with suppress(OSError):
+                self._policy = os.sched_getscheduler(0)
+                os.sched_setscheduler(0, self._policy | os.SCHED_RESET_ON_FORK, os.sched_getparam(0))
                 os.setpriority(os.PRIO_PROCESS, 0, _FIRST)
 
     def end(self) -> None:
@@ -36,8 +40,9 @@ class Urgency:
             return
         if self._collected:
             gc.enable()
-        with suppress(PermissionError):
+        with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, nice)
+            os.sched_setscheduler(0, self._policy, os.sched_getparam(0))
 
     def __enter__(self) -> Self:
         self.begin()
