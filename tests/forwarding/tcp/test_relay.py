@@ -164,6 +164,36 @@ async def test_what_a_backend_said_before_its_reset_arrives(bench: Bench, serve:
     writer.close()
 
 
+async def test_a_reset_after_the_end_of_a_backend_costs_a_slow_client_nothing(bench: Bench, serve: Serve) -> None:
+    """So the kernel of a backend answers a keep-alive a minute after it has closed."""
+    body, gone = os.urandom(3 * MEBIBYTE), asyncio.Event()
+
+    async def reply_and_vanish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        writer.write(body)
+        writer.write_eof()
+        await writer.drain()
+        sock = writer.get_extra_info("socket")
+        await eventually(lambda: unacknowledged(sock) == 0)
+        reset(writer)
+        gone.set()
+
+    bench.route_to(await serve(reply_and_vanish))
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        async with asyncio.timeout(20):
+            await loop.sock_connect(client, bench.address)
+            await loop.sock_sendall(client, b"?")
+            await gone.wait()
+            found = bytearray()
+            while data := await loop.sock_recv(client, 1 << 16):
+                found += data
+    assert found == body
+    await bench.eventually_idle()
+
+
 async def test_what_a_backend_said_before_its_reset_arrives_while_the_client_goes_on_sending(bench: Bench) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         bench.route_to(server.getsockname())

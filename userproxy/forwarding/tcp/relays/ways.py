@@ -1,5 +1,7 @@
 """Both ways of a relay in which more happens than small messages and the end: flow control, bulk, readers, faults."""
 
+import errno
+import socket
 from socket import SocketType
 from typing import TYPE_CHECKING
 
@@ -60,7 +62,7 @@ class Ways:
                 self._pump(opposite, direction, HANGUP)
             if events & READABLE and not direction.blocked and not direction.ended:
                 self._pump(direction, opposite, events)
-            if events & FAILED and not relay.closed:
+            if events & FAILED and not relay.closed and not (direction is self.downward and self._has_been_told()):
                 relay.abort(relay.who_reset())
         except OSError:
             relay.fail()
@@ -74,6 +76,15 @@ class Ways:
             or opposite.bulk
             or relay.closed
         )
+
+    def _has_been_told(self) -> bool:
+        """Whether an endpoint's RST came after its FIN: what it had to say is here, and goes on to the client.
+
+        So does the kernel of an endpoint that has closed a minute ago answer a keep-alive of ours (tcp_fin_timeout),
+        while a slow client still has much to read.
+        """
+        backend = self._relay.sockets[1]
+        return backend.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EPIPE  # tcp_reset() in the kernel
 
     def fail(self) -> None:
         """Handle the failure of a socket."""
