@@ -4,6 +4,8 @@ import asyncio
 import gc
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import uvloop
@@ -12,6 +14,7 @@ from structlog.testing import capture_logs
 from userproxy.config import EventLoop
 from userproxy.errors import UsageError
 from userproxy.processes.loops import loop_factory, set_up_interpreter, started
+from userproxy.processes.scheduling import SHORT_TURN, ask_for_short_turns, turn
 
 
 def test_the_event_loop_is_the_one_that_is_asked_for() -> None:
@@ -40,10 +43,25 @@ def interpreter() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("interpreter")
+def test_a_process_that_carries_traffic_runs_for_short_turns_once_it_serves() -> None:
+    def turns(*, carries_traffic: bool) -> int:
+        started(carries_traffic=carries_traffic)
+        return turn(0)
+
+    with ThreadPoolExecutor(1) as threads:
+        usual = threads.submit(partial(turns, carries_traffic=False)).result()
+        assert usual != SHORT_TURN
+        if not threads.submit(ask_for_short_turns).result():
+            pytest.skip("this kernel has turns of one length")
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(partial(turns, carries_traffic=True)).result() == SHORT_TURN
+
+
+@pytest.mark.usefixtures("interpreter")
 def test_garbage_is_collected_seldom_and_until_all_is_served_even_less() -> None:
     set_up_interpreter(starting=True)
     first = gc.get_threshold()[0]
-    started()
+    started(carries_traffic=False)
     assert gc.get_freeze_count() > 0
     later = gc.get_threshold()[0]
     assert first > later > 1000

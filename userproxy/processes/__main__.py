@@ -31,9 +31,11 @@ def main() -> None:
     from userproxy.processes.data.process import name_process, serve
     from userproxy.processes.loops import loop_factory, set_up_interpreter
     from userproxy.processes.messages import Logging
+    from userproxy.processes.scheduling import ask_for_short_turns
 
     name_process("userproxy data")
     set_up_interpreter()
+    ask_for_short_turns()
     os.set_inheritable(arguments.channel, False)  # noqa: FBT003 -- the os module's own
     sock = socket.socket(fileno=arguments.channel)
     with asyncio.Runner(loop_factory=loop_factory(arguments.event_loop)) as runner:

@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from userproxy.errors import UsageError
+from userproxy.processes.scheduling import ask_for_short_turns
 
 log = structlog.get_logger()
 
@@ -36,10 +37,15 @@ def set_up_interpreter(*, starting: bool = False) -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
 
 
-def started() -> None:
-    """Leave what there is by now out of all garbage collections, and have them as often as they should be."""
+def started(*, carries_traffic: bool) -> None:
+    """Leave what there is by now out of all garbage collections, and have them as often as they should be.
+
+    A process that `carries_traffic` is to have the CPU soon from now on. Until it serves there is no hurry.
+    """
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY)
+    if carries_traffic:
+        ask_for_short_turns()
 
 
 def loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -106,7 +106,7 @@ class _Proxy:
         """With what has changed in the configuration file since the start."""
         self._node_name = node_name
         drivers, bind_addresses = choose_portals(settings)
-        self._start = Start(tuple(drivers), started)
+        self._start = Start(tuple(drivers), partial(started, carries_traffic=settings.workers == 0))
         self._start.reached("program and settings loaded")
         log.info(
             "userproxy starts",

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 from typing import Any, Self
@@ -30,6 +31,7 @@ from userproxy.model import (
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.control.spawning import Spawning
 from userproxy.processes.messages import Logging
+from userproxy.processes.scheduling import SHORT_TURN, ask_for_short_turns, turn
 
 UDP_NAME = ListenerName(ServicePortName("default", "dns", "dns", Protocol.UDP))
 OPTIONS = ForwardingOptions(
@@ -275,6 +277,15 @@ async def test_a_drain_waits_for_connections_of_all_processes_and_resets_the_res
                 await asyncio.sleep(0)
             assert await draining == 4
         assert is_refused(port)
+
+
+async def test_processes_run_for_short_turns_where_the_kernel_grants_it() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        if not threads.submit(ask_for_short_turns).result():
+            pytest.skip("this kernel has turns of one length")
+    async with forwarding() as forwarder:
+        await forwarder.ready()
+        assert {turn(pid) for pid in pids(forwarder)} == {SHORT_TURN}
 
 
 def reserve(forwarder: ProcessForwarder) -> list[int]:
