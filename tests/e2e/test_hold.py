@@ -1,6 +1,8 @@
 """Services that sleep are woken by their clients: real servers, real rules, one process and two data processes."""
 
 import json
+import os
+import signal
 import socket
 import struct
 from contextlib import ExitStack
@@ -237,6 +239,26 @@ def test_held_clients_are_handed_over_and_keep_their_order(lab: Lab, before: str
         del several[50]
         assert [int(each.recv(10)) for each in several] == list(range(119))
     assert of_web(lab)["held"] == 0
+
+
+def test_a_data_process_that_is_killed_costs_those_that_it_held_and_gives_their_places_back(lab: Lab) -> None:
+    proxy = serve(lab, "2", hold="10m")
+    with ExitStack() as stack:
+        lost = [client(lab, stack) for _ in range(MOST_HELD)]
+        wait_held(lab, MOST_HELD)
+        holder = max(proxy.processes[1:], key=lambda pid: len(os.listdir(f"/proc/{pid}/fd")))
+        os.kill(holder, signal.SIGKILL)
+        for each in lost:
+            with pytest.raises(ConnectionResetError):
+                each.recv(10)
+        eventually(lambda: of_web(lab)["held"] == 0, 30, "nobody is held any more")
+        several = [client(lab, stack) for _ in range(MOST_HELD)]
+        wait_held(lab, MOST_HELD)
+        with pytest.raises(ConnectionResetError):
+            client(lab, stack).recv(10)
+        lab.pods[0].serve_python(COUNTS)
+        lab.manifests.slice("web", lab.pods[:1])
+        assert sorted(int(each.recv(10)) for each in several) == list(range(MOST_HELD))
 
 
 @over
