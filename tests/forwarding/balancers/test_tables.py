@@ -1,44 +1,57 @@
-"""Tables are made one at a time, and of each balancer only the latest."""
+"""Tables are made one at a time and in parts, and of each balancer only the latest."""
 
 import asyncio
+from collections.abc import Callable
 
 from tests.forwarding.conftest import eventually
 from userproxy.forwarding.balancers.tables import TablesToMake
 
 
-async def test_one_at_a_time_with_others_served_in_between() -> None:
+def table(order: list[str], name: str, parts: int = 1) -> Callable[[], bool]:
+    """What writes down each part that is done."""
+    left = [parts]
+
+    def make() -> bool:
+        left[0] -= 1
+        order.append(name)
+        return left[0] > 0
+
+    return make
+
+
+async def test_one_after_the_other_in_parts_with_others_served_in_between() -> None:
     tables, order = TablesToMake(asyncio.get_running_loop()), list[str]()
-    for name in ("a", "b", "a", "c"):
-        number = len(order)
-        tables.add(name, lambda name=name, number=number: order.append(name))  # type: ignore[misc]
+    for name, parts in (("a", 2), ("b", 1), ("c", 2)):
+        tables.add(name, table(order, name, parts))
     assert not order, "whoever asks has other things to do"
 
     async def others() -> None:
-        while len(order) < 3:
+        while len(order) < 9:
             if order and order[-1] != "served":
                 order.append("served")
             await asyncio.sleep(0)
 
     await asyncio.wait_for(others(), 10)
-    await eventually(lambda: "c" in order)
-    made = [each for each in order if each != "served"]
-    assert made == ["a", "b", "c"]
-    assert order[1] == "served"
+    assert [each for each in order if each != "served"] == ["a", "a", "b", "c", "c"]
+    assert order[1::2] == ["served"] * 4
 
 
 async def test_of_each_balancer_the_latest_alone() -> None:
-    tables, order = TablesToMake(asyncio.get_running_loop()), list[int]()
-    for number in range(3):
-        tables.add("a", lambda number=number: order.append(number))  # type: ignore[misc]
+    tables, order = TablesToMake(asyncio.get_running_loop()), list[str]()
+    for name in ("first", "second", "third"):
+        tables.add("a", table(order, name, 3))
     await eventually(lambda: bool(order))
-    assert order == [2]
-    tables.add("b", lambda: order.append(7))
-    await eventually(lambda: order == [2, 7])
+    tables.add("a", table(order, "fourth"))
+    tables.add("b", table(order, "of another"))
+    await eventually(lambda: "of another" in order)
+    assert order[0] == "third"
+    assert order.count("third") < 3, "nobody needs it any more"
+    assert order[-2:] == ["fourth", "of another"]
 
 
 async def test_none_after_the_end() -> None:
-    tables, order = TablesToMake(asyncio.get_running_loop()), list[int]()
-    tables.add("a", lambda: order.append(1))
+    tables, order = TablesToMake(asyncio.get_running_loop()), list[str]()
+    tables.add("a", table(order, "a"))
     tables.stop()
     await asyncio.sleep(0)
     assert not order

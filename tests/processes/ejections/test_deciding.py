@@ -7,9 +7,11 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from pathlib import Path
 
 from tests.forwarding.conftest import LOOPBACK, NAME, eventually
 from tests.processes.control.test_forwarding import all_ready, asked, backend, forwarding, heard, pids
+from tests.processes.control.test_orphans import control, kill
 from userproxy.model import Ejection, Endpoint, ListenerName, Snapshot, Verdict
 from userproxy.model.reports import ALL, EndpointFigures
 from userproxy.processes.control.data_plane import _LISTENERS
@@ -174,3 +176,32 @@ async def test_another_rule_or_none_ends_what_was_ejected() -> None:
         await heard(forwarder)
         assert not any(await is_ejected(forwarder, bad))
         assert not forwarder._briefing.ejections._cases
+
+
+async def test_the_next_control_process_goes_on_with_what_is_ejected(tmp_path: Path) -> None:
+    """Data processes know it, and tell one that adopts them."""
+    path, rule = str(tmp_path / "admin.sock"), Ejection(1, 3600.0)
+    async with backend() as one, backend() as two, control(path) as first:
+        with refusing() as bad:
+            snapshot = Snapshot(NAME, Verdict.SERVE, (one, two, bad), ejection=rule)
+            port = first.open(NAME, verdict=Verdict.SERVE)
+            first.update(snapshot)
+            await all_ready(first)
+            async with asyncio.timeout(30):
+                while not all(await is_ejected(first, bad)):
+                    await visit(first, port)
+            before = await failures(first, bad)
+            await kill(first, path)
+            assert {await asked(port) for _ in range(6)} == {b"hello\n"}
+            async with control(path) as second:
+                second.open(NAME, verdict=Verdict.SERVE)
+                second.update(snapshot)
+                await heard(second)
+                await eventually(lambda: bool(second._briefing.ejections._cases))
+                (case,) = second._briefing.ejections._cases.values()
+                assert [each.endpoint for each in case.ejected] == [bad]
+                assert await is_ejected(second, bad) == [True, True]
+                assert await failures(second, bad) == before, "nobody was sent there meanwhile"
+                second.update(Snapshot(NAME, Verdict.SERVE, (bad,), ejection=rule))
+                await heard(second)
+                assert not any(await is_ejected(second, bad)), "it decides now"

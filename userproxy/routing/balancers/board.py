@@ -30,7 +30,7 @@ class BalancerBoard:
 
     __slots__ = ("_ejecting", "_faulty", "decider", "later")
 
-    def __init__(self, later: Callable[[object, Callable[[], object]], None] | None = None) -> None:
+    def __init__(self, later: Callable[[object, Callable[[], bool]], None] | None = None) -> None:
         """`later` has something done for somebody when it is its turn, in place of what was to be done for them."""
         self.later = later
         self.decider: Decider | None = None

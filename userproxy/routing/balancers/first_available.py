@@ -1,6 +1,7 @@
 """First available: everybody gets the first endpoint, and another one only while that cannot be reached."""
 
 from collections.abc import Collection
+from functools import lru_cache
 from ipaddress import ip_address
 
 from userproxy.model import Endpoint
@@ -14,7 +15,7 @@ class FirstAvailable:
 
     def __init__(self, pool: Pool) -> None:
         pairs = zip(pool.endpoints, pool.weights, strict=True)
-        ranked = sorted(pairs, key=lambda pair: (-pair[1], int(ip_address(pair[0].ip)), pair[0].port))
+        ranked = sorted(pairs, key=lambda pair: (-pair[1], _number(pair[0].ip), pair[0].port))
         self._endpoints = tuple(endpoint for endpoint, _ in ranked)
 
     def choose(self, _client: str, _now: float, avoided: Collection[Endpoint] = ()) -> Endpoint:
@@ -29,3 +30,9 @@ class FirstAvailable:
 
     def resume(self, turn: tuple[int, ...]) -> None:
         """It knows no turns."""
+
+
+@lru_cache(maxsize=16_384)
+def _number(ip: str) -> int:
+    """An address as a number. It takes 8 us, and a change of one endpoint needs those of all."""
+    return int(ip_address(ip))

@@ -24,8 +24,9 @@ Loads: TypeAlias = Mapping[Endpoint, Load]
 """Of the endpoints that have been connected to; the others have none."""
 
 
-Later: TypeAlias = Callable[[Callable[[], object]], None]
-"""Has something done that takes milliseconds, when it is its turn; in place of what the same has asked for before."""
+Later: TypeAlias = Callable[[Callable[[], bool]], None]
+"""Has something done when it is its turn, in place of what the same has asked for before; as often as that says that
+there is more to do."""
 
 
 class Pool(Struct, frozen=True):
