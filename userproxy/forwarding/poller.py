@@ -73,7 +73,8 @@ class Poller:
         """Whether what waits to be closed will be closed anyway, when the events at hand are dealt with."""
         self._again: dict[Handler, Owner] = {}
         self._turns_are_due = False
-        self._is_paused = False
+        self.is_paused = False
+        """Whether no handler is called: what is watched may be another process's yet."""
         self.failures = HandlerFailures(loop.time)
         """Exceptions of handlers."""
         loop.add_reader(self._epoll.fileno(), self._drain)
@@ -172,12 +173,12 @@ class Poller:
 
     def pause(self) -> None:
         """Call no handler until :meth:`resume`; what the kernel has to say waits, and so do turns."""
-        self._is_paused = True
+        self.is_paused = True
         self._loop.remove_reader(self._epoll.fileno())
 
     def resume(self) -> None:
         """Call handlers again."""
-        self._is_paused = False
+        self.is_paused = False
         if self._turns_are_due:
             self._loop.call_soon(self._run_again)
         self._loop.add_reader(self._epoll.fileno(), self._drain)
@@ -210,7 +211,7 @@ class Poller:
                 self._after_handlers()
 
     def _run_again(self) -> None:
-        if self._is_paused:
+        if self.is_paused:
             return
         self._turns_are_due = False
         end = time.monotonic() + _TURNS_SECONDS

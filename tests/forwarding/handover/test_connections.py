@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec import structs
 
-from tests.forwarding.conftest import LOOPBACK, NAME, Serve, echo, eventually
-from tests.forwarding.handover.conftest import a_forwarder, first, forwarders, rest, taken_over
+from tests.forwarding.conftest import LOOPBACK, NAME, Connected, Serve, echo, eventually
+from tests.forwarding.handover.conftest import a_forwarder, first, forwarders, passed, rest, taken_over
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.relay import Relay
-from userproxy.model import ClientAddress, Endpoint, ProxyProtocol, Snapshot, Verdict
+from userproxy.forwarding.tcp.sockets import quiet_seconds
+from userproxy.model import ClientAddress, Endpoint, Limits, ProxyProtocol, Snapshot, Verdict
 
 MEGABYTE = 1 << 20
 
@@ -301,6 +302,60 @@ async def test_a_client_whom_a_proxy_header_has_named_is_known_for_that(
         assert dial.address == "192.0.2.7"
         assert dial.state().introduced
     writer.close()
+
+
+async def test_before_the_other_process_has_let_go_no_connection_is_reset_for_being_idle(
+    planes: list[Forwarder], serve: Serve
+) -> None:
+    old, new = planes[0], a_forwarder()
+    planes.append(new)
+    port, backend = serving(old, await serve(echo)), await serve(echo)
+    limited = Snapshot(NAME, Verdict.SERVE, (Endpoint(*backend),), limits=Limits(idle=0.2))
+    old.update(limited)
+    quiet = await Connected.to(port)
+    giver, taker = old.hand_over(), new.take_over()
+    await first(giver, taker)
+    old.update(structs.replace(limited, limits=None))
+    (relay,) = members(new)
+    assert isinstance(relay, Relay)
+    await eventually(lambda: min(quiet_seconds(relay.sockets[0])) > 0.4)
+    assert await quiet.is_alive()
+    old.update(limited)
+    await eventually(lambda: old.active == 0)
+    assert not await quiet.is_alive()
+    rest(old, new, giver, taker)
+    assert (new.active, new.statistics(NAME).ended) == (0, 1)
+    following = await Connected.to(port)
+    await eventually(lambda: new.active == 0)
+    assert not await following.is_alive(), "afterwards it is ours to do so"
+
+
+async def test_before_the_other_process_has_let_go_nobody_is_served_who_waits_for_descriptors(
+    planes: list[Forwarder], serve: Serve
+) -> None:
+    old, new = planes[0], a_forwarder()
+    planes.append(new)
+    port = serving(old, await serve(echo))
+    await eventually(lambda: old.is_open(NAME))
+    listener = old._listeners[NAME]
+    assert isinstance(listener, TcpListener)
+    old._poller.forget(listener.socket)
+    reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    assert listener._hold_next()
+    giver, taker = old.hand_over(), new.take_over()
+    await first(giver, taker)
+    passed(taker, giver.rest())
+    looked: list[None] = []
+    new._budget.wait(lambda: looked.append(None))
+    await eventually(lambda: bool(looked))
+    assert new.active == 0
+    taker.complete()
+    taker.go_on()
+    old.forsake()
+    writer.write(b"x")
+    assert await reader.readexactly(1) == b"x"
+    writer.close()
+    await eventually(lambda: new.active == 0)
 
 
 @pytest.mark.parametrize("in_between", [False, True])

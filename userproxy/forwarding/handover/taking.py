@@ -160,7 +160,7 @@ class Taker:
             for connections in self._without_listener:
                 connections.left()
             for listener in (*self._listeners.values(), *self._portals.values()):
-                if isinstance(listener, UdpListener):
+                if isinstance(listener, TcpListener | UdpListener):
                     listener.adopted()
             for dial, backend, deadline in self._dials:
                 try:

@@ -1,9 +1,10 @@
 """Resets connections on which nothing was said for too long, by what the kernel knows of that."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
+from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.sockets import quiet_seconds
 from userproxy.model.reports import Outcome
@@ -11,19 +12,17 @@ from userproxy.model.reports import Outcome
 _GRAIN_SECONDS: Final = 0.005
 """The kernel knows when something was said to 4 ms."""
 
+_NOT_OURS_SECONDS: Final = 0.05
+"""How often to look whether a connection is ours by now, while it is another process's to reset."""
+
 
 class IdleConnections:
     """The open connections of a listener whose Service limits how long nothing may be said. They have a timer each."""
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        seconds: float,
-        failed: Callable[[Relay, Exception], None],
-    ) -> None:
-        """`failed` gets exceptions, of a connection each."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, poller: Poller) -> None:
+        """`poller` calls the connections' handlers, and is told of exceptions."""
         self._loop = loop
-        self._failed = failed
+        self._poller = poller
         self._timers: dict[Relay, asyncio.TimerHandle] = {}
         self.seconds = seconds
 
@@ -57,6 +56,9 @@ class IdleConnections:
         del self._timers[relay]
         if relay.closed:
             return
+        if self._poller.is_paused:
+            self._arm(relay, _NOT_OURS_SECONDS)
+            return
         try:
             left = self.seconds - min(quiet_seconds(relay.sockets[0]))
             if left > 0:
@@ -64,4 +66,4 @@ class IdleConnections:
             else:
                 relay.abort(f"nothing was said for {self.seconds:g} s (userproxy.io/idle-timeout)", Outcome.TIMED_OUT)
         except Exception as error:  # noqa: BLE001 -- the loop has others to care for
-            self._failed(relay, error)
+            self._poller.failed(relay, error)

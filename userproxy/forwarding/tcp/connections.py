@@ -150,6 +150,8 @@ class Connections(Accounts):
     def forget(self, relay: Relay) -> None:
         """Take notice that an adopted connection has ended in the other process, where that was counted."""
         relay.counters.active -= 1
+        if self._idle is not None:
+            self._idle.forget(relay)
         relay.vanish()
         self._ended(relay.dial, relay)
 
@@ -201,7 +203,7 @@ class Connections(Accounts):
         if self._idle is not None:
             self._idle.close()
         seconds = None if limits is None else limits.idle
-        self._idle = None if seconds is None else IdleConnections(plane.loop, seconds, plane.poller.failed)
+        self._idle = None if seconds is None else IdleConnections(plane.loop, seconds, plane.poller)
         if self._idle is not None:
             self._idle.watch_all(self.members.values())
 

@@ -133,7 +133,11 @@ class TcpListener:
         self._budget.adopt(PER_CONNECTION)
         self._held.append((client, peer))
         self._shares.hold(1)
-        self._budget.wait(self._resume)
+
+    def adopted(self) -> None:
+        """Begin to serve clients that were adopted."""
+        if self._held:
+            self._budget.wait(self._resume)
 
     def forsake(self) -> None:
         """Close our copies of its sockets: they are another process's, and no client is told."""
