@@ -151,3 +151,17 @@ def test_what_comes_from_another_process_expires_in_time_whatever_its_order() ->
         assert expired == ["early", "moved"]
         loop.advance(5.0)
         assert expired == ["early", "moved", "late", "new"]
+
+
+def test_what_is_taken_out_after_others_have_come_from_another_process_does_not_expire() -> None:
+    loop = ClockedLoop()
+    with closing(loop):
+        expired: list[str] = []
+        queue = DeadlineQueue[str](loop, 10.0, expired.append, fail)
+        queue.restore("foreign", loop.time() + 1.0)
+        loop.advance(1.0)
+        queue.add("taken out")
+        assert queue.pop("taken out", None) is not None
+        assert len(queue) == 0
+        loop.advance(10.0)
+        assert expired == ["foreign"]

@@ -77,7 +77,9 @@ class DeadlineQueue(Generic[Item]):
         now = self._loop.time()
         expired = []
         if not self._in_order:
-            self._deadlines = dict(sorted(self._deadlines.items(), key=itemgetter(1)))
+            in_order = sorted(self._deadlines.items(), key=itemgetter(1))
+            self._deadlines.clear()  # the very dictionary whose `pop` others call
+            self._deadlines.update(in_order)
             self._in_order = True
         for item, deadline in self._deadlines.items():
             if deadline > now:
