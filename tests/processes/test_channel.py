@@ -12,6 +12,7 @@ import pytest
 from msgspec import Struct
 
 from tests.forwarding.conftest import eventually
+from userproxy.forwarding.descriptors import open_descriptors
 from userproxy.processes.channel import Channel, Decoder, encode, socket_pair
 
 
@@ -164,6 +165,27 @@ async def test_without_room_for_its_descriptors_a_message_comes_without_any(pair
     assert other.descriptors == [[], []]
     for each in files:
         os.close(each)
+
+
+async def test_a_message_that_there_are_not_enough_descriptors_for_costs_no_other_and_leaks_none(pair: Pair) -> None:
+    one = End(pair[0])
+    while not one.channel.waiting:
+        one.channel.send(Text("x" * 10_000))
+    one.channel.send(Number(1))
+    with open(os.devnull) as file:
+        before = open_descriptors()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 100, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                one.channel.send(Number(2), [file.fileno()] * 500)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        one.channel.send(Number(3))
+        other = End(pair[1])
+        await eventually(lambda: Number(3) in other.messages or bool(other.reasons))
+        assert (other.messages[-2:], other.descriptors[-2:]) == ([Number(1), Number(3)], [[], []])
+        assert open_descriptors() == before
 
 
 async def test_a_bug_that_one_message_meets_does_not_cost_the_next(pair: Pair) -> None:

@@ -1,6 +1,7 @@
 """Messages and descriptors between two processes of userproxy, over a Unix socket of type SOCK_SEQPACKET.
 
-A packet is one byte, which says whether the message goes on in the next packet, and a piece of the message in msgpack.
+A packet is one byte, which says whether the message goes on in the next packet, or will not, and a piece of it in
+msgpack.
 Packets rather than a stream, because descriptors (SCM_RIGHTS, unix(7)) then belong to one packet for certain: where the
 receiver has no room for them, it is known whose they were.
 """
@@ -37,7 +38,7 @@ _TURN_SECONDS: Final = 0.001
 """How long messages are received or sent in one turn of the loop."""
 
 _RETRY_SECONDS: Final = 0.01
-_LAST, _GOES_ON = b"\0", b"\1"
+_LAST, _GOES_ON, _BROKEN_OFF = b"\0", b"\1", b"\2"
 _ROOM_FOR_DESCRIPTORS: Final = socket.CMSG_SPACE(4 * _DESCRIPTORS_OF_PIECE)
 _BUSY: Final = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
 """Errors of sendmsg(2) that pass: ETOOMANYREFS is a limit of descriptors that are under way, unix(7)."""
@@ -79,11 +80,16 @@ class _Packet:
 
     def __init__(self, data: bytes, descriptors: Sequence[int]) -> None:
         self.data = data
-        self.descriptors = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 0) for each in descriptors]
+        self.descriptors: list[int] = []
+        try:
+            for each in descriptors:
+                self.descriptors.append(fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 0))
+        except OSError:
+            self.close()
+            raise
 
     def close(self) -> None:
-        for descriptor in self.descriptors:
-            os.close(descriptor)
+        close_descriptors(self.descriptors)
 
 
 class Channel(Generic[Received]):
@@ -132,10 +138,16 @@ class Channel(Generic[Received]):
         """
         if not self.open:
             return
+        begun = False
         for data, part in _packets(encode(message), descriptors):
             if self._packets or not self._sent(data, part):
-                self._packets.append(_Packet(data, part))
-                self.waiting += len(data)
+                try:
+                    self._wait_with(data, part)
+                except OSError:
+                    if begun:  # else the next message would be taken for the rest of this one
+                        self._wait_with(_BROKEN_OFF)
+                    raise
+            begun = True
         if self.waiting > self._most_waiting:
             self._end("it does not read what is sent to it")
 
@@ -191,6 +203,10 @@ class Channel(Generic[Received]):
             self._read()
         return until()
 
+    def _wait_with(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        self._packets.append(_Packet(data, descriptors))
+        self.waiting += len(data)
+
     def _end(self, reason: str) -> None:
         if self.open:
             self.close()
@@ -217,6 +233,10 @@ class Channel(Generic[Received]):
         self._incomplete |= bool(flags & socket.MSG_CTRUNC)
         if not packet:
             self._end("it has closed the connection")
+        elif packet == _BROKEN_OFF:
+            self._pieces.clear()
+            self._incomplete = False
+            close_descriptors(self._descriptors)
         elif flags & socket.MSG_TRUNC or packet[:1] not in {_LAST, _GOES_ON}:
             self._end("it has sent what is no message")
         elif packet[:1] == _GOES_ON or self._pieces:
