@@ -14,7 +14,7 @@ _NOWHERE: Final = "PYTHONDONTWRITEBYTECODE"
 def kept_bytecode() -> Iterator[None]:
     """Within this, Python programs that we start keep what they compile in a folder of their own, and find it there.
 
-    Otherwise each start may compile 800 modules, which is two thirds of its CPU: the environment may say that
+    Otherwise each start may compile 800 modules, which is half the CPU of its imports: the environment may say that
     nothing is to be kept, or files were copied and their times no longer match what was compiled of them. `pip
     install` compiles all, so this is how userproxy starts for those who use it. A folder that is named already is used.
     """

@@ -3,6 +3,7 @@
 import socket
 from collections import defaultdict
 from collections.abc import Container
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from userproxy.addresses import socket_family
@@ -25,7 +26,7 @@ class ListenerAddresses:
 
     def add(self, family: IPFamily, host: str, port: int) -> None:
         """Note that the listener of `family` at `port` is bound to `host`, which may be a wildcard."""
-        self._hosts[port][family] = ip_address(host)
+        self._hosts[port][family] = _parsed(host)
 
     def discard(self, family: IPFamily, port: int) -> None:
         """Forget a listener that was added."""
@@ -43,6 +44,12 @@ class ListenerAddresses:
             host == address or (host.is_unspecified and host.version == address.version)
             for host in self._hosts[endpoint.port].values()
         )
+
+
+@lru_cache(maxsize=64)
+def _parsed(host: str) -> Address:
+    """Thousands of listeners are bound to the same few addresses."""
+    return ip_address(host)
 
 
 def address_on_this_node(endpoint: Endpoint) -> Address | None:

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from userproxy.cluster.objects import schema
 from userproxy.cluster.objects.endpoints import decode_endpoints, decode_slice
-from userproxy.cluster.objects.keys import ClusterObject, identify
+from userproxy.cluster.objects.keys import ClusterObject, ObjectKey, identify
 from userproxy.cluster.objects.node import decode_node
 from userproxy.cluster.objects.service import decode_service
 from userproxy.cluster.objects.validation import Checker, describe_type, show
@@ -66,18 +66,19 @@ def expand(document: object, where: str) -> Iterator[tuple[object, str]]:
         yield {**typed, **item} if isinstance(item, dict) else item, f"{where} item {number}"
 
 
-def decode(document: object, where: str, *, from_manifest: bool = True) -> Decoded:
+def decode(document: object, where: str, *, from_manifest: bool = True, key: ObjectKey | None = None) -> Decoded:
     """The objects in one document: none for a kind that is not read, several for Endpoints.
 
-    Every sentence begins with `where`. `from_manifest` is what :class:`Checker` makes of it. Raises ObjectError naming
-    the field and its value where the object cannot be used at all.
+    Every sentence begins with `where`. `from_manifest` is what :class:`Checker` makes of it. `key` is what the document
+    names, where that is known by now. Raises ObjectError naming the field and its value where the object cannot be
+    used at all.
     """
     if not isinstance(document, dict):
         raise ObjectError(f"{where}: {describe_type(document)} is not a Kubernetes object")
     kind = document.get("kind")
     if not isinstance(kind, str) or not kind:
         raise ObjectError(f"{where}: kind: {'missing' if kind is None else f'{show(kind)} is not a kind'}")
-    name = str(identify(document) or kind)
+    name = str(key or identify(document) or kind)
     checker = Checker(f"{where} ({name if name.isprintable() else show(name)})", from_manifest=from_manifest)
     if not _is_read(document, kind, checker):
         log.debug("skipping a kind that no proxy reads", v=2, where=where, kind=kind)

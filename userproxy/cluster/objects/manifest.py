@@ -102,7 +102,7 @@ class _Reader:
         key = identify(item)
         subject = f"{self._file} ({key})" if key else where
         try:
-            decoded = decode(item, where)
+            decoded = decode(item, where, key=key)
         except ObjectError as error:
             kept = self._last.get(key) if key else None
             self.problems.append(
