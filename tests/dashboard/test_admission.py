@@ -87,5 +87,6 @@ def test_no_answer_may_be_kept_framed_or_run_anything_else() -> None:
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
     assert "unsafe" not in HEADERS["Content-Security-Policy"]
     assert HEADERS["Cache-Control"] == "no-store"
+    assert HEADERS["X-Frame-Options"] == "DENY"
     assert HEADERS["X-Content-Type-Options"] == "nosniff"
     assert HEADERS["Referrer-Policy"] == "no-referrer"
