@@ -22,7 +22,7 @@ from userproxy.demo.traffic import ask, fetch
 pytestmark = pytest.mark.e2e
 
 WEB, API, DNS = "10.96.0.10", "10.96.0.11", "10.96.0.53"
-BROKEN, ASLEEP = "10.96.0.20", "10.96.0.21"
+BROKEN, ASLEEP, NARROW = "10.96.0.20", "10.96.0.21", "10.96.0.22"
 WEB_ROW = '#services-grid [data-key="default/web/http/TCP"]'
 DEAD, ABSENT = "10.244.1.4:8080", "10.244.9.9:8080"
 
@@ -89,6 +89,9 @@ def shown(shared_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     held = {"userproxy.io/hold": "120s"}
     lab.manifests.service("asleep", ports=[Port(80, "http")], cluster_ip=ASLEEP, namespace="night", annotations=held)
     lab.manifests.slice("asleep", [], ports=http, namespace="night")
+    limited = {"userproxy.io/max-connections": "1"}
+    lab.manifests.service("narrow", ports=[Port(80, "http")], cluster_ip=NARROW, namespace="night", annotations=limited)
+    lab.manifests.slice("narrow", lab.pods[:1], ports=http, namespace="night")
     lab.manifests.service("dns", ports=[Port(53, "dns", "UDP")], cluster_ip=DNS, namespace="kube-system")
     dns = [Port(53, "dns", "UDP", target=8080)]
     lab.manifests.slice("dns", lab.pods[:1], ports=dns, namespace="kube-system")
@@ -313,6 +316,19 @@ def test_held_clients_are_seen_until_somebody_serves_them(page: Shown) -> None:
             each.send(b"GET / HTTP/1.1\r\nHost: asleep\r\n\r\n")
             assert b"200 OK" in each.recv(1000)
     page.lab.manifests.slice("asleep", [], ports=http, namespace="night")
+
+
+def test_clients_whom_a_limit_keeps_waiting_are_seen(page: Shown) -> None:
+    with page.lab.client.connect((NARROW, 80)):
+        page.watched.wait("() => document.querySelector('#connections-grid').textContent.includes('narrow')")
+        with page.lab.client.connect((NARROW, 80)):
+            assert attention(page, "night/narrow:http") == "1 client waiting: its limits leave no room"
+            page.page.locator('#services-grid [data-key="night/narrow/http/TCP"]').click()
+            page.watched.wait("() => document.querySelector('#picture').textContent.includes('1 waiting')")
+            note = "1 of at most 1 connection, more wait"
+            page.watched.wait("(note) => document.querySelector('#subject-note').textContent.includes(note)", note)
+    page.show_all()
+    unattended(page, "night/narrow:http")
 
 
 @pytest.mark.parametrize("width", [1900, 1600, 1366, 1190, 1100, 900, 700, 560, 480, 420, 360])
