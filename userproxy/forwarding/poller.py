@@ -122,12 +122,13 @@ class Poller:
         They are our `own` if nobody else has copies of them, unless they are some :attr:`of_others`: then the kernel
         itself takes them out of epoll when they are closed.
         """
-        handlers, closing = self._handlers, self._closing
+        handlers, closing, of_others = self._handlers, self._closing, self.of_others
         for sock in (one, other):
             descriptor = sock.fileno()
-            if handlers.pop(descriptor, None) is not None and (not own or descriptor in self.of_others):
-                self.of_others.discard(descriptor)
+            if handlers.pop(descriptor, None) is not None and (not own or descriptor in of_others):
                 self._epoll.unregister(descriptor)
+                if own:
+                    of_others.discard(descriptor)
         if not closing and not self._in_batch:
             self._loop.call_soon(self.close_now)
         closing += (one, other)
