@@ -13,6 +13,7 @@ import pytest
 
 from tests.forwarding.conftest import NAME, eventually
 from tests.processes.control.test_forwarding import OPTIONS, Client, backend, clients
+from tests.processes.control.test_orphans import control, kill
 from tests.processes.takeover.planes import (
     CLIENTS,
     NONE_LEFT,
@@ -82,6 +83,45 @@ async def test_data_processes_whose_control_process_dies_meanwhile_ask_who_has_r
             if is_running(worker.pid):
                 os.kill(worker.pid, signal.SIGKILL)
         plane.shut_down()
+
+
+async def test_one_whose_control_process_dies_in_the_first_part_hands_over_for_the_next_one(tmp_path: Path) -> None:
+    path = str(tmp_path / "admin.sock")
+    async with backend() as endpoint, control(path) as first:
+        port = first.open(NAME, verdict=Verdict.SERVE)
+        first.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        async with clients(port, CLIENTS) as found:
+            async for _ in first.hand_over().first():
+                pass
+            await kill(first, path)
+            async with control(path) as second:
+                second.open(NAME, verdict=Verdict.SERVE)
+                second.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+                giver = second.hand_over()
+                assert {package.plane async for package in giver.first()} == {0, 1, 2}
+                giver.cancel()
+                await all_are_served(port, found)
+
+
+async def test_it_goes_first_from_when_the_rest_may_be_asked_for() -> None:
+    async with served(2) as (plane, _, __):
+        before = [nice(pid) for pid in pids(plane)]
+        giver = plane.hand_over()
+        async for _ in giver.first():
+            pass
+        await eventually(lambda: [nice(pid) for pid in pids(plane)] == [-20, -20] or not may_go_first())
+        giver.cancel(lingers=False)
+        await eventually(lambda: [nice(pid) for pid in pids(plane)] == before)
+
+
+def nice(pid: int) -> int:
+    return os.getpriority(os.PRIO_PROCESS, pid)
+
+
+def may_go_first() -> bool:
+    """Whether this process, and those that it starts, may (CAP_SYS_NICE, the bit 23)."""
+    (line,) = [each for each in Path("/proc/self/status").read_text().splitlines() if each.startswith("CapEff:")]
+    return bool(int(line.split()[1], 16) >> 23 & 1)
 
 
 def is_running(pid: int) -> bool:

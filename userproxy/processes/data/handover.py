@@ -83,6 +83,7 @@ class Handover:
         except Exception as error:  # noqa: BLE001 -- we serve on, whatever it is
             failure = _words(error)
         self._channel().send(AllGiven(attempt, failure=failure))
+        self._urgency.begin()  # the rest is asked for soon, and until the last process has told it nobody is served
 
     def give_rest(self, attempt: int, descriptors: list[int]) -> bool:
         """Tell of the rest, and serve nobody until it is said who goes on; whether that is us, for want of a word."""
@@ -92,7 +93,6 @@ class Handover:
             return False
         token = Token(*descriptors)
         self._has_word, self.waits = False, True
-        self._urgency.begin()
         try:
             self._give_all_of_rest(self._giver)
             self._channel().wait(lambda: self._has_word, _WORD_SECONDS)
@@ -120,6 +120,7 @@ class Handover:
     def serve_on(self, *, lingers: bool) -> None:
         """It has come to nothing. The other userproxy may `linger`, as :meth:`Giver.cancel` has it."""
         self._has_word = True
+        self._urgency.end()
         if self._task is not None:
             self._task.cancel()
         if self._giver is not None:

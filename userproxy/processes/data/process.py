@@ -259,6 +259,8 @@ class DataProcess:
         log.warning("The control process has gone: its data processes serve on until another one comes", reason=reason)
         if self._answering is not None:
             self._answering.stop()
+        if self._handover is not None:
+            self._handover.serve_on(lingers=True)
         if self._forwarder is not None:
             self._forwarder.steering.put_faults(())
         try:
