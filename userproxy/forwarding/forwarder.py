@@ -213,7 +213,7 @@ class Forwarder:
     def hand_over(self) -> Giver:
         """What hands all of it over to another process, in an attempt that may come to nothing. Faults are over."""
         self.faults.end_now()
-        return Giver(self._parts)
+        return Giver(self._parts, self.faults.end_now)
 
     def take_over(self) -> Taker:
         """What takes all of it over from another process, as long as there is nothing here."""

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import socket
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -18,6 +19,7 @@ from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.sockets import quiet_seconds
 from userproxy.model import ClientAddress, Endpoint, Limits, ProxyProtocol, Snapshot, Verdict
+from userproxy.model.faults import Direction, Fault, Latency
 
 MEGABYTE = 1 << 20
 
@@ -354,6 +356,28 @@ async def test_before_the_other_process_has_let_go_nobody_is_served_who_waits_fo
     old.forsake()
     writer.write(b"x")
     assert await reader.readexactly(1) == b"x"
+    writer.close()
+    await eventually(lambda: new.active == 0)
+
+
+async def test_faults_that_begin_while_it_is_handed_over_cost_a_connection_no_byte(
+    planes: list[Forwarder], serve: Serve
+) -> None:
+    old, new = planes[0], a_forwarder()
+    planes.append(new)
+    port = serving(old, await serve(echo))
+    reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    await eventually(lambda: any(isinstance(each, Relay) for each in members(old)))
+    giver, taker = old.hand_over(), new.take_over()
+    await first(giver, taker)
+    now = time.monotonic()
+    latency = Latency(3.0, direction=Direction.UP)
+    old.steering.put_faults((Fault(1, NAME.service_port.service, latency, now, 0.0, now + 60.0),))
+    await eventually(lambda: bool(old.faults.suffering))
+    writer.write(b"x")
+    await eventually(lambda: old.faults.waiting == 1)
+    rest(old, new, giver, taker)
+    assert await asyncio.wait_for(reader.readexactly(1), 20) == b"x"
     writer.close()
     await eventually(lambda: new.active == 0)
 

@@ -3,7 +3,7 @@
 Nothing of the data plane changes by being handed over, until :meth:`Giver.forsake` leaves it to the other process.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from itertools import chain
 from socket import SocketType
 from typing import Final
@@ -54,10 +54,13 @@ class Giver:
 
     Of a data process, which `shares` its listeners, only what it has done for them is handed over: the sockets are
     another process's to give. Then there is no `Last` either, since others have something to give, too.
+
+    `end_faults` ends those that somebody has made connections suffer meanwhile: bytes wait in them.
     """
 
-    def __init__(self, parts: Parts, *, shares: bool = False) -> None:
+    def __init__(self, parts: Parts, end_faults: Callable[[], None], *, shares: bool = False) -> None:
         self._parts = parts
+        self._end_faults = end_faults
         self._shares = shares
         self._relays: dict[int, object] = {}
         """The connections that were handed over, and the mark of each one then."""
@@ -104,6 +107,7 @@ class Giver:
     def rest(self) -> Iterator[Given]:
         """What is new, or other than it was, and what has ended. Between two values nothing of the loop may run."""
         parts = self._parts
+        self._end_faults()
         parts.tcp.poller.close_now()
         parts.udp.poller.close_now()
         parts.udp.flush()
