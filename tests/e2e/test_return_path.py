@@ -91,8 +91,7 @@ def test_it_heals(lab: Lab, damage: str) -> None:
 
 def test_cleanup_removes_what_a_killed_proxy_has_left(lab: Lab) -> None:
     proxy = serve(lab, "--conntrack-guard=false")
-    proxy.signal(signal.SIGKILL)
-    proxy.wait(10)
+    proxy.kill()
     assert len(standing(lab.node)) == all_of_it(lab)
     said = lab.node.userproxy("cleanup").stdout
     assert "userproxy-return-path" in said
@@ -107,8 +106,7 @@ def test_what_belongs_to_a_process_goes_with_it(lab: Lab) -> None:
         lab.node.run(["nft", "flush", "ruleset"])
         kept.ask()
         lab.node.wait_for_portal(WEB[0])  # else its translation has gone with the process, too
-        proxy.signal(signal.SIGKILL)
-        proxy.wait(10)
+        proxy.kill()
         tables = [line for line in standing(lab.node) if "table" in line and "return-path" in line]
         assert bool(tables) == bool(WORKERS), "data processes serve on, and have copies of the socket that owns them"
         if WORKERS:

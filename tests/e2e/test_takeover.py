@@ -229,7 +229,7 @@ def test_a_signal_starts_the_successor_and_systemd_hears_of_it(lab: Lab, tmp_pat
                 said = [manager.recv(200).decode() for _ in range(3)]
                 assert f"MAINPID={successor}" in said
                 assert f"MAINPID={successor}\nREADY=1" in said
-                assert old.wait(30) == 0
+                assert old.wait_for_exit() == 0
                 sock.sendall(b"y\n")
                 assert sock.recv(100).endswith(b" y\n")
             finally:

@@ -63,7 +63,7 @@ class RunningProxy(Program):
             super().kill()
             return
         self.signal(signal.SIGKILL)
-        self._child.wait(30)
+        self.wait_for_exit()
 
     @property
     def records(self) -> list[dict[str, Any]]:

@@ -76,18 +76,24 @@ class Program:
         self._child.send_signal(number)
 
     def wait(self, seconds: float = 30.0) -> int:
-        """The exit code, negative for a signal's number. Raises DeadlineError after `seconds`."""
+        """The exit code, negative for a signal's number, once all it has written is there, too.
+
+        Raises DeadlineError after `seconds`.
+        """
+        code = self.wait_for_exit(seconds)
+        self._reader.join(seconds)
+        return code
+
+    def wait_for_exit(self, seconds: float = 30.0) -> int:
+        """As :meth:`wait`, for one whose output programs have that it has started, and that run on."""
         deadline = Deadline(seconds)
         while True:
             try:
-                code = self._child.wait(deadline.left)
+                return self._child.wait(deadline.left)
             except subprocess.TimeoutExpired as error:
                 if not deadline.left:
                     text = f"{self._name} still runs after {seconds:g} s: {self._last_words()}"
                     raise DeadlineError(text) from error
-            else:
-                self._reader.join(seconds)
-                return code
 
     def terminate(self, seconds: float = 30.0) -> int:
         """Send SIGTERM and wait; see `wait`."""
