@@ -174,19 +174,24 @@ def _switch(text: str) -> bool:
     return text == "true"
 
 
+_NAME_SCHEMA: Final = {"type": "string", "pattern": f"^{_NAME}$"}
+_ENDPOINT_SCHEMA: Final = {
+    "type": "string",
+    "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}, {"pattern": ENDPOINT_PATTERN}],
+}
 _COUNT: Final = {"type": "integer", "minimum": 1, "maximum": MOST_ITEMS}
 
 NAMESPACE: Final = Parameter(
     "namespace",
     "Only Services of this namespace.",
     _matching(_NAME, "the name of a namespace"),
-    {"type": "string", "pattern": f"^{_NAME}$"},
+    _NAME_SCHEMA,
 )
 SERVICE: Final = Parameter(
     "service",
     "Only Services of this name.",
     _matching(_NAME, "the name of a Service, without its namespace"),
-    {"type": "string", "pattern": f"^{_NAME}$"},
+    _NAME_SCHEMA,
 )
 PROTOCOL: Final = Parameter(
     "protocol", "Only service ports of this protocol.", _one_of(Protocol), {"enum": sorted(Protocol)}
@@ -195,7 +200,7 @@ ENDPOINT: Final = Parameter(
     "endpoint",
     "Only what is about this endpoint, or about all endpoints of this address.",
     parse_endpoint,
-    {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}, {"pattern": ENDPOINT_PATTERN}]},
+    _ENDPOINT_SCHEMA,
 )
 CLIENT: Final = Parameter(
     "client",
@@ -213,7 +218,7 @@ TO: Final = Parameter(
     "to",
     "The portal, as address or as address and port. A node port is at every address of the node; 0.0.0.0 is any.",
     parse_endpoint,
-    {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}, {"pattern": ENDPOINT_PATTERN}]},
+    _ENDPOINT_SCHEMA,
 )
 STATE: Final = Parameter(
     "state",
