@@ -1,6 +1,7 @@
 """A data process that is to hand over, and cannot; or whose control process dies meanwhile."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -8,8 +9,10 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
+from msgspec import Raw
 
 from tests.forwarding.conftest import NAME, eventually
 from tests.processes.control.test_forwarding import OPTIONS, Client, backend, clients
@@ -23,11 +26,15 @@ from tests.processes.takeover.planes import (
     pids,
     served,
 )
+from userproxy.forwarding.handover.values import ClientHandedOver
 from userproxy.model import Snapshot, Verdict
+from userproxy.processes.channel import encode
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.control.spawning import Spawning
+from userproxy.processes.data.handover import Handover
 from userproxy.processes.messages import Logging
 from userproxy.processes.takeover.token import Token
+from userproxy.processes.transfers import Arrived, GoOn, Take
 
 pytestmark = pytest.mark.slow
 
@@ -133,3 +140,48 @@ def is_running(pid: int) -> bool:
 
 def is_reset(client: Client) -> bool:
     return bool(client._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+
+class FaultyTaker:
+    """One with a bug."""
+
+    def take(self, *_: object) -> None:
+        raise RuntimeError("a bug")
+
+    def complete(self) -> None:
+        """Nothing is wrong here."""
+
+    def go_on(self) -> None:
+        raise RuntimeError("another bug")
+
+
+def faulty(said: list[object]) -> Handover:
+    """That of a data process with a bug, which says what it says to the list."""
+    forwarder = SimpleNamespace(take_over=FaultyTaker, number_from=lambda _: None)
+    channel = SimpleNamespace(send=said.append)
+    handover = Handover(forwarder, lambda: channel, None, lambda: None)  # type: ignore[arg-type, return-value]
+    handover.take_over()
+    return handover
+
+
+async def test_a_bug_that_a_part_meets_is_told_before_the_predecessor_lets_go() -> None:
+    said: list[object] = []
+    handover = faulty(said)
+    reading, writing = os.pipe()
+    try:
+        handover.take(Take(Raw(encode([ClientHandedOver(1, None, ("192.0.2.1", 7))])), 0), [reading])
+        handover.complete()
+        handover.arrived()
+        assert said == [Arrived("RuntimeError('a bug')")]
+    finally:
+        os.close(writing)
+        handover._urgency.end()
+
+
+async def test_a_bug_at_the_beginning_does_not_leave_a_process_without_garbage_collection() -> None:
+    handover = faulty([])
+    handover.arrived()
+    assert not gc.isenabled()
+    with pytest.raises(RuntimeError, match="another bug"):
+        handover.go_on(GoOn(1))
+    await eventually(gc.isenabled)

@@ -163,7 +163,11 @@ class Handover:
                 self._taker.take(item, its, message.plane)
         except (UserproxyError, DecodeError, OSError, ValueError) as error:
             self._failure = str(error)
-        close_descriptors(descriptors)
+        except Exception as error:
+            log.exception("What is to be taken over cannot be")  # a bug: the predecessor is to serve on
+            self._failure = repr(error)
+        finally:
+            close_descriptors(descriptors)
 
     def complete(self) -> None:
         """Nothing more comes; what cannot be put in order is told of by :meth:`arrived`."""
@@ -186,8 +190,8 @@ class Handover:
         if taker is not None:
             self._forwarder.shares_sockets = True
             self._forwarder.number_from(message.first_id)
-            taker.go_on()
             asyncio.get_running_loop().call_later(BACKLOG_SECONDS, self._urgency.end)
+            taker.go_on()
 
 
 def _words(error: Exception) -> str:
