@@ -46,6 +46,8 @@ class SharedUdpListener(UdpListener):
         """Go on with another socket, to the kernel, in place of its own so far. Takes over the descriptor."""
         try:
             self.statistics.unwatch(self._socket)
+            # Others have copies of the socket: the kernel would go on to tell us of what they get.
+            self.plane.poller.forget(self._socket)
             os.dup2(descriptor, self.descriptor, inheritable=False)
             self._opened_anew()
             self.statistics.watch(self._socket)
