@@ -28,8 +28,8 @@ def main() -> None:
     from userproxy.telemetry.logging import configure  # first: it hides a part of structlog that is slow to import
 
     configure(arguments.verbosity, arguments.logging_format)
-    from userproxy.processes.data.process import name_process, serve
-    from userproxy.processes.loops import loop_factory, set_up_interpreter
+    from userproxy.processes.data.process import serve
+    from userproxy.processes.loops import loop_factory, name_process, set_up_interpreter
     from userproxy.processes.messages import Logging
     from userproxy.processes.scheduling import ask_for_short_turns
 

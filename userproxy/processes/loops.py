@@ -1,9 +1,10 @@
-"""The event loop of a process, and how the interpreter is set up to carry traffic on it."""
+"""The event loop of a process, how the interpreter is set up to carry traffic on it, and what the process is called."""
 
 import asyncio
 import gc
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -64,3 +65,11 @@ def loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop]:
         return asyncio.new_event_loop
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+def name_process(name: str) -> None:
+    """What ``ps -c`` and ``top`` call this process (proc(5), comm): 15 letters of it."""
+    try:
+        Path("/proc/self/comm").write_text(name)
+    except OSError:
+        log.debug("The process keeps its name", v=4)

@@ -5,7 +5,6 @@ import gc
 import os
 import socket
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 from typing import Any, Final
 
@@ -27,6 +26,7 @@ from userproxy.processes.data.log_output import log_to_whoever_reads
 from userproxy.processes.door import Door
 from userproxy.processes.ejections.messages import AskLoad, Eject, PassOver, TakeBack, ToldOfEjections, Try
 from userproxy.processes.ejections.telling import EjectionTelling
+from userproxy.processes.loops import name_process
 from userproxy.processes.messages import (
     PROTOCOL,
     Adopt,
@@ -382,14 +382,6 @@ class DataProcess:
             if pulse != self._pulse or self._pulses % _PULSES_ANYWAY == 0:
                 self._pulse = pulse
                 self._channel.send(pulse)
-
-
-def name_process(name: str) -> None:
-    """What ``ps -c`` and ``top`` call this process (proc(5), comm): 15 letters of it."""
-    try:
-        Path("/proc/self/comm").write_text(name)
-    except OSError:
-        log.debug("The process keeps its name", v=4)
 
 
 async def serve(sock: socket.socket, logging: Logging) -> None:
