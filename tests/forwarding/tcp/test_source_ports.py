@@ -32,7 +32,10 @@ CLIENTS = iter(range(50_000, 60_000))
 def host(root: None) -> Iterator[Host]:
     """A host with few local ports. On loopback addresses the kernel itself would use them again (tcp_tw_reuse)."""
     with Host("node") as host:
-        host.ip_batch([f"addr add {ip} dev lo" for ip in ("10.0.0.1/32", "10.0.0.2/32", "fd00::1/128")])
+        # Without nodad nobody may bind to the IPv6 address until a worker of the kernel has come round to it.
+        host.ip_batch(
+            [f"addr add {ip} dev lo{' nodad' * (':' in ip)}" for ip in ("10.0.0.1/32", "10.0.0.2/32", "fd00::1/128")]
+        )
         host.sysctl("net.ipv4.ip_local_port_range", f"{PORTS.start} {PORTS.stop - 1}")
         host.sysctl("net.ipv4.tcp_tw_reuse", 0)
         yield host
