@@ -122,3 +122,18 @@ def test_who_gets_new_connections() -> None:
     assert usable_of((A, B), ()) == (A, B)
     assert usable_of((A, B), (0, 3)) == [B]
     assert usable_of((A, B), (0, 0)) == (A, B)
+
+
+def test_a_failure_of_an_endpoint_that_has_left_meanwhile_ejects_nobody() -> None:
+    """A data process tells of it later, and others are asked before it counts: the snapshot is another one by then."""
+    its = case()
+    its.follow([A, B], RULE)
+    assert fail(its, C, 0.0, times=3) is None
+    assert (len(its), its.is_spent(C)) == (0, False)
+    assert fail(its, A, 0.0, times=3) is not None, "one of two may be"
+
+
+def test_an_endpoint_that_has_left_is_not_ejected_because_a_process_has_known_it_so() -> None:
+    its = case(2)
+    assert its.restore([Ejected(C, 0.0, 30.0, "it was")]) == []
+    assert fail(its, A, 1.0, times=3) is not None, "one of two may be"

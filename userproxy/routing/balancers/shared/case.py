@@ -39,6 +39,8 @@ class EjectionCase:
         self._told: dict[Endpoint, ToldLoad] = {}
         self._ejections = Ejections(self._told, accepting_counts=accepting_counts)
         self._failures = 1
+        self._endpoints: frozenset[Endpoint] = frozenset()
+        """Others that processes tell of have left meanwhile."""
 
     def __len__(self) -> int:
         """How many endpoints are ejected now."""
@@ -56,17 +58,17 @@ class EjectionCase:
     def follow(self, endpoints: Collection[Endpoint], rule: Ejection) -> list[Endpoint]:
         """Go on with other endpoints, or by another rule; returns those that come back."""
         self._failures = rule.failures
+        self._endpoints = known = frozenset(endpoints)
         before = [each.endpoint for each in self._ejections]
         self._ejections.follow(endpoints, rule)
-        if self._told:
-            known = frozenset(endpoints)
-            for endpoint in [each for each in self._told if each not in known]:
-                del self._told[endpoint]
+        for endpoint in [each for each in self._told if each not in known]:
+            del self._told[endpoint]
         return [each for each in before if self._ejections.get(each) is None]
 
     def restore(self, ejected: Iterable[Ejected]) -> list[Ejected]:
         """Add what a process knows to be ejected, and return what is new."""
-        new = [each for each in ejected if self._ejections.get(each.endpoint) is None]
+        known = [each for each in ejected if each.endpoint in self._endpoints]
+        new = [each for each in known if self._ejections.get(each.endpoint) is None]
         return [each for each in new if self._ejections.eject(each) is not None]
 
     def tell(self, place: int, endpoint: Endpoint, total: int, bytes_down: int) -> None:
@@ -87,7 +89,7 @@ class EjectionCase:
 
     def failed(self, endpoint: Endpoint, now: float, reason: str, times: int, *, by_reset: bool) -> Ejected | None:
         """Count failures of an endpoint, with nothing between them. Returns what follows if it is ejected by them."""
-        for _ in range(min(times, self._failures)):
+        for _ in range(min(times, self._failures) if endpoint in self._endpoints else 0):
             found = self._ejections.failed(endpoint, now, reason, by_reset=by_reset)
             if found is not None:
                 return found
