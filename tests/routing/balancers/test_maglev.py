@@ -124,7 +124,7 @@ def test_a_table_serves_on_through_several_changes() -> None:
     assert len(waiting) == 2
 
 
-def test_all_others_than_before_are_served_by_chance_until_then() -> None:
+def test_all_others_than_before_are_served_at_once() -> None:
     waiting: list[Callable[[], bool]] = []
     before = Maglev(pool(endpoints(3)))
     before.choose("c", 0.0)
@@ -155,3 +155,13 @@ def test_a_large_table_is_begun_at_once_and_finished_for_the_first_who_asks() ->
     plain = Maglev(pool(its))
     assert all(method.choose(client, 0.0) == plain.choose(client, 0.0) for client in CLIENTS[:300])
     assert not make()
+
+
+def test_a_table_of_which_less_than_half_is_left_serves_no_longer() -> None:
+    """Those who have taken the others' place would get nobody until their table is made, behind those of all others."""
+    its, waiting = endpoints(8), list[Callable[[], bool]]()
+    before = Maglev(pool(its[:4]))
+    before.choose("c", 0.0)
+    method = later_by(its[4:], later_by(its[3:7], before, waiting), waiting)
+    new = Maglev(pool(its[4:]))
+    assert all(method.choose(client, 0.0) == new.choose(client, 0.0) for client in CLIENTS[:300])

@@ -26,20 +26,25 @@ class Maglev:
 
     So each has as many entries as its weight says, give or take one, and one that leaves moves few clients of others.
     A small table is made when it is first asked for, a larger one as soon as there is time for it. One that takes the
-    place of another is made then, too, and that other one serves meanwhile.
+    place of another is made then, too, and that other one serves meanwhile, unless most endpoints are not in it: these
+    get nobody until then, which may be a while where many tables are made.
     """
 
-    __slots__ = ("_filling", "_pairs", "_table", "_usable")
+    __slots__ = ("_filling", "_pairs", "_table", "_usable", "tabled")
 
     def __init__(self, pool: Pool) -> None:
         self._pairs = list(zip(pool.endpoints, pool.weights, strict=True))
         self._table: Sequence[Endpoint] = ()
+        self.tabled: frozenset[Endpoint] = frozenset()
+        """The endpoints that the table was made for."""
         self._usable: frozenset[Endpoint] | None = None
         """The endpoints, while the table is one of others; else None."""
         self._filling: Filling | None = None
         is_large, before = len(self._pairs) > MOST_IN_SMALL_TABLE, pool.previous
         if isinstance(before, Maglev) and before.table and pool.later is not None:
-            self._table, self._usable = before.table, frozenset(pool.endpoints)
+            usable = frozenset(pool.endpoints)
+            if 2 * len(usable & before.tabled) >= len(usable):
+                self._table, self.tabled, self._usable = before.table, before.tabled, usable
         if pool.later is not None and (is_large or self._table):
             pool.later(self._fill_some)
 
@@ -100,6 +105,7 @@ class Maglev:
 
     def _finish(self, table: Sequence[Endpoint]) -> Sequence[Endpoint]:
         self._table, self._usable, self._filling = table, None, None
+        self.tabled = frozenset([endpoint for endpoint, _ in self._pairs])
         return table
 
 
