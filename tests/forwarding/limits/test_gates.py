@@ -88,3 +88,22 @@ async def test_many_service_ports_with_somebody_who_waits_are_looked_at_less_oft
     for each, its in waiting:
         each.forget(its)
     assert not gates.looking
+
+
+async def test_a_place_that_is_another_s_by_now_is_written_to_no_more() -> None:
+    """Another control process gives each service port another place, and tells of one after the other."""
+    tally = open_tally()
+    loop = asyncio.get_running_loop()
+    ours, theirs = LimitCounts(tally, 2, 0), LimitCounts(tally, 2, 1)
+    os.close(tally)
+    gates, shares = Gates(loop, 30.0, 2, ours), Shares(DescriptorBudget(loop, 1000), loop.time, 1000)
+    busy, quiet = (shares.of(ServicePortName("default", name, "http", Protocol.TCP)) for name in ("busy", "quiet"))
+    for slot, share in enumerate((busy, quiet)):
+        gates.place(share, slot)
+        gates.follow(share, Limits(connections=10))
+    gates.place(quiet, 0)
+    for _ in range(10):
+        busy.add("10.0.0.1", Idle())
+    gates.place(busy, 1)
+    assert theirs.column(0).others(is_first=False) == 0, "the quiet one has none"
+    assert theirs.column(1).others(is_first=False) == 10

@@ -33,27 +33,41 @@ class Gates:
         """Those that look whether another process has made room."""
         self._slots: dict[ServicePortName, int] = {}
         """Where the numbers of a service port are among `counts`."""
+        self._owners: dict[int, ServicePortName] = {}
+        """Whose each of these slots is."""
         self._columns: dict[ServicePortName, Column] = {}
 
     def place(self, share: Share, slot: int | None) -> None:
         """Have a service port's clients counted there from now on; None where there is no room, or it has gone.
 
-        What was there before is left as it is if it is another service port's by now, or will be.
+        What was there before is left as it is if it is another service port's by now, or will be: one that has had its
+        place until now, and is told of another one later, is counted by no other process meanwhile.
         """
-        if slot == self._slots.get(share.name):
+        before = self._slots.get(share.name)
+        if slot == before:
             return
+        if before is not None:
+            del self._slots[share.name], self._owners[before]
         if slot is None:
-            del self._slots[share.name]
             column = self._columns.pop(share.name, None)
             if column is not None:
                 column.clear()
         else:
-            self._slots[share.name] = slot
+            self._evict(slot)
+            self._slots[share.name], self._owners[slot] = slot, share.name
             if self._counts is not None:
                 column = self._columns[share.name] = self._counts.column(slot)
                 column.clear()
         if share.gate is not None:
             share.gate.follow(share.gate.limits, self.column(share.name))
+
+    def _evict(self, slot: int) -> None:
+        owner = self._owners.pop(slot, None)
+        if owner is not None:
+            del self._slots[owner]
+            column = self._columns.pop(owner, None)
+            if column is not None:
+                column.leave()
 
     def follow(self, share: Share, limits: Limits | None) -> None:
         """Have a service port's clients let in so from now on."""
