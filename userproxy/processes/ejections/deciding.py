@@ -252,7 +252,7 @@ class EjectionDeciding:
         key = load.listener, load.endpoint
         case, turn = self._told(worker, load), self._turns.get(key)
         if case is not None and turn is not None:
-            case.tries(load.endpoint, self._loop.time())
+            case.tries(load.endpoint, self._loop.time(), worker.place)
             if turn.worker is worker:
                 turn.worker = None
             self._look_at(key, turn, self._loop.time() + TRIAL_SECONDS)

@@ -65,11 +65,11 @@ def test_a_trial_that_succeeds_brings_back_and_one_that_fails_ejects_once_more()
     its.tell(ONE, A, 0, 0)
     fail(its, A, 0.0, times=3)
     assert fail(its, A, 10.0) is None, "it is of a connection from before"
-    its.tries(A, 31.0)
+    its.tries(A, 31.0, ONE)
     assert its.is_tried(A, 31.0)
     assert fail(its, A, 31.5) == Ejected(A, 0.0, 61.5, "3 failures in a row: Connection refused")
     assert not its.is_tried(A, 31.5)
-    its.tries(A, 62.0)
+    its.tries(A, 62.0, ONE)
     assert its.look(A, 62.1)
     its.tell(ONE, A, 1, 0)
     assert not its.look(A, 62.2)
@@ -79,7 +79,7 @@ def test_a_trial_that_succeeds_brings_back_and_one_that_fails_ejects_once_more()
 def test_a_trial_of_which_nothing_is_heard_is_over_in_the_end() -> None:
     its = case()
     fail(its, A, 0.0, times=3)
-    its.tries(A, 31.0)
+    its.tries(A, 31.0, ONE)
     assert its.look(A, 31.0 + TRIAL_SECONDS)
     assert not its.is_tried(A, 31.0 + TRIAL_SECONDS)
 
@@ -137,3 +137,16 @@ def test_an_endpoint_that_has_left_is_not_ejected_because_a_process_has_known_it
     its = case(2)
     assert its.restore([Ejected(C, 0.0, 30.0, "it was")]) == []
     assert fail(its, A, 1.0, times=3) is not None, "one of two may be"
+
+
+def test_what_another_process_had_of_an_endpoint_before_is_no_success_of_its_trial() -> None:
+    """A connection from before the ejection fails there meanwhile, and with that it tells for the first time."""
+    its = case()
+    its.tell(ONE, A, 0, 0)
+    fail(its, A, 0.0, times=3)
+    its.tries(A, 31.0, ONE)
+    its.tell(TWO, A, 50, 1000)
+    assert fail(its, A, 31.5) == Ejected(A, 0.0, 61.5, "3 failures in a row: Connection refused")
+    its.tries(A, 62.0, TWO)
+    its.tell(TWO, A, 51, 1000)
+    assert not its.look(A, 62.2)

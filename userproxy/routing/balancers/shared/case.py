@@ -17,9 +17,9 @@ class ToldLoad:
         self.bytes_down = 0
         self._of_places: dict[int, tuple[int, int]] = {}
 
-    def tell(self, place: int, total: int, bytes_down: int) -> None:
-        """The process at a place has had so much."""
-        total_before, size_before = self._of_places.get(place, (0, 0))
+    def tell(self, place: int, total: int, bytes_down: int, *, counts: bool = True) -> None:
+        """The process at a place has had so much. `counts` is whether what is new of it is to be seen."""
+        total_before, size_before = self._of_places.get(place, (0, 0)) if counts else (total, bytes_down)
         self._of_places[place] = total, bytes_down
         self.total += total - total_before
         self.bytes_down += bytes_down - size_before
@@ -39,6 +39,8 @@ class EjectionCase:
         self._told: dict[Endpoint, ToldLoad] = {}
         self._ejections = Ejections(self._told, accepting_counts=accepting_counts)
         self._failures = 1
+        self._tried_at: dict[Endpoint, int] = {}
+        """Where the latest trials of ejected endpoints were."""
         self._endpoints: frozenset[Endpoint] = frozenset()
         """Others that processes tell of have left meanwhile."""
 
@@ -63,6 +65,7 @@ class EjectionCase:
         self._ejections.follow(endpoints, rule)
         for endpoint in [each for each in self._told if each not in known]:
             del self._told[endpoint]
+            self._tried_at.pop(endpoint, None)
         return [each for each in before if self._ejections.get(each) is None]
 
     def restore(self, ejected: Iterable[Ejected]) -> list[Ejected]:
@@ -72,11 +75,15 @@ class EjectionCase:
         return [each for each in new if self._ejections.eject(each) is not None]
 
     def tell(self, place: int, endpoint: Endpoint, total: int, bytes_down: int) -> None:
-        """What an endpoint has done for the process at a place."""
+        """What an endpoint has done for the process at a place.
+
+        While it is tried elsewhere this says nothing of the trial: some of it may be from before it was ejected.
+        """
         load = self._told.get(endpoint)
         if load is None:
             load = self._told[endpoint] = ToldLoad()
-        load.tell(place, total, bytes_down)
+        is_ejected = self._ejections.get(endpoint) is not None
+        load.tell(place, total, bytes_down, counts=not is_ejected or self._tried_at.get(endpoint, place) == place)
 
     def gone(self, place: int) -> None:
         """The process at a place has ended."""
@@ -99,8 +106,9 @@ class EjectionCase:
         """Whether an endpoint would be ejected, were it not for the others that are."""
         return self._ejections.is_spent(endpoint)
 
-    def tries(self, endpoint: Endpoint, now: float) -> None:
-        """An ejected endpoint gets a connection: its trial."""
+    def tries(self, endpoint: Endpoint, now: float, place: int) -> None:
+        """An ejected endpoint gets a connection of the process at a place: its trial."""
+        self._tried_at[endpoint] = place
         self._ejections.chosen(endpoint, now)
 
     def is_tried(self, endpoint: Endpoint, now: float) -> bool:
