@@ -214,8 +214,8 @@ class Proxier:
             self._forwarding.recount_descriptors()
         self._node_version_synced = version
         self.failure = ""
-        counts = {"listeners": len(self._actual.local_ports), "problems": len(self._problems.told)}
-        log.debug("Synced", v=2, family=self._scope.family, planned=planned, **counts)
+        listeners, problems = len(self._actual.local_ports), len(self._problems.told)
+        log.debug("Synced", v=2, family=self._scope.family, listeners=listeners, planned=planned, problems=problems)
         return True
 
     def _unsynced(self, error: KernelToolError) -> bool:
