@@ -1,5 +1,7 @@
 """Fixtures for every test."""
 
+import gc
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,6 +23,17 @@ def pytest_configure(config: pytest.Config) -> None:
     stack = ExitStack()
     stack.enter_context(kept_bytecode())
     config.add_cleanup(stack.close)
+
+
+@pytest.fixture(autouse=True)
+def _no_precedence_of_a_take_over_is_left() -> Iterator[None]:
+    """Take-overs inside this process end it by a timer of a loop that a test may end before."""
+    nice, scheduler = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)
+    yield
+    gc.enable()
+    if os.getpriority(os.PRIO_PROCESS, 0) != nice:
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+        os.sched_setscheduler(0, scheduler, os.sched_getparam(0))
 
 
 @pytest.fixture(autouse=True)
