@@ -109,3 +109,30 @@ async def test_a_place_that_is_another_s_by_now_is_written_to_no_more() -> None:
     gates.place(busy, 1)
     assert theirs.column(0).others(is_first=False) == 0, "the quiet one has none"
     assert theirs.column(1).others(is_first=False) == 10
+
+
+async def test_a_gate_that_is_open_looks_after_nobody_and_writes_no_numbers() -> None:
+    """It would write to a place that is another service port's by then, and end clients' time by limits of before."""
+    tally = open_tally()
+    loop = asyncio.get_running_loop()
+    ours, theirs = LimitCounts(tally, 2, 0), LimitCounts(tally, 2, 1)
+    os.close(tally)
+    gates, shares = Gates(loop, 30.0, 2, ours), Shares(DescriptorBudget(loop, 1000), loop.time, 1000)
+    share, resumed = shares.of(NAME.service_port), asyncio.Event()
+
+    class Waiting(Crowd):
+        def resume(self) -> None:
+            resumed.set()
+
+    gates.place(share, 0)
+    gates.follow(share, Limits(connections=1))
+    share.add("10.0.0.1", Idle())
+    gate = share.gate
+    assert gate is not None
+    assert not gate.may_accept(Waiting())
+    gates.follow(share, None)
+    gates.place(share, None)
+    await resumed.wait()
+    gate.changed(left=False)
+    assert gate.looks_at is None
+    assert theirs.column(0).others(is_first=False) == 0

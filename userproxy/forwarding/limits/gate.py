@@ -101,10 +101,15 @@ class Gate:
         return Bucket(rate / self._processes) if column is None else Bucket(rate, column)
 
     def open(self) -> None:
-        """There are no limits any more."""
-        self._limit, self._bucket = None, None
+        """There are no limits any more: all who wait come in, and the service port has no use for this gate."""
+        self._limit, self._bucket, self._column = None, None, None
         self.looking.discard(self)
-        self._open_soon()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, {}
+        for listener in waiting:
+            self._loop.call_soon(listener.resume)
 
     def waiting_at(self, name: ListenerName) -> tuple[int, int]:
         """How many clients of a listener wait, at all its sockets: accepted ones, and those in the kernel's queue."""
