@@ -54,7 +54,7 @@ def test_no_trace_is_left(node: Network, kubelet: Variant, lacks: int | None) ->
     bounding = [f"--bounding-set=-{name}" for name in _NAMES.get(lacks or 0, ())]
     done = node.run(
         lambda: subprocess.run(
-            ["setpriv", *bounding, sys.executable, "-m", "userproxy", "doctor", "-o", "json"],
+            ["setpriv", *bounding, sys.executable, "-B", "-m", "userproxy", "doctor", "-o", "json"],
             capture_output=True,
             text=True,
             timeout=60,
