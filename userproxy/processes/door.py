@@ -20,12 +20,15 @@ class Door:
         self._loop = loop
         self._found = found
         self._path = Path(f"{path}.data-{os.getpid()}")
-        self._path.unlink(missing_ok=True)
+        # Nobody is to find it before it listens: it would be taken for that of a process that has died, and be removed.
+        hidden = Path(f"{path}.new-{os.getpid()}")
+        hidden.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
-            self._socket.bind(str(self._path))
-            self._path.chmod(0o600)
+            self._socket.bind(str(hidden))
+            hidden.chmod(0o600)
             self._socket.listen(1)
+            hidden.rename(self._path)
         except OSError:
             self._socket.close()
             raise

@@ -100,8 +100,10 @@ async def test_one_whose_control_process_dies_in_the_first_part_hands_over_for_t
         async with clients(port, CLIENTS) as found:
             async for _ in first.hand_over().first():
                 pass
+            before = pids(first)
             await kill(first, path)
             async with control(path) as second:
+                assert pids(second) == before
                 second.open(NAME, verdict=Verdict.SERVE)
                 second.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
                 giver = second.hand_over()
