@@ -146,6 +146,7 @@ def test_what_held_clients_cost_is_bounded_and_who_leaves_gives_its_place_back(l
         lab.manifests.slice("web", lab.pods[:1])
         staying = [each for number, each in enumerate(several) if number % 5]
         assert [int(each.recv(10)) for each in (*staying, *more)] == list(range(MOST_HELD))
+        stack.close()
         eventually(lambda: proxy.descriptors() <= descriptors + 20, 30, "all descriptors are closed")
 
 

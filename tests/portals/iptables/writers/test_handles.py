@@ -126,6 +126,8 @@ def test_a_verification_reads_nothing_where_nobody_else_has_written(
 
     monkeypatch.setattr(Tables, "read", noted)
     scene.sync(*bindings[:2], verify=True)
+    scene.sync(verify=True)
+    assert reads, "what a restore has written"
     reads.clear()
     scene.sync(bindings[2])
     scene.sync(gone=[bindings[0]])
