@@ -208,7 +208,7 @@ class Tables:
 
         A sentence for each of them, also of those that went before the conflict.
         """
-        self._standing = None
+        self._standing = self._read = None  # whether tables can be read is to be known before anything goes
         sentences: dict[str, None] = {}
         for tries_left in (1, 0):
             found = removal(self.read(), self._tools.label)
