@@ -1,6 +1,7 @@
 """Where data processes are found that have lost their control process."""
 
 import asyncio
+import errno
 import os
 import socket
 from pathlib import Path
@@ -40,3 +41,16 @@ async def test_where_nothing_can_listen_that_is_said(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "admin.sock"
     with pytest.raises(OSError, match="No such file"):
         Door(asyncio.get_running_loop(), str(path), lambda _: None)
+
+
+@pytest.mark.parametrize("fails", ["listen", "rename"])
+async def test_where_it_cannot_be_found_it_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "not here")
+
+    monkeypatch.setattr(socket.socket if fails == "listen" else Path, fails, refuse)
+    with pytest.raises(OSError, match="not here"):
+        Door(asyncio.get_running_loop(), str(tmp_path / "admin.sock"), lambda _: None)
+    assert list(tmp_path.iterdir()) == []

@@ -31,6 +31,7 @@ class Door:
             hidden.rename(self._path)
         except OSError:
             self._socket.close()
+            hidden.unlink(missing_ok=True)
             raise
         loop.add_reader(self._socket.fileno(), self._accept)
 
