@@ -2,6 +2,8 @@
 
 import sys
 
+import click
+
 from examples.benchmarks import (
     calls,
     client_address,
@@ -17,6 +19,7 @@ from examples.benchmarks import (
     watched,
     workers,
 )
+from examples.benchmarks.interpreter import interpreter
 from userproxy.demo.bytecode import kept_bytecode
 
 BY_NAME = {
@@ -40,6 +43,8 @@ def main() -> None:
     with kept_bytecode():
         if len(sys.argv) > 1 and sys.argv[1] in BY_NAME:
             name = sys.argv.pop(1)
+            if name != "everything" and "--help" not in sys.argv:  # which say it themselves, or measure nothing
+                click.echo(interpreter())
             BY_NAME[name](prog_name=f"python -m examples.benchmarks {name}")
         run.main()
 

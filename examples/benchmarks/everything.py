@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 from msgspec import Struct
 
+from examples.benchmarks.interpreter import interpreter
 from userproxy import __version__
 
 _BUSY = 1.3
@@ -110,8 +111,8 @@ def _command(part: Part, directory: Path, *, plot: bool) -> Sequence[str]:
 
 def to_text(outcomes: Sequence[Outcome]) -> str:
     """The report in Markdown."""
-    versions = f"userproxy {__version__}, Python {platform.python_version()}, Linux {platform.release()}"
-    lines = [f"# Benchmarks: {versions}, {os.cpu_count()} CPUs", ""]
+    versions = f"userproxy {__version__}, Linux {platform.release()}"
+    lines = [f"# Benchmarks: {versions}, {os.cpu_count()} CPUs; {interpreter()}", ""]
     for each in outcomes:
         busiest = max(each.before, each.after) / (os.cpu_count() or 1)
         note = f"load average {each.before:.1f} before, {each.after:.1f} after"

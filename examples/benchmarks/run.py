@@ -10,6 +10,7 @@ from types import FrameType
 
 import click
 
+from examples.benchmarks.interpreter import interpreter
 from examples.benchmarks.measure import Sample
 from examples.benchmarks.peers import USUAL, Network, Peer, peers
 from examples.benchmarks.plot import PlotError, plot
@@ -133,4 +134,4 @@ def _find(names: Sequence[str], networks: set[Network]) -> tuple[list[tuple[Peer
 
 
 def _machine() -> str:
-    return f"Linux {platform.release()}, {platform.machine()}, {os.cpu_count()} CPUs, loopback"
+    return f"Linux {platform.release()}, {platform.machine()}, {os.cpu_count()} CPUs, loopback; {interpreter()}"
