@@ -12,9 +12,10 @@ import uvloop
 
 from userproxy.demo.waiting import Deadline
 from userproxy.forwarding import descriptors
+from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.failures import HandlerFailures
-from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
+from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 

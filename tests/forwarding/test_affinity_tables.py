@@ -28,14 +28,14 @@ async def test_the_listeners_of_a_service_port_share_their_clients_affinity(benc
     assert len(others) == 2
     for name in (NAME, EXTERNAL, OTHER):
         bench.forwarder.update(Snapshot(name, Verdict.SERVE, backends, 60))
-    assert len(bench.forwarder._affinity) == 2
+    assert len(bench.forwarder._balancing.affinity) == 2
     answers = {await fetch(port) for port in ports * 6}
     assert len(answers) == 1
     bench.forwarder.close(EXTERNAL)
     assert {await fetch(ports[0]) for _ in range(4)} == answers
     for name in (NAME, OTHER):
         bench.forwarder.update(Snapshot(name, Verdict.SERVE, backends))
-    assert len(bench.forwarder._affinity) == 0
+    assert len(bench.forwarder._balancing.affinity) == 0
 
 
 async def fetch(port: int) -> bytes:
@@ -53,7 +53,7 @@ async def test_a_hundred_thousand_clients_are_forgotten_in_many_turns_of_the_loo
         balancer.pick(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 0.0)
     forwarder.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(LOOPBACK, 1),)))
     turns = 0
-    while forwarder._affinity._discarded._entries:
+    while forwarder._balancing.affinity._discarded._entries:
         turns += 1
         await asyncio.sleep(0)
     assert turns >= 50
@@ -62,6 +62,6 @@ async def test_a_hundred_thousand_clients_are_forgotten_in_many_turns_of_the_loo
 async def test_clients_of_a_table_that_nobody_uses_are_forgotten(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(affinity_tables, "_EXPIRY_SECONDS", 0.01)
     bench.forwarder.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(LOOPBACK, 1),), 1))
-    (table,) = bench.forwarder._affinity._tables.values()
+    (table,) = bench.forwarder._balancing.affinity._tables.values()
     table.record("192.0.2.1", Endpoint(LOOPBACK, 1), asyncio.get_running_loop().time())
     await eventually(lambda: len(table) == 0)

@@ -7,16 +7,16 @@ import socket
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Connected, Serve, echo, eventually, open_bench, snapshot
 from userproxy.demo.hosts import Host
 from userproxy.errors import OutOfDescriptorsError, PortUnavailableError
 from userproxy.forwarding import descriptors
+from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.descriptors import count_descriptors
-from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
-from userproxy.forwarding.ports.listeners import NODE_PORTS, ListenerPorts
+from userproxy.forwarding.forwarder import Forwarder
+from userproxy.forwarding.ports.listeners import NODE_PORTS
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import (
@@ -31,32 +31,6 @@ from userproxy.model import (
 )
 
 OTHER = ListenerName(ServicePortName("default", "other", "", Protocol.TCP))
-
-
-async def test_a_preferred_port_is_taken_if_it_is_free(bench: Bench) -> None:
-    with socket.socket() as taken:
-        taken.bind((LOOPBACK, 0))
-        port = taken.getsockname()[1]
-        assert bench.forwarder.open(OTHER, port) != port
-        bench.forwarder.close(OTHER)
-    assert bench.forwarder.open(OTHER, port) == port
-
-
-async def test_a_range_without_a_free_port_says_so() -> None:
-    with socket.socket() as taken:
-        taken.bind((LOOPBACK, 0))
-        port = taken.getsockname()[1]
-        async with open_bench() as bench:
-            bench.forwarder._ports = ListenerPorts(PortRange(port, port))
-            with pytest.raises(PortUnavailableError, match=rf"no free port was found on 127\.0\.0\.1 among {port}$"):
-                bench.forwarder.open(OTHER)
-
-
-async def test_an_address_that_is_not_ours_is_not_tried_with_every_port() -> None:
-    async with open_bench() as bench:
-        bench.forwarder._options = replace(bench.forwarder._options, bind_addresses={IPFamily.IPV4: "192.0.2.1"})
-        with pytest.raises(PortUnavailableError, match=r"cannot listen on 192\.0\.2\.1:\d+: Cannot assign"):
-            bench.forwarder.open(OTHER)
 
 
 def some_listeners(count: int) -> list[ListenerName]:
@@ -83,14 +57,6 @@ async def test_listeners_keep_off_node_ports_and_our_servers_though_the_kernel_w
     allowed = {*range(29_900, 30_000), *range(32_768, 32_900), *range(32_951, 33_000), *range(33_001, 33_101)}
     assert set(ports) <= allowed
     assert max(ports) > 32_768 > 30_000 > min(ports)
-
-
-async def test_the_port_of_an_earlier_process_is_not_taken_again_if_it_is_a_node_port(bench: Bench) -> None:
-    bench.forwarder._ports = ListenerPorts(PortRange(), (NODE_PORTS,))
-    assert bench.forwarder.open(OTHER, 30_123) != 30_123
-    bench.forwarder.close(OTHER)
-    bench.forwarder.keep_off(41_234)
-    assert bench.forwarder.open(OTHER, 41_234) != 41_234
 
 
 def a_forwarder(loop: asyncio.AbstractEventLoop, kept: tuple[PortRange, ...]) -> Forwarder:
@@ -290,12 +256,9 @@ async def test_listeners_and_claims_leave_a_third_of_all_descriptors_to_connecti
 EXTERNAL = ListenerName(NAME.service_port, traffic=TrafficClass.EXTERNAL)
 
 
-async def test_a_protocol_that_is_not_forwarded_and_a_family_without_an_address_say_so(bench: Bench) -> None:
+async def test_a_protocol_that_is_not_forwarded_says_so(bench: Bench) -> None:
     left = bench.forwarder._budget.free
     sctp = ListenerName(ServicePortName("default", "web", "http", Protocol.SCTP))
     with pytest.raises(PortUnavailableError, match="SCTP is not forwarded"):
         bench.forwarder.open(sctp)
-    bench.forwarder._options = replace(bench.forwarder._options, bind_addresses={IPFamily.IPV6: "::1"})
-    with pytest.raises(PortUnavailableError, match="no address to bind IPv4 listeners to"):
-        bench.forwarder.open(OTHER)
     assert bench.forwarder._budget.free == left

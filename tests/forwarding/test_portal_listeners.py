@@ -10,7 +10,8 @@ import pytest
 
 from tests.forwarding.conftest import Connected, Serve, echo, eventually, named
 from userproxy.errors import ObjectError, OutOfDescriptorsError, PortUnavailableError
-from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
+from userproxy.forwarding.assembly.options import ForwardingOptions
+from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.model import (
     Admission,

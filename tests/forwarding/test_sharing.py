@@ -11,7 +11,7 @@ import pytest
 
 from tests.forwarding.conftest import LOOPBACK, NAME, Serve, echo, eventually
 from userproxy.forwarding.accept_turns import AcceptTurns, open_tally
-from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.sharing import SharingForwarder

@@ -10,7 +10,8 @@ from tests.turns import watched_turns
 from userproxy.cluster.nodes import NodeAddresses
 from userproxy.cluster.store import Store
 from userproxy.config import Settings
-from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
+from userproxy.forwarding.assembly.options import ForwardingOptions
+from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.model import (
     EndpointSlice,

@@ -1,86 +1,33 @@
 """The interface of the data plane: opens, updates and closes listeners, and drains them."""
 
 import asyncio
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from random import Random
-from typing import Final, TypeVar
-
-from msgspec import Struct
+from typing import Final
 
 from userproxy.errors import PortUnavailableError
-from userproxy.forwarding.affinity_tables import AffinityTables
-from userproxy.forwarding.balancers.installed import InstalledBalancers
-from userproxy.forwarding.balancers.tables import TablesToMake
-from userproxy.forwarding.client_addresses import ClientAddresses
-from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.assembly.balancing import Balancing
+from userproxy.forwarding.assembly.opening import Opening
+from userproxy.forwarding.assembly.options import ForwardingOptions
+from userproxy.forwarding.assembly.planes import make_planes
 from userproxy.forwarding.faults.faults import Faults
 from userproxy.forwarding.handover import plain
 from userproxy.forwarding.handover.giving import Giver
 from userproxy.forwarding.handover.parts import AnyListener, Parts
 from userproxy.forwarding.handover.taking import Taker
-from userproxy.forwarding.holding.places import AllPlaces
-from userproxy.forwarding.limits.flows import FlowLimits
-from userproxy.forwarding.limits.gates import DEFAULT_PATIENCE, Gates
+from userproxy.forwarding.limits.gates import Gates
 from userproxy.forwarding.observation.data_plane import LocalDataPlane
-from userproxy.forwarding.observation.recorder import Recorder
-from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.portal_listeners import PortalListeners
-from userproxy.forwarding.ports.listeners import ListenerPorts
-from userproxy.forwarding.ports.ranges import PortRange
-from userproxy.forwarding.shares import Shares
 from userproxy.forwarding.steering.local import LocalSteering
-from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.listener import TcpListener
-from userproxy.forwarding.tcp.plane import TcpPlane
 from userproxy.forwarding.tcp.portal import connections_of
 from userproxy.forwarding.tcp.relays.accounts import TcpStatistics
-from userproxy.forwarding.tcp.sockets import ListeningSocket
-from userproxy.forwarding.udp.groups.further import FurtherSockets
-from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.listener import PENDING_SECONDS, UdpListener
-from userproxy.forwarding.udp.plane import UdpOptions, UdpPlane, flow_limits
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Admission, IPFamily, ListenerName, PortalAddress, Protocol, ReturnPath, Snapshot, Verdict
-from userproxy.routing.balancer import Balancer
-from userproxy.routing.balancers.board import BalancerBoard
-
-Bound = TypeVar("Bound")
 
 _LOOK_AT_FLOWS_EVERY: Final = 0.05
 """Seconds between two looks whether UDP clients still wait for answers."""
-
-
-class ForwardingOptions(Struct, frozen=True):
-    """How to forward. Times are seconds.
-
-    `bind_addresses` is where listeners of each family bind; a family that is not there cannot be opened. Their ports
-    are of `port_range`, or if that is empty of the kernel's, and keep off those of `kept_ports`.
-    `portals_only` refuses clients that dial a listener's port itself; a connection half-open for
-    `half_open_timeout` without moving a byte is reset; `descriptor_limit` is the process's limit of open files, of
-    which `kept_descriptors` are for others in the process;
-    `udp_timeout` is for flows, None for userproxy's own choice. With `bind_portals` listeners have no local ports, and
-    clients come by the portals that are served. `node_name` is our own Node's.
-    `trusted_proxies` are the networks whose PROXY headers are believed. `processes` is how many forward, of which this
-    is one: UDP flows of all of them together are limited. Clients of a service port with limits wait for
-    `queue_timeout` at most.
-    """
-
-    bind_addresses: Mapping[IPFamily, str]
-    port_range: PortRange
-    portals_only: bool
-    half_open_timeout: float
-    descriptor_limit: int
-    udp_timeout: float | None = None
-    kept_ports: tuple[PortRange, ...] = ()
-    kept_descriptors: int = 0
-    bind_portals: bool = False
-    node_name: str = ""
-    trusted_proxies: tuple[str, ...] = ()
-    processes: int = 1
-    queue_timeout: float = DEFAULT_PATIENCE
 
 
 class Forwarder:
@@ -89,56 +36,20 @@ class Forwarder:
     def __init__(self, loop: asyncio.AbstractEventLoop, options: ForwardingOptions, random: Random) -> None:
         self._loop = loop
         self._options = options
-        self._random = random
-        self._ports = ListenerPorts(options.port_range, options.kept_ports)
-        self._poller = Poller(loop)
-        self._budget = DescriptorBudget(
-            loop, options.descriptor_limit, options.kept_descriptors, self._poller.close_now
-        )
-        self._shares = Shares(self._budget, loop.time, options.descriptor_limit)
-        # uvloop's own time has milliseconds, and a dial takes less; both are CLOCK_MONOTONIC.
-        self._recorder = Recorder(time.monotonic)
-        self.client_addresses = ClientAddresses(options.node_name)
+        planes = make_planes(loop, options, self._gates())
+        common = planes.common
+        self._tcp, self._udp, self._poller = planes.tcp, planes.udp, common.poller
+        self._budget, self._shares, self._recorder = common.budget, common.shares, common.recorder
+        self.client_addresses = common.client_addresses
         """Which of them this host can keep, and what is learned of that."""
-        gates = self._gates()
-        self._tcp = TcpPlane(
-            loop,
-            self._poller,
-            self._budget,
-            self._shares,
-            options.half_open_timeout,
-            self._recorder,
-            self.client_addresses,
-            options.trusted_proxies,
-            gates,
-            AllPlaces(gates.column, options.processes),
-        )
-        flow_limit, flow_limit_per_listener = flow_limits(options.descriptor_limit, options.processes)
-        self._udp = UdpPlane(
-            loop,
-            self._budget,
-            UdpOptions(flow_limit, flow_limit_per_listener, options.udp_timeout),
-            self._recorder,
-            self.client_addresses,
-            self._tcp.places,
-            FlowLimits(gates.column, options.processes),
-        )
-        self._shares.flows = self._udp
-        self._udp.make_room_elsewhere = self._shares.make_room_for_flow
-        self._listen: Mapping[Protocol, Callable[[ListenerName, int | None, Verdict], AnyListener]] = {
-            Protocol.TCP: self._listen_tcp,
-            Protocol.UDP: self._listen_udp,
-        }
+        self._balancing = Balancing(loop, random)
+        self._balancer = self._balancing.balancer
+        self._opening = Opening(planes, options, random, self._balancer)
         self._listeners: dict[ListenerName, AnyListener] = {}
         self._portals = self._portal_listeners()
-        self._affinity = AffinityTables(loop)
-        self._tables = TablesToMake(loop)
-        self._board = BalancerBoard(self._tables.add)
-        self._custom = InstalledBalancers(loop.call_soon_threadsafe)
         self._snapshots: dict[ListenerName, Snapshot] = {}
         self._unasked: dict[ListenerName, None] = {}
         """Listeners of another process that nobody has asked for since."""
-        self._inherited: dict[ListenerName, tuple[str, list[int]]] = {}
         self._is_forsaken = False
         self.data_plane = LocalDataPlane(
             self._tcp,
@@ -147,7 +58,7 @@ class Forwarder:
             self._listeners,
             self._snapshots,
             options.descriptor_limit,
-            self._board,
+            self._balancing.board,
         )
         """Answers what the listeners and connections of this process do."""
         self.faults = Faults(loop, self._poller, self._tcp, self._udp, self._listeners, random)
@@ -161,7 +72,7 @@ class Forwarder:
             self._listeners,
             self._snapshots,
             self._portals,
-            self._affinity,
+            self._balancing.affinity,
             self._balancer,
             options.portals_only,
             self.data_plane.closed,
@@ -208,7 +119,7 @@ class Forwarder:
 
     def inherit(self, name: ListenerName, host: str, descriptor: int) -> None:
         """Have :meth:`open` use the socket of another process for a listener; several, in the order of these calls."""
-        self._inherited.setdefault(name, (host, []))[1].append(descriptor)
+        self._opening.inherit(name, host, descriptor)
 
     def hand_over(self) -> Giver:
         """What hands all of it over to another process, in an attempt that may come to nothing. Faults are over."""
@@ -228,9 +139,7 @@ class Forwarder:
         self._portals.leave_unserved(family)
         for listener in [each for each in self._unasked if each.family is family]:
             self.close(listener)
-        for name in [each for each in self._inherited if each.family is family]:
-            for descriptor in self._inherited.pop(name)[1]:
-                os.close(descriptor)
+        self._opening.close_inherited(family)
 
     @property
     def shares_sockets(self) -> bool:
@@ -269,15 +178,14 @@ class Forwarder:
         if listener in self._unasked:
             del self._unasked[listener]
             return self._listeners[listener].port
-        listen = self._listen.get(listener.service_port.protocol)
-        if listen is None:
+        if not self._opening.forwards(listener.service_port.protocol):
             raise PortUnavailableError(f"{listener.service_port.protocol} is not forwarded")
         if self._options.bind_portals:
             self._listeners[listener] = self._portals.listener(listener, self._balancer())
             return 0
         self.take_for_port()
         try:
-            opened = listen(listener, preferred_port, verdict)
+            opened = self._opening.open(listener, preferred_port, verdict)
         except PortUnavailableError:
             self.give_port()
             raise
@@ -303,7 +211,7 @@ class Forwarder:
 
     def keep_off(self, port: int) -> None:
         """Open no listener on a port that a Service has as a node port, from now on."""
-        self._ports.keep_off(port)
+        self._opening.ports.keep_off(port)
 
     def update(self, snapshot: Snapshot) -> None:
         """Treat new connections of a listener by `snapshot`; one that a drain has closed gets none.
@@ -333,7 +241,7 @@ class Forwarder:
         closing = self._listeners.pop(listener)
         self._snapshots.pop(listener, None)
         self._portals.discard(listener)
-        self._ports.release(closing.port)
+        self._opening.ports.release(closing.port)
         closing.close()
         closing.balancer.retire()
         self.data_plane.closed.add(listener, closing.statistics)
@@ -398,48 +306,12 @@ class Forwarder:
     def _gates(self) -> Gates:
         return Gates(self._loop, self._options.queue_timeout)
 
+    def _portal_listeners(self) -> PortalListeners:
+        return PortalListeners(self._tcp, self._udp, self.take_for_port, self.give_port)
+
     def _stop_timers(self) -> None:
         self._budget.shut_down()
         self.faults.shut_down()
         self._tcp.shut_down()
-        self._affinity.shut_down()
-        self._tables.stop()
+        self._balancing.shut_down()
         self.data_plane.loop_lag.stop()
-
-    def _portal_listeners(self) -> PortalListeners:
-        return PortalListeners(self._tcp, self._udp, self.take_for_port, self.give_port)
-
-    def _listen_tcp(self, name: ListenerName, preferred_port: int | None, verdict: Verdict) -> AnyListener:
-        inherited = self._inherited.pop(name, None)
-        if inherited is not None:
-            sock = ListeningSocket(inherited[1][0])
-            sock.set_verdict(verdict)
-        else:
-            sock = self._bind(partial(ListeningSocket.open, verdict=verdict), name.family, preferred_port)
-        connections = Connections(self._tcp, name, self._balancer())
-        try:
-            return TcpListener(self._tcp, sock, connections, portals_only=self._options.portals_only, verdict=verdict)
-        except OSError as error:
-            sock.close()
-            raise PortUnavailableError(f"its listener cannot be watched: {error.strerror}") from error
-
-    def _listen_udp(self, name: ListenerName, preferred_port: int | None, _verdict: Verdict) -> AnyListener:
-        inherited = self._inherited.pop(name, None)
-        if inherited is not None:
-            group = DatagramGroup.adopt(inherited[1], inherited[0])
-        else:
-            group = self._bind(DatagramGroup.open, name.family, preferred_port)
-        sock = group.members[0]
-        portal = None if self._options.portals_only else sock.getsockname()
-        listener = UdpListener(self._udp, name, sock, self._balancer(), UdpStatistics(), portal)
-        listener.further = FurtherSockets.of(group, self._udp.poller, listener)
-        return listener
-
-    def _balancer(self) -> Balancer:
-        return Balancer(self._random, self._affinity.of, self._board, self._custom)
-
-    def _bind(self, bind: Callable[[str, int], Bound], family: IPFamily, preferred_port: int | None) -> Bound:
-        host = self._options.bind_addresses.get(family)
-        if host is None:
-            raise PortUnavailableError(f"there is no address to bind {family} listeners to")
-        return self._ports.bind(bind, host, preferred_port, self._random)

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from random import Random
 
 from userproxy.forwarding.accept_turns import AcceptTurns
-from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
+from userproxy.forwarding.assembly.options import ForwardingOptions
+from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.handover.giving import Giver
 from userproxy.forwarding.handover.parts import AnyListener
 from userproxy.forwarding.handover.taking import Taker
@@ -123,7 +124,7 @@ class SharingForwarder(Forwarder):
 
     def decide_ejections_elsewhere(self, decider: Decider) -> None:
         """Have all balancers tell of endpoints that fail. Before there are any."""
-        self._board.decider = decider
+        self._balancing.board.decider = decider
 
     def balancer_of(self, name: ListenerName) -> Balancer | None:
         """The balancer of a listener that is served here."""
@@ -138,7 +139,7 @@ class SharingForwarder(Forwarder):
     def ejected(self) -> Mapping[ListenerName, tuple[Ejected, ...]]:
         """The endpoints that are ejected, by listener."""
         found: dict[ListenerName, tuple[Ejected, ...]] = {}
-        for name, _, each in self._board.ejected(self._loop.time()):
+        for name, _, each in self._balancing.board.ejected(self._loop.time()):
             found[name] = (*found.get(name, ()), each)
         return found
 

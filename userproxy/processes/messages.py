@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.handover.values import PairsHandedOver
 from userproxy.model import Admission, IPFamily, ListenerName, PortalAddress, ReturnPath, Snapshot
 from userproxy.model.faults import Fault

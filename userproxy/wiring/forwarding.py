@@ -7,7 +7,8 @@ from typing import Final, TypeAlias
 
 from userproxy.config import Settings
 from userproxy.errors import KernelToolError
-from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
+from userproxy.forwarding.assembly.options import ForwardingOptions
+from userproxy.forwarding.forwarder import Forwarder
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.control.spawning import Spawning
 from userproxy.processes.messages import Logging

@@ -19,8 +19,8 @@ from userproxy.cluster.nodes import NodeAddresses, own_node_name
 from userproxy.cluster.store import Store
 from userproxy.config import AfterTakeover, PortalMode, Settings
 from userproxy.errors import UserproxyError
+from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.descriptors import raise_limit
-from userproxy.forwarding.forwarder import ForwardingOptions
 from userproxy.forwarding.ports.listeners import NODE_PORTS
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.model import IPFamily, Node, Problem

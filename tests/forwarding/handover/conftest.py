@@ -9,7 +9,8 @@ from random import Random
 import msgspec
 
 from tests.forwarding.conftest import LOOPBACK, LOOPBACK_6
-from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
+from userproxy.forwarding.assembly.options import ForwardingOptions
+from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.handover.giving import Given, Giver
 from userproxy.forwarding.handover.taking import Taker
 from userproxy.forwarding.handover.values import Item

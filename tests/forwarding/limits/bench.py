@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 
 from tests.forwarding.conftest import LOOPBACK, NAME, RESET, Serve, echo, eventually
-from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
+from userproxy.forwarding.assembly.options import ForwardingOptions
+from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.model import Endpoint, IPFamily, Limits, Snapshot, Verdict
 from userproxy.model.reports import Outcome

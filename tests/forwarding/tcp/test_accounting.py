@@ -13,8 +13,9 @@ from structlog.testing import capture_logs
 
 from tests.forwarding.conftest import LOOPBACK, RESET, Serve, echo, eventually, named
 from userproxy.forwarding import client_addresses, return_pairs
+from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.descriptors import count_descriptors
-from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
+from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.poller import Poller
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.tcp import listener, pipes

@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 from tests.forwarding.clocked import Clock
 from tests.forwarding.conftest import NAME, RESET, Handler, echo
 from userproxy.demo.hosts import Host
-from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
+from userproxy.forwarding.assembly.options import ForwardingOptions
+from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.ports import ranges
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.tcp.source_ports import SourcePorts

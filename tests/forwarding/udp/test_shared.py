@@ -10,7 +10,7 @@ from random import Random
 
 from tests.forwarding.conftest import LOOPBACK
 from userproxy.forwarding.accept_turns import AcceptTurns, open_tally
-from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.sharing import SharingForwarder
 from userproxy.forwarding.udp.shared import SharedUdpListener

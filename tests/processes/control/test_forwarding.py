@@ -14,7 +14,7 @@ import pytest
 from msgspec import structs
 
 from tests.forwarding.conftest import LOOPBACK, LOOPBACK_6, NAME, eventually
-from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.model import (
     Admission,

@@ -10,7 +10,7 @@ from tests.forwarding.conftest import NAME
 from tests.forwarding.handover.conftest import a_forwarder
 from tests.processes.control.test_forwarding import OPTIONS, Client, asked, backend, clients
 from tests.processes.takeover.conftest import Beside, Meddle, Middle, Plane, hand_over
-from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.model import Snapshot, Verdict
 from userproxy.processes.channel import socket_pair
 from userproxy.processes.control.forwarding import ProcessForwarder

@@ -12,8 +12,8 @@ from typing import Final
 import structlog
 
 from userproxy.errors import PortUnavailableError
+from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.descriptors import DescriptorBudget
-from userproxy.forwarding.forwarder import ForwardingOptions
 from userproxy.forwarding.ports.listeners import ListenerPorts
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp.groups.group import DatagramGroup

@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 from msgspec import structs
 
-from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.processes.channel import packet
 from userproxy.processes.control.worker import Worker
 from userproxy.processes.door import doors

@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from userproxy.forwarding.accept_turns import AcceptTurns, open_tally
-from userproxy.forwarding.forwarder import ForwardingOptions
+from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.handover.taking import HandoverError
 from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.model import Problem, ProblemKind

@@ -18,7 +18,8 @@ from userproxy.addresses import IPFamily
 from userproxy.demo.hosts import Host
 from userproxy.demo.network import Network, Node, Pod
 from userproxy.forwarding import return_pairs
-from userproxy.forwarding.forwarder import Forwarder, ForwardingOptions
+from userproxy.forwarding.assembly.options import ForwardingOptions
+from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.tcp.sources import client_sockets
 from userproxy.model import OWN_PORTS, ClientAddress, DirectNetwork, Endpoint, ListenerName, ReturnPath, Snapshot

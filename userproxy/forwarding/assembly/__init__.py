@@ -1,0 +1,1 @@
+"""The parts that a forwarder is put together of, by area."""
