@@ -34,16 +34,16 @@ from userproxy.sockets import NamedSockets
 from userproxy.telemetry.logging import configure
 from userproxy.telemetry.start import Start
 from userproxy.wiring.admin import Admin, most_admin_connections, socket_path
-from userproxy.wiring.balancer_faults import BalancerFaultsWatch
+from userproxy.wiring.watches.balancer_faults import BalancerFaultsWatch
 from userproxy.wiring.better_portals import follow_better
 from userproxy.wiring.config_watch import follow_configuration
 from userproxy.wiring.conntrack_settings import ConntrackTask
-from userproxy.wiring.ejected_endpoints import EjectedEndpointsWatch
+from userproxy.wiring.watches.ejected_endpoints import EjectedEndpointsWatch
 from userproxy.wiring.families import build_family
 from userproxy.wiring.forwarding import log_as, make_forwarder, outlive
-from userproxy.wiring.lost_answers import LostAnswersWatch
+from userproxy.wiring.watches.lost_answers import LostAnswersWatch
 from userproxy.wiring.monitor import Monitor
-from userproxy.wiring.needed_pods import NeededPodsWatch
+from userproxy.wiring.watches.needed_pods import NeededPodsWatch
 from userproxy.wiring.node_wait import NodeWait, depends_on_node
 from userproxy.wiring.portals import choose_portals, make_driver
 from userproxy.wiring.source import Source, open_source

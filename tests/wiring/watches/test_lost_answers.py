@@ -6,7 +6,7 @@ from typing import cast
 from userproxy.model import Endpoint, IPFamily, ProblemKind, Protocol
 from userproxy.model.data_plane import DataPlane
 from userproxy.model.reports import LostAnswers
-from userproxy.wiring.lost_answers import LostAnswersWatch, problems_of
+from userproxy.wiring.watches.lost_answers import LostAnswersWatch, problems_of
 
 
 def lost(interface: str = "cni0", node: str = "b", client: str = "10.244.1.5", since: float = 1.0) -> LostAnswers:

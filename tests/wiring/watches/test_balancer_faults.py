@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 from userproxy.model import ListenerName, ProblemKind, Protocol, ServiceName, ServicePortName, TrafficClass
 from userproxy.model.balancer_reports import BalancerFault
 from userproxy.model.data_plane import DataPlane
-from userproxy.wiring.balancer_faults import BalancerFaultsWatch
+from userproxy.wiring.watches.balancer_faults import BalancerFaultsWatch
 
 NAME = ServicePortName("default", "web", "http", Protocol.TCP)
 

@@ -7,7 +7,7 @@ import pytest
 from userproxy.model import Protocol, ServicePortName
 from userproxy.model.data_plane import DataPlane
 from userproxy.model.holding import HeldClients
-from userproxy.wiring.needed_pods import NeededPodsWatch
+from userproxy.wiring.watches.needed_pods import NeededPodsWatch
 
 NAME = ServicePortName("default", "web", "http", Protocol.TCP)
 OTHER = ServicePortName("default", "other", "", Protocol.TCP)

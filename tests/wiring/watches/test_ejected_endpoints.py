@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 from userproxy.model import Endpoint, ListenerName, ProblemKind, Protocol, ServiceName, ServicePortName, TrafficClass
 from userproxy.model.balancer_reports import EjectedEndpoint
 from userproxy.model.data_plane import DataPlane
-from userproxy.wiring.ejected_endpoints import EjectedEndpointsWatch, problems_of
+from userproxy.wiring.watches.ejected_endpoints import EjectedEndpointsWatch, problems_of
 
 NAME = ServicePortName("default", "web", "http", Protocol.TCP)
 REASON = "3 failures in a row: Connection refused"

@@ -1,0 +1,1 @@
+"""What the data plane is asked from time to time, to tell people: by problems, Events and the log."""
