@@ -10,7 +10,7 @@ from userproxy.cluster.store import Store
 from userproxy.config import Settings
 from userproxy.errors import UsageError
 from userproxy.model import Problem, ProblemKind, ServiceName
-from userproxy.wiring.source import open_source
+from userproxy.wiring.source import open_source, source_name
 
 WEB = """
 apiVersion: v1
@@ -56,3 +56,16 @@ async def test_a_kubeconfig_that_is_not_there_is_named(tmp_path: Path) -> None:
     nodes = NodeAddresses(store, looks_up=True)
     with pytest.raises(UsageError, match="none"):
         await open_source(settings, store, nodes, "node-1", told.changed, told.node_settled)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        (Settings(manifests=(Path("/a"), Path("/b"))), "/a, /b"),
+        (Settings(master="https://10.0.0.1:6443", kubeconfig=Path("/k")), "API server https://10.0.0.1:6443"),
+        (Settings(kubeconfig=Path("/k")), "API server /k"),
+        (Settings(), "API server of this cluster"),
+    ],
+)
+def test_the_log_names_the_source(settings: Settings, name: str) -> None:
+    assert source_name(settings) == name

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Mapping
 from random import Random
 from typing import Final, TypeAlias
 
@@ -9,6 +10,10 @@ from userproxy.config import Settings
 from userproxy.errors import KernelToolError
 from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.forwarder import Forwarder
+from userproxy.forwarding.ports.listeners import NODE_PORTS
+from userproxy.forwarding.ports.ranges import PortRange
+from userproxy.model import IPFamily
+from userproxy.portals.interface import PortalDriver
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.control.spawning import Spawning
 from userproxy.processes.messages import Logging
@@ -41,6 +46,37 @@ def make_forwarder(settings: Settings, options: ForwardingOptions) -> AnyForward
         return ProcessForwarder(loop, options, random, workers, _spawning(settings), _path(settings))
     except OSError as error:
         raise KernelToolError(f"--workers {workers}: data processes cannot be started: {error.strerror}") from error
+
+
+def forwarding_options(
+    settings: Settings,
+    node_name: str,
+    drivers: Mapping[IPFamily, PortalDriver],
+    bind_addresses: Mapping[IPFamily, str],
+    descriptor_limit: int,
+    kept_descriptors: int,
+) -> ForwardingOptions:
+    """How to forward to what such drivers bring, of all families."""
+    return ForwardingOptions(
+        bind_addresses=bind_addresses,
+        port_range=settings.port_range,
+        portals_only=any(driver.traits.translates for driver in drivers.values()),
+        half_open_timeout=settings.half_open_timeout,
+        udp_timeout=settings.udp_timeout,
+        descriptor_limit=descriptor_limit,
+        kept_ports=kept_ports(settings),
+        kept_descriptors=kept_descriptors,
+        bind_portals=any(driver.traits.binds_portals for driver in drivers.values()),
+        node_name=node_name,
+        trusted_proxies=settings.trusted_proxies,
+        queue_timeout=settings.queue_timeout,
+    )
+
+
+def kept_ports(settings: Settings) -> tuple[PortRange, ...]:
+    """Ports that no listener may take: node ports, and those of our own servers."""
+    servers = (settings.healthz_bind_address, settings.metrics_bind_address)
+    return (NODE_PORTS, *(PortRange(each.port, each.port) for each in servers if each is not None))
 
 
 def log_as(forwarder: AnyForwarder, settings: Settings) -> None:

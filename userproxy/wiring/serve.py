@@ -6,10 +6,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -18,40 +17,35 @@ from userproxy.admin.rows import Planes
 from userproxy.cluster.nodes import NodeAddresses, own_node_name
 from userproxy.cluster.store import Store
 from userproxy.config import AfterTakeover, PortalMode, Settings
-from userproxy.errors import UserproxyError
-from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.descriptors import raise_limit
-from userproxy.forwarding.ports.listeners import NODE_PORTS
-from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.model import IPFamily, Node, Problem
 from userproxy.portals.drivers import DRIVERS
 from userproxy.portals.interface import PortalDriver
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.loops import loop_factory, set_up_interpreter, started
+from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.proxier.inspect.control_plane import LocalControlPlane
 from userproxy.routing.node_ports import PRIMARY
 from userproxy.sockets import NamedSockets
 from userproxy.telemetry.logging import configure
 from userproxy.telemetry.start import Start
 from userproxy.wiring.admin import Admin, most_admin_connections, socket_path
-from userproxy.wiring.watches.balancer_faults import BalancerFaultsWatch
 from userproxy.wiring.better_portals import follow_better
 from userproxy.wiring.config_watch import follow_configuration
 from userproxy.wiring.conntrack_settings import ConntrackTask
-from userproxy.wiring.watches.ejected_endpoints import EjectedEndpointsWatch
 from userproxy.wiring.families import build_family
-from userproxy.wiring.forwarding import log_as, make_forwarder, outlive
-from userproxy.wiring.watches.lost_answers import LostAnswersWatch
+from userproxy.wiring.forwarding import forwarding_options, log_as, make_forwarder, outlive
 from userproxy.wiring.monitor import Monitor
-from userproxy.wiring.watches.needed_pods import NeededPodsWatch
 from userproxy.wiring.node_wait import NodeWait, depends_on_node
 from userproxy.wiring.portals import choose_portals, make_driver
-from userproxy.wiring.source import Source, open_source
+from userproxy.wiring.source import Source, open_source, source_name
 from userproxy.wiring.steering import Drains
 from userproxy.wiring.succession.notify import notify
 from userproxy.wiring.succession.reexec import succeed_on_signal
 from userproxy.wiring.succession.stopping import Stop
 from userproxy.wiring.succession.takeover import Takeover
+from userproxy.wiring.tasks import run_until
+from userproxy.wiring.watches.data_plane import DataPlaneWatches
 
 log = structlog.get_logger()
 
@@ -112,7 +106,7 @@ class _Proxy:
             "userproxy starts",
             version=__version__,
             node=node_name,
-            source=_source_name(settings),
+            source=source_name(settings),
             portals=drivers[IPFamily.IPV4].name,
             families=list(drivers),
         )
@@ -125,50 +119,25 @@ class _Proxy:
         self._monitor = Monitor(settings, drivers, descriptor_limit, self._sockets, self._start.synced)
         self._forwarder = make_forwarder(
             settings,
-            ForwardingOptions(
-                bind_addresses=bind_addresses,
-                port_range=settings.port_range,
-                portals_only=translating,
-                half_open_timeout=settings.half_open_timeout,
-                udp_timeout=settings.udp_timeout,
-                descriptor_limit=descriptor_limit,
-                kept_ports=_kept_ports(settings),
+            forwarding_options(
+                settings,
+                node_name,
+                drivers,
+                bind_addresses,
+                descriptor_limit,
                 kept_descriptors=self._monitor.most_connections + most_admin_connections(descriptor_limit),
-                bind_portals=any(driver.traits.binds_portals for driver in drivers.values()),
-                node_name=node_name,
-                trusted_proxies=settings.trusted_proxies,
-                queue_timeout=settings.queue_timeout,
             ),
         )
         self._monitor.watch(self._forwarder.data_plane)
         self._forwarder.data_plane.loop_lag.start()
         if isinstance(self._forwarder, ProcessForwarder):
             self._forwarder.watch_processes(self._report)
-        self._answers = LostAnswersWatch(self._forwarder.data_plane, self._report)
-        self._faults_of_balancers = BalancerFaultsWatch(self._forwarder.data_plane, self._report)
-        self._ejected = EjectedEndpointsWatch(self._forwarder.data_plane, self._report)
+        self._watches = DataPlaneWatches(self._forwarder.data_plane, self._report)
         self._descriptor_limit = descriptor_limit
         self._drains = Drains(self._forwarder.steering)
         self._source: Source | None = None
         self._was_labelled = False
-        self._families = [
-            build_family(
-                family,
-                driver,
-                settings,
-                node_name,
-                self._store,
-                self._nodes,
-                self._forwarder,
-                self._monitor,
-                self._report,
-                self._sockets,
-                self._until_turn,
-                self._family_settled,
-                self._drains.table,
-            )
-            for family, driver in drivers.items()
-        ]
+        self._families = [self._family(family, driver) for family, driver in drivers.items()]
         if isinstance(self._forwarder, ProcessForwarder):
             self._forwarder.keep(self._return_path_owners)
         self._stop = asyncio.Event()
@@ -183,6 +152,23 @@ class _Proxy:
             self._handed_over,
             wanted=settings.takeover,
             drains=self._drains,
+        )
+
+    def _family(self, family: IPFamily, driver: PortalDriver) -> FamilyProxy:
+        return build_family(
+            family,
+            driver,
+            self._settings,
+            self._node_name,
+            self._store,
+            self._nodes,
+            self._forwarder,
+            self._monitor,
+            self._report,
+            self._sockets,
+            self._until_turn,
+            self._family_settled,
+            self._drains.table,
         )
 
     async def run(self, read_again: Callable[[], Settings]) -> bool:
@@ -201,10 +187,7 @@ class _Proxy:
         succeed_on_signal(asyncio.get_running_loop())
         tasks = {**source.tasks(), **monitor.tasks(source.server_failed, self._may_have_predecessor)}
         tasks |= self._conntrack.tasks()
-        tasks["lost answers"] = self._answers.run()
-        tasks["faults of balancers"] = self._faults_of_balancers.run()
-        tasks["ejected endpoints"] = self._ejected.run()
-        tasks["needed pods"] = NeededPodsWatch(self._forwarder.data_plane, source.needs_pods).run()
+        tasks |= self._watches.tasks(source.needs_pods)
         tasks |= self._admin(source).tasks(self._may_have_predecessor)
         tasks |= {**self._takeover.tasks(), **self._drains.tasks()}
         if settings.portals is PortalMode.AUTO:
@@ -216,14 +199,14 @@ class _Proxy:
             tasks["configuration"] = follow_configuration(settings, settings.config_file, read_again, self._apply)
         gc.freeze()
         outlive(self._forwarder, us=True)
-        return await _run_until(self._stop, tasks, self._leave)
+        return await run_until(self._stop, tasks, self._leave)
 
     def _admin(self, source: Source) -> Admin:
         control = LocalControlPlane(self._families, source.watches, source.problems, self._problems_of_the_node)
         return Admin(
             lambda: self._latest,
             self._node_name,
-            _source_name(self._settings),
+            source_name(self._settings),
             Planes(control, self._forwarder.data_plane, self._drains.controls(lambda: self._settings.allow_faults)),
             self._monitor.healthy,
             most_admin_connections(self._descriptor_limit),
@@ -273,7 +256,7 @@ class _Proxy:
 
     def _problems_of_the_node(self) -> frozenset[Problem]:
         of_processes = self._forwarder.problems if isinstance(self._forwarder, ProcessForwarder) else frozenset()
-        return self._answers.problems | self._ejected.problems | self._faults_of_balancers.problems | of_processes
+        return self._watches.problems | of_processes
 
     async def _move(self, kind: type[PortalDriver]) -> bool:
         """Have this kind of driver serve each family for which it works; whether it does so for the first one."""
@@ -348,45 +331,6 @@ class _Proxy:
             log.info("Waiting to be told to exit, for a successor serves")
             self._stop.clear()
             await self._stop.wait()
-
-
-def _kept_ports(settings: Settings) -> tuple[PortRange, ...]:
-    """Ports that no listener may take: node ports, and those of our own servers."""
-    servers = (settings.healthz_bind_address, settings.metrics_bind_address)
-    return (NODE_PORTS, *(PortRange(each.port, each.port) for each in servers if each is not None))
-
-
-async def _run_until(
-    stop: asyncio.Event,
-    eternal: Mapping[str, Coroutine[Any, Any, None]],
-    leave: Callable[[Mapping[str, asyncio.Task[None]]], Awaitable[bool]],
-) -> bool:
-    """Run coroutines that never end, as tasks with these names, until `stop` is set; then returns what `leave` does."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = {name: group.create_task(coroutine, name=name) for name, coroutine in eternal.items()}
-            await stop.wait()
-            clean = await leave(tasks)
-            for task in tasks.values():
-                task.cancel()
-    except ExceptionGroup as errors:
-        raise _sentence(errors) or errors from None
-    return clean
-
-
-def _source_name(settings: Settings) -> str:
-    """The source of Services, as the first line of the log names it."""
-    if settings.manifests:
-        return ", ".join(map(str, settings.manifests))
-    return "API server " + (settings.master or str(settings.kubeconfig or "of this cluster"))
-
-
-def _sentence(error: Exception) -> UserproxyError | None:
-    """The first error of a group that is one of ours: its text is all that a person needs."""
-    if isinstance(error, UserproxyError):
-        return error
-    inner = error.exceptions if isinstance(error, ExceptionGroup) else ()
-    return next((found for found in map(_sentence, inner) if found), None)
 
 
 def _stop_on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

@@ -164,3 +164,10 @@ class _Api:
 
     async def close(self) -> None:
         await self._client.close()
+
+
+def source_name(settings: Settings) -> str:
+    """The source of Services, as the first line of the log names it."""
+    if settings.manifests:
+        return ", ".join(map(str, settings.manifests))
+    return "API server " + (settings.master or str(settings.kubeconfig or "of this cluster"))
