@@ -1,19 +1,23 @@
 """What owns the way back for clients' addresses stays until the next control process has its own."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.forwarding.conftest import eventually
-from tests.processes.control.test_forwarding import heard
+from tests.processes.control.test_forwarding import all_ready, heard
 from tests.processes.control.test_orphans import control, kill
 from userproxy.forwarding.handover.values import PairsHandedOver
-from userproxy.model import IPFamily, Protocol, ReturnPath
+from userproxy.forwarding.return_pairs import PairState
+from userproxy.model import DirectNetwork, IPFamily, Protocol, ReturnPath
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.control.return_paths import ReturnPaths
 from userproxy.processes.messages import FollowReturnPath, Learned
+
+TCP = (Protocol.TCP, IPFamily.IPV4)
 
 
 @pytest.fixture
@@ -123,3 +127,44 @@ def test_what_one_finds_out_is_told_to_the_others_unless_the_path_is_another_one
     for each in others:
         assert each.messages[-1] == six_learned, "the other family's path is the same"
         assert each.messages.count(four_learned) == 1
+
+
+PATH = ReturnPath(IPFamily.IPV4, networks=(DirectNetwork("10.244.1.0/24", "cni0"),))
+ANSWERED = PairState("cni0", "there", "shop", True, None, "", None, 0.0, 10.0)
+FOUND = PairsHandedOver(Protocol.TCP, IPFamily.IPV4, (ANSWERED,))
+
+
+def learned_by(told: Told) -> list[Learned]:
+    return [each for each in told.messages if isinstance(each, Learned)]
+
+
+def test_one_that_begins_is_told_what_others_have_found_out_as_far_as_it_is_still_so() -> None:
+    first, second, third = (Told() for _ in range(3))
+    workers = [first]
+    paths = ReturnPaths(lambda: workers)  # type: ignore[arg-type, return-value]
+    paths.begins(first)  # type: ignore[arg-type]
+    paths.follow(PATH)
+    (followed,) = (each for each in first.messages if isinstance(each, FollowReturnPath))
+    first.learned(Learned(followed.number, FOUND))
+    paths.begins(second)  # type: ignore[arg-type]
+    assert learned_by(second) == [Learned(followed.number, FOUND)]
+    assert isinstance(second.messages[0], FollowReturnPath), "else it would take it for what another path has"
+    paths.follow(ReturnPath(IPFamily.IPV4))
+    paths.begins(third)  # type: ignore[arg-type]
+    assert learned_by(third) == [], "the interface has other routes now"
+
+
+async def test_replacements_know_what_was_found_out_and_the_next_control_process_is_told(path: str) -> None:
+    async with control(path) as first:
+        first.follow_return_path(PATH)
+        await all_ready(first)
+        one, other = first._pool.serving
+        one.learned(Learned(first._return_paths._numbers[IPFamily.IPV4], FOUND))
+        for victim in (one, other):
+            os.kill(victim.pid, signal.SIGKILL)
+            await eventually(lambda victim=victim: len(first._pool.serving) == 2 and victim not in first._pool.serving)  # type: ignore[misc]
+        await heard(first)
+        await kill(first, path)
+        async with control(path) as second:
+            second.follow_return_path(PATH)
+            await eventually(lambda: second._return_paths._known.pairs[TCP].of("cni0", "there", "shop").answered)

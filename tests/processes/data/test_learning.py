@@ -21,7 +21,9 @@ class Process:
     def __init__(self) -> None:
         self.addresses = ClientAddresses("node-1")
         self.told: list[Learned] = []
-        self.learning = Learning(self.addresses, lambda: self)  # type: ignore[arg-type, return-value]
+        self.channel = self
+        """Stands for that to the control process."""
+        self.learning = Learning(self.addresses, lambda: self.channel)  # type: ignore[arg-type, return-value]
 
     def send(self, message: Learned) -> None:
         self.told.append(message)
@@ -83,3 +85,16 @@ def test_who_waits_here_goes_on_when_another_one_has_found_out(one: Process, oth
 def test_nothing_is_told_before_there_is_a_path(other: Process) -> None:
     other.addresses.pairs[TCP].of("cni0", "there", "shop").answer()
     assert other.told == []
+
+
+def test_another_control_process_is_told_once_what_is_known_and_only_by_its_own_numbers(one: Process) -> None:
+    one.addresses.pairs[TCP].of("cni0", "there", "shop").answer()
+    told, one.channel = one.told, Process()
+    one.addresses.pairs[TCP].of("cni0", "over there", "shop").answer()
+    assert one.channel.told == [], "it has not told of a path"
+    one.learning.follow(FollowReturnPath(PATH, 1))
+    one.learning.follow(FollowReturnPath(PATH, 2))
+    (learned,) = one.channel.told
+    assert learned.number == 1
+    assert {each.node for each in learned.pairs.pairs} == {"there", "over there"}
+    assert len(told) == 1

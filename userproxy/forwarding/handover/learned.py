@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from userproxy.forwarding.client_addresses import ClientAddresses
 from userproxy.forwarding.handover.parts import Parts
 from userproxy.forwarding.handover.values import Item, PairsHandedOver, PathHandedOver, PortsHandedOver
 
@@ -17,12 +18,24 @@ def paths(parts: Parts) -> Iterator[Item]:
 
 def given(parts: Parts) -> Iterator[Item]:
     """What was learned, as it is when it is asked for. Something may be learned meanwhile."""
-    for (protocol, family), pairs in parts.tcp.client_addresses.pairs.items():
-        states = pairs.states()
-        for begin in range(0, len(states), _PAIRS_AT_ONCE):
-            yield PairsHandedOver(protocol, family, tuple(states[begin : begin + _PAIRS_AT_ONCE]))
+    yield from pairs(parts.tcp.client_addresses)
     for state in parts.tcp.relays.source_ports.states():
         yield PortsHandedOver(state)
+
+
+def pairs(addresses: ClientAddresses) -> Iterator[PairsHandedOver]:
+    """What was learned of ways back to clients' addresses, in parts of bounded size."""
+    for (protocol, family), found in addresses.pairs.items():
+        states = found.states()
+        for begin in range(0, len(states), _PAIRS_AT_ONCE):
+            yield PairsHandedOver(protocol, family, tuple(states[begin : begin + _PAIRS_AT_ONCE]))
+
+
+def know(addresses: ClientAddresses, item: PairsHandedOver) -> None:
+    """Know of ways back what another process does."""
+    found = addresses.pairs[item.protocol, item.family]
+    for state in item.pairs:
+        found.restore(state)
 
 
 def take(parts: Parts, item: PathHandedOver | PairsHandedOver | PortsHandedOver) -> None:
@@ -30,8 +43,7 @@ def take(parts: Parts, item: PathHandedOver | PairsHandedOver | PortsHandedOver)
     match item:
         case PathHandedOver(path):
             parts.tcp.client_addresses.follow(path)
-        case PairsHandedOver(protocol, family, states):
-            for state in states:
-                parts.tcp.client_addresses.pairs[protocol, family].restore(state)
+        case PairsHandedOver():
+            know(parts.tcp.client_addresses, item)
         case PortsHandedOver(ports):
             parts.tcp.relays.source_ports.restore(ports)

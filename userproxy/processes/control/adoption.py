@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, MutableMapping, Sequence
 
-from userproxy.forwarding.handover.values import ListenerHandedOver
+from userproxy.forwarding.handover.values import ListenerHandedOver, PairsHandedOver
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.sockets import DatagramSocket
@@ -26,8 +26,9 @@ class Adoption:
         briefing: Briefing,
         renewed: Callable[[HeldListener], None],
         follow_return_path: Callable[[ReturnPath], None],
+        know_pairs: Callable[[PairsHandedOver], None],
     ) -> None:
-        """`follow_return_path` gets what was found out about this host."""
+        """`follow_return_path` gets what was found out about this host, `know_pairs` what of ways back."""
         self._loop = loop
         self._pool = pool
         self._listeners = listeners
@@ -35,6 +36,7 @@ class Adoption:
         self._briefing = briefing
         self._renewed = renewed
         self.follow_return_path = follow_return_path
+        self.know_pairs = know_pairs
 
     def adopt(self, item: ListenerHandedOver, descriptors: Sequence[int]) -> HeldListener:
         """Hold a listener with its sockets, and have data processes serve it. Raises OSError."""

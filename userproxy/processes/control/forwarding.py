@@ -40,12 +40,7 @@ from userproxy.processes.control.spawning import Spawning
 from userproxy.processes.control.steering import ProcessesSteering
 from userproxy.processes.control.taking import ProcessesTaker
 from userproxy.processes.control.worker import Worker
-from userproxy.processes.messages import (
-    CloseUnasked,
-    Drain,
-    FollowPortal,
-    Reset,
-)
+from userproxy.processes.messages import CloseUnasked, Drain, FollowPortal, Reset
 from userproxy.processes.transfers import SharesSockets
 
 log = structlog.get_logger()
@@ -210,8 +205,9 @@ class ProcessForwarder:
 
     def take_over(self) -> ProcessesTaker:
         """As :meth:`Forwarder.take_over`. Raises HandoverError where a data process is not there."""
-        held = (self._listeners, self._portals, self._briefing, self._renewed, self.follow_return_path)
-        return ProcessesTaker(self._pool.all_serving(), Adoption(self._loop, self._pool, *held))
+        held = (self._listeners, self._portals, self._briefing, self._renewed)
+        paths = (self.follow_return_path, self._return_paths.know)
+        return ProcessesTaker(self._pool.all_serving(), Adoption(self._loop, self._pool, *held, *paths))
 
     def went_on(self) -> None:
         """As :meth:`Forwarder.went_on`."""

@@ -4,6 +4,9 @@ import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from userproxy.forwarding.client_addresses import ClientAddresses
+from userproxy.forwarding.handover import learned
+from userproxy.forwarding.handover.values import PairsHandedOver
 from userproxy.model import IPFamily, ReturnPath
 from userproxy.processes.control.worker import Worker
 from userproxy.processes.messages import FollowReturnPath, Keep, Learned
@@ -25,13 +28,16 @@ class ReturnPaths:
         self._counter = itertools.count(1)
         self._numbers: dict[IPFamily, int] = {}
         """Of the paths, as data processes were told them."""
+        self._known = ClientAddresses()
+        """What data processes have found out, for those that are still to come."""
 
     def keep(self, owners: Callable[[IPFamily], Sequence[int]]) -> None:
         """Have data processes hold copies of the descriptors that a family's `owners()` are when its path changes."""
         self._owners = owners
 
     def follow(self, path: ReturnPath) -> None:
-        """Tell all data processes."""
+        """Tell all data processes. Raises ValueError for networks that are none."""
+        self._known.follow(path)
         self.paths[path.family] = path
         self._numbers[path.family] = next(self._counter)
         for worker in self._serving():
@@ -42,6 +48,13 @@ class ReturnPaths:
         worker.learned = partial(self._learned, worker)
         for path in self.paths.values():
             self._tell(worker, path)
+        for found in learned.pairs(self._known):
+            if found.family in self._numbers:
+                worker.send(Learned(self._numbers[found.family], found))
+
+    def know(self, found: PairsHandedOver) -> None:
+        """Remember what data processes know, whoever has told them."""
+        learned.know(self._known, found)
 
     def release(self) -> None:
         """Have data processes hold nothing from now on: what this process has is to go with it."""
@@ -53,6 +66,7 @@ class ReturnPaths:
     def _learned(self, by: Worker, message: Learned) -> None:
         """Have the others know it, too. What one has found out with an earlier path is not so any more."""
         if message.number == self._numbers.get(message.pairs.family):
+            self.know(message.pairs)
             for worker in self._serving():
                 if worker is not by:
                     worker.send(message)

@@ -210,6 +210,7 @@ class ProcessesTaker:
         self._send(self._of_plane if readers is None or self._of_plane in readers else min(readers), item)
 
     def _pairs(self, item: PairsHandedOver, _descriptors: list[int]) -> None:
+        self._adoption.know_pairs(item)
         for target in range(len(self._workers)):
             self._send(target, item)
 
