@@ -18,6 +18,7 @@ from userproxy.forwarding.tcp.sources.node_sockets import NodeSockets
 from userproxy.forwarding.udp import listener as listener_of_udp
 from userproxy.forwarding.udp import plane
 from userproxy.forwarding.udp.datagrams import Outbox
+from userproxy.forwarding.udp.listening import clients as clients_of_udp
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot
 from userproxy.routing.balancer import Balancer
 
@@ -166,7 +167,7 @@ async def test_other_connections_are_closed_with_their_endpoint_though_one_fails
 
 UDP_STAGES: dict[str, tuple[object, str]] = {
     "reviewed": (listener_of_udp.UdpListener, "_review"),
-    "given a flow": (listener_of_udp, "UdpFlow"),
+    "given a flow": (clients_of_udp, "UdpFlow"),
     "given an endpoint": (Balancer, "pick"),
     "dialled": (plane, "connect_to"),
     "watched": (Poller, "add"),

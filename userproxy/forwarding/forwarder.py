@@ -22,7 +22,8 @@ from userproxy.forwarding.steering.local import LocalSteering
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.portal import connections_of
 from userproxy.forwarding.tcp.relays.accounts import TcpStatistics
-from userproxy.forwarding.udp.listener import PENDING_SECONDS, UdpListener
+from userproxy.forwarding.udp.listener import UdpListener
+from userproxy.forwarding.udp.listening.clients import PENDING_SECONDS
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Admission, IPFamily, ListenerName, PortalAddress, Protocol, ReturnPath, Snapshot, Verdict
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.forwarding.conftest import eventually
 from tests.forwarding.udp.bench import Bench, endpoint, exchange, received, received_from
-from userproxy.forwarding.udp.listener import KEPT_BYTES
+from userproxy.forwarding.udp.listening.clients import KEPT_BYTES
 
 
 async def test_a_refused_datagram_goes_to_the_next_endpoint(bench: Bench) -> None:

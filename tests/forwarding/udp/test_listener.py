@@ -6,136 +6,21 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from random import Random
 
 import pytest
 from structlog.testing import capture_logs
 
 from tests.forwarding.clocked import ClockedLoop
 from tests.forwarding.conftest import LOOPBACK, eventually
-from tests.forwarding.udp.bench import Bench, endpoint, exchange, received, received_from
-from userproxy.addresses import host_and_port
+from tests.forwarding.udp.bench import Bench, endpoint, exchange, received
 from userproxy.demo.hosts import Host
 from userproxy.forwarding.udp import listener as of_listener
 from userproxy.forwarding.udp.groups.further import FurtherSockets
 from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.groups.spreading import member_of
-from userproxy.forwarding.udp.listener import KEPT_BYTES
-from userproxy.forwarding.udp.losses import MOST
 from userproxy.forwarding.udp.plane import UdpOptions
 from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.model import PortalAddress, Protocol, Snapshot, Verdict
-from userproxy.model.reports import Outcome
-
-
-@pytest.mark.parametrize("size", [0, 1, 64, KEPT_BYTES, KEPT_BYTES + 1, 4096, 4097, 9000, 65_507])
-async def test_datagrams_of_every_size_pass_whole(bench: Bench, size: int) -> None:
-    backend, client = bench.backend(), bench.client()
-    bench.route(backend)
-    datagram = Random(size).randbytes(size)
-    client.send(datagram)
-    data, flow = await received_from(backend)
-    assert data == datagram
-    backend.sendto(datagram[::-1], flow)
-    assert await received(client) == datagram[::-1]
-    statistics = bench.listener.statistics
-    assert (statistics.datagrams_up, statistics.bytes_up) == (1, size)
-    assert (statistics.datagrams_down, statistics.bytes_down) == (1, size)
-
-
-async def test_order_and_boundaries_are_kept_both_ways(bench: Bench) -> None:
-    backend, client = bench.backend(), bench.client()
-    bench.route(backend)
-    datagrams = [b"%d" % number * (number % 7) for number in range(200)]  # a turn takes 128
-    for datagram in datagrams:
-        client.send(datagram)
-    flow = ("", 0)
-    for datagram in datagrams:
-        data, flow = await received_from(backend)
-        assert data == datagram
-    for datagram in datagrams:
-        backend.sendto(datagram, flow)
-    assert [await received(client) for _ in datagrams] == datagrams
-
-
-async def test_clients_have_flows_of_their_own_and_get_their_own_answers(bench: Bench) -> None:
-    backend = bench.backend()
-    clients = [bench.client() for _ in range(50)]
-    bench.route(backend)
-    for number, client in enumerate(clients):
-        client.send(b"%d" % number)
-    questions = [await received_from(backend) for _ in clients]
-    assert len({flow for _, flow in questions}) == len(clients) == bench.listener.active
-    for data, flow in reversed(questions):
-        backend.sendto(b"re " + data, flow)
-    for number, client in enumerate(clients):
-        assert await received(client) == b"re %d" % number
-
-
-async def test_a_client_keeps_its_flow_and_its_endpoint(bench: Bench) -> None:
-    backend, other, client = bench.backend(), bench.backend(), bench.client()
-    bench.route(backend, other)
-    client.send(b"1")
-    await eventually(lambda: bench.listener.statistics.datagrams_up == 1)
-    for number in range(10):
-        client.send(b"%d" % number)
-    await eventually(lambda: bench.listener.statistics.datagrams_up == 11)
-    assert bench.listener.statistics.accepted == 1
-
-
-async def test_new_clients_take_turns_among_endpoints(bench: Bench) -> None:
-    backends = [bench.backend() for _ in range(3)]
-    bench.route(*backends)
-    for client in [bench.client() for _ in range(6)]:
-        client.send(b"")
-    for backend in backends:
-        for _ in range(2):
-            await received(backend)
-
-
-async def test_without_an_endpoint_datagrams_are_discarded_and_counted(bench: Bench) -> None:
-    client, backend = bench.client(), bench.backend()
-    bench.route()
-    client.send(b"discarded")
-    await eventually(lambda: bench.listener.statistics.unserved == 1)
-    bench.route(verdict=Verdict.DROP)
-    client.send(b"dropped")
-    await eventually(lambda: bench.listener.statistics.unserved == 2)
-    assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
-    bench.route(backend)
-    await exchange(client, backend)
-
-
-def decisions(bench: Bench) -> list[tuple[str, Outcome, str, object]]:
-    """Client, verdict, reason and endpoint of each decision."""
-    return [(host_and_port(*entry[2]), entry[5], entry[6], entry[4]) for entry in bench.listener.decisions]
-
-
-@pytest.mark.parametrize("verdict", [Verdict.SERVE, Verdict.DROP])
-async def test_a_flood_that_nobody_may_have_costs_one_decision_a_client(bench: Bench, verdict: Verdict) -> None:
-    bench.route(verdict=verdict)
-    clients = [bench.client() for _ in range(2 * MOST)]
-    first = clients[0]
-    for _ in range(200):
-        first.send(b"lost")
-    await eventually(lambda: bench.listener.statistics.unserved == 200)
-    name = host_and_port(*first.getsockname())
-    assert decisions(bench) == [(name, Outcome.DROPPED, "no endpoint may serve it", None)]
-    for client in clients:
-        client.send(b"lost")
-    await eventually(lambda: bench.listener.statistics.unserved == 200 + len(clients))
-    assert len(bench.listener.decisions) == MOST
-
-
-async def test_datagrams_that_one_endpoint_refuses_cost_one_decision(bench: Bench) -> None:
-    client, gone = bench.client(), bench.backend()
-    bench.route(gone)
-    gone.close()
-    for number in range(1, 6):
-        client.send(b"lost")
-        await eventually(lambda: bench.listener.statistics.dial_failures >= number)  # noqa: B023 -- called at once
-    ((_, verdict, reason, _),) = decisions(bench)
-    assert (verdict, reason) == (Outcome.DROPPED, "no endpoint takes its datagram")
 
 
 async def test_what_clients_wrote_to_is_known_where_one_portal_leads_here(bench: Bench) -> None:
@@ -171,23 +56,6 @@ async def test_reject_refuses_ends_flows_and_serves_again_on_the_same_port(bench
     await exchange(client, backend)
 
 
-async def test_pending_are_the_flows_that_wait_for_an_answer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend, first, second = bench.backend(), bench.client(), bench.client()
-    bench.route(backend)
-    await exchange(first, backend)
-    assert bench.listener.pending == 0
-    second.send(bytes(KEPT_BYTES + 1))
-    _, flow = await received_from(backend)
-    assert bench.listener.pending == bench.plane.pending == 1
-    now = asyncio.get_running_loop().time()
-    with monkeypatch.context() as patch:
-        patch.setattr(bench.listener, "now", lambda: now + 4)
-        assert bench.listener.pending == 0
-    backend.sendto(b"answer", flow)
-    await received(second)
-    assert bench.listener.pending == 0
-
-
 async def test_closing_ends_flows_and_frees_the_port(bench: Bench) -> None:
     backend, client = bench.backend(), bench.client()
     bench.route(backend)
@@ -202,21 +70,6 @@ async def test_closing_ends_flows_and_frees_the_port(bench: Bench) -> None:
     with pytest.raises(ConnectionRefusedError):
         await received(client)
     DatagramSocket.open(LOOPBACK, port).close()
-
-
-@pytest.mark.bugs
-async def test_a_bug_in_one_flow_costs_that_flow_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend, good, bad = bench.backend(), bench.client(), bench.client()
-    bench.route(backend)
-    flow = await exchange(bad, backend)
-    await exchange(good, backend)
-
-    next(iter(bench.listener.flows)).addressee = "no bytes"  # type: ignore[assignment]
-    with capture_logs() as logs:
-        backend.sendto(b"answer", flow)
-        await eventually(lambda: bench.listener.active == 1)
-    assert [entry["log_level"] for entry in logs] == ["error"]
-    await exchange(good, backend)
 
 
 class MultiHomed:
@@ -334,18 +187,6 @@ def test_a_port_that_cannot_be_had_back_is_asked_for_once_a_second_and_said_once
         client.send(b"1")
         loop.turn()
         assert backend.recv(10) == b"1"
-
-
-async def test_flows_of_a_drained_endpoint_stay_and_nobody_else_comes_there(bench: Bench) -> None:
-    drained, other, old = bench.backend(), bench.backend(), bench.client()
-    bench.route(drained)
-    flow = await exchange(old, drained)
-    bench.route(other, draining=(drained,))
-    for _ in range(4):
-        await exchange(bench.client(), other)
-    assert await exchange(old, drained) == flow
-    bench.route(other)
-    await exchange(old, other)
 
 
 @pytest.mark.parametrize("kind", ["an error", pytest.param("a bug", marks=pytest.mark.bugs)])

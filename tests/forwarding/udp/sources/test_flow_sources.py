@@ -73,7 +73,7 @@ def follow(bench: Bench, pods: Pods, family: IPFamily, wanted: ClientAddress = C
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients that ask again do so without having to wait."""
-    for module in ("sources.source_trial", "listener"):
+    for module in ("sources.source_trial", "listening.clients"):
         monkeypatch.setattr(f"userproxy.forwarding.udp.{module}.AGAIN_SECONDS", 0.0)
 
 

@@ -1,0 +1,1 @@
+"""What a UDP listener does with the datagrams that it receives."""
