@@ -130,6 +130,29 @@ def test_a_kept_connection_outlives_a_restart_and_the_successor_has_it_all(lab: 
     assert_kept(lab)
 
 
+def test_what_a_killed_process_had_goes_with_the_last_connection_where_the_next_one_does_without(lab: Lab) -> None:
+    """Data processes serve on with what it had; the next control process adopts them, and asks for no way back."""
+    old = serve(lab, "--workers", "2")
+    with KeptConnection(lab.client, WEB) as kept:
+        assert kept.ask().client_ip == lab.client.address
+        old.kill()
+        flags = ("--workers", "2", "--client-address", "node", "--iptables-sync-period", "1s")
+        new = lab.node.start_userproxy(*QUICK, *flags)
+        new.wait_log("Data processes are adopted")
+        lab.settle(*IPFamily)
+        eventually(lambda: fetch(lab.client, WEB).client_ip != lab.client.address, 20, "the new flag counts")
+        assert kept.ask().client_ip == lab.client.address
+        eventually(lambda: not any("ip6" in each for each in tables(lab)), 60, "nobody needs that of IPv6")
+        assert kept.ask().client_ip == lab.client.address
+        assert tables(lab)
+    eventually(lambda: standing(lab.node) == [], 60, "the last connection that needed it has ended")
+    assert new.terminate() == 0
+
+
+def tables(lab: Lab) -> list[str]:
+    return [line for line in standing(lab.node) if line.startswith("table")]
+
+
 def test_a_successor_that_does_without_removes_it_after_the_last_connection(lab: Lab) -> None:
     old = serve(lab, "--drain-timeout", "60s")
     with KeptConnection(lab.client, WEB) as kept:

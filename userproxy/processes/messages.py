@@ -149,6 +149,15 @@ class Keep(Struct, frozen=True, tag="keep"):
     family: IPFamily
 
 
+class LetGo(Struct, frozen=True, tag="let go"):
+    """Hold what :class:`Keep` has brought of a family only as long as a connection or flow keeps its client's address.
+
+    No new one does.
+    """
+
+    family: IPFamily
+
+
 class CloseUnasked(Struct, frozen=True, tag="close unasked"):
     """Close the listeners of a family that the control process before had, and that this one has not told of."""
 
@@ -201,6 +210,7 @@ ToData: TypeAlias = (
     | Learned
     | CloseUnasked
     | Keep
+    | LetGo
     | Settled
     | Look
     | ToldOfEjections
@@ -283,7 +293,7 @@ class Refused(Struct, frozen=True, tag="refused"):
     reason: str
 
 
-PROTOCOL: Final = 4
+PROTOCOL: Final = 5
 """Of these messages. Processes of another one are left alone: they serve until their clients have gone."""
 
 Reported: TypeAlias = (

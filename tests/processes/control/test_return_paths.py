@@ -96,6 +96,23 @@ async def test_nothing_is_held_after_a_stop_has_begun(path: str, owners: list[Ow
         assert not late.stands
 
 
+async def test_where_the_next_one_needs_none_it_goes_with_who_uses_it(path: str, owners: list[Owner]) -> None:
+    four, six, mine = owners
+    async with control(path) as first:
+        await own(first, four, IPFamily.IPV4)
+        await own(first, six, IPFamily.IPV6)
+        await kill(first, path)
+        async with control(path) as second:
+            second.keep(lambda asked: [mine.descriptor] if asked is IPFamily.IPV6 else [])
+            second.follow_return_path(ReturnPath(IPFamily.IPV6))
+            for family in IPFamily:
+                second.close_unasked(family)
+            await eventually(lambda: not (four.stands or six.stands), 30)
+            assert mine.stands
+            mine.die()
+            assert mine.stands, "data processes have copies of what this process has"
+
+
 class Told:
     """Stands for a data process."""
 

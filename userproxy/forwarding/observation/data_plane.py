@@ -3,7 +3,7 @@
 import heapq
 import os
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from operator import itemgetter
@@ -168,7 +168,7 @@ class LocalDataPlane:
             found.append(report)
         return ConnectionPage(tuple(found))
 
-    async def members(self, query: Query) -> AsyncIterator[Member]:
+    async def members(self, query: Query) -> AsyncGenerator[Member, None]:
         """The connections and flows that a query is about, listener by listener.
 
         Whoever asks may end them. They are found in slices: who comes meanwhile may be missed.

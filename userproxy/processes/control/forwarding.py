@@ -179,6 +179,7 @@ class ProcessForwarder:
             self.close(name)
         for worker in self._pool.serving:
             worker.send(CloseUnasked(family))
+        self._return_paths.settled(family)
 
     def listening(self) -> Iterator[tuple[ListenerName, str, int]]:
         """As :meth:`Forwarder.listening`."""

@@ -9,14 +9,15 @@ from userproxy.forwarding.handover import learned
 from userproxy.forwarding.handover.values import PairsHandedOver
 from userproxy.model import IPFamily, ReturnPath
 from userproxy.processes.control.worker import Worker
-from userproxy.processes.messages import FollowReturnPath, Keep, Learned
+from userproxy.processes.messages import FollowReturnPath, Keep, Learned, LetGo
 
 
 class ReturnPaths:
     """Those of each family, for all that `serving()` returns.
 
     What a control process has stands as long as a data process holds a copy of the socket that owns it. So data
-    processes whose control process was killed go on with what that one had, until the next one has as much.
+    processes whose control process was killed go on with what that one had, until the next one has as much, or, where
+    that needs none, until no connection or flow that keeps its client's address is left.
     """
 
     def __init__(self, serving: Callable[[], Sequence[Worker]]) -> None:
@@ -55,6 +56,14 @@ class ReturnPaths:
     def know(self, found: PairsHandedOver) -> None:
         """Remember what data processes know, whoever has told them."""
         learned.know(self._known, found)
+
+    def settled(self, family: IPFamily) -> None:
+        """All that is asked for is served: without a way back of our own, the one before is for those who use it."""
+        if family not in self.paths:
+            self.follow(ReturnPath(family, "no Service has asked for clients' addresses"))
+        if not self._owners(family):
+            for worker in self._serving():
+                worker.send(LetGo(family))
 
     def release(self) -> None:
         """Have data processes hold nothing from now on: what this process has is to go with it."""

@@ -16,11 +16,12 @@ from userproxy.forwarding.accept_turns import AcceptTurns
 from userproxy.forwarding.descriptors import raise_limit
 from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.forwarding.sharing import SharingForwarder
-from userproxy.model import IPFamily, ListenerName
-from userproxy.processes.channel import Channel, Decoder, close_descriptors
+from userproxy.model import ListenerName
+from userproxy.processes.channel import Channel, Decoder
 from userproxy.processes.data.answering import Answering
 from userproxy.processes.data.counting import Counting
 from userproxy.processes.data.handover import Handover
+from userproxy.processes.data.keeping import Keeping
 from userproxy.processes.data.learning import Learning
 from userproxy.processes.data.log_output import log_to_whoever_reads
 from userproxy.processes.door import Door
@@ -45,6 +46,7 @@ from userproxy.processes.messages import (
     Learned,
     Leave,
     LeavePortal,
+    LetGo,
     Logging,
     Look,
     NotServed,
@@ -112,7 +114,6 @@ class DataProcess:
         self._last_number = 0
         self._unasked: set[ListenerName] = set()
         """Listeners of the control process before, of which the present one has not told."""
-        self._kept: dict[IPFamily, list[int]] = {}
         self._outlive = ""
         self._door: Door | None = None
         self._alone: asyncio.TimerHandle | None = None
@@ -127,7 +128,6 @@ class DataProcess:
             FollowPortal: self._follow_portal,
             LeavePortal: lambda forwarder, message, _: forwarder.leave_portal(message.address),
             CloseUnasked: self._close_unasked,
-            Keep: self._keep,
             Settled: lambda *_: gc.freeze(),
             Look: lambda forwarder, *_: forwarder.look(),
             Drain: self._drain,
@@ -216,6 +216,9 @@ class DataProcess:
         learning = Learning(self._forwarder.client_addresses, lambda: self._channel)
         self._deal[FollowReturnPath] = lambda _, followed, __: learning.follow(followed)
         self._deal[Learned] = lambda _, learned, __: learning.know(learned)
+        keeping = Keeping(plane, self._group)
+        self._deal[Keep] = lambda _, message, descriptors: keeping.keep(message.family, descriptors)
+        self._deal[LetGo] = lambda _, message, __: keeping.let_go(message.family)
         self._tell_pulse()
 
     def _give_rest(self, handover: Handover, message: GiveRest, descriptors: list[int]) -> None:
@@ -337,10 +340,6 @@ class DataProcess:
             self._unasked.discard(name)
             if forwarder.is_open(name):
                 forwarder.close(name)
-
-    def _keep(self, _forwarder: SharingForwarder, message: Keep, descriptors: list[int]) -> None:
-        close_descriptors(self._kept.get(message.family, []))
-        self._kept[message.family] = descriptors
 
     def _close(self, forwarder: SharingForwarder, message: Close, _descriptors: list[int]) -> None:
         forwarder.forget_elsewhere(message.listener)
