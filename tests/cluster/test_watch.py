@@ -17,6 +17,7 @@ from tests.cluster.following import QUICK, Following, following, following_file,
 from tests.cluster.minimal_api import PATHS, MinimalApi
 from tests.cluster.requests import fetch_stream
 from tests.lab.apiserver import FakeApiServer
+from tests.lab.apiserver.rest import Recorded
 from tests.turns import watched_turns
 from userproxy.cluster.api_errors import RefusedError
 from userproxy.cluster.watch import Backoff, BackoffFigures, Timing
@@ -173,6 +174,40 @@ async def test_where_streaming_fails_a_list_follows_at_once(lab: FakeApiServer, 
     lab.streaming_lists(status)
     async with following(lab.url, timing=Timing()) as followed:
         await until(lambda: followed.names() == ["shop/web"], 1.0)
+
+
+@pytest.mark.parametrize("status", [403, 503])
+async def test_what_refuses_pages_as_well_says_nothing_about_streams(lab: FakeApiServer, status: int) -> None:
+    """An API server that starts forbids everything for a moment: it has not read its RBAC rules yet."""
+    lab.put(service("web"))
+    lab.fail_next(2, status, resource="services")
+    async with following(lab.url) as followed:
+        await until(lambda: followed.names() == ["shop/web"])
+    lists = ["limit" in request.query for request in lab.requests if request.path == SERVICES and _lists(request)]
+    assert lists == [False, True, False]
+
+
+async def test_a_version_that_a_stream_has_not_reached_says_nothing_about_streams(lab: FakeApiServer) -> None:
+    """The server accepts the stream, and says in it that the version is too large: a restore, or another replica."""
+    for number in range(20):
+        lab.put(service("web", 8000 + number))
+    async with following(lab.url) as followed:
+        await until(lambda: followed.names() == ["shop/web"] and _watches(lab))
+        lab.stop()
+        lab.restore(10)
+        lab.put(service("new"))
+        lab.start()
+        await until(lambda: followed.names() == ["shop/new", "shop/web"])
+        before = asked_to_stream(lab)
+        lab.compact()
+        lab.cut_streams()
+        lab.put(service("newer"))
+        await until(lambda: "shop/newer" in followed.names())
+        assert asked_to_stream(lab) > before
+
+
+def _lists(request: Recorded) -> bool:
+    return "limit" in request.query or "sendInitialEvents" in request.query
 
 
 async def test_an_etcd_that_does_not_tell_its_progress(lab: FakeApiServer) -> None:

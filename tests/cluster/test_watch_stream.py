@@ -77,12 +77,14 @@ def test_an_object_without_a_version_is_an_event() -> None:
     [
         (_error(code=410, reason="Expired"), ExpiredError),
         (_error(reason="Gone"), ExpiredError),
+        (_error(code=504, details={"causes": [{"reason": "ResourceVersionTooLarge"}]}), ExpiredError),
+        (_error(code=504, details={"causes": [{"reason": "Other"}, {}]}), RefusedError),
         (_error(code=429), RefusedError),
         (_error(code="many"), RefusedError),
         (b"no json\n", UnreachableError),
         (b'{"type":"ADDED"}\n', UnreachableError),
     ],
-    ids=["expired", "gone", "too many", "odd status", "garbage", "half an event"],
+    ids=["expired", "gone", "not reached", "timeout", "too many", "odd status", "garbage", "half an event"],
 )
 def test_what_ends_a_watch(line: bytes, wanted: type[ApiError]) -> None:
     events, failure = _feed(_line("ADDED", 11) + line + _line("ADDED", 12))

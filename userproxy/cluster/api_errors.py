@@ -54,6 +54,30 @@ class ExpiredError(ApiError):
     """The server does not know the version we ask for, any longer or yet: only a new list helps."""
 
 
+class _Cause(Struct):
+    reason: str | None = None
+
+
+class _Details(Struct):
+    causes: list[_Cause] | None = None
+
+
+class Status(Struct):
+    """What a server says of an error: the body of an answer, or the object of a watch's ERROR event."""
+
+    code: int | None = None
+    message: str | None = None
+    reason: str | None = None
+    details: _Details | None = None
+
+    @property
+    def asks_for_a_list(self) -> bool:
+        """Whether the version that was asked for is forgotten, or not reached: etcd may have been restored."""
+        causes = (self.details.causes or ()) if self.details else ()
+        too_large = any(cause.reason == "ResourceVersionTooLarge" for cause in causes)
+        return too_large or self.code == 410 or self.reason in {"Expired", "Gone"}
+
+
 class _Logged(Struct):
     """When a sentence was first logged, as text, and when it is to be logged again, in seconds of the clock."""
 

@@ -25,6 +25,7 @@ from userproxy.cluster.api_errors import (
     IdleTimeoutError,
     NoConnectionError,
     RefusedError,
+    Status,
     UnreachableError,
 )
 from userproxy.cluster.credentials import (
@@ -63,20 +64,6 @@ _PIECE = 128 * 1024
 _LONGEST_ERROR = 64 * 1024
 """Bytes of an error's body that are read at most."""
 _SECONDS = re.compile(r"[0-9]{1,9}")
-
-
-class _Cause(Struct):
-    reason: str | None = None
-
-
-class _Details(Struct, rename="camel"):
-    causes: list[_Cause] | None = None
-
-
-class _Status(Struct, rename="camel"):
-    message: str | None = None
-    reason: str | None = None
-    details: _Details | None = None
 
 
 class Answer(Struct, frozen=True):
@@ -262,10 +249,10 @@ class ApiClient:
                     body += chunk
                     if len(body) > _LONGEST_ERROR:
                         break
-            status = msgspec.json.decode(body, type=_Status)
+            status = msgspec.json.decode(body, type=Status)
         except (UnreachableError, *UNREADABLE):
-            status = _Status()
-        if response.status == 410 or status.reason in {"Expired", "Gone"} or _is_unknown_version(response, status):
+            status = Status()
+        if response.status == 410 or status.asks_for_a_list or _is_no_version(response, status):
             return ExpiredError(f"The API server has forgotten where the {verb} of {resource.plural} was")
         return RefusedError(
             response.status,
@@ -347,11 +334,9 @@ def _keep_alive(response: aiohttp.ClientResponse) -> None:
                 sock.setsockopt(level, option, value)
 
 
-def _is_unknown_version(response: aiohttp.ClientResponse, status: _Status) -> bool:
-    """Whether the server has not reached our version: it is behind, or etcd was restored from a backup."""
-    causes = (status.details.causes or ()) if status.details else ()
-    too_large = any(cause.reason == "ResourceVersionTooLarge" for cause in causes)
-    return too_large or (response.status == 400 and "resource version" in (status.message or "").lower())
+def _is_no_version(response: aiohttp.ClientResponse, status: Status) -> bool:
+    """Whether the server cannot read our version."""
+    return response.status == 400 and "resource version" in (status.message or "").lower()
 
 
 def _sentence(status: int, message: str | None, resource: Resource, verb: str) -> str:

@@ -196,9 +196,11 @@ class Reflector:
         """All objects: streamed, or in pages where that fails for whatever reason, as client-go does it.
 
         A server may offer streamed lists and fail to give them: its etcd must report progress, and Debian's etcd 3.4
-        does not. Then the server accepts the request and sends an error of code 500.
+        does not. Then the server accepts the request and sends an error of code 500. What refuses pages as well, such
+        as a server that starts and does not know its RBAC rules yet, says nothing about streams.
         """
         clock = asyncio.get_running_loop().time
+        refused = False
         if clock() >= self._stream_from:
             try:
                 return await fetch_streamed(
@@ -209,12 +211,14 @@ class Reflector:
             except (RefusedError, IdleTimeoutError) as error:
                 if isinstance(error, RefusedError) and error.status in _NOT_ABOUT_STREAMS:
                     raise
-                self._stream_from = clock() + _STREAM_AGAIN
-                reason = str(error)
+                refused, reason = True, str(error)
             except (ExpiredError, UnreachableError) as error:
                 reason = str(error)
             log.debug("Listing in pages", v=2, resource=self.resource.plural, reason=reason)
-        return await fetch_paged(self._client, self.resource, self._reader, self._version)
+        listing = await fetch_paged(self._client, self.resource, self._reader, self._version)
+        if refused:
+            self._stream_from = clock() + _STREAM_AGAIN
+        return listing
 
     async def _replace_all(self, readings: list[Reading]) -> int:
         """Make the Store's objects of this kind those that were listed, and return how many they are.

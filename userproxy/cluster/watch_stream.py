@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 from msgspec import Struct
 
-from userproxy.cluster.api_errors import ApiError, ExpiredError, RefusedError, UnreachableError
+from userproxy.cluster.api_errors import ApiError, ExpiredError, RefusedError, Status, UnreachableError
 from userproxy.cluster.client import ApiClient
 from userproxy.cluster.objects.resources import Resource
 from userproxy.cluster.objects.schema import UNREADABLE
@@ -58,12 +58,6 @@ class _Metadata(Struct, rename="camel", gc=False):
 
 class _Head(Struct, gc=False):
     metadata: _Metadata | None = None
-
-
-class _Status(Struct):
-    code: int | None = None
-    message: str | None = None
-    reason: str | None = None
 
 
 async def watch(
@@ -138,11 +132,11 @@ class EventStream:
 
     def _failure(self, data: msgspec.Raw) -> ApiError:
         try:
-            status = msgspec.json.decode(data, type=_Status)
+            status = msgspec.json.decode(data, type=Status)
         except UNREADABLE:
-            status = _Status()
+            status = Status()
         text = f"The watch of {self._resource.plural} ended with an error: {status.message or 'no reason given'}"
-        if status.code == 410 or status.reason in {"Expired", "Gone"}:
+        if status.asks_for_a_list:
             return ExpiredError(text)
         return RefusedError(status.code or 500, text)
 

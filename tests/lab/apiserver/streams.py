@@ -32,7 +32,7 @@ class Stream:
         self._faults = faults
         self._predicate = predicate_of(target, query)
         self._bookmarks = query.get("allowWatchBookmarks", "") in ("true", "1")
-        self._initial = _wants_initial_events(query, faults, storage)
+        self._initial = _wants_initial_events(query, faults)
         self._start = parse_revision(query.get("resourceVersion", ""))
         self._timeout = float(query.get("timeoutSeconds") or _USUAL_TIMEOUT)
         self._cursor = 0
@@ -154,6 +154,8 @@ class Stream:
             return
         if self._initial and not self._faults.progress:
             raise ApiError(500, "etcd event received with PrevKv=nil")
+        if self._initial and self._start > self._storage.revision:
+            raise too_large(self._start, self._storage.revision)
         self._cursor, entries = self._storage.snapshot(self.target.resource)
         self._live = True
         for _, version in entries:
@@ -194,7 +196,7 @@ class Stream:
         return _line("BOOKMARK", msgspec.json.encode(body))
 
 
-def _wants_initial_events(query: Mapping[str, str], faults: Faults, storage: Storage) -> bool:
+def _wants_initial_events(query: Mapping[str, str], faults: Faults) -> bool:
     asked = query.get("sendInitialEvents")
     match = query.get("resourceVersionMatch", "")
     if asked is None:
@@ -206,9 +208,6 @@ def _wants_initial_events(query: Mapping[str, str], faults: Faults, storage: Sto
     if match != "NotOlderThan":
         complaint = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
         raise invalid_options("resourceVersionMatch", complaint)
-    revision = parse_revision(query.get("resourceVersion", ""))
-    if revision > storage.revision:
-        raise too_large(revision, storage.revision)
     return asked in ("true", "1")
 
 
