@@ -104,9 +104,10 @@ def test_one_that_is_killed_is_ejected_once_and_comes_back(lab: Lab, workers: st
     assert "3 failures in a row: Connection refused" in event["note"]
 
 
-def test_the_decision_by_which_it_came_says_so(lab: Lab) -> None:
+@each_number_of_workers
+def test_the_decision_by_which_it_came_says_so(lab: Lab, workers: str) -> None:
     servers = lab.serve_http()
-    serve(lab)
+    serve(lab, workers)
     servers[lab.pods[2].name].close()
     ejected_by(lab, 2)
     observed = lab.node.userproxy("observe", "default/web", "--last", "500").stdout

@@ -13,7 +13,7 @@ from userproxy.forwarding.handover.parts import AnyListener
 from userproxy.forwarding.handover.taking import Taker
 from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.forwarding.limits.gates import Gates
-from userproxy.forwarding.observation.counters import EndpointCounters
+from userproxy.forwarding.observation.counters import EndpointCounters, SharedCounts
 from userproxy.forwarding.portal_listeners import PortalListeners, SharedPortalListeners
 from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.listener import TcpListener
@@ -135,6 +135,12 @@ class SharingForwarder(Forwarder):
         """What an endpoint of a listener has done here so far; None if nothing."""
         listener = self._listeners.get(name)
         return None if listener is None else listener.statistics.endpoints.get(endpoint)
+
+    def share_counts(self, name: ListenerName, shared: SharedCounts | None) -> None:
+        """Have other processes know what endpoints of a listener do here, by `shared`; no longer, without it."""
+        listener = self._listeners.get(name)
+        if listener is not None:
+            listener.statistics.endpoints.share(shared)
 
     def ejected(self) -> Mapping[ListenerName, tuple[Ejected, ...]]:
         """The endpoints that are ejected, by listener."""

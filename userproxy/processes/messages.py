@@ -86,11 +86,13 @@ class Update(Struct, frozen=True, tag="update"):
     """Treat new clients of a listener by a snapshot.
 
     `slot` is where all processes count the clients of its service port, if that has limits or holds clients, and there
-    is room.
+    is room. `cells` are those in which all processes count failures of the snapshot's endpoints, if it ejects: -1 where
+    there is no room.
     """
 
     snapshot: Snapshot
     slot: int | None = None
+    cells: tuple[int, ...] = ()
 
 
 class Close(Struct, frozen=True, tag="close"):

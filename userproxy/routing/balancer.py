@@ -228,13 +228,13 @@ class Balancer:
         """The endpoints that are ejected because another process says so; None where none does."""
         return self._ejections if isinstance(self._ejections, MirroredEjections) else None
 
-    def eject(self, ejected: Ejected, *, counts: bool) -> None:
-        """Another process says that an endpoint is ejected. `counts` is whether that is counted here."""
+    def eject(self, ejected: Ejected) -> None:
+        """Another process says that an endpoint is ejected, which it has counted."""
         mirrored = self.mirrored
         if mirrored is not None and ejected.endpoint in self._usable:
             mirrored.eject(ejected)
+            self._suspects.pop(ejected.endpoint, None)
             self._wary = True
-            self.ejections += counts
             if self._board is not None:
                 self._board.note(self)
 
@@ -330,11 +330,7 @@ class Balancer:
         """
         if self._ejections is not None:
             return self._failed(self._ejections, endpoint, now, reason, by_reset=False)
-        until, decider, listener = now + SUSPECT_SECONDS, self._decider, self.listener
-        if decider is not None and listener is not None:
-            decider.suspected(listener, endpoint, until)
-        self._suspects[endpoint] = until
-        self._wary = True
+        self._pass_over_for_now(endpoint, now)
         return ""
 
     def reset_early(self, endpoint: Endpoint, now: float) -> str:
@@ -357,9 +353,15 @@ class Balancer:
                 self._board.note(self)
             return f"ejected for {ejected.until - now:g} s"
         if ejections.is_spent(endpoint):  # half of all are ejected already
-            self._suspects[endpoint] = now + SUSPECT_SECONDS
-            self._wary = True
+            self._pass_over_for_now(endpoint, now)
         return ""
+
+    def _pass_over_for_now(self, endpoint: Endpoint, now: float) -> None:
+        until, decider, listener = now + SUSPECT_SECONDS, self._decider, self.listener
+        if decider is not None and listener is not None:
+            decider.suspected(listener, endpoint, until)
+        self._suspects[endpoint] = until
+        self._wary = True
 
     def forget(self, client: str) -> None:
         """Let go of a client whose every dial failed: its next connection starts without a preference."""

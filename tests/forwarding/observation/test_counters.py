@@ -1,6 +1,13 @@
 """What several processes have counted, added up."""
 
-from userproxy.forwarding.observation.counters import NOTHING_COUNTED, ListenerCounters, total
+from userproxy.forwarding.observation.counters import (
+    NOTHING_COUNTED,
+    EndpointCounters,
+    EndpointTable,
+    ListenerCounters,
+    SharedEndpointCounters,
+    total,
+)
 from userproxy.model import Endpoint
 from userproxy.model.reports import DialFailure
 
@@ -33,3 +40,39 @@ def test_nothing_is_added_by_what_has_counted_nothing() -> None:
     state = counters(ONE, 2).state()
     assert total([NOTHING_COUNTED, state]) == total([state, NOTHING_COUNTED]) == state
     assert total([state]) is state
+
+
+class Seen:
+    """What other processes see of an endpoint."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.bytes_down = 0
+
+    def count(self, total: int = 0, bytes_down: int = 0) -> None:
+        self.total += total
+        self.bytes_down += bytes_down
+
+
+def test_others_see_what_is_counted_while_it_is_shared_and_nothing_before_or_after() -> None:
+    table, seen = EndpointTable(), {ONE: Seen()}
+    table[ONE].total += 7
+    table.share(seen)
+    table[ONE].connected(0.1)
+    table[ONE].bytes_down += 20
+    table[OTHER].connected(0.1)
+    assert (seen[ONE].total, seen[ONE].bytes_down) == (1, 20)
+    assert (table[ONE].total, table[ONE].active, table[ONE].bytes_down, table[OTHER].total) == (8, 1, 20, 1)
+    table.share({OTHER: Seen()})
+    table[ONE].total += 1
+    assert (type(table[ONE]), type(table[OTHER]), seen[ONE].total) == (EndpointCounters, SharedEndpointCounters, 1)
+    table.share(None)
+    assert {type(each) for each in table.values()} == {EndpointCounters}
+    assert table[ONE].state().total == 9
+
+
+def test_one_that_is_counted_for_the_first_time_is_shared_as_well() -> None:
+    table, seen = EndpointTable(), {ONE: Seen()}
+    table.share(seen)
+    table[ONE].total += 1
+    assert seen[ONE].total == 1

@@ -9,17 +9,19 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
+from msgspec import structs
+
 from tests.forwarding.conftest import LOOPBACK, NAME, eventually
 from tests.processes.control.test_forwarding import all_ready, asked, backend, forwarding, heard, pids
 from tests.processes.control.test_orphans import control, kill
-from userproxy.model import Ejection, Endpoint, ListenerName, Snapshot, Verdict
-from userproxy.model.reports import ALL, EndpointFigures
+from userproxy.forwarding.ejection.cells import EjectionMemory
+from userproxy.model import Ejection, Endpoint, IPFamily, ListenerName, Snapshot, Verdict
+from userproxy.model.reports import ALL, EndpointFigures, Outcome
 from userproxy.processes.control.data_plane import _LISTENERS
 from userproxy.processes.control.forwarding import ProcessForwarder
-from userproxy.processes.ejections.messages import Failure
+from userproxy.processes.ejections.messages import KnowsEjected
 from userproxy.processes.questions import AskListeners
 from userproxy.routing.balancers.ejections import Ejected
-from userproxy.routing.balancers.shared.case import EjectionCase
 
 
 @contextmanager
@@ -63,6 +65,13 @@ async def failures(forwarder: ProcessForwarder, endpoint: Endpoint) -> int:
     return sum(each.failed for each in await of_each(forwarder, endpoint))
 
 
+async def notes(forwarder: ProcessForwarder) -> list[str]:
+    """What decisions say of ejections, of all data processes."""
+    found = await forwarder.data_plane.decisions(ALL, 1000)
+    texts = [attempt.reason for each in found if each.verdict is Outcome.RETRIED for attempt in each.tried]
+    return [text.partition("; ")[2] for text in texts if "ejected" in text]
+
+
 def has_replaced(forwarder: ProcessForwarder, victim: int) -> bool:
     return victim not in pids(forwarder) and len(pids(forwarder)) == 2
 
@@ -75,26 +84,101 @@ async def visit(forwarder: ProcessForwarder, port: int) -> None:
 
 async def test_failures_in_a_row_count_together_and_all_eject_at_once() -> None:
     async with serving(Ejection(4, 3600.0)) as (forwarder, port, bad):
-        counted, deciding = [], forwarder._briefing.ejections
-        judge = deciding._judge
-
-        def judged(case: EjectionCase, failure: Failure) -> None:
-            if not case.ejected:
-                counted.append(failure.times)
-            judge(case, failure)
-
-        deciding._judge = judged  # type: ignore[method-assign]
         async with asyncio.timeout(30):
             while not all(await is_ejected(forwarder, bad)):
                 await visit(forwarder, port)
-        assert sum(counted[:-1]) < 4 <= sum(counted), "not four of each"
-        before = await failures(forwarder, bad)
+        assert await failures(forwarder, bad) == 4, "not four of each"
         for _ in range(20):
             assert await asked(port) == b"hello\n"
-        assert await failures(forwarder, bad) == before
+        assert await failures(forwarder, bad) == 4
         (figures,) = await forwarder.data_plane.listeners()
         assert figures.ejections == 1, "one episode is counted once"
         assert len(await forwarder.data_plane.ejected_endpoints()) == 1
+        assert await notes(forwarder) == ["ejected for 3600 s"], "the connection by which it came says so"
+
+
+async def test_a_success_in_another_process_ends_the_row() -> None:
+    async with serving(Ejection(2, 3600.0)) as (forwarder, port, bad):
+        cells = forwarder._pool.ejection_memory
+        number = forwarder._briefing.ejections._numbers.of(NAME)[bad]
+        for _ in range(3):
+            before = await failures(forwarder, bad)
+            async with asyncio.timeout(30):
+                while await failures(forwarder, bad) == before:
+                    await asked(port)
+            EjectionMemory(forwarder._pool._tally, 2, 1).cell(number).count(total=1)
+        assert cells.cell(number).row(by_reset=False)[0] == 1
+        assert not any(await is_ejected(forwarder, bad))
+
+
+async def test_connections_of_all_processes_are_seen_where_failures_are_counted() -> None:
+    async with serving(Ejection(1, 3600.0)) as (forwarder, port, bad):
+        for _ in range(12):
+            await asked(port)
+        numbers, memory = forwarder._briefing.ejections._numbers.of(NAME), forwarder._pool.ejection_memory
+        assert sum(memory.cell(each).total for each in numbers.values()) == 12
+        assert memory.cell(numbers[bad]).total == 0
+        held = forwarder._listeners[NAME].snapshot
+        assert held is not None
+        forwarder.update(structs.replace(held, ejection=None))
+        await heard(forwarder)
+        await asked(port)
+        assert sum(memory.cell(each).total for each in numbers.values()) == 12, "nothing is written any more"
+        assert not forwarder._briefing.ejections._numbers.of(NAME)
+
+
+async def test_what_a_process_that_was_killed_had_ejected_and_not_told_is_not() -> None:
+    async with serving(Ejection(1, 3600.0)) as (forwarder, port, bad):
+        deciding, memory = forwarder._briefing.ejections, forwarder._pool.ejection_memory
+        numbers = deciding._numbers.of(NAME)
+
+        async def one_is_killed() -> list[Endpoint]:
+            for number in numbers.values():
+                memory.cell(number).is_out = True
+            victim = pids(forwarder)[0]
+            os.kill(victim, signal.SIGKILL)
+            await eventually(partial(has_replaced, forwarder, victim))
+            return [each for each, number in numbers.items() if memory.is_out(number)]
+
+        assert await one_is_killed() == []
+        async with asyncio.timeout(30):
+            while not all(await is_ejected(forwarder, bad)):
+                await visit(forwarder, port)
+        assert await one_is_killed() == [bad]
+
+
+async def test_what_a_process_ejects_and_may_not_comes_back_at_once() -> None:
+    """As far as it could see it might: who lets go of the lock late counts nothing of others."""
+    async with serving(Ejection(1, 3600.0)) as (forwarder, port, bad):
+        deciding, memory = forwarder._briefing.ejections, forwarder._pool.ejection_memory
+        case, snapshot = deciding._case(NAME), forwarder._listeners[NAME].snapshot
+        assert case is not None
+        assert snapshot is not None
+        other = snapshot.endpoints[0]
+        assert case.eject(Ejected(other, 0.0, 1e9, "it was"))  # of which the data processes have heard nothing
+        async with asyncio.timeout(30):
+            while not await failures(forwarder, bad):
+                await asked(port)
+        number = deciding._numbers.of(NAME)[bad]
+        await eventually(lambda: not memory.is_out(number))
+        await heard(forwarder)
+        assert not any(await is_ejected(forwarder, bad))
+
+
+async def test_what_is_told_of_listeners_that_are_never_known_is_forgotten() -> None:
+    async with serving(Ejection(1, 3600.0)) as (forwarder, _, bad):
+        deciding, worker = forwarder._briefing.ejections, forwarder._pool.serving[0]
+        others = [structs.replace(NAME, service_port=structs.replace(NAME.service_port, name=each)) for each in "ab"]
+        knows = [KnowsEjected(each, (Ejected(bad, 0.0, 1e9, "it was"),)) for each in others]
+        for each in knows:
+            deciding._heard(worker, each)
+        assert list(deciding._early) == others
+        forwarder.open(others[0])
+        forwarder.close(others[0])
+        assert list(deciding._early) == others[1:], "it has closed before it was known"
+        forwarder.close_unasked(IPFamily.IPV4)
+        deciding._heard(worker, knows[0])
+        assert not deciding._early, "nobody has asked for it, and nobody will"
 
 
 async def test_a_process_that_takes_another_s_place_knows_what_is_ejected() -> None:
@@ -116,9 +200,9 @@ async def test_one_connection_tries_for_all_and_brings_back_for_all() -> None:
         told, deciding = [], forwarder._briefing.ejections
         eject = deciding._eject
 
-        def ejected(listener: ListenerName, its: Ejected, *, is_new: bool) -> None:
+        def ejected(listener: ListenerName, its: Ejected) -> None:
             told.append(its)
-            eject(listener, its, is_new=is_new)
+            eject(listener, its)
 
         deciding._eject = ejected  # type: ignore[method-assign, assignment]
         async with asyncio.timeout(30):
@@ -137,6 +221,7 @@ async def test_one_connection_tries_for_all_and_brings_back_for_all() -> None:
             while any(await is_ejected(forwarder, bad)):
                 await asked(port)
         assert not await forwarder.data_plane.ejected_endpoints()
+        assert set(await notes(forwarder)) == {"ejected for 0.4 s"}, "trials that fail say so, too"
 
 
 def _listening(endpoint: Endpoint) -> socket.socket:

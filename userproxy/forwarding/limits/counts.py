@@ -18,8 +18,12 @@ SLOTS: Final = 8192
 _NUMBERS: Final = 4
 _BYTES_OF_PLACE: Final = 8 * _NUMBERS * SLOTS
 
-
 _NANOSECONDS: Final = 1_000_000_000
+
+
+def limits_bytes(processes: int) -> int:
+    """How much of the memory turns and limits take; what is behind is for others."""
+    return TALLY_BYTES + processes * _BYTES_OF_PLACE
 
 
 class Column:
@@ -103,7 +107,7 @@ class LimitCounts:
 
     def __init__(self, descriptor: int, processes: int, place: int | None = None) -> None:
         """Map the memory, which becomes large enough; the descriptor stays the caller's. Raises OSError."""
-        size = TALLY_BYTES + processes * _BYTES_OF_PLACE
+        size = limits_bytes(processes)
         if os.fstat(descriptor).st_size < size:
             os.ftruncate(descriptor, size)  # what is not written to takes no memory
         self._memory = mmap.mmap(descriptor, size)

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from itertools import count
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol
 
 from msgspec import Struct
 
@@ -108,15 +108,30 @@ class DialCounts:
         return DialTimes(DIAL_BOUNDS, tuple(self.counts), self.sum_seconds) if any(self.counts) else _NO_DIALS
 
 
+class SharedCount(Protocol):
+    """Where other processes see what an endpoint does for this one."""
+
+    def count(self, total: int = 0, bytes_down: int = 0) -> None:
+        """It has done so much more."""
+
+
+class SharedCounts(Protocol):
+    """Where they see it of each endpoint of a listener."""
+
+    def get(self, endpoint: Endpoint) -> SharedCount | None:
+        """Of this one; None where there is no room."""
+
+
 class EndpointCounters:
     """One endpoint of a listener: connections or flows now and in all, dials that failed, bytes of ended connections.
 
     `usable` is whether the listener has it among its endpoints now.
     """
 
-    __slots__ = ("active", "bytes_down", "bytes_up", "dial", "failed", "total", "usable")
+    __slots__ = ("active", "bytes_down", "bytes_up", "dial", "failed", "shared", "total", "usable")
 
     def __init__(self) -> None:
+        self.shared: SharedCount | None = None
         self.active = 0
         self.total = 0
         self.failed = 0
@@ -148,23 +163,66 @@ class EndpointCounters:
         dial.sum_seconds += seconds
 
 
+_TOTAL: Final[Any] = EndpointCounters.__dict__["total"]
+_BYTES_DOWN: Final[Any] = EndpointCounters.__dict__["bytes_down"]
+
+
+class SharedEndpointCounters(EndpointCounters):
+    """Those whose connections and bytes other processes know of, by `shared`. An object becomes one, and none again."""
+
+    __slots__ = ()
+
+    @property
+    def total(self) -> int:
+        """As that of others."""
+        counted: int = _TOTAL.__get__(self)
+        return counted
+
+    @total.setter
+    def total(self, counted: int) -> None:
+        if self.shared is not None:
+            self.shared.count(total=counted - _TOTAL.__get__(self))
+        _TOTAL.__set__(self, counted)
+
+    @property
+    def bytes_down(self) -> int:
+        """As that of others."""
+        counted: int = _BYTES_DOWN.__get__(self)
+        return counted
+
+    @bytes_down.setter
+    def bytes_down(self, counted: int) -> None:
+        if self.shared is not None:
+            self.shared.count(bytes_down=counted - _BYTES_DOWN.__get__(self))
+        _BYTES_DOWN.__set__(self, counted)
+
+
 class EndpointTable(dict[Endpoint, EndpointCounters]):
     """The counters of the endpoints that a listener has had to do with, each made when it is first asked for.
 
     Those of endpoints that are gone go once no connection is left; `departed` keeps how long dialling them took.
     """
 
-    __slots__ = ("_listed", "departed")
+    __slots__ = ("_listed", "_shared", "departed")
 
     def __init__(self) -> None:
         super().__init__()
         self._listed: Collection[Endpoint] = ()
+        self._shared: SharedCounts | None = None
         self.departed = DialCounts()
 
     def __missing__(self, endpoint: Endpoint) -> EndpointCounters:
         counters = self[endpoint] = EndpointCounters()
         counters.usable = endpoint in self._listed
+        if self._shared is not None:
+            _share(counters, self._shared.get(endpoint))
         return counters
+
+    def share(self, shared: "SharedCounts | None") -> None:
+        """Have other processes know from now on what endpoints have done, by `shared`; none, without it."""
+        self._shared = shared
+        for endpoint, counters in self.items():
+            _share(counters, None if shared is None else shared.get(endpoint))
 
     def follow(self, endpoints: Collection[Endpoint]) -> None:
         """Take notice of the endpoints that the listener has from now on."""
@@ -186,6 +244,11 @@ class EndpointTable(dict[Endpoint, EndpointCounters]):
         for counters in self.values():
             total.add(counters.dial)
         return total.times()
+
+
+def _share(counters: EndpointCounters, shared: SharedCount | None) -> None:
+    counters.shared = shared
+    counters.__class__ = EndpointCounters if shared is None else SharedEndpointCounters
 
 
 class ListenerCounters:

@@ -90,9 +90,10 @@ class Briefing:
 
     def update(self, snapshot: Snapshot) -> Update:
         """What says that a snapshot counts from now on."""
-        if snapshot.limits is None and snapshot.hold is None:
-            return Update(snapshot)
-        return Update(snapshot, self._slots.of(snapshot.listener))
+        has_slot = snapshot.limits is not None or snapshot.hold is not None
+        slot = self._slots.of(snapshot.listener) if has_slot else None
+        cells = () if snapshot.ejection is None else self.ejections.cells(snapshot)
+        return Update(snapshot, slot, cells)
 
     def closing(self, listener: ListenerName) -> Close:
         """What says that a listener is closed."""

@@ -177,6 +177,7 @@ class ProcessForwarder:
         self._portals.leave_unasked(family)
         for name in [each for each in self._unasked if each.family is family]:
             self.close(name)
+        self._briefing.ejections.all_known(family)
         for worker in self._pool.serving:
             worker.send(CloseUnasked(family))
         self._return_paths.settled(family)

@@ -9,6 +9,7 @@ import structlog
 
 from userproxy.forwarding.accept_turns import AcceptTurns, open_tally
 from userproxy.forwarding.assembly.options import ForwardingOptions
+from userproxy.forwarding.ejection.cells import EjectionMemory
 from userproxy.forwarding.handover.taking import HandoverError
 from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.model import Problem, ProblemKind
@@ -181,6 +182,8 @@ class Pool:
         self._tally = tally
         self._turns = AcceptTurns(tally, count)
         self._counts = LimitCounts(tally, count)
+        self.ejection_memory = EjectionMemory(tally, count)
+        """Where data processes count failures of endpoints."""
         if fresh:
             for number in range(count):
                 self._turns.absent(number)

@@ -14,6 +14,7 @@ from msgspec import structs
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.accept_turns import AcceptTurns
 from userproxy.forwarding.descriptors import raise_limit
+from userproxy.forwarding.ejection.cells import EjectionMemory
 from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.forwarding.sharing import SharingForwarder
 from userproxy.model import ListenerName
@@ -25,7 +26,7 @@ from userproxy.processes.data.keeping import Keeping
 from userproxy.processes.data.learning import Learning
 from userproxy.processes.data.log_output import log_to_whoever_reads
 from userproxy.processes.door import Door
-from userproxy.processes.ejections.messages import AskLoad, Eject, PassOver, TakeBack, ToldOfEjections, Try
+from userproxy.processes.ejections.messages import Eject, PassOver, TakeBack, Try
 from userproxy.processes.ejections.telling import EjectionTelling
 from userproxy.processes.loops import name_process
 from userproxy.processes.messages import (
@@ -125,7 +126,7 @@ class DataProcess:
             Update: self._update,
             Close: self._close,
             AdoptPortal: self._adopt_portal,
-            FollowPortal: self._follow_portal,
+            FollowPortal: lambda forwarder, message, _: forwarder.follow_portal(message.address, message.admission),
             LeavePortal: lambda forwarder, message, _: forwarder.leave_portal(message.address),
             CloseUnasked: self._close_unasked,
             Settled: lambda *_: gc.freeze(),
@@ -135,7 +136,6 @@ class DataProcess:
             PutFaults: lambda forwarder, message, _: forwarder.steering.put_faults(message.faults),
             Reset: lambda forwarder, *_: forwarder.reset_connections(),
             SharesSockets: self._share_sockets,
-            **dict.fromkeys((AskLoad, PassOver, Eject, TakeBack, Try), self._follow_ejection),
         }
         self._hand: dict[type, Callable[[Handover, Any, list[int]], None]] = {
             Give: lambda handover, message, _: handover.give(message),
@@ -212,7 +212,10 @@ class DataProcess:
         self._group.create_task(Counting(self._loop, plane, lambda: self._channel).run(), name="count")
         self._handover = Handover(self._forwarder, lambda: self._channel, self._group, self.over.set)
         if message.of > 1:
-            self._ejections = EjectionTelling(self._loop, self._forwarder, lambda: self._channel)
+            cells = EjectionMemory(self._tally, message.of, message.number - 1)
+            self._ejections = telling = EjectionTelling(self._loop, self._forwarder, lambda: self._channel, cells)
+            for kind in (PassOver, Eject, TakeBack, Try):
+                self._deal[kind] = lambda _, message, __: telling.heard(message)
         learning = Learning(self._forwarder.client_addresses, lambda: self._channel)
         self._deal[FollowReturnPath] = lambda _, followed, __: learning.follow(followed)
         self._deal[Learned] = lambda _, learned, __: learning.know(learned)
@@ -234,10 +237,6 @@ class DataProcess:
     def _tell_ejected(self) -> None:
         if self._ejections is not None:
             self._ejections.know()
-
-    def _follow_ejection(self, _forwarder: SharingForwarder, message: ToldOfEjections, _descriptors: list[int]) -> None:
-        if self._ejections is not None:
-            self._ejections.heard(message)
 
     def _log_so(self, logging: Logging) -> None:
         self._logging = logging
@@ -328,6 +327,8 @@ class DataProcess:
         if snapshot.limits is not None or snapshot.hold is not None:
             forwarder.place_limits(snapshot.listener.service_port, message.slot)
         forwarder.update(snapshot)
+        if self._ejections is not None:
+            self._ejections.place(snapshot, message.cells)
 
     def _elsewhere(self, forwarder: SharingForwarder, message: Elsewhere, _descriptors: list[int]) -> None:
         self._unasked.discard(message.listener)
@@ -345,6 +346,8 @@ class DataProcess:
         forwarder.forget_elsewhere(message.listener)
         if forwarder.is_open(message.listener):
             forwarder.close(message.listener)
+        if self._ejections is not None:
+            self._ejections.forget(message.listener)
         if message.frees_slot:
             forwarder.place_limits(message.listener.service_port, None)
 
@@ -362,9 +365,6 @@ class DataProcess:
 
     def _share_sockets(self, forwarder: SharingForwarder, message: SharesSockets, _descriptors: list[int]) -> None:
         forwarder.shares_sockets = message.shared
-
-    def _follow_portal(self, forwarder: SharingForwarder, message: FollowPortal, _descriptors: list[int]) -> None:
-        forwarder.follow_portal(message.address, message.admission)
 
     def _drain(self, forwarder: SharingForwarder, message: Drain, _descriptors: list[int]) -> None:
         self._group.create_task(self._drained(forwarder, message.seconds), name="drain")

@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 from functools import partial
-from itertools import count
 from typing import Final
 
-from userproxy.model import Endpoint, ListenerName, Protocol, Snapshot
+from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, Snapshot
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.pool import Pool
 from userproxy.processes.control.worker import Worker
+from userproxy.processes.ejections.cell_numbers import CellNumbers
 from userproxy.processes.ejections.messages import (
-    AskLoad,
+    Claimed,
     Eject,
     Failed,
     Failure,
@@ -26,26 +26,13 @@ from userproxy.processes.ejections.messages import (
     TriesNot,
     Try,
 )
-from userproxy.routing.balancer import SUSPECT_SECONDS
 from userproxy.routing.balancers.ejections import TRIAL_SECONDS, Ejected
 from userproxy.routing.balancers.shared.case import EjectionCase, usable_of
-
-_ANSWER_SECONDS: Final = 0.5
-"""How long to wait for what an endpoint has done for other processes."""
 
 _USE_SECONDS: Final = 1.0
 """How long a data process has for a trial, whose clients may not come to that endpoint, until another one has."""
 
 _GRAIN_SECONDS: Final = 0.005
-
-
-class _Question:
-    """A failure, and who has still to say what the endpoint has done for it."""
-
-    def __init__(self, failure: Failure, waiting: set[Worker], timer: asyncio.TimerHandle) -> None:
-        self.failure = failure
-        self.waiting = waiting
-        self.timer = timer
 
 
 class _Turn:
@@ -58,7 +45,11 @@ class _Turn:
 
 
 class EjectionDeciding:
-    """Decides for all processes of `pool`, by what they tell of `listeners`. To be used on the loop's thread only."""
+    """Decides for all processes of `pool`, by what they tell of `listeners`. To be used on the loop's thread only.
+
+    Failures are counted in memory that all of them share: the process that counts the last one says so here, and here
+    it is seen to that every other one knows, and that one of them tries the endpoint again.
+    """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, pool: Pool, listeners: Mapping[ListenerName, HeldListener]
@@ -67,16 +58,15 @@ class EjectionDeciding:
         self._pool = pool
         self._listeners = listeners
         self._cases: dict[ListenerName, EjectionCase] = {}
-        self._questions: dict[int, _Question] = {}
-        self._numbers = count(1)
+        self._numbers = CellNumbers()
+        self._all_known: set[IPFamily] = set()
+        """Families of which no listener is still to come that another control process had."""
         self._early: dict[ListenerName, tuple[Ejected, ...]] = {}
         """What data processes have said that another control process has left, of listeners that are not known yet."""
         self._turns: dict[tuple[ListenerName, Endpoint], _Turn] = {}
 
     def close(self) -> None:
         """Cancel all timers."""
-        for question in self._questions.values():
-            question.timer.cancel()
         for key in list(self._turns):
             self._forget(key)
 
@@ -88,8 +78,8 @@ class EjectionDeciding:
         """A data process has ended."""
         for case in self._cases.values():
             case.gone(worker.place)
-        for number in [each for each, question in self._questions.items() if worker in question.waiting]:
-            self._answered(number, worker)
+        for listener in self._numbers:
+            self._renounce(listener)
         for key, turn in list(self._turns.items()):
             if turn.worker is worker:
                 turn.worker = None
@@ -107,34 +97,52 @@ class EjectionDeciding:
 
     def follow(self, snapshot: Snapshot) -> None:
         """A listener has other endpoints, or another rule. Data processes know that by now."""
-        case = self._cases.get(snapshot.listener)
-        if case is None:
-            return
         if snapshot.ejection is None:
             self.forget(snapshot.listener)
+            return
+        case = self._cases.get(snapshot.listener)
+        if case is None:
             return
         for endpoint in case.follow(usable_of(snapshot.endpoints, snapshot.weights), snapshot.ejection):
             self._take_back(snapshot.listener, endpoint)
 
     def forget(self, listener: ListenerName) -> None:
         """A listener is closed, or ejects no more."""
+        self._early.pop(listener, None)
+        self._numbers.forget(listener)
         case = self._cases.pop(listener, None)
         if case is not None:
             for each in case.ejected:
                 self._forget((listener, each.endpoint))
 
+    def all_known(self, family: IPFamily) -> None:
+        """All listeners of a family are open that another control process had, or will never be."""
+        self._all_known.add(family)
+        for listener in [each for each in self._early if each.family is family]:
+            del self._early[listener]
+
+    def cells(self, snapshot: Snapshot) -> tuple[int, ...]:
+        """Where data processes count failures of a snapshot's endpoints, each at its place: none where one serves."""
+        if len(self._pool.places) == 1:
+            return ()
+        case = self._cases.get(snapshot.listener)
+
+        def begin(endpoint: Endpoint, number: int) -> None:
+            self._begin_cell(number, is_out=case is not None and case.get(endpoint) is not None)
+
+        return self._numbers.follow(snapshot.listener, snapshot.endpoints, begin)
+
     def _heard(self, worker: Worker, message: TellsOfEjections) -> None:
         match message:
-            case Failed(failures, suspects):
+            case Failed(claimed, failures, suspects):
                 self._pass_over(suspects, worker)
+                for claim in claimed:
+                    self._claimed(worker, claim)
                 for failure in failures:
                     self._failed(worker, failure)
-            case Loads(number, load):
+            case Loads(load):
                 self._told(worker, load)
-                if number:
-                    self._answered(number, worker)
-                else:
-                    self._look((load.listener, load.endpoint))
+                self._look((load.listener, load.endpoint))
             case Tries(load):
                 self._tries(worker, load)
             case TriesNot(listener, endpoint):
@@ -175,60 +183,66 @@ class EjectionDeciding:
                 if its:
                     worker.send(PassOver(its))
 
-    def _failed(self, worker: Worker, failure: Failure) -> None:
-        load = failure.load
-        case = self._told(worker, load)
+    def _claimed(self, worker: Worker, claim: Claimed) -> None:
+        """A data process has ejected an endpoint."""
+        listener, ejected = claim.listener, claim.ejected
+        case = self._case(listener)
         if case is None:
             return
-        others = [each for each in self._serving(load.listener) if each is not worker]
-        if not others or not case.needs_others(load.endpoint):
-            self._judge(case, failure)
-            return
-        number = next(self._numbers)
-        timer = self._loop.call_later(_ANSWER_SECONDS, self._answered, number)
-        self._questions[number] = _Question(failure, set(others), timer)
-        for other in others:
-            other.send(AskLoad(number, load.listener, load.endpoint))
+        before = case.get(ejected.endpoint)
+        if before is not None:
+            worker.send(Eject(listener, before))
+        elif case.eject(ejected):
+            self._eject(listener, ejected)
+        else:
+            self._take_back(listener, ejected.endpoint)
 
-    def _answered(self, number: int, worker: Worker | None = None) -> None:
-        """A data process has answered, or None does any more."""
-        question = self._questions.get(number)
-        if question is None:
+    def _failed(self, worker: Worker, failure: Failure) -> None:
+        """An endpoint has failed that was ejected when that was told."""
+        listener, endpoint = failure.load.listener, failure.load.endpoint
+        case, now = self._told(worker, failure.load), self._loop.time()
+        if case is None or case.get(endpoint) is None:
             return
-        question.waiting.discard(worker) if worker is not None else question.waiting.clear()
-        if not question.waiting:
-            del self._questions[number]
-            question.timer.cancel()
-            case = self._case(question.failure.load.listener)
-            if case is not None:
-                self._judge(case, question.failure)
-
-    def _judge(self, case: EjectionCase, failure: Failure) -> None:
-        listener, endpoint, now = failure.load.listener, failure.load.endpoint, self._loop.time()
-        before = case.get(endpoint)
-        ejected = case.failed(endpoint, now, failure.reason, failure.times, by_reset=failure.by_reset)
-        if ejected is not None:
-            self._eject(listener, ejected, is_new=before is None)
-        elif before is not None and case.get(endpoint) is None:
+        if not case.look(endpoint, now):
             self._take_back(listener, endpoint)
-        elif before is None and case.is_spent(endpoint):  # half of all are ejected already
-            self._pass_over([Suspect(listener, endpoint, now + SUSPECT_SECONDS)])
+            return
+        ejected = case.failed(endpoint, now, failure.reason, by_reset=failure.by_reset)
+        if ejected is not None:
+            self._eject(listener, ejected)
 
-    def _eject(self, listener: ListenerName, ejected: Ejected, *, is_new: bool) -> None:
-        counts = is_new
+    def _renounce(self, listener: ListenerName) -> None:
+        """A data process has ended: what it has ejected and not told is not."""
+        case, memory = self._cases.get(listener), self._pool.ejection_memory
+        for endpoint, number in self._numbers.of(listener).items():
+            if memory.is_out(number) and (case is None or case.get(endpoint) is None):
+                memory.cell(number).clear()
+
+    def _eject(self, listener: ListenerName, ejected: Ejected) -> None:
+        self._note_out(listener, ejected.endpoint, is_out=True)
         for worker in self._pool.serving:
             if listener in worker.told:
-                worker.send(Eject(listener, ejected, counts))
-                counts = False
+                worker.send(Eject(listener, ejected))
         turn = self._turns.setdefault((listener, ejected.endpoint), _Turn())
         turn.worker = None
         self._look_at((listener, ejected.endpoint), turn, ejected.until)
 
     def _take_back(self, listener: ListenerName, endpoint: Endpoint) -> None:
         self._forget((listener, endpoint))
+        self._note_out(listener, endpoint, is_out=False)
         for worker in self._pool.serving:
             if listener in worker.told:
                 worker.send(TakeBack(listener, endpoint))
+
+    def _note_out(self, listener: ListenerName, endpoint: Endpoint, *, is_out: bool) -> None:
+        """Have data processes see whether an endpoint is ejected; its failures in a row begin anew."""
+        number = self._numbers.of(listener).get(endpoint, -1)
+        if number >= 0:
+            self._begin_cell(number, is_out=is_out)
+
+    def _begin_cell(self, number: int, *, is_out: bool) -> None:
+        cell = self._pool.ejection_memory.cell(number)
+        cell.clear()
+        cell.is_out = is_out
 
     def _forget(self, key: tuple[ListenerName, Endpoint]) -> None:
         turn = self._turns.pop(key, None)
@@ -238,12 +252,13 @@ class EjectionDeciding:
     def _restore(self, listener: ListenerName, ejected: tuple[Ejected, ...]) -> None:
         held = self._listeners.get(listener)
         if held is None or held.snapshot is None:
-            self._early[listener] = ejected
+            if listener.family not in self._all_known:
+                self._early[listener] = ejected
             return
         case = self._case(listener)
         if case is not None:
             for each in case.restore(ejected):
-                self._eject(listener, each, is_new=False)
+                self._eject(listener, each)
             for each in ejected:
                 if case.get(each.endpoint) is None:
                     self._take_back(listener, each.endpoint)

@@ -18,12 +18,18 @@ class Load(Struct, frozen=True, gc=False, array_like=True):
 
 
 class Failure(Struct, frozen=True, gc=False, array_like=True):
-    """An endpoint has failed so many times in a row, the last time for this reason: a clause."""
+    """An ejected endpoint has failed, for this reason: a clause."""
 
     load: Load
-    times: int
     reason: str
     by_reset: bool
+
+
+class Claimed(Struct, frozen=True, gc=False, array_like=True):
+    """An endpoint is ejected, by what all processes have counted and the teller was the last to count."""
+
+    listener: ListenerName
+    ejected: Ejected
 
 
 class Suspect(Struct, frozen=True, gc=False, array_like=True):
@@ -35,8 +41,9 @@ class Suspect(Struct, frozen=True, gc=False, array_like=True):
 
 
 class Failed(Struct, frozen=True, tag="failed"):
-    """Endpoints have failed, those of Services with ejection and others."""
+    """Endpoints have failed: these are ejected, or were, and these others are passed over for a while."""
 
+    claimed: tuple[Claimed, ...]
     failures: tuple[Failure, ...]
     suspects: tuple[Suspect, ...]
 
@@ -48,9 +55,8 @@ class Tries(Struct, frozen=True, tag="tries"):
 
 
 class Loads(Struct, frozen=True, tag="loads"):
-    """The answer to :class:`AskLoad`; 0 where nobody has asked, because a trial goes on."""
+    """What an endpoint has done since, of which a trial goes on."""
 
-    id: int
     load: Load
 
 
@@ -68,14 +74,6 @@ class KnowsEjected(Struct, frozen=True, tag="knows ejected"):
     ejected: tuple[Ejected, ...]
 
 
-class AskLoad(Struct, frozen=True, tag="load?"):
-    """An endpoint has failed in another process."""
-
-    id: int
-    listener: ListenerName
-    endpoint: Endpoint
-
-
 class PassOver(Struct, frozen=True, tag="pass over"):
     """Other processes could not reach these."""
 
@@ -83,11 +81,10 @@ class PassOver(Struct, frozen=True, tag="pass over"):
 
 
 class Eject(Struct, frozen=True, tag="eject"):
-    """An endpoint is ejected, or goes on to be. `counts` is whether this is one more, and this process counts it."""
+    """An endpoint is ejected, or goes on to be."""
 
     listener: ListenerName
     ejected: Ejected
-    counts: bool = False
 
 
 class TakeBack(Struct, frozen=True, tag="take back"):
@@ -105,5 +102,5 @@ class Try(Struct, frozen=True, tag="try"):
     here: bool
 
 
-ToldOfEjections: TypeAlias = AskLoad | PassOver | Eject | TakeBack | Try
+ToldOfEjections: TypeAlias = PassOver | Eject | TakeBack | Try
 TellsOfEjections: TypeAlias = Failed | Tries | Loads | TriesNot | KnowsEjected

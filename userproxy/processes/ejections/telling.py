@@ -1,14 +1,15 @@
 """A data process's part: it tells of endpoints that fail and of trials, and does what the control process says."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from userproxy.forwarding.ejection.cells import EjectionMemory, ListenerCells
 from userproxy.forwarding.sharing import SharingForwarder
-from userproxy.model import Endpoint, ListenerName
+from userproxy.model import Endpoint, ListenerName, Snapshot
 from userproxy.processes.channel import Channel
 from userproxy.processes.ejections.messages import (
-    AskLoad,
+    Claimed,
     Eject,
     Failed,
     Failure,
@@ -24,7 +25,7 @@ from userproxy.processes.ejections.messages import (
     Try,
 )
 from userproxy.routing.balancer import Balancer
-from userproxy.routing.balancers.ejections import TRIAL_SECONDS
+from userproxy.routing.balancers.ejections import TRIAL_SECONDS, Ejected
 
 _WAIT_SECONDS: Final = 0.005
 """How long a failure waits for others that may go with it."""
@@ -40,16 +41,27 @@ _LOOK_SECONDS: Final = 0.1
 
 
 class EjectionTelling:
-    """What the balancers of a data process have decided elsewhere. See :class:`Decider` for what they tell."""
+    """What the balancers of a data process have decided elsewhere. See :class:`Decider` for what they tell.
+
+    Failures are counted in `memory`.
+    """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, forwarder: SharingForwarder, channel: Callable[[], Channel[Any]]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        forwarder: SharingForwarder,
+        channel: Callable[[], Channel[Any]],
+        memory: EjectionMemory,
     ) -> None:
         self._loop = loop
         self._forwarder = forwarder
         self._channel = channel
-        self._failures: dict[tuple[ListenerName, Endpoint, bool], tuple[int, str]] = {}
-        """How often endpoints have failed that is not told yet, and why the last time."""
+        self._memory = memory
+        self._cells: dict[ListenerName, ListenerCells] = {}
+        self._claimed: list[Claimed] = []
+        """What we have ejected and not told yet."""
+        self._failures: dict[tuple[ListenerName, Endpoint, bool], str] = {}
+        """Why ejected endpoints have failed that is not told yet."""
         self._suspects: dict[tuple[ListenerName, Endpoint], float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._trials: dict[tuple[ListenerName, Endpoint], tuple[float, Load]] = {}
@@ -68,10 +80,18 @@ class EjectionTelling:
         """See :class:`~userproxy.routing.balancers.shared.mirror.Decider`."""
         return self._channel().open
 
+    def cells(self, listener: ListenerName) -> ListenerCells | None:
+        """See :class:`~userproxy.routing.balancers.shared.mirror.Decider`."""
+        return self._cells.get(listener)
+
+    def ejects(self, listener: ListenerName, ejected: Ejected) -> None:
+        """See :class:`~userproxy.routing.balancers.shared.mirror.Decider`."""
+        self._claimed.append(Claimed(listener, ejected))
+        self._tell_soon()
+
     def failed(self, listener: ListenerName, endpoint: Endpoint, reason: str, *, by_reset: bool) -> None:
         """See :class:`~userproxy.routing.balancers.shared.mirror.Decider`."""
-        key = listener, endpoint, by_reset
-        self._failures[key] = self._failures.get(key, (0, ""))[0] + 1, reason
+        self._failures[listener, endpoint, by_reset] = reason
         self._tell_soon()
 
     def suspected(self, listener: ListenerName, endpoint: Endpoint, until: float) -> None:
@@ -90,6 +110,19 @@ class EjectionTelling:
         if self._looking is None:
             self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
 
+    def place(self, snapshot: Snapshot, numbers: Sequence[int]) -> None:
+        """Count failures of a snapshot's endpoints in these cells from now on. It is what the forwarder follows now."""
+        name = snapshot.listener
+        if snapshot.ejection is not None:
+            self._cells[name] = ListenerCells(self._memory, dict(zip(snapshot.endpoints, numbers, strict=False)))
+        elif self._cells.pop(name, None) is None:
+            return
+        self._forwarder.share_counts(name, self._cells.get(name))
+
+    def forget(self, listener: ListenerName) -> None:
+        """A listener is closed."""
+        self._cells.pop(listener, None)
+
     def know(self) -> None:
         """Tell another control process what is ejected."""
         for name, ejected in self._forwarder.ejected().items():
@@ -98,18 +131,16 @@ class EjectionTelling:
     def heard(self, message: ToldOfEjections) -> None:
         """Do what the control process says."""
         match message:
-            case AskLoad(number, listener, endpoint):
-                self._channel().send(Loads(number, self._load(listener, endpoint)))
             case PassOver(suspects):
                 for listener, endpoint, until in ((each.listener, each.endpoint, each.until) for each in suspects):
                     balancer = self._forwarder.balancer_of(listener)
                     if balancer is not None:
                         balancer.pass_over(endpoint, until)
-            case Eject(listener, ejected, counts):
+            case Eject(listener, ejected):
                 balancer = self._forwarder.balancer_of(listener)
                 self._trials.pop((listener, ejected.endpoint), None)
                 if balancer is not None:
-                    balancer.eject(ejected, counts=counts)
+                    balancer.eject(ejected)
             case TakeBack(listener, endpoint):
                 self._trials.pop((listener, endpoint), None)
                 self._mirrored(listener, lambda its: its.take_back(endpoint))
@@ -134,15 +165,15 @@ class EjectionTelling:
             self._timer = self._loop.call_later(_WAIT_SECONDS, self._tell)
 
     def _tell(self) -> None:
-        failures = []
-        for key in list(self._failures)[:_AT_ONCE]:
-            times, reason = self._failures.pop(key)
-            failures.append(Failure(self._load(key[0], key[1]), times, reason, key[2]))
+        claimed, self._claimed = self._claimed[:_AT_ONCE], self._claimed[_AT_ONCE:]
+        failures = [
+            Failure(self._load(*key[:2]), self._failures.pop(key), key[2]) for key in list(self._failures)[:_AT_ONCE]
+        ]
         suspects = [Suspect(*key, self._suspects.pop(key)) for key in list(self._suspects)[:_AT_ONCE]]
         self._timer = None
-        if failures or suspects:
-            self._channel().send(Failed(tuple(failures), tuple(suspects)))
-            pause = _PAUSE_SECONDS if len(failures) + len(suspects) > _MANY else _WAIT_SECONDS
+        if claimed or failures or suspects:
+            self._channel().send(Failed(tuple(claimed), tuple(failures), tuple(suspects)))
+            pause = _PAUSE_SECONDS if len(claimed) + len(failures) + len(suspects) > _MANY else _WAIT_SECONDS
             self._timer = self._loop.call_later(pause, self._tell)
 
     def _look(self) -> None:
@@ -152,7 +183,7 @@ class EjectionTelling:
         for key, (until, before) in list(self._trials.items()):
             load = self._load(*key)
             if load != before:
-                self._channel().send(Loads(0, load))
+                self._channel().send(Loads(load))
                 self._trials[key] = until, load
             if now >= until:
                 del self._trials[key]

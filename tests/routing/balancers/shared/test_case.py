@@ -16,54 +16,35 @@ def case(count: int = 4, rule: Ejection = RULE) -> EjectionCase:
     return found
 
 
-def fail(its: EjectionCase, endpoint: Endpoint, now: float, times: int = 1) -> Ejected | None:
-    return its.failed(endpoint, now, "Connection refused", times, by_reset=False)
+def fail(its: EjectionCase, endpoint: Endpoint, now: float) -> Ejected | None:
+    return its.failed(endpoint, now, "Connection refused", by_reset=False)
 
 
-def test_failures_of_all_processes_count_together() -> None:
-    its = case()
-    its.tell(ONE, A, 5, 0)
-    assert fail(its, A, 0.0) is None
-    its.tell(TWO, A, 7, 0)
-    its.tell(ONE, A, 5, 0)
-    assert fail(its, A, 1.0) is None, "there was a connection of the other process, which has just told of it"
-    assert fail(its, A, 2.0) is None
-    assert fail(its, A, 3.0) is not None
+def eject(its: EjectionCase, endpoint: Endpoint, now: float = 0.0) -> bool:
+    return its.eject(Ejected(endpoint, now, now + 30.0, "3 failures in a row: Connection refused"))
 
 
-def test_a_success_in_another_process_ends_the_row() -> None:
-    its = case()
-    for place in (ONE, TWO):
-        its.tell(place, A, 0, 0)
-    fail(its, A, 0.0, times=2)
-    its.tell(TWO, A, 1, 0)
-    assert fail(its, A, 1.0, times=2) is None
-    assert fail(its, A, 2.0) == Ejected(A, 2.0, 32.0, "3 failures in a row: Connection refused")
-
-
-def test_as_many_at_once_as_the_rule_says_eject_once() -> None:
-    assert fail(case(), A, 1.0, times=1_000_000) == Ejected(A, 1.0, 31.0, "3 failures in a row: Connection refused")
-
-
-def test_never_more_than_half_and_the_next_one_is_spent() -> None:
+def test_never_more_than_half_and_none_that_has_left() -> None:
     its = case(2)
-    assert fail(its, A, 0.0, times=3) is not None
-    assert fail(its, B, 0.0, times=3) is None
-    assert (len(its), its.is_spent(B), its.is_spent(A)) == (1, True, False)
+    assert not eject(its, C)
+    assert eject(its, A)
+    assert not eject(its, B)
+    assert len(its) == 1
+    assert fail(its, B, 1.0) is None, "data processes count failures of those that are not ejected"
 
 
-def test_others_are_asked_only_where_what_they_say_matters() -> None:
-    its = case()
-    assert its.needs_others(A)
-    fail(its, A, 0.0, times=3)
-    assert not its.needs_others(A)
-    assert not case(rule=Ejection(1, 5.0)).needs_others(A)
+def test_what_a_process_has_done_that_has_ended_is_not_undone() -> None:
+    load = ToldLoad()
+    load.tell(ONE, 3, 100)
+    load.gone(ONE)
+    load.tell(ONE, 1, 10)
+    assert (load.total, load.bytes_down) == (4, 110)
 
 
 def test_a_trial_that_succeeds_brings_back_and_one_that_fails_ejects_once_more() -> None:
     its = case()
     its.tell(ONE, A, 0, 0)
-    fail(its, A, 0.0, times=3)
+    eject(its, A)
     assert fail(its, A, 10.0) is None, "it is of a connection from before"
     its.tries(A, 31.0, ONE)
     assert its.is_tried(A, 31.0)
@@ -78,32 +59,16 @@ def test_a_trial_that_succeeds_brings_back_and_one_that_fails_ejects_once_more()
 
 def test_a_trial_of_which_nothing_is_heard_is_over_in_the_end() -> None:
     its = case()
-    fail(its, A, 0.0, times=3)
+    eject(its, A)
     its.tries(A, 31.0, ONE)
     assert its.look(A, 31.0 + TRIAL_SECONDS)
     assert not its.is_tried(A, 31.0 + TRIAL_SECONDS)
 
 
-def test_what_a_process_has_done_that_has_ended_is_not_undone() -> None:
-    its = case()
-    its.tell(ONE, A, 9, 0)
-    its.tell(TWO, A, 4, 0)
-    fail(its, A, 0.0, times=2)
-    its.gone(ONE)
-    its.tell(ONE, A, 0, 0)  # the next one at its place
-    assert fail(its, A, 1.0) is not None, "nothing has succeeded"
-    its.gone(ONE)
-    load = ToldLoad()
-    load.tell(ONE, 3, 100)
-    load.gone(ONE)
-    load.tell(ONE, 1, 10)
-    assert (load.total, load.bytes_down) == (4, 110)
-
-
 def test_endpoints_that_go_are_told_and_forgotten() -> None:
     its = case()
-    fail(its, A, 0.0, times=3)
-    fail(its, B, 0.0, times=3)
+    eject(its, A)
+    eject(its, B)
     assert its.follow([B, C, D], RULE) == [A]
     assert [each.endpoint for each in its.ejected] == [B]
     assert its.follow([B, C], RULE) == []
@@ -124,26 +89,17 @@ def test_who_gets_new_connections() -> None:
     assert usable_of((A, B), (0, 0)) == (A, B)
 
 
-def test_a_failure_of_an_endpoint_that_has_left_meanwhile_ejects_nobody() -> None:
-    """A data process tells of it later, and others are asked before it counts: the snapshot is another one by then."""
-    its = case()
-    its.follow([A, B], RULE)
-    assert fail(its, C, 0.0, times=3) is None
-    assert (len(its), its.is_spent(C)) == (0, False)
-    assert fail(its, A, 0.0, times=3) is not None, "one of two may be"
-
-
 def test_an_endpoint_that_has_left_is_not_ejected_because_a_process_has_known_it_so() -> None:
     its = case(2)
     assert its.restore([Ejected(C, 0.0, 30.0, "it was")]) == []
-    assert fail(its, A, 1.0, times=3) is not None, "one of two may be"
+    assert eject(its, A), "one of two may be"
 
 
 def test_what_another_process_had_of_an_endpoint_before_is_no_success_of_its_trial() -> None:
     """A connection from before the ejection fails there meanwhile, and with that it tells for the first time."""
     its = case()
     its.tell(ONE, A, 0, 0)
-    fail(its, A, 0.0, times=3)
+    eject(its, A)
     its.tries(A, 31.0, ONE)
     its.tell(TWO, A, 50, 1000)
     assert fail(its, A, 31.5) == Ejected(A, 0.0, 61.5, "3 failures in a row: Connection refused")

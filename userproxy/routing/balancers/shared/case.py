@@ -1,4 +1,4 @@
-"""Decides for several processes which endpoints of a listener are ejected, by what they tell. Pure."""
+"""Which endpoints of a listener several processes have ejected, and what comes of trials, by what they tell. Pure."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -30,7 +30,7 @@ class ToldLoad:
 
 
 class EjectionCase:
-    """The endpoints of one listener, of whose failures and trials several processes tell.
+    """The ejected endpoints of one listener, of whose trials several processes tell.
 
     It goes by the rules of :class:`~userproxy.routing.balancers.ejections.Ejections`, over what all of them have had.
     """
@@ -38,7 +38,6 @@ class EjectionCase:
     def __init__(self, *, accepting_counts: bool) -> None:
         self._told: dict[Endpoint, ToldLoad] = {}
         self._ejections = Ejections(self._told, accepting_counts=accepting_counts)
-        self._failures = 1
         self._tried_at: dict[Endpoint, int] = {}
         """Where the latest trials of ejected endpoints were."""
         self._endpoints: frozenset[Endpoint] = frozenset()
@@ -59,7 +58,6 @@ class EjectionCase:
 
     def follow(self, endpoints: Collection[Endpoint], rule: Ejection) -> list[Endpoint]:
         """Go on with other endpoints, or by another rule; returns those that come back."""
-        self._failures = rule.failures
         self._endpoints = known = frozenset(endpoints)
         before = [each.endpoint for each in self._ejections]
         self._ejections.follow(endpoints, rule)
@@ -70,9 +68,12 @@ class EjectionCase:
 
     def restore(self, ejected: Iterable[Ejected]) -> list[Ejected]:
         """Add what a process knows to be ejected, and return what is new."""
-        known = [each for each in ejected if each.endpoint in self._endpoints]
-        new = [each for each in known if self._ejections.get(each.endpoint) is None]
-        return [each for each in new if self._ejections.eject(each) is not None]
+        new = [each for each in ejected if self._ejections.get(each.endpoint) is None]
+        return [each for each in new if self.eject(each)]
+
+    def eject(self, ejected: Ejected) -> bool:
+        """Eject an endpoint; returns whether it may be: it has not left, and it is not one too many."""
+        return ejected.endpoint in self._endpoints and self._ejections.eject(ejected) is not None
 
     def tell(self, place: int, endpoint: Endpoint, total: int, bytes_down: int) -> None:
         """What an endpoint has done for the process at a place.
@@ -90,21 +91,11 @@ class EjectionCase:
         for load in self._told.values():
             load.gone(place)
 
-    def needs_others(self, endpoint: Endpoint) -> bool:
-        """Whether it matters for a failure what the endpoint has done for other processes since the one before."""
-        return self._failures > 1 and self._ejections.get(endpoint) is None
-
-    def failed(self, endpoint: Endpoint, now: float, reason: str, times: int, *, by_reset: bool) -> Ejected | None:
-        """Count failures of an endpoint, with nothing between them. Returns what follows if it is ejected by them."""
-        for _ in range(min(times, self._failures) if endpoint in self._endpoints else 0):
-            found = self._ejections.failed(endpoint, now, reason, by_reset=by_reset)
-            if found is not None:
-                return found
-        return None
-
-    def is_spent(self, endpoint: Endpoint) -> bool:
-        """Whether an endpoint would be ejected, were it not for the others that are."""
-        return self._ejections.is_spent(endpoint)
+    def failed(self, endpoint: Endpoint, now: float, reason: str, *, by_reset: bool) -> Ejected | None:
+        """An ejected endpoint has failed. Returns what follows if it stays ejected because of that."""
+        if self._ejections.get(endpoint) is None:
+            return None
+        return self._ejections.failed(endpoint, now, reason, by_reset=by_reset)
 
     def tries(self, endpoint: Endpoint, now: float, place: int) -> None:
         """An ejected endpoint gets a connection of the process at a place: its trial."""

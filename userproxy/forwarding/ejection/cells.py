@@ -1,0 +1,160 @@
+"""What each endpoint of a listener that ejects has done for all processes, in memory that they share.
+
+A cell is of one endpoint of one listener. It has failures in a row, which are written under a lock, and what the
+endpoint has done for each process, which that one writes and all read.
+"""
+
+import fcntl
+import mmap
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from userproxy.forwarding.limits.counts import limits_bytes
+from userproxy.model import Endpoint
+
+CELLS: Final = 65_536
+"""So many endpoints can be told apart, over all listeners that eject."""
+
+_COMMON: Final = 8
+_OF_PLACE: Final = 2
+_ROW: Final = 3
+_UNTIL: Final = 2 * _ROW
+_NANOSECONDS: Final = 1_000_000_000
+
+_TRIES: Final = 25
+_PAUSE_SECONDS: Final = 0.0002
+"""How long to wait for the lock, in all some milliseconds: who has it needs microseconds, and may have been stopped in
+there. Who goes on without it may miss a failure of another process, or eject one endpoint too many, which the control
+process then takes back."""
+
+
+class EjectionCell:
+    """The cell of one endpoint."""
+
+    __slots__ = ("_at", "_counts", "_ours", "_places")
+
+    def __init__(self, counts: memoryview, at: int, ours: int, places: range) -> None:
+        """Where it begins, where our own numbers are, and where those of every place are."""
+        self._counts = counts
+        self._at = at
+        self._ours = ours
+        self._places = places
+
+    def row(self, *, by_reset: bool) -> tuple[int, float, int]:
+        """Failures of a kind in a row: how many, when the last one was, and what had been done well by then."""
+        at = self._at + _ROW * by_reset
+        count, last, well = self._counts[at : at + _ROW]
+        return count, last / _NANOSECONDS, well
+
+    def note_row(self, count: int, last: float, well: int, *, by_reset: bool) -> None:
+        """Be as :meth:`row` is to say. Under the lock."""
+        at = self._at + _ROW * by_reset
+        self._counts[at], self._counts[at + 1], self._counts[at + 2] = count, int(last * _NANOSECONDS), well
+
+    @property
+    def total(self) -> int:
+        """How many connections or flows it has had, of all processes."""
+        counts = self._counts
+        return sum(counts[each] for each in self._places)
+
+    @property
+    def bytes_down(self) -> int:
+        """How many bytes have come of it in those that have ended."""
+        counts = self._counts
+        return sum(counts[each + 1] for each in self._places)
+
+    @property
+    def is_out(self) -> bool:
+        """Whether it is ejected."""
+        return bool(self._counts[self._at + _UNTIL])
+
+    @is_out.setter
+    def is_out(self, is_out: bool) -> None:
+        self._counts[self._at + _UNTIL] = is_out
+
+    def count(self, total: int = 0, bytes_down: int = 0) -> None:
+        """It has done so much more for us."""
+        self._counts[self._ours] += total
+        self._counts[self._ours + 1] += bytes_down
+
+    def clear(self) -> None:
+        """There are no failures, and it is not ejected."""
+        for each in range(self._at, self._at + _COMMON):
+            self._counts[each] = 0
+
+
+class EjectionMemory:
+    """The cells of all endpoints, behind what :class:`~userproxy.forwarding.limits.counts.LimitCounts` has.
+
+    `place` counts from 0; the process that only watches has none.
+    """
+
+    def __init__(self, descriptor: int, processes: int, place: int | None = None) -> None:
+        """Map the memory, which becomes large enough. The descriptor is locked by, and stays the caller's.
+
+        Raises OSError.
+        """
+        start = limits_bytes(processes)
+        self._stride = _COMMON + _OF_PLACE * processes
+        size = start + 8 * self._stride * CELLS
+        if os.fstat(descriptor).st_size < size:
+            os.ftruncate(descriptor, size)  # what is not written to takes no memory
+        self._descriptor = descriptor
+        self._counts = memoryview(mmap.mmap(descriptor, size)).cast("q")[start // 8 :]
+        self._ours = _COMMON + _OF_PLACE * (place or 0)
+
+    def cell(self, number: int) -> EjectionCell:
+        """The cell of a number below CELLS."""
+        at = self._stride * number
+        return EjectionCell(self._counts, at, at + self._ours, range(at + _COMMON, at + self._stride, _OF_PLACE))
+
+    def is_out(self, number: int) -> bool:
+        """Whether the endpoint that has this cell is ejected."""
+        return bool(self._counts[self._stride * number + _UNTIL])
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from counting failures. The kernel unlocks for one that is killed."""
+        has_lock = self._lock()
+        try:
+            yield
+        finally:
+            if has_lock:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+
+    def _lock(self) -> bool:
+        for _ in range(_TRIES):
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_PAUSE_SECONDS)
+            except OSError:
+                return False
+            else:
+                return True
+        return False
+
+
+class ListenerCells:
+    """The cells of the endpoints of one listener, by their `numbers`."""
+
+    __slots__ = ("_memory", "_numbers", "locked")
+
+    def __init__(self, memory: EjectionMemory, numbers: Mapping[Endpoint, int]) -> None:
+        self._memory = memory
+        self._numbers = numbers
+        self.locked = memory.locked
+        """See :meth:`EjectionMemory.locked`."""
+
+    def get(self, endpoint: Endpoint) -> EjectionCell | None:
+        """That of an endpoint; None where there is no room for it."""
+        number = self._numbers.get(endpoint, -1)
+        return None if number < 0 else self._memory.cell(number)
+
+    def out(self) -> int:
+        """How many of the endpoints are ejected."""
+        is_out = self._memory.is_out
+        return sum(is_out(each) for each in self._numbers.values() if each >= 0)
