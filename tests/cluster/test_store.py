@@ -50,6 +50,24 @@ def test_a_slice_may_come_before_its_service() -> None:
     assert changes.take_changes() == {}
 
 
+def test_the_change_of_one_service_is_taken_alone() -> None:
+    api = Service("shop", "api", cluster_ips=("10.96.0.11",))
+    store, changes = a_store(WEB, api)
+    store.upsert(a_slice("web-1", "10.244.1.5", triggered=STARTED + 1))
+    store.upsert(a_slice("api-1", "10.244.1.6", service="api", triggered=STARTED + 2))
+    assert list(changes.waiting) == [NAME, api.key]
+    changes.take(NAME)
+    assert list(changes.waiting) == [api.key]
+    assert changes.pending == (0, 2)
+    store.upsert(a_slice("web-1", "10.244.1.5", triggered=STARTED + 1))
+    assert list(changes.waiting) == [api.key], "nothing has changed since"
+    changes.take(api.key)
+    assert changes.pending == (0, 0)
+    assert not may_have_changes(store)
+    store.upsert(a_slice("web-1", "10.244.1.7"))
+    assert changes.take_changes() == {NAME: ServiceState(WEB, (a_slice("web-1", "10.244.1.7"),))}
+
+
 def test_a_slice_without_a_service_never_shows() -> None:
     store, changes = a_store()
     store.upsert(a_slice("web-1"))

@@ -157,6 +157,8 @@ CHANGES = st.one_of(
 WORK = st.sampled_from(
     (
         "follow",
+        "follow at once",
+        "follow at once",
         "sync",
         "sync",
         "verify",
@@ -219,6 +221,9 @@ class Run:
 
     async def work(self, what: str) -> None:
         match what.split():
+            case ["follow", "at", "once"]:
+                if self.proxier.follow_at_once():
+                    assert not self.world.changes
             case ["follow"]:
                 await self.until_idle(self.group.create_task(self.proxier.follow(), name="follow"))
             case ["sync", "that", "stops", "at", gate]:

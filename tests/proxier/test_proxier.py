@@ -33,8 +33,8 @@ from userproxy.model import (
 )
 from userproxy.portals.interface import Cleaned, PortalDriver, Traits
 from userproxy.portals.netlink.conntrack import ConntrackEntry
-from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
-from userproxy.proxier.conntrack_entries import FlowEntry
+from userproxy.proxier.conntrack.cleanup import ConntrackCleanup
+from userproxy.proxier.conntrack.entries import FlowEntry
 from userproxy.proxier.local_addresses import NodePortAddresses
 from userproxy.proxier.proxier import Proxier
 from userproxy.routing.selection import Locality
@@ -83,6 +83,16 @@ class World:
     def take_changes(self) -> Mapping[ServiceName, ServiceState | None]:
         changes, self.changes = self.changes, {}
         return changes
+
+    @property
+    def waiting(self) -> Collection[ServiceName]:
+        return self.changes.keys()
+
+    def state(self, name: ServiceName) -> ServiceState | None:
+        return self.states.get(name)
+
+    def take(self, name: ServiceName) -> None:
+        del self.changes[name]
 
     def everything(self) -> Mapping[ServiceName, ServiceState]:
         self.changes = {}

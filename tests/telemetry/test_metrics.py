@@ -63,11 +63,8 @@ async def test_a_timestamp_that_is_not_known_does_not_show() -> None:
 
 async def test_values_as_they_are_printed() -> None:
     metrics = Metrics("0.1.0", IPV4)
-    metrics.services_changed(1)
-    metrics.services_changed(1)
+    metrics.count_events({"Service": 2, "EndpointSlice": 3})
     metrics.count_pending(IPFamily.IPV4, lambda: (2, 3))
-    metrics.slices_changed(2)
-    metrics.slices_changed(1)
     family = metrics.family(IPFamily.IPV4)
     family.rules_written("nat", 12)
     family.rules_written("filter", 1)
@@ -152,8 +149,7 @@ async def test_what_waits_is_asked_of_each_family_at_each_rendering() -> None:
 
 async def test_every_familys_proxy_hears_of_every_service_but_only_of_its_own_slices() -> None:
     metrics = Metrics("0.1.0", BOTH)
-    metrics.services_changed(2)
-    metrics.slices_changed(3)
+    metrics.count_events({"Service": 2, "EndpointSlice": 3})
     printed = await lines(metrics)
     assert "kubeproxy_sync_proxy_rules_service_changes_total 4.0" in printed
     assert "kubeproxy_sync_proxy_rules_endpoint_changes_total 3.0" in printed

@@ -41,8 +41,7 @@ async def test_a_good_sync_shows_everywhere() -> None:
     bench.reporter.loop_started()
     bench.clock.seconds = 10
     bench.reporter.queued()
-    bench.metrics.services_changed(1)
-    bench.metrics.slices_changed(1)
+    bench.metrics.count_events({"Service": 1, "EndpointSlice": 2})
     bench.sync(0.01, ok=True, triggers=(unix(9.91), unix(8.51)))
     printed = await lines(bench.metrics)
     for line in (
@@ -53,6 +52,7 @@ async def test_a_good_sync_shows_everywhere() -> None:
         'kubeproxy_network_programming_duration_seconds_bucket{ip_family="IPv4",le="0.25"} 1.0',
         'kubeproxy_network_programming_duration_seconds_bucket{ip_family="IPv4",le="2.0"} 2.0',
         "kubeproxy_sync_proxy_rules_service_changes_total 1.0",
+        "kubeproxy_sync_proxy_rules_endpoint_changes_total 2.0",
     ):
         assert line in printed
     assert await samples(bench.metrics, "kubeproxy_sync_proxy_rules_last_timestamp_seconds")
@@ -153,3 +153,19 @@ async def test_each_sync_shows_the_rules_and_whether_they_could_be_written(ok: b
         f'kubeproxy_sync_proxy_rules_iptables_restore_failures_total{{ip_family="IPv4"}} {failures}',
     ):
         assert line in printed
+
+
+async def test_what_is_followed_at_once_was_queued_when_it_began_and_leaves_nothing_waiting() -> None:
+    bench = Bench()
+    bench.reporter.queued()
+    bench.sync(0, ok=True)
+    bench.clock.seconds = 10
+    bench.reporter.follow_began()
+    bench.clock.seconds = 10.5
+    bench.reporter.followed_at_once((unix(8.5),))
+    printed = await lines(bench.metrics)
+    assert 'kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family="IPv4"} 1.76732305e+09' in printed
+    assert 'kubeproxy_sync_proxy_rules_duration_seconds_sum{ip_family="IPv4"} 0.5' in printed
+    assert await bench.latencies() == (1.0, 2.0)
+    bench.clock.seconds = 1000
+    assert bench.health.healthy(bench.clock())

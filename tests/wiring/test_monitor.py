@@ -46,7 +46,7 @@ async def test_a_family_that_syncs_takes_nothing_from_what_waits_for_the_other()
     bench.store.upsert(WEB)
     for number in range(3):
         bench.store.upsert(EndpointSlice("shop", f"web-{number}", "web", "IPv6"))
-    bench.monitor.queued(bench.store.events)
+    bench.monitor.count_events(bench.store.events)
     assert await bench.waiting() == [2, 3]
     bench.sync(IPFamily.IPV4)
     assert await bench.waiting() == [1, 3]

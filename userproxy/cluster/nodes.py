@@ -92,7 +92,8 @@ class NodeAddresses:
     @property
     def version(self) -> int:
         """A number that changes whenever an address may have become, or ceased to be, a Node's."""
-        self._follow_store()
+        if self._store.events["Node"] != self._store_version:  # asked at each change
+            self._follow_store()
         return self._version
 
     @property

@@ -64,6 +64,13 @@ class Changes:
         self._taken()
         return changes
 
+    def take(self, name: ServiceName) -> None:
+        """Take the change of one Service, whose :meth:`state` is in force."""
+        self._before.pop(name, None)
+        self._services.discard(name)
+        if not self._before:
+            self._slices = 0
+
     def everything(self) -> Mapping[ServiceName, ServiceState]:
         """All Services as they are now; this takes all changes, too. A Service that is not in it does not exist."""
         self._taken()
@@ -144,7 +151,10 @@ class Store:
     @property
     def may_have_changes(self) -> bool:
         """Whether a subscriber has changes to take, which may turn out to be none: cheaper than `has_changes`."""
-        return any(subscriber.may_have_changes for subscriber in self._subscribers)
+        for subscriber in self._subscribers:  # noqa: SIM110 -- asked at each change: without a generator
+            if subscriber.waiting or subscriber.may_have_changes:
+                return True
+        return False
 
     @property
     def has_changes(self) -> bool:

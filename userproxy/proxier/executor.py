@@ -7,7 +7,7 @@ import structlog
 
 from userproxy.addresses import IPFamily
 from userproxy.frequent_log import FrequentLog
-from userproxy.model import Endpoint, ListenerName, ServicePortName
+from userproxy.model import Endpoint, ListenerName, ServicePortName, Snapshot
 from userproxy.proxier.interfaces import Claims, Forwarding, Nodes
 from userproxy.proxier.plan import (
     Action,
@@ -77,6 +77,10 @@ class Executor:
         if snapshot.listener not in self._actual.local_ports:
             return
         self._loop_log.left_out(snapshot.listener, action.looping, presumed=self._nodes.presuming)
+        self.renew(snapshot)
+
+    def renew(self, snapshot: Snapshot) -> None:
+        """Hand out a route of a listener that is open."""
         self._forwarding.update(snapshot)
         self._actual.snapshots[snapshot.listener] = snapshot
         if self._log.shows_debug:

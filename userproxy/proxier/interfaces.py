@@ -15,7 +15,7 @@ from userproxy.model import (
     Snapshot,
     Verdict,
 )
-from userproxy.proxier.conntrack_entries import FlowEntry
+from userproxy.proxier.conntrack.entries import FlowEntry
 from userproxy.routing.services import NoLocalEndpoints
 
 
@@ -28,20 +28,23 @@ class Source(typing.Protocol):
     def everything(self) -> Mapping[ServiceName, ServiceState]:
         """All Services as they are now. This takes their changes, too."""
 
-
-class PendingChanges(Source, typing.Protocol):
-    """A source that also says what waits to be taken."""
-
     @property
     def waiting(self) -> Collection[ServiceName]:
-        """The Services that changed since the last call of `take_changes` or `everything`."""
-
-    @property
-    def pending(self) -> tuple[int, int]:
-        """How many Services have changed since then, and how many changes of EndpointSlices there were."""
+        """The Services whose changes have not been taken."""
 
     def state(self, name: ServiceName) -> ServiceState | None:
         """A Service as it is now, whether its changes are taken or not; None if it does not exist."""
+
+    def take(self, name: ServiceName) -> None:
+        """Take the change of one Service: its `state` is in force."""
+
+
+class PendingChanges(Source, typing.Protocol):
+    """A source that also says how much waits to be taken."""
+
+    @property
+    def pending(self) -> tuple[int, int]:
+        """How many Services have changes that are not taken, and how many changes of EndpointSlices there were."""
 
     def take_triggers(self) -> Sequence[float]:
         """The Unix times of the events that led to new versions of EndpointSlices, those since the last call."""
@@ -70,6 +73,9 @@ class SyncObserver(typing.Protocol):
 
     def followed(self, triggers: Iterable[float], rule_counts: Mapping[str, int], no_local: NoLocalEndpoints) -> None:
         """What began with `follow_began` has taken over all changes, which counts as a successful sync."""
+
+    def followed_at_once(self, triggers: Iterable[float]) -> None:
+        """Likewise, where nothing was queued, and neither rules nor what has local endpoints have changed."""
 
 
 class Nodes(typing.Protocol):

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, KeysView, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Collection, Iterable, KeysView, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from itertools import islice
 
 import structlog
@@ -22,8 +22,9 @@ from userproxy.model import (
 )
 from userproxy.pace import Pace
 from userproxy.portals.interface import PortalDriver
-from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
+from userproxy.proxier.conntrack.cleanup import ConntrackCleanup
 from userproxy.proxier.drains.family import FamilyDrains
+from userproxy.proxier.endpoint_changes import EndpointChanges
 from userproxy.proxier.executor import Executor, RulesLog
 from userproxy.proxier.inspect.explanation import Explanation, Surroundings
 from userproxy.proxier.inspect.inquiry import Inquiry
@@ -39,9 +40,6 @@ from userproxy.proxier.wanted import PortalKey
 from userproxy.routing.services import NoLocalEndpoints, Scope
 
 log = structlog.get_logger()
-
-_EVERYWHERE = NodePortAddresses()
-_SYNC_PERIOD = 30.0
 
 
 class Proxier:
@@ -62,7 +60,7 @@ class Proxier:
         portals: PortalDriver,
         claims: Claims,
         scope: Scope,
-        node_ports: NodePortAddresses = _EVERYWHERE,
+        node_ports: NodePortAddresses = NodePortAddresses(),  # noqa: B008 -- a frozen value: all of them
         conntrack: ConntrackCleanup | None = None,
         nodes: Nodes | None = None,
         repairs: Repairs | None = None,
@@ -84,6 +82,7 @@ class Proxier:
         self._local = LocalAddressTracker(portals, claims, self._wanted, node_ports, scope)
         self._actual = Actual(scope.family)
         self._executor = Executor(self._actual, self._wanted, forwarding, claims, self._nodes)
+        self._endpoint_changes = EndpointChanges(source, self._services, self._actual, self._executor, self._drains)
         self._preferred: Mapping[ServicePortName, Sequence[int]] | None = None
         self._dirty: dict[ServicePortName, None] = {}
         """What the next sync has to plan: more than endpoints and affinity may have changed."""
@@ -107,7 +106,7 @@ class Proxier:
         """What that was when the last good sync began."""
         self._retired = False
         self._rules_log = RulesLog(scope.family, are_rules=not portals.traits.binds_portals)
-        self._repairs = Repairs(_SYNC_PERIOD) if repairs is None else repairs
+        self._repairs = Repairs(30.0) if repairs is None else repairs
 
     @property
     def problems(self) -> frozenset[Problem]:
@@ -171,11 +170,9 @@ class Proxier:
         self._confirmed = False
         self._mark_dirty({*self._wanted.ports, *self._actual.programmed, *self._unwritten})
 
-    @asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
+    def held(self) -> AbstractAsyncContextManager[None]:
         """A context in which listeners, routes and claims stay as they are."""
-        async with self._state:
-            yield
+        return self._state
 
     def retire(self) -> None:
         """Only update routes from now on: portals, claims and new listeners are a successor's."""
@@ -189,8 +186,17 @@ class Proxier:
         async with self._state:
             await self._take_changes()
         self._problems.tell()
-        if self._retired:
-            return True
+        return self._retired or self._is_settled
+
+    def follow_at_once(self) -> bool:
+        """As :meth:`follow`, in this call. False also where changes are left that are more than other endpoints."""
+        if self._retired or self._state.locked() or not self._is_settled or self._nodes_version != self._nodes.version:
+            return False
+        return self._endpoint_changes.take(self._scope_taken)
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether the portals are as they should be."""
         return self._confirmed and not self._dirty and self._node_version == self._node_version_synced
 
     async def sync(self, *, verify: bool) -> bool:
@@ -202,8 +208,7 @@ class Proxier:
         if self._retired:
             return await self.follow()
         version = self._node_version
-        # Rules may differ although no binding does.
-        in_doubt = version != self._node_version_synced or not self._confirmed
+        in_doubt = version != self._node_version_synced or not self._confirmed  # rules differ where no binding does
         try:
             planned = await self._converge_early() if verify and not in_doubt else 0
             planned += await self._converge(verify=verify or in_doubt)

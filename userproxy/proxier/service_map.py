@@ -74,12 +74,19 @@ class ServiceMap:
         if scope is not self._scope:
             self._plain.clear()
             self._scope = scope
-        if state is not None and self._plain.get(service) is state.service:
-            name = self._names[service][0]
-            port = with_endpoints(self.wanted.ports[name], state, scope)
-            if port is not None:
-                return ServiceChange((name,), [], self.wanted.put(port), (), [])
+        port = None if state is None else self.with_other_endpoints(service, state, scope)
+        if port is not None:
+            return ServiceChange((port.name,), [], self.wanted.put(port), (), [])
         return self._update(service, state, scope)
+
+    def with_other_endpoints(self, service: ServiceName, state: ServiceState, scope: Scope) -> ServicePort | None:
+        """The only service port of a Service as it is to be, where nothing else follows from a change of it; else None.
+
+        That is so where its slices name other endpoints for clients who have had some before.
+        """
+        if scope is not self._scope or self._plain.get(service) is not state.service:
+            return None
+        return with_endpoints(self.wanted.ports[self._names[service][0]], state, scope)
 
     def _update(self, service: ServiceName, state: ServiceState | None, scope: Scope) -> ServiceChange:
         """All that follows from a Service."""

@@ -7,19 +7,23 @@ Timestamps and what a sync counts are shown only once they are known: a zero wou
 import asyncio
 import platform
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.metrics_core import Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from userproxy.model import IPFamily, ProblemKind
 from userproxy.model.data_plane import DataPlane
+from userproxy.telemetry.histograms import Histogram
 from userproxy.telemetry.traffic.collector import DataPlaneCollector
 
 _SYNC_BUCKETS: Final = tuple(0.001 * 2**power for power in range(15))
 _PROGRAMMING_BUCKETS: Final = (0.0, 0.25, 0.5, *range(1, 60), *range(60, 120, 5), *range(120, 301, 30))
+
+_FAMILY: Final = "ip_family"
 
 _MACHINES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 """Go's names, which every other component of a cluster shows."""
@@ -29,21 +33,18 @@ class _FamilyVectors:
     """All metrics with the label ``ip_family``."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        prefix, labels = "kubeproxy_sync_proxy_rules", ["ip_family"]
+        prefix, labels = "kubeproxy_sync_proxy_rules", [_FAMILY]
         self.sync_seconds = Histogram(
-            f"{prefix}_duration_seconds",
-            "SyncProxyRules latency in seconds",
-            labels,
-            buckets=_SYNC_BUCKETS,
-            registry=registry,
+            f"{prefix}_duration_seconds", "SyncProxyRules latency in seconds", _FAMILY, _SYNC_BUCKETS
         )
         self.programming_seconds = Histogram(
             "kubeproxy_network_programming_duration_seconds",
             "Time from the change of an endpoint to its being served, in seconds",
-            labels,
-            buckets=_PROGRAMMING_BUCKETS,
-            registry=registry,
+            _FAMILY,
+            _PROGRAMMING_BUCKETS,
         )
+        registry.register(self.sync_seconds)
+        registry.register(self.programming_seconds)
         self.last_sync = Gauge(
             f"{prefix}_last_timestamp_seconds", "Unix time of the last successful sync", labels, registry=registry
         )
@@ -63,6 +64,24 @@ class _FamilyVectors:
         self.restore_failures = Counter(
             f"{prefix}_iptables_restore_failures_total", "Failed writes of rules", labels, registry=registry
         )
+
+
+class _EventCounters(Collector):
+    """How many changes the source has told of, counted elsewhere and asked for when they are shown.
+
+    Each about a Service counts once for each family, as in kube-proxy, where every family's proxy hears of every
+    Service.
+    """
+
+    def __init__(self, families: int) -> None:
+        self._families = families
+        self.events: Mapping[str, int] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        prefix = "kubeproxy_sync_proxy_rules"
+        services, slices = self.events.get("Service", 0) * self._families, self.events.get("EndpointSlice", 0)
+        yield CounterMetricFamily(f"{prefix}_service_changes", "Events about Services", value=services)
+        yield CounterMetricFamily(f"{prefix}_endpoint_changes", "Events about EndpointSlices", value=slices)
 
 
 class _Kept:
@@ -106,8 +125,8 @@ class FamilyMetrics:
         self._last_sync = _Latest(vectors.last_sync, family.value)
         self._no_local = _Kept(vectors.no_local_endpoints)
         self._rules = _Kept(vectors.rules)
-        self._sync_seconds = vectors.sync_seconds.labels(self._family)
-        self._programming_seconds = vectors.programming_seconds.labels(self._family)
+        self._sync_seconds = vectors.sync_seconds.of(self._family)
+        self._programming_seconds = vectors.programming_seconds.of(self._family)
         self._restore_failures = vectors.restore_failures.labels(self._family)
 
     def sync_queued(self, unix_time: float) -> None:
@@ -163,12 +182,8 @@ class Metrics:
 
     def _make_change_metrics(self) -> None:
         prefix = "kubeproxy_sync_proxy_rules"
-        self._services_changed = Counter(
-            f"{prefix}_service_changes_total", "Events about Services", registry=self.registry
-        )
-        self._slices_changed = Counter(
-            f"{prefix}_endpoint_changes_total", "Events about EndpointSlices", registry=self.registry
-        )
+        self._events = _EventCounters(len(self._families))
+        self.registry.register(self._events)
         gauges = {
             "service": "Services with changes not yet synced, of each family",
             "endpoint": "Changes of EndpointSlices not yet synced, of each family",
@@ -217,16 +232,9 @@ class Metrics:
     def _sum_pending(self, index: int) -> float:
         return sum(pending()[index] for pending in self._pending.values())
 
-    def services_changed(self, count: int) -> None:
-        """Count events about Services.
-
-        Each counts once for each family, as in kube-proxy, where every family's proxy hears of every Service.
-        """
-        self._services_changed.inc(count * len(self._families))
-
-    def slices_changed(self, count: int) -> None:
-        """Count events that changed EndpointSlices."""
-        self._slices_changed.inc(count)
+    def count_events(self, events: Mapping[str, int]) -> None:
+        """Show how many changes the source has told of, by kind of object: a live view."""
+        self._events.events = events
 
     def problems_are(self, counts: Mapping[ProblemKind, int]) -> None:
         """Set how many problems of each kind there are now; a kind that is not in `counts` has none."""

@@ -34,6 +34,8 @@ class SyncReporter:
         self._sync_began: Timestamp | None = None
         self._follow_began: Timestamp | None = None
         self._triggers: deque[float] = deque(maxlen=_MOST_TRIGGERS)
+        self._no_local: NoLocalEndpoints | None = None
+        """As it was shown last."""
 
     def loop_started(self) -> None:
         """The proxy has begun to wait for changes, and is up to date as long as there are none."""
@@ -82,20 +84,31 @@ class SyncReporter:
         self._ended(now, self._follow_began or now, ok=True)
         self._programmed(rule_counts, no_local)
 
+    def followed_at_once(self, triggers: Iterable[float]) -> None:
+        """As :meth:`followed`, where nothing was queued: changes came at `follow_began`, and no figure is another."""
+        now = self._clock()
+        began = self._follow_began or now
+        self._metrics.sync_queued(_unix_time(began))
+        self._triggers.extend(triggers)
+        self._ended(now, began, ok=True)
+
     def _ended(self, now: Timestamp, began: Timestamp, *, ok: bool) -> None:
         self._metrics.sync_ended(now.monotonic - began.monotonic)
         if ok:
             self._health.updated(now, began)
             unix_time = _unix_time(now)
             self._metrics.sync_succeeded(unix_time)
-            # The trigger is another machine's clock, and a negative latency would make the sum go down.
-            self._metrics.endpoints_programmed(max(0.0, unix_time - trigger) for trigger in self._triggers)
-            self._triggers.clear()
+            if self._triggers:
+                # The trigger is another machine's clock, and a negative latency would make the sum go down.
+                self._metrics.endpoints_programmed(max(0.0, unix_time - trigger) for trigger in self._triggers)
+                self._triggers.clear()
 
     def _programmed(self, rule_counts: Mapping[str, int], no_local: NoLocalEndpoints) -> None:
         for table, count in rule_counts.items():
             self._metrics.rules_written(table, count)
-        self._metrics.no_local_endpoints(internal=no_local.internal, external=no_local.external)
+        if no_local is not self._no_local:
+            self._no_local = no_local
+            self._metrics.no_local_endpoints(internal=no_local.internal, external=no_local.external)
 
 
 def _unix_time(timestamp: Timestamp) -> float:

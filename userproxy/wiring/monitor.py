@@ -59,8 +59,6 @@ class Monitor:
         }
         self._crowded: Sequence[str] = ()
         self._failing: Sequence[str] = ()
-        self._services = 0
-        self._slices = 0
 
     def reporter(self, family: IPFamily) -> SyncReporter:
         """The object to be told of the syncs of one family. Raises KeyError for a family that is not served."""
@@ -105,14 +103,9 @@ class Monitor:
         """`listed` says whether the source has delivered its Nodes."""
         self._health.ask_for_nodes(listed)
 
-    def queued(self, events: Mapping[str, int]) -> None:
-        """There are changes; `events` counts all events so far, by kind of object."""
-        services, slices = events["Service"], events["EndpointSlice"]
-        if services != self._services:
-            self._metrics.services_changed(services - self._services)
-        if slices != self._slices:
-            self._metrics.slices_changed(slices - self._slices)
-        self._services, self._slices = services, slices
+    def count_events(self, events: Mapping[str, int]) -> None:
+        """Show how many changes the source has told of, by kind of object: a live view."""
+        self._metrics.count_events(events)
 
     def apply(self, settings: Settings) -> None:
         """Use other settings from now on, as far as they may change while running."""

@@ -129,6 +129,7 @@ class _Proxy:
             ),
         )
         self._monitor.watch(self._forwarder.data_plane)
+        self._monitor.count_events(self._store.events)
         self._forwarder.data_plane.loop_lag.start()
         if isinstance(self._forwarder, ProcessForwarder):
             self._forwarder.watch_processes(self._report)
@@ -136,6 +137,7 @@ class _Proxy:
         self._descriptor_limit = descriptor_limit
         self._drains = Drains(self._forwarder.steering)
         self._source: Source | None = None
+        self._node_seen: Node | None = None
         self._was_labelled = False
         self._families = [self._family(family, driver) for family, driver in drivers.items()]
         if isinstance(self._forwarder, ProcessForwarder):
@@ -233,10 +235,10 @@ class _Proxy:
 
     def _changed(self) -> None:
         node = self._node
-        if node is not None:
+        if node is not None and node is not self._node_seen:
+            self._node_seen = node
             self._monitor.node_seen(node)
             self._was_labelled |= node.labelled
-        self._monitor.queued(self._store.events)
         for family in self._families:
             family.changed(node)
 

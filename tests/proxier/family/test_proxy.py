@@ -9,11 +9,12 @@ from typing import cast
 import pytest
 from msgspec import structs
 
+from tests.proxier.test_following import routed, with_endpoints
 from tests.proxier.test_health_checks import free_ports
 from tests.proxier.test_proxier import WEB, WEB_LISTENER, Nodes, Portals, World, a_service
 from userproxy.addresses import IPFamily
 from userproxy.errors import KernelToolError
-from userproxy.model import Node, PortalSync, ProblemKind, Protocol, ServiceName, ServiceState
+from userproxy.model import Node, PortalSync, ProblemKind, Protocol, ServiceState
 from userproxy.portals.interface import PortalDriver
 from userproxy.portals.lease import Lease
 from userproxy.portals.return_path.keeper import ReturnPathKeeper
@@ -37,15 +38,8 @@ class Changes(World):
     triggers: tuple[float, ...] = ()
 
     @property
-    def waiting(self) -> Collection[ServiceName]:
-        return self.changes.keys()
-
-    @property
     def pending(self) -> tuple[int, int]:
         return len(self.changes), 0
-
-    def state(self, name: ServiceName) -> ServiceState | None:
-        return self.changes.get(name)
 
     def take_triggers(self) -> Sequence[float]:
         taken, self.triggers = self.triggers, ()
@@ -128,6 +122,10 @@ class Observer:
 
     def followed(self, triggers: Iterable[float], rule_counts: Mapping[str, int], no_local: NoLocalEndpoints) -> None:
         self.told.append("followed")
+        self.triggers += triggers
+
+    def followed_at_once(self, triggers: Iterable[float]) -> None:
+        self.told.append("followed at once")
         self.triggers += triggers
 
 
@@ -236,6 +234,26 @@ async def test_endpoints_alone_are_followed_without_a_sync_and_their_triggers_to
         bench.put(a_service("web", "10.96.0.1", affinity_timeout=10.0))
         await bench.until_told("followed", followed + 1)
         assert (bench.world.syncs, bench.observer.triggers) == (syncs, [1.0, 2.0])
+
+
+async def test_other_endpoints_of_a_service_are_in_force_when_the_source_has_told_of_them() -> None:
+    bench = Bench()
+    async with bench.running():
+        web = a_service("web", "10.96.0.1")
+        bench.put(web)
+        assert not bench.world.routes, "nothing is served before a sync"
+        await bench.until_told("synced")
+        bench.observer.told.clear()
+        bench.world.triggers = (2.0,)
+        bench.put(with_endpoints(web, "10.0.0.7"))
+        assert routed(bench.world) == ["10.0.0.7:8080"]
+        assert (bench.observer.told, bench.observer.triggers) == (["followed at once"], [2.0])
+        bench.world.triggers = (3.0,)
+        bench.put(with_endpoints(web, "10.0.0.8"), a_service("other", "10.96.0.2"))
+        assert routed(bench.world) == ["10.0.0.8:8080"]
+        assert bench.observer.told == ["followed at once", "queued"], "the other one is left"
+        await bench.until_told("synced")
+        assert bench.observer.triggers == [2.0, 3.0]
 
 
 async def test_a_sync_that_fails_is_told_as_failed_and_tried_again() -> None:

@@ -25,6 +25,10 @@ class FamilyDrains:
         drained, leaving = table.of(name.service), table.leaving(name)
         return with_drains(snapshot, drained, leaving) if drained or leaving else snapshot
 
+    def concern(self, name: ServicePortName) -> bool:
+        """Whether clients are kept from any endpoint of a service port, or may stay at one that has left."""
+        return self._table is not None and self._table.concerns(name)
+
     def note(self, names: Iterable[ServicePortName], wanted: Wanted, actual: Actual) -> None:
         """Notice which endpoints slices have ceased to name, where their clients may stay for a while.
 

@@ -82,6 +82,10 @@ class DrainTable:
         """The endpoints of a service port that no slice names any more, and whose clients may stay for now."""
         return self._leaving.get(name, ())
 
+    def concerns(self, name: ServicePortName) -> bool:
+        """Whether there is anything that a change of a service port's endpoints is to respect."""
+        return name.service in self._asked or name in self._leaving or name in self._named
+
     def put(self, drain: Drain) -> None:
         """Begin a drain, or go on with one on other terms. Raises TooManyDrainsError."""
         drains = self._asked.setdefault(drain.service, {})

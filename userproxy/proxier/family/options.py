@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from userproxy.addresses import IPFamily, of_family
 from userproxy.model import ClientAddress, LocalTraffic, Node
+from userproxy.portals.interface import PortalDriver
 from userproxy.proxier.local_addresses import NodePortAddresses
 from userproxy.routing.local_traffic import local_traffic
 from userproxy.routing.selection import Locality
@@ -55,3 +56,12 @@ def node_view(family: IPFamily, options: FamilyOptions, node: Node) -> tuple[Sco
         family,
     )
     return scope, traffic
+
+
+async def at_once() -> None:
+    """Nobody is to be waited for before the first sync."""
+
+
+async def nothing_left(_driver: PortalDriver) -> bool:
+    """No other driver has left anything."""
+    return True

@@ -15,11 +15,11 @@ from userproxy.model import Differences, Endpoint, Node, Problem, ServicePortNam
 from userproxy.portals.interface import PortalDriver
 from userproxy.portals.lease import Lease
 from userproxy.portals.return_path.keeper import ReturnPathKeeper
-from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
+from userproxy.proxier.conntrack.cleanup import ConntrackCleanup
 from userproxy.proxier.drains.family import FamilyDrains
 from userproxy.proxier.drains.table import DrainTable
 from userproxy.proxier.family.holdings import Holdings
-from userproxy.proxier.family.options import FamilyOptions, node_view
+from userproxy.proxier.family.options import FamilyOptions, at_once, node_view, nothing_left
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.inspect.explanation import Explanation
 from userproxy.proxier.inspect.reports import EndpointReport, FamilyDifferences, FamilyReport, ServicePortReport
@@ -35,14 +35,6 @@ _GIVE_UP_SECONDS: Final = 5.0
 """How long a stop waits for a sync that is writing rules. A sync that hangs keeps the successor waiting no longer."""
 
 _TRY_PORTS_EVERY: Final = 0.1
-
-
-async def _at_once() -> None:
-    """Nobody is to be waited for."""
-
-
-async def _nothing_left(_driver: PortalDriver) -> bool:
-    return True
 
 
 class FamilyProxy:
@@ -71,9 +63,9 @@ class FamilyProxy:
         health_checks: HealthCheckServers,
         observer: SyncObserver,
         report: Callable[[], None],
-        clean_up_after_others: Callable[[PortalDriver], Awaitable[bool]] = _nothing_left,
+        clean_up_after_others: Callable[[PortalDriver], Awaitable[bool]] = nothing_left,
         return_path: ReturnPathKeeper | None = None,
-        until_turn: Callable[[], Awaitable[None]] = _at_once,
+        until_turn: Callable[[], Awaitable[None]] = at_once,
         drains: DrainTable | None = None,
     ) -> None:
         self.family = family
@@ -210,8 +202,9 @@ class FamilyProxy:
 
         The first call requests a sync in any case, later ones only if something changed for this family.
         """
-        concerned = not self._asked or bool(self._changes.waiting) or self._nodes.version != self._nodes_version
-        self._nodes_version = self._nodes.version
+        version = self._nodes.version
+        concerned = not self._asked or bool(self._changes.waiting) or version != self._nodes_version
+        self._nodes_version = version
         if node is not None and node != self._node:
             self._node = node
             view = node_view(self.family, self._options, node)
@@ -220,7 +213,7 @@ class FamilyProxy:
                 self._proxier.set_node(*view)
                 self.holdings.follow(view[1], view[0].node_ips)
                 concerned = True
-        if concerned:
+        if concerned and not (self._settled and self._followed_at_once()):
             self._asked = True
             if self._usable or self.family is IPFamily.IPV4:  # a node without IPv6 tables is none the worse for it
                 self._observer.queued()
@@ -343,6 +336,14 @@ class FamilyProxy:
         self._observer.followed(self._changes.take_triggers(), self.driver.rule_counts, self._proxier.no_local)
         await self._sync_health_checks()
         self._report_changes()
+        return True
+
+    def _followed_at_once(self) -> bool:
+        """Take over what can be taken over in this call; returns whether that is all."""
+        self._observer.follow_began()
+        if not self._proxier.follow_at_once():
+            return False
+        self._observer.followed_at_once(self._changes.take_triggers())
         return True
 
     async def _sync(self, verify: bool) -> bool:  # noqa: FBT001 -- as the runner calls it

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec import Struct, structs
 
 from userproxy.model import Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Target, Verdict
-from userproxy.proxier.conntrack_entries import PortalTargets, StaleEntries, portal_targets
+from userproxy.proxier.conntrack.entries import PortalTargets, StaleEntries, portal_targets
 
 VIP, LB, NODE, POD, FOREIGN = "10.96.0.10", "203.0.113.5", "192.0.2.10", "10.244.1.5", "198.51.100.53"
 REJECT, DROP = Target(Verdict.REJECT), Target(Verdict.DROP)

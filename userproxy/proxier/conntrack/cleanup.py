@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from userproxy.model import PortalBinding
-from userproxy.proxier.conntrack_entries import PortalTargets
+from userproxy.proxier.conntrack.entries import PortalTargets
 from userproxy.proxier.interfaces import Conntrack
 
 _PAUSE_SECONDS: Final = 1.0

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection
 import pytest
 from msgspec import structs
 
-from tests.proxier.test_conntrack_entries import Entry
+from tests.proxier.conntrack.test_entries import Entry
 from userproxy.model import Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Target, Verdict
-from userproxy.proxier.conntrack_cleanup import ConntrackCleanup
-from userproxy.proxier.conntrack_entries import FlowEntry
+from userproxy.proxier.conntrack.cleanup import ConntrackCleanup
+from userproxy.proxier.conntrack.entries import FlowEntry
 
 
 class Kernel:
