@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -96,21 +95,6 @@ def test_a_socket_stays_where_it_was_made(host: Host) -> None:
             assert accepted.recv(16) == b"hello"
         with pytest.raises(ConnectionRefusedError):
             other.connect(server.getsockname())
-
-
-def test_listening_ports_are_those_of_the_host(host: Host) -> None:
-    assert host.listening_ports() == set()
-    with host.listen(8080), host.socket(socket.AF_INET6) as six, Host("two") as other:
-        six.bind(("::1", 9090))
-        six.listen()
-        assert host.listening_ports() == {8080, 9090}
-        assert other.listening_ports() == set()
-        assert host.listening_ports("udp") == set()
-
-
-def test_udp_ports_that_take_datagrams_of_anybody_are_listed(host: Host) -> None:
-    with host.udp_socket(source=("127.0.0.1", 5353)), host.udp_socket(("127.0.0.1", 5353)):
-        assert host.listening_ports("udp") == {5353}
 
 
 @pytest.mark.parametrize("loopback", ["127.0.0.1", "::1"])

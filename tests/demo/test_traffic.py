@@ -1,17 +1,16 @@
 """The HTTP clients and the Pods' server, against each other and against servers that misbehave."""
 
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import msgspec
 import pytest
 
+from userproxy.demo import pods
 from userproxy.demo.hosts import Host
 from userproxy.demo.programs import Program, wait_for_port
-from userproxy.demo.traffic import Answer, Tally, fetch, fetch_many, http
+from userproxy.demo.traffic import Tally, fetch_many, http
 
 LOCAL = "127.0.0.1"
 
@@ -24,32 +23,9 @@ def host(root: None) -> Iterator[Host]:
 
 @pytest.fixture
 def pod(host: Host) -> Iterator[Host]:
-    with Program(host, [sys.executable, "-m", "userproxy.demo.pods", "--name", "web-1", "--port", "8080"]):
+    with Program(host, pods.command("web-1")):
         wait_for_port(host, 8080)
         yield host
-
-
-def test_a_pod_says_its_name_and_whom_it_sees(pod: Host) -> None:
-    answer = fetch(pod, (LOCAL, 8080))
-    assert (answer.pod, answer.client_ip) == ("web-1", LOCAL)
-
-
-def test_a_pod_answers_in_ipv6(pod: Host) -> None:
-    answer = fetch(pod, ("::1", 8080))
-    assert answer.client.startswith("[::1]:")
-    assert (answer.pod, answer.client_ip) == ("web-1", "::1")
-
-
-@pytest.mark.parametrize("loopback", [LOCAL, "::1"])
-def test_a_pod_returns_datagrams_and_with_a_question_mark_says_its_name(pod: Host, loopback: str) -> None:
-    with pod.udp_socket((loopback, 8080)) as client:
-        for payload in (b"", b"x", bytes(range(256)) * 255 + b"end"):
-            client.send(payload)
-            assert client.recv(1 << 16) == payload
-        client.send(b"?who")
-        name, _, question = client.recv(1 << 16).partition(b"\n")
-        answer = msgspec.json.decode(name, type=Answer)
-        assert (answer.pod, answer.client_ip, question) == ("web-1", loopback, b"?who")
 
 
 def test_many_requests_are_counted_and_timed(pod: Host) -> None:

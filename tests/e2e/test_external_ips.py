@@ -1,6 +1,5 @@
 """External IPs that no node has: captured from everybody while a Service claims them, and from nobody otherwise."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from tests.lab.cluster import QUICK, Lab
 from tests.lab.datagrams import ask
 from tests.lab.manifests import Port
+from userproxy.demo import pods
 from userproxy.demo.hosts import Address, Host
 from userproxy.demo.programs import Program, wait_for_port
 from userproxy.demo.traffic import fetch
@@ -39,7 +39,7 @@ def start(lab: Lab) -> Host:
         source = f"src {EXTERNAL_IPS[family]}"
         real.ip_batch([f"route replace {network} {source}" for network in networks])
     lab.serve_http()
-    lab.enter(Program(real, [sys.executable, "-m", "userproxy.demo.pods", "--name", "real"]))
+    lab.enter(Program(real, pods.command("real")))
     wait_for_port(real, 8080)
     lab.node.start_userproxy(*QUICK)
     return real

@@ -1,6 +1,5 @@
 """A Deployment's Pods replaced one by one under steady traffic, with slices as its controllers write them."""
 
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,6 +8,7 @@ import pytest
 
 from tests.lab.cluster import Lab, LabPod
 from tests.lab.manifests import Backend
+from userproxy.demo import pods
 from userproxy.demo.hosts import Address, Host
 from userproxy.demo.programs import Program
 from userproxy.demo.traffic import fetch
@@ -74,7 +74,7 @@ class Traffic:
 
 def start(pod: LabPod, stack: ExitStack) -> Program:
     """A Pod's server, which can be stopped before the lab is."""
-    program = stack.enter_context(Program(pod, [sys.executable, "-m", "userproxy.demo.pods", "--name", pod.name]))
+    program = stack.enter_context(Program(pod, pods.command(pod.name)))
     program.wait_port(8080)
     return program
 

@@ -12,6 +12,7 @@ from tests.lab.drivers import IPTABLES, Driver, Standing
 from tests.lab.manifests import Manifests
 from tests.lab.proxy import RunningProxy, installed_command
 from tests.lab.rules import rules
+from userproxy.demo import pods
 from userproxy.demo.hosts import Completed, Host
 from userproxy.demo.network import Network, Node, Pod, PodWiring, pod_gateways
 from userproxy.demo.programs import Program
@@ -47,7 +48,7 @@ class LabPod(Pod):
 
     def serve_http(self, port: int = 8080) -> Program:
         """A server that ``fetch`` and ``ask`` understand: it answers with this pod's name and the client it sees."""
-        return self.serve([sys.executable, "-m", "userproxy.demo.pods", "--name", self.name, "--port", str(port)], port)
+        return self.serve(pods.command(self.name, port), port)
 
     def serve_python(self, source: str, port: int = 8080) -> Program:
         """A Python program that listens on `port`, given as its text."""
@@ -239,8 +240,7 @@ class Lab:
 
     def serve_http_in(self, *hosts: Host) -> dict[str, Program]:
         """The same in any hosts, by their names; a node's own server is that of a Pod with hostNetwork."""
-        argv = [sys.executable, "-m", "userproxy.demo.pods", "--name"]
-        servers = {host.name: self._stack.enter_context(Program(host, [*argv, host.name])) for host in hosts}
+        servers = {host.name: self._stack.enter_context(Program(host, pods.command(host.name))) for host in hosts}
         for server in servers.values():
             server.wait_port(8080)
         return servers

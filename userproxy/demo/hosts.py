@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, ParamSpec, Self, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 from userproxy.addresses import socket_family
+from userproxy.demo.listening import Transport, listening_ports
 from userproxy.demo.namespaces import enter_new_namespaces
 from userproxy.demo.tools import require_tool, tool_environment
 from userproxy.errors import KernelToolError, UserproxyError
@@ -194,11 +195,9 @@ class Host:
             raise
         return sock
 
-    def listening_ports(self, protocol: Literal["tcp", "udp"] = "tcp") -> set[int]:
-        """Ports at which something in the host waits for anybody, at any address (proc(5), /proc/net/tcp and udp)."""
-        waiting = {"tcp": "0A", "udp": "07"}[protocol]
-        rows = self.inside(_read_socket_tables, protocol).splitlines()
-        return {int(row[1].rpartition(":")[2], 16) for row in map(str.split, rows) if row[3] == waiting}
+    def listening_ports(self, transport: Transport = "tcp") -> set[int]:
+        """Ports at which something in the host waits for anybody, at any address."""
+        return self.inside(listening_ports, transport)
 
     def close(self) -> None:
         """Kill what still runs in the host and let the namespaces go. May be called twice."""
@@ -214,8 +213,3 @@ class Host:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _read_socket_tables(protocol: str) -> str:
-    tables = (Path("/proc/thread-self/net", name) for name in (protocol, f"{protocol}6"))
-    return "".join(table.read_text() for table in tables if table.exists())

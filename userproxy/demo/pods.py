@@ -1,4 +1,4 @@
-"""What runs in a Pod: ``python -m userproxy.demo.pods --name web-1 --port 8080``.
+"""What runs in a Pod: the program of :func:`command`.
 
 Over TCP, a small HTTP server that answers every request with its Pod's name and the client address that it sees,
 ``{"pod": "web-1", "client": "10.244.1.1:40312"}``. It keeps connections alive as HTTP/1.1 clients expect.
@@ -6,41 +6,116 @@ Request bodies are not read.
 
 Over UDP on the same port, a datagram that begins with ``?`` is answered with the same object, a newline, and the
 datagram; any other comes back as it is.
+
+Tests start thousands of these, so it imports next to nothing: 15 ms of CPU each, where asyncio would take 70.
 """
 
-import argparse
-import asyncio
-import json
+import select
 import socket
-from typing import Any, cast
+import sys
+
+_CHUNK = 1 << 16
+_READ = select.EPOLLIN | select.EPOLLRDHUP
 
 
-class Answering(asyncio.Protocol):
-    """One connection: an answer for each blank line that ends a request's head."""
+def command(name: str, port: int = 8080) -> list[str]:
+    """The program as a command: it answers on a TCP and UDP port with the Pod's name, until it is killed."""
+    return [sys.executable, "-I", "-S", __file__, name, str(port)]
 
-    def __init__(self, pod: str) -> None:
-        self._pod = pod
+
+class Client:
+    """A connection: an answer for each blank line that ends a request's head."""
+
+    def __init__(self, sock: socket.socket, answer: bytes) -> None:
+        self._sock = sock
+        self._answer = answer
         self._head = b""
+        self._unsent = b""
+        self._is_last = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        body = _introduction(self._pod, transport.get_extra_info("peername"))
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
-        self._answer = head + body
+    @property
+    def wanted(self) -> int:
+        """What epoll(7) is to wait for; 0 once all is said and the connection is to be closed."""
+        if self._unsent:
+            return select.EPOLLOUT
+        return 0 if self._is_last else _READ
 
-    def data_received(self, data: bytes) -> None:
+    def go_on(self) -> None:
+        """Read what has come, and write what can be written. Raises OSError where the client has gone."""
+        if not self._unsent:
+            self._read()
+        if self._unsent:
+            self._unsent = self._unsent[self._sock.send(self._unsent) :]
+
+    def _read(self) -> None:
+        data = self._sock.recv(_CHUNK)
+        self._is_last = not data
         *requests, self._head = (self._head + data).split(b"\r\n\r\n")
         for request in requests:
-            self._transport.write(self._answer)
+            self._unsent += self._answer
             if b"connection: close" in request.lower():
-                self._transport.close()
+                self._is_last = True
+                return
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+class Server:
+    """Answers at both sockets, which do not block."""
+
+    def __init__(self, pod: str, listener: socket.socket, datagrams: socket.socket) -> None:
+        self._pod = pod
+        self._listener = listener
+        self._datagrams = datagrams
+        self._poller = select.epoll()
+        self._clients: dict[int, Client] = {}
+        for sock in (listener, datagrams):
+            self._poller.register(sock, select.EPOLLIN)
+
+    def serve(self) -> None:
+        """Answer until the process ends."""
+        while True:
+            for descriptor, _ in self._poller.poll():
+                if descriptor == self._listener.fileno():
+                    self._accept()
+                elif descriptor == self._datagrams.fileno():
+                    answer_datagrams(self._pod, self._datagrams)
+                else:
+                    self._go_on(descriptor)
+
+    def _accept(self) -> None:
+        try:
+            while True:
+                sock, peer = self._listener.accept()
+                sock.setblocking(False)  # noqa: FBT003 -- socket(2) has it so
+                body = _introduction(self._pod, peer)
+                head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+                self._clients[sock.fileno()] = Client(sock, head + body)
+                self._poller.register(sock, _READ)
+        except OSError:
+            return  # nobody else waits, or there is no descriptor for who does
+
+    def _go_on(self, descriptor: int) -> None:
+        client = self._clients[descriptor]
+        try:
+            client.go_on()
+            if client.wanted:
+                self._poller.modify(descriptor, client.wanted)
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass  # it has gone
+        del self._clients[descriptor]
+        client.close()
 
 
 def answer_datagrams(pod: str, sock: socket.socket) -> None:
-    """Answer all that have come. asyncio's own transports would not send an empty datagram."""
+    """Answer all that have come, empty ones too."""
     while True:
         try:
-            data, client, *_ = sock.recvfrom(1 << 16)
+            data, client, *_ = sock.recvfrom(_CHUNK)
             sock.sendto(_introduction(pod, client) + data if data.startswith(b"?") else data, client)
         except BlockingIOError:
             return
@@ -48,11 +123,11 @@ def answer_datagrams(pod: str, sock: socket.socket) -> None:
             continue  # an answer that cannot be sent concerns its client alone
 
 
-def _introduction(pod: str, peer: tuple[Any, ...] | None) -> bytes:
-    host, port = peer[:2] if peer else ("", 0)  # none where the client has gone already
+def _introduction(pod: str, peer: tuple[str, int]) -> bytes:
+    host, port = peer[:2]
     host = host.removeprefix("::ffff:")
     client = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return json.dumps({"pod": pod, "client": client}).encode() + b"\n"
+    return f'{{"pod": "{pod}", "client": "{client}"}}\n'.encode()
 
 
 def _bind(kind: socket.SocketKind, port: int) -> socket.socket:
@@ -68,26 +143,13 @@ def _bind(kind: socket.SocketKind, port: int) -> socket.socket:
     return sock
 
 
-async def serve(pod: str, port: int) -> None:
-    """Answer on `port` of every address until cancelled."""
-    loop = asyncio.get_running_loop()
-    with _bind(socket.SOCK_DGRAM, port) as datagrams:
-        loop.add_reader(datagrams, answer_datagrams, pod, datagrams)
-        try:
-            listener = _bind(socket.SOCK_STREAM, port)
-            async with await loop.create_server(lambda: Answering(pod), sock=listener, backlog=1024) as server:
-                await server.serve_forever()
-        finally:
-            loop.remove_reader(datagrams)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Answer HTTP requests and datagrams with a Pod's name.")
-    parser.add_argument("--name", required=True, help="the Pod's name")
-    parser.add_argument("--port", type=int, default=8080, help="TCP and UDP port to answer on (default: 8080)")
-    options = parser.parse_args()
-    asyncio.run(serve(options.name, options.port))
+def main(pod: str, port: int) -> None:
+    """Answer on `port` of every address."""
+    datagrams, listener = _bind(socket.SOCK_DGRAM, port), _bind(socket.SOCK_STREAM, port)
+    server = Server(pod, listener, datagrams)
+    listener.listen(1024)
+    server.serve()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1], int(sys.argv[2]))

@@ -9,6 +9,7 @@ from importlib.resources import files
 import yaml
 
 from userproxy.addresses import host_and_port
+from userproxy.demo import pods
 from userproxy.demo.hosts import Address, Host
 from userproxy.demo.network import Network, Node, Pod
 from userproxy.demo.programs import Program, wait_for_port
@@ -200,8 +201,7 @@ class Demo:
         return (self._node.address, _NODE_PORT)
 
     def _serve(self, pod: Pod) -> None:
-        argv = [sys.executable, "-m", "userproxy.demo.pods", "--name", pod.name, "--port", str(_POD_PORT)]
-        self._servers[pod.name] = self._stack.enter_context(Program(pod, argv))
+        self._servers[pod.name] = self._stack.enter_context(Program(pod, pods.command(pod.name, _POD_PORT)))
 
     def _name_endpoints(self, pods: Sequence[Pod]) -> None:
         name = "endpointslice.yaml"
