@@ -40,6 +40,13 @@ def a_store(*items: ClusterObject) -> tuple[Store, Changes]:
     return store, changes
 
 
+def test_the_uid_of_a_service_that_is_there() -> None:
+    store, _ = a_store(Service("shop", "web", cluster_ips=("10.96.0.10",), uid="0d6e5f6a"), WEB6_API)
+    assert [store.uid(ServiceName("shop", name)) for name in ("web", "api", "none")] == ["0d6e5f6a", "", ""]
+    store.delete(object_key(WEB))
+    assert store.uid(NAME) == ""
+
+
 def test_a_slice_may_come_before_its_service() -> None:
     store, changes = a_store(a_slice("web-1", "10.244.1.5"))
     assert not has_changes(store)

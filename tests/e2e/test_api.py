@@ -144,6 +144,8 @@ def test_conflicts_and_unserved_ports_become_events(lab: Lab) -> None:
     eventually(lambda: {"Starting", "PortConflict", "UnsupportedProtocol"} <= events().keys(), 30, "the events")
     conflict = events()["PortConflict"]
     assert conflict["regarding"]["kind"] == "Service"
+    late = lab.api.objects["Service", "default", "late"]
+    assert conflict["regarding"]["uid"] == late["metadata"]["uid"], "else `kubectl describe service` leaves it out"
     assert (conflict["regarding"]["namespace"], conflict["metadata"]["namespace"]) == ("default", "default")
     assert "30080" in conflict["note"]
     assert events()["UnsupportedProtocol"]["regarding"]["name"] == "calls"

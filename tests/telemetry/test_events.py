@@ -71,11 +71,16 @@ UNLIMITED = RecorderLimits(tries=12, apart=0.001, burst=1_000_000, spread=0)
 
 
 class Bench:
-    def __init__(self, api: Api | None = None, number: int = 1, limits: RecorderLimits = UNLIMITED) -> None:
+    def __init__(
+        self, api: Api | None = None, number: int = 1, limits: RecorderLimits = UNLIMITED, generation: str = ""
+    ) -> None:
         self.api = Api() if api is None else api
         self.clock = Clock()
         host = f"Worker-{number}.example"
-        self.recorder = Recorder(self.api, f"worker-{number}", host, self.clock, Random(number), limits)
+        node, random = f"worker-{number}", Random(number)
+        self.recorder = Recorder(
+            self.api, node, host, self.clock, random, limits, lambda name: f"uid of {name.name}{generation}"
+        )
 
     def bad_annotation(self, note: str = "bad", service: ServiceName = WEB) -> None:
         self.recorder.about_service(service, Reason.BAD_ANNOTATION, note, here=False)
@@ -120,7 +125,7 @@ async def test_starting_is_about_the_node_in_default() -> None:
             "reportingInstance": "kube-proxy-Worker-1.example",
             "action": "StartKubeProxy",
             "reason": "Starting",
-            "regarding": {"apiVersion": "v1", "kind": "Node", "name": "worker-1"},
+            "regarding": {"apiVersion": "v1", "kind": "Node", "name": "worker-1", "uid": "worker-1"},
             "note": "",
             "type": "Normal",
         }
@@ -132,7 +137,8 @@ async def test_a_conflict_is_about_the_service_in_its_namespace() -> None:
         await bench.written("POST 201")
         event = bench.api.only
         assert event["metadata"]["namespace"] == "shop"
-        assert event["regarding"] == {"apiVersion": "v1", "kind": "Service", "namespace": "shop", "name": "web"}
+        about = {"apiVersion": "v1", "kind": "Service", "namespace": "shop", "name": "web", "uid": "uid of web"}
+        assert event["regarding"] == about
         assert (event["reason"], event["type"], event["note"]) == (
             "PortConflict",
             "Warning",
@@ -293,6 +299,18 @@ async def test_what_is_so_on_every_node_is_told_by_one() -> None:
     assert api.only["regarding"]["name"] == "web"
     assert sorted(api.writes) == ["POST 201", *["POST 409"] * 19]
     assert api.only["note"] == "bad"
+
+
+async def test_a_service_that_was_made_anew_has_events_of_its_own() -> None:
+    """Those of its predecessor stay for an hour, and are not shown with it."""
+    api = Api()
+    async with running(Bench(api)) as bench:
+        bench.bad_annotation()
+        await bench.written("POST 201")
+    async with running(Bench(api, generation=" anew")) as bench:
+        bench.bad_annotation()
+        await bench.written("POST 201", "POST 201")
+    assert {event["regarding"]["uid"] for event in api.events.values()} == {"uid of web", "uid of web anew"}
 
 
 async def test_what_is_so_on_one_node_is_told_with_its_name() -> None:

@@ -207,6 +207,11 @@ class Store:
             return None
         return ServiceState(service, self._slices[family].get(name, ()))
 
+    def uid(self, name: ServiceName) -> str:
+        """The uid of a Service, empty where it has none or does not exist."""
+        service = self._services.get(name)
+        return service.uid if service else ""
+
     def names(self, family: IPFamily) -> Iterator[ServiceName]:
         """The names of all Services that exist for a family."""
         return (name for name, service in self._services.items() if _concerns(service, family))

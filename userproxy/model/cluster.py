@@ -60,10 +60,10 @@ class Service(Struct, frozen=True, gc=False):
 
     ``cluster_ips`` is empty for a headless Service; ``load_balancer_ips`` holds only ingress addresses
     that are to be treated as virtual IPs (KEP-1860), ``balancer_ips`` the others; ``affinity_timeout`` is
-    seconds, or None without session affinity; ``created`` is the RFC 3339 creation time or empty; ``proxy_name``
-    is the value of the label ``service.kubernetes.io/service-proxy-name`` or None. ``internal_local`` and
-    ``external_local`` are whether the two traffic policies say ``Local``; ``source_ranges`` are canonical
-    networks of either family.
+    seconds, or None without session affinity; ``created`` is the RFC 3339 creation time or empty, ``uid`` what tells it
+    from an earlier one of its name, empty in most manifests; ``proxy_name`` is the value of the label
+    ``service.kubernetes.io/service-proxy-name`` or None. ``internal_local`` and ``external_local`` are whether the two
+    traffic policies say ``Local``; ``source_ranges`` are canonical networks of either family.
 
     From annotations ``userproxy.io/``: ``close_removed_after`` is for how many seconds connections to endpoints that
     are gone may go on, None for ever, ``udp_timeout`` is seconds or None, ``client_address`` is None where the proxy's
@@ -100,6 +100,7 @@ class Service(Struct, frozen=True, gc=False):
     ejection: Ejection | None = None
     limits: Limits | None = None
     hold: float | None = None
+    uid: str = ""
 
     @property
     def key(self) -> ServiceName:

@@ -47,15 +47,16 @@ class Reason(Enum):
 
 
 class Regarding(Struct, frozen=True):
-    """The object that an event is about. A Node's namespace is empty."""
+    """The object that an event is about. A Node's namespace is empty; so is a uid that is not known."""
 
     kind: str
     name: str
     namespace: str = ""
+    uid: str = ""
 
     def reference(self) -> dict[str, str]:
-        where = {"namespace": self.namespace} if self.namespace else {}
-        return {"apiVersion": "v1", "kind": self.kind, **where, "name": self.name}
+        known = {"namespace": self.namespace, "name": self.name, "uid": self.uid}
+        return {"apiVersion": "v1", "kind": self.kind, **{field: text for field, text in known.items() if text}}
 
 
 class EventKey(Struct, frozen=True):
@@ -178,5 +179,6 @@ def clipped(note: str) -> str:
 def _digest(key: EventKey) -> str:
     """Identifies a shared event among those about the same Service; all combined ones of a reason are one event."""
     note = _COMBINED if key.note.startswith(_COMBINED) else key.note
-    text = "\0".join((key.regarding.namespace, key.regarding.name, key.reason.value[0], note))
+    about = key.regarding
+    text = "\0".join((about.namespace, about.name, about.uid, key.reason.value[0], note))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -74,7 +74,9 @@ class RecorderLimits(Struct, frozen=True):
 class Recorder:
     """Takes events without waiting, and sends them while :meth:`run` runs.
 
-    `node` is the Node's name and `hostname` the host's; `random` spreads the tries of many nodes.
+    `node` is the Node's name and `hostname` the host's; `random` spreads the tries of many nodes. `uid_of` gives the
+    uid of a Service or an empty text: ``kubectl describe`` shows only the Events that name it. Of a Node its name is
+    taken, as kubelet and kube-proxy do.
     """
 
     def __init__(
@@ -85,9 +87,11 @@ class Recorder:
         clock: Clock,
         random: Random,
         limits: RecorderLimits | None = None,
+        uid_of: Callable[[ServiceName], str] = lambda _name: "",
     ) -> None:
         self._transport = transport
-        self._node = Regarding("Node", node)
+        self._node = Regarding("Node", node, uid=node)
+        self._uid_of = uid_of
         self._instance = f"kube-proxy-{hostname}"[:_INSTANCE_CHARACTERS]
         self._clock = clock
         self._random = random
@@ -110,7 +114,7 @@ class Recorder:
 
         `here` means that other nodes need not have the same: then the note names our Node.
         """
-        regarding = Regarding("Service", service.name, service.namespace)
+        regarding = Regarding("Service", service.name, service.namespace, self._uid_of(service))
         text = f"Node {self._node.name}: {note}" if here else note
         self._record(EventKey(regarding, reason, clipped(text), shared=not here))
 

@@ -75,9 +75,10 @@ async def open_source(
     access = ApiAccess(kubeconfig=settings.kubeconfig, context=settings.context, master=settings.master)
     client = await open_client(access)
     source = ApiSource(client, store, changed, node_name, settings.proxy_name)
-    recorder = Recorder(client, node_name, socket.gethostname(), now, Random())  # noqa: S311 -- spreads load only
+    random = Random()  # noqa: S311 -- spreads load only
+    recorder = Recorder(client, node_name, socket.gethostname(), now, random, uid_of=store.uid)
     recorder.about_node(Reason.STARTING)
-    lookup = NodeLookup(client, nodes, changed, Random())  # noqa: S311 -- spreads load only
+    lookup = NodeLookup(client, nodes, changed, random)
     return _Api(store, client, source, lookup, recorder, node_name, node_settled)
 
 

@@ -50,8 +50,15 @@ def test_what_kubectl_prints() -> None:
             affinity_timeout=600,
             created="2026-01-31T12:00:00Z",
             balancer_ips=("198.51.100.4",),
+            uid="0d6e5f6a-6c0e-4dc3-8f4b-0cbd6a7b6a01",
         ),
-        Service(namespace="store", name="peers", created="2026-01-30T12:00:00Z", proxy_name="mesh"),
+        Service(
+            namespace="store",
+            name="peers",
+            created="2026-01-30T12:00:00Z",
+            proxy_name="mesh",
+            uid="0d6e5f6a-6c0e-4dc3-8f4b-0cbd6a7b6a02",
+        ),
         EndpointSlice(
             namespace="store",
             name="shop-7wq2m",

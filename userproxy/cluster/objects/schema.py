@@ -34,6 +34,7 @@ class RawServiceMetadata(RawMetadata, frozen=True, rename="camel"):
     """An annotation in a manifest may be something else than text, which must not cost the Service."""
 
     annotations: dict[str, Any] | None = None
+    uid: str | None = None
 
 
 class RawSliceAnnotations(Struct, frozen=True, gc=False):

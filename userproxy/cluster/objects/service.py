@@ -59,6 +59,7 @@ def decode_service(service: schema.RawService, checker: Checker) -> Service:
         hold=settings.hold,
         bad_annotations=(*settings.complaints, *_for_tcp_alone(f"{namespace}/{name}", settings, ports)),
         balancer_ips=balancer_ips,
+        uid=metadata.uid or "",
     )
 
 
