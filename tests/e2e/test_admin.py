@@ -11,6 +11,7 @@ import pytest
 
 from tests.lab.cluster import QUICK, Lab
 from tests.lab.manifests import Port
+from tests.lab.proxy import CONTROL, TURNS_APART
 from userproxy.admin.client import AdminClient, AdminError
 from userproxy.admin.paths import ROOTS_SOCKET
 from userproxy.demo.traffic import fetch
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.e2e
 
 CLUSTER_IP = ("10.96.0.10", 80)
 NODE_PORT = 30080
+REQUESTS = 3 * max(2, int(CONTROL))
+"""So many that each of three endpoints has one, however they are spread over data processes that have turns each."""
 
 
 def serve_web(lab: Lab, *flags: str) -> None:
@@ -52,23 +55,25 @@ def open_connection(lab: Lab) -> Iterator[socket.socket]:
 @pytest.mark.parametrize("lab", ["manifests", "api"], indirect=True)
 def test_what_is_served_to_whom(lab: Lab) -> None:
     serve_web(lab)
-    asked = {fetch(lab.client, CLUSTER_IP).pod for _ in range(6)}
+    asked = {fetch(lab.client, CLUSTER_IP).pod for _ in range(REQUESTS)}
     assert asked == {pod.name for pod in lab.pods}
     api = admin(lab)
     eventually(lambda: one(lab, "services")["active"] == 0, 10, "all connections have ended")
     service = one(lab, "services")
     assert service["endpoints"] == {"usable": 3, "all": 3}
-    assert (service["total"], service["failed"], service["retried"]) == (6, 0, 0)
+    assert (service["total"], service["failed"], service["retried"]) == (REQUESTS, 0, 0)
     assert service["bytes_up"] > 0 < service["bytes_down"]
     assert {"10.96.0.10:80", "0.0.0.0:30080"} <= set(service["portals"])
     endpoints = list(api.items("endpoints"))
-    assert {each["endpoint"]: each["total"] for each in endpoints} == {f"{pod.address}:8080": 2 for pod in lab.pods}
+    totals = {each["endpoint"]: each["total"] for each in endpoints}
+    assert totals.keys() == {f"{pod.address}:8080" for pod in lab.pods}
+    assert (sum(totals.values()), max(totals.values()) - min(totals.values()) <= TURNS_APART) == (REQUESTS, True)
     assert all(0 < each["dial_p50_seconds"] <= each["dial_p99_seconds"] < 1 for each in endpoints)
     portals = list(api.items("portals"))
     assert {each["kind"] for each in portals} == {"ClusterIP", "NodePort"}
     assert all(each["in_sync"] and each["local_port"] for each in portals)
     decisions = list(api.items("decisions"))
-    assert [each["verdict"] for each in decisions] == ["served"] * 6
+    assert [each["verdict"] for each in decisions] == ["served"] * REQUESTS
     assert sum(each["bytes_down"] for each in decisions) == service["bytes_down"]
 
 

@@ -28,6 +28,9 @@ WORKERS = os.environ.get("USERPROXY_TEST_WORKERS", "")
 CONTROL = WORKERS or "0"
 """The label ``process`` that metrics have of the process that was started: those of data processes come before it."""
 
+TURNS_APART = int(CONTROL) if int(CONTROL) > 1 else 0
+"""How far endpoints that clients get in turn may be apart at most: each data process has turns of its own."""
+
 
 class RunningProxy(Program):
     """``userproxy run`` in a host. ``lines`` is its log so far, one JSON object a line.
