@@ -120,7 +120,8 @@ class Enough(Struct, frozen=True, tag="enough"):
 class Answer(Struct, frozen=True, tag="answer"):
     """Part of the answer to a question; `last` is the end of it. `failure` says why there is none.
 
-    `lost` are events that were thrown away, because the reader of a watch was too slow.
+    `lost` are events that were thrown away, because the reader of a watch was too slow. One without parts, and not the
+    last, comes first of all of a watch: what happens from then on is told.
     """
 
     id: int

@@ -61,7 +61,6 @@ async def test_the_connections_of_a_killed_process_are_told_of_as_removed_old_an
         forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
         await all_ready(forwarder)
         async with clients(port, 10), forwarder.data_plane.watch_connections() as watch, AsyncExitStack() as stack:
-            await forwarder.data_plane.connections()  # by then they are watched
             await stack.enter_async_context(clients(port, 10))
             reports = (await forwarder.data_plane.connections()).items
             new: set[int] = set()

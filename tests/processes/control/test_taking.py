@@ -50,6 +50,7 @@ async def test_connections_go_on_and_so_do_their_figures(before: int, after: int
         async with clients(port, 12) as found:
             await eventually_counted(plane, (12, 13))
             async with successor(plane, after) as beside:
+                assert beside.plane.active == 12, "known at once"
                 for client in found:
                     assert await client.ask() == b"hello\n"
                 assert await beside.ask(figures) == (12, 13)

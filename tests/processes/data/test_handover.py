@@ -32,7 +32,7 @@ from userproxy.processes.channel import encode
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.control.spawning import Spawning
 from userproxy.processes.data.handover import Handover
-from userproxy.processes.messages import Logging
+from userproxy.processes.messages import Logging, Pulse
 from userproxy.processes.takeover.token import Token
 from userproxy.processes.transfers import Arrived, GoOn, Take
 
@@ -159,7 +159,7 @@ class FaultyTaker:
 
 def faulty(said: list[object]) -> Handover:
     """That of a data process with a bug, which says what it says to the list."""
-    forwarder = SimpleNamespace(take_over=FaultyTaker, number_from=lambda _: None)
+    forwarder = SimpleNamespace(take_over=FaultyTaker, number_from=lambda _: None, active=5, flows=2)
     channel = SimpleNamespace(send=said.append)
     handover = Handover(forwarder, lambda: channel, None, lambda: None)  # type: ignore[arg-type, return-value]
     handover.take_over()
@@ -177,6 +177,16 @@ async def test_a_bug_that_a_part_meets_is_told_before_the_predecessor_lets_go() 
         assert said == [Arrived("RuntimeError('a bug')")]
     finally:
         os.close(writing)
+        handover._urgency.end()
+
+
+async def test_how_much_has_arrived_is_told_before_that_it_has() -> None:
+    said: list[object] = []
+    handover = faulty(said)
+    try:
+        handover.arrived()
+        assert said == [Pulse(5, 2), Arrived("")]
+    finally:
         handover._urgency.end()
 
 

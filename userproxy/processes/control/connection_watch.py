@@ -1,7 +1,7 @@
 """What becomes of the connections of data processes, also of those that end without a word with all of them."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -57,12 +57,12 @@ def changes(query: Query, room: int) -> Reading[ConnectionChange]:
     When the process ends they are told of as removed, however many they are.
     """
 
-    async def read(worker: Worker, watch: MergedWatch[ConnectionChange]) -> None:
+    async def read(worker: Worker, watch: MergedWatch[ConnectionChange], begun: Callable[[], None]) -> None:
         roll = Roll()
         async with asyncio.TaskGroup() as group:
             with suppress(WorkerGoneError):
                 async with worker.ask(lambda number: WatchConnections(number, query, room), _CHANGES) as parts:
-                    group.create_task(_list(worker, query, roll), name=f"list {worker.pid}")
+                    group.create_task(_list(worker, query, roll, begun), name=f"list {worker.pid}")
                     async for part in parts:
                         roll.note(part.items)
                         watch.add(part.items, part.lost)
@@ -72,6 +72,8 @@ def changes(query: Query, room: int) -> Reading[ConnectionChange]:
     return read
 
 
-async def _list(worker: Worker, query: Query, roll: Roll) -> None:
+async def _list(worker: Worker, query: Query, roll: Roll, listed: Callable[[], None]) -> None:
+    """Answered after the watch has begun: a data process begins with what it is asked in the order of the questions."""
     with suppress(WorkerGoneError):
         roll.listed(await worker.whole(lambda number: AskConnections(number, query, _ALL, 0), _CONNECTIONS))
+        listed()

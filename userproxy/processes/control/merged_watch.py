@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from userproxy.model.reports import Batch
 from userproxy.processes.channel import Decoder
@@ -52,8 +52,14 @@ class MergedWatch(Generic[Item]):
             self._wakeup.set()
 
 
-Reading: TypeAlias = Callable[[Worker, MergedWatch[Item]], Coroutine[Any, Any, None]]
-"""Adds to a watch what there is to say of a data process, until it is cancelled or the process has ended."""
+Reading: TypeAlias = Callable[[Worker, MergedWatch[Item], Callable[[], None]], Coroutine[Any, Any, None]]
+"""Adds to a watch what there is to say of a data process, until it is cancelled or the process has ended.
+
+Calls its last argument, once or more often, when the process tells of what happens from then on.
+"""
+
+_BEGIN_SECONDS: Final = 1.0
+"""For how long a data process that hangs keeps a watch from beginning."""
 
 
 class Watches:
@@ -72,19 +78,26 @@ class Watches:
     async def watch(
         self, read: Reading[Item], room: int, size: Callable[[Item], int] = lambda _: 1
     ) -> AsyncIterator[MergedWatch[Item]]:
-        """A reader of what `read` adds for each data process, from now on or from when it begins."""
+        """A reader of what `read` adds for each data process, from now on or from when it begins.
+
+        Nothing that happens within the context is missed: it is entered once all data processes watch.
+        """
         watch = MergedWatch[Item](room, size)
         failure: Exception | None = None
         async with asyncio.TaskGroup() as group:
-            tasks: list[asyncio.Task[None]] = []
+            tasks: dict[asyncio.Task[None], asyncio.Event] = {}
 
             def follow(worker: Worker) -> None:
-                tasks.append(group.create_task(read(worker, watch), name=f"watch {worker.pid}"))
+                begun = asyncio.Event()
+                task = group.create_task(read(worker, watch, begun.set), name=f"watch {worker.pid}")
+                task.add_done_callback(lambda _: begun.set())
+                tasks[task] = begun
 
             for worker in self._serving():
                 follow(worker)
             self._follow.add(follow)
             try:
+                await _all_of(tuple(tasks.values()))
                 yield watch
             except Exception as error:  # noqa: BLE001 -- a group would wrap it
                 failure = error
@@ -96,13 +109,22 @@ class Watches:
             raise failure
 
 
+async def _all_of(begun: Iterable[asyncio.Event]) -> None:
+    """Wait until all have begun that do so in time."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_BEGIN_SECONDS):
+            for each in begun:
+                await each.wait()
+
+
 def answers(question: Callable[[int], Question], decoder: Decoder[Item]) -> Reading[Item]:
     """Reads what a data process answers to a question that has no end."""
 
-    async def read(worker: Worker, watch: MergedWatch[Item]) -> None:
+    async def read(worker: Worker, watch: MergedWatch[Item], begun: Callable[[], None]) -> None:
         with suppress(WorkerGoneError):
             async with worker.ask(question, decoder) as parts:
                 async for part in parts:
+                    begun()
                     watch.add(part.items, part.lost)
 
     return read

@@ -37,7 +37,7 @@ Item = TypeVar("Item")
 
 
 class Part(Struct, Generic[Item], frozen=True):
-    """Part of an answer. `lost` are events that the data process has thrown away."""
+    """Part of an answer, empty where a watch has begun. `lost` are events that the data process has thrown away."""
 
     items: Sequence[Item]
     lost: int = 0
@@ -172,7 +172,7 @@ class Worker:
                 raise WorkerGoneError
             if answer.failure:
                 log.debug("A data process has not answered", v=1, pid=self.pid, reason=answer.failure)
-            if answer.parts or answer.lost:
+            if answer.parts or not answer.last:
                 yield Part([decoder.decode(part) for part in answer.parts], answer.lost)
             if answer.last:
                 return

@@ -86,6 +86,7 @@ class Answering:
             yield await self._whole(question), 0
             return
         async with watching as watch:
+            self._channel().send(Answer(question.id))
             while True:
                 batch = await watch.read()
                 yield batch.items, batch.lost

@@ -13,6 +13,7 @@ from userproxy.forwarding.handover.taking import Taker
 from userproxy.forwarding.sharing import SharingForwarder
 from userproxy.model import ListenerName, PortalAddress
 from userproxy.processes.channel import Channel, close_descriptors, encode
+from userproxy.processes.messages import Pulse
 from userproxy.processes.takeover.packages import packed, unpacked
 from userproxy.processes.takeover.successor import BACKLOG_SECONDS
 from userproxy.processes.takeover.token import Token
@@ -182,6 +183,8 @@ class Handover:
         """Say whether all has arrived that was sent. Once it has, the other process is about to serve nobody."""
         if self._taker is not None:
             self._urgency.begin()
+        if not self._failure:
+            self._channel().send(Pulse(self._forwarder.active, self._forwarder.flows))
         self._channel().send(Arrived(self._failure))
 
     def go_on(self, message: GoOn) -> None:
