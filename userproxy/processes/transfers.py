@@ -16,6 +16,13 @@ class Give(Struct, frozen=True, tag="give"):
     attempt: int
 
 
+class GiveChanged(Struct, frozen=True, tag="give changed"):
+    """Tell of what has changed since then, as for :class:`Give`, while the process serves on; there may be several."""
+
+    count: int
+    attempt: int
+
+
 class GiveRest(Struct, frozen=True, tag="give rest"):
     """Tell of what has changed since then, and serve nobody until it is said who goes on.
 
@@ -51,7 +58,7 @@ class AskArrived(Struct, frozen=True, tag="arrived?"):
 
 
 class Complete(Struct, frozen=True, tag="complete"):
-    """Nothing more is to be taken in: put in order what needs no socket."""
+    """Nothing more is to be taken in: put in order what needs no socket, and say :class:`Arrived`."""
 
 
 class GoOn(Struct, frozen=True, tag="go on"):
@@ -67,7 +74,7 @@ class SharesSockets(Struct, frozen=True, tag="shares sockets"):
 
 
 ToTransfer: TypeAlias = (
-    Give | GiveRest | ServeOn | Forsake | TakeOver | Take | AskArrived | Complete | GoOn | SharesSockets
+    Give | GiveChanged | GiveRest | ServeOn | Forsake | TakeOver | Take | AskArrived | Complete | GoOn | SharesSockets
 )
 
 

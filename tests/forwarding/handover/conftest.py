@@ -43,9 +43,19 @@ async def first(giver: Giver, taker: Taker) -> None:
         passed(taker, iter([given]))
 
 
-def rest(old: Forwarder, new: Forwarder, giver: Giver, taker: Taker) -> None:
-    """The part that is handed over in one turn, and the end of the old data plane."""
-    passed(taker, giver.rest())
+async def changed(giver: Giver, taker: Taker) -> list[Item]:
+    """What has changed since, in slices, too; the values."""
+    items = []
+    async for given in giver.changed():
+        items.append(given[0])
+        passed(taker, iter([given]))
+    return items
+
+
+def rest(old: Forwarder, new: Forwarder, giver: Giver, taker: Taker) -> list[Item]:
+    """The part that is handed over in one turn, and the end of the old data plane; the values."""
+    given = list(giver.rest())
+    passed(taker, iter(given))
     assert taker.is_complete
     taker.complete()
     new.shares_sockets = True
@@ -53,6 +63,7 @@ def rest(old: Forwarder, new: Forwarder, giver: Giver, taker: Taker) -> None:
     new.went_on()
     old.forsake()
     new.shares_sockets = False
+    return [item for item, _ in given]
 
 
 async def taken_over(old: Forwarder, **options: object) -> Forwarder:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.forwarding.conftest import LOOPBACK, NAME, eventually
-from tests.forwarding.handover.conftest import a_forwarder, first, rest, taken_over
+from tests.forwarding.handover.conftest import a_forwarder, changed, first, rest, taken_over
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.tcp import pipes
 from userproxy.model import Endpoint, Snapshot, Verdict
@@ -142,9 +142,12 @@ async def take(step: tuple[str, int, int], talk: Conversation, planes: list[Forw
             new = a_forwarder()
             giver, taker = planes[-1].hand_over(), new.take_over()
             await first(giver, taker)
+            for _ in range(2):
+                talk.push(side)
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                await changed(giver, taker)
             talk.push(side)
-            for _ in range(5):
-                await asyncio.sleep(0)
             rest(planes[-1], new, giver, taker)
             planes.append(new)
         case "turns":

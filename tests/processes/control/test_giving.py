@@ -10,6 +10,7 @@ from contextlib import closing
 
 import pytest
 from msgspec import Raw
+from msgspec.msgpack import decode
 
 from tests.forwarding.conftest import eventually
 from tests.processes.control.test_forwarding import Client, asked
@@ -27,11 +28,14 @@ from tests.processes.takeover.planes import (
     served,
     successor,
 )
+from userproxy.forwarding.handover.values import Item, RelayHandedOver
 from userproxy.processes.channel import encode, socket_pair
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.takeover import predecessor as of_predecessor
 from userproxy.processes.takeover import successor as of_successor
 from userproxy.processes.takeover.messages import Ask, Serving
+from userproxy.processes.takeover.packages import Package
+from userproxy.processes.takeover.token import Token
 from userproxy.processes.transfers import AllGiven, Given
 
 pytestmark = pytest.mark.slow
@@ -146,6 +150,29 @@ async def test_late_answers_to_an_attempt_that_was_given_up_are_not_those_to_the
         assert given == {0, 1, 2}, "both tell of all they have"
         giver.cancel()
         await all_are_served(port, found)
+
+
+async def test_what_clients_say_while_it_is_handed_over_is_not_left_for_the_pause() -> None:
+    async with served(2) as (plane, port, found):
+        assert isinstance(plane, ProcessForwarder)
+        giver = plane.hand_over()
+        async for _ in giver.first():
+            pass
+        for client in found:
+            assert await client.ask() == b"hello\n"
+        for expected in (CLIENTS, 0):
+            told = [each async for package in giver.changed() for each in relays(package)]
+            assert len(told) == expected
+        assert await found[0].ask() == b"hello\n"
+        with closing(Token.make()) as token:
+            left = [each for package in giver.rest(token, time.monotonic() + 10) for each in relays(package)]
+            assert len(left) == 1, "one has said something since"
+            giver.cancel()
+        await all_are_served(port, found)
+
+
+def relays(package: Package) -> list[RelayHandedOver]:
+    return [each for each in decode(package.items, type=list[Item]) if isinstance(each, RelayHandedOver)]
 
 
 @pytest.mark.parametrize("to_do", ["kill", "stop", "leave no descriptors"])

@@ -173,7 +173,6 @@ async def test_a_bug_that_a_part_meets_is_told_before_the_predecessor_lets_go() 
     try:
         handover.take(Take(Raw(encode([ClientHandedOver(1, None, ("192.0.2.1", 7))])), 0), [reading])
         handover.complete()
-        handover.arrived()
         assert said == [Arrived("RuntimeError('a bug')")]
     finally:
         os.close(writing)

@@ -1,15 +1,19 @@
 """Hands a data plane over: first in slices, while it serves on, and then what has changed meanwhile, in one turn.
 
+What changes while the first slices are under way may be handed over in slices, too, as often as it takes until little
+is left for that turn.
+
 Nothing of the data plane changes by being handed over, until :meth:`Giver.forsake` leaves it to the other process.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, groupby
 from socket import SocketType
 from typing import Final
 
 from userproxy.forwarding.handover import learned
 from userproxy.forwarding.handover.parts import AnyListener, Parts
+from userproxy.forwarding.handover.survey import Survey, Whose, survey
 from userproxy.forwarding.handover.values import (
     AffinityEntries,
     AffinityHandedOver,
@@ -33,9 +37,10 @@ from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.portal import PortlessTcpListener
 from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.udp.flow import UdpFlow
 from userproxy.forwarding.udp.listener import UdpListener
 from userproxy.forwarding.udp.states import state_of
-from userproxy.model import IPFamily, ListenerName, PortalAddress, ServicePortName
+from userproxy.model import IPFamily, ListenerName, ServicePortName
 from userproxy.pace import Pace
 from userproxy.routing.affinity import AffinityTable
 from userproxy.routing.balancer import Balancer, BalancerState
@@ -49,8 +54,9 @@ Given = tuple[Item, list[int]]
 class Giver:
     """Hands over what is there; use one for each attempt.
 
-    :meth:`first` while the data plane serves, then :meth:`rest` in one turn of the loop in which nothing else runs,
-    and then :meth:`forsake` once the other process serves, or :meth:`cancel` if it does not.
+    :meth:`first` while the data plane serves, :meth:`changed` as often as is of use, then :meth:`rest` in one turn of
+    the loop in which nothing else runs, and then :meth:`forsake` once the other process serves, or :meth:`cancel` if it
+    does not.
 
     Of a data process, which `shares` its listeners, only what it has done for them is handed over: the sockets are
     another process's to give. Then there is no `Last` either, since others have something to give, too.
@@ -68,6 +74,7 @@ class Giver:
         self._counted: dict[ListenerCounters, object] = {}
         self._closed: set[ListenerCounters] = set()
         """Those of listeners that were closed when they were handed over."""
+        self._balancers: dict[ListenerCounters, Balancer] = {}
         self._tables: dict[AffinityTable, int] = {}
         self._began = _NEVER
         self._were_shared = False
@@ -91,18 +98,29 @@ class Giver:
         for service_port, ring in parts.recorder.rings():
             yield DecisionsHandedOver(service_port, tuple(map(_plain, ring))), []
             await pace.keep()
-        for connections in self._connections():
-            for relay in list(connections.members.values()):
-                if isinstance(relay, Relay) and not relay.closed:
-                    yield self._beginning(connections, relay)
-                    await pace.keep()
-        for listener, owner, portal in list(self._udp_listeners()):
-            for flow in list(listener.flows):
-                state = state_of(flow)
-                if state is not None and flow.socket is not None:
-                    self._flows[flow.id] = flow.socket, flow.mark
-                    yield FlowHandedOver(owner, portal, is_new=True, state=state), [flow.socket.fileno()]
-                    await pace.keep()
+        async for given in self._changed_members(pace):
+            yield given
+
+    async def changed(self) -> AsyncIterator[Given]:
+        """What has changed since, while it goes on: so much less is left for :meth:`rest`."""
+        parts, pace = self._parts, Pace()
+        for changed in self._changed_listeners():
+            yield changed, []
+            await pace.keep()
+        before, self._began = self._began, parts.tcp.loop.time()
+        for name, table in list(parts.affinity.items()):
+            for given in self._changed_affinity(name, table, before):
+                yield given
+                await pace.keep()
+        if ended := self._ended(survey(parts)):
+            for number in ended:
+                self._relays.pop(number, None)
+                self._flows.pop(number, None)
+            yield Ended(ended), []
+        for decisions in self._decided():
+            yield decisions, []
+        async for given in self._changed_members(pace):
+            yield given
 
     def rest(self) -> Iterator[Given]:
         """What is new, or other than it was, and what has ended. Between two values nothing of the loop may run."""
@@ -113,17 +131,20 @@ class Giver:
         parts.udp.flush()
         yield from ((item, []) for item in self._changed_listeners())
         for name, table in parts.affinity.items():
-            yield from self._changed_affinity(name, table)
-        yield Ended(self._ended()), []
-        yield from self._changed_relays()
-        yield from self._dials()
-        for listener, owner, portal in self._udp_listeners():
-            yield from self._changed_flows(listener, owner, portal)
+            yield from self._changed_affinity(name, table, self._began)
+        found = survey(parts)
+        yield Ended(self._ended(found)), []
+        yield from self._changed_relays(found)
+        yield from self._dials(found)
+        for listener, (owner, portal) in found.udp:
+            for flow in listener.flows:
+                yield from self._changed_flow(flow, (owner, portal))
             for peer, held in listener.held_datagrams():
                 yield DatagramHandedOver(owner, portal, peer, *held), []
-        yield from self._held()
-        for entry in self._decisions:
-            yield DecisionsHandedOver(entry[1].service_port, (_plain(entry),)), []
+        for waiting, whose in found.waiting:
+            for client, peer in waiting.held:
+                yield ClientHandedOver(*whose, peer[:2]), [client.fileno()]
+        yield from ((item, []) for item in self._decided())
         if not self._shares:
             yield Last(self.last_id), []
 
@@ -159,6 +180,7 @@ class Giver:
     def _listeners(self) -> Iterator[Given]:
         for name, listener in list(self._parts.listeners.items()):
             self._counted[listener.statistics] = listener.statistics.mark
+            self._balancers[listener.statistics] = listener.balancer
             if self._shares:
                 balancer, counters = listener.balancer.state(), listener.statistics.state()
                 yield ListenerChanged(listener.statistics.number, balancer, counters), []
@@ -168,6 +190,7 @@ class Giver:
             if connections.statistics not in self._counted:
                 self._counted[connections.statistics] = connections.statistics.mark
                 self._closed.add(connections.statistics)
+                self._balancers[connections.statistics] = connections.balancer
                 yield _closed_listener(connections.name, connections.statistics, connections.balancer.state()), []
         for name, statistics in self._parts.closed.current():
             if statistics not in self._counted:
@@ -206,15 +229,13 @@ class Giver:
         )
 
     def _changed_listeners(self) -> Iterator[ListenerChanged]:
-        balancers: dict[ListenerCounters, Balancer] = {}
-        for listener in self._parts.listeners.values():
-            balancers[listener.statistics] = listener.balancer
-        for connections in self._connections():
-            balancers.setdefault(connections.statistics, connections.balancer)
-        for counters, mark in self._counted.items():
-            if counters.mark != mark and counters in balancers:
-                state = balancers[counters].state()
-                yield ListenerChanged(counters.number, state, counters.state(), is_open=counters not in self._closed)
+        """Listeners are neither opened nor closed meanwhile."""
+        for counters, balancer in self._balancers.items():
+            mark = counters.mark
+            if mark != self._counted[counters]:
+                self._counted[counters] = mark
+                is_open = counters not in self._closed
+                yield ListenerChanged(counters.number, balancer.state(), counters.state(), is_open=is_open)
 
     def _affinity(self, name: tuple[ServicePortName, IPFamily], table: AffinityTable) -> Iterator[Given]:
         service_port, family = name
@@ -225,44 +246,60 @@ class Giver:
             for entries in table.entries(young=young):
                 yield AffinityEntries(service_port, family, young, entries), []
 
-    def _changed_affinity(self, name: tuple[ServicePortName, IPFamily], table: AffinityTable) -> Iterator[Given]:
+    def _changed_affinity(
+        self, name: tuple[ServicePortName, IPFamily], table: AffinityTable, since: float
+    ) -> Iterator[Given]:
         service_port, family = name
         state = table.state()
         if self._tables.get(table) != state.since:  # the generations are others
             yield AffinityEntries(service_port, family, is_young=True, entries={}, is_anew=True), []
             yield from self._affinity(name, table)
             return
-        entries = table.written_since(self._began)
+        entries = table.written_since(since)
         if entries:
             yield AffinityHandedOver(service_port, family, state), []
             yield AffinityEntries(service_port, family, is_young=True, entries=entries), []
 
-    def _ended(self) -> tuple[int, ...]:
-        alive: set[int] = set()
-        for connections in self._connections():
-            alive.update(connections.members)
-        for listener, _, _ in self._udp_listeners():
-            alive.update(flow.id for flow in listener.flows)
-        return tuple(each for each in (*self._relays, *self._flows) if each not in alive)
+    def _ended(self, found: Survey) -> tuple[int, ...]:
+        alive = {flow.id for listener, _ in found.udp for flow in listener.flows}
+        alive.update(*(connections.members for connections in found.connections))
+        return (*(self._relays.keys() - alive), *(self._flows.keys() - alive))
 
-    def _changed_relays(self) -> Iterator[Given]:
+    async def _changed_members(self, pace: Pace) -> AsyncIterator[Given]:
+        """Connections and flows that are new or other than they were, and may be handed over while they go on."""
+        for connections in self._connections():
+            for relay in list(connections.members.values()):
+                if isinstance(relay, Relay) and not relay.closed and self._may_be_told(relay):
+                    yield self._beginning(connections, relay)
+                await pace.keep()
+        for listener, whose in survey(self._parts).udp:
+            for flow in list(listener.flows):
+                for given in self._changed_flow(flow, whose):
+                    yield given
+                await pace.keep()
+
+    def _may_be_told(self, relay: Relay) -> bool:
+        """What waits in a connection, or when it is to end, is told with the rest alone."""
+        return relay.id not in self._relays or (relay.mark is not None and self._is_other(relay))
+
+    def _changed_relays(self, found: Survey) -> Iterator[Given]:
         """Those first whose time is over first, which is the order of the queue that they are in."""
-        found = [
+        others = [
             (relay.deadline or _NEVER, connections, relay)
-            for connections in self._connections()
+            for connections in found.connections
             for relay in connections.members.values()
             if isinstance(relay, Relay) and self._is_other(relay)
         ]
-        for _, connections, relay in sorted(found, key=lambda each: each[0]):
+        for _, connections, relay in sorted(others, key=lambda each: each[0]):
             yield self._relay(connections, relay)
 
     def _beginning(self, connections: Connections, relay: Relay) -> Given:
-        """A connection's sockets, and all that will stay as it is."""
-        mark = relay.mark
-        self._relays[relay.id] = mark
+        """A connection as it is, with its sockets where they were not handed over yet; or all that will stay so."""
+        is_new = relay.id not in self._relays
+        mark = self._relays[relay.id] = relay.mark
         state = relay.beginning() if mark is None else relay.state()
-        descriptors = [sock.fileno() for sock in relay.sockets]
-        return RelayHandedOver(connections.statistics.number, is_new=True, state=state), descriptors
+        descriptors = [sock.fileno() for sock in relay.sockets] if is_new else []
+        return RelayHandedOver(connections.statistics.number, is_new=is_new, state=state), descriptors
 
     def _is_other(self, relay: Relay) -> bool:
         before = self._relays.get(relay.id)
@@ -274,39 +311,36 @@ class Giver:
         item = RelayHandedOver(connections.statistics.number, is_new=is_new, state=relay.state())
         return item, [*descriptors, *relay.pipe_ends]
 
-    def _dials(self) -> Iterator[Given]:
-        found = [
+    def _dials(self, found: Survey) -> Iterator[Given]:
+        dials = [
             (dial.state(), connections.statistics.number, dial)
-            for connections in self._connections()
+            for connections in found.connections
             for dial in connections.members.values()
             if isinstance(dial, Dial)
         ]
-        for state, owner, dial in sorted(found, key=lambda each: each[0].deadline or _NEVER):
+        for state, owner, dial in sorted(dials, key=lambda each: each[0].deadline or _NEVER):
             backend = dial.backend_to_keep
             sockets = [dial.client] if backend is None else [dial.client, backend]
             item = DialHandedOver(owner, has_backend=len(sockets) > 1, state=state)
             yield item, [sock.fileno() for sock in sockets]
 
-    def _changed_flows(self, listener: UdpListener, owner: int, portal: PortalAddress | None) -> Iterator[Given]:
-        for flow in listener.flows:
-            before = self._flows.get(flow.id)
-            if before is not None and before[1] == flow.mark:
-                continue
-            state = state_of(flow)
-            if state is not None and flow.socket is not None:
-                is_new = before is None or before[0] is not flow.socket
-                descriptors = [flow.socket.fileno()] if is_new else []
-                yield FlowHandedOver(owner, portal, is_new=is_new, state=state), descriptors
+    def _changed_flow(self, flow: UdpFlow, whose: Whose) -> Iterator[Given]:
+        """A flow, if it is new or other than it was, with its socket where it has another one than before."""
+        before, mark = self._flows.get(flow.id), flow.mark
+        if before is not None and before[1] == mark:
+            return
+        state = state_of(flow)
+        if state is not None and flow.socket is not None:
+            is_new = before is None or before[0] is not flow.socket
+            descriptors = [flow.socket.fileno()] if is_new else []
+            self._flows[flow.id] = flow.socket, mark
+            yield FlowHandedOver(*whose, is_new=is_new, state=state), descriptors
 
-    def _held(self) -> Iterator[Given]:
-        for listener in self._parts.listeners.values():
-            if isinstance(listener, TcpListener):
-                for client, peer in listener.held:
-                    yield ClientHandedOver(listener.statistics.number, None, peer[:2]), [client.fileno()]
-        for address, _, _, portal in self._parts.portals.open_portals():
-            if isinstance(portal, TcpListener):
-                for client, peer in portal.held:
-                    yield ClientHandedOver(0, address, peer[:2]), [client.fileno()]
+    def _decided(self) -> Iterator[DecisionsHandedOver]:
+        """What was decided since the last time, in few values."""
+        decided, self._decisions = self._decisions, []
+        for service_port, entries in groupby(decided, key=lambda entry: entry[1].service_port):
+            yield DecisionsHandedOver(service_port, tuple(map(_plain, entries)))
 
     def _connections(self) -> Iterable[Connections]:
         found = {}
@@ -317,14 +351,6 @@ class Giver:
             if isinstance(connections, Connections):
                 found[id(connections)] = connections
         return found.values()
-
-    def _udp_listeners(self) -> Iterator[tuple[UdpListener, int, PortalAddress | None]]:
-        for listener in self._parts.listeners.values():
-            if isinstance(listener, UdpListener):
-                yield listener, listener.statistics.number, None
-        for address, _, _, portal in self._parts.portals.open_portals():
-            if isinstance(portal, UdpListener):
-                yield portal, 0, address
 
 
 def _closed_listener(name: ListenerName, statistics: ListenerCounters, balancer: BalancerState) -> ListenerHandedOver:

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from itertools import count
+from operator import attrgetter
 from typing import Any, ClassVar, Final, Protocol
 
 from msgspec import Struct
@@ -309,10 +310,15 @@ class ListenerCounters:
     )
     """The counters, but for what is active, and what is counted by reason or endpoint."""
 
+    _marked: "ClassVar[attrgetter[tuple[int | float, ...]]]" = attrgetter("active", *numbers)
+
+    def __init_subclass__(cls) -> None:
+        cls._marked = attrgetter("active", *cls.numbers)
+
     @property
     def mark(self) -> tuple[int | float, ...]:
         """What changes whenever something is counted."""
-        return (self.active, *(getattr(self, name) for name in self.numbers))
+        return self._marked(self)
 
     def state(self) -> CountersState:
         """The same as a value, without what is active."""

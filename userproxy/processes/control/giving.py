@@ -5,7 +5,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import aclosing, closing
 from typing import Final
 
 from msgspec import Raw
@@ -23,7 +23,7 @@ from userproxy.processes.control.held_portals import HeldPortals
 from userproxy.processes.control.worker import Worker
 from userproxy.processes.takeover.packages import GivenUpError, Package
 from userproxy.processes.takeover.token import Token
-from userproxy.processes.transfers import AllGiven, Give, Given, GiveRest, ServeOn
+from userproxy.processes.transfers import AllGiven, Give, GiveChanged, Given, GiveRest, ServeOn
 from userproxy.routing.balancer import BalancerState
 
 _AHEAD: Final = 32
@@ -75,14 +75,28 @@ class ProcessesGiver:
         for plane, worker in enumerate(self._workers, 1):
             worker.gives_to = self
             worker.send(Give(_AHEAD, self.attempt))
-            while True:
-                message, descriptors = await self._next(worker)
-                with closing(_Copies(descriptors)):
-                    if isinstance(message, AllGiven):
-                        _check(message)
-                        break
-                    yield Package(message.items, descriptors, plane)
-                worker.send(Give(1, self.attempt))
+            async with aclosing(self._told_by(worker, plane)) as told:
+                async for package in told:
+                    yield package
+
+    async def changed(self) -> AsyncGenerator[Package, None]:
+        """See :class:`GivesPackages`. All begin at the same time: nobody's is older than it must be."""
+        for worker in self._workers:
+            worker.send(GiveChanged(_AHEAD, self.attempt))
+        for plane, worker in enumerate(self._workers, 1):
+            async with aclosing(self._told_by(worker, plane)) as told:
+                async for package in told:
+                    yield package
+
+    async def _told_by(self, worker: Worker, plane: int) -> AsyncGenerator[Package, None]:
+        while True:
+            message, descriptors = await self._next(worker)
+            with closing(_Copies(descriptors)):
+                if isinstance(message, AllGiven):
+                    _check(message)
+                    return
+                yield Package(message.items, descriptors, plane)
+            worker.send(Give(1, self.attempt))
 
     def rest(self, token: Token, end: float) -> Generator[Package, None, None]:
         """See :class:`GivesPackages`."""

@@ -120,24 +120,24 @@ class ProcessesTaker:
 
     def arrived(self) -> None:
         """Return once all data processes have what was sent to them."""
+        self._until_arrived(AskArrived())
+
+    def complete(self) -> None:
+        """As :meth:`arrived`, and nothing comes any more: data processes put in order what needs no socket."""
+        self._until_arrived(Complete())
+
+    def _until_arrived(self, question: AskArrived | Complete) -> None:
         self.deal()
         end = time.monotonic() + _ARRIVED_SECONDS
         for worker in self._workers:
             worker.arrived = None
-            worker.send(AskArrived())
+            worker.send(question)
         for worker in self._workers:
             worker.channel.wait(_has_arrived(worker), end - time.monotonic())
             if worker.arrived is None:
                 raise HandoverError("a data process has ended, or does not say that it has everything")
             if worker.arrived:
                 raise HandoverError(worker.arrived)
-
-    def complete(self) -> None:
-        """As :meth:`arrived`, and nothing comes any more: data processes put in order what needs no socket."""
-        self.deal()
-        for worker in self._workers:
-            worker.send(Complete())
-        self.arrived()
 
     def go_on(self) -> None:
         """Begin: the other process has let go."""

@@ -1,7 +1,8 @@
 """A data process's part in take-overs: its connections and flows go to another userproxy, or come from one."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any, Final
 
 import structlog
@@ -14,11 +15,11 @@ from userproxy.forwarding.sharing import SharingForwarder
 from userproxy.model import ListenerName, PortalAddress
 from userproxy.processes.channel import Channel, close_descriptors, encode
 from userproxy.processes.messages import Pulse
-from userproxy.processes.takeover.packages import packed, unpacked
+from userproxy.processes.takeover.packages import Package, packed, packed_slowly, unpacked
 from userproxy.processes.takeover.successor import BACKLOG_SECONDS
 from userproxy.processes.takeover.token import Token
 from userproxy.processes.takeover.urgency import Urgency
-from userproxy.processes.transfers import AllGiven, Arrived, Give, Given, GoOn, Take
+from userproxy.processes.transfers import AllGiven, Arrived, Give, GiveChanged, Given, GoOn, Take
 
 log = structlog.get_logger()
 
@@ -75,12 +76,23 @@ class Handover:
         for _ in range(message.count):
             self._wanted.release()
 
+    def give_changed(self, message: GiveChanged) -> None:
+        """Tell of so many parts of what is other than it was, and of further ones when :class:`Give` asks for them."""
+        if self._giver is not None and message.attempt == self._attempt:
+            self._wanted = asyncio.Semaphore(message.count)
+            giving = self._give_all(packed_slowly(self._giver.changed()), message.attempt)
+            self._task = self._group.create_task(giving, name="hand over what has changed")
+
     async def _give_first(self, giver: Giver, attempt: int) -> None:
+        await self._give_all((Package(Raw(encode([item])), its) async for item, its in giver.first()), attempt)
+
+    async def _give_all(self, packages: AsyncGenerator[Package, None], attempt: int) -> None:
         failure = ""
         try:
-            async for item, descriptors in giver.first():
-                self._channel().send(Given(Raw(encode([item])), attempt), descriptors)
-                await self._wanted.acquire()
+            async with aclosing(packages):
+                async for package in packages:
+                    self._channel().send(Given(package.items, attempt), package.descriptors)
+                    await self._wanted.acquire()
         except Exception as error:  # noqa: BLE001 -- we serve on, whatever it is
             failure = _words(error)
         self._channel().send(AllGiven(attempt, failure=failure))
@@ -171,13 +183,14 @@ class Handover:
             close_descriptors(descriptors)
 
     def complete(self) -> None:
-        """Nothing more comes; what cannot be put in order is told of by :meth:`arrived`."""
+        """Nothing more comes: say whether all has arrived and could be put in order."""
         if self._taker is not None and not self._failure:
             try:
                 self._taker.complete()
             except Exception as error:
                 log.exception("What is to be taken over does not fit together")
                 self._failure = repr(error)
+        self.arrived()
 
     def arrived(self) -> None:
         """Say whether all has arrived that was sent. Once it has, the other process is about to serve nobody."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import os
 import socket
 from collections.abc import Callable
 from random import Random
@@ -18,7 +17,7 @@ from userproxy.forwarding.ejection.cells import EjectionMemory
 from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.forwarding.sharing import SharingForwarder
 from userproxy.model import ListenerName
-from userproxy.processes.channel import Channel, Decoder
+from userproxy.processes.channel import Channel, Decoder, close_descriptors
 from userproxy.processes.data.answering import Answering
 from userproxy.processes.data.counting import Counting
 from userproxy.processes.data.handover import Handover
@@ -71,6 +70,7 @@ from userproxy.processes.transfers import (
     Complete,
     Forsake,
     Give,
+    GiveChanged,
     GiveRest,
     GoOn,
     ServeOn,
@@ -139,6 +139,7 @@ class DataProcess:
         }
         self._hand: dict[type, Callable[[Handover, Any, list[int]], None]] = {
             Give: lambda handover, message, _: handover.give(message),
+            GiveChanged: lambda handover, message, _: handover.give_changed(message),
             GiveRest: self._give_rest,
             ServeOn: lambda handover, message, _: handover.serve_on(lingers=message.lingers),
             Forsake: lambda handover, *_: handover.forsake(),
@@ -310,8 +311,7 @@ class DataProcess:
         self._unasked.discard(name)
         self._last_number = max(self._last_number, message.number)
         if len(descriptors) != len(message.members):
-            for each in descriptors:
-                os.close(each)
+            close_descriptors(descriptors)
             self._channel.send(NotServed(name, _NO_DESCRIPTOR))
             return
         try:

@@ -71,7 +71,10 @@ class Sockets(Struct, frozen=True, tag=True):
 
 
 class Ready(Struct, frozen=True, tag=True):
-    """From the predecessor: that was all, but for what changes yet. The successor says so, too, when it has it."""
+    """From the predecessor: that was all, but for what changes yet. The successor says so, too, when it has it.
+
+    More may come, and be asked for so, until nothing is left but what changes in a moment.
+    """
 
 
 class Commit(Struct, frozen=True, tag=True):

@@ -1,6 +1,6 @@
 """A data plane on its way from one process to another: encoded values, with descriptors."""
 
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from msgspec import Raw
@@ -38,6 +38,9 @@ class GivesPackages(Protocol):
     def first(self) -> AsyncGenerator[Package, None]:
         """What is there, while it goes on."""
 
+    def changed(self) -> AsyncGenerator[Package, None]:
+        """What has changed since then, while it goes on; may be asked for again."""
+
     def rest(self, token: Token, end: float) -> Generator[Package, None, None]:
         """What has changed since then, until `end` on the monotonic clock; nothing goes on afterwards.
 
@@ -60,6 +63,11 @@ class LocalPackages:
             # At once: a turn of the loop later the numbers may be other sockets'.
             yield Package(Raw(encode([item])), descriptors)
 
+    async def changed(self) -> AsyncGenerator[Package, None]:
+        """See :class:`GivesPackages`."""
+        async for package in packed_slowly(self._giver.changed()):
+            yield package
+
     def rest(self, _token: Token, _end: float) -> Generator[Package, None, None]:
         """See :class:`GivesPackages`."""
         yield from packed(self._giver.rest())
@@ -80,6 +88,21 @@ def packed(given: Iterator[Given]) -> Iterator[Package]:
             yield Package(Raw(encode(items)), descriptors)
             items, descriptors = [], []
     yield Package(Raw(encode(items)), descriptors)
+
+
+async def packed_slowly(given: AsyncIterator[Given]) -> AsyncGenerator[Package, None]:
+    """As :func:`packed`, of what comes while others have their turns: descriptors are passed on at once."""
+    items: list[Item] = []
+    async for item, descriptors in given:
+        if descriptors:  # a turn of the loop later the numbers may be other sockets'
+            yield Package(Raw(encode([item])), descriptors)
+            continue
+        items.append(item)
+        if len(items) == _BATCH:
+            yield Package(Raw(encode(items)), ())
+            items = []
+    if items:
+        yield Package(Raw(encode(items)), ())
 
 
 def unpacked(items: Raw, descriptors: list[int]) -> Iterator[Given]:

@@ -1,0 +1,136 @@
+"""What is left for the turn in which nobody is served: only what has changed a moment ago."""
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.forwarding.conftest import LOOPBACK, NAME, Serve, echo, eventually
+from tests.forwarding.handover.conftest import a_forwarder, changed, first, forwarders, rest
+from tests.forwarding.handover.test_listeners import DNS, Echoes, ask, udp_client
+from userproxy.forwarding.forwarder import Forwarder
+from userproxy.forwarding.handover.values import Item
+from userproxy.model import Endpoint, Snapshot, Verdict
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest.fixture
+async def old() -> AsyncIterator[Forwarder]:
+    async with forwarders() as found:
+        found.append(a_forwarder())
+        yield found[0]
+
+
+@pytest.fixture
+async def new() -> AsyncIterator[Forwarder]:
+    async with forwarders() as found:
+        found.append(a_forwarder())
+        yield found[0]
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as made:
+        yield made
+
+
+async def said(streams: Streams, text: bytes = b"x") -> None:
+    streams[1].write(text)
+    assert await streams[0].readexactly(len(text)) == text
+
+
+def kinds(items: list[Item]) -> Counter[str]:
+    return Counter(type(each).__name__ for each in items)
+
+
+async def test_each_round_tells_what_has_changed_since_the_one_before(
+    old: Forwarder, new: Forwarder, serve: Serve
+) -> None:
+    port = old.open(NAME)
+    old.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(*await serve(echo)),), affinity_timeout=600))
+    talks = [await asyncio.open_connection(LOOPBACK, port) for _ in range(8)]
+    for each in talks:
+        await said(each)
+    giver, taker = old.hand_over(), new.take_over()
+    await first(giver, taker)
+    assert kinds(await changed(giver, taker)).keys() <= {"AffinityHandedOver", "AffinityEntries"}
+    for each in talks[:5]:
+        await said(each)
+    talks[7][1].close()
+    talks.append(await asyncio.open_connection(LOOPBACK, port))
+    await said(talks[8])
+    await eventually(lambda: old.active == 8)
+    found = kinds(await changed(giver, taker))
+    assert found["RelayHandedOver"] == 6
+    assert found["Ended"] == found["ListenerChanged"] == found["DecisionsHandedOver"] == 1
+    await said(talks[0])
+    assert kinds(await changed(giver, taker))["RelayHandedOver"] == 1
+    await said(talks[1])
+    left = kinds(rest(old, new, giver, taker))
+    assert left["RelayHandedOver"] == 1, "of nine, one has said something"
+    assert left["DecisionsHandedOver"] == 0
+    for each in (*talks[:7], talks[8]):
+        await said(each, b"hello")
+        each[1].close()
+    await eventually(lambda: new.active == 0)
+    counted = new.statistics(NAME)
+    assert (counted.accepted, counted.ended, counted.bytes_up) == (9, 9, 8 + 5 + 1 + 1 + 1 + 8 * 5)
+    assert len(await new.data_plane.decisions()) == 9
+
+
+async def test_a_half_closed_connection_and_one_whose_bytes_wait_are_for_the_rest(
+    old: Forwarder, new: Forwarder, serve: Serve
+) -> None:
+    released = asyncio.Event()
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert await reader.read() == b"question"
+        await released.wait()
+        writer.write(b"answer")
+        writer.close()
+
+    port = old.open(NAME)
+    old.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(*await serve(late)),)))
+    reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    giver, taker = old.hand_over(), new.take_over()
+    await eventually(lambda: old.active == 1)
+    await first(giver, taker)
+    writer.write(b"question")
+    writer.write_eof()
+    await eventually(lambda: old.statistics(NAME).active == 1 and bool(half_closed(old)))
+    assert kinds(await changed(giver, taker))["RelayHandedOver"] == 0
+    rest(old, new, giver, taker)
+    released.set()
+    assert await reader.read() == b"answer"
+    writer.close()
+    await eventually(lambda: new.active == 0)
+
+
+def half_closed(plane: Forwarder) -> list[object]:
+    return [each for each in plane._listeners[NAME].connections.members.values() if getattr(each, "half_closed", False)]  # type: ignore[union-attr]
+
+
+async def test_flows_that_talk_are_told_in_rounds_and_keep_their_sockets(
+    old: Forwarder, new: Forwarder, stack: ExitStack
+) -> None:
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Echoes, (LOOPBACK, 0))
+    port = old.open(DNS)
+    old.update(Snapshot(DNS, Verdict.SERVE, (Endpoint(*transport.get_extra_info("sockname")),)))
+    clients: list[socket.socket] = [udp_client(stack, (LOOPBACK, port)) for _ in range(6)]
+    before = [await ask(each) for each in clients]
+    giver, taker = old.hand_over(), new.take_over()
+    await first(giver, taker)
+    for each in clients[:4]:
+        await ask(each)
+    clients.append(udp_client(stack, (LOOPBACK, port)))
+    before.append(await ask(clients[6]))
+    assert kinds(await changed(giver, taker))["FlowHandedOver"] == 5
+    await ask(clients[0])
+    assert kinds(rest(old, new, giver, taker))["FlowHandedOver"] == 1
+    assert [await ask(each) for each in clients] == before
+    assert new.flows == 7
+    transport.close()
