@@ -2,19 +2,19 @@
 
 import asyncio
 
-from tests.forwarding.conftest import LOOPBACK, NAME, Serve, echo, eventually, named
+from tests.forwarding.conftest import LOOPBACK, NAME, Serve, echo, eventually
 from tests.forwarding.handover.conftest import a_forwarder, forwarders
 from tests.forwarding.handover.test_listeners import DNS
 from userproxy.forwarding.handover.survey import survey
 from userproxy.forwarding.tcp.listener import TcpListener
-from userproxy.model import Endpoint, Snapshot, Verdict
+from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 
 
 async def test_listeners_with_clients_and_those_who_wait_and_all_of_udp(serve: Serve) -> None:
     async with forwarders() as made:
         plane = a_forwarder()
         made.append(plane)
-        idle = named("idle")
+        idle = ListenerName(ServicePortName("default", "idle", "http", Protocol.TCP))
         port = plane.open(NAME)
         plane.open(idle)
         plane.open(DNS)
