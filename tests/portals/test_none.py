@@ -72,3 +72,21 @@ async def test_the_next_process_is_told_the_ports_of_the_last(tmp_path: Path) ->
     unserved = PortalBinding(WEB_NAME, WEB.portals, REJECT, REJECT, REJECT)
     await driver.sync([unserved], gone=[DNS.name])
     assert await NoPortals(options).local_ports() == {WEB_NAME: (41234,), DNS.name: (5353,)}
+
+
+async def test_of_very_many_at_once_only_the_table_tells_each(capsys: pytest.CaptureFixture[str]) -> None:
+    shown: list[str] = []
+    driver = NoPortals(DriverOptions(IPFamily.IPV4, "127.0.0.1"), show=shown.append)
+    names = [ServicePortName("default", f"s{number}", "", Protocol.TCP) for number in range(102)]
+    many = [at(name, 20000 + number) for number, name in enumerate(names)]
+    await driver.sync(many[:101])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "count=101" in line
+    assert len(shown[0].splitlines()) == 102
+    moved = [at(name, 30000 + number) for number, name in enumerate(names)]
+    await driver.sync(moved)
+    assert len(capsys.readouterr().out.splitlines()) == 102, "there is no table any more"
+
+
+def at(name: ServicePortName, port: int) -> PortalBinding:
+    return PortalBinding(name, WEB.portals[:1], serve(port), serve(port), serve(port))

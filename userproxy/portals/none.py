@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from typing import Final
 
 import structlog
 
@@ -13,6 +14,9 @@ from userproxy.portals.interface import Cleaned, DriverOptions, PortalDriver, Tr
 from userproxy.portals.remembered_ports import RememberedPorts
 
 log = structlog.get_logger()
+
+_MOST_LINES: Final = 100
+"""Of so many there is a line of the log for each: at a start with thousands that took a twentieth of its CPU."""
 
 _print = partial(print, flush=True)
 
@@ -59,8 +63,8 @@ class NoPortals(PortalDriver):
     ) -> PortalSync:
         """Log the address of each service port that is new or has moved, and the portals that it stands for."""
         pace = Pace()
-        for name in gone:
-            self._known.pop(name, None)
+        for old in gone:
+            self._known.pop(old, None)
         moved: dict[ServicePortName, tuple[int, ...]] = {}
         rows: list[tuple[str, str, str]] = []
         for binding in bindings:
@@ -74,8 +78,13 @@ class NoPortals(PortalDriver):
                 for port, portals in ports.items():
                     address = host_and_port(self._host, port)
                     rows.append((str(binding.name), address, portals))
-                    log.info("Service port reachable", service_port=rows[-1][0], address=address, instead_of=portals)
             await pace.keep()
+        if len(rows) > _MOST_LINES and self._show is not None:
+            log.info("Service ports reachable, as the table on standard output says", count=len(rows))
+        else:
+            for name, address, portals in rows:
+                log.info("Service port reachable", service_port=name, address=address, instead_of=portals)
+                await pace.keep()
         await asyncio.to_thread(self._keep, moved, rows)
         return PortalSync()
 

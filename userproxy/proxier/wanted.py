@@ -103,8 +103,11 @@ class Wanted:
         port = self._ports.get(name)
         if port is None:
             return ()
-        kept = {key: portal for key, portal in _keys(port).items() if self.owners[key] == name}
-        return port.portals if len(kept) == len(port.portals) else tuple(kept.values())
+        owners, protocol = self.owners, name.protocol
+        for portal in port.portals:  # asked three times for each at a start, and nearly all have what they claim
+            if owners[portal.ip, portal.port, protocol] != name:
+                return tuple([each for key, each in _keys(port).items() if owners[key] == name])
+        return port.portals if len(port.portals) < 2 else tuple(_keys(port).values())
 
     def conflicts(self, name: ServicePortName) -> tuple[Problem, ...]:
         """A problem for each portal that a service port claims and another one has."""

@@ -165,7 +165,8 @@ def _checked_ports(path: str, ports: Sequence[schema.RawEndpointPort], checker: 
             found.append(SlicePort(name, protocol, checker.port(f"{here}.port", port.port)))
         else:
             checker.note(f"{here}.port", "missing, and no proxy serves all ports")
-    checker.unique(path, (port.name or "" for port in ports), "name", "name")
+    if len(ports) > 1:
+        checker.unique(path, (port.name or "" for port in ports), "name", "name")
     return tuple(found)
 
 

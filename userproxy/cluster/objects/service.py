@@ -89,7 +89,8 @@ def _cluster_ips(spec: schema.RawServiceSpec, checker: Checker) -> tuple[str, ..
         wanted = None if name is None else checker.family(f"spec.ipFamilies[{index}]", name)
         path = f"spec.clusterIPs[{index}]" if spec.cluster_ips else "spec.clusterIP"
         addresses.append(checker.host(path, address, wanted))
-    checker.unique("spec.clusterIPs", map(family_of, addresses), "family", "family")
+    if len(addresses) > 1:
+        checker.unique("spec.clusterIPs", map(family_of, addresses), "family", "family")
     return tuple(addresses)
 
 
@@ -173,11 +174,16 @@ def _service_ports(ports: Sequence[schema.RawServicePort], checker: Checker) -> 
                 node_port=checker.within(f"{path}.nodePort", port.node_port or 0, 0, 65535, "a port number"),
             )
         )
+    if len(specs) > 1:  # few Services have several
+        _refuse_repeated(specs, checker)
+    return tuple(specs)
+
+
+def _refuse_repeated(specs: Sequence[PortSpec], checker: Checker) -> None:
     checker.unique("spec.ports", (spec.name for spec in specs), "name", "name")
     checker.unique("spec.ports", (f"{spec.port}/{spec.protocol}" for spec in specs), "port", "port")
     node_ports = (f"{spec.node_port or f'none of {index}'}/{spec.protocol}" for index, spec in enumerate(specs))
     checker.unique("spec.ports", node_ports, "nodePort", "node port")
-    return tuple(specs)
 
 
 def _affinity_timeout(spec: schema.RawServiceSpec, checker: Checker) -> int | None:

@@ -32,6 +32,7 @@ _SPECIAL_IPV4 = ("127.", "169.254.")
 _ORDINARY_DESTINATION = re.compile(
     f"(?!{'|'.join(map(re.escape, _SPECIAL_IPV4))})(?:{_ORDINARY_IPV4.pattern})", re.ASCII
 )
+_FAMILIES: dict[str, IPFamily] = {family.value: family for family in IPFamily}
 _PROTOCOLS: dict[str | None, Protocol] = {protocol.value: protocol for protocol in Protocol}
 _SHOWN = 80
 
@@ -126,7 +127,7 @@ class Checker:
         return value
 
     def family(self, path: str, value: str) -> IPFamily:
-        return IPFamily(self.choice(path, value, tuple(IPFamily)))
+        return _FAMILIES.get(value) or IPFamily(self.choice(path, value, tuple(IPFamily)))
 
     def within(self, path: str, value: int, lowest: int, highest: int, noun: str) -> int:
         if not lowest <= value <= highest:

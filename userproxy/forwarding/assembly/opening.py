@@ -68,6 +68,7 @@ class Opening:
             sock = self._bind(partial(ListeningSocket.open, verdict=verdict), name.family, preferred_port)
         tcp, portals_only = self._planes.tcp, self._options.portals_only
         connections = Connections(tcp, name, self._balancer())
+        connections.balancer.watch(connections.statistics.endpoints)  # before it has endpoints, hence a method to renew
         try:
             return TcpListener(tcp, sock, connections, portals_only=portals_only, verdict=verdict)
         except OSError as error:
