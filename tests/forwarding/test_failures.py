@@ -12,7 +12,7 @@ from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.failures import HandlerFailures
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.poller import Poller
-from userproxy.forwarding.tcp import connections, listener
+from userproxy.forwarding.tcp import connections, listener, relay
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.sources.node_sockets import NodeSockets
 from userproxy.forwarding.udp import listener as listener_of_udp
@@ -79,12 +79,12 @@ STAGES: dict[str, tuple[object, str]] = {
     "made a dial": (connections, "Dial"),
     "given an endpoint": (Balancer, "pick"),
     "dialled": (NodeSockets, "connect"),
-    "watched": (Poller, "add"),
+    "watched": (Poller, "add_method"),
     "watched beside its endpoint": (Poller, "add_beside"),
     "given up": (Balancer, "forget"),
     "made a relay": (connections, "Relay"),
     "relayed first": (Relay, "start"),
-    "relayed": (Relay, "_on_client"),
+    "relayed": (relay, "_ON_CLIENT"),
 }
 
 

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -173,8 +174,9 @@ async def test_a_socket_of_ones_own_is_taken_out_by_closing_it_and_that_of_anoth
     copy = os.dup(number) if has_copy else -1
     if has_copy:
         poller.of_others.add(number)
+    poller.copied = False
     with socket.socket() as unwatched:
-        poller.close_both(unwatched, near, own=True)
+        poller.close_both(unwatched, near)
     assert len(poller) == 0
     await eventually(lambda: near.fileno() == -1)
     reused = fcntl.fcntl(silent.fileno(), fcntl.F_DUPFD, number)
@@ -205,20 +207,20 @@ async def test_a_socket_beside_another_is_watched_and_the_other_has_another_hand
 ) -> None:
     (near, far), (beside, peer), *_ = pairs
     told: list[str] = []
-    poller.add(near.fileno(), STREAM, lambda _events: told.append("before"), owner)
+    poller.add_method(near.fileno(), lambda whose, _events: told.append("before" if whose is owner else ""), owner)
     await eventually(lambda: told == ["before"])
     poller.add_beside(
         beside.fileno(),
-        lambda _events: told.append("beside"),
+        lambda whose, _events: told.append("beside" if whose is owner else ""),
         near.fileno(),
-        lambda _events: told.append("after"),
+        lambda whose, _events: told.append("after" if whose is owner else ""),
         owner,
     )
     await eventually(lambda: told == ["before", "beside"])
     far.send(b"x")
     peer.send(b"x")
     await eventually(lambda: sorted(told[2:]) == ["after", "beside"])
-    poller.close_both(near, beside, own=False)
+    poller.close_both(near, beside)
     assert len(poller) == 0
     await eventually(lambda: near.fileno() == beside.fileno() == -1)
 
@@ -269,3 +271,50 @@ async def test_while_it_is_paused_no_turn_is_taken(poller: Poller, owner: Owner)
     assert taken == []
     poller.resume()
     await eventually(lambda: taken == [ANOTHER_TURN])
+
+
+@pytest.mark.parametrize("copied", [True, False])
+async def test_descriptors_of_any_size_are_watched_and_those_that_are_not_can_be_given_up(
+    poller: Poller, owner: Owner, pairs: Pairs, *, copied: bool
+) -> None:
+    (near, far), (silent, _), (other, _) = pairs
+    far.send(b"x")
+    high = fcntl.fcntl(near.fileno(), fcntl.F_DUPFD, 700)
+    beyond = fcntl.fcntl(silent.fileno(), fcntl.F_DUPFD, 900)
+    seen: list[int] = []
+    with socket.socket(fileno=high) as duplicate, socket.socket(fileno=beyond) as unwatched:
+        poller.add(other.fileno(), STREAM, seen.append, owner)
+        poller.forget(unwatched)
+        poller.replace(beyond, seen.append, owner)
+        poller.add_method(high, lambda _owner, events: seen.append(events), owner)
+        await eventually(lambda: any(events & READABLE for events in seen))
+        assert len(poller) == 2
+        poller.copied = copied
+        poller.close_both(duplicate, unwatched)
+        assert len(poller) == 1
+        seen.clear()
+        with suppress(FileNotFoundError):  # it is not in epoll any more, or goes with close(2)
+            poller._epoll.modify(duplicate.fileno(), STREAM)
+            assert not copied
+    poller.forget(near)
+    near.close()
+    poller.close_at_once(near)
+    assert len(poller) == 1, "a closed socket has the number -1"
+
+
+async def test_the_time_of_a_batch_is_that_at_which_it_was_taken(owner: Owner, pairs: Pairs) -> None:
+    times = iter((3.0, 4.0))
+    poller = Poller(asyncio.get_running_loop(), clock=lambda: next(times))
+    seen: list[float] = []
+    try:
+        for near, far in pairs[:2]:
+            far.send(b"x")
+            poller.add(near.fileno(), DATAGRAMS, lambda _events: seen.append(poller.now), owner)
+        assert poller.now == 0.0
+        await eventually(lambda: len(seen) == 2)
+        assert (seen, poller.now) == ([3.0, 3.0], 0.0)
+        pairs[0][1].send(b"x")
+        await eventually(lambda: len(seen) == 3)
+        assert seen[2] == 4.0
+    finally:
+        poller.shut_down()

@@ -4,8 +4,10 @@ import asyncio
 import select
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from socket import SocketType
-from typing import Protocol
+from types import MethodType
+from typing import Any, Protocol, TypeAlias
 
 from userproxy.forwarding.failures import HandlerFailures
 
@@ -40,6 +42,8 @@ _BATCHES_PER_TURN = 4
 _TURNS_SECONDS = 0.0005
 """How long turns may keep events waiting, beyond the one that is being taken."""
 
+_FIRST_ROOM = 64
+
 Handler = Callable[[int], None]
 
 
@@ -48,6 +52,11 @@ class Owner(Protocol):
 
     def abort(self) -> None:
         """One of its handlers has raised an exception: end the connection, flow or listener that it was for."""
+
+
+Entry: TypeAlias = tuple[Callable[[Any, int], None], Any, Owner]
+"""What to call with what and the events, and whose it is. A method is kept as its function and what it belongs to: to
+make a bound one for each socket of a connection costs as much as to call it."""
 
 
 class Poller:
@@ -60,13 +69,29 @@ class Poller:
     another turn with :meth:`again`.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, after_handlers: Callable[[], None] | None = None) -> None:
-        """`after_handlers` is called when the handlers of a batch of events, or of some turns, have returned."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        after_handlers: Callable[[], None] | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        """`after_handlers` is called when the handlers of a batch of events, or of some turns, have returned.
+
+        `clock` is monotonic, in seconds; the loop's if there is none.
+        """
         self._loop = loop
+        self._clock = clock or loop.time
+        self.now = 0.0
+        """While the events of a batch are dealt with, when they were taken from the kernel, on the clock; 0 otherwise.
+        To ask the clock anew costs more than much of what is done for a connection."""
         self._after_handlers = after_handlers
         self._epoll = select.epoll()
-        self._handlers: dict[int, tuple[Handler, Owner]] = {}
+        self._handlers: list[Entry | None] = [None] * _FIRST_ROOM
+        """By descriptor, as in the kernel. The last one is never used, so that -1 stands for no socket, too."""
         self._closing: list[SocketType] = []
+        self.copied = True
+        """Whether another process may have copies of our sockets: one that a program is being started in does for a
+        moment, and a successor for longer. If not, the kernel itself takes those that we close out of epoll."""
         self.of_others: set[int] = set()
         """Descriptors of sockets that another process has handed to us, which may still have its copies."""
         self._in_batch = False
@@ -80,7 +105,7 @@ class Poller:
         loop.add_reader(self._epoll.fileno(), self._drain)
 
     def __len__(self) -> int:
-        return len(self._handlers)
+        return sum(entry is not None for entry in self._handlers)
 
     def add(self, descriptor: int, events: int, handler: Handler, owner: Owner) -> None:
         """Watch a socket for STREAM, DATAGRAMS or WHILE_DATAGRAMS; its present state is reported as a first event.
@@ -88,19 +113,37 @@ class Poller:
         Raises OSError where the kernel can watch no more (epoll_ctl(2), ENOSPC and ENOMEM).
         """
         self._epoll.register(descriptor, events)
-        self._handlers[descriptor] = (handler, owner)
+        self._put(descriptor, _entry(handler, owner))
 
-    def add_beside(self, descriptor: int, handler: Handler, watched: int, its_handler: Handler, owner: Owner) -> None:
-        """Watch a socket for STREAM beside one that is watched already, which gets another handler. Raises OSError."""
-        handlers = self._handlers
-        handlers[watched] = (its_handler, owner)
+    def add_method(self, descriptor: int, method: Callable[[Any, int], None], owner: Owner) -> None:
+        """Watch a socket for STREAM: `method` is a function that is called with `owner` and the events. As :meth:`add`."""
         self._epoll.register(descriptor, STREAM)
-        handlers[descriptor] = (handler, owner)
+        try:
+            self._handlers[descriptor] = (method, owner, owner)
+        except IndexError:
+            self._put(descriptor, (method, owner, owner))
+
+    def add_beside(
+        self,
+        descriptor: int,
+        method: Callable[[Any, int], None],
+        watched: int,
+        its_method: Callable[[Any, int], None],
+        owner: Owner,
+    ) -> None:
+        """As :meth:`add_method`, beside a socket that is watched already and gets another method. Raises OSError."""
+        handlers = self._handlers
+        handlers[watched] = (its_method, owner, owner)
+        self._epoll.register(descriptor, STREAM)
+        try:
+            handlers[descriptor] = (method, owner, owner)
+        except IndexError:
+            self._put(descriptor, (method, owner, owner))
 
     def replace(self, descriptor: int, handler: Handler, owner: Owner) -> None:
         """Give a socket another handler if it is watched; nothing is reported anew."""
-        if descriptor in self._handlers:
-            self._handlers[descriptor] = (handler, owner)
+        if self._watches(descriptor):
+            self._handlers[descriptor] = _entry(handler, owner)
 
     def close(self, sock: SocketType) -> None:
         """Stop watching a socket, and close it when the events at hand are dealt with.
@@ -109,34 +152,65 @@ class Poller:
         batch; that event would reach the wrong handler. Closing alone does not take a socket out of epoll
         either while a program that is just being started still holds a copy (epoll(7)).
         """
-        descriptor = sock.fileno()
-        if self._handlers.pop(descriptor, None) is not None:
-            self._epoll.unregister(descriptor)
+        self.forget(sock)
         if not self._closing and not self._in_batch:
             self._loop.call_soon(self.close_now)
         self._closing.append(sock)
 
-    def close_both(self, one: SocketType, other: SocketType, *, own: bool) -> None:
+    def close_both(self, one: SocketType, other: SocketType) -> None:
         """As :meth:`close`, for the two sockets of a connection.
 
-        They are our `own` if nobody else has copies of them, unless they are some :attr:`of_others`: then the kernel
-        itself takes them out of epoll when they are closed.
+        They are left to close(2) alone where nobody else has copies of them: unless they are :attr:`copied`, or some
+        :attr:`of_others`.
         """
-        handlers, closing, of_others = self._handlers, self._closing, self.of_others
-        for sock in (one, other):
-            descriptor = sock.fileno()
-            if handlers.pop(descriptor, None) is not None and (not own or descriptor in of_others):
-                self._epoll.unregister(descriptor)
-                if own:
-                    of_others.discard(descriptor)
+        handlers, closing = self._handlers, self._closing
+        descriptor, its = one.fileno(), other.fileno()
+        try:
+            handlers[descriptor] = handlers[its] = None
+            if self.copied:
+                unregister = self._epoll.unregister
+                unregister(descriptor)
+                unregister(its)
+            elif self.of_others:
+                self._leave_those_of_others(descriptor, its)
+        except (IndexError, OSError):  # one was never watched
+            self._leave(descriptor)
+            self._leave(its)
         if not closing and not self._in_batch:
             self._loop.call_soon(self.close_now)
-        closing += (one, other)
+        closing.append(one)
+        closing.append(other)
+
+    def _leave_those_of_others(self, *descriptors: int) -> None:
+        for descriptor in descriptors:
+            if descriptor in self.of_others:
+                self.of_others.discard(descriptor)
+                self._epoll.unregister(descriptor)
+
+    def _leave(self, descriptor: int) -> None:
+        """Stop watching a socket that perhaps is not watched."""
+        if descriptor < len(self._handlers):
+            self._handlers[descriptor] = None
+        with suppress(OSError):
+            self._epoll.unregister(descriptor)
+
+    def _watches(self, descriptor: int) -> bool:
+        return descriptor < len(self._handlers) and self._handlers[descriptor] is not None
+
+    def _put(self, descriptor: int, entry: Entry) -> None:
+        """Note whose a socket is, with room for more: one that is not there costs less than to ask each time."""
+        handlers = self._handlers
+        missing = descriptor + 2 - len(handlers)
+        if missing > 0:
+            handlers += [None] * max(missing, len(handlers))
+        handlers[descriptor] = entry
 
     def forget(self, sock: SocketType) -> None:
         """Stop watching a socket, which goes on to be used; :meth:`add` reports its state as a first event again."""
-        if self._handlers.pop(sock.fileno(), None) is not None:
-            self._epoll.unregister(sock.fileno())
+        descriptor = sock.fileno()
+        if self._watches(descriptor):
+            self._handlers[descriptor] = None
+            self._epoll.unregister(descriptor)
 
     def close_at_once(self, sock: SocketType) -> None:
         """Stop watching a socket and close it, so that the next one may have its descriptor.
@@ -144,8 +218,7 @@ class Poller:
         Only where it does no harm that an event still to come for it reaches the descriptor's new owner: the handler of
         a UDP socket finds nothing to read then.
         """
-        if self._handlers.pop(sock.fileno(), None) is not None:
-            self._epoll.unregister(sock.fileno())
+        self.forget(sock)
         sock.close()
 
     def close_now(self) -> None:
@@ -187,25 +260,27 @@ class Poller:
     def shut_down(self) -> None:
         """Close the epoll. Sockets that are still watched are left open for their owners to close."""
         self.close_now()
-        self._handlers.clear()
+        self._handlers[:] = [None]
         self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
 
     def _drain(self) -> None:
-        handler_of = self._handlers.get
+        handlers, poll, clock = self._handlers, self._epoll.poll, self._clock
         for _ in range(_BATCHES_PER_TURN):
-            batch = self._epoll.poll(0, _BATCH)
+            batch = poll(0, _BATCH)
             if not batch:
                 return
             self._in_batch = True
+            self.now = clock()
             for descriptor, events in batch:
-                entry = handler_of(descriptor)
+                entry = handlers[descriptor]
                 if entry is not None:
                     try:
-                        entry[0](events)
+                        entry[0](entry[1], events)
                     except Exception as error:  # noqa: BLE001 -- one connection's bug must not lose the others' edges
-                        self.failed(entry[1], error)
+                        self.failed(entry[2], error)
             self._in_batch = False
+            self.now = 0.0
             if self._closing:
                 self.close_now()
             if self._after_handlers is not None:
@@ -230,3 +305,14 @@ class Poller:
             self._loop.call_soon(self._run_again)
         if self._after_handlers is not None:
             self._after_handlers()
+
+
+def _entry(handler: Handler, owner: Owner) -> Entry:
+    if type(handler) is MethodType:
+        return handler.__func__, handler.__self__, owner
+    return _call, handler, owner
+
+
+def _call(handler: Handler, events: int) -> None:
+    """Call what is no method."""
+    handler(events)

@@ -49,7 +49,7 @@ class SharingForwarder(Forwarder):
         self._counts = counts
         super().__init__(loop, options, random)
         self._recorder.last_id = last_id
-        self._tcp.relays.copied = False  # a data process starts no programs
+        self._tcp.poller.copied = False  # a data process starts no programs
         self._elsewhere: dict[ListenerName, int] = {}
         """The local ports of listeners that other processes serve alone."""
         self._members: dict[ListenerName, tuple[int, ...]] = {}

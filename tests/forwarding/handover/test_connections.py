@@ -445,14 +445,14 @@ async def test_a_hand_over_that_comes_to_nothing_changes_nothing(planes: list[Fo
     port = serving(old, await serve(echo))
     reader, writer = await asyncio.open_connection(LOOPBACK, port)
     await eventually(lambda: old.active == 1)
-    old._tcp.relays.copied = False  # as in a data process
+    old._tcp.poller.copied = False  # as in a data process
     giver, taker = old.hand_over(), new.take_over()
     await first(giver, taker)
     for item, descriptors in giver.rest():
         taker.take(item, [os.dup(each) for each in descriptors])
     new.forsake()
     giver.cancel()
-    assert old._tcp.relays.copied, "the other process has not closed its copies yet"
+    assert old._tcp.poller.copied, "the other process has not closed its copies yet"
     writer.write(b"x")
     assert await reader.readexactly(1) == b"x"
     other_reader, other = await asyncio.open_connection(LOOPBACK, port)

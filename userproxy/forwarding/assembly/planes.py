@@ -48,7 +48,7 @@ def make_planes(loop: asyncio.AbstractEventLoop, options: ForwardingOptions, gat
 
 
 def _common(loop: asyncio.AbstractEventLoop, options: ForwardingOptions, gates: Gates) -> Common:
-    poller = Poller(loop)
+    poller = Poller(loop, clock=time.monotonic)
     budget = DescriptorBudget(loop, options.descriptor_limit, options.kept_descriptors, poller.close_now)
     return Common(
         poller,

@@ -85,7 +85,7 @@ class Giver:
         """What is there, while it goes on: established connections and flows with their sockets."""
         parts, pace = self._parts, Pace()
         self._were_shared = parts.tcp.relays.shared
-        parts.tcp.relays.shared = parts.tcp.relays.copied = True
+        parts.tcp.relays.shared = parts.tcp.poller.copied = True
         self._began = parts.tcp.loop.time()
         for given in self._listeners():
             yield given

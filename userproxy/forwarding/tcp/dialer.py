@@ -14,7 +14,7 @@ from userproxy.forwarding.descriptors import DescriptorBudget, is_shortage
 from userproxy.forwarding.listener_addresses import ListenerAddresses
 from userproxy.forwarding.observation.reasons import ENDPOINT_GONE, GIVEN_UP, in_words
 from userproxy.forwarding.observation.recorder import FailedDial, Peer, Portal
-from userproxy.forwarding.poller import HANGUP, STREAM, Poller
+from userproxy.forwarding.poller import HANGUP, Poller
 from userproxy.forwarding.return_pairs import ReturnPair
 from userproxy.forwarding.shares import Connection
 from userproxy.forwarding.tcp.sockets import UNDER_WAY, reset_on_close
@@ -206,7 +206,7 @@ class Dial:
             return
         self._backend, self._limit = backend, self._dialer.limits[self._attempt]
         self._limit.restore(self, deadline)
-        self._dialer.poller.add(backend.fileno(), STREAM, self._on_event, self)
+        self._dialer.poller.add_method(backend.fileno(), _ON_EVENT, self)
 
     def forsake(self) -> None:
         """Close our copies of its sockets: it is another process's, and nobody is told."""
@@ -253,7 +253,7 @@ class Dial:
                 limit = self._limit = dialer.limits[self._attempt if decider is None or not decider.finds_out else 0]
                 limit.add(self, now)
                 # A connection that is there already has an event, too, which says that it is writable.
-                dialer.poller.add(backend.fileno(), STREAM, self._on_event, self)
+                dialer.poller.add_method(backend.fileno(), _ON_EVENT, self)
                 return
             if dialer.node_sockets.is_out_of_ports(endpoint, error):
                 dialer.node_sockets.note_shortage(endpoint, self.name)
@@ -279,7 +279,7 @@ class Dial:
         """Wait for a connection."""
         self._limit = limit
         limit.add(self)
-        self._dialer.poller.add(backend.fileno(), STREAM, self._on_event, self)
+        self._dialer.poller.add_method(backend.fileno(), _ON_EVENT, self)
 
     def _wait_for(self, pair: ReturnPair) -> None:
         self._waits = True
@@ -397,3 +397,7 @@ class Dial:
             self.closed = True
             self._on_failed(self)
             self._balancer.forget(self.address)
+
+
+_ON_EVENT: Final = Dial._on_event
+"""What the poller calls with a dial and events."""

@@ -21,11 +21,10 @@ class RelayContext(DirectionContext):
 
     Half-closed ones are in `closing` first, and then in `half_open`.
     `shared` is whether another process has copies of their sockets, for a hand-over: then close(2) alone tells
-    their peers nothing. `copied` is whether another one may have some at all: one that a program is being started in
-    does for a moment.
+    their peers nothing.
     """
 
-    __slots__ = ("closing", "copied", "half_open", "recorder", "shared", "source_ports")
+    __slots__ = ("closing", "half_open", "recorder", "shared", "source_ports")
 
     def __init__(
         self,
@@ -42,4 +41,3 @@ class RelayContext(DirectionContext):
         self.half_open = half_open
         self.source_ports = source_ports
         self.shared = False
-        self.copied = True
