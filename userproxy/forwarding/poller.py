@@ -116,7 +116,7 @@ class Poller:
         self._put(descriptor, _entry(handler, owner))
 
     def add_method(self, descriptor: int, method: Callable[[Any, int], None], owner: Owner) -> None:
-        """Watch a socket for STREAM: `method` is a function that is called with `owner` and the events. As :meth:`add`."""
+        """As :meth:`add` for STREAM; `method` is a function that is called with `owner` and the events."""
         self._epoll.register(descriptor, STREAM)
         try:
             self._handlers[descriptor] = (method, owner, owner)

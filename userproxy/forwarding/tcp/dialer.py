@@ -347,7 +347,8 @@ class Dial:
                 self._drop_backend()
             self._fail()
 
-    def _on_event(self, events: int) -> None:
+    def on_event(self, events: int) -> None:
+        """The backend's socket is connected, or has failed. For the poller."""
         backend = self._backend
         if backend is None:
             return
@@ -399,5 +400,5 @@ class Dial:
             self._balancer.forget(self.address)
 
 
-_ON_EVENT: Final = Dial._on_event
+_ON_EVENT: Final = Dial.on_event
 """What the poller calls with a dial and events."""

@@ -135,7 +135,7 @@ class Relay(EstablishedConnection):
             ways.downward.on_events(events)
         elif events != WRITABLE:
             if ways is None:
-                self._on_backend(events)
+                self.on_backend(events)
             else:
                 ways.downward.on_events(events)
 
@@ -181,8 +181,8 @@ class Relay(EstablishedConnection):
         """Go on with a connection of another process: the sockets' present state is their first event."""
         poller, ways = self._context.poller, self._ways
         for sock, handler in (
-            (self._client, self._on_client if ways is None else ways.upward.on_events),
-            (self._backend, self._on_backend if ways is None else ways.downward.on_events),
+            (self._client, self.on_client if ways is None else ways.upward.on_events),
+            (self._backend, self.on_backend if ways is None else ways.downward.on_events),
         ):
             poller.add(sock.fileno(), STREAM, handler, self)
 
@@ -236,11 +236,11 @@ class Relay(EstablishedConnection):
         """Read and send, as the events of the source of `direction` allow."""
         self.ways.on_events(direction, events)
 
-    def _on_client(self, events: int) -> None:
+    def on_client(self, events: int) -> None:
         """What the poller calls with the events of the client's socket, until there are :attr:`ways`.
 
         A small message is moved right here, and so is a FIN: most connections run only these lines, and those of
-        :meth:`_on_backend`. Nothing waits meanwhile.
+        :meth:`on_backend`. Nothing waits meanwhile.
         """
         size, sent = NOTHING_READ, 0
         if events == A_MESSAGE or events in _ENDS:
@@ -252,7 +252,7 @@ class Relay(EstablishedConnection):
                     if sent == size:
                         self.count_up += size
                         if events != A_MESSAGE:
-                            self._on_client(events)  # nothing is left, but for the FIN
+                            self.on_client(events)  # nothing is left, but for the FIN
                         return
                 elif not size:
                     if not self.ended_up:
@@ -273,7 +273,7 @@ class Relay(EstablishedConnection):
             return
         self._take_turn(self.upward, events, size, sent)
 
-    def _on_backend(self, events: int) -> None:
+    def on_backend(self, events: int) -> None:
         """The same with the events of the backend's."""
         size, sent = NOTHING_READ, 0
         if events == A_MESSAGE or events in _ENDS:
@@ -285,7 +285,7 @@ class Relay(EstablishedConnection):
                     if sent == size:
                         self.count_down += size
                         if events != A_MESSAGE:
-                            self._on_backend(events)
+                            self.on_backend(events)
                         return
                 elif not size:
                     if not self.ended_down:
@@ -362,5 +362,5 @@ class Relay(EstablishedConnection):
 
 
 # What the poller calls with a relay and events: a method that is looked up at its class costs 150 instructions.
-_ON_CLIENT: Final = Relay._on_client
-_ON_BACKEND: Final = Relay._on_backend
+_ON_CLIENT: Final = Relay.on_client
+_ON_BACKEND: Final = Relay.on_backend
