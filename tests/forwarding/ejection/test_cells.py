@@ -1,10 +1,6 @@
 """What processes know together of endpoints that fail, in memory that they share."""
 
-import fcntl
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -64,22 +60,3 @@ def test_a_listener_s_cells_are_found_by_endpoint(memory: int) -> None:
     found = its.get(B)
     assert found is not None
     assert (found.is_out, its.get(C), its.out()) == (True, None, 1)
-
-
-def test_one_at_a_time_has_the_lock_and_none_that_was_killed(memory: int) -> None:
-    lock = "import fcntl, sys; fcntl.lockf(int(sys.argv[1]), fcntl.LOCK_EX); print('locked', flush=True); input()"
-    command = [sys.executable, "-c", lock, str(memory)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[memory]
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "locked\n"
-        cells = EjectionMemory(memory, 2, 0)
-        assert not cells._lock(), "it goes on without"
-        other.send_signal(signal.SIGKILL)
-        other.wait()
-    with cells.locked():
-        code = "import fcntl, sys; fcntl.lockf(int(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)"
-        tried = subprocess.run([sys.executable, "-c", code, str(memory)], check=False, pass_fds=[memory], stderr=-3)
-        assert tried.returncode, "we have it"
-    fcntl.lockf(memory, fcntl.LOCK_UN)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from userproxy.forwarding.accept_turns import open_tally
 from userproxy.forwarding.limits.bucket import Bucket
 from userproxy.forwarding.limits.counts import Column, LimitCounts
+from userproxy.forwarding.limits.lock import ByteLock
 
 
 def test_what_comes_in_a_second_may_come_at_once_and_then_one_after_the_other() -> None:
@@ -86,7 +87,7 @@ def test_of_two_who_take_at_the_same_time_both_count() -> None:
     """Both have read that nobody has taken any by the time when they write."""
     numbers = Interrupted([0] * 8)
     one, two = (
-        Bucket(1.0, Column(numbers, ours, ((4 - ours, ours > 0),)))  # type: ignore[arg-type]
+        Bucket(1.0, Column(numbers, ours, ((4 - ours, ours > 0),), ByteLock(-1, 0)))  # type: ignore[arg-type]
         for ours in (0, 4)
     )
     numbers.meanwhile = lambda: two.take(100.0)

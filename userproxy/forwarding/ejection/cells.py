@@ -4,15 +4,13 @@ A cell is of one endpoint of one listener. It has failures in a row, which are w
 endpoint has done for each process, which that one writes and all read.
 """
 
-import fcntl
 import mmap
 import os
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Final
 
 from userproxy.forwarding.limits.counts import limits_bytes
+from userproxy.forwarding.limits.lock import ByteLock
 from userproxy.model import Endpoint
 
 CELLS: Final = 65_536
@@ -23,12 +21,6 @@ _OF_PLACE: Final = 2
 _ROW: Final = 3
 _UNTIL: Final = 2 * _ROW
 _NANOSECONDS: Final = 1_000_000_000
-
-_TRIES: Final = 25
-_PAUSE_SECONDS: Final = 0.0002
-"""How long to wait for the lock, in all some milliseconds: who has it needs microseconds, and may have been stopped in
-there. Who goes on without it may miss a failure of another process, or eject one endpoint too many, which the control
-process then takes back."""
 
 
 class EjectionCell:
@@ -102,7 +94,9 @@ class EjectionMemory:
         size = start + 8 * self._stride * CELLS
         if os.fstat(descriptor).st_size < size:
             os.ftruncate(descriptor, size)  # what is not written to takes no memory
-        self._descriptor = descriptor
+        self.lock = ByteLock(descriptor, start)
+        """Who counts failures has it. Without it one of another process may be missed, or one endpoint too many be
+        ejected, which the control process then takes back."""
         self._counts = memoryview(mmap.mmap(descriptor, size)).cast("q")[start // 8 :]
         self._ours = _COMMON + _OF_PLACE * (place or 0)
 
@@ -115,39 +109,17 @@ class EjectionMemory:
         """Whether the endpoint that has this cell is ejected."""
         return bool(self._counts[self._stride * number + _UNTIL])
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from counting failures. The kernel unlocks for one that is killed."""
-        has_lock = self._lock()
-        try:
-            yield
-        finally:
-            if has_lock:
-                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
-
-    def _lock(self) -> bool:
-        for _ in range(_TRIES):
-            try:
-                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(_PAUSE_SECONDS)
-            except OSError:
-                return False
-            else:
-                return True
-        return False
-
 
 class ListenerCells:
     """The cells of the endpoints of one listener, by their `numbers`."""
 
-    __slots__ = ("_memory", "_numbers", "locked")
+    __slots__ = ("_memory", "_numbers", "lock")
 
     def __init__(self, memory: EjectionMemory, numbers: Mapping[Endpoint, int]) -> None:
         self._memory = memory
         self._numbers = numbers
-        self.locked = memory.locked
-        """See :meth:`EjectionMemory.locked`."""
+        self.lock = memory.lock
+        """See :attr:`EjectionMemory.lock`."""
 
     def get(self, endpoint: Endpoint) -> EjectionCell | None:
         """That of an endpoint; None where there is no room for it."""

@@ -2,8 +2,8 @@
 
 Each process writes its own numbers and reads the others'. A process that is about to accept a client writes so first,
 and looks at the others' numbers then: of two that do so at the same time at most one goes on, and never both beyond
-the limit. One that takes from the token bucket of a rate looks once more after it has written: of two that do so at the
-same time at least one sees the other, and counts both.
+the limit. With the lock of the service port exactly one does. One that takes from the token bucket of a rate looks once
+more after it has written: of two that do so at the same time at least one sees the other, and counts both.
 """
 
 import mmap
@@ -11,6 +11,7 @@ import os
 from typing import Final
 
 from userproxy.forwarding.accept_turns import TALLY_BYTES
+from userproxy.forwarding.limits.lock import ByteLock
 
 SLOTS: Final = 8192
 """So many service ports with limits can be told apart."""
@@ -30,10 +31,13 @@ class Column:
     """The numbers of one service port: connections, clients who are next in turn and wait, clients who are held, and
     when its token bucket is full again, of CLOCK_MONOTONIC: the latest of all processes' counts."""
 
-    __slots__ = ("_counts", "_others", "_ours")
+    __slots__ = ("_counts", "_others", "_ours", "lock")
 
-    def __init__(self, counts: memoryview, ours: int, others: tuple[tuple[int, bool], ...]) -> None:
+    def __init__(self, counts: memoryview, ours: int, others: tuple[tuple[int, bool], ...], lock: ByteLock) -> None:
         """Where our numbers are, and those of others: before us in the order of places, or not."""
+        self.lock = lock
+        """Who lets a client in with it alone sees only clients of others who are in. Who does without, or could not
+        have it, is not let in beyond the limit either, but two at a time may both stay out."""
         self._counts = counts
         self._ours = ours
         self._others = others
@@ -106,7 +110,11 @@ class LimitCounts:
     """
 
     def __init__(self, descriptor: int, processes: int, place: int | None = None) -> None:
-        """Map the memory, which becomes large enough; the descriptor stays the caller's. Raises OSError."""
+        """Map the memory, which becomes large enough. The descriptor is locked by, and stays the caller's.
+
+        Raises OSError.
+        """
+        self._descriptor = descriptor
         size = limits_bytes(processes)
         if os.fstat(descriptor).st_size < size:
             os.ftruncate(descriptor, size)  # what is not written to takes no memory
@@ -119,7 +127,7 @@ class LimitCounts:
         """The numbers of the service port that has this slot."""
         mine = self._place or 0
         others = tuple((_at(each, slot), each < mine) for each in range(self._processes) if each != mine)
-        return Column(self._counts, _at(mine, slot), others)
+        return Column(self._counts, _at(mine, slot), others, ByteLock(self._descriptor, TALLY_BYTES + slot))
 
     def clear(self, place: int) -> None:
         """A process has ended, and has nothing any more."""

@@ -35,10 +35,11 @@ class FlowLimit:
         count, column = self._count, self._column_of(self.name)
         if column is None:
             return count < max(1, self.most // self._processes)
-        column.write(count + 1, 0)  # said first: of two processes that do so at once at most one goes on
-        if count + column.others(is_first=False) < self.most:
-            return True
-        column.write(count, 0)
+        with column.lock:
+            column.write(count + 1, 0)  # said first: of two that could not have the lock at most one goes on
+            if count + column.others(is_first=False) < self.most:
+                return True
+            column.write(count, 0)
         return False
 
     def write(self) -> None:

@@ -131,12 +131,18 @@ class Gate:
 
     def admit(self) -> str:
         """Let a client in that was accepted: empty, or a clause that says why it is refused."""
-        reason = ""
-        if self.limits.overflow is Overflow.REFUSE and not self._has_room(is_first=True):
-            reason = self._reason()
-        elif self._bucket is not None:
+        refuses, column = self.limits.overflow is Overflow.REFUSE, self._column
+        if refuses and column is not None:
+            with column.lock:  # else two who come for the last place at the same time would both be refused
+                return self._admit(refuses=True)
+        return self._admit(refuses=refuses)
+
+    def _admit(self, *, refuses: bool) -> str:
+        if refuses and not self._has_room(is_first=True):
+            return self._reason()
+        if self._bucket is not None:
             self._bucket.take(self._loop.time())
-        return reason
+        return ""
 
     def changed(self, *, left: bool) -> None:
         """A connection has begun, or one has `left`. For what counts them."""

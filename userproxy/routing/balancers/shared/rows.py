@@ -39,8 +39,9 @@ class Cells(Protocol):
     def out(self) -> int:
         """How many of the endpoints are ejected."""
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Keep other processes from counting failures meanwhile."""
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """What keeps other processes from counting failures meanwhile."""
 
 
 class SharedRows:
@@ -62,7 +63,7 @@ class SharedRows:
         cell = cells.get(endpoint)
         if cell is None:
             return None
-        with cells.locked():
+        with cells.lock:
             if cell.is_out:
                 return None
             times = self._one_more(cell, now, by_reset=by_reset)
