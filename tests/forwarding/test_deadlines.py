@@ -100,6 +100,16 @@ def test_a_queue_is_of_use_after_it_was_cancelled_and_has_one_timer() -> None:
         assert expired == ["b"]
 
 
+async def test_several_whose_time_was_over_in_another_process_expire_at_once() -> None:
+    expired: list[int] = []
+    loop = asyncio.get_running_loop()
+    queue = DeadlineQueue[int](loop, 60.0, expired.append, fail)
+    for number in range(3):
+        queue.restore(number, loop.time() - number)
+    await eventually(lambda: not len(queue))
+    assert sorted(expired) == [0, 1, 2]
+
+
 async def test_an_empty_queue_lets_its_timer_run_out() -> None:
     queue = DeadlineQueue[str](asyncio.get_running_loop(), 0.01, lambda _item: None, fail)
     queue.add("a")

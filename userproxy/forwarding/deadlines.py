@@ -31,6 +31,8 @@ class DeadlineQueue(Generic[Item]):
         self._in_order = True
         """Whether the items are in the order of their deadlines; they are, but for those of another process."""
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        """When the timer is set to: uvloop's handle of one that is due at once has no `when`."""
         self.pop: Callable[[Item, None], float | None] = self._deadlines.pop
         """``pop(item, None)`` is as :meth:`discard`, without a call of Python: that is done for every connection."""
 
@@ -46,7 +48,7 @@ class DeadlineQueue(Generic[Item]):
         """Start the time of `item`, which is not in the queue. `now` is the loop's time, if that has been asked."""
         deadline = self._deadlines[item] = (self._loop.time() if now is None else now) + self._seconds
         if self._timer is None:
-            self._timer = self._loop.call_at(deadline, self._expire)
+            self._due, self._timer = deadline, self._loop.call_at(deadline, self._expire)
 
     def deadline(self, item: Item) -> float | None:
         """When the time of `item` is over, on the loop's clock; None if it is not in the queue."""
@@ -56,11 +58,11 @@ class DeadlineQueue(Generic[Item]):
         """Go on with the time of an item of another process, whose clock is ours. In any order, and also once more."""
         self._deadlines[item] = deadline
         self._in_order = False
-        if self._timer is not None and deadline < self._timer.when():
+        if self._timer is not None and deadline < self._due:
             self._timer.cancel()
             self._timer = None
         if self._timer is None:
-            self._timer = self._loop.call_at(deadline, self._expire)
+            self._due, self._timer = deadline, self._loop.call_at(deadline, self._expire)
 
     def discard(self, item: Item) -> None:
         self._deadlines.pop(item, None)
@@ -83,7 +85,7 @@ class DeadlineQueue(Generic[Item]):
             self._in_order = True
         for item, deadline in self._deadlines.items():
             if deadline > now:
-                self._timer = self._loop.call_at(deadline, self._expire)
+                self._due, self._timer = deadline, self._loop.call_at(deadline, self._expire)
                 break
             expired.append(item)
         for item in expired:

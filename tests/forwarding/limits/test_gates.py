@@ -92,6 +92,20 @@ async def test_many_service_ports_with_somebody_who_waits_are_looked_at_less_oft
     assert not gates.looking
 
 
+async def test_one_whose_client_is_to_be_seen_to_at_once_sees_to_it_when_another_comes() -> None:
+    loop = asyncio.get_running_loop()
+    gates, shares = Gates(loop, 0.0001), Shares(DescriptorBudget(loop, 1000), loop.time, 1000)
+    share = shares.of(NAME.service_port)
+    gates.follow(share, Limits(connections=1))
+    share.add("10.0.0.1", Idle())
+    gate, crowds = share.gate, (Crowd(), Crowd())
+    assert gate is not None
+    assert [gate.may_accept(each) for each in crowds] == [False, False]
+    assert gate.looks_at is not None
+    for each in crowds:
+        gate.forget(each)
+
+
 async def test_a_place_that_is_another_s_by_now_is_written_to_no_more() -> None:
     """Another control process gives each service port another place, and tells of one after the other."""
     tally = open_tally()

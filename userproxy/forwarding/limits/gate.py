@@ -73,6 +73,8 @@ class Gate:
         self._waiting: dict[Listener, float] = {}
         """Listeners whose clients wait, and since when they do."""
         self._timer: asyncio.TimerHandle | None = None
+        self._due = _NEVER
+        """When the timer is set to: uvloop's handle of one that is due at once has no `when`."""
         self._settling = False
         self._lacks_token = False
         """Whether it was the rate that left no room when somebody last wanted to come in."""
@@ -198,7 +200,7 @@ class Gate:
     @property
     def looks_at(self) -> float | None:
         """When it sees to its clients next, on the loop's clock, whatever happens; None if nobody waits."""
-        return None if self._timer is None else self._timer.when()
+        return None if self._timer is None else self._due
 
     def _arm(self) -> None:
         """See to it that clients come in, or are refused, when it is time, whatever happens in this process."""
@@ -213,9 +215,10 @@ class Gate:
             self.looking.add(self)
             due = min(due, now + _LOOK_SECONDS * max(1.0, len(self.looking) / _AT_FULL_PACE))
         if self._timer is not None:
-            if self._timer.when() <= due:
+            if self._due <= due:
                 return
             self._timer.cancel()
+        self._due = due
         self._timer = self._loop.call_at(due, self._look)
 
     def _look(self) -> None:
