@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections import defaultdict
 from contextlib import ExitStack, closing
@@ -273,3 +274,48 @@ def test_datagrams_are_late_or_lost(lab: Lab, workers: str) -> None:
             ask_over(client)
         told(lab, "fault", "clear", "--all")
         ask_over(client)
+
+
+DIES = """
+import asyncio, os, socket
+from userproxy import __version__
+from userproxy.forwarding.handover.values import release
+from userproxy.processes.channel import Channel, Decoder
+from userproxy.processes.takeover.messages import PROTOCOL, Ask, Ready, Refusal, ToSuccessor
+
+def ask(setup):
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.connect("/run/userproxy/admin.sock.takeover")
+    channel = Channel(asyncio.get_running_loop(), sock, Decoder(ToSuccessor), heard, print)
+    channel.send(Ask(PROTOCOL, release(), __version__, setup))
+
+def heard(message, descriptors):
+    if isinstance(message, Refusal):  # it says what it serves
+        ask(message.reason.partition(", and not ")[2])
+    elif isinstance(message, Ready):
+        os._exit(0)
+
+async def main():
+    ask("")
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+"""A successor that is told of everything, and dies before it says that it has it."""
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_they_are_suffered_again_when_a_successor_has_died(lab: Lab, workers: str) -> None:
+    start(lab, workers)
+    put(lab, "web", "--latency", "300ms")
+    old = lab.node.proxies[-1]
+    listed = told(lab, "fault", "list")
+    with KeptConnection(lab.client, WEB) as connection:
+        assert seconds(connection)[1] >= 0.3
+        lab.node.run([sys.executable, "-c", DIES])
+        old.wait_log("A successor could not take over: serving on")
+        eventually(lambda: seconds(connection)[1] >= 0.3, 20, "it is slow again")
+    with KeptConnection(lab.client, WEB) as another:
+        assert seconds(another)[1] >= 0.3
+    assert told(lab, "fault", "list") == listed
+    assert old.running

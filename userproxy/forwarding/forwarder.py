@@ -123,9 +123,8 @@ class Forwarder:
         self._opening.inherit(name, host, descriptor)
 
     def hand_over(self) -> Giver:
-        """What hands all of it over to another process, in an attempt that may come to nothing. Faults are over."""
-        self.faults.end_now()
-        return Giver(self._parts, self.faults.end_now)
+        """What hands all of it over to another process, in an attempt that may come to nothing. No fault meanwhile."""
+        return Giver(self._parts, self.faults)
 
     def take_over(self) -> Taker:
         """What takes all of it over from another process, as long as there is nothing here."""

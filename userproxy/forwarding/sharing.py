@@ -88,8 +88,7 @@ class SharingForwarder(Forwarder):
 
     def hand_over(self) -> Giver:
         """As :meth:`Forwarder.hand_over`, without the sockets of listeners and portals."""
-        self.faults.end_now()
-        return Giver(self._parts, self.faults.end_now, shares=True)
+        return Giver(self._parts, self.faults, shares=True)
 
     def take_over(self) -> Taker:
         """As :meth:`Forwarder.take_over`; listeners and portals are to be adopted."""

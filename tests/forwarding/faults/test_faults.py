@@ -365,10 +365,35 @@ async def test_faults_are_over_before_a_successor_asks(bench: Bench, serve: Serv
     reader, writer = await bench.connect()
     writer.write(b"hello")
     await eventually(lambda: bench.forwarder.faults.waiting == 5)
-    bench.forwarder.faults.end_now()
+    bench.forwarder.faults.suspend()
     assert (bench.forwarder.faults.waiting, bench.forwarder.faults.current) == (0, ())
     assert await reader.readexactly(5) == b"hello"
     writer.close()
+
+
+async def test_what_is_suspended_is_in_force_again_unless_it_was_cleared_or_is_over(bench: Bench, serve: Serve) -> None:
+    await routed(bench, serve)
+    faults = bench.forwarder.faults
+    late, cleared, added = (fault(Latency(LATENCY), number) for number in (1, 2, 3))
+    client = await Connected.to(bench.address[1])
+    brief = fault(Latency(LATENCY), 4, seconds=0.1)
+    put(bench, late, cleared, brief)
+    faults.suspend()
+    assert (faults.current, bench.forwarder.steering.faults) == ((), (late, cleared, brief))
+    assert await timed(client) < LATENCY
+    put(bench, late, brief, added)
+    assert (faults.current, bench.forwarder.steering.faults) == ((added,), (late, brief, added))
+    await settled(bench)
+    assert await timed(client) >= LATENCY
+    faults.suspend()
+    await eventually(lambda: time.monotonic() > brief.until)
+    faults.resume()
+    await settled(bench)
+    assert faults.current == (late, added)
+    assert await timed(client) >= 2 * LATENCY
+    faults.resume()
+    assert faults.current == (late, added)
+    client.writer.close()
 
 
 @pytest.mark.parametrize("first", ["capture", "fault"])

@@ -446,7 +446,11 @@ async def test_a_hand_over_that_comes_to_nothing_changes_nothing(planes: list[Fo
     reader, writer = await asyncio.open_connection(LOOPBACK, port)
     await eventually(lambda: old.active == 1)
     old._tcp.poller.copied = False  # as in a data process
+    now = time.monotonic()
+    fault = Fault(1, NAME.service_port.service, Latency(0.01), now, 0.0, now + 60.0)
+    old.steering.put_faults((fault,))
     giver, taker = old.hand_over(), new.take_over()
+    assert (old.faults.current, old.steering.faults) == ((), (fault,))
     await first(giver, taker)
     for item, descriptors in giver.rest():
         taker.take(item, [os.dup(each) for each in descriptors])
@@ -455,6 +459,7 @@ async def test_a_hand_over_that_comes_to_nothing_changes_nothing(planes: list[Fo
     assert old._tcp.poller.copied, "the other process has not closed its copies yet"
     writer.write(b"x")
     assert await reader.readexactly(1) == b"x"
+    assert (old.faults.current, old.steering.faults) == ((fault,), (fault,)), "for the time that is left"
     other_reader, other = await asyncio.open_connection(LOOPBACK, port)
     other.write(b"y")
     assert await other_reader.readexactly(1) == b"y"

@@ -71,6 +71,14 @@ async def test_faults_are_suffered_in_all_processes_and_in_one_that_takes_the_pl
         await eventually(lambda: len(set(pids(forwarder)) - killed) == processes, 30)
         await all_ready(forwarder)
         assert min([await _seconds(port) for _ in range(8)]) >= _LATENCY
+        giver = forwarder.hand_over()
+        async for _ in giver.first():
+            pass
+        assert min([await _seconds(port) for _ in range(8)]) < _LATENCY, "none while another userproxy may take over"
+        giver.cancel()
+        await heard(forwarder)
+        assert min([await _seconds(port) for _ in range(8)]) >= _LATENCY, "it has not"
+        assert forwarder.steering.faults == (latency,)
         forwarder.steering.put_faults(())
         await heard(forwarder)
         assert min([await _seconds(port) for _ in range(8)]) < _LATENCY

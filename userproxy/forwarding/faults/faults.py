@@ -52,6 +52,7 @@ class Faults:
         self._contexts: tuple[RelayContext, RelayContext] | None = None
         self.current: tuple[Fault, ...] = ()
         """Those in force."""
+        self._suspended: tuple[Fault, ...] = ()
         self._by_port: dict[ServicePortName, PortFaults | None] = {}
         self._suffering: dict[int, FaultedRelay | FaultedFlow] = {}
         self._walk: Iterator[None] | None = None
@@ -75,17 +76,34 @@ class Faults:
     def put(self, faults: tuple[Fault, ...]) -> None:
         """Have these in force and no others, for connections that there are, and for new ones.
 
-        Those that there are follow in slices, between which traffic is served.
+        Those that there are follow in slices, between which traffic is served. What is suspended stays so.
         """
         now = time.monotonic()
-        self.current = tuple(fault for fault in faults if fault.until > now)
+        self._suspended = tuple(fault for fault in self._suspended if fault in faults)
+        self.current = tuple(fault for fault in faults if fault.until > now and fault not in self._suspended)
         self._by_port.clear()
         self._walk = self._review_all()
         self._set_timer()
         self._go_on(self._walk)
 
-    def end_now(self) -> None:
-        """End all faults before this returns. It costs nothing where there is none."""
+    @property
+    def wanted(self) -> tuple[Fault, ...]:
+        """Those in force, and those that are suspended."""
+        return (*self._suspended, *self.current)
+
+    def suspend(self) -> None:
+        """Have none in force when this returns, until :meth:`resume`: bytes wait in them. Costs nothing without any."""
+        suspended = self.wanted
+        self._end_now()
+        self._suspended = suspended
+
+    def resume(self) -> None:
+        """Have those in force again that were suspended and are not over."""
+        if self._suspended:
+            suspended, self._suspended = self.wanted, ()
+            self.put(suspended)
+
+    def _end_now(self) -> None:
         if not (self.current or self._suffering or self._walk):
             return
         self.put(())
@@ -270,7 +288,7 @@ class Faults:
 
     def _expire(self) -> None:
         self._timer = None
-        self.put(self.current)
+        self.put(self.wanted)
 
 
 class PortFaults:

@@ -6,11 +6,12 @@ is left for that turn.
 Nothing of the data plane changes by being handed over, until :meth:`Giver.forsake` leaves it to the other process.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from itertools import chain, groupby
 from socket import SocketType
 from typing import Final
 
+from userproxy.forwarding.faults.faults import Faults
 from userproxy.forwarding.handover import learned
 from userproxy.forwarding.handover.parts import AnyListener, Parts
 from userproxy.forwarding.handover.survey import Survey, Whose, survey
@@ -61,12 +62,14 @@ class Giver:
     Of a data process, which `shares` its listeners, only what it has done for them is handed over: the sockets are
     another process's to give. Then there is no `Last` either, since others have something to give, too.
 
-    `end_faults` ends those that somebody has made connections suffer meanwhile: bytes wait in them.
+    `faults` are suspended as long as it is not given up, since bytes wait in them; so are, in the end, those that
+    somebody has made connections suffer meanwhile.
     """
 
-    def __init__(self, parts: Parts, end_faults: Callable[[], None], *, shares: bool = False) -> None:
+    def __init__(self, parts: Parts, faults: Faults, *, shares: bool = False) -> None:
         self._parts = parts
-        self._end_faults = end_faults
+        self._faults = faults
+        faults.suspend()
         self._shares = shares
         self._relays: dict[int, object] = {}
         """The connections that were handed over, and the mark of each one then."""
@@ -125,7 +128,7 @@ class Giver:
     def rest(self) -> Iterator[Given]:
         """What is new, or other than it was, and what has ended. Between two values nothing of the loop may run."""
         parts = self._parts
-        self._end_faults()
+        self._faults.suspend()
         parts.tcp.poller.close_now()
         parts.udp.poller.close_now()
         parts.udp.flush()
@@ -162,6 +165,7 @@ class Giver:
         self._parts.tcp.relays.shared = lingers or self._were_shared
         if self in self._parts.recorder.decision_watches:
             self._parts.recorder.decision_watches.remove(self)
+        self._faults.resume()
 
     def tell(self, entry: Entry) -> None:
         """See :class:`~userproxy.forwarding.observation.recorder.DecisionWatch`."""

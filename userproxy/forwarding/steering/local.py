@@ -22,7 +22,7 @@ class LocalSteering:
     @property
     def faults(self) -> tuple[Fault, ...]:
         """See :class:`~userproxy.model.steering.Steering`."""
-        return self._faults.current
+        return self._faults.wanted
 
     def put_faults(self, faults: tuple[Fault, ...]) -> None:
         """See :class:`~userproxy.model.steering.Steering`."""

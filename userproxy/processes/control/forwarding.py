@@ -201,7 +201,6 @@ class ProcessForwarder:
 
     def hand_over(self) -> ProcessesGiver:
         """As :meth:`Forwarder.hand_over`."""
-        self.steering.put_faults(())
         held = (self._listeners, self._portals, self._return_paths.paths)
         return ProcessesGiver(self._pool.serving, *held, self._options.bind_addresses, self.data_plane.past)
 
