@@ -158,6 +158,24 @@ def probe(lab: Lab, port: int, path: str) -> None:
         assert sock.recv(1000).startswith(b"HTTP/1.1 200")
 
 
+def test_a_successor_leaves_the_processor_to_its_predecessor_until_it_takes_over(lab: Lab) -> None:
+    old = serve(lab, workers="2")
+    before = nice(old.pid)
+    old.wait_at_rest()
+    old.signal(signal.SIGSTOP)  # it does not hear that there is a successor
+    new = lab.node.start_userproxy(*QUICK, "--workers", "2", "--takeover")
+    eventually(lambda: len(new.processes) == 3, 60, "its data processes start")
+    assert {nice(each) for each in new.processes} == {before + 10}
+    old.signal(signal.SIGCONT)
+    new.wait_log("Taken over", 60)
+    eventually(lambda: {nice(each) for each in new.processes} == {before}, 20, "it has no other place than others")
+    assert new.terminate() == 0
+
+
+def nice(pid: int) -> int:
+    return os.getpriority(os.PRIO_PROCESS, pid)
+
+
 def test_a_service_that_goes_while_a_successor_starts_is_not_served_by_it(lab: Lab) -> None:
     old = serve(lab)
     lab.node.wait_for_portal(*STICKY)

@@ -15,6 +15,7 @@ from userproxy.cli.importing import uncollected, without_authorities
 from userproxy.config import Loaded, load, require_source
 from userproxy.config.flags import FLAGS
 from userproxy.config.kubeproxy import KubeProxyConfiguration
+from userproxy.processes.takeover.deference import Deference
 
 
 @click.command(context_settings={"token_normalize_func": normalised})
@@ -40,10 +41,13 @@ def run(context: click.Context, /, **flags: str | Sequence[str] | None) -> None:
         set_up(loaded.settings)
     else:
         require_source(loaded.settings, os.environ)
+        deference = Deference()
+        if loaded.settings.takeover:
+            deference.begin()
         with uncollected(), without_authorities():
             from userproxy.wiring.serve import run as serve
 
-        sys.exit(serve(loaded.settings, lambda: load(given).settings))
+        sys.exit(serve(loaded.settings, lambda: load(given).settings, deference))
 
 
 def _announce(loaded: Loaded) -> None:

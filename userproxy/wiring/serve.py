@@ -23,6 +23,7 @@ from userproxy.portals.drivers import DRIVERS
 from userproxy.portals.interface import PortalDriver
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.loops import loop_factory, set_up_interpreter, started
+from userproxy.processes.takeover.deference import Deference
 from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.proxier.inspect.control_plane import LocalControlPlane
 from userproxy.routing.node_ports import PRIMARY
@@ -58,16 +59,17 @@ _LAST_ANSWERS_SECONDS = 2.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def run(settings: Settings, read_again: Callable[[], Settings]) -> int:
+def run(settings: Settings, read_again: Callable[[], Settings], deference: Deference) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code.
 
     `read_again` returns new settings when the configuration file has changed, and raises UsageError if the file is
-    invalid. Raises UsageError if the settings name something that does not exist.
+    invalid. `deference` ends when a predecessor hands over, or there is none. Raises UsageError if the settings name
+    something that does not exist.
     """
     set_up_interpreter(starting=True)
     _set_oom_score(settings.oom_score_adj)
     with asyncio.Runner(loop_factory=loop_factory(settings.event_loop)) as runner:
-        return runner.run(_serve(settings, read_again))
+        return runner.run(_serve(settings, read_again, deference))
 
 
 def _set_oom_score(adjustment: int) -> None:
@@ -78,12 +80,12 @@ def _set_oom_score(adjustment: int) -> None:
         log.debug("The OOM score stays as it is", v=1, wanted=adjustment, reason=error.strerror)
 
 
-async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> int:
+async def _serve(settings: Settings, read_again: Callable[[], Settings], deference: Deference) -> int:
     loop = asyncio.get_running_loop()
     # The kernel would not end a container's first process, and nothing is to be undone yet.
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, os._exit, 0)
-    proxy = _Proxy(settings, own_node_name(settings.hostname_override or "", socket.gethostname()))
+    proxy = _Proxy(settings, own_node_name(settings.hostname_override or "", socket.gethostname()), deference)
     try:
         clean = await proxy.run(read_again)
     finally:
@@ -94,7 +96,7 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> int:
 class _Proxy:
     """Builds the parts of one proxy and connects them. Raises KernelToolError if it could never serve."""
 
-    def __init__(self, settings: Settings, node_name: str) -> None:
+    def __init__(self, settings: Settings, node_name: str, deference: Deference) -> None:
         self._settings = settings
         self._latest = settings
         """With what has changed in the configuration file since the start."""
@@ -154,6 +156,7 @@ class _Proxy:
             self._handed_over,
             wanted=settings.takeover,
             drains=self._drains,
+            deference=deference,
         )
 
     def _family(self, family: IPFamily, driver: PortalDriver) -> FamilyProxy:

@@ -64,6 +64,36 @@ def test_without_permission_it_does_what_it_may(monkeypatch: pytest.MonkeyPatch)
         raise PermissionError
 
     monkeypatch.setattr(os, "setpriority", refuse)
+    before = os.sched_getscheduler(0)
     with Urgency():
         assert not gc.isenabled()
     assert gc.isenabled()
+    assert os.sched_getscheduler(0) == before
+
+
+LIMIT_ALONE = """
+import os, resource
+from userproxy.processes.takeover.urgency import Urgency
+
+try:
+    resource.setrlimit(resource.RLIMIT_NICE, (40, 40))
+except ValueError:
+    raise SystemExit(77)
+os.setresuid(65534, 65534, 65534)  # and with it all capabilities are gone
+
+for _ in range(2):
+    with Urgency():
+        print(os.getpriority(os.PRIO_PROCESS, 0))
+    print(os.getpriority(os.PRIO_PROCESS, 0))
+"""
+
+
+@pytest.mark.usefixtures("may_go_first")
+def test_a_limit_that_permits_it_is_enough() -> None:
+    """As of the systemd unit, LimitNICE, which gives no capability."""
+    command = [sys.executable, "-c", LIMIT_ALONE]
+    done = subprocess.run(command, capture_output=True, check=False, text=True)
+    if done.returncode == 77:
+        pytest.skip("it takes CAP_SYS_RESOURCE to raise the limit")
+    assert done.returncode == 0, done.stderr
+    assert [int(each) for each in done.stdout.split()] == [-20, nice()] * 2

@@ -79,7 +79,9 @@ class ProcessForwarder:
         self._listeners: dict[ListenerName, HeldListener] = {}
         self._in_groups = 0
         """Descriptors of UDP listeners that they have beyond the first."""
-        self._portals = HeldPortals(self.take_for_port, self.give_port, self._portal_left)
+        self._portals = HeldPortals(
+            self.take_for_port, self.give_port, lambda address: self._briefing.portal_left(address)
+        )
         self._return_paths = ReturnPaths(lambda: self._pool.serving)
         self._inherited: dict[ListenerName, tuple[str, list[int]]] = {}
         self._unasked: dict[ListenerName, None] = {}
@@ -186,14 +188,18 @@ class ProcessForwarder:
         """As :meth:`Forwarder.listening`."""
         for name, held in self._listeners.items():
             if held.sock is not None and held.snapshot is not None and held.snapshot.verdict is Verdict.SERVE:
-                host = self._options.bind_addresses[name.family]
                 for descriptor in held.descriptors:
-                    yield name, host, descriptor
+                    yield name, self._options.bind_addresses[name.family], descriptor
 
     def leave_listeners(self) -> None:
         """As :meth:`Forwarder.leave_listeners`, but that flows end: they have no socket of their own for answers."""
         for name in list(self._listeners):
             self.close(name)
+
+    @property
+    def process_ids(self) -> list[int]:
+        """Those of the data processes that serve, or are about to."""
+        return [worker.pid for worker in self._pool.serving]
 
     async def ready(self) -> None:
         """As :meth:`Pool.ready`: what data processes are told is read at once then."""
@@ -378,9 +384,6 @@ class ProcessForwarder:
             self.give_port()
         self._in_groups -= max(0, len(held.descriptors) - 1)
         held.close()
-
-    def _portal_left(self, address: PortalAddress) -> None:
-        self._briefing.portal_left(address)
 
     def _renewed(self, held: HeldListener) -> None:
         self._briefing.renewed(held)

@@ -11,9 +11,9 @@ _FIRST: Final = -20
 
 
 class Urgency:
-    """Has the calling thread go before other programs, where it may (CAP_SYS_NICE), and collect no garbage.
+    """Has the calling thread go before other programs, and collect no garbage.
 
-    Between :meth:`begin` and :meth:`end`, or in its context. To be kept short. What is started meanwhile, a thread or
+    The former where it may (CAP_SYS_NICE or RLIMIT_NICE). Between :meth:`begin` and :meth:`end`, or in its context. To be kept short. What is started meanwhile, a thread or
     another process, has nice value 0: it would keep the precedence for as long as it lives.
     """
 
@@ -42,6 +42,7 @@ class Urgency:
             gc.enable()
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, nice)
+        with suppress(OSError):  # without CAP_SYS_NICE what is started goes on to have nice value 0 at least
             os.sched_setscheduler(0, self._policy, os.sched_getparam(0))
 
     def __enter__(self) -> Self:

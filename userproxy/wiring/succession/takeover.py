@@ -16,6 +16,7 @@ from userproxy.errors import UserproxyError
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.model import IPFamily, ListenerName, Protocol, ServicePortName, TrafficClass
 from userproxy.processes.control.forwarding import ProcessForwarder
+from userproxy.processes.takeover.deference import Deference
 from userproxy.processes.takeover.messages import PlainListener
 from userproxy.processes.takeover.packages import GivesPackages, LocalPackages
 from userproxy.processes.takeover.predecessor import Possessions, Predecessor
@@ -49,8 +50,8 @@ def takeover_path(admin_socket: Path) -> Path:
 class Takeover:
     """Takes over from a predecessor, if that is `wanted`, and hands over to successors.
 
-    `setup` says what has to be the same in both. `handed_over` is called with a successor's process number once all is
-    its own, with whether connections are, too.
+    `setup` says what has to be the same in both. `deference` ends when a predecessor is about to hand over.
+    `handed_over` is called with a successor's process number once all is its own, with whether connections are, too.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Takeover:
         *,
         wanted: bool,
         drains: Drains | None = None,
+        deference: Deference | None = None,
     ) -> None:
         self._path = path
         self._forwarder = forwarder
@@ -71,6 +73,7 @@ class Takeover:
         self._sockets = sockets
         self._setup = setup
         self._drains = drains
+        self._deference = deference or Deference()
         self._handed_over = handed_over
         self._turn = asyncio.Lock()
         self._stopping = False
@@ -88,6 +91,7 @@ class Takeover:
         async with self._turn:
             if self.is_pending:
                 await self._take_over()
+                self._defer_no_more()
                 self.is_pending = False
 
     def settled(self, family: IPFamily) -> None:
@@ -115,6 +119,7 @@ class Takeover:
             taker=self._forwarder.take_over,
             listener=self._inherit,
             socket=self._adopt,
+            ready=self._defer_no_more,
             serves=self._serves,
             alone=self._alone,
         )
@@ -159,6 +164,10 @@ class Takeover:
         port = ServicePortName(each.namespace, each.service, each.port_name, Protocol(each.protocol))
         name = ListenerName(port, IPFamily(each.family), TrafficClass(each.traffic))
         self._forwarder.inherit(name, each.host, descriptor)
+
+    def _defer_no_more(self) -> None:
+        processes = self._forwarder.process_ids if isinstance(self._forwarder, ProcessForwarder) else ()
+        self._deference.end(processes)
 
     def _serves(self) -> None:
         self._unsettled = {proxy.family for proxy in self._families}
