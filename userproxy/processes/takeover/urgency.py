@@ -13,8 +13,9 @@ _FIRST: Final = -20
 class Urgency:
     """Has the calling thread go before other programs, and collect no garbage.
 
-    The former where it may (CAP_SYS_NICE or RLIMIT_NICE). Between :meth:`begin` and :meth:`end`, or in its context. To be kept short. What is started meanwhile, a thread or
-    another process, has nice value 0: it would keep the precedence for as long as it lives.
+    The former where it may (CAP_SYS_NICE or RLIMIT_NICE). Between :meth:`begin` and :meth:`end`, or in its context. To
+    be kept short. What is started meanwhile, a thread or another process, has nice value 0: it would keep the
+    precedence for as long as it lives.
     """
 
     def __init__(self) -> None:
