@@ -31,6 +31,19 @@ def test_each_of_them_exists(monkeypatch: pytest.MonkeyPatch) -> None:
         assert re.search(rf"^def {test.partition('[')[0]}\w*\(", (E2E / file).read_text(), re.MULTILINE), name
 
 
+def test_each_file_has_one_or_it_is_said_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some tests say themselves that their proxy has two data processes; they run so anyway."""
+    monkeypatch.setenv("USERPROXY_TEST_WORKERS", "2")
+    from tests.data_processes import SAMPLE, WITHOUT
+
+    of_the_sample = {name.partition("::")[0] for several in SAMPLE.values() for name in several}
+    files = {file.name: file.read_text() for file in E2E.glob("test_*.py")}
+    said = re.compile(r'"workers", \["0", "2"\]|"--workers", "2"')
+    by_themselves = {name for name, text in files.items() if said.search(text)}
+    assert by_themselves | of_the_sample | WITHOUT.keys() == files.keys()
+    assert not WITHOUT.keys() & (by_themselves | of_the_sample)
+
+
 def test_those_that_say_themselves_how_many_there_are_run_with_two() -> None:
     sample = collected("test_hold.py", "test_service_limits.py")
     (held,) = (name for name in sample if "test_held_clients_are_handed_over" in name)
