@@ -14,7 +14,7 @@ from tests.admin.pcapng.reader import read
 from tests.forwarding.observation.recorded import complaints, followed
 from tests.lab.cluster import QUICK, Lab
 from tests.lab.manifests import Port
-from tests.lab.proxy import installed_command
+from tests.lab.proxy import CONTROL, installed_command
 from userproxy.admin.paths import ROOTS_SOCKET
 from userproxy.demo.waiting import eventually
 
@@ -82,14 +82,16 @@ def converse(lab: Lab, server: socket.socket, asked: bytes, answered: bytes) -> 
 def test_a_bulk_a_half_closed_and_a_retried_connection_open_in_tshark(lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "web.pcapng"
     talks = [(os.urandom(10_000_000), b"thanks"), (b"question", os.urandom(300_000)), (b"", b"hello")]
+    # One process has two of them, and so one whose turn is that of the first endpoint.
+    talks += [(b"%d" % number, b"yes") for number in range(len(talks), int(CONTROL) + 1)]
     with serve(lab, "--allow-capture") as server:
-        with capturing(lab, "--pcap", str(file), "--count", "3") as process:
+        with capturing(lab, "--pcap", str(file), "--count", str(len(talks))) as process:
             clients = [converse(lab, server, *talk) for talk in talks]
             assert process.wait(30) == 0
         converse(lab, server, b"not", b"captured")
 
     assert complaints(file) == ""
-    assert sorted(followed(file, stream) for stream in range(6)) == sorted([*talks, *talks])
+    assert sorted(followed(file, stream) for stream in range(2 * len(talks))) == sorted([*talks, *talks])
     packets = read(file.read_bytes()).packets
     ends = {(each.interface, each.destination) for each in packets if each.flags == 2}
     endpoint = (lab.pods[1].address, 8080)

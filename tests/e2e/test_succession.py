@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from msgspec import Struct
 
 from tests.admin.pcapng.reader import read
+from tests.e2e.test_limits import ECHO_AND_STAY, HOARD
 from tests.forwarding.observation.recorded import complaints
 from tests.lab.cluster import QUICK, Lab
 from tests.lab.datagrams import ask, ask_over
@@ -242,3 +244,35 @@ def test_the_limit_of_flows_counts_those_that_were_handed_over(taken: TakenOver)
     eventually(lambda: of(items(lab, "services"), "dns")["limited"] >= 1, 30, "it was not let in")
     assert [ask_over(flow).pod for flow in taken.flows] == taken.pods, "others go on as before"
     assert of(items(lab, "services"), "dns")["active"] == MOST
+
+
+def test_a_hoarder_of_descriptors_is_one_for_the_successor_too(lab: Lab) -> None:
+    """What one Service may have of them counts from the beginning on, so there are some for others."""
+    most, least = 512, 100
+    for pod in lab.pods:
+        pod.serve_python(ECHO_AND_STAY)
+    for name, address in (("web", WEB), ("few", FEW)):
+        lab.manifests.service(name, cluster_ip=address[0])
+        lab.manifests.slice(name, lab.pods)
+    lab.node.sysctl("net.ipv4.tcp_max_syn_backlog", 4096)
+    old = lab.node.start_userproxy(*QUICK, most_files=most)
+    lab.settle()
+    hoard = lab.client.popen([sys.executable, "-c", HOARD])
+    try:
+        eventually(
+            lambda: any("Out of descriptors" in each["event"] for each in old.records), 60, "there is a shortage"
+        )
+        had = old.descriptors()
+        new = lab.node.start_userproxy(*QUICK, "--takeover", most_files=most)
+        assert new.wait_log("Taken over", 60)["connections"] > least
+        with ExitStack() as stack:
+            for _ in range(20):
+                other = stack.enter_context(lab.client.connect(FEW, 5))
+                other.sendall(b"x")
+                assert other.recv(1) == b"x"
+            assert value(text_of(lab), "userproxy_connections_active", service="web") > least
+        assert new.descriptors() < had + 100
+    finally:
+        hoard.kill()
+        hoard.wait()
+    eventually(lambda: value(text_of(lab), "userproxy_connections_active", service="web") == 0, 60, "it has gone")
