@@ -4,13 +4,15 @@ A port that the client has itself towards the endpoint would cost it that connec
 the old one, and our socket resets it. So all ports are of OWN_PORTS, which clients do not use by default. Those of Pods
 of this node are not those of clients from elsewhere, for whom another node may make connections likewise.
 
-All clients take ports in turn: the one that is next was used longest ago, and where this client still has it towards
-this endpoint, the next will do. One in TIME_WAIT can be had at once, since it is bound by its number (see
-:mod:`~userproxy.forwarding.tcp.source_ports`). Where many are behind one address elsewhere, and it has used up its own,
-the kernel may choose another.
+All clients take ports in turn: the one that is next was used longest ago. Where this client still has it towards this
+endpoint it probably has those beside it, too, maybe by another process: one far from it is tried. One in TIME_WAIT can
+be had at once, since it is bound by its number (see :mod:`~userproxy.forwarding.tcp.source_ports`). Where many are
+behind one address elsewhere, and it has used up its own, the kernel may choose another.
 """
 
 import errno
+import os
+import sys
 from collections.abc import Callable
 from socket import SocketType
 from typing import Final
@@ -31,32 +33,37 @@ _PORT_TAKEN: Final = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
 _TRIES: Final = 8
 """Ports that are tried for a connection; each takes about 10 us."""
 
+_STRIDE: Final = 1009
+"""From a port that is taken to the next that is tried; a prime, so that all are different."""
+
 
 class _Turns:
-    """Ports of a range, each when all others have had their turn."""
+    """Ports of a range, each when all others have had their turn, as long as none is taken.
 
-    def __init__(self, ports: tuple[int, int], seed: float) -> None:
+    They begin anywhere: processes that share a node, and one that takes over, are not to begin with the same.
+    """
+
+    def __init__(self, ports: tuple[int, int]) -> None:
         self._first, last = ports
         self._count = last - self._first + 1
-        self._turn = int(seed * 1e6) % self._count
+        self._turn = int.from_bytes(os.urandom(4), sys.byteorder) % self._count
 
-    def next(self) -> int:
-        """The port whose turn it is."""
-        self._turn = (self._turn + 1) % self._count
+    def next(self, step: int = 1) -> int:
+        """The port whose turn it is, or another one."""
+        self._turn = (self._turn + step) % self._count
         return self._first + self._turn
 
 
 class ClientSockets:
     """Makes sockets with clients' addresses. `listeners` are our own, which are not to be dialled.
 
-    `clock` is monotonic, in seconds, and also says where ports begin.
+    `clock` is monotonic, in seconds.
     """
 
     def __init__(self, listeners: ListenerAddresses, clock: Callable[[], float]) -> None:
         self._listeners = listeners
         self._clock = clock
-        # Processes that share a node should not all begin with the same ports.
-        self._of_pods, self._of_others = (_Turns(ports, clock()) for ports in (PODS_PORTS, OTHERS_PORTS))
+        self._of_pods, self._of_others = _Turns(PODS_PORTS), _Turns(OTHERS_PORTS)
         self._shortage = LogLimit()
         self._refusal = LogLimit()
 
@@ -68,14 +75,16 @@ class ClientSockets:
         if endpoint in self._listeners:
             return SourceFallback.NOT_POSSIBLE
         turns = self._of_pods if choice.own_ports_only else self._of_others
+        step = 1
         for left in range(_TRIES - 1, -1, -1):
-            port = turns.next() if left or choice.own_ports_only else 0
+            port = turns.next(step) if left or choice.own_ports_only else 0
             backend, error = start_dial_from(client, endpoint, port)
             if error in UNDER_WAY:
                 return backend
             backend.close()
             if error not in _PORT_TAKEN:
                 return self._refused(client, endpoint, error)
+            step = _STRIDE
         return self._crowded(client, endpoint)
 
     def _crowded(self, client: str, endpoint: Endpoint) -> SourceFallback:
