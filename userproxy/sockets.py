@@ -8,7 +8,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from socket import SocketType
 from typing import Final
 
@@ -21,8 +21,16 @@ _IPV6_FREEBIND: Final = 78
 _SO_ATTACH_REUSEPORT_CBPF: Final = 51
 """asm-generic/socket.h, since Linux 4.5."""
 
+_SO_DETACH_REUSEPORT_BPF: Final = 68
+"""asm-generic/socket.h, since Linux 5.3."""
+
+_BYTES_OF_INSTRUCTION: Final = 8
+
+_FIRST: Final = struct.pack("HBBI", 0x06, 0, 0, 0)
+"""A program of classic BPF: `BPF_RET | BPF_K` with 0, the first socket (linux/filter.h)."""
+
 _SECOND: Final = struct.pack("HBBI", 0x06, 0, 0, 1)
-"""A program of classic BPF: `BPF_RET | BPF_K` with 1, the second socket (linux/filter.h)."""
+"""The same with 1, the second one."""
 
 
 @contextmanager
@@ -75,8 +83,37 @@ def lead_here(sock: SocketType) -> None:
     reset. Sockets of a port are numbered as they came; when the first is closed the last one takes its number, and for
     a number that there is not the kernel chooses as it did (reuseport_select_sock(), net/core/sock_reuseport.c).
     """
-    code = ctypes.create_string_buffer(_SECOND, len(_SECOND))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, struct.pack("HP", 1, ctypes.addressof(code)))
+    steer(sock, _SECOND)
+
+
+def lead_to_first(sock: SocketType) -> None:
+    """Have all datagrams of a port go to the first socket of a group, whoever joins. Raises OSError."""
+    steer(sock, _FIRST)
+
+
+def steer(sock: SocketType, code: bytes) -> None:
+    """Have a program of classic BPF say which socket of the group of `sock` a client's is. Raises OSError.
+
+    EINVAL where the socket is of no group: it was bound without SO_REUSEPORT, and without :func:`prepare_group`.
+    """
+    memory = ctypes.create_string_buffer(code, len(code))
+    program = struct.pack("HP", len(code) // _BYTES_OF_INSTRUCTION, ctypes.addressof(memory))  # struct sock_fprog
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
+
+
+def prepare_group(sock: SocketType) -> None:
+    """Make a group of a socket before bind(2), which others of ours can join later without a client going astray.
+
+    The kernel takes a program for a socket that is bound only if it has a group already (reuseport_attach_prog()), and
+    the group must have one before the second socket joins, or it spreads clients over both as it likes. The socket is
+    bound without SO_REUSEPORT all the same: nobody can join before it is set again. Nothing happens where the kernel
+    cannot do that; then :func:`steer` fails later.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    with suppress(OSError):
+        lead_to_first(sock)
+        sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_REUSEPORT_BPF, 1)  # the group stays, the program's memory goes
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
 
 
 class NamedSockets:

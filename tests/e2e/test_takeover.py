@@ -1,11 +1,13 @@
 """What clients notice when one userproxy takes over from another: nothing."""
 
+import json
 import os
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,36 @@ def test_nobody_notices_that_data_processes_become_others_or_more_or_fewer(lab: 
     old = serve(lab, workers=workers[0])
     load = Load(lab.client, WEB, STICKY, kept=60, rate=20, flows=20, megabytes=50)
     under_load(lab, workers[1:], load, old)
+
+
+def asked_over(sock: socket.socket) -> bytes:
+    """Which Pod answers, and the port that it sees."""
+    sock.send(b"1")
+    return sock.recv(100)
+
+
+@pytest.mark.parametrize("before", ["0", "1"])
+def test_a_udp_service_that_one_process_has_read_is_read_by_all_of_the_next(lab: Lab, before: str) -> None:
+    old = serve(lab, workers=before)
+    with ExitStack() as stack:
+        kept = [stack.enter_context(lab.client.udp_socket(WEB)) for _ in range(20)]
+        seen = [asked_over(sock) for sock in kept]
+        take_over(lab, old, "--workers", "2")
+        assert [asked_over(sock) for sock in kept] == seen, "no flow has moved"
+        ids = flows(lab)
+        assert len(ids) == len(kept)
+        for sock in [stack.enter_context(lab.client.udp_socket(WEB)) for _ in range(40)]:
+            asked_over(sock)
+        by_process = Counter(each // 10**12 for each in flows(lab) - ids)
+        assert by_process.total() == 40
+        assert len(by_process) == 2, "both have new clients"
+        assert [asked_over(sock) for sock in kept] == seen
+
+
+def flows(lab: Lab) -> set[int]:
+    """The ids of UDP flows; each process numbers its own from a multiple of 10^12 on."""
+    items = json.loads(lab.node.userproxy("get", "connections", "-o", "json").stdout)["items"]
+    return {each["id"] for each in items if each["protocol"] == "UDP"}
 
 
 @pytest.mark.timeout(1200)

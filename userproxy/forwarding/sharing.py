@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from random import Random
 
 from userproxy.forwarding.accept_turns import AcceptTurns
@@ -178,6 +178,15 @@ class SharingForwarder(Forwarder):
     def follow_portal(self, address: PortalAddress, admission: Admission) -> None:
         """Treat new clients of a portal by another admission of the same service port."""
         self._shared_portals.follow(address, admission)
+
+    def deliver(
+        self, name: ListenerName, portal: PortalAddress | None, datagrams: Iterable[tuple[bytes, bytes]]
+    ) -> None:
+        """Serve clients of a listener, or of a portal of it, whose datagrams have come to another process."""
+        listener = self._listeners.get(name) if portal is None else self.opened_portal(portal)
+        if isinstance(listener, UdpListener):
+            for addresses, payload in datagrams:
+                listener.deliver(addresses, payload)
 
     def look(self) -> None:
         """Look at all sockets: a process has ended that may have been told of clients."""

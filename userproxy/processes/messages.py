@@ -119,6 +119,18 @@ class FollowPortal(Struct, frozen=True, tag="follow portal"):
     admission: Admission
 
 
+class Deliver(Struct, frozen=True, tag="deliver"):
+    """Serve clients of a UDP listener whose datagrams have come to a socket that is another process's.
+
+    Each is two values as :meth:`~userproxy.forwarding.udp.datagrams.Inbox.put` takes them. With a `portal` they came
+    there.
+    """
+
+    listener: ListenerName
+    portal: PortalAddress | None
+    datagrams: tuple[tuple[bytes, bytes], ...]
+
+
 class LeavePortal(Struct, frozen=True, tag="leave portal"):
     """Serve a portal no longer."""
 
@@ -208,6 +220,7 @@ ToData: TypeAlias = (
     | AdoptPortal
     | FollowPortal
     | LeavePortal
+    | Deliver
     | FollowReturnPath
     | Learned
     | CloseUnasked

@@ -40,6 +40,9 @@ from userproxy.processes.control.forwarding import ProcessForwarder
 
 pytestmark = pytest.mark.slow
 
+CLIENTS = 40
+"""Of UDP."""
+
 
 @pytest.mark.parametrize(("before", "after"), NUMBERS)
 async def test_connections_go_on_and_so_do_their_figures(before: int, after: int) -> None:
@@ -100,6 +103,51 @@ async def test_flows_keep_their_sockets_and_belong_to_one_process(before: int, a
             assert [await told(client) for client in made] == seen
             reports = (await beside.ask(lambda its: its.data_plane.connections())).items
             assert len(reports) == 6
+    transport.close()
+
+
+class Tells(Echoes):
+    """A UDP backend that answers with the port that it sees, and the question."""
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.transport.sendto(b"%d %b" % (addr[1], data), addr)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 2), (1, 2), (2, 3)])
+async def test_more_processes_read_a_udp_listener_than_before_and_no_datagram_is_lost(before: int, after: int) -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(Tells, local_addr=(LOOPBACK, 0))
+    endpoint = Endpoint(LOOPBACK, transport.get_extra_info("sockname")[1])
+    async with predecessor(before) as plane, AsyncExitStack() as stack:
+        port = plane.open(UDP_NAME, verdict=Verdict.SERVE)
+        plane.update(Snapshot(UDP_NAME, Verdict.SERVE, (endpoint,)))
+        made = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(CLIENTS)]
+        for client in made:
+            client.setblocking(False)
+            client.connect((LOOPBACK, port))
+        seen = [(await told(client)).split()[0] for client in made]
+
+        def ask_all() -> None:
+            """Nobody reads any socket now."""
+            for number, client in enumerate(made):
+                client.send(b"%d" % number)
+                client.send(b"%d" % number)
+
+        async with successor(plane, after, serves=ask_all) as beside:
+            for number, client in enumerate(made):
+                for _ in range(2):
+                    async with asyncio.timeout(10):
+                        assert (await loop.sock_recv(client, 100)).split() == [seen[number], b"%d" % number]
+            reports = (await beside.ask(lambda its: its.data_plane.connections())).items
+            assert len(reports) == CLIENTS, "nobody has got another flow"
+            assert [(await told(client)).split()[0] for client in made] == seen
+            assert isinstance(beside.plane, ProcessForwarder)
+            workers = beside.plane._pool.serving
+            async with asyncio.timeout(20):
+                while sum(worker.pulse.flows for worker in workers) != CLIENTS:
+                    await asyncio.sleep(0.02)
+            assert len(workers) == after
+            assert min(worker.pulse.flows for worker in workers) >= CLIENTS // (3 * after)
     transport.close()
 
 

@@ -55,10 +55,14 @@ async def successor(
     processes: int,
     options: ForwardingOptions = OPTIONS,
     first: Callable[[], Awaitable[None]] | None = None,
+    serves: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Beside]:
-    """One that has taken over. `first` is done once its processes run, which takes seconds on a busy machine."""
+    """One that has taken over. `first` is done once its processes run, which takes seconds on a busy machine.
+
+    `serves` is called in its thread once all is its own, and before it touches any of it.
+    """
     ours, its = socket_pair()
-    beside = Beside(its, make=making(processes, options))
+    beside = Beside(its, make=making(processes, options), serves=serves)
     try:
         assert await asyncio.to_thread(beside.ready.wait, 30)
         if first is not None:

@@ -16,7 +16,7 @@ from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.admission import attach
 from userproxy.forwarding.udp.datagrams import IP_PKTINFO
 from userproxy.model import OTHERS_PORTS, PODS_PORTS, Endpoint
-from userproxy.sockets import lead_here, share, sharing_their_port
+from userproxy.sockets import lead_here, prepare_group, share, sharing_their_port
 
 _IPV6_RECVPKTINFO: Final = 49
 """linux/in6.h."""
@@ -70,6 +70,7 @@ class DatagramSocket(SocketType):
         try:
             with closing(SocketType(socket_family(host), socket.SOCK_DGRAM)) as sock:
                 _set_options(sock)
+                prepare_group(sock)
                 sock.bind((host, port))
                 return cls(sock.detach())
         except OSError as error:

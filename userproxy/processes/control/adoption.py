@@ -9,6 +9,7 @@ from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.model import Admission, ListenerName, PortalAddress, Protocol, ReturnPath, Verdict
 from userproxy.processes.control.briefing import Briefing
+from userproxy.processes.control.groups.growing import Growing, Grown
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.held_portals import HeldPortals
 from userproxy.processes.control.pool import Pool
@@ -27,6 +28,7 @@ class Adoption:
         renewed: Callable[[HeldListener], None],
         follow_return_path: Callable[[ReturnPath], None],
         know_pairs: Callable[[PairsHandedOver], None],
+        growing: Growing,
     ) -> None:
         """`follow_return_path` gets what was found out about this host, `know_pairs` what of ways back."""
         self._loop = loop
@@ -37,6 +39,7 @@ class Adoption:
         self._renewed = renewed
         self.follow_return_path = follow_return_path
         self.know_pairs = know_pairs
+        self._growing = growing
 
     def adopt(self, item: ListenerHandedOver, descriptors: Sequence[int]) -> HeldListener:
         """Hold a listener with its sockets, and have data processes serve it. Raises OSError."""
@@ -50,6 +53,9 @@ class Adoption:
         held = HeldListener(self._loop, item.name, item.number, sock, verdict, self._renewed)
         held.adopt(item.verdict, item.snapshot)
         self._listeners[item.name] = held
+        # One that refuses its clients has other sockets once it takes them again.
+        if isinstance(sock, DatagramGroup) and item.verdict is not Verdict.REJECT and self._growing.grow(sock):
+            self._growing.note(Grown(item.name, None, sock, held.has_affinity, held.place_of))
         self._briefing.settle_readers(held)
         for worker in self._pool.serving:
             self._briefing.tell_all(worker, [held])
@@ -64,7 +70,12 @@ class Adoption:
 
     def begin(self, last_id: int) -> None:
         """Have data processes go on with what they have taken in, whose ids are `last_id` at most."""
+        found = self._growing.settle()
         self._pool.go_on(last_id)
+        workers = {worker.place: worker for worker in self._pool.serving}
+        for place, message in found:
+            if place in workers:
+                workers[place].send(message)
 
 
 def inherited_socket(

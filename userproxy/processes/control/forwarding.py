@@ -32,6 +32,7 @@ from userproxy.processes.control.adoption import Adoption, inherited_socket
 from userproxy.processes.control.briefing import Briefing
 from userproxy.processes.control.data_plane import ProcessesDataPlane
 from userproxy.processes.control.giving import ProcessesGiver
+from userproxy.processes.control.groups.growing import Growing
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.held_portals import HeldPortals
 from userproxy.processes.control.pool import Pool
@@ -214,7 +215,8 @@ class ProcessForwarder:
         """As :meth:`Forwarder.take_over`. Raises HandoverError where a data process is not there."""
         held = (self._listeners, self._portals, self._briefing, self._renewed)
         paths = (self.follow_return_path, self._return_paths.know)
-        return ProcessesTaker(self._pool.all_serving(), Adoption(self._loop, self._pool, *held, *paths))
+        more = (*paths, Growing(len(self._pool.places), self._room_in_groups))
+        return ProcessesTaker(self._pool.all_serving(), Adoption(self._loop, self._pool, *held, *more))
 
     def went_on(self) -> None:
         """As :meth:`Forwarder.went_on`."""
@@ -369,7 +371,7 @@ class ProcessForwarder:
         """Have a socket for each process, if there are descriptors for that; another process's stay as they are."""
         if len(group.descriptors) == 1 and processes > 1:
             # One more, for the guard. What is missing for groups is not to be missing for listeners.
-            if self._in_groups + processes > self._options.descriptor_limit // _SHARE_FOR_GROUPS:
+            if processes > self._room_in_groups:
                 return
             try:
                 group.widen(processes)
@@ -378,6 +380,10 @@ class ProcessForwarder:
         for _ in group.descriptors[1:]:
             self.adopt_port()
         self._in_groups += len(group.descriptors) - 1
+
+    @property
+    def _room_in_groups(self) -> int:
+        return self._options.descriptor_limit // _SHARE_FOR_GROUPS - self._in_groups
 
     def _close_held(self, held: HeldListener) -> None:
         for _ in held.descriptors:

@@ -8,6 +8,7 @@ import structlog
 
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp.groups.group import DatagramGroup
+from userproxy.forwarding.udp.groups.spreading import member_of
 from userproxy.model import ListenerName, Protocol, Snapshot, Verdict
 
 log = structlog.get_logger()
@@ -79,6 +80,11 @@ class HeldListener:
         if isinstance(self.sock, DatagramGroup):
             return len(self.sock.members)
         return 1 if self.has_affinity or self.name.service_port.protocol is Protocol.UDP else 0
+
+    def place_of(self, client: tuple[str, int]) -> int:
+        """The place of the data process that has a client's datagrams."""
+        places = self.readers or (1,)
+        return places[member_of(client, len(places), by_address=self.has_affinity)]
 
     def is_read_at(self, place: int) -> bool:
         """Whether the data process at a place has clients of it."""

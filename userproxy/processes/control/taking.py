@@ -27,7 +27,6 @@ from userproxy.forwarding.handover.values import (
     RelayHandedOver,
 )
 from userproxy.forwarding.observation.counters import NOTHING_COUNTED
-from userproxy.forwarding.udp.groups.spreading import member_of
 from userproxy.model import Admission, PortalAddress, ServicePortName
 from userproxy.processes.channel import close_descriptors, encode
 from userproxy.processes.control.adoption import Adoption
@@ -193,12 +192,12 @@ class ProcessesTaker:
         self._send(self._target(item.state.id, item.owner), item, descriptors)
 
     def _datagram(self, item: DatagramHandedOver, _descriptors: list[int]) -> None:
-        self._send(self._reader_of(self._listener_of(item), item.peer), item)
+        self._send(self._listener_of(item).place_of(item.peer) - 1, item)
 
     def _flow(self, item: FlowHandedOver, descriptors: list[int]) -> None:
         target = self._by_id.get(item.state.id)
         if target is None:
-            target = self._by_id[item.state.id] = self._reader_of(self._listener_of(item), item.state.peer)
+            target = self._by_id[item.state.id] = self._listener_of(item).place_of(item.state.peer) - 1
         self._send(target, item, descriptors)
 
     def _client(self, item: ClientHandedOver, descriptors: list[int]) -> None:
@@ -245,11 +244,6 @@ class ProcessesTaker:
 
     def _readers_of(self, held: HeldListener) -> Collection[int]:
         return range(len(self._workers)) if held.readers is None else {place - 1 for place in held.readers}
-
-    def _reader_of(self, held: HeldListener, client: tuple[str, int]) -> int:
-        """Who gets a client's datagrams."""
-        places = held.readers or (1,)
-        return places[member_of(client, len(places), by_address=held.has_affinity)] - 1
 
     def _listener_of(self, item: FlowHandedOver | ClientHandedOver | DatagramHandedOver) -> HeldListener:
         """Whose a flow or client is. Raises KeyError."""

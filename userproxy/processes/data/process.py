@@ -35,6 +35,7 @@ from userproxy.processes.messages import (
     Claim,
     Close,
     CloseUnasked,
+    Deliver,
     Drain,
     Drained,
     Elsewhere,
@@ -128,6 +129,9 @@ class DataProcess:
             AdoptPortal: self._adopt_portal,
             FollowPortal: lambda forwarder, message, _: forwarder.follow_portal(message.address, message.admission),
             LeavePortal: lambda forwarder, message, _: forwarder.leave_portal(message.address),
+            Deliver: lambda forwarder, message, _: forwarder.deliver(
+                message.listener, message.portal, message.datagrams
+            ),
             CloseUnasked: self._close_unasked,
             Settled: lambda *_: gc.freeze(),
             Look: lambda forwarder, *_: forwarder.look(),

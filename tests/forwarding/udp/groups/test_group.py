@@ -7,9 +7,12 @@ from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
+from userproxy.addresses import family_of
 from userproxy.errors import PortUnavailableError
+from userproxy.forwarding.udp.datagrams import Inbox
 from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.groups.spreading import member_of
+from userproxy.forwarding.udp.groups.waiting import waiting
 
 PLACES = [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("::", "::1"), ("::1", "::1")]
 
@@ -150,3 +153,63 @@ def test_a_port_that_cannot_have_so_many_keeps_the_one(monkeypatch: pytest.Monke
         assert len(group.descriptors) == 1
         with clients("127.0.0.1", group.port, 5) as several:
             assert {reader_of(group, each) for each in several} == {0}
+
+
+def test_it_grows_while_another_process_reads_it_and_no_datagram_goes_astray(place: tuple[str, str]) -> None:
+    with closing(DatagramGroup.open(place[0], 0)) as before:
+        group = DatagramGroup.adopt([os.dup(each) for each in before.descriptors], place[0])
+        with closing(group), clients(place[1], before.port) as several:
+            group.grow(3)
+            assert {reader_of(group, each) for each in several} == {0}, "whoever reads it has all clients"
+            with socket.socket(before.members[0].family, socket.SOCK_DGRAM) as stranger:
+                stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                with pytest.raises(OSError, match="Address already in use"):
+                    stranger.bind((place[1], before.port))
+            for each in several:
+                each.send(b"waits")
+            assert group.settle(by_address=False) == group.members[:1]
+            inbox = Inbox(family_of(place[0]))
+            found = list(waiting(group.members[:1], inbox))
+            assert [each.client for each in found] == [each.getsockname()[:2] for each in several]
+            assert {each.payload for each in found} == {b"waits"}
+            assert [reader_of(group, each) for each in several] == [expected(each, 3) for each in several]
+
+
+def test_it_grows_from_two_and_clients_with_affinity_stay_together() -> None:
+    with closing(DatagramGroup.open("127.0.0.1", 0)) as group, clients("127.0.0.1", group.port) as several:
+        group.widen(2)
+        group.grow(4)
+        group.spread(by_address=True)
+        assert [reader_of(group, each) for each in several] == [expected(each, 2) for each in several]
+        assert len(group.settle(by_address=True)) == 2
+        assert {reader_of(group, each) for each in several} == {expected(several[0], 4, by_address=True)}
+        group.refuse()
+        group.admit()
+        assert {reader_of(group, each) for each in several} == {expected(several[0], 4, by_address=True)}
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_one_that_was_to_grow_and_does_not_is_what_it_was(place: tuple[str, str], size: int) -> None:
+    with closing(DatagramGroup.open(place[0], 0)) as before, clients(place[1], before.port) as several:
+        if size > 1:
+            before.widen(size)
+        for _ in range(2):
+            group = DatagramGroup.adopt([os.dup(each) for each in before.descriptors], place[0])
+            group.grow(3)
+            group.close()
+            assert [reader_of(before, each) for each in several] == [expected(each, size) for each in several]
+            with socket.socket(before.members[0].family, socket.SOCK_DGRAM) as stranger:
+                stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                with pytest.raises(OSError, match="Address already in use"):
+                    stranger.bind((place[1], before.port))
+
+
+def test_a_socket_that_others_cannot_join_stays_alone() -> None:
+    """An earlier release has opened it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as earlier:
+        earlier.bind(("127.0.0.1", 0))
+        with closing(DatagramGroup.adopt([os.dup(earlier.fileno())], "127.0.0.1")) as group:
+            with pytest.raises(OSError, match="Invalid argument"):
+                group.grow(2)
+            assert len(group.descriptors) == 1
+            assert not earlier.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)

@@ -4,21 +4,15 @@ Sockets of a group (SO_REUSEPORT, socket(7)) have a queue each, and the kernel k
 the members are the same. They are, whatever process dies, since all are held here.
 """
 
-import ctypes
 import socket
-import struct
 from collections.abc import Sequence
 from socket import SocketType
-from typing import Final, Self
+from typing import Self
 
 from userproxy.addresses import is_ipv6
 from userproxy.forwarding.udp.groups.spreading import program
 from userproxy.forwarding.udp.sockets import DatagramSocket, holder_of, is_holder
-
-_SO_ATTACH_REUSEPORT_CBPF: Final = 51
-"""asm-generic/socket.h, since Linux 4.5."""
-
-_BYTES_OF_INSTRUCTION: Final = 8
+from userproxy.sockets import lead_to_first, steer
 
 
 class DatagramGroup:
@@ -33,6 +27,8 @@ class DatagramGroup:
         self.host = members[0].host
         self._guard = guard
         self._by_address: bool | None = None
+        self._settled = len(members)
+        """How many of them get datagrams."""
 
     @classmethod
     def open(cls, host: str, port: int) -> Self:
@@ -89,12 +85,45 @@ class DatagramGroup:
             first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
             raise
         self.members = tuple(members)
+        self._settled = count
         self._by_address = by_address
         self._guard = holder_of(members)
 
+    def grow(self, count: int) -> None:
+        """Have `count` sockets, more than there are. Further ones get nothing before :meth:`settle`.
+
+        For sockets that another process reads, which may go on to do so: after :meth:`close` nothing is other than it
+        was. Raises OSError, and is then what it was; EINVAL where the first socket is one that others cannot join.
+        """
+        before, others = self.members, [] if self._guard is None else [self._guard]
+        if len(before) == 1:
+            lead_to_first(before[0])
+        fresh: list[DatagramSocket] = []
+        try:
+            while len(before) + len(fresh) < count:
+                fresh.append(DatagramSocket.open_member(self.host, self.port, [*before, *fresh], others))
+        except OSError:
+            for each in fresh:
+                each.close()
+            self._shut(before)
+            raise
+        self.members = (*before, *fresh)
+        self._guard = self._guard or holder_of(self.members)
+
+    def settle(self, *, by_address: bool) -> tuple[DatagramSocket, ...]:
+        """Spread clients over all sockets from now on, after :meth:`grow`. Raises OSError.
+
+        Returns those that had all of them: what waits there may be others' clients'.
+        """
+        before, self._settled = self.members[: self._settled], len(self.members)
+        self._by_address = None
+        self.spread(by_address=by_address)
+        return before
+
     def spread(self, *, by_address: bool) -> None:
         """Have all clients of an address meet one member from now on, or not. Raises OSError."""
-        if len(self.members) > 1 and by_address is not self._by_address:
+        is_settled = len(self.members) == self._settled
+        if len(self.members) > 1 and is_settled and by_address is not self._by_address:
             _spread(self.members, by_address=by_address)
             self._by_address = by_address
 
@@ -132,15 +161,18 @@ class DatagramGroup:
 
     def close(self) -> None:
         """Close our copies of all of them."""
+        if self._settled < len(self.members):
+            self._shut(self.members[: self._settled])
         for each in self.members:
             each.close()
         if self._guard is not None:
             self._guard.close()
 
+    def _shut(self, members: Sequence[DatagramSocket]) -> None:
+        """Let nobody join a socket that is alone again."""
+        if len(members) == 1:
+            members[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+
 
 def _spread(members: Sequence[DatagramSocket], *, by_address: bool) -> None:
-    code = program(len(members), is_ipv6=is_ipv6(members[0].host), by_address=by_address)
-    memory = ctypes.create_string_buffer(code, len(code))
-    count = len(code) // _BYTES_OF_INSTRUCTION
-    pointer = struct.pack("HP", count, ctypes.addressof(memory))  # struct sock_fprog (linux/filter.h)
-    members[0].setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, pointer)
+    steer(members[0], program(len(members), is_ipv6=is_ipv6(members[0].host), by_address=by_address))

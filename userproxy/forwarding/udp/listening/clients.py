@@ -133,6 +133,11 @@ class Clients(ABC):
         """What is held for want of an endpoint, and of whom. It stays held."""
         return self._unserved.held()
 
+    def deliver(self, addresses: bytes, payload: bytes) -> None:
+        """Serve a client from whom another process has received this, both as :meth:`Inbox.put` takes them."""
+        self.inbox.put(addresses, payload)
+        self._unserved.deliver()
+
     def adopt_held(self, held: HeldDatagram) -> None:
         """Hold what another process has held; where nothing is to be held it is lost."""
         self._unserved.adopt(held)

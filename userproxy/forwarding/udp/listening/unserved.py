@@ -66,7 +66,7 @@ class Unserved:
         if self._held is None:
             listener = self._listener
             places = listener.plane.places.of(listener.name.service_port)
-            call = (listener.statistics, self._deliver, self._lose)
+            call = (listener.statistics, self.deliver, self._lose)
             self._held = HeldDatagrams(listener.plane.loop, listener.inbox, places, *call)
         self._held.follow(seconds)
 
@@ -87,7 +87,8 @@ class Unserved:
             entry = (now, listener.name, peer, listener.portal, None, Outcome.DROPPED, reason, (), 0.0, 0, 0, None, 0)
             listener.decisions.add(entry)
 
-    def _deliver(self) -> None:
+    def deliver(self) -> None:
+        """Have the first datagram of the inbox go to an endpoint, if there are any."""
         if self._listener.endpoints:
             self._listener.dispatch(1)
         else:
