@@ -13,6 +13,7 @@ from tests.lab.cluster import QUICK, Lab
 from tests.lab.datagrams import ask_over
 from tests.lab.manifests import Port
 from tests.lab.probes import KeptConnection
+from tests.lab.proxy import RunningProxy
 from userproxy.demo.hosts import Address
 from userproxy.demo.traffic import fetch
 from userproxy.demo.waiting import eventually
@@ -49,6 +50,12 @@ def served_by(lab: Lab, count: int = 30) -> Counter[str]:
     return Counter(fetch(lab.client, WEB).pod for _ in range(count))
 
 
+def keep(lab: Lab, stack: ExitStack) -> dict[KeptConnection, str]:
+    """Connections of a client that are kept open, and who serves each."""
+    kept = [stack.enter_context(KeptConnection(lab.client, WEB)) for _ in range(12)]
+    return {each: each.ask().pod for each in kept}
+
+
 def is_alive(connection: KeptConnection) -> bool:
     try:
         connection.ask()
@@ -81,8 +88,7 @@ def test_a_drained_endpoint_gets_nobody_keeps_its_own_and_comes_back(lab: Lab, w
 def test_its_connections_are_closed_when_it_is_time_and_those_of_others_are_not(lab: Lab, workers: str) -> None:
     start(lab, workers)
     with ExitStack() as stack:
-        kept = {stack.enter_context(KeptConnection(lab.client, WEB)): "" for _ in range(12)}
-        kept |= {each: each.ask().pod for each in kept}
+        kept = keep(lab, stack)
         drained = lab.pods[0]
         endpoint = f"{drained.address}:8080"
         told(lab, "drain", "default/web", "--endpoint", endpoint, "--close-after", "500ms")
@@ -124,8 +130,7 @@ def test_the_last_one_serves_although_it_is_drained(lab: Lab, workers: str) -> N
 def test_a_removed_endpoint_keeps_its_connections_as_long_as_the_service_says(lab: Lab, workers: str) -> None:
     start(lab, workers, removal="drain:3s")
     with ExitStack() as stack:
-        kept = {stack.enter_context(KeptConnection(lab.client, WEB)): "" for _ in range(12)}
-        kept |= {each: each.ask().pod for each in kept}
+        kept = keep(lab, stack)
         removed = lab.pods[0]
         lab.manifests.slice("web", lab.pods[1:])
         eventually(lambda: removed.name not in served_by(lab, 6), 10, "no slice names it")
@@ -156,8 +161,7 @@ def test_a_drain_goes_on_over_a_take_over_and_closes_in_the_successor(lab: Lab, 
     start(lab, before)
     drained, closed = lab.pods[0], lab.pods[1]
     with ExitStack() as stack:
-        kept = {stack.enter_context(KeptConnection(lab.client, WEB)): "" for _ in range(12)}
-        kept |= {each: each.ask().pod for each in kept}
+        kept = keep(lab, stack)
         told(lab, "drain", "default/web", "--endpoint", f"{drained.address}:8080", "--for", "10m")
         told(lab, "drain", "default/web", "--endpoint", f"{closed.address}:8080", "--close-after", "15s")
         listed = listed_drains(lab)
@@ -173,45 +177,52 @@ def test_a_drain_goes_on_over_a_take_over_and_closes_in_the_successor(lab: Lab, 
         assert served_by(lab).keys() == {pod.name for pod in lab.pods}
 
 
+def start_successor(lab: Lab, workers: str) -> RunningProxy:
+    """Another userproxy that is to take over: loading it takes longest, and it has not read any manifest."""
+    successor = lab.node.start_userproxy(*QUICK, "--workers", workers, "--takeover")
+    successor.wait_log("userproxy starts", 60)
+    return successor
+
+
+def they_stay_in_a_successor_and_are_closed(
+    lab: Lab, successor: RunningProxy, kept: dict[KeptConnection, str], removed: str
+) -> None:
+    """Clients of a removed endpoint, where no time limit is over by the time when it has taken over."""
+    successor.wait_log("Taken over", 60)
+    assert lab.node.proxies[0].wait(30) == 0
+    lab.settle()
+    mine = {each for each in kept if kept[each] == removed}
+    assert all(map(is_alive, kept))
+    assert removed not in served_by(lab)
+    eventually(lambda: not any(is_alive(each) for each in mine), 40, "its connections are closed")
+    assert all(is_alive(each) for each in kept.keys() - mine)
+
+
 @OVER
 def test_clients_of_a_removed_endpoint_may_stay_as_long_in_the_successor(lab: Lab, before: str, after: str) -> None:
-    start(lab, before, removal="drain:20s")
+    start(lab, before, removal="drain:10s")
     with ExitStack() as stack:
-        kept = {stack.enter_context(KeptConnection(lab.client, WEB)): "" for _ in range(12)}
-        kept |= {each: each.ask().pod for each in kept}
-        removed = lab.pods[0]
+        kept, removed = keep(lab, stack), lab.pods[0]
+        successor = start_successor(lab, after)
+        successor.signal(signal.SIGSTOP)  # so that little is left to be done in these ten seconds
         lab.manifests.slice("web", lab.pods[1:])
         eventually(lambda: removed.name not in served_by(lab, 6), 10, "no slice names it")
-        take_over(lab, after)
-        mine = {each for each in kept if kept[each] == removed.name}
-        assert all(map(is_alive, kept))
-        assert removed.name not in served_by(lab)
-        eventually(lambda: not any(is_alive(each) for each in mine), 40, "its connections are closed")
-        assert all(is_alive(each) for each in kept.keys() - mine)
+        successor.signal(signal.SIGCONT)
+        they_stay_in_a_successor_and_are_closed(lab, successor, kept, removed.name)
 
 
 @OVER
 def test_an_endpoint_that_leaves_while_a_successor_starts_keeps_its_connections(
     lab: Lab, before: str, after: str
 ) -> None:
-    start(lab, before, removal="drain:20s")
+    start(lab, before, removal="drain:10s")
     with ExitStack() as stack:
-        kept = {stack.enter_context(KeptConnection(lab.client, WEB)): "" for _ in range(12)}
-        kept |= {each: each.ask().pod for each in kept}
-        removed, old = lab.pods[0], lab.node.proxies[-1]
+        kept, removed, old = keep(lab, stack), lab.pods[0], lab.node.proxies[-1]
         old.signal(signal.SIGSTOP)  # it does not hear of what follows
         lab.manifests.slice("web", lab.pods[1:])
-        successor = lab.node.start_userproxy(*QUICK, "--workers", after, "--takeover")
-        successor.wait_log("userproxy starts", 60)
+        successor = start_successor(lab, after)
         old.signal(signal.SIGCONT)
-        successor.wait_log("Taken over", 60)
-        assert old.wait(30) == 0
-        lab.settle()
-        assert removed.name not in served_by(lab)
-        assert all(map(is_alive, kept))
-        mine = {each for each in kept if kept[each] == removed.name}
-        eventually(lambda: not any(is_alive(each) for each in mine), 40, "its connections are closed")
-        assert all(is_alive(each) for each in kept.keys() - mine)
+        they_stay_in_a_successor_and_are_closed(lab, successor, kept, removed.name)
 
 
 _DRAINS = "http://localhost/v1/drains"

@@ -197,20 +197,31 @@ def test_a_wrong_value_is_told_and_clients_are_refused_as_without_one(lab: Lab, 
     eventually(lambda: try_to_connect(lab.client, WEB) == REFUSED, 30, "clients are refused")
 
 
-@with_workers
-def test_the_last_datagram_of_each_client_is_held(lab: Lab, workers: str) -> None:
+def hold_datagrams(lab: Lab, workers: str, stack: ExitStack) -> list[socket.socket]:
+    """Clients who have sent two datagrams each to a Service without endpoints, the last of which is held."""
     named = {"userproxy.io/hold": "10m"}
     lab.manifests.service("web", cluster_ip=WEB[0], ports=[Port(80, protocol="UDP")], annotations=named)
     lab.node.start_userproxy(*QUICK, "--workers", workers)
     lab.node.wait_for_portal(WEB[0])
+    several = [stack.enter_context(lab.client.udp_socket(WEB, 60)) for _ in range(20)]
+    for number, each in enumerate(several):
+        each.send(b"too early")
+        each.send(b"the last of %d" % number)
+    wait_held(lab, 20)
+    return several
+
+
+def serve_datagrams(lab: Lab) -> None:
+    """Have the Service an endpoint."""
+    lab.pods[0].serve_python(ECHO)
+    lab.manifests.slice("web", lab.pods[:1], ports=[Port(8080, protocol="UDP")])
+
+
+@with_workers
+def test_the_last_datagram_of_each_client_is_held(lab: Lab, workers: str) -> None:
     with ExitStack() as stack:
-        several = [stack.enter_context(lab.client.udp_socket(WEB, 60)) for _ in range(20)]
-        for number, each in enumerate(several):
-            each.send(b"too early")
-            each.send(b"the last of %d" % number)
-        wait_held(lab, 20)
-        lab.pods[0].serve_python(ECHO)
-        lab.manifests.slice("web", lab.pods[:1], ports=[Port(8080, protocol="UDP")])
+        several = hold_datagrams(lab, workers, stack)
+        serve_datagrams(lab)
         for number, each in enumerate(several):
             assert each.recv(100) == b"the last of %d" % number
         several[0].send(b"another")
@@ -264,20 +275,11 @@ def test_a_data_process_that_is_killed_costs_those_that_it_held_and_gives_their_
 
 @over
 def test_held_datagrams_are_handed_over(lab: Lab, before: str, after: str) -> None:
-    named = {"userproxy.io/hold": "10m"}
-    lab.manifests.service("web", cluster_ip=WEB[0], ports=[Port(80, protocol="UDP")], annotations=named)
-    old = lab.node.start_userproxy(*QUICK, "--workers", before)
-    lab.node.wait_for_portal(WEB[0])
     with ExitStack() as stack:
-        several = [stack.enter_context(lab.client.udp_socket(WEB, 60)) for _ in range(20)]
-        for number, each in enumerate(several):
-            each.send(b"too early")
-            each.send(b"the last of %d" % number)
-        wait_held(lab, 20)
-        take_over(lab, old, after)
+        several = hold_datagrams(lab, before, stack)
+        take_over(lab, lab.node.proxies[-1], after)
         several[0].send(b"after the take-over")
-        lab.pods[0].serve_python(ECHO)
-        lab.manifests.slice("web", lab.pods[:1], ports=[Port(8080, protocol="UDP")])
+        serve_datagrams(lab)
         assert several[0].recv(100) in {b"after the take-over", b"the last of 0"}
         for number, each in enumerate(several[1:], 1):
             assert each.recv(100) == b"the last of %d" % number
