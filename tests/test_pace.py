@@ -1,11 +1,13 @@
 """Long work lets the loop have its turns, and no more often than each slice ends."""
 
 import asyncio
+import gc
+from itertools import pairwise
 
 import pytest
 
 from userproxy import pace
-from userproxy.pace import SLICE_SECONDS, Pace
+from userproxy.pace import SLICE_SECONDS, Pace, emptied, uncollected
 
 
 class Clock:
@@ -44,3 +46,52 @@ async def test_after_a_slice_others_have_their_turn_and_another_slice_begins(clo
     assert [kept.is_over, await turns_during(kept), kept.is_over] == [True, 1, False]
     clock.now += SLICE_SECONDS / 2
     assert await turns_during(kept) == 0
+
+
+class SlowSet(set[int]):
+    """A set of which each item takes a thirtieth of a slice to be freed."""
+
+    def __init__(self, clock: Clock, count: int) -> None:
+        super().__init__(range(count))
+        self._clock = clock
+
+    def pop(self) -> int:
+        self._clock.now += SLICE_SECONDS / 30
+        return super().pop()
+
+
+async def test_a_set_is_emptied_in_slices(clock: Clock) -> None:
+    items = SlowSet(clock, 1_000)
+    left = []
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(emptied(items), name="emptied")
+        while not task.done():
+            left.append(len(items))
+            await asyncio.sleep(0)
+    assert not items
+    assert len(left) > 10
+    assert max(before - after for before, after in pairwise(left)) < 100
+
+
+def test_the_collector_is_off_for_as_long_as_any_of_several_works() -> None:
+    assert gc.isenabled()
+    one, other = uncollected(), uncollected()
+    with one:
+        assert not gc.isenabled()
+        other.__enter__()
+    assert not gc.isenabled(), "the other one is under way"
+    other.__exit__(None, None, None)
+    assert gc.isenabled()
+    with pytest.raises(ValueError, match="broken off"), uncollected():
+        raise ValueError("broken off")
+    assert gc.isenabled()
+
+
+def test_a_collector_that_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

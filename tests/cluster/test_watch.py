@@ -1,6 +1,7 @@
 """One resource followed for ever: what makes it list again, and how long it pauses."""
 
 import asyncio
+import gc
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -293,6 +294,51 @@ async def test_a_re_list_is_compared_in_slices() -> None:
                     await until(lambda: server.watches(plural) > watches, 60)  # noqa: B023
             assert followed.calls == calls, "nothing has changed"
     assert turns.longest < TURN
+
+
+async def test_nothing_is_collected_while_a_list_is_read_and_compared() -> None:
+    def note(phase: str, _info: dict[str, int]) -> None:
+        collections.append(phase)
+
+    collections: list[str] = []
+    threshold = gc.get_threshold()
+    with serving(cluster(MANY // 10)) as server:
+        async with following(server.url) as followed:
+            await until(lambda: len(followed.state) == MANY // 10 and server.watches("endpointslices") > 0, 60)
+            gc.freeze()
+            gc.callbacks.append(note)
+            gc.set_threshold(100)
+            try:
+                watches = server.watches("endpointslices")
+                server.expire("endpointslices")
+                collections.clear()
+                await until(lambda: not gc.isenabled(), 60)
+                await until(lambda: gc.isenabled(), 60)
+            finally:
+                gc.callbacks.remove(note)
+                gc.set_threshold(*threshold)
+                gc.unfreeze()
+            await until(lambda: server.watches("endpointslices") > watches, 60)
+    assert len(collections) < 20, "a thousand slices are a hundred times as many objects"
+
+
+async def test_the_problem_of_an_object_that_is_listed_again_stays_and_that_of_one_that_is_gone_goes(
+    server: MinimalApi,
+) -> None:
+    bad = service("bad") | {"spec": {"clusterIP": "10.96.0.1", "ports": []}}
+    gone = service("gone") | {"spec": {"clusterIP": "10.96.0.2", "ports": []}}
+    for item in (service("web"), bad, gone):
+        server.put(item)
+    async with following(server.url) as followed:
+        await until(lambda: len(followed.source.problems) == 2)
+        server.refuse(SERVICES, 503)
+        server.cut()
+        server.delete("Service", "shop", "gone")
+        server.expire()
+        server.accept()
+        await until(lambda: len(followed.source.problems) == 1)
+        assert "shop/bad" in followed.source.problems[0]
+        assert followed.names() == ["shop/web"]
 
 
 class _Fixed(Random):

@@ -58,8 +58,9 @@ _KEEP_ALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 40_000),
 )
 """Socket options (level, option, value) by which the kernel notices within 45 s that the server's machine is gone."""
-_PIECE = 128 * 1024
-"""Most bytes given to the caller at once: 4 MB may have arrived, and traffic waits while they are split into events."""
+_PIECE = 16 * 1024
+"""Most bytes given to the caller at once: 4 MB may have arrived, and traffic waits while they are split into events. Of
+these few it takes a tenth of a millisecond."""
 
 _LONGEST_ERROR = 64 * 1024
 """Bytes of an error's body that are read at most."""

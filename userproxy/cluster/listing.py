@@ -148,12 +148,23 @@ async def fetch_streamed(
             events, failure = stream.feed(chunk)
             for event in events:
                 if event.type == "BOOKMARK":
-                    return Listing(list(readings.values()), _version_of_all(event, resource))
+                    version = _version_of_all(event, resource)
+                    return Listing(await _taken_out(readings), version)
                 _apply(event, readings, reader)
                 await pace.keep()
             if failure is not None:
                 raise failure
     raise UnreachableError(f"The streamed list of {resource.plural} broke off")
+
+
+async def _taken_out(readings: dict[tuple[str, str], Reading]) -> list[Reading]:
+    """The values, in their order. Their keys are freed in slices."""
+    pace, taken = Pace(), []
+    while readings:
+        taken.append(readings.popitem()[1])
+        await pace.keep()
+    taken.reverse()
+    return taken
 
 
 def _apply(event: Event, readings: dict[tuple[str, str], Reading], reader: ObjectReader) -> None:

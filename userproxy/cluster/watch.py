@@ -33,7 +33,7 @@ from userproxy.cluster.watch_stream import CHANGES, Event, WatchLimits, watch
 from userproxy.frequent_log import FrequentLog
 from userproxy.model import Node
 from userproxy.model.sources import WatchReport
-from userproxy.pace import Pace
+from userproxy.pace import Pace, emptied, uncollected
 
 log = structlog.get_logger()
 
@@ -178,13 +178,14 @@ class Reflector:
         await asyncio.sleep(self._backoff.pause(clock(), error.retry_after))
 
     async def _list(self) -> None:
-        try:
-            listing = await self._fetch()
-        except ExpiredError:  # even the latest list expired between two of its pages
-            self._version = LATEST_VERSION
-            raise
-        self._failures.succeeded(self.resource.plural)
-        count = await self._replace_all(listing.readings)
+        with uncollected():
+            try:
+                listing = await self._fetch()
+            except ExpiredError:  # even the latest list expired between two of its pages
+                self._version = LATEST_VERSION
+                raise
+            self._failures.succeeded(self.resource.plural)
+            count = await self._replace_all(listing.readings)
         self._version = listing.version
         self._must_confirm = False
         self.listed = True
@@ -229,13 +230,14 @@ class Reflector:
         list, before which nothing is served.
         """
         pace = Pace()
-        listed: set[ObjectKey] = set()
+        mentioned: set[ObjectKey] = set()
         wanted: set[ObjectKey] = set()
         changed: list[ClusterObject] = []
         readings.reverse()
         while readings:  # popped, so that the memory of each is free once it is stored
             reading = readings.pop()
-            listed |= set() if reading.key is None else {reading.key}
+            if reading.key is not None and reading.key in self._reader.complained_of:
+                mentioned.add(reading.key)
             item = reading.item if reading.good or reading.key is None else self._store.get(reading.key)
             if item is not None:
                 wanted.add(key := object_key(item))
@@ -246,14 +248,16 @@ class Reflector:
         for key in self._store.keys(self.resource.kind):
             gone += [] if key in wanted else [key]
             await pace.keep()
-        self._reader.forget_others(listed)
+        self._reader.forget_others(mentioned)
         for key in gone:
             self._store.delete(key)
         for item in changed:
             self._store.upsert(item)
             if not self.listed:
                 await pace.keep()
-        return len(wanted)
+        count = len(wanted)
+        await emptied(wanted)
+        return count
 
     async def _watch(self) -> None:
         """One watch request, to its end.

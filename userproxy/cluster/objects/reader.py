@@ -4,7 +4,7 @@ A good object is decoded straight into its shape. A bad one is decoded once more
 manifests, which names the field and its value.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, KeysView
 from typing import Any
 
 import msgspec
@@ -73,6 +73,11 @@ class ObjectReader:
         if checker.problems or self._problems:
             self._note(key, checker.problems)
         return Reading(key, objects[0], good=True)
+
+    @property
+    def complained_of(self) -> KeysView[ObjectKey | None]:
+        """The keys of the objects that have problems: a live view."""
+        return self._problems.keys()
 
     def forget(self, key: ObjectKey) -> None:
         """Drop the problems of an object that was deleted."""
