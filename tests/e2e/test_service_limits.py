@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.lab.cluster import QUICK, Lab
+from tests.lab.cluster import QUICK, Cell, Lab
+from tests.lab.datagrams import ask_over
+from tests.lab.drivers import DRIVERS
 from tests.lab.manifests import Port
 from tests.lab.probes import KeptConnection
 from tests.lab.proxy import RunningProxy
@@ -147,3 +149,82 @@ def test_a_rate_and_an_idle_time_and_other_values_as_they_are_edited(lab: Lab, w
         eventually(lambda: of_web(lab)["active"] == 0, 30, "nothing is said on it")
         observed = lab.node.userproxy("observe", "default/web", "--last", "10").stdout
         assert "nothing was said for 5 s (userproxy.io/idle-timeout)" in observed
+
+
+DNS = ("10.96.0.53", 53)
+
+
+def flow(lab: Lab, stack: ExitStack) -> socket.socket:
+    return stack.enter_context(lab.client.udp_socket(DNS, 30))
+
+
+def is_dropped(sock: socket.socket) -> bool:
+    """Whether a datagram gets no answer; one that had to wait would have it by now."""
+    sock.settimeout(1.0)
+    try:
+        return not ask_over(sock)
+    except TimeoutError:
+        return True
+
+
+def test_no_more_flows_than_allowed_before_and_after_a_take_over(lab: Lab, workers: str) -> None:
+    for pod in lab.pods:
+        pod.serve_http()
+    ports = [Port(53, "dns", protocol="UDP")]
+    lab.manifests.service("dns", cluster_ip=DNS[0], ports=ports, annotations={"userproxy.io/max-connections": "4"})
+    lab.manifests.slice("dns", lab.pods, ports=[Port(8080, "dns", protocol="UDP")])
+    old = lab.node.start_userproxy(*QUICK, "--workers", workers)
+    lab.settle()
+    with ExitStack() as stack:
+        several = [flow(lab, stack) for _ in range(4)]
+        served = [ask_over(each).pod for each in several]
+        assert is_dropped(flow(lab, stack))
+        lab.node.start_userproxy(*QUICK, "--workers", workers, "--takeover").wait_log("Taken over", 60)
+        assert old.wait(30) == 0
+        assert [ask_over(each).pod for each in several] == served
+        late = flow(lab, stack)
+        assert is_dropped(late)
+        observed = lab.node.userproxy("observe", "default/dns", "--last", "20").stdout
+        assert "there are 4 flows, as many as userproxy.io/max-connections allows" in observed
+        listed = json.loads(lab.node.userproxy("get", "connections", "default/dns", "-o", "json").stdout)["items"]
+        assert len(listed) == 4
+        closed = lab.node.userproxy("close", "connections", "-l", f"id={listed[0]['id']}").stdout
+        assert closed == "1 connection closed\n"
+        eventually(lambda: not is_dropped(late), 30, "there is room for one more")
+        assert is_dropped(flow(lab, stack))
+
+
+with_local_portals = pytest.mark.parametrize("cell", [Cell(DRIVERS["local"])], indirect=True, ids=str)
+
+
+@with_local_portals
+def test_clients_wait_for_their_turn_where_portals_are_sockets_of_ours(lab: Lab, workers: str) -> None:
+    serve(lab, workers, "--queue-timeout", "10m", max_connections="2")
+    with ExitStack() as stack:
+        several = kept(lab, stack, 2)
+        others = [waiting(lab, stack) for _ in range(3)]
+        eventually(lambda: of_web(lab)["waiting"] == 3, 30, "they wait")
+        assert not any(map(is_answered, others))
+        several[0].close()
+        for each in others:
+            assert each.recv(100).startswith(b"HTTP/1.1 200")
+            each.close()
+        assert several[1].ask()
+        assert (of_web(lab)["limited"], of_web(lab)["failed"]) == (0, 0)
+
+
+@with_local_portals
+def test_clients_are_held_where_portals_are_sockets_of_ours(lab: Lab, workers: str) -> None:
+    annotate(lab, "web", WEB, hold="10m")
+    lab.node.start_userproxy(*QUICK, "--workers", workers)
+    lab.node.wait_for_portal(WEB[0])
+    with ExitStack() as stack:
+        several = [waiting(lab, stack) for _ in range(5)]
+        eventually(lambda: of_web(lab)["held"] == 5, 30, "they are held")
+        several.pop().close()
+        eventually(lambda: of_web(lab)["held"] == 4, 30, "one has left")
+        lab.serve_http()
+        lab.manifests.slice("web", lab.pods)
+        for each in several:
+            assert each.recv(100).startswith(b"HTTP/1.1 200")
+    assert (of_web(lab)["held"], of_web(lab)["failed"]) == (0, 1), "who has left"

@@ -4,7 +4,7 @@ import pytest
 
 from tests.routing.balancers.pools import CLIENTS, bounds, endpoints, moved, pool
 from userproxy.routing.balancers.hashing import hash64
-from userproxy.routing.balancers.source_hash import MANY, MOST_REMEMBERED, SourceHash
+from userproxy.routing.balancers.source_hash import MANY, MOST_REMEMBERED, SourceHash, _score
 
 
 @pytest.mark.parametrize("weights", [[1] * 6, [1, 2, 3, 4, 5, 6]], ids=str)
@@ -45,7 +45,11 @@ def test_the_highest_of_all_hashes_has_a_score_too(monkeypatch: pytest.MonkeyPat
     assert SourceHash(pool(its, [1, 2])).choose("10.0.0.1", 0.0) == its[1]
 
 
-@pytest.mark.parametrize("weights", [[1], [1, 2, 3], list(range(1, 30))], ids=["even", "three weights", "29 weights"])
+@pytest.mark.parametrize(
+    "weights",
+    [[1], [1, 2, 3], list(range(1, 30)), list(range(1000, 900, -1)), [1] * 40 + list(range(1, 57))],
+    ids=["even", "three weights", "29 weights", "all different", "many light ones"],
+)
 def test_many_are_chosen_from_as_few_are(weights: list[int]) -> None:
     """All scores at once, and what is remembered, come to the same as one score after the other."""
     its = endpoints(3 * MANY)
@@ -73,3 +77,18 @@ def test_so_many_clients_and_no_more_are_remembered() -> None:
     for number in range(MOST_REMEMBERED + 10):
         method.choose(f"10.{number >> 8}.{number & 255}.1", 0.0)
     assert len(method._remembered) == MOST_REMEMBERED
+
+
+def test_of_thousands_that_all_weigh_differently_few_scores_are_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    its = endpoints(5000)
+    method = SourceHash(pool(its, [1 + number % 1000 for number in range(len(its))]))
+    expected = [method._highest(hash64(client), ()) for client in CLIENTS[:20]]
+    scores: list[float] = []
+
+    def counted(number: int, weight: int) -> float:
+        scores.append(_score(number, weight))
+        return scores[-1]
+
+    monkeypatch.setattr("userproxy.routing.balancers.source_hash._score", counted)
+    assert [method.choose(client, 0.0) for client in CLIENTS[:20]] == expected
+    assert len(scores) < 20 * 100

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
-from math import log
+from math import exp, log
 from typing import Final
 
 from userproxy.model import Endpoint
@@ -16,7 +16,11 @@ MOST_REMEMBERED: Final = 4096
 """Clients whose endpoint a listener remembers, some 200 bytes each. It saves the scores and decides nothing."""
 
 _MOST_WEIGHTS: Final = 16
-"""With more different weights it is as quick to work out each score by itself."""
+"""Endpoints of so many different weights at most are looked at weight by weight."""
+
+_PARTS: Final = 16
+_MARGIN: Final = 1e-9
+"""Of a number between 0 and 1: more than rounding can do to a score."""
 
 
 class SourceHash:
@@ -27,16 +31,15 @@ class SourceHash:
     (2005): a weight that changes moves clients only to or from its endpoint.
     """
 
-    __slots__ = ("_groups", "_is_motley", "_keys", "_remembered", "_weights")
+    __slots__ = ("_groups", "_keys", "_remembered", "_weights")
 
     def __init__(self, pool: Pool) -> None:
         ranked = sorted(zip(map(_key, pool.endpoints), pool.endpoints, pool.weights, strict=True))
         self._keys = tuple((endpoint, key) for key, endpoint, _ in ranked)
         self._weights = () if pool.is_even else tuple(weight for _, _, weight in ranked)
         self._remembered: dict[str, Endpoint] = {}
-        self._is_motley = len(set(self._weights)) > _MOST_WEIGHTS
-        self._groups: Sequence[_Group] = ()
-        """Endpoints of one weight each, made when they are first needed."""
+        self._groups: Sequence[_Group | _Motley] = ()
+        """Endpoints of one weight each, or all of them together; made when they are first needed."""
 
     def choose(self, client: str, _now: float, avoided: Collection[Endpoint] = ()) -> Endpoint:
         if len(self._keys) < MANY:
@@ -70,8 +73,6 @@ class SourceHash:
 
     def _highest_of_many(self, key: int, avoided: Collection[Endpoint]) -> Endpoint:
         """The same: of endpoints that weigh alike the one with the highest number has the highest score."""
-        if self._is_motley:
-            return self._highest(key, avoided)
         if not self._groups:
             self._groups = _groups(self._keys, self._weights)
         found = (each.highest(key, avoided) for each in self._groups)
@@ -104,7 +105,46 @@ class _Group:
         return number, self._weight, endpoint
 
 
-def _groups(keys: Sequence[tuple[Endpoint, int]], weights: Sequence[int]) -> Sequence[_Group]:
+class _Motley:
+    """Endpoints of many different weights."""
+
+    def __init__(self, keys: Sequence[tuple[Endpoint, int]], weights: Sequence[int]) -> None:
+        ranked = sorted(zip(weights, keys, strict=True))
+        self._weights = tuple(weight for weight, _ in ranked)
+        self._endpoints = tuple(endpoint for _, (endpoint, _) in ranked)
+        self._lanes = MixedLanes([key for _, (_, key) in ranked])
+        step = -(-len(ranked) // _PARTS)
+        self._parts = [range(start, min(start + step, len(ranked))) for start in range(0, len(ranked), step)]
+
+    def highest(self, key: int, avoided: Collection[Endpoint]) -> tuple[int, int, Endpoint | None]:
+        """As that of a :class:`_Group`.
+
+        A score is worked out only where it may be the highest: where the number is large enough for the heaviest to
+        have as high a score as the highest that is known, which is that of some endpoint with the highest number of
+        those that weigh about as much. That leaves a few of thousands.
+        """
+        numbers = self._lanes.mixed(key)
+        known = max(self._score_of_best(numbers, part, avoided) for part in self._parts)
+        least = (exp(-self._weights[-1] / known) - _MARGIN) * (1 << 64) if known else 0.0
+        weights, endpoints = self._weights, self._endpoints
+        left = [index for index, number in enumerate(numbers) if number >= least]
+        scores = [
+            (_score(numbers[index], weights[index]), endpoints[index], index)
+            for index in left
+            if endpoints[index] not in avoided
+        ]
+        _, endpoint, index = max(scores, default=(0.0, None, 0))
+        return numbers[index], weights[index], endpoint
+
+    def _score_of_best(self, numbers: Sequence[int], part: range, avoided: Collection[Endpoint]) -> float:
+        its = numbers[part.start : part.stop]
+        index = part.start + its.index(max(its))
+        return 0.0 if self._endpoints[index] in avoided else _score(numbers[index], self._weights[index])
+
+
+def _groups(keys: Sequence[tuple[Endpoint, int]], weights: Sequence[int]) -> Sequence[_Group | _Motley]:
+    if len(set(weights)) > _MOST_WEIGHTS:
+        return [_Motley(keys, weights)]
     by_weight: dict[int, list[tuple[Endpoint, int]]] = {}
     for pair, weight in zip(keys, weights or [1] * len(keys), strict=True):
         by_weight.setdefault(weight, []).append(pair)
