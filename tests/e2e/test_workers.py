@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 from contextlib import ExitStack
 from http.client import HTTPException
 from pathlib import Path
@@ -84,6 +85,7 @@ def test_killed_one_of_two_costs_its_own_connections_and_nothing_else(lab: Lab) 
         client.go_on(50)
         before = proxy.processes
         victim, survivor = data_processes(lab)
+        killed_at = time.monotonic()
         os.kill(victim, signal.SIGKILL)
         record = proxy.wait_log("A data process has ended")
         client.go_on(100)
@@ -92,6 +94,10 @@ def test_killed_one_of_two_costs_its_own_connections_and_nothing_else(lab: Lab) 
         # A request that was under way over the one that was killed is cut; nobody is refused or waits.
         assert not [each for each in client.failures if "refused" in each.failure.lower() or "timed" in each.failure]
         assert len(client.failures) <= 2
+        waits = (
+            [each.seconds for each in client.attempts if is_after == (each.began > killed_at)] for is_after in (0, 1)
+        )
+        print("longest waits of new clients before and after the kill, in seconds:", *map(max, waits))
         assert (record["pid"], record["reason"]) == (victim, "SIGKILL")
         eventually(lambda: survivor in data_processes(lab) and len(data_processes(lab)) == 2, 30, "two serve again")
         assert victim not in data_processes(lab)

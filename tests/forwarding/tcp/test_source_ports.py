@@ -148,6 +148,29 @@ def test_without_ports_towards_one_endpoint_clients_go_to_another_and_a_warning_
     assert warnings[0]["ip_local_port_range"] == "40000-40049"
 
 
+def test_ports_that_another_process_has_left_are_found_where_there_are_no_others(host: Host) -> None:
+    async def scenario(node: Node) -> None:
+        await node.serve(ENDPOINT)
+        node.route_to(ENDPOINT)
+        kept = [await node.connect() for _ in PORTS]
+        for reader, writer in kept:
+            writer.write_eof()
+            assert await reader.read() == b""
+            writer.close()
+        assert waiting_ports(ENDPOINT) == len(PORTS)
+        options = ForwardingOptions(dict.fromkeys(IPFamily, ENDPOINT.ip), PortRange(), False, 60.0, 10_000)
+        other = Forwarder(asyncio.get_running_loop(), options, Random(1))
+        try:
+            second = Node(other, ENDPOINT.ip, AsyncExitStack())
+            second.route_to(ENDPOINT)
+            assert Counter([await second.ask() for _ in range(60)]) == {b"hello": 60}
+            assert second.failures == (0, 0)
+        finally:
+            other.shut_down()
+
+    on(host, scenario)
+
+
 def test_without_any_port_a_client_is_reset_and_the_endpoint_not_blamed(host: Host) -> None:
     async def scenario(node: Node) -> None:
         await node.serve(ENDPOINT)
@@ -244,6 +267,17 @@ def test_a_quarter_of_the_ports_is_a_crowd(port_range: Callable[[int], None], co
     port_range(count)
     assert not noted(quarter - 1)[0].crowded
     assert noted(quarter)[0].crowded == {ENDPOINT}
+
+
+def test_several_processes_have_a_part_of_the_ports_each(port_range: Callable[[int], None]) -> None:
+    port_range(160)
+    ports = SourcePorts(Clock(), processes=2)
+    assert [ports.is_to_be_noted(ENDPOINT) for _ in range(6)] == [False] * 5 + [True]
+    for port in range(14):
+        ports.note(ENDPOINT, port)
+    assert not ports.crowded
+    ports.note(ENDPOINT, 14)
+    assert ports.crowded == {ENDPOINT}
 
 
 def test_a_crowd_is_counted_over_both_generations_and_outlives_one(port_range: Callable[[int], None]) -> None:

@@ -74,6 +74,7 @@ def _tcp(loop: asyncio.AbstractEventLoop, options: ForwardingOptions, common: Co
         options.trusted_proxies,
         common.gates,
         common.places,
+        options.processes,
     )
 
 

@@ -101,6 +101,7 @@ class TcpPlane:
         trusted_proxies: Iterable[str] = (),
         gates: Gates | None = None,
         places: AllPlaces | None = None,
+        processes: int = 1,
     ) -> None:
         self.loop = loop
         self.poller = poller
@@ -115,7 +116,7 @@ class TcpPlane:
         closing = DeadlineQueue[Relay](
             loop, min(CLOSING_SECONDS, half_open_timeout), Relay.stay_half_open, poller.failed
         )
-        source_ports = SourcePorts(loop.time)
+        source_ports = SourcePorts(loop.time, processes)
         self.relays = RelayContext(poller, self.pipes, closing, self.half_open, source_ports, self.recorder)
         self.listener_addresses = ListenerAddresses()
         self.dialer = Dialer(loop, poller, budget, self.listener_addresses, source_ports, self.recorder.clock)

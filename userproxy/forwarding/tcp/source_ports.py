@@ -48,11 +48,12 @@ class SourcePorts:
     """The local ports that our connections have left in TIME_WAIT, by endpoint.
 
     ``crowded`` are the endpoints with a quarter of all ports or more: for these, :meth:`take` should be asked first.
-    ``busy`` are those whose ports are noted.
+    ``busy`` are those whose ports are noted. Of several `processes` each knows its own: its part of all ports counts.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], processes: int = 1) -> None:
         self._now = now
+        self._processes = processes
         self._recent: dict[Endpoint, deque[int]] = {}
         self._older: dict[Endpoint, deque[int]] = {}
         self._unnoted: dict[Endpoint, int] = {}
@@ -139,6 +140,6 @@ class SourcePorts:
         self._unnoted_before, self._unnoted = {} if stale else self._unnoted, {}
         self._next_generation = (now if stale else self._next_generation) + _GENERATION_SECONDS
         ports = ephemeral_ports()
-        count = ports.last - ports.first + 1
+        count = (ports.last - ports.first + 1) // self._processes
         self._many, self._some = max(1, count // _CROWD_PART), max(1, count // _BUSY_PART)
         self.crowded = {endpoint for endpoint in self.crowded if self._count(endpoint) >= self._many}
