@@ -41,6 +41,7 @@ def test_once_the_better_driver_works_it_is_moved_to_and_nobody_notices(lab: Lab
     refused = proxy.wait_log("Portals: not iptables")
     assert "nat: Table does not exist" in refused["reason"]
     proxy.wait_log("Portals: nftables")
+    eventually(lambda: fetch(lab.client, WEB).pod, 30, "the portal is served: it is chosen before any rule is written")
     with SteadyClient(lab.client, WEB, 200) as client, KeptConnection(lab.client, WEB) as kept:
         client.go_on()
         kept.ask()
