@@ -1,6 +1,7 @@
 """How many UDP flows a service port may have, over listeners and processes."""
 
 import asyncio
+import math
 import os
 import socket
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ from tests.processes.control.test_forwarding import UDP_NAME, all_ready, forward
 from userproxy.forwarding.accept_turns import open_tally
 from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.forwarding.limits.flows import FlowLimits
+from userproxy.forwarding.udp.losses import MOST
 from userproxy.model import Limits, Overflow, Protocol, ServicePortName, Snapshot, Verdict
+from userproxy.processes.control.forwarding import ProcessForwarder
 
 NAME = ServicePortName("default", "dns", "dns", Protocol.UDP)
 SIX = Limits(6, Overflow.REFUSE)
@@ -107,6 +110,32 @@ async def test_so_many_clients_have_flows_and_others_get_no_answer(processes: in
             forwarder.update(Snapshot(UDP_NAME, Verdict.SERVE, endpoints))
             await heard(forwarder)
             assert set(await ask_all(several)) == {b"0", b"1"}, "without a limit all are served"
+
+
+async def test_a_flood_of_clients_takes_no_flow_of_those_who_were_there_and_is_told_of_in_few_words() -> None:
+    """Of 300 clients who ask three times each, nobody has a flow; the limit is one over both processes."""
+    async with forwarding(2) as forwarder, echoes() as endpoints:
+        port = serve(forwarder, endpoints, limits=SIX)
+        await all_ready(forwarder)
+        await heard(forwarder)
+        with clients(port, 6) as early, clients(port, 300) as late:
+            first = await ask_all(early)
+            began = asyncio.get_running_loop().time()
+            for count in range(1, 4):
+                for each in late:
+                    each.send(b"x")
+                assert await ask_all(early) == first, "they are served on"
+                await eventually_refused(forwarder, count * len(late))
+            (figures,) = await forwarder.data_plane.listeners()
+            assert (figures.active, figures.total) == (6, 6)
+            windows = math.ceil(asyncio.get_running_loop().time() - began) + 1
+            assert len(await forwarder.data_plane.decisions(last=10_000)) <= 2 * MOST * windows
+
+
+async def eventually_refused(forwarder: ProcessForwarder, count: int) -> None:
+    async with asyncio.timeout(20):
+        while (await forwarder.data_plane.listeners())[0].limited != count:
+            await asyncio.sleep(0.02)
 
 
 async def test_what_a_process_had_that_dies_is_free_for_others() -> None:

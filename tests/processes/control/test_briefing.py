@@ -5,8 +5,8 @@ import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from random import Random
 from typing import Any
@@ -143,6 +143,57 @@ async def test_killed_one_costs_its_own_flows_and_its_clients_are_served_by_the_
             of_survivor = [number for number, client in enumerate(several) if reader(client) == 1]
             assert [again[number] for number in of_survivor] == [first[number] for number in of_survivor]
             assert (await owners(forwarder))[1] == len(of_survivor) + sum(reader(client) == 1 for client in later)
+
+
+class Asking:
+    """A client that asks again and again, whether it is answered or not. `lost` are questions without an answer."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self.lost: set[int] = set()
+        self.answers = 0
+        self._client = client
+        self._number = 0
+
+    async def ask_on(self, enough: Callable[[], bool]) -> None:
+        while not enough() or self._number in self.lost:
+            self._number += 1
+            self._client.send(b"%d" % self._number)
+            self.lost.add(self._number)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(5):
+                    while self._number in self.lost:
+                        await self._hear()
+
+    async def _hear(self) -> None:
+        data = await asyncio.get_running_loop().sock_recv(self._client, 100)
+        self.lost.discard(int(data.split()[1]))
+        self.answers += 1
+
+
+async def test_killed_again_and_again_under_load_it_costs_what_it_had_just_read() -> None:
+    """What is sent after it has died is somebody's: its socket is the same, and the next process reads it."""
+    kills = 3
+    async with forwarding() as forwarder, echoes() as endpoints:
+        port = serve(forwarder, endpoints)
+        await all_ready(forwarder)
+        with clients(port) as several:
+            asking = [Asking(client) for client in several]
+            over = asyncio.Event()
+            async with asyncio.TaskGroup() as group:
+                for each in asking:
+                    group.create_task(each.ask_on(over.is_set))
+                survivor = pids(forwarder)[1]
+                for _ in range(kills):
+                    await all_ready(forwarder)
+                    before = [each.answers for each in asking]
+                    await eventually(lambda: all(a.answers > b + 5 for a, b in zip(asking, before, strict=True)))  # noqa: B023
+                    (victim,) = set(pids(forwarder)) - {survivor}
+                    os.kill(victim, signal.SIGKILL)
+                    await eventually(lambda: victim not in pids(forwarder))  # noqa: B023
+                over.set()
+            lost = {number: len(each.lost) for number, each in enumerate(asking) if each.lost}
+            assert all(reader(several[number]) == 0 for number in lost), "the other one's clients have lost nothing"
+            assert all(count <= kills for count in lost.values()), lost
 
 
 async def test_datagrams_that_wait_for_a_process_that_dies_are_not_lost() -> None:
