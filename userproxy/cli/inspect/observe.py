@@ -76,4 +76,4 @@ def _show(decisions: Iterable[dict[str, Any]], output: str) -> None:
             continue
         head, verdict, after = compact(decision)
         colour = None if os.environ.get("NO_COLOR") else COLOURS.get(decision["verdict"])
-        click.echo(head + click.style(verdict, fg=colour) + after)
+        click.echo(head + (click.style(verdict, fg=colour) if colour else verdict) + after)
