@@ -258,20 +258,6 @@ class Steered:
         return len(self.closed)
 
 
-async def _status() -> Status:
-    return Status(
-        in_sync=True,
-        healthy=True,
-        version=__version__,
-        node="node-1",
-        source="here",
-        families=(),
-        watches=(),
-        processes=(),
-        problems=0,
-    )
-
-
 class Served:
     """A running server with its planes, and clients for it."""
 
@@ -280,10 +266,21 @@ class Served:
         self.control = Control()
         self.data = Data()
         self.differences = Differences((), (), ())
+        self.status = Status(
+            in_sync=True,
+            healthy=True,
+            version=__version__,
+            node="node-1",
+            source="here",
+            families=(),
+            watches=(),
+            processes=(),
+            problems=0,
+        )
         objects = Objects(
             configuration=lambda: Configuration({"kind": "KubeProxyConfiguration"}, {"at_stop": "remove"}),
             version=lambda: Version(__version__, "v1", "3", 1, "node-1", "2026-01-01T00:00:00Z"),
-            status=_status,
+            status=self._status,
             differences=self._differences,
         )
         self.may_capture = False
@@ -293,6 +290,9 @@ class Served:
         self.faults = FaultTable(self.steering, lambda: self.may_have_faults)
         planes = Planes(self.control, self.data, Controls(self.steering, self.drains, self.faults))
         self.server = AdminServer(path, planes, objects, may_capture=lambda: self.may_capture)
+
+    async def _status(self) -> Status:
+        return self.status
 
     async def _differences(self) -> Differences:
         return self.differences
