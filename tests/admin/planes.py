@@ -22,6 +22,7 @@ from userproxy.model.faults import Fault
 from userproxy.model.holding import HeldClients
 from userproxy.model.reports import (
     ALL,
+    Attempt,
     Batch,
     Choice,
     ConnectionChange,
@@ -31,6 +32,7 @@ from userproxy.model.reports import (
     Decision,
     ListenerFigures,
     LostAnswers,
+    Outcome,
     ProcessFigures,
     Query,
     SocketAddress,
@@ -241,6 +243,15 @@ def connection(number: int, name: ServicePortName = WEB, **changed: Any) -> Conn
         "dialled_from": SocketAddress("10.2.0.9", 61_001),
     }
     return ConnectionReport(id=number, listener=ListenerName(name), **{**given, **changed})
+
+
+def decision(number: int, verdict: Outcome = Outcome.SERVED) -> Decision:
+    """One that an endpoint served, or what `verdict` says; where it was retried, another one had refused."""
+    report = connection(number)
+    tried = (Attempt(TWO, "connection refused"),) if verdict is Outcome.RETRIED else ()
+    return Decision(
+        1.7e9 + number, report.listener, SocketAddress("10.2.0.9", 5), None, ONE, verdict, tried=tried, id=number
+    )
 
 
 class Steered:

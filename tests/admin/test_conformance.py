@@ -23,8 +23,7 @@ from hypothesis import strategies as st
 
 from tests.admin.pcapng.reader import read
 from tests.admin.pcapng.test_recording import data, ended, opened
-from tests.admin.planes import DNS, ONE, TWO, WEB, Served, connection, served
-from tests.admin.test_server import decision
+from tests.admin.planes import DNS, ONE, TWO, WEB, Served, connection, decision, served
 from userproxy.admin.openapi import document
 from userproxy.admin.parameters import ENDPOINT
 from userproxy.admin.routes import ROUTES

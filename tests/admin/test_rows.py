@@ -4,17 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.admin.planes import DNS, ONE, TWO, WEB, connection, served
+from tests.admin.planes import DNS, ONE, TWO, WEB, connection, decision, served
 from userproxy.model import Problem, ProblemKind, ServicePortName
-from userproxy.model.reports import Attempt, ConnectionState, Decision, Outcome, SocketAddress
-
-
-def decision(number: int, verdict: Outcome = Outcome.SERVED) -> Decision:
-    report = connection(number)
-    tried = (Attempt(TWO, "connection refused"),) if verdict is Outcome.RETRIED else ()
-    return Decision(
-        1.7e9 + number, report.listener, SocketAddress("10.2.0.9", 5), None, ONE, verdict, tried=tried, id=number
-    )
+from userproxy.model.reports import ConnectionState, Outcome
 
 
 async def test_a_service_port_is_one_item(tmp_path: Path) -> None:

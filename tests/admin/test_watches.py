@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.admin.planes import DNS, ONE, TWO, WEB, Served, connection, served
-from tests.admin.test_server import decision
+from tests.admin.planes import DNS, ONE, TWO, WEB, Served, connection, decision, served
 from userproxy.admin import streaming, watches
 from userproxy.admin.client import AdminError, CutOffError
 from userproxy.model.reports import ChangeKind, ConnectionChange
