@@ -7,16 +7,19 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 import trustme
 from structlog.testing import capture_logs
 
+from tests.cluster.examples import service
 from tests.cluster.minimal_api import MinimalApi, minimal_api
 from tests.cluster.requests import ask, ask_once, kubeconfig, server_context, write_pki
 from userproxy.cluster import client as client_module
 from userproxy.cluster.api_errors import RefusedError, UnreachableError
 from userproxy.cluster.client import open_client
 from userproxy.cluster.credentials import ApiAccess
+from userproxy.cluster.objects.resources import services
 
 
 async def test_unknown_credentials_are_loaded_again_once(server: MinimalApi, tmp_path: Path) -> None:
@@ -101,6 +104,19 @@ def test_the_figures_of_keep_alive_notice_within_45_seconds() -> None:
     idle, pause, count = (figures[o] for o in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT))
     assert idle + pause * count <= 40  # and a moment for the kernel
     assert figures[socket.TCP_USER_TIMEOUT] <= 40_000
+
+
+async def test_an_answer_comes_in_small_pieces_however_much_has_arrived(server: MinimalApi, tmp_path: Path) -> None:
+    for number in range(1_000):
+        server.put(service(f"s-{number}"))
+    client = await open_client(ApiAccess(kubeconfig=kubeconfig(tmp_path, server.url, {})))
+    async with client.get(services(None), "list", {"limit": "1000"}, 30.0) as chunks:
+        pieces = [piece async for piece in chunks]
+    await client.close()
+    assert max(map(len, pieces)) <= 16 * 1024
+    body = b"".join(pieces)
+    assert len(body) > 3 * 16 * 1024
+    assert len(msgspec.json.decode(body)["items"]) == 1_000
 
 
 async def test_a_server_asks_for_time(server: MinimalApi) -> None:

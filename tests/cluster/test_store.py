@@ -144,6 +144,7 @@ def test_nodes_are_changes_of_their_own() -> None:
     assert changes.take_changes() == {}
     assert not has_changes(store)
     assert store.nodes == {"worker-1": node}
+    assert (store.node("worker-1"), store.node("worker-2")) == (node, None)
     store.upsert(Node("worker-1", ("192.168.0.2",)))
     assert has_changes(store)
     store.upsert(node)

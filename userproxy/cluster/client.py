@@ -210,8 +210,12 @@ class ApiClient:
 
     async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         try:
-            async for chunk in response.content.iter_chunked(_PIECE):
-                yield chunk
+            while data := await response.content.readany():
+                if len(data) <= _PIECE:
+                    yield data
+                    continue
+                for begin in range(0, len(data), _PIECE):
+                    yield data[begin : begin + _PIECE]
         except aiohttp.SocketTimeoutError as error:
             raise IdleTimeoutError(f"The API server {self.redacted_server} fell silent") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

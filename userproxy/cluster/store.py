@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, KeysView, Mapping, Sequence
 from types import MappingProxyType
+from typing import Final
 
 from userproxy.addresses import family_of
 from userproxy.cluster.objects.keys import ClusterObject, ObjectKey, object_key
@@ -148,6 +149,10 @@ class Store:
         """All Nodes by name: a live view."""
         return MappingProxyType(self._nodes)
 
+    def node(self, name: str) -> Node | None:
+        """The Node of a name as it is now."""
+        return self._nodes.get(name)
+
     @property
     def may_have_changes(self) -> bool:
         """Whether a subscriber has changes to take, which may turn out to be none: cheaper than `has_changes`."""
@@ -203,8 +208,15 @@ class Store:
     def state(self, name: ServiceName, family: IPFamily) -> ServiceState | None:
         """A Service with its slices of a family; None where it does not exist for that family."""
         service = self._services.get(name)
-        if service is None or not _concerns(service, family):
+        if service is None:
             return None
+        ipv6, addresses = family is IPFamily.IPV6, service.cluster_ips
+        for address in addresses:  # as _concerns() says: asked twice at each change
+            if (":" in address) is ipv6:
+                break
+        else:
+            if addresses:
+                return None
         return ServiceState(service, self._slices[family].get(name, ()))
 
     def uid(self, name: ServiceName) -> str:
@@ -226,7 +238,7 @@ class Store:
         """Store a slice. One that now names another Service is deleted for the old one and added for the new one."""
         if old is not None and (old.service_name, old.address_type) != (new.service_name, new.address_type):
             self._remove_slice(old)
-        name, kind = new.service_name, IPFamily(new.address_type)
+        name, kind = new.service_name, _FAMILIES[new.address_type]
         triggered = new.triggered if new.triggered is not None and new.triggered > self._started else None
         for subscriber in self._of[kind]:
             subscriber.remember_slice(name, triggered)
@@ -239,7 +251,7 @@ class Store:
         self._slices[kind][name] = (*siblings[:start], new, *siblings[end:])
 
     def _remove_slice(self, gone: EndpointSlice) -> None:
-        name, kind = gone.service_name, IPFamily(gone.address_type)
+        name, kind = gone.service_name, _FAMILIES[gone.address_type]
         for subscriber in self._of[kind]:
             subscriber.remember_slice(name)
             subscriber.forget_triggers(name)
@@ -248,6 +260,9 @@ class Store:
             self._slices[kind][name] = siblings
         else:
             del self._slices[kind][name]
+
+
+_FAMILIES: Final[Mapping[str, IPFamily]] = {family.value: family for family in IPFamily}
 
 
 def _concerns(service: Service, kind: IPFamily) -> bool:

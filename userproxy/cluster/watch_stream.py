@@ -164,6 +164,10 @@ class LineFramer:
         self._pieces.append(first)
         if not rest:
             return []
-        lines = [b"".join(self._pieces), *rest[:-1]]
+        whole = first if len(self._pieces) == 1 else b"".join(self._pieces)
+        if rest == [b""]:  # a change that comes alone
+            self._pieces.clear()
+            return [whole] if whole.strip() else []
+        lines = [whole, *rest[:-1]]
         self._pieces = [rest[-1]]
         return [line for line in lines if line.strip()]

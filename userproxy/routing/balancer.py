@@ -177,12 +177,15 @@ class Balancer:
 
     def _renew(self) -> None:
         """Make another balancer, for the endpoints as they are now."""
-        weights = self._weights
-        self._usable = [endpoint for endpoint in self._endpoints if weights.get(endpoint, 1)] or self._endpoints
-        if not self._usable:
+        weights, endpoints = self._weights, self._endpoints
+        self._usable = endpoints
+        of_usable = [1] * len(endpoints)
+        if weights:
+            self._usable = [endpoint for endpoint in endpoints if weights.get(endpoint, 1)] or endpoints
+            of_usable = [weights.get(endpoint, 1) or 1 for endpoint in self._usable]
+        if not endpoints:
             self._method, self._choose = None, _nobody
             return
-        of_usable = [weights.get(endpoint, 1) or 1 for endpoint in self._usable]
         later = None if self._board is None or self._board.later is None else partial(self._board.later, self)
         self._method = self._made(Pool(self._usable, of_usable, self._random, self._loads, self._method, later))
         self._choose = self._method.choose

@@ -229,7 +229,7 @@ class _Proxy:
 
     @property
     def _node(self) -> Node | None:
-        return self._store.nodes.get(self._node_name)
+        return self._store.node(self._node_name)
 
     def _knows_enough(self) -> bool:
         """Whether our Node is known, or nothing depends on it. Looks at all Services as long as it is not."""
