@@ -17,6 +17,7 @@ import yaml
 
 from tests.lab.apiserver import ApiServer, FakeApiServer, HostedApiServer, endpointslice, node, service
 from tests.lab.apiserver.faults import Cut
+from tests.lab.test_event_rules import EVENT
 from userproxy.demo.hosts import Host
 from userproxy.demo.waiting import eventually
 
@@ -182,13 +183,17 @@ def test_a_watch_ends_in_order_after_its_time(server: FakeApiServer) -> None:
 
 def test_objects_over_rest(server: FakeApiServer) -> None:
     path = "/apis/events.k8s.io/v1/namespaces/default/events"
-    made = ask(server, path, "POST", {"metadata": {"name": "e"}, "note": "one"})
+    good = {**EVENT, "metadata": {"name": "e"}, "note": "one", "series": None}
+    made = ask(server, path, "POST", good)
     assert (made["kind"], made["apiVersion"]) == ("Event", "events.k8s.io/v1")
-    assert ask(server, path, "POST", {"metadata": {"name": "e"}})["reason"] == "AlreadyExists"
-    patch = {"series": {"count": 2}}
+    assert ask(server, path, "POST", good)["reason"] == "AlreadyExists"
+    assert ask(server, path, "POST", good | {"type": "Error"})["reason"] == "Invalid"
+    patch = {"series": EVENT["series"]}
     patched = ask(server, f"{path}/e", "PATCH", patch, kind="application/merge-patch+json")
-    assert (patched["note"], patched["series"]) == ("one", {"count": 2})
+    assert (patched["note"], patched["series"]) == ("one", EVENT["series"])
     assert patched["metadata"]["uid"] == made["metadata"]["uid"]
+    refused = ask(server, f"{path}/e", "PATCH", {"note": "two"}, kind="application/merge-patch+json")
+    assert refused["reason"] == "Invalid"
     assert ask(server, f"{path}/e", "PUT", made)["reason"] == "Conflict"
     assert ask(server, f"{path}/e", "DELETE")["status"] == "Success"
     assert ask(server, f"{path}/e")["reason"] == "NotFound"

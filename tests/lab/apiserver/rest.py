@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from tests.lab.apiserver.event_rules import check_changed_event, check_new_event
 from tests.lab.apiserver.faults import HANG, TRUNCATE, Faults, Trouble
 from tests.lab.apiserver.listing import list_body
 from tests.lab.apiserver.resources import RESOURCES, Resource, Target, parse_path
@@ -108,6 +109,8 @@ class Rest:
                 return _compressed(request, list_body(self.storage, target, request.query))
             case "POST" if not target.name:
                 document = _placed(await _body(request), target)
+                if target.resource.kind == "Event":
+                    check_new_event(document)
                 return _json(self.storage.create(document).full, 201)
             case "PUT" if target.name:
                 document = _placed(await _body(request), target)
@@ -116,7 +119,7 @@ class Rest:
                 if request.content_type not in _MERGES:
                     raise ApiError(415, f"the body of the request was in an unknown format - accepted are: {_MERGES}")
                 patch = await _body(request)
-                return _json(self.storage.update(target.resource, key, lambda old: _merged(old, patch)).full)
+                return _json(self.storage.update(target.resource, key, lambda old: _patched(old, patch)).full)
             case "DELETE" if target.name:
                 gone = self.storage.delete(target.resource, key)
                 uid = gone.document["metadata"]["uid"]
@@ -178,6 +181,14 @@ def _placed(document: Object, target: Target) -> Object:
     if not metadata.get("name"):
         raise ApiError(422, f'{target.resource.kind} "" is invalid: metadata.name: Required value: name is required')
     return {**document, "kind": target.resource.kind, "metadata": metadata}
+
+
+def _patched(old: Object, patch: Object) -> Object:
+    """Raises ApiError 422 for an Event that may not be changed so."""
+    new: Object = _merged(old, patch)
+    if old["kind"] == "Event":
+        check_changed_event(new, old)
+    return new
 
 
 def _merged(old: Any, patch: Any) -> Any:

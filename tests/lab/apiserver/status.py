@@ -1,6 +1,6 @@
 """Errors of the API with the Status object that a real API server sends for each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.lab.apiserver.resources import Resource
@@ -105,6 +105,15 @@ def invalid_options(field: str, complaint: str) -> ApiError:
     message = f'ListOptions.meta.k8s.io "" is invalid: {field}: {complaint}'
     cause = {"reason": "FieldValueForbidden", "message": complaint, "field": field}
     return ApiError(422, message, details={"group": "meta.k8s.io", "kind": "ListOptions", "causes": [cause]})
+
+
+def invalid(kind: str, name: str, complaints: Sequence[tuple[str, str]]) -> ApiError:
+    """An object that breaks rules: the field of each, and what is wrong with it."""
+    causes = [{"reason": "FieldValueInvalid", "message": text, "field": field} for field, text in complaints]
+    listed = ", ".join(f"{field}: {text}" for field, text in complaints)
+    return ApiError(
+        422, f'{kind} "{name}" is invalid: {listed}', details={"name": name, "kind": kind, "causes": causes}
+    )
 
 
 def _details(resource: Resource, name: str) -> dict[str, str]:
