@@ -211,6 +211,37 @@ def _lists(request: Recorded) -> bool:
     return "limit" in request.query or "sendInitialEvents" in request.query
 
 
+async def test_after_a_failure_a_new_list_that_the_server_asks_for_does_not_wait(lab: FakeApiServer) -> None:
+    """After each restart a server has forgotten all versions; pauses of up to a minute are for those that are away."""
+    lab.put(service("web"))
+    timing = Timing(BackoffFigures(first=0.01, factor=6000.0, longest=60.0))
+    async with following(lab.url, timing=timing) as followed:
+        await until(lambda: followed.names() == ["shop/web"] and lab.streams() == 3)
+        lab.hold("services")
+        lab.put(service("new"))
+        lab.compact()
+        lab.cut_streams("end")  # so soon that it counts as a failure
+        lab.release()
+        await until(lambda: followed.names() == ["shop/new", "shop/web"], 15.0)
+
+
+async def test_a_server_that_starts_and_forbids_once_is_not_told_of(lab: FakeApiServer) -> None:
+    """What it does not permit for longer is."""
+    lab.put(service("web"))
+    with capture_logs() as lines:
+        async with following(lab.url) as followed:
+            await until(lambda: followed.names() == ["shop/web"] and lab.streams() == 3)
+            lab.fail_next(1, 403, resource="services")
+            lab.cut_streams("end", "services")
+            await until(lambda: lab.streams() == 3)
+            lab.put(service("new"))
+            await until(lambda: followed.names() == ["shop/new", "shop/web"])
+            assert not [line for line in lines if "403" in line["event"]]
+            lab.forbid("services")
+            lab.cut_streams("end", "services")
+            await until(lambda: any("403" in line["event"] for line in lines))
+
+
 async def test_an_etcd_that_does_not_tell_its_progress(lab: FakeApiServer) -> None:
     """The server accepts to stream a list, and sends an error of code 500: Debian's etcd 3.4 behind Kubernetes 1.36."""
     lab.put(service("web"))

@@ -126,6 +126,10 @@ class Reflector:
         self._kind = resource.kind.__name__
         self._random = Random()  # noqa: S311 -- spreads load, keeps no secret
         self._backoff = Backoff(timing.backoff, self._random)
+        self._relisting = Backoff(timing.backoff, self._random)
+        """Apart from failures: a server that asks for a new list answers, and every one does after its restart."""
+        self._forbidden = False
+        """Whether the last request was forbidden."""
         self._version = ANY_VERSION
         self._stream_from = float("-inf")
         self._heard: float | None = None
@@ -153,7 +157,7 @@ class Reflector:
                     await self._retry(self._watch)
             except ExpiredError as error:
                 log.debug("Listing again", v=1, resource=self.resource.plural, reason=str(error))
-                await self._pause(error)
+                await self._pause(error, self._relisting)
 
     async def _retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """The result of `attempt`, tried with pauses until it succeeds.
@@ -162,20 +166,31 @@ class Reflector:
         """
         while True:
             try:
-                return await attempt()
+                result = await attempt()
             except ExpiredError:
                 raise
             except ApiError as error:
                 self._must_confirm = self._must_confirm or isinstance(error, UnreachableError)
-                self._log_failure(self.resource.plural, error)
-                await self._pause(error)
+                if not self._may_only_start(error):
+                    self._log_failure(self.resource.plural, error)
+                await self._pause(error, self._backoff)
+            else:
+                self._forbidden = False
+                return result
 
     def _log_failure(self, topic: str, error: ApiError) -> None:
         self._failures.failed(topic, str(error), "the last state" if self.listed else "nothing of it yet")
 
-    async def _pause(self, error: ApiError) -> None:
+    def _may_only_start(self, error: ApiError) -> bool:
+        """Whether what was allowed before is forbidden for the first time: a server that starts knows no rules yet."""
+        forbidden = isinstance(error, RefusedError) and error.status == 403
+        first = forbidden and self.listed and not self._forbidden
+        self._forbidden = forbidden
+        return first
+
+    async def _pause(self, error: ApiError, backoff: Backoff) -> None:
         clock = asyncio.get_running_loop().time
-        await asyncio.sleep(self._backoff.pause(clock(), error.retry_after))
+        await asyncio.sleep(backoff.pause(clock(), error.retry_after))
 
     async def _list(self) -> None:
         with uncollected():
@@ -290,7 +305,7 @@ class Reflector:
             return
         short = UnreachableError(f"The API server {self._client.redacted_server} ends watches as soon as they begin")
         self._log_failure(topic, short)
-        await self._pause(short)
+        await self._pause(short, self._backoff)
 
     async def _apply_all(self, events: list[Event]) -> None:
         pace = Pace()
