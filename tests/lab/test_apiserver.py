@@ -167,6 +167,19 @@ def test_a_watch_from_compacted_history_is_gone_either_way(server: FakeApiServer
     assert ask(server, SERVICES, watch="true", resourceVersion="2")["code"] == 410
 
 
+def test_after_a_restart_every_watch_from_before_is_too_old(server: FakeApiServer) -> None:
+    """A server's watch cache begins with what there is when it starts."""
+    server.put(service("web"))
+    newest = ask(server, SERVICES)["metadata"]["resourceVersion"]
+    server.stop()
+    server.start()
+    with Watch(server, resourceVersion=newest) as watch:
+        assert watch.event() == ("ERROR", "410")
+    with Watch(server, resourceVersion=ask(server, SERVICES)["metadata"]["resourceVersion"]) as watch:
+        server.put(service("late"))
+        assert watch.event() == ("ADDED", "late")
+
+
 def test_compaction_leaves_watches_under_way_alone(server: FakeApiServer) -> None:
     with Watch(server) as watch:
         server.put(service("before"))

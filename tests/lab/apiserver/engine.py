@@ -45,10 +45,11 @@ class Engine:
             self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
-        """Die as a killed process does: all connections are reset, new ones refused."""
+        """Die as a killed process does: all connections are reset, new ones refused, and history is forgotten."""
         runner, self._runner = self._runner, None
         if runner is None:
             return
+        self.storage.restarted()
         for site in list(runner.sites):
             await site.stop()
         for stream in list(self.rest.streams):

@@ -148,7 +148,7 @@ class ApiServer:
         return write_kubeconfig(path, self.url, self.files, self.token, auth, context, current)
 
     def stop(self) -> None:
-        """Reset all connections and refuse new ones; objects stay."""
+        """Reset all connections and refuse new ones; objects stay, but watches from before will be too old."""
         self.call("stop")
 
     def start(self) -> None:

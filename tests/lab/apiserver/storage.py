@@ -78,6 +78,7 @@ class Storage:
         self._lock = threading.Lock()
         self._revision = 1
         self._oldest = 0
+        self._cached_from = 0
         self._objects: dict[str, dict[Key, Version]] = {}
         self._history: dict[str, list[Change]] = {}
 
@@ -165,9 +166,12 @@ class Storage:
     def since(self, resource: Resource, revision: int, *, live: bool = False) -> tuple[int, list[Change]]:
         """The newest revision, and the changes after `revision`.
 
-        Raises ApiError 410 where that is compacted away, except for a watch that is `live`, under way already.
+        Raises ApiError 410 where that is compacted away, or older than the server's start, except for a watch that is
+        `live`, under way already.
         """
         with self._lock:
+            if revision < self._cached_from and not live:
+                raise too_old(revision, self._cached_from)
             return self._revision, self._after(resource, revision, live=live)
 
     def tail(self, resource: Resource, count: int) -> list[Change]:
@@ -186,11 +190,20 @@ class Storage:
             self._oldest = self._revision
             return self._oldest
 
+    def restarted(self) -> None:
+        """Begin the watch cache anew: lists may still be continued, watches go on from no earlier revision.
+
+        A server writes objects of its own when it starts, such as its lease, so no client has the newest revision.
+        """
+        with self._lock:
+            self._revision += 1
+            self._cached_from = self._revision
+
     def restore(self, revision: int) -> None:
         """Go on from an older revision without any history: objects as they are, each of them at it."""
         with self._lock:
             self._history.clear()
-            self._revision, self._oldest = revision, 0
+            self._revision, self._oldest, self._cached_from = revision, 0, 0
             for objects in self._objects.values():
                 for key, version in objects.items():
                     objects[key] = version.at(revision)
