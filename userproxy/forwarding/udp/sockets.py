@@ -158,6 +158,7 @@ class DatagramSocket(SocketType):
         """
         with closing(SocketType(self.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)) as fresh:
             _set_options(fresh)
+            prepare_group(fresh)
             with sharing_their_port(self, fresh, *([self._holder] if self._holder is not None else [])):
                 fresh.bind((self.host, self.port))
                 os.dup2(fresh.fileno(), self.fileno(), inheritable=False)

@@ -188,6 +188,17 @@ def test_it_grows_from_two_and_clients_with_affinity_stay_together() -> None:
         assert {reader_of(group, each) for each in several} == {expected(several[0], 4, by_address=True)}
 
 
+def test_one_that_has_refused_its_clients_for_some_time_can_grow_too(place: tuple[str, str]) -> None:
+    """A Service may well be there before its endpoints are."""
+    with closing(DatagramGroup.open(place[0], 0)) as group, clients(place[1], group.port) as several:
+        group.refuse()
+        group.admit()
+        group.grow(2)
+        assert {reader_of(group, each) for each in several} == {0}
+        group.settle(by_address=False)
+        assert [reader_of(group, each) for each in several] == [expected(each, 2) for each in several]
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_one_that_was_to_grow_and_does_not_is_what_it_was(place: tuple[str, str], size: int) -> None:
     with closing(DatagramGroup.open(place[0], 0)) as before, clients(place[1], before.port) as several:
