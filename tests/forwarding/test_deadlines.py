@@ -114,7 +114,7 @@ async def test_an_empty_queue_lets_its_timer_run_out() -> None:
     queue = DeadlineQueue[str](asyncio.get_running_loop(), 0.01, lambda _item: None, fail)
     queue.add("a")
     queue.discard("a")
-    await eventually(lambda: queue._timer is None)
+    await eventually(lambda: queue.timer is None)
 
 
 async def test_cancelling_forgets_everything() -> None:
@@ -175,3 +175,21 @@ def test_what_is_taken_out_after_others_have_come_from_another_process_does_not_
         assert len(queue) == 0
         loop.advance(10.0)
         assert expired == ["foreign"]
+
+
+def test_an_item_is_put_in_without_a_call_while_there_is_a_timer() -> None:
+    loop = ClockedLoop()
+    with closing(loop):
+        expired: list[str] = []
+        queue = DeadlineQueue[str](loop, 10.0, expired.append, fail)
+        assert queue.timer is None
+        queue.add("a")
+        loop.advance(4.0)
+        assert queue.timer is not None
+        queue.deadlines["b"] = loop.time() + queue.seconds
+        queue.deadlines["c"] = loop.time() + queue.seconds
+        assert queue.pop("c", None) == loop.time() + 10.0
+        loop.advance(6.0)
+        assert (expired, len(queue)) == (["a"], 1)
+        loop.advance(4.0)
+        assert (expired, len(queue), queue.timer) == (["a", "b"], 0, None)

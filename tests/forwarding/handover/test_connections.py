@@ -179,13 +179,13 @@ async def test_a_half_closed_connection_gets_its_reply(planes: list[Forwarder], 
     writer.write(b"question")
     writer.write_eof()
     closing = planes[0]._tcp.relays.closing
-    closing._seconds = 60.0  # so that it stays there
+    closing.seconds = 60.0  # so that it stays there
     await eventually(lambda: len(closing) == 1)
-    (before,) = closing._deadlines
+    (before,) = closing.deadlines
     await eventually(lambda: before._moved() == len(b"question"))  # once the FIN is acknowledged
-    deadline = next(iter(closing._deadlines.values())) + planes[0]._tcp.half_open.seconds
+    deadline = next(iter(closing.deadlines.values())) + planes[0]._tcp.half_open.seconds
     planes.append(await taken_over(planes[0]))
-    assert list(planes[1]._tcp.half_open._deadlines.values()) == [deadline]
+    assert list(planes[1]._tcp.half_open.deadlines.values()) == [deadline]
     (relay,) = members(planes[1])
     assert isinstance(relay, Relay)
     assert relay._seen == len(b"question")
@@ -204,9 +204,9 @@ async def test_a_dial_under_way_goes_on_with_its_time(
     reader, writer = await asyncio.open_connection(LOOPBACK, port)
     await eventually(lambda: len(planes[0]._tcp.dialer.limits[0]) == 1)
     planes[0].update(Snapshot(NAME, Verdict.SERVE, (Endpoint(*black_hole), Endpoint(*backend))))
-    deadlines = list(planes[0]._tcp.dialer.limits[0]._deadlines.values())
+    deadlines = list(planes[0]._tcp.dialer.limits[0].deadlines.values())
     planes.append(await taken_over(planes[0]))
-    assert list(planes[1]._tcp.dialer.limits[0]._deadlines.values()) == deadlines
+    assert list(planes[1]._tcp.dialer.limits[0].deadlines.values()) == deadlines
     writer.write(b"x")
     assert await reader.readexactly(1) == b"x"
     assert planes[1].statistics(NAME).retried == 1
@@ -269,9 +269,9 @@ async def test_a_client_within_his_proxy_header_is_waited_for(planes: list[Forwa
     writer.write(b"PROXY TCP4 192.0.2.7 192.0")
     limit = planes[0]._tcp.introductions.limit
     await eventually(lambda: len(limit) == 1)
-    deadlines = list(limit._deadlines.values())
+    deadlines = list(limit.deadlines.values())
     planes.append(await taken_over(planes[0], trusted=("127.0.0.0/8",)))
-    assert list(planes[1]._tcp.introductions.limit._deadlines.values()) == deadlines
+    assert list(planes[1]._tcp.introductions.limit.deadlines.values()) == deadlines
     writer.write(b".2.1 4000 80\r\nx")
     assert await reader.readexactly(1) == b"x"
     assert [each.peer for each in members(planes[1])] == [("192.0.2.7", 4000)]

@@ -40,12 +40,10 @@ COVERED: dict[type, tuple[type[msgspec.Struct], dict[str, str], set[str]]] = {
         DialState,
         {"_attempt": "attempt", "_backend": "deadline", "_chosen": "chosen"},
         {
-            "_balancer",
             "_decider",  # it is asked again
             "_dialer",
             "_limit",
-            "_on_connected",
-            "_on_failed",
+            "_owner",
             "_waits",  # it begins to wait anew
             "address",
             "client",
@@ -74,7 +72,7 @@ COVERED: dict[type, tuple[type[msgspec.Struct], dict[str, str], set[str]]] = {
             "id": "dial",
             "endpoint": "dial",
         },
-        {"_backend", "_client", "_context", "_limit", "_on_end", "closed", "counters", "cut"},
+        {"_backend", "_client", "_context", "_limit", "_owner", "closed", "counters", "cut"},
     ),
     UdpFlow: (
         FlowState,

@@ -205,10 +205,10 @@ async def test_a_header_that_does_not_fit_at_once_goes_before_all_else(*, is_ful
         closing = DeadlineQueue[Relay](loop, 1.0, Relay.stay_half_open, poller.failed)
         half_open = DeadlineQueue[Relay](loop, 60.0, Relay.expire, poller.failed)
         context = RelayContext(poller, pipes, closing, half_open, SourcePorts(loop.time), Recorder(loop.time))
-        ended: list[Relay] = []
+        owner = _Owner()
         poller.add(far.fileno(), STREAM, lambda _events: None, _Nobody())
         relay = Relay()
-        relay.begin(context, near, far, None, ended.append)
+        relay.begin(context, near, far, None, owner)
         backend.sendall(b"greet")
         relay.start(WRITABLE | EPOLLIN, header)
         client.sendall(b"request")
@@ -224,7 +224,15 @@ async def test_a_header_that_does_not_fit_at_once_goes_before_all_else(*, is_ful
         assert await loop.sock_recv(client, 100) == b"greeting"
         assert relay.moved == (7, 8)
         relay.abort()
-        assert ended == [relay]
+        assert owner.ended == [relay]
+
+
+class _Owner:
+    def __init__(self) -> None:
+        self.ended: list[Relay] = []
+
+    def relayed(self, relay: Relay) -> None:
+        self.ended.append(relay)
 
 
 class _Nobody:

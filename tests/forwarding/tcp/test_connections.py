@@ -104,7 +104,7 @@ async def test_ten_thousand_connections_ended_in_every_way_leave_nothing_behind(
         pipes = 2 * bench.forwarder._tcp.pipes._made
         await eventually(lambda: open_descriptors() <= descriptors + pipes)
         await eventually(lambda: len(asyncio.all_tasks()) == tasks)
-        await eventually(lambda: all(queue._timer is None for queue in bench.forwarder._tcp.dialer.limits))
+        await eventually(lambda: all(queue.timer is None for queue in bench.forwarder._tcp.dialer.limits))
         assert len(bench.forwarder._tcp.half_open) == 0
         assert len(bench.forwarder._poller) == 1  # the listener
 

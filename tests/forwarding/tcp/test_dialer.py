@@ -197,13 +197,16 @@ class Clocked:
         self.client, self._far = socket.socketpair()
 
     def dial(self) -> Dial:
-        def connected(*_: object) -> None:
-            pytest.fail("nobody answers")
-
         dial = Dial()
-        dial.begin(self.dialer, NAME, self.balancer, self.client, "192.0.2.1", connected, self.failed.append)
+        dial.begin(self.dialer, self, NAME, self.client, "192.0.2.1")
         dial.start()
         return dial
+
+    def connected(self, _dial: Dial, _backend: socket.SocketType, _events: int) -> None:
+        pytest.fail("nobody answers")
+
+    def unserved(self, dial: Dial) -> None:
+        self.failed.append(dial)
 
     def sticks(self) -> bool:
         """Whether the client has an endpoint of its own."""

@@ -384,7 +384,7 @@ async def test_what_has_been_delivered_is_asked_of_the_kernel_only_where_a_conne
 
     monkeypatch.setattr(established, "unacknowledged", count)
     async with open_bench() as bench:
-        bench.forwarder._tcp.relays.closing._seconds = seconds
+        bench.forwarder._tcp.relays.closing.seconds = seconds
         bench.route_to(await serve(answer_twice))
         reader, writer = await bench.connect()
         writer.write(b"request")

@@ -79,7 +79,7 @@ class Connections(Accounts):
         address = peer[0]
         if self._accepts is None or address not in plane.introductions.trusted:
             dial = Dial()
-            dial.begin(plane.dialer, self.name, self.balancer, client, address, self._connected, self._unserved)
+            dial.begin(plane.dialer, self, self.name, client, address)
             self.statistics.accepted += 1
         else:
             dial = self._dial_after_header(client, address, self._accepts)
@@ -110,9 +110,8 @@ class Connections(Accounts):
         dial.restore(state.dial)
         dial.closed = True
         endpoint = dial.tried[-1]
-        on_end = self._relayed if self._idle is None else self._ended_watched
         relay = Relay()
-        relay.begin(self._plane.relays, client, backend, endpoint, on_end)
+        relay.begin(self._plane.relays, client, backend, endpoint, self)
         relay.id, relay.dial = dial.id, dial
         relay.counters = counters = self.statistics.endpoints[endpoint]
         counters.active += 1
@@ -158,7 +157,7 @@ class Connections(Accounts):
     def _dial(self, client: SocketType, address: str) -> Dial:
         plane = self._plane
         dial = Dial()
-        dial.begin(plane.dialer, self.name, self.balancer, client, address, self._connected, self._unserved)
+        dial.begin(plane.dialer, self, self.name, client, address)
         return dial
 
     def follow(self, snapshot: Snapshot) -> None:
@@ -228,7 +227,7 @@ class Connections(Accounts):
     def _dial_after_header(self, client: SocketType, address: str, version: ProxyProtocol) -> IntroducedDial:
         plane = self._plane
         dial = IntroducedDial()
-        dial.begin(plane.dialer, self.name, self.balancer, client, address, self._connected, self._unserved)
+        dial.begin(plane.dialer, self, self.name, client, address)
         dial.expect(version, plane.introductions, self._introduced, self._turned_away)
         return dial
 
@@ -260,13 +259,13 @@ class Connections(Accounts):
         self._decisions.add(self._decision(dial, self._plane.recorder.clock(), outcome, reason))
         self._ended(dial, dial, is_known=False)
 
-    def _connected(self, dial: Dial, backend: SocketType, events: int) -> None:
+    def connected(self, dial: Dial, backend: SocketType, events: int) -> None:
+        """A dial has come to its end: relay."""
         plane, statistics, endpoint = self._plane, self.statistics, dial.tried[-1]
         recorder = plane.recorder
-        on_end = self._relayed if self._idle is None else self._ended_watched
         relay = Relay()
-        relay.begin(plane.relays, dial.client, backend, endpoint, on_end)
-        now = recorder.clock()
+        relay.begin(plane.relays, dial.client, backend, endpoint, self)
+        now = plane.poller.now or recorder.clock()
         relay.id = dial.id
         relay.dial = dial
         seconds = relay.dial_seconds = now - dial.opened
@@ -292,7 +291,8 @@ class Connections(Accounts):
         except Exception as error:  # noqa: BLE001 -- the dial has ended well, so this is not for whoever called it
             plane.poller.failed(relay, error)
 
-    def _unserved(self, dial: Dial) -> None:
+    def unserved(self, dial: Dial) -> None:
+        """No endpoint has accepted a client: hold him, or end him."""
         reason = NO_ENDPOINT
         if self._held is not None and not dial.given_up:
             reason = self._held.take(dial)
@@ -315,11 +315,14 @@ class Connections(Accounts):
         self._decisions.add(self._decision(dial, self._plane.recorder.clock(), outcome, reason))
         self._ended(dial, dial)
 
-    def _relayed(self, relay: Relay) -> None:
-        statistics, dial, counters = self.statistics, relay.dial, relay.counters
+    def relayed(self, relay: Relay) -> None:
+        """A connection has ended: count it, and note how that came."""
+        plane, statistics, dial, counters = self._plane, self.statistics, relay.dial, relay.counters
+        if self._idle is not None:
+            self._idle.forget(relay)
         up, down = relay.count_up, relay.count_down
         new_up, new_down = up - relay.settled_up, down - relay.settled_down
-        now = self._plane.recorder.clock()
+        now = plane.poller.now or plane.recorder.clock()
         seconds = now - dial.opened
         counters.active -= 1
         counters.bytes_up += new_up
@@ -358,12 +361,6 @@ class Connections(Accounts):
             return cut
         note = self.balancer.reset_early(relay.endpoint, self._plane.loop.time())
         return outcome, f"{reason}; {note}" if note else reason
-
-    def _ended_watched(self, relay: Relay) -> None:
-        """A connection has ended that perhaps has a timer, because nothing may be said for so long only."""
-        if self._idle is not None:
-            self._idle.forget(relay)
-        self._relayed(relay)
 
     def _ended(self, dial: Dial, connection: Dial | Relay, *, is_known: bool = True) -> None:
         plane = self._plane

@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections.abc import Callable
+from errno import EINPROGRESS
 from socket import SO_ERROR, SOL_SOCKET, SocketType
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -14,7 +15,7 @@ from userproxy.forwarding.descriptors import DescriptorBudget, is_shortage
 from userproxy.forwarding.listener_addresses import ListenerAddresses
 from userproxy.forwarding.observation.reasons import ENDPOINT_GONE, GIVEN_UP, in_words
 from userproxy.forwarding.observation.recorder import FailedDial, Peer, Portal
-from userproxy.forwarding.poller import HANGUP, Poller
+from userproxy.forwarding.poller import HANGUP, WRITABLE, Poller
 from userproxy.forwarding.return_pairs import ReturnPair
 from userproxy.forwarding.shares import Connection
 from userproxy.forwarding.tcp.sockets import UNDER_WAY, reset_on_close
@@ -35,6 +36,8 @@ TIME_LIMITS: Final = (0.25, 0.5, 1.0, 2.0)
 
 WAIT_SECONDS: Final = 0.05
 """How long a client waits for another one that finds out whether answers to their addresses come back."""
+
+_LAST_ATTEMPT: Final = len(TIME_LIMITS) - 1
 
 # Looked up once: an attribute of an enumeration costs 300 instructions in Python 3.11.
 _CLIENT: Final = Source.CLIENT
@@ -72,11 +75,23 @@ class Dialer:
             queue.cancel()
 
 
+class DialOwner(Protocol):
+    """Whose dials they are."""
+
+    balancer: Balancer
+
+    def connected(self, dial: "Dial", backend: SocketType, events: int) -> None:
+        """An endpoint has accepted; `events` are those that said so."""
+
+    def unserved(self, dial: "Dial") -> None:
+        """No endpoint has accepted, or the dial was ended."""
+
+
 class Dial:
     """The attempts to connect one client to an endpoint.
 
-    Ends in exactly one call: `on_connected(dial, backend, events)` or `on_failed(dial)`; the client's socket is
-    the caller's in both cases. `tried` are the endpoints so far, the last of which is being dialled or has accepted;
+    Ends in exactly one call of its `owner`: of `connected` or `unserved`; the client's socket is the owner's in both
+    cases. `tried` are the endpoints so far, the last of which is being dialled or has accepted;
     `failed` are the dials that have failed, `source` is whose address the last one of `tried` sees. Whoever makes one
     sets `id`, `peer`, `portal`, and `opened` and `began`, the time when the client was accepted: `began` becomes that
     of the last try. `relay` is set by whoever relays, for as long as that lasts: what is asked of a dial by
@@ -86,13 +101,11 @@ class Dial:
     __slots__ = (
         "_attempt",
         "_backend",
-        "_balancer",
         "_chosen",
         "_decider",
         "_dialer",
         "_limit",
-        "_on_connected",
-        "_on_failed",
+        "_owner",
         "_waits",
         "address",
         "began",
@@ -110,44 +123,42 @@ class Dial:
         "source",
         "tried",
     )
+    _backend: SocketType | None
+    _chosen: Endpoint | None
+    _decider: DialSource | None
     id: int
     peer: Peer
     portal: Portal
     opened: float
     began: float
+    tried: tuple[Endpoint, ...]
+    failed: tuple[FailedDial, ...]
+    source: Source | None
+    relay: Connection | None
+    given_up: str
+    """Why it was ended before all was tried."""
 
     def begin(
         self,
         dialer: Dialer,
+        owner: "DialOwner",
         name: ListenerName,
-        balancer: Balancer,
         client: SocketType,
         address: str,
-        on_connected: "Callable[[Dial, SocketType, int], None]",
-        on_failed: "Callable[[Dial], None]",
     ) -> None:
         """Be one for a client. Before everything else: a class with `__init__` costs more to call."""
         self._dialer = dialer
-        self._balancer = balancer
-        self.address = address
-        self._on_connected = on_connected
-        self._on_failed = on_failed
-        self._backend: SocketType | None = None
-        self._attempt = -1
-        self._limit = dialer.limits[0]
-        self._decider: DialSource | None = None
-        self._waits = False
-        self._chosen: Endpoint | None = None
-        self.tried: tuple[Endpoint, ...] = ()
+        self._owner = owner
         self.name = name
         self.client = client
-        self.closed = False
+        self.address = address
+        self._attempt = -1
+        self._limit = dialer.limits[0]
+        self._backend = self._decider = self._chosen = self.source = self.relay = None
+        self._waits = self.closed = False
+        self.tried = self.failed = ()
         self.failures = 0
-        self.failed: tuple[FailedDial, ...] = ()
-        self.source: Source | None = None
-        self.relay: Connection | None = None
         self.given_up = ""
-        """Why it was ended before all was tried."""
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -218,52 +229,56 @@ class Dial:
 
     def start(self) -> None:
         """Try endpoints until one accepts or connecting to it takes time. An exception ends this dial alone."""
-        dialer = self._dialer
+        dialer, decider = self._dialer, self._decider
+        poller = dialer.poller
         try:
-            self._try_endpoints(dialer, self._decider)
-        except Exception as error:  # noqa: BLE001 -- whoever called has other clients to care for
-            dialer.poller.failed(self, error)
-
-    def _try_endpoints(self, dialer: Dialer, decider: DialSource | None) -> None:
-        while not self.closed and self._attempt + 1 < len(TIME_LIMITS):
-            now = dialer.loop.time()
-            endpoint = self._chosen or self._balancer.pick(self.address, now, self.tried)
-            self._chosen = None
-            if endpoint is None:
-                break
-            if decider is not None and (pair := decider.decide(endpoint)) is not None:
-                self._chosen = endpoint  # a turn that is not taken would be missing at this endpoint
-                self._wait_for(pair)
-                return
-            try:
-                backend, error = (decider or dialer.node_sockets).connect(endpoint)
-            except OSError as failure:
-                if self._survives(failure):
+            while not self.closed and self._attempt < _LAST_ATTEMPT:
+                now, tried = poller.now or dialer.loop.time(), self.tried
+                endpoint = self._chosen or self._owner.balancer.pick(self.address, now, tried)
+                self._chosen = None
+                if endpoint is None:
+                    break
+                if decider is not None and (pair := decider.decide(endpoint)) is not None:
+                    self._chosen = endpoint  # a turn that is not taken would be missing at this endpoint
+                    self._wait_for(pair)
                     return
-                break
-            self._attempt += 1
-            if self._attempt:
-                self.began = dialer.clock()
-            tried = self.tried
-            again = endpoint in tried
-            self.tried = (*tried, endpoint) if tried else (endpoint,)
-            self._backend = backend
-            self.source = _CLIENT if decider is not None and decider.keeps else _NODE
-            if backend is not None and error in UNDER_WAY:
-                limit = self._limit = dialer.limits[self._attempt if decider is None or not decider.finds_out else 0]
-                limit.add(self, now)
-                # A connection that is there already has an event, too, which says that it is writable.
-                dialer.poller.add_method(backend.fileno(), _ON_EVENT, self)
-                return
-            if dialer.node_sockets.is_out_of_ports(endpoint, error):
-                dialer.node_sockets.note_shortage(endpoint, self.name)
-                self.failed += ((endpoint, *in_words(error)),)
-                self._drop_backend()
-                if again:
-                    break  # there is no other, and to search all ports once more takes milliseconds
-                continue
-            self._give_up_backend(*in_words(error))
-        self._fail()
+                try:
+                    backend, code = (decider or dialer.node_sockets).connect(endpoint)
+                except OSError as failure:
+                    if self._survives(failure):
+                        return
+                    break
+                attempt = self._attempt = self._attempt + 1
+                if attempt:
+                    self.began = dialer.clock()
+                self.tried = (*tried, endpoint) if tried else (endpoint,)
+                self._backend = backend
+                self.source = _CLIENT if decider is not None and decider.keeps else _NODE
+                if backend is not None and (code == EINPROGRESS or not code):
+                    limit = self._limit = dialer.limits[0 if decider is not None and decider.finds_out else attempt]
+                    if limit.timer is None:
+                        limit.add(self, now)
+                    else:
+                        limit.deadlines[self] = now + limit.seconds  # as add() does, without the call
+                    # A connection that is there already has an event, too, which says that it is writable.
+                    poller.add_method(backend.fileno(), _ON_EVENT, self)
+                    return
+                if not self._goes_on(endpoint, code, again=endpoint in tried):
+                    break
+            self._fail()
+        except Exception as error:  # noqa: BLE001 -- whoever called has other clients to care for
+            poller.failed(self, error)
+
+    def _goes_on(self, endpoint: Endpoint, code: int, *, again: bool) -> bool:
+        """Note that connecting to an endpoint has failed at once; whether to try another one."""
+        sockets = self._dialer.node_sockets
+        if not sockets.is_out_of_ports(endpoint, code):
+            self._give_up_backend(*in_words(code))
+            return True
+        sockets.note_shortage(endpoint, self.name)
+        self.failed += ((endpoint, *in_words(code)),)
+        self._drop_backend()
+        return not again  # there is no other, and to search all ports once more takes milliseconds
 
     def _survives(self, failure: OSError) -> bool:
         """No socket could be had: go on once it can, if that is a matter of time, and return whether it is."""
@@ -352,8 +367,9 @@ class Dial:
         backend = self._backend
         if backend is None:
             return
-        self._limit.pop(self, None)
-        error = events & HANGUP and backend.getsockopt(SOL_SOCKET, SO_ERROR)
+        pop = self._limit.pop
+        pop(self, None)
+        error = 0 if events == WRITABLE else events & HANGUP and backend.getsockopt(SOL_SOCKET, SO_ERROR)
         decider = self._decider
         if decider is not None and decider.finds_out and not decider.learn(self.tried[-1], error) and decider.keeps:
             self._compare(decider)
@@ -362,13 +378,13 @@ class Dial:
             self._give_up_backend(*in_words(error))
             self.start()
             return
-        self._on_connected(self, backend, events)
+        self._owner.connected(self, backend, events)
         self._backend = self._decider = None
         self.closed = True
 
     def _give_up_backend(self, reason: str, kind: DialFailure) -> None:
         self.failures += 1
-        note = self._balancer.suspect(self.tried[-1], self._dialer.loop.time(), reason)
+        note = self._owner.balancer.suspect(self.tried[-1], self._dialer.loop.time(), reason)
         self.failed += ((self.tried[-1], f"{reason}; {note}" if note else reason, kind),)
         self._drop_backend()
         log.debug(
@@ -396,8 +412,8 @@ class Dial:
             self._decider.end()
         if not self.closed:
             self.closed = True
-            self._on_failed(self)
-            self._balancer.forget(self.address)
+            self._owner.unserved(self)
+            self._owner.balancer.forget(self.address)
 
 
 _ON_EVENT: Final = Dial.on_event

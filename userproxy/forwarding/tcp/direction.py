@@ -17,6 +17,9 @@ BUFFER_BYTES: Final = 64 * 1024
 _TURN_BYTES: Final = PIPE_BYTES
 """What one direction may move before the other connections get their turn."""
 
+_MOST_PARTS: Final = 1024
+"""How many views of the buffer are kept: 200 bytes each."""
+
 _TURN_MOVES: Final = 64
 """How many reads that may take: a sender of small messages can write as fast as they are passed on."""
 
@@ -29,16 +32,33 @@ NOTHING_READ: Final = -1
 _SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
+class Parts(dict[int, memoryview]):
+    """The beginning of a buffer, by its size: most messages have one of few, and a cut costs more than a look."""
+
+    __slots__ = ("_view",)
+
+    def __init__(self, view: memoryview) -> None:
+        super().__init__()
+        self._view = view
+
+    def __missing__(self, size: int) -> memoryview:
+        if len(self) >= _MOST_PARTS:
+            self.clear()
+        part = self[size] = self._view[:size]
+        return part
+
+
 class DirectionContext:
     """What all directions of a process share: the poller, the pipes, one read buffer."""
 
-    __slots__ = ("buffer", "pipes", "poller", "view")
+    __slots__ = ("buffer", "parts", "pipes", "poller", "view")
 
     def __init__(self, poller: Poller, pipes: PipePool) -> None:
         self.poller = poller
         self.pipes = pipes
         self.buffer = bytearray(BUFFER_BYTES)
         self.view = memoryview(self.buffer)
+        self.parts = Parts(self.view)
 
 
 class Connection(Owner, Protocol):

@@ -21,11 +21,10 @@ from userproxy.forwarding.poller import FAILED, HANGUP, STREAM, Poller
 from userproxy.forwarding.proxy_protocol.header import HeaderError, ProxyHeader
 from userproxy.forwarding.proxy_protocol.versions import MOST_BYTES, decode
 from userproxy.forwarding.shares import IDLE_SECONDS
-from userproxy.forwarding.tcp.dialer import Dial, Dialer
+from userproxy.forwarding.tcp.dialer import Dial, Dialer, DialOwner
 from userproxy.forwarding.tcp.states import DialState
 from userproxy.model import ListenerName, ProxyProtocol
 from userproxy.model.reports import Outcome
-from userproxy.routing.balancer import Balancer
 from userproxy.routing.networks import Networks
 
 log = structlog.get_logger()
@@ -74,15 +73,13 @@ class IntroducedDial(Dial):
     def begin(
         self,
         dialer: Dialer,
+        owner: DialOwner,
         name: ListenerName,
-        balancer: Balancer,
         client: SocketType,
         address: str,
-        on_connected: Callable[[Dial, SocketType, int], None],
-        on_failed: Callable[[Dial], None],
     ) -> None:
         """As of every dial."""
-        super().begin(dialer, name, balancer, client, address, on_connected, on_failed)
+        super().begin(dialer, owner, name, client, address)
         self._is_watched = False
         self.awaits_header = True
         self.proxy = address

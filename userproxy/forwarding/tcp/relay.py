@@ -17,7 +17,6 @@ is done by a connection's :class:`~userproxy.forwarding.tcp.relays.ways.Ways`, m
 
 import select
 import socket
-from collections.abc import Callable
 from socket import SocketType
 from typing import Final
 
@@ -26,7 +25,7 @@ from userproxy.forwarding.observation.reasons import GIVEN_UP, RESET_BY_CLIENT, 
 from userproxy.forwarding.poller import STREAM, WRITABLE
 from userproxy.forwarding.tcp.direction import A_MESSAGE, BUFFER_BYTES, NOTHING_READ, Direction, DirectionContext
 from userproxy.forwarding.tcp.relays.context import RelayContext
-from userproxy.forwarding.tcp.relays.established import EstablishedConnection
+from userproxy.forwarding.tcp.relays.established import EstablishedConnection, RelayOwner
 from userproxy.forwarding.tcp.relays.ways import Ways
 from userproxy.forwarding.tcp.sockets import (
     end_at_once,
@@ -51,7 +50,7 @@ _SHUT_WR: Final = socket.SHUT_WR
 class Relay(EstablishedConnection):
     """Both directions of one connection.
 
-    `on_end(relay)` is called once, when both sockets have been given to the poller to close.
+    `owner.relayed(relay)` is called once, when both sockets have been given to the poller to close.
     """
 
     __slots__ = ()
@@ -62,13 +61,13 @@ class Relay(EstablishedConnection):
         client: SocketType,
         backend: SocketType,
         endpoint: Endpoint | None,
-        on_end: "Callable[[Relay], None]",
+        owner: RelayOwner,
     ) -> None:
         """Be one between these sockets. Before everything else: a class with `__init__` costs more to call."""
         self._context = context
         self._client = client
         self._backend = backend
-        self._on_end = on_end
+        self._owner = owner
         self._limit = self._ways = self.cut = None
         self.count_up = self.count_down = self._seen = self.settled_up = self.settled_down = 0
         self.closed = self.ended_up = self.ended_down = False
@@ -244,11 +243,11 @@ class Relay(EstablishedConnection):
         """
         size, sent = NOTHING_READ, 0
         if events == A_MESSAGE or events in _ENDS:
-            view = self._context.view
+            context = self._context
             try:
-                size = self._client.recv_into(view)
+                size = self._client.recv_into(context.view)
                 if 0 < size < BUFFER_BYTES:
-                    sent = self._backend.send(view[:size])
+                    sent = self._backend.send(context.parts[size])
                     if sent == size:
                         self.count_up += size
                         if events != A_MESSAGE:
@@ -277,11 +276,11 @@ class Relay(EstablishedConnection):
         """The same with the events of the backend's."""
         size, sent = NOTHING_READ, 0
         if events == A_MESSAGE or events in _ENDS:
-            view = self._context.view
+            context = self._context
             try:
-                size = self._backend.recv_into(view)
+                size = self._backend.recv_into(context.view)
                 if 0 < size < BUFFER_BYTES:
-                    sent = self._client.send(view[:size])
+                    sent = self._client.send(context.parts[size])
                     if sent == size:
                         self.count_down += size
                         if events != A_MESSAGE:
@@ -335,7 +334,11 @@ class Relay(EstablishedConnection):
         """The first FIN has been passed on."""
         context = self._context
         limit = self._limit = context.closing
-        limit.add(self)
+        now = context.poller.now
+        if limit.timer is None or not now:
+            limit.add(self)
+        else:
+            limit.deadlines[self] = now + limit.seconds  # as add() does, without the call
         if context.recorder.connection_watches:
             context.recorder.tell_change(ChangeKind.MODIFIED, self)
 
@@ -343,8 +346,10 @@ class Relay(EstablishedConnection):
         """Close both sockets, which also sends the FIN, and pipes; whoever is to know is told."""
         self.closed = True
         context = self._context
-        if self._limit is not None:
-            self._limit.pop(self, None)
+        limit = self._limit
+        if limit is not None:
+            pop = limit.pop
+            pop(self, None)
         if self._ways is not None:
             self._ways.release()
             self._let_go_of_ways()
@@ -352,7 +357,7 @@ class Relay(EstablishedConnection):
             for sock in (self._client, self._backend):
                 end_at_once(sock, reset=self.cut is not None)
         context.poller.close_both(self._client, self._backend)
-        self._on_end(self)
+        self._owner.relayed(self)
 
     def _let_go_of_ways(self) -> None:
         """They know this relay: without the cycle it is freed at once."""

@@ -1,7 +1,7 @@
 """What is known of an established connection, and as what value it goes to another process."""
 
 from socket import SocketType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.observation.counters import EndpointCounters
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from userproxy.forwarding.tcp.relay import Relay
 
 
+class RelayOwner(Protocol):
+    """Whose connections they are."""
+
+    def relayed(self, relay: "Relay") -> None:
+        """One has ended."""
+
+
 class EstablishedConnection:
     """What can be asked of a :class:`~userproxy.forwarding.tcp.relay.Relay`.
 
@@ -31,7 +38,7 @@ class EstablishedConnection:
         "_client",
         "_context",
         "_limit",
-        "_on_end",
+        "_owner",
         "_seen",
         "_ways",
         "closed",
@@ -51,6 +58,7 @@ class EstablishedConnection:
     _context: RelayContext
     _client: SocketType
     _backend: SocketType
+    _owner: RelayOwner
     _limit: "DeadlineQueue[Relay] | None"
     """The time limit that runs."""
     _ways: Ways | None
