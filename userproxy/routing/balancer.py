@@ -274,7 +274,8 @@ class Balancer:
         """
         affinity = self._affinity
         if affinity is None and not tried and not self._wary:
-            return self._choose(client, now)
+            choose = self._choose
+            return choose(client, now)
         ejections = self._ejections if self._wary else None
         if ejections is not None:
             ejections.refresh(now)

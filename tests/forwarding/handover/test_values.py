@@ -124,7 +124,7 @@ COVERED: dict[type, tuple[type[msgspec.Struct], dict[str, str], set[str]]] = {
         {"__weakref__", "_changed", "_discarded", "_indices", "_lists", "_old", "_young"},
     ),
     DialCounts: (DialCountsState, {}, set()),
-    EndpointCounters: (EndpointCountersState, {}, {"active", "shared", "usable"}),
+    EndpointCounters: (EndpointCountersState, {}, {"active", "in_time_wait", "shared", "usable"}),
     ListenerCounters: (
         CountersState,
         dict.fromkeys(ListenerCounters.numbers, "numbers"),

@@ -179,7 +179,7 @@ async def test_a_dial_turns_from_an_endpoint_that_is_not_known_to_the_next(
     bench: Bench, serve: Serve, black_hole: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for queue in bench.forwarder._tcp.dialer.limits:
-        monkeypatch.setattr(queue, "_seconds", 60.0)
+        monkeypatch.setattr(queue, "seconds", 60.0)
     a, b = Endpoint(*black_hole), Endpoint(*await serve(echo))
     bench.forwarder.update(snapshot(NAME, a, known=(a,)))
     reader, writer = await bench.connect()

@@ -157,6 +157,30 @@ async def test_clients_are_accepted_again_after_accept_has_failed(
     await accepted_in_the_end(route, has_failed, left)
 
 
+async def test_nobody_is_accepted_in_vain(bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    route = Route(bench, await serve(echo))
+    route.say(SERVE)
+    accept_client, accepted, in_vain = ListeningSocket.accept_client, list[object](), list[OSError]()
+
+    def accept(sock: ListeningSocket) -> tuple[socket.SocketType, tuple[str, int]]:
+        try:
+            client = accept_client(sock)
+        except OSError as error:
+            in_vain.append(error)
+            raise
+        accepted.append(client)
+        return client
+
+    monkeypatch.setattr(ListeningSocket, "accept_client", accept)
+    for at_once in (1, 1, 5, 100, 1):
+        before = len(accepted)
+        clients = [socket.create_connection(bench.address) for _ in range(at_once)]
+        await eventually(lambda: len(accepted) == before + at_once)  # noqa: B023 -- waited for right here
+        for client in clients:
+            client.close()
+    assert in_vain == []
+
+
 @pytest.mark.bugs
 async def test_a_bug_while_accepting_costs_a_pause_and_no_descriptor(
     bench: Bench, serve: Serve, monkeypatch: pytest.MonkeyPatch

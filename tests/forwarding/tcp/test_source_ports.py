@@ -323,6 +323,22 @@ def test_ports_are_noted_from_a_sixteenth_of_them_on(
     assert not ports.is_to_be_noted(OTHER)
 
 
+def test_connections_are_counted_together_until_ports_are_noted(port_range: Callable[[int], None]) -> None:
+    port_range(16 * 16 * 5)
+    ports, clock = noted(0)
+    assert ports.at_once == 1, "nobody knows yet how many ports there are"
+    assert not ports.is_to_be_noted(ENDPOINT)
+    assert ports.at_once == 5
+    assert not ports.is_to_be_noted(ENDPOINT, 74)
+    assert ports.at_once == 5
+    assert not ports.is_to_be_noted(ENDPOINT, 5)
+    assert (ports.at_once, ports.busy) == (1, {ENDPOINT})
+    assert ports.is_to_be_noted(ENDPOINT)
+    clock.now += 60
+    assert not ports.is_to_be_noted(OTHER)
+    assert ports.at_once == 5
+
+
 def test_connections_whose_ports_are_not_noted_count_for_the_crowd(port_range: Callable[[int], None]) -> None:
     port_range(160)
     ports, _ = noted(0)

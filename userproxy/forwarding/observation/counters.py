@@ -129,7 +129,7 @@ class EndpointCounters:
     `usable` is whether the listener has it among its endpoints now.
     """
 
-    __slots__ = ("active", "bytes_down", "bytes_up", "dial", "failed", "shared", "total", "usable")
+    __slots__ = ("active", "bytes_down", "bytes_up", "dial", "failed", "in_time_wait", "shared", "total", "usable")
 
     def __init__(self) -> None:
         self.shared: SharedCount | None = None
@@ -139,6 +139,8 @@ class EndpointCounters:
         self.bytes_up = 0
         self.bytes_down = 0
         self.usable = True
+        self.in_time_wait = 0
+        """Connections that have left a local port in TIME_WAIT, and that nobody was told of yet."""
         self.dial = DialCounts()
 
     def state(self) -> EndpointCountersState:

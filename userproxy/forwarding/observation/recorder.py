@@ -66,23 +66,24 @@ class ConnectionWatch(Protocol):
 class DecisionRing:
     """The last decisions about clients of one service port, whichever listener they came by."""
 
-    __slots__ = ("__weakref__", "_entries", "_recorder")
+    __slots__ = ("__weakref__", "_recorder", "entries")
 
     def __init__(self, recorder: "Recorder") -> None:
         self._recorder = recorder
-        self._entries: deque[Entry] | None = None
+        self.entries: deque[Entry] | None = None
+        """What is remembered; None before the first. To append one is as :meth:`add` while nobody watches decisions."""
 
     def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries or ())
+        return iter(self.entries or ())
 
     def __len__(self) -> int:
-        return len(self._entries or ())
+        return len(self.entries or ())
 
     def add(self, entry: Entry) -> None:
         """Remember a decision, in place of the oldest if there is no room."""
-        if self._entries is None:
-            self._entries = deque(maxlen=self._recorder.room_for_another(self))
-        self._entries.append(entry)
+        if self.entries is None:
+            self.entries = deque(maxlen=self._recorder.room_for_another(self))
+        self.entries.append(entry)
         if self._recorder.decision_watches:
             self._recorder.tell(entry)
 

@@ -86,7 +86,8 @@ class Connections(Accounts):
         dial.id = recorder.last_id = recorder.last_id + 1
         dial.peer = peer
         dial.portal = portal
-        dial.opened = dial.began = recorder.clock()
+        clock = recorder.clock
+        dial.opened = dial.began = clock()
         self.statistics.active += 1
         self.members[dial.id] = dial
         self._share.add(address, dial)
@@ -335,23 +336,14 @@ class Connections(Accounts):
         outcome, reason = _IN_ORDER if cut is None else self._cut(relay, cut, down)
         if self.faults is not None:
             reason = self.faults.reason(relay.id, reason)
-        self._decisions.add(
-            (
-                now,
-                dial.name,
-                dial.peer,
-                dial.portal,
-                relay.endpoint,
-                outcome,
-                reason,
-                dial.failed,
-                seconds,
-                up,
-                down,
-                dial.source,
-                relay.id,
-            )
-        )
+        name, peer, portal, endpoint = dial.name, dial.peer, dial.portal, relay.endpoint
+        failed, source, number = dial.failed, dial.source, relay.id
+        entry = (now, name, peer, portal, endpoint, outcome, reason, failed, seconds, up, down, source, number)
+        decisions = self._decisions.entries
+        if decisions is None or plane.recorder.decision_watches:
+            self._decisions.add(entry)
+        else:
+            decisions.append(entry)
         self._ended(dial, relay)
 
     def _cut(self, relay: Relay, cut: tuple[Outcome, str], down: int) -> tuple[Outcome, str]:

@@ -233,10 +233,18 @@ class TcpListener:
             self._refuse(client)
 
     def _on_event(self, _events: int) -> None:
-        for _ in range(self.accepts_per_turn):
+        """Accept clients who wait; of those who come meanwhile there will be another event.
+
+        How many there are is asked once: accept(2) in vain costs ten times as much, and so does the exception.
+        """
+        if not self._accepting:
+            return
+        waiting = queued(self._socket) + len(self._held)
+        for _ in range(min(waiting, self.accepts_per_turn)):
             if not self._accept_one():
                 return
-        self._poller.again(self._on_event, self)
+        if waiting > self.accepts_per_turn:
+            self._poller.again(self._on_event, self)
 
     def _accept_all(self) -> None:
         try:
@@ -347,7 +355,8 @@ class TcpListener:
         if isinstance(error, BlockingIOError):
             return False
         if isinstance(error, ConnectionAbortedError):
-            return True  # this client is gone already, the next may wait (accept(2))
+            self._poller.again(self._on_event, self)  # this client is gone already, the next may wait (accept(2))
+            return True
         if is_shortage(error):
             self._budget.wait(self._resume, refused_by_kernel=True)
         else:

@@ -325,9 +325,14 @@ class Relay(EstablishedConnection):
         """Both directions have come to their end, the endpoint's after the client's."""
         if self.endpoint is not None and self.dial.source is not _CLIENT:
             # The backend got its FIN first, so it is our side that has gone to TIME_WAIT.
-            ports = self._context.source_ports
-            if ports.is_to_be_noted(self.endpoint):
-                ports.note(self.endpoint, self._backend.getsockname()[1])
+            ports, counters = self._context.source_ports, self.counters
+            connections = counters.in_time_wait + 1
+            if connections < ports.at_once:
+                counters.in_time_wait = connections
+            else:
+                counters.in_time_wait = 0
+                if ports.is_to_be_noted(self.endpoint, connections):
+                    ports.note(self.endpoint, self._backend.getsockname()[1])
         self.finish()
 
     def half_close(self) -> None:

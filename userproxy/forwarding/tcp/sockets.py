@@ -86,12 +86,13 @@ class ListeningSocket(SocketType):
     It holds its port until it is closed, whatever the verdict.
     """
 
-    __slots__ = ("_filtered", "listening")
+    __slots__ = ("_domain", "_filtered", "listening")
 
     def __init__(self, descriptor: int) -> None:
         """Take over a bound socket by its descriptor: with the options that :meth:`open` sets, and no filter."""
         super().__init__(fileno=descriptor)
         self.settimeout(0)
+        self._domain = self.family  # which is made anew each time
         self.listening = bool(self.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
         self._filtered = False
 
@@ -180,7 +181,7 @@ class ListeningSocket(SocketType):
         socket.socket.accept() costs 3 us more than this: it looks up enumerations for every client.
         """
         descriptor, address = self._accept()  # type: ignore[attr-defined] # typeshed knows socket.socket's public half only
-        client = SocketType(self.family, _STREAM, 0, descriptor)
+        client = SocketType(self._domain, _STREAM, 0, descriptor)
         client.settimeout(0)
         return client, address
 

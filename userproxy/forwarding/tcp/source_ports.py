@@ -28,6 +28,8 @@ _CROWD_PART: Final = 4
 _BUSY_PART: Final = 16
 """As long as it has less than one part in so many they are only counted: to ask for a port costs a system call."""
 
+_COUNTED_IN: Final = 16
+"""In how many steps connections are counted until an endpoint is busy."""
 
 _AT_ONCE: Final = 1000
 
@@ -49,6 +51,8 @@ class SourcePorts:
 
     ``crowded`` are the endpoints with a quarter of all ports or more: for these, :meth:`take` should be asked first.
     ``busy`` are those whose ports are noted. Of several `processes` each knows its own: its part of all ports counts.
+    As long as none is busy, `at_once` connections to an endpoint may be
+    counted together.
     """
 
     def __init__(self, now: Callable[[], float], processes: int = 1) -> None:
@@ -63,19 +67,21 @@ class SourcePorts:
         self._next_generation = float("-inf")
         self.crowded: set[Endpoint] = set()
         self.busy: set[Endpoint] = set()
+        self.at_once = 1
 
-    def is_to_be_noted(self, endpoint: Endpoint) -> bool:
+    def is_to_be_noted(self, endpoint: Endpoint, connections: int = 1) -> bool:
         """Whether :meth:`note` is to be told of a connection to `endpoint` that has just gone to TIME_WAIT.
 
-        Otherwise it is counted here.
+        Otherwise it is counted here: as so many, if others of the last seconds have not been told of.
         """
         if self._now() >= self._next_generation:
             self._follow_time()
         if self.busy and endpoint in self.busy:
             return True
-        count = self._unnoted[endpoint] = self._unnoted.get(endpoint, 0) + 1
+        count = self._unnoted[endpoint] = self._unnoted.get(endpoint, 0) + connections
         if count >= self._some:
             self.busy.add(endpoint)
+            self.at_once = 1
         return False
 
     def note(self, endpoint: Endpoint, port: int) -> None:
@@ -142,4 +148,5 @@ class SourcePorts:
         ports = ephemeral_ports()
         count = (ports.last - ports.first + 1) // self._processes
         self._many, self._some = max(1, count // _CROWD_PART), max(1, count // _BUSY_PART)
+        self.at_once = 1 if self.busy else max(1, self._some // _COUNTED_IN)
         self.crowded = {endpoint for endpoint in self.crowded if self._count(endpoint) >= self._many}
