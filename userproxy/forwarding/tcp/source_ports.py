@@ -51,8 +51,7 @@ class SourcePorts:
 
     ``crowded`` are the endpoints with a quarter of all ports or more: for these, :meth:`take` should be asked first.
     ``busy`` are those whose ports are noted. Of several `processes` each knows its own: its part of all ports counts.
-    As long as none is busy, `at_once` connections to an endpoint may be
-    counted together.
+    As long as none is busy, `at_once` connections to an endpoint may be counted together.
     """
 
     def __init__(self, now: Callable[[], float], processes: int = 1) -> None:
