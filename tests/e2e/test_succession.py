@@ -144,7 +144,9 @@ def taken(shared_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             said = new.wait_log("Taken over", 60)
             assert (said["connections"], said["udp_flows"]) == (KEPT + MOST, MOST)
             assert old.wait(30) == 0
-            capture.wait(30)
+            assert capture.wait(30) == 1
+            assert capture.stderr is not None
+            assert "breaks off" in capture.stderr.read(), "it is said that there may have been more"
         yield TakenOver(lab, new, kept, few, flows, pods, before, Said.of(lab), file)
 
 
