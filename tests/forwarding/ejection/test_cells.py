@@ -60,3 +60,5 @@ def test_a_listener_s_cells_are_found_by_endpoint(memory: int) -> None:
     found = its.get(B)
     assert found is not None
     assert (found.is_out, its.get(C), its.out()) == (True, None, 1)
+    cells.cell(4).is_out = True
+    assert its.out() == 2

@@ -10,14 +10,18 @@ import pytest
 from userproxy.forwarding.accept_turns import open_tally
 from userproxy.forwarding.limits.counts import LimitCounts
 
-ROUNDS = 1500
+ROUNDS = 300
 
 RACER = """
 import asyncio, sys
+from userproxy.forwarding.holding import places
+from userproxy.forwarding.holding.places import Places
 from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.forwarding.limits.flows import FlowLimit
 from userproxy.forwarding.limits.gate import Gate
 from userproxy.model import Limits, Overflow, Protocol, ServicePortName
+
+places.MOST_HELD = 1
 
 class Nobody:
     count = 0
@@ -28,7 +32,9 @@ meet = counts.column(0)
 won = []
 for number in range(1, 1 + int(sys.argv[4])):
     column = counts.column(number)
-    if kind == "connections":
+    if kind == "held clients":
+        admits = Places(ServicePortName("default", "web", "http", Protocol.TCP), lambda _: column, 2).take
+    elif kind == "connections":
         gate = Gate(loop, Nobody(), Limits(1, Overflow.REFUSE), 30.0, 2, column)
         admits = lambda: not gate.admit()
     else:
@@ -51,7 +57,7 @@ def memory() -> Iterator[int]:
     os.close(descriptor)
 
 
-@pytest.mark.parametrize("kind", ["connections", "flows"])
+@pytest.mark.parametrize("kind", ["connections", "flows", "held clients"])
 def test_exactly_one_has_the_last_place(memory: int, kind: str) -> None:
     def command(place: int) -> list[str]:
         return [sys.executable, "-c", RACER, str(memory), str(place), kind, str(ROUNDS)]

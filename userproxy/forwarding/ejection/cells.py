@@ -6,7 +6,7 @@ endpoint has done for each process, which that one writes and all read.
 
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from userproxy.forwarding.limits.counts import limits_bytes
@@ -19,7 +19,7 @@ CELLS: Final = 65_536
 _COMMON: Final = 8
 _OF_PLACE: Final = 2
 _ROW: Final = 3
-_UNTIL: Final = 2 * _ROW
+_OUT: Final = 2 * _ROW
 _NANOSECONDS: Final = 1_000_000_000
 
 
@@ -61,11 +61,11 @@ class EjectionCell:
     @property
     def is_out(self) -> bool:
         """Whether it is ejected."""
-        return bool(self._counts[self._at + _UNTIL])
+        return bool(self._counts[self._at + _OUT])
 
     @is_out.setter
     def is_out(self, is_out: bool) -> None:
-        self._counts[self._at + _UNTIL] = is_out
+        self._counts[self._at + _OUT] = is_out
 
     def count(self, total: int = 0, bytes_down: int = 0) -> None:
         """It has done so much more for us."""
@@ -105,19 +105,29 @@ class EjectionMemory:
         at = self._stride * number
         return EjectionCell(self._counts, at, at + self._ours, range(at + _COMMON, at + self._stride, _OF_PLACE))
 
+    def flags(self, numbers: Iterable[int]) -> Sequence[int]:
+        """Where it is said of the endpoints that have these cells whether they are ejected."""
+        return [self._stride * each + _OUT for each in numbers]
+
+    def set_flags(self, flags: Iterable[int]) -> int:
+        """How many of them are: of 5,000 that takes a fraction of a millisecond."""
+        return sum(map(self._counts.__getitem__, flags))
+
     def is_out(self, number: int) -> bool:
         """Whether the endpoint that has this cell is ejected."""
-        return bool(self._counts[self._stride * number + _UNTIL])
+        return bool(self._counts[self._stride * number + _OUT])
 
 
 class ListenerCells:
     """The cells of the endpoints of one listener, by their `numbers`."""
 
-    __slots__ = ("_memory", "_numbers", "lock")
+    __slots__ = ("_flags", "_memory", "_numbers", "lock")
 
     def __init__(self, memory: EjectionMemory, numbers: Mapping[Endpoint, int]) -> None:
         self._memory = memory
         self._numbers = numbers
+        self._flags: Sequence[int] | None = None
+        """Where it is said of each whether it is ejected, once that was asked."""
         self.lock = memory.lock
         """See :attr:`EjectionMemory.lock`."""
 
@@ -128,5 +138,6 @@ class ListenerCells:
 
     def out(self) -> int:
         """How many of the endpoints are ejected."""
-        is_out = self._memory.is_out
-        return sum(is_out(each) for each in self._numbers.values() if each >= 0)
+        if self._flags is None:
+            self._flags = self._memory.flags(each for each in self._numbers.values() if each >= 0)
+        return self._memory.set_flags(self._flags)

@@ -34,10 +34,11 @@ class Places:
             if self.held >= self._part:
                 return False
         else:
-            column.hold(self.held + 1)  # said first: of two processes that do so at once at most one goes on
-            if self.held + 1 + column.held_by_others() > MOST_HELD:
-                column.hold(self.held)
-                return False
+            with column.lock:
+                column.hold(self.held + 1)  # said first: of two that could not have the lock at most one goes on
+                if self.held + 1 + column.held_by_others() > MOST_HELD:
+                    column.hold(self.held)
+                    return False
         self.held += 1
         self.ever += 1
         return True
