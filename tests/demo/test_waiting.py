@@ -1,6 +1,7 @@
 """Deadlines, on idle machines and on busy ones."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -63,3 +64,24 @@ def test_where_the_kernel_does_not_tell_all_seconds_count(monkeypatch: pytest.Mo
 def test_a_condition_that_never_comes_true_is_named() -> None:
     with pytest.raises(DeadlineError, match=r"the sun shines did not come true within 0\.01 s"):
         eventually(lambda: False, 0.01, "the sun shines")
+
+
+@pytest.mark.parametrize(
+    ("answers_after", "pause"), [(0.0, 0.005), (0.001, 0.005), (0.02, 0.02), (0.05, 0.05), (15.0, 0.05)]
+)
+def test_a_condition_is_not_asked_more_than_half_of_the_time_where_it_is_quick_to_answer(
+    monkeypatch: pytest.MonkeyPatch, answers_after: float, pause: float
+) -> None:
+    machine, pauses = Machine(), []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        machine.runs(seconds)
+
+    def condition() -> bool:
+        machine.runs(answers_after)
+        return len(pauses) == 3
+
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: machine.now, sleep=sleep))
+    assert eventually(condition, 1000.0)
+    assert pauses == pytest.approx([pause] * 3)

@@ -12,6 +12,7 @@ from tests.lab.drivers import IPTABLES, Driver, Standing
 from tests.lab.manifests import Manifests
 from tests.lab.proxy import RunningProxy, installed_command
 from tests.lab.rules import rules
+from userproxy.addresses import family_of
 from userproxy.demo import pods
 from userproxy.demo.hosts import Completed, Host
 from userproxy.demo.network import Network, Node, Pod, PodWiring, pod_gateways
@@ -100,7 +101,8 @@ class LabNode(Node):
         self, ip: str = "", port: int = 0, protocol: str = "", *, families: Sequence[IPFamily] = tuple(IPFamily)
     ) -> set[Standing]:
         """The portals that stand, whatever the driver; those of an address, port or protocol, where one is given."""
-        found = {portal for family in families for portal in self._driver.standing(self, family)}
+        meant = [family for family in families if not ip or family is family_of(ip)]
+        found = {portal for family in meant for portal in self._driver.standing(self, family)}
         wanted = (("", ip), (0, port), ("", protocol))
         return {
             portal

@@ -13,6 +13,11 @@ T = TypeVar("T")
 _SLOWEST: Final = 3.0
 """A time limit is so many times as long where somebody always waits for a processor."""
 
+_PAUSE: Final = 0.005
+"""Seconds between two questions."""
+
+_LONGEST_PAUSE: Final = 0.05
+
 _PRESSURE: Final = Path("/proc/pressure/cpu")
 
 
@@ -56,12 +61,15 @@ def processors_were_wanted() -> float:
 def eventually(condition: Callable[[], T], seconds: float = 30.0, what: str = "the condition") -> T:
     """The first true value of `condition`, which is asked every 5 ms for up to `seconds` (see :class:`Deadline`).
 
+    One that takes longer than that to answer, since it runs programs, gets pauses as long as its answers take, up to
+    50 ms.
     An OSError or AssertionError raised by it counts as "not yet", so that ``connect`` and ``assert`` can
     stand in it. Raises DeadlineError, chained to the last of those.
     """
     deadline = Deadline(seconds)
     while True:
         last: Exception | None = None
+        asked = time.monotonic()
         try:
             if value := condition():
                 return value
@@ -70,4 +78,4 @@ def eventually(condition: Callable[[], T], seconds: float = 30.0, what: str = "t
         if not deadline.left:
             reason = f": {last}" if last else ""
             raise DeadlineError(f"{what} did not come true within {seconds:g} s{reason}") from last
-        time.sleep(0.005)
+        time.sleep(min(max(_PAUSE, time.monotonic() - asked), _LONGEST_PAUSE))
