@@ -156,6 +156,9 @@ class FaultyTaker:
     def go_on(self) -> None:
         raise RuntimeError("another bug")
 
+    def arrived(self) -> None:
+        pass
+
 
 def faulty(said: list[object]) -> Handover:
     """That of a data process with a bug, which says what it says to the list."""

@@ -86,6 +86,11 @@ class Taker:
         self._rings: list[DecisionRing] = []
         """Kept until all listeners are there that keep them."""
         self._portals: dict[PortalAddress, TcpListener | UdpListener] = {}
+        self._adopted: dict[TcpListener | UdpListener, None] = {}
+        """Those that have got clients or flows beside established connections."""
+        self._newest: dict[Connections, int] = {}
+        self._unordered: set[Connections] = set()
+        """Those that have got an older connection after a newer one."""
         self._relays: dict[int, tuple[Connections, Relay]] = {}
         self._flows: dict[int, UdpFlow] = {}
         self._dials: list[tuple[Dial, SocketType | None, float | None]] = []
@@ -142,13 +147,15 @@ class Taker:
         """Nothing: all that was taken is where it belongs."""
 
     def arrived(self) -> None:
-        """Nothing: all that was taken is where it belongs."""
+        """Put in order what has come so far: so much less is left for the end."""
+        for connections in self._unordered:
+            connections.in_order()
+        self._unordered.clear()
 
     def complete(self) -> None:
         """All has come: put in order what needs no socket."""
         self._merge_affinity()
-        for connections in self._connections.values():
-            connections.in_order()
+        self.arrived()
         # Those whose time is over first come first, whichever process they were in.
         # So do, of clients who are held, those who came first.
         self._dials.sort(key=lambda each: (each[2] or _NEVER, each[0].opened))
@@ -159,9 +166,8 @@ class Taker:
         try:
             for connections in self._without_listener:
                 connections.left()
-            for listener in (*self._listeners.values(), *self._portals.values()):
-                if isinstance(listener, TcpListener | UdpListener):
-                    listener.adopted()
+            for listener in self._adopted:
+                listener.adopted()
             for dial, backend, deadline in self._dials:
                 try:
                     dial.resume(backend, deadline)
@@ -289,29 +295,41 @@ class Taker:
             client, backend = map(_socket, descriptors[:CLIENT_AND_BACKEND])
             owner = self._connections[item.owner]
             relay = owner.adopt_relay(item.state, client, backend)
+            self._note_order(owner, relay.id)
             self._relays[relay.id] = owner, relay
             relay.watch()
         _, known = self._relays[item.state.dial.id]
         known.restore(item.state, descriptors[CLIENT_AND_BACKEND if item.is_new else 0 :])
 
     def _dial(self, item: DialHandedOver, client: int, backend: int | None = None) -> None:
-        dial = self._connections[item.owner].adopt_dial(item.state, _socket(client))
+        owner = self._connections[item.owner]
+        dial = owner.adopt_dial(item.state, _socket(client))
+        self._note_order(owner, dial.id)
         self._dials.append((dial, None if backend is None else _socket(backend), item.state.deadline))
+
+    def _note_order(self, owner: Connections, number: int) -> None:
+        if number < self._newest.get(owner, 0):
+            self._unordered.add(owner)
+        else:
+            self._newest[owner] = number
 
     def _client(self, item: ClientHandedOver, descriptor: int) -> None:
         listener = self._listeners[item.owner] if item.portal is None else self._portals[item.portal]
         if isinstance(listener, TcpListener):
+            self._adopted[listener] = None
             listener.adopt_held(_socket(descriptor), item.peer)
 
     def _datagram(self, item: DatagramHandedOver) -> None:
         listener = self._listeners[item.owner] if item.portal is None else self._portals[item.portal]
         if isinstance(listener, UdpListener):
+            self._adopted[listener] = None
             listener.adopt_held(HeldDatagram(item.addresses, item.payload, item.since))
 
     def _flow(self, item: FlowHandedOver, descriptor: int = -1) -> None:
         listener = self._listeners[item.owner] if item.portal is None else self._portals[item.portal]
         if not isinstance(listener, UdpListener):
             raise HandoverError("a flow is told of a listener that is not of UDP")
+        self._adopted[listener] = None
         state = item.state
         known = self._flows.get(state.id)
         if known is None:

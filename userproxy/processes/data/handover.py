@@ -184,16 +184,23 @@ class Handover:
 
     def complete(self) -> None:
         """Nothing more comes: say whether all has arrived and could be put in order."""
-        if self._taker is not None and not self._failure:
-            try:
-                self._taker.complete()
-            except Exception as error:
-                log.exception("What is to be taken over does not fit together")
-                self._failure = repr(error)
-        self.arrived()
+        self._put_in_order(lambda taker: taker.complete())
+        self._tell_arrived()
 
     def arrived(self) -> None:
         """Say whether all has arrived that was sent. Once it has, the other process is about to serve nobody."""
+        self._put_in_order(lambda taker: taker.arrived())
+        self._tell_arrived()
+
+    def _put_in_order(self, how: Callable[[Taker], None]) -> None:
+        if self._taker is not None and not self._failure:
+            try:
+                how(self._taker)
+            except Exception as error:
+                log.exception("What is to be taken over does not fit together")
+                self._failure = repr(error)
+
+    def _tell_arrived(self) -> None:
         if self._taker is not None:
             self._urgency.begin()
         if not self._failure:
