@@ -5,11 +5,11 @@ import struct
 from collections.abc import Collection, Mapping
 from contextlib import closing
 from http.client import HTTPConnection
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
+from userproxy.demo.closing import Closing
 from userproxy.demo.hosts import Address, Host
 from userproxy.demo.traffic import Answer, fetch
 
@@ -93,7 +93,7 @@ def get(host: Host, address: Address, path: str = "/") -> Reply:
         return Reply(response.status, dict(response.getheaders()), msgspec.json.decode(response.read()))
 
 
-class KeptConnection:
+class KeptConnection(Closing):
     """One connection to a Pod over which it is asked time and again. Use as a context manager."""
 
     def __init__(self, host: Host, address: Address) -> None:
@@ -116,11 +116,3 @@ class KeptConnection:
 
     def close(self) -> None:
         self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import ParamSpec, TypeVar
 
 from userproxy.addresses import socket_family
+from userproxy.demo.closing import Closing
 from userproxy.demo.listening import Transport, listening_ports
 from userproxy.demo.namespaces import enter_new_namespaces
 from userproxy.demo.tools import require_tool, tool_environment
@@ -28,7 +28,7 @@ class CommandFailedError(UserproxyError):
     """A command run in a host failed or took too long; the text has the command and what it complained of."""
 
 
-class Host:
+class Host(Closing):
     """A network and mount namespace with a name, ``lo`` up and a private ``/run``.
 
     A thread of this process lives in the namespaces and holds them; commands and sockets are started
@@ -205,11 +205,3 @@ class Host:
             with self._children.pop() as child:
                 child.kill()
         self._thread.shutdown()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

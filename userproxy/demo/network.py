@@ -19,10 +19,10 @@ IPv6 is not to be had is wired for IPv4 alone.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Literal, Self, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from userproxy.addresses import is_ipv6, network_of
+from userproxy.demo.closing import Closing
 from userproxy.demo.hosts import Host
 
 EXTERNAL_RANGES = ("203.0.113.0/24", "198.51.100.0/24", "2001:db8:e::/64")
@@ -62,7 +62,7 @@ NodeT = TypeVar("NodeT", bound=Node)
 PodT = TypeVar("PodT", bound=Pod)
 
 
-class Network:
+class Network(Closing):
     """Wires hosts together, and closes them in the end or as soon as wiring one fails.
 
     `pods` is how Pods are wired that say nothing else. The ``add_`` methods own the host they are given from the
@@ -143,14 +143,6 @@ class Network:
 
     def close(self) -> None:
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _ignore_redirects(host: Host) -> None:

@@ -4,9 +4,9 @@ import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import IO, Self, cast
+from typing import IO, cast
 
+from userproxy.demo.closing import Closing
 from userproxy.demo.hosts import Host
 from userproxy.demo.waiting import Deadline, DeadlineError, eventually
 from userproxy.errors import UserproxyError
@@ -16,7 +16,7 @@ class ProgramEndedError(UserproxyError):
     """A program ended that should still run; the text has its exit code and its last lines."""
 
 
-class Program:
+class Program(Closing):
     """A running program. ``lines`` holds what it has written so far, both streams in order of arrival.
 
     Closing kills it if it still runs. Use as a context manager.
@@ -121,14 +121,6 @@ class Program:
 
     def _last_words(self) -> str:
         return "\n".join(["", *self.lines[-10:]]) if self.lines else "it wrote nothing"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def wait_for_port(host: Host, port: int, seconds: float = 30.0) -> None:
