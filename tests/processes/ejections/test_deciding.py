@@ -87,10 +87,11 @@ async def test_failures_in_a_row_count_together_and_all_eject_at_once() -> None:
         async with asyncio.timeout(30):
             while not all(await is_ejected(forwarder, bad)):
                 await visit(forwarder, port)
-        assert await failures(forwarder, bad) == 4, "not four of each"
+        first = await failures(forwarder, bad)
+        assert first in {4, 5}, "not four of each: at most one more at the other, before it has heard"
         for _ in range(20):
             assert await asked(port) == b"hello\n"
-        assert await failures(forwarder, bad) == 4
+        assert await failures(forwarder, bad) == first
         (figures,) = await forwarder.data_plane.listeners()
         assert figures.ejections == 1, "one episode is counted once"
         assert len(await forwarder.data_plane.ejected_endpoints()) == 1

@@ -28,7 +28,7 @@ from userproxy.routing.balancer import Balancer
 from userproxy.routing.balancers.ejections import TRIAL_SECONDS, Ejected
 
 _WAIT_SECONDS: Final = 0.005
-"""How long a failure waits for others that may go with it."""
+"""How long after one that is told at once failures wait for others that may go with them."""
 
 _MANY: Final = 8
 _PAUSE_SECONDS: Final = 0.05
@@ -63,7 +63,7 @@ class EjectionTelling:
         self._failures: dict[tuple[ListenerName, Endpoint, bool], str] = {}
         """Why ejected endpoints have failed that is not told yet."""
         self._suspects: dict[tuple[ListenerName, Endpoint], float] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._trials: dict[tuple[ListenerName, Endpoint], tuple[float, Load]] = {}
         """Until when trials are looked after, and what was told last."""
         self._looking: asyncio.TimerHandle | None = None
@@ -162,7 +162,7 @@ class EjectionTelling:
 
     def _tell_soon(self) -> None:
         if self._timer is None:
-            self._timer = self._loop.call_later(_WAIT_SECONDS, self._tell)
+            self._timer = self._loop.call_soon(self._tell)
 
     def _tell(self) -> None:
         claimed, self._claimed = self._claimed[:_AT_ONCE], self._claimed[_AT_ONCE:]
