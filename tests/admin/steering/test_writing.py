@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,13 @@ from tests.admin.planes import ONE, WEB, Served, served
 from userproxy.admin.routes import ROUTES
 from userproxy.admin.steering.routes import WRITES
 from userproxy.admin.steering.writing import MOST_BYTES
+
+TOO_DEEP = (
+    "the body is not as it should be: it is nested too deeply"
+    if sys.version_info < (3, 14)
+    else "the body is no JSON: input data was truncated"
+)
+"""From Python 3.14 on the size of the stack is minded, not the number of calls: such a body is read to its end."""
 
 GOOD = json.dumps({"service": "default/web", "endpoint": str(ONE)}).encode()
 
@@ -49,7 +57,7 @@ async def test_a_good_one_is_done(api: Served) -> None:
         (b"[]", "the body is not as it should be: expected `object`, got `array`"),
         (b"{}", "the body is not as it should be: object missing required field `service`"),
         (b" " * MOST_BYTES + GOOD, f"the body has more than {MOST_BYTES} bytes"),
-        (b"[" * 20_000, "the body is not as it should be: it is nested too deeply"),
+        (b"[" * 20_000, TOO_DEEP),
     ],
     ids=["nothing", "half", "bytes", "list", "empty", "long", "deep"],
 )
