@@ -197,7 +197,7 @@ def test_a_successor_leaves_the_processor_to_its_predecessor_until_it_takes_over
     old.signal(signal.SIGSTOP)  # it does not hear that there is a successor
     new = lab.node.start_userproxy(*QUICK, "--workers", "2", "--takeover")
     eventually(lambda: len(new.processes) == 3, 60, "its data processes start")
-    assert {nice(each) for each in new.processes} == {before + 10}
+    assert {nice(each) for each in new.processes} == {before + 5}
     old.signal(signal.SIGCONT)
     new.wait_log("Taken over", 60)
     eventually(lambda: {nice(each) for each in new.processes} == {before}, 20, "it has no other place than others")

@@ -63,7 +63,7 @@ def run(settings: Settings, read_again: Callable[[], Settings], deference: Defer
     """Serve until SIGTERM or SIGINT and return the exit code.
 
     `read_again` returns new settings when the configuration file has changed, and raises UsageError if the file is
-    invalid. `deference` ends when a predecessor hands over, or there is none. Raises UsageError if the settings name
+    invalid. `deference` ends when a predecessor is asked, or there is none. Raises UsageError if the settings name
     something that does not exist.
     """
     set_up_interpreter(starting=True)

@@ -120,9 +120,7 @@ class Beside(threading.Thread):
             self.listeners.append(str(each))
             socket.close(descriptor)
 
-        heir = Heir(
-            self._version, self._setup, plane.take_over, listener, self.sockets.__setitem__, lambda: None, serves, alone
-        )
+        heir = Heir(self._version, self._setup, plane.take_over, listener, self.sockets.__setitem__, serves, alone)
         try:
             self.everything = await Successor(self._connection, heir).take_over()
             self.active = plane.active

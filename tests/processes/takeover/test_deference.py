@@ -46,7 +46,7 @@ def test_it_goes_after_others_with_its_threads_and_processes_until_the_end() -> 
     before = now()
     polite = Deference()
     polite.begin()
-    lower = (before[0] + 10, os.SCHED_BATCH)
+    lower = (before[0] + 5, os.SCHED_BATCH)
     assert now() == lower
     done = threading.Event()
     thread = threading.Thread(target=done.wait)

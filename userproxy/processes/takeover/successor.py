@@ -81,9 +81,8 @@ class Heir(Struct, frozen=True):
     """Who gets what the predecessor hands over.
 
     `taker` is made once it is known that there is a data plane to come; without one there are listeners alone.
-    `listener` and `socket` get descriptors. `ready` is called, perhaps several times, when nobody is to be served soon.
-    `serves` is called in the very turn in which all becomes ours. It touches no socket; if it fails the predecessor
-    serves on. `alone` is called once the predecessor has closed its copies.
+    `listener` and `socket` get descriptors. `serves` is called in the very turn in which all becomes ours. It touches
+    no socket; if it fails the predecessor serves on. `alone` is called once the predecessor has closed its copies.
     """
 
     version: str
@@ -91,7 +90,6 @@ class Heir(Struct, frozen=True):
     taker: Callable[[], Taker] | None
     listener: Callable[[PlainListener, int], None]
     socket: Callable[[str, int], None]
-    ready: Callable[[], None]
     serves: Callable[[], None]
     alone: Callable[[], None]
 
@@ -169,7 +167,6 @@ class Successor:
                 for name in names:
                     self._heir.socket(name, _next(descriptors))
             case Ready():
-                self._heir.ready()
                 if self._taker is not None:
                     self._taker.arrived()
                 self._urgency.begin()

@@ -50,7 +50,7 @@ def takeover_path(admin_socket: Path) -> Path:
 class Takeover:
     """Takes over from a predecessor, if that is `wanted`, and hands over to successors.
 
-    `setup` says what has to be the same in both. `deference` ends when a predecessor is about to hand over.
+    `setup` says what has to be the same in both. `deference` ends when a predecessor is asked.
     `handed_over` is called with a successor's process number once all is its own, with whether connections are, too.
     """
 
@@ -91,7 +91,6 @@ class Takeover:
         async with self._turn:
             if self.is_pending:
                 await self._take_over()
-                self._defer_no_more()
                 self.is_pending = False
 
     def settled(self, family: IPFamily) -> None:
@@ -107,19 +106,20 @@ class Takeover:
                 asyncio.get_running_loop().call_later(_SERVERS_ASK_SECONDS, self._sockets.close_inherited)
 
     async def _take_over(self) -> None:
+        if self._path is not None and takeover_path(self._path).exists():
+            await self._until_ready()  # once connected the predecessor waits for us, and gives up after some seconds
+        self._defer_no_more()
         connection = await self._connection()
         if connection is None:
             log.info("Nobody to take over from: starting as usual", path=str(self._path))
             return
-        if isinstance(self._forwarder, ProcessForwarder):
-            await self._forwarder.ready()
+        await self._until_ready()
         heir = Heir(
             version=__version__,
             setup=self._setup(),
             taker=self._forwarder.take_over,
             listener=self._inherit,
             socket=self._adopt,
-            ready=self._defer_no_more,
             serves=self._serves,
             alone=self._alone,
         )
@@ -139,6 +139,10 @@ class Takeover:
             connections=self._forwarder.active,
             udp_flows=self._forwarder.flows,
         )
+
+    async def _until_ready(self) -> None:
+        if isinstance(self._forwarder, ProcessForwarder):
+            await self._forwarder.ready()
 
     async def _connection(self) -> socket.socket | None:
         if self._path is None:
