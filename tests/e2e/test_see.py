@@ -58,7 +58,8 @@ def seen(shared_lab: Lab) -> Iterator[Seen]:
     lab.manifests.service("dns", ports=[Port(53, "dns", "UDP")], cluster_ip=DNS, namespace="kube-system")
     dns = [Port(53, "dns", "UDP", target=8080)]
     lab.manifests.slice("dns", lab.pods[:1], ports=dns, namespace="kube-system")
-    proxy = lab.node.start_userproxy(*QUICK)
+    # The one flow is to be seen by all tests of this file, however long these take.
+    proxy = lab.node.start_userproxy(*QUICK, "--udp-timeout", "1h")
     lab.settle()
     for _ in range(REQUESTS):
         fetch(lab.client, (WEB, 80))
