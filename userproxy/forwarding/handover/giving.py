@@ -105,16 +105,14 @@ class Giver:
             yield given
 
     async def changed(self) -> AsyncIterator[Given]:
-        """What has changed since, while it goes on: so much less is left for :meth:`rest`."""
+        """What has changed since, while it goes on: so much less is left for :meth:`rest`.
+
+        Affinity is not in it: an entry has the time of its client's coming, and may be written later.
+        """
         parts, pace = self._parts, Pace()
         for changed in self._changed_listeners():
             yield changed, []
             await pace.keep()
-        before, self._began = self._began, parts.tcp.loop.time()
-        for name, table in list(parts.affinity.items()):
-            for given in self._changed_affinity(name, table, before):
-                yield given
-                await pace.keep()
         if ended := self._ended(survey(parts)):
             for number in ended:
                 self._relays.pop(number, None)
@@ -134,7 +132,7 @@ class Giver:
         parts.udp.flush()
         yield from ((item, []) for item in self._changed_listeners())
         for name, table in parts.affinity.items():
-            yield from self._changed_affinity(name, table, self._began)
+            yield from self._changed_affinity(name, table)
         found = survey(parts)
         yield Ended(self._ended(found)), []
         yield from self._changed_relays(found)
@@ -250,16 +248,14 @@ class Giver:
             for entries in table.entries(young=young):
                 yield AffinityEntries(service_port, family, young, entries), []
 
-    def _changed_affinity(
-        self, name: tuple[ServicePortName, IPFamily], table: AffinityTable, since: float
-    ) -> Iterator[Given]:
+    def _changed_affinity(self, name: tuple[ServicePortName, IPFamily], table: AffinityTable) -> Iterator[Given]:
         service_port, family = name
         state = table.state()
         if self._tables.get(table) != state.since:  # the generations are others
             yield AffinityEntries(service_port, family, is_young=True, entries={}, is_anew=True), []
             yield from self._affinity(name, table)
             return
-        entries = table.written_since(since)
+        entries = table.written_since(self._began)
         if entries:
             yield AffinityHandedOver(service_port, family, state), []
             yield AffinityEntries(service_port, family, is_young=True, entries=entries), []
