@@ -24,6 +24,9 @@ _MULTIPLE: Final = 8
 made for the buffers of switches. Alone it gets eight ninths of all, and the more others there are the less each gets,
 so that some are always left for one that has none."""
 
+_MOST_FOR_EACH_LEFT: Final = _MULTIPLE // PER_CONNECTION
+"""The same in connections."""
+
 _LEAST_RATIO: Final = 2
 """What makes room for another has at least this many times as much as that one; otherwise both would do so in turn."""
 
@@ -117,10 +120,11 @@ class Share:
         if crowd is None:
             crowd = self.addresses[address] = {}
         crowd[connection] = None
-        self.count += 1
-        if len(crowd) > self._peak:
-            self._top, self._peak = address, len(crowd)
-        if self.count == 1 or self.count > self._shares.peak:
+        count = self.count = self.count + 1
+        size = len(crowd)
+        if size > self._peak:
+            self._top, self._peak = address, size
+        if count == 1 or count > self._shares.peak:
             self._shares.grown(self)
         if self.gate is not None:
             self.gate.changed(left=False)
@@ -131,8 +135,8 @@ class Share:
         del crowd[connection]
         if not crowd:
             del self.addresses[address]
-        self.count -= 1
-        if not self.count:
+        count = self.count = self.count - 1
+        if not count:
             self._shares.emptied(self)
         if self.gate is not None:
             self.gate.changed(left=True)
@@ -213,7 +217,7 @@ class Shares:
         """Take a connection's descriptors for a client of a service port, if its share allows it; False otherwise."""
         budget = self._budget
         free = budget.free
-        if PER_CONNECTION * share.count > _MULTIPLE * free or free < PER_CONNECTION:
+        if free < PER_CONNECTION or share.count > _MOST_FOR_EACH_LEFT * free:
             return False
         budget.free = free - PER_CONNECTION  # as take() does, without the call: this is done for every client
         share.waits_since = _NEVER

@@ -134,6 +134,7 @@ async def test_who_waits_goes_on_to_wait_in_the_process_that_takes_over(serve: S
         async with clients(bench.port, 1) as early, clients(bench.port, 2) as later:
             (listener,) = bench.forwarder._listeners.values()
             assert isinstance(listener, TcpListener)
+            await turns()  # the listener has heard of them, and asked the gate
             listener._hold_next()
             (figures,) = await bench.forwarder.data_plane.listeners()
             assert (figures.waiting, figures.queued) == (1, 2)

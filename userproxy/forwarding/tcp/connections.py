@@ -74,13 +74,12 @@ class Connections(Accounts):
 
     def serve(self, client: SocketType, peer: Peer, portal: Portal = None) -> None:
         """Find an endpoint for a client who has been accepted, and relay. Two descriptors are taken for it already."""
-        plane = self._plane
+        plane, statistics, address = self._plane, self.statistics, peer[0]
         recorder = plane.recorder
-        address = peer[0]
         if self._accepts is None or address not in plane.introductions.trusted:
             dial = Dial()
             dial.begin(plane.dialer, self, self.name, client, address)
-            self.statistics.accepted += 1
+            statistics.accepted += 1
         else:
             dial = self._dial_after_header(client, address, self._accepts)
         dial.id = recorder.last_id = recorder.last_id + 1
@@ -88,7 +87,7 @@ class Connections(Accounts):
         dial.portal = portal
         clock = recorder.clock
         dial.opened = dial.began = clock()
-        self.statistics.active += 1
+        statistics.active += 1
         self.members[dial.id] = dial
         self._share.add(address, dial)
         if not self.is_looked_after:
@@ -336,9 +335,21 @@ class Connections(Accounts):
         outcome, reason = _IN_ORDER if cut is None else self._cut(relay, cut, down)
         if self.faults is not None:
             reason = self.faults.reason(relay.id, reason)
-        name, peer, portal, endpoint = dial.name, dial.peer, dial.portal, relay.endpoint
-        failed, source, number = dial.failed, dial.source, relay.id
-        entry = (now, name, peer, portal, endpoint, outcome, reason, failed, seconds, up, down, source, number)
+        entry = (
+            now,
+            dial.name,
+            dial.peer,
+            dial.portal,
+            relay.endpoint,
+            outcome,
+            reason,
+            dial.failed,
+            seconds,
+            up,
+            down,
+            dial.source,
+            relay.id,
+        )
         decisions = self._decisions.entries
         if decisions is None or plane.recorder.decision_watches:
             self._decisions.add(entry)

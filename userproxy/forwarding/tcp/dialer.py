@@ -234,8 +234,7 @@ class Dial:
         try:
             while not self.closed and self._attempt < _LAST_ATTEMPT:
                 now, tried = poller.now or dialer.loop.time(), self.tried
-                endpoint = self._chosen or self._owner.balancer.pick(self.address, now, tried)
-                self._chosen = None
+                endpoint, self._chosen = self._chosen or self._owner.balancer.pick(self.address, now, tried), None
                 if endpoint is None:
                     break
                 if decider is not None and (pair := decider.decide(endpoint)) is not None:

@@ -267,13 +267,14 @@ class TcpListener:
         if gate is not None and not gate.may_accept(self):
             return False
         has_room = self._shares.take(self._share) or (self.somebody_waits and self._shares.make_room(self._share))
-        if has_room and self._held:
-            self._budget.give(PER_CONNECTION)  # it has its own since it was accepted
-            self._serve(*self._release_held())
+        if has_room:
+            if self._held:
+                self._budget.give(PER_CONNECTION)  # it has its own since it was accepted
+                self._serve(*self._release_held())
+                return True
+        elif self._serve_favoured():
             return True
-        if not has_room and self._serve_favoured():
-            return True
-        if not has_room and not self._may_look():
+        elif not self._may_look():
             return False
         try:
             client, peer = self._socket.accept_client()
