@@ -31,6 +31,8 @@ pytestmark = pytest.mark.e2e
 
 Item = dict[str, Any]
 
+FLAGS = (*QUICK, "--allow-capture", "--udp-timeout", "10m")
+
 WEB, FEW, DNS = ("10.96.0.10", 80), ("10.96.0.11", 80), ("10.96.0.53", 53)
 METRICS = ("127.0.0.1", 10249)
 REQUESTS, KEPT, MOST = 12, 8, 4
@@ -99,7 +101,7 @@ def serve(lab: Lab) -> RunningProxy:
     for name in ("web", "few"):
         lab.manifests.slice(name, lab.pods)
     lab.manifests.slice("dns", lab.pods, ports=dns)
-    proxy = lab.node.start_userproxy(*QUICK, "--allow-capture")
+    proxy = lab.node.start_userproxy(*FLAGS)
     lab.settle()
     return proxy
 
@@ -140,7 +142,7 @@ def taken(shared_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         with capturing(lab, file) as capture:
             kept[0].ask()
             before = Said.of(lab)
-            new = lab.node.start_userproxy(*QUICK, "--allow-capture", "--takeover")
+            new = lab.node.start_userproxy(*FLAGS, "--takeover")
             said = new.wait_log("Taken over", 60)
             assert (said["connections"], said["udp_flows"]) == (KEPT + MOST, MOST)
             assert old.wait(30) == 0
