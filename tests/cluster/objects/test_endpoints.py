@@ -171,6 +171,20 @@ def test_a_port_without_a_number_costs_only_itself(number: int | None) -> None:
     )
 
 
+@pytest.mark.parametrize("number", [65536, 70000, -1])
+def test_a_number_that_is_no_port_costs_an_object_of_the_api_only_that_port(number: int) -> None:
+    """Kubernetes 1.36 accepts it; `kubectl apply` of a manifest does as well, but there it is a mistake."""
+    document = put(SLICE, ("ports",), [{"name": "odd", "port": number}, {"name": "http", "port": 8080}])
+    found = decode(document, "API", from_manifest=False)
+    (part,) = found.objects
+    assert isinstance(part, EndpointSlice)
+    assert [port.name for port in part.ports] == ["http"]
+    (problem,) = found.problems
+    assert f"ports[0].port: {number} is not a port number" in problem
+    with pytest.raises(ObjectError):
+        decode(document, "a.yaml")
+
+
 def test_endpoints_become_a_slice_for_each_subset_and_family() -> None:
     second = {"addresses": [{"ip": "10.244.1.7"}, {"ip": "fd00::7"}], "ports": [{"port": 9090}]}
     found = good(put(ENDPOINTS, ("subsets",), [ENDPOINTS["subsets"][0], second, {}]))

@@ -162,12 +162,18 @@ def _checked_ports(path: str, ports: Sequence[schema.RawEndpointPort], checker: 
         name = checker.label(f"{here}.name", port.name) if port.name else ""
         protocol = checker.protocol(f"{here}.protocol", port.protocol)
         if port.port:
-            found.append(SlicePort(name, protocol, checker.port(f"{here}.port", port.port)))
+            number = _number(f"{here}.port", port.port, checker)
+            found += [SlicePort(name, protocol, number)] if number else []
         else:
             checker.note(f"{here}.port", "missing, and no proxy serves all ports")
     if len(ports) > 1:
         checker.unique(path, (port.name or "" for port in ports), "name", "name")
     return tuple(found)
+
+
+def _number(path: str, number: int, checker: Checker) -> int | None:
+    """A port number. API servers accept any number in an EndpointSlice, and there a bad one costs only its port."""
+    return checker.port(path, number) if checker.from_manifest else checker.attempt(checker.port, path, number)
 
 
 def decode_endpoints(item: schema.RawEndpoints, checker: Checker) -> tuple[EndpointSlice, ...]:
