@@ -15,7 +15,11 @@ from userproxy.demo.waiting import eventually
 
 def table(proxy: RunningProxy) -> dict[str, list[str]]:
     """Address and portals by service port, once all of it is printed: ``default/web`` is the last."""
-    eventually(lambda: any(line.startswith("default/web ") for line in list(proxy.lines)), 30, "there is a table")
+    eventually(
+        lambda: any(line.startswith(("default/web ", "default/web:")) for line in list(proxy.lines)),
+        30,
+        "there is a table",
+    )
     lines = list(proxy.lines)
     begin = next(number for number, line in enumerate(lines) if line.startswith("SERVICE PORT"))
     rows = [line.split(maxsplit=2) for line in lines[begin + 1 :] if not line.startswith("{")]
