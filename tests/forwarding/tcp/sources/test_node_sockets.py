@@ -33,3 +33,22 @@ def test_a_socket_without_a_port_is_closed_where_no_other_can_be_made(monkeypatc
     with pytest.raises(OSError, match="Too many open files"):
         sockets.connect(ENDPOINT)
     assert [each.fileno() for each in made] == [-1]
+
+
+def test_no_port_is_searched_where_no_address_of_this_node_reaches_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """connect(2) says the same as where all ports are in use."""
+    dials: list[int] = []
+
+    def start_dial(_endpoint: Endpoint, local_port: int = 0) -> tuple[SocketType, int]:
+        dials.append(local_port)
+        return SocketType(), errno.EADDRNOTAVAIL
+
+    monkeypatch.setattr(node_sockets, "start_dial", start_dial)
+    sockets = NodeSockets(ListenerAddresses(), SourcePorts(time.monotonic), time.monotonic)
+    for reaches, count in ((False, 1), (True, 33)):
+        monkeypatch.setattr(node_sockets, "has_source_address", lambda _, reaches=reaches: reaches)
+        dials.clear()
+        backend, error = sockets.connect(ENDPOINT)
+        assert backend is not None
+        backend.close()
+        assert (error, len(dials)) == (errno.EADDRNOTAVAIL, count)

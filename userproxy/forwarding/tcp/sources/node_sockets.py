@@ -51,7 +51,9 @@ class NodeSockets:
         if error != errno.EADDRNOTAVAIL:
             return backend, error
         try:
-            again = self._reuse_port(endpoint) or self._find_port(endpoint)
+            again = self._reuse_port(endpoint)
+            if again is None and has_source_address(endpoint):
+                again = self._find_port(endpoint)
         except BaseException:
             backend.close()
             raise
