@@ -293,3 +293,77 @@ async def test_the_next_control_process_goes_on_with_what_is_ejected(tmp_path: P
                 second.update(Snapshot(NAME, Verdict.SERVE, (bad,), ejection=rule))
                 await heard(second)
                 assert not any(await is_ejected(second, bad)), "it decides now"
+
+
+async def test_who_ejects_where_nobody_may_takes_it_back() -> None:
+    async with serving(Ejection(1, 3600.0)) as (forwarder, port, bad):
+        deciding = forwarder._briefing.ejections
+        deciding._case = lambda _: None  # type: ignore[method-assign, assignment]
+        async with asyncio.timeout(30):
+            while not await failures(forwarder, bad):
+                await asked(port)
+        async with asyncio.timeout(30):
+            while any(await is_ejected(forwarder, bad)):
+                await asyncio.sleep(0.02)
+
+
+async def test_until_the_next_control_process_says_so_failures_are_counted_nowhere(tmp_path: Path) -> None:
+    """It numbers cells anew: those of before may be another Service's by now."""
+    path, rule = str(tmp_path / "admin.sock"), Ejection(1, 3600.0)
+    first_name, second_name = (
+        structs.replace(NAME, service_port=structs.replace(NAME.service_port, name=each)) for each in ("one", "two")
+    )
+    async with backend() as one, backend() as two, control(path) as first:
+        with refusing() as bad, refusing() as worse:
+            snapshots = {
+                first_name: Snapshot(first_name, Verdict.SERVE, (bad, one, two), ejection=rule),
+                second_name: Snapshot(second_name, Verdict.SERVE, (worse, one, two), ejection=rule),
+            }
+            ports = {name: first.open(name, verdict=Verdict.SERVE) for name in snapshots}
+            for each in snapshots.values():
+                first.update(each)
+            await all_ready(first)
+            await heard(first)
+            number = first._briefing.ejections._numbers.of(first_name)[bad]
+            await kill(first, path)
+            async with control(path) as second:
+                assert second.open(second_name, verdict=Verdict.SERVE) == ports[second_name]
+                second.update(snapshots[second_name])
+                await heard(second)
+                numbers, memory = second._briefing.ejections._numbers.of(second_name), second._pool.ejection_memory
+                assert numbers[worse] == number
+                before = [memory.cell(each).total for each in numbers.values()]
+                async with asyncio.timeout(30):
+                    while not await failures(second, bad):
+                        await asked(ports[first_name])
+                assert {await asked(ports[first_name]) for _ in range(6)} == {b"hello\n"}
+                await heard(second)
+                assert not any(map(memory.is_out, numbers.values()))
+                assert [memory.cell(each).total for each in numbers.values()] == before
+                assert second.open(first_name, verdict=Verdict.SERVE) == ports[first_name]
+                second.update(snapshots[first_name])
+                await heard(second)
+                for name, its in ((second_name, worse), (first_name, bad)):
+                    async with asyncio.timeout(30):
+                        while not all(await is_ejected(second, its)):
+                            await visit(second, ports[name])
+
+
+async def test_what_was_counted_in_a_cell_before_is_nothing_to_whom_it_is_given(tmp_path: Path) -> None:
+    """The next control process has the memory of the one before."""
+    path, rule = str(tmp_path / "admin.sock"), Ejection(1, 3600.0)
+    async with backend() as one, backend() as two, control(path) as first:
+        port = first.open(NAME, verdict=Verdict.SERVE)
+        first.update(Snapshot(NAME, Verdict.SERVE, (one, two), ejection=rule))
+        await all_ready(first)
+        memory = first._pool.ejection_memory
+        for number in range(4):
+            memory.cell(number).is_out = True
+            memory.cell(number).note_row(7, 1.0, 0, by_reset=True)
+        await kill(first, path)
+        async with control(path) as second:
+            assert second.open(NAME, verdict=Verdict.SERVE) == port
+            second.update(Snapshot(NAME, Verdict.SERVE, (one, two), ejection=rule))
+            cells = [second._pool.ejection_memory.cell(number) for number in range(4)]
+            assert [each.is_out for each in cells] == [False, False, True, True]
+            assert [each.row(by_reset=True)[0] for each in cells] == [0, 0, 7, 7]

@@ -270,6 +270,8 @@ class DataProcess:
             self._handover.serve_on(lingers=True)
         if self._forwarder is not None:
             self._forwarder.steering.put_faults(())
+        if self._ejections is not None:
+            self._ejections.forget_cells()
         try:
             self._door = self._door or Door(self._loop, self._outlive, self._found)
         except OSError as error:

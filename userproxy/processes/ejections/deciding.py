@@ -188,6 +188,7 @@ class EjectionDeciding:
         listener, ejected = claim.listener, claim.ejected
         case = self._case(listener)
         if case is None:
+            worker.send(TakeBack(listener, ejected.endpoint))
             return
         before = case.get(ejected.endpoint)
         if before is not None:

@@ -123,6 +123,12 @@ class EjectionTelling:
         """A listener is closed."""
         self._cells.pop(listener, None)
 
+    def forget_cells(self) -> None:
+        """Count nowhere until told where: the control process has gone, and the next one numbers cells anew."""
+        for name in self._cells:
+            self._forwarder.share_counts(name, None)
+        self._cells.clear()
+
     def know(self) -> None:
         """Tell another control process what is ejected."""
         for name, ejected in self._forwarder.ejected().items():
