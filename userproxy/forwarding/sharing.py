@@ -13,13 +13,14 @@ from userproxy.forwarding.handover.parts import AnyListener
 from userproxy.forwarding.handover.taking import Taker
 from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.forwarding.limits.gates import Gates
-from userproxy.forwarding.observation.counters import EndpointCounters, SharedCounts
+from userproxy.forwarding.observation.counters import SharedCounts
 from userproxy.forwarding.portal_listeners import PortalListeners, SharedPortalListeners
 from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.shared import SharedTcpListener
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp.listener import UdpListener
+from userproxy.forwarding.udp.portal import PortlessUdpListener
 from userproxy.forwarding.udp.shared import SharedUdpListener
 from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.forwarding.udp.statistics import UdpStatistics
@@ -130,15 +131,20 @@ class SharingForwarder(Forwarder):
         listener = self._listeners.get(name)
         return None if listener is None else listener.balancer
 
-    def load_of(self, name: ListenerName, endpoint: Endpoint) -> EndpointCounters | None:
-        """What an endpoint of a listener has done here so far; None if nothing."""
+    def load_of(self, name: ListenerName, endpoint: Endpoint) -> tuple[int, int]:
+        """How many connections or flows an endpoint of a listener has had here, and bytes of those that ended."""
         listener = self._listeners.get(name)
-        return None if listener is None else listener.statistics.endpoints.get(endpoint)
+        if isinstance(listener, PortlessUdpListener):
+            return listener.load_of(endpoint)
+        counters = None if listener is None else listener.statistics.endpoints.get(endpoint)
+        return (0, 0) if counters is None else (counters.total, counters.bytes_down)
 
     def share_counts(self, name: ListenerName, shared: SharedCounts | None) -> None:
         """Have other processes know what endpoints of a listener do here, by `shared`; no longer, without it."""
         listener = self._listeners.get(name)
-        if listener is not None:
+        if isinstance(listener, PortlessUdpListener):
+            listener.share(shared)
+        elif listener is not None:
             listener.statistics.endpoints.share(shared)
 
     def ejected(self) -> Mapping[ListenerName, tuple[Ejected, ...]]:

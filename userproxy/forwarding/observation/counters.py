@@ -223,6 +223,8 @@ class EndpointTable(dict[Endpoint, EndpointCounters]):
 
     def share(self, shared: "SharedCounts | None") -> None:
         """Have other processes know from now on what endpoints have done, by `shared`; none, without it."""
+        if shared is self._shared:
+            return
         self._shared = shared
         for endpoint, counters in self.items():
             _share(counters, None if shared is None else shared.get(endpoint))

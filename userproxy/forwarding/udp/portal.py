@@ -5,6 +5,8 @@ from typing import Final, TypeAlias
 
 from msgspec import structs
 
+from userproxy.forwarding.ejection.several import of_all
+from userproxy.forwarding.observation.counters import SharedCounts
 from userproxy.forwarding.udp.listener import UdpListener
 from userproxy.forwarding.udp.plane import UdpPlane
 from userproxy.forwarding.udp.sockets import DatagramSocket
@@ -27,6 +29,10 @@ class PortlessUdpListener:
         self.statistics = UdpStatistics()
         self.snapshot = Snapshot(name, Verdict.REJECT)
         self.portals: set[UdpPortal] = set()
+        self.counted: set[UdpPortal] = set()
+        """Portals whose flows our statistics count, also those of other listeners there."""
+        self.shared: SharedCounts | None = None
+        """Where other processes see what endpoints do for our clients."""
 
     def follow(self, snapshot: Snapshot) -> None:
         """Have the flows at all portals follow; the balancer knows the endpoints already."""
@@ -36,6 +42,29 @@ class PortlessUdpListener:
 
     def close(self) -> None:
         """Its portals are closed by now, and so are its flows."""
+        self.share(None)
+
+    def share(self, shared: SharedCounts | None) -> None:
+        """Have other processes know what endpoints do for our clients, by `shared`; no longer, without it."""
+        self.shared = shared
+        for each in self._counting():
+            each.share_again()
+
+    def share_again(self) -> None:
+        """Other listeners may have flows that our statistics count: have it known by what is shared of theirs, too."""
+        listeners = {self, *(each for portal in self.counted for each in portal.served)}
+        shared = [each.shared for each in listeners if each.shared is not None]
+        self.statistics.endpoints.share(of_all(shared))
+
+    def load_of(self, endpoint: Endpoint) -> tuple[int, int]:
+        """How many flows an endpoint has had where our clients' are counted, and bytes that have come of it."""
+        found = [each.statistics.endpoints.get(endpoint) for each in self._counting()]
+        known = [each for each in found if each is not None]
+        return sum(each.total for each in known), sum(each.bytes_down for each in known)
+
+    def _counting(self) -> "set[PortlessUdpListener]":
+        """The listeners whose statistics count flows of our clients."""
+        return {self, *(portal.first for portal in self.portals)}
 
 
 class BalancerBySource:
@@ -74,6 +103,9 @@ class UdpPortal(UdpListener):
     ) -> None:
         name, first = next(iter(listeners.items()))
         super().__init__(plane, name, sock, first.balancer, first.statistics, sock.getsockname())
+        self.first = first
+        """The listener whose statistics count all flows."""
+        first.counted.add(self)
         self._sort = sort
         self._sources_by_listener: dict[ListenerName, FlowSources] = {}
         self._listeners: Mapping[ListenerName, PortlessUdpListener] = {}
@@ -89,8 +121,14 @@ class UdpPortal(UdpListener):
         balancers = {name: listener.balancer for name, listener in listeners.items()}
         for balancer in balancers.values():
             balancer.watch(self.statistics.endpoints)
+        self.first.share_again()
         self.chooser = next(iter(balancers.values())) if len(balancers) == 1 else BalancerBySource(sort, balancers)
         self.follow_listeners()
+
+    @property
+    def served(self) -> Collection[PortlessUdpListener]:
+        """The listeners that have clients here."""
+        return self._listeners.values()
 
     def follow_listeners(self) -> None:
         """Let flows go on to the endpoints that any of the listeners has.
@@ -115,6 +153,8 @@ class UdpPortal(UdpListener):
 
     def _let_go(self) -> None:
         self._let_listeners_go()
+        self.first.counted.discard(self)
+        self.first.share_again()
 
     def _let_listeners_go(self) -> None:
         for listener in self._listeners.values():

@@ -161,10 +161,7 @@ class EjectionTelling:
             do(balancer.mirrored)
 
     def _load(self, listener: ListenerName, endpoint: Endpoint) -> Load:
-        counters = self._forwarder.load_of(listener, endpoint)
-        if counters is None:
-            return Load(listener, endpoint, 0, 0)
-        return Load(listener, endpoint, counters.total, counters.bytes_down)
+        return Load(listener, endpoint, *self._forwarder.load_of(listener, endpoint))
 
     def _tell_soon(self) -> None:
         if self._timer is None:
