@@ -192,6 +192,24 @@ async def test_a_socket_of_ones_own_is_taken_out_by_closing_it_and_that_of_anoth
     os.close(reused)
 
 
+@pytest.mark.parametrize("copied", [True, False])
+async def test_a_socket_that_is_closed_already_takes_nobody_elses_handler(
+    poller: Poller, owner: Owner, pairs: Pairs, *, copied: bool
+) -> None:
+    (near, far), (ended, _), *_ = pairs
+    seen: list[int] = []
+    poller.copied = copied
+    last = fcntl.fcntl(near.fileno(), fcntl.F_DUPFD, len(poller._handlers) - 1)
+    poller.add_method(last, lambda _owner, events: seen.append(events), owner)
+    ended.close()
+    poller.close_both(ended, ended)
+    poller.close(ended)
+    far.send(b"x")
+    await eventually(lambda: any(events & READABLE for events in seen))
+    poller.close_now()
+    os.close(last)
+
+
 async def test_a_closed_socket_is_forgotten(poller: Poller, owner: Owner, pairs: Pairs) -> None:
     (near, far), *_ = pairs
     poller.add(near.fileno(), STREAM, lambda _events: None, owner)

@@ -13,6 +13,7 @@ from tests.forwarding.conftest import LOOPBACK, NAME, Bench, Handler, Serve, ech
 from tests.forwarding.udp.bench import received
 from userproxy.forwarding.descriptors import RESERVE, DescriptorBudget, count_descriptors
 from userproxy.forwarding.shares import IDLE_SECONDS, Shares
+from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot
 
 pytestmark = pytest.mark.usefixtures("uncounted")
@@ -134,6 +135,25 @@ async def test_nobody_is_reset_for_a_client_who_gets_room_by_waiting_for_a_momen
         for task in floods:
             task.cancel()
         assert clients.forwarder.evicted[Protocol.TCP] == 0
+
+
+async def test_who_was_accepted_only_to_be_looked_at_is_served_once_there_is_room(serve: Serve) -> None:
+    loop = asyncio.get_running_loop()
+    async with open_clients(serve, 10_000) as clients:
+        budget = clients.forwarder._budget
+        budget._counted = lambda *_: None  # type: ignore[method-assign]
+        budget.free = 80
+        (listener,) = clients.forwarder._listeners.values()
+        assert isinstance(listener, TcpListener)
+        hogs = clients.hoard(36)
+        await eventually(lambda: clients.served() == 36)
+        (late,) = clients.hoard(1)
+        await eventually(lambda: listener.holds == 1)
+        await loop.sock_sendall(late, b"x")
+        for hog in hogs:
+            hog.close()
+        async with asyncio.timeout(20):
+            assert await loop.sock_recv(late, 1) == b"x"
 
 
 @pytest.mark.parametrize("talks", [False, True])

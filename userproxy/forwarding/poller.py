@@ -87,7 +87,7 @@ class Poller:
         self._after_handlers = after_handlers
         self._epoll = select.epoll()
         self._handlers: list[Entry | None] = [None] * _FIRST_ROOM
-        """By descriptor, as in the kernel. The last one is never used, so that -1 stands for no socket, too."""
+        """By descriptor, as in the kernel."""
         self._closing: list[SocketType] = []
         self.copied = True
         """Whether another process may have copies of our sockets: one that a program is being started in does for a
@@ -166,6 +166,8 @@ class Poller:
         handlers, closing = self._handlers, self._closing
         descriptor, its = one.fileno(), other.fileno()
         try:
+            if descriptor < 0 or its < 0:
+                raise IndexError  # one is closed already, and -1 would be the last of all handlers
             handlers[descriptor] = handlers[its] = None
             if self.copied:
                 unregister = self._epoll.unregister
@@ -189,13 +191,13 @@ class Poller:
 
     def _leave(self, descriptor: int) -> None:
         """Stop watching a socket that perhaps is not watched."""
-        if descriptor < len(self._handlers):
+        if self._watches(descriptor):
             self._handlers[descriptor] = None
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             self._epoll.unregister(descriptor)
 
     def _watches(self, descriptor: int) -> bool:
-        return descriptor < len(self._handlers) and self._handlers[descriptor] is not None
+        return 0 <= descriptor < len(self._handlers) and self._handlers[descriptor] is not None
 
     def _put(self, descriptor: int, entry: Entry) -> None:
         """Note whose a socket is, with room for more: one that is not there costs less than to ask each time."""

@@ -21,12 +21,24 @@ _DECODER: msgspec.msgpack.Decoder[Item] = msgspec.msgpack.Decoder(Item)
 
 
 def a_forwarder(
-    *, half_open_timeout: float = 60.0, bind_portals: bool = False, limit: int = 10_000, trusted: tuple[str, ...] = ()
+    *,
+    half_open_timeout: float = 60.0,
+    bind_portals: bool = False,
+    limit: int = 10_000,
+    trusted: tuple[str, ...] = (),
+    udp_timeout: float | None = None,
 ) -> Forwarder:
     """One on loopback, as a process has it."""
     addresses = {IPFamily.IPV4: LOOPBACK, IPFamily.IPV6: LOOPBACK_6}
     options = ForwardingOptions(
-        addresses, PortRange(), False, half_open_timeout, limit, bind_portals=bind_portals, trusted_proxies=trusted
+        addresses,
+        PortRange(),
+        False,
+        half_open_timeout,
+        limit,
+        bind_portals=bind_portals,
+        trusted_proxies=trusted,
+        udp_timeout=udp_timeout,
     )
     return Forwarder(asyncio.get_running_loop(), options, Random(1))
 

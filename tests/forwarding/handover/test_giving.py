@@ -9,11 +9,11 @@ from contextlib import ExitStack
 import pytest
 
 from tests.forwarding.conftest import LOOPBACK, NAME, Serve, echo, eventually
-from tests.forwarding.handover.conftest import a_forwarder, changed, first, forwarders, rest
+from tests.forwarding.handover.conftest import a_forwarder, changed, first, forwarders, passed, rest
 from tests.forwarding.handover.test_listeners import DNS, Echoes, ask, udp_client
 from userproxy.forwarding.forwarder import Forwarder
-from userproxy.forwarding.handover.values import Item
-from userproxy.model import Endpoint, Snapshot, Verdict
+from userproxy.forwarding.handover.values import DecisionsHandedOver, Item
+from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -135,3 +135,33 @@ async def test_flows_that_talk_are_told_in_rounds_and_keep_their_sockets(
     assert [await ask(each) for each in clients] == before
     assert new.flows == 7
     transport.close()
+
+
+async def test_a_decision_that_is_told_with_those_before_it_is_not_told_again(serve: Serve) -> None:
+    async with forwarders() as planes:
+        old, new = a_forwarder(), a_forwarder()
+        planes += [old, new]
+        endpoint = Endpoint(*await serve(echo))
+        other = ListenerName(ServicePortName("default", "other", "", Protocol.TCP))
+        ports = {name.service_port: old.open(name) for name in (NAME, other)}
+        for name, port in ((NAME, ports[NAME.service_port]), (other, ports[other.service_port])):
+            old.update(Snapshot(name, Verdict.SERVE, (endpoint,)))
+            await come_and_go(old, port)
+        giver, taker = old.hand_over(), new.take_over()
+        async for given in giver.first():
+            passed(taker, iter([given]))
+            if isinstance(given[0], DecisionsHandedOver) and ports:
+                ports.pop(given[0].service_port, None)
+                if ports:
+                    await come_and_go(old, ports.popitem()[1])
+        rest(old, new, giver, taker)
+        assert len(await new.data_plane.decisions()) == 3
+
+
+async def come_and_go(plane: Forwarder, port: int) -> None:
+    """A client who is served and leaves."""
+    reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    writer.write(b"x")
+    await reader.readexactly(1)
+    writer.close()
+    await eventually(lambda: plane.active == 0)

@@ -1,5 +1,7 @@
 """The flow table against a plain model, and who makes room when there are too many flows."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -230,3 +232,9 @@ def test_no_listener_is_pushed_below_its_equal_share(requests: list[int]) -> Non
         table.add(Flow(b"%d" % number), float(number))
         quota.add(table)
         assert quota.total == sum(map(len, tables)) <= limit
+
+
+def test_a_flow_that_nobody_discards_expires_once() -> None:
+    table = filled(3)
+    expired = [flow.client for flow in itertools.islice(table.expired(1000.0), 9)]
+    assert expired == [b"0", b"1", b"2"]

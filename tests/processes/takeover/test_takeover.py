@@ -5,23 +5,25 @@ import os
 import resource
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import closing
 
 import pytest
-from msgspec import structs
+from msgspec import Raw, structs
 
 from tests.forwarding.conftest import LOOPBACK, NAME, Serve, echo, eventually
 from tests.forwarding.conftest import serve as serve
 from tests.forwarding.handover.conftest import a_forwarder
-from tests.processes.takeover.conftest import Beside, Meddle, Middle, Packet, hand_over, possessions
+from tests.processes.takeover.conftest import SETUP, Beside, Meddle, Middle, Packet, hand_over, possessions
 from userproxy.forwarding.descriptors import open_descriptors
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.handover.taking import Taker
+from userproxy.forwarding.handover.values import release
 from userproxy.model import Endpoint, Snapshot, Verdict
-from userproxy.processes.channel import encode, socket_pair
+from userproxy.processes.channel import encode, packet, socket_pair
 from userproxy.processes.takeover import predecessor, successor
-from userproxy.processes.takeover.messages import Ask, Commit, Ready, Serving
+from userproxy.processes.takeover.messages import PROTOCOL, Ask, Commit, Ready, Serving
+from userproxy.processes.takeover.packages import Package
 from userproxy.processes.takeover.token import Token
 
 CLIENTS = 5
@@ -101,6 +103,29 @@ async def test_everything_goes_on_in_the_successor(plane: Forwarder, clients: Cl
         assert inherited.getsockname() == named.getsockname()
     clients.close()
     beside.end()
+
+
+async def test_a_successor_that_reads_nothing_is_given_up(plane: Forwarder, clients: Clients) -> None:
+    class Much:
+        def cancel(self, *, lingers: bool) -> None:
+            pass
+
+        async def first(self) -> AsyncGenerator[Package, None]:
+            for _ in range(40):
+                yield Package(Raw(encode(["x" * 60_000])), ())
+
+        def changed(self) -> AsyncGenerator[Package, None]:
+            return self.first()
+
+        def rest(self, _token: Token, _end: float) -> Generator[Package, None, None]:
+            yield from ()
+
+    ours, its = socket_pair()
+    with closing(its):
+        its.send(packet(Ask(PROTOCOL, release(), "one that hangs", SETUP)))
+        async with asyncio.timeout(20):
+            assert not await hand_over(plane, ours, structs.replace(possessions(plane), giver=Much))
+    await clients.ask()
 
 
 def cut(_packet: Packet) -> Packet | None:

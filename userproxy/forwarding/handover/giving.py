@@ -80,14 +80,13 @@ class Giver:
         self._balancers: dict[ListenerCounters, Balancer] = {}
         self._tables: dict[AffinityTable, int] = {}
         self._began = _NEVER
-        self._were_shared = False
+        self._were_shared = parts.tcp.relays.shared
         self._decisions: list[Entry] = []
         """Those since then."""
 
     async def first(self) -> AsyncIterator[Given]:
         """What is there, while it goes on: established connections and flows with their sockets."""
         parts, pace = self._parts, Pace()
-        self._were_shared = parts.tcp.relays.shared
         parts.tcp.relays.shared = parts.tcp.poller.copied = True
         self._began = parts.tcp.loop.time()
         for given in self._listeners():
@@ -99,6 +98,7 @@ class Giver:
             await pace.keep()
         parts.recorder.decision_watches.append(self)
         for service_port, ring in parts.recorder.rings():
+            self._decisions = [each for each in self._decisions if each[1].service_port != service_port]
             yield DecisionsHandedOver(service_port, tuple(map(_plain, ring))), []
             await pace.keep()
         async for given in self._changed_members(pace):
@@ -113,6 +113,7 @@ class Giver:
         for changed in self._changed_listeners():
             yield changed, []
             await pace.keep()
+        newest = self.last_id
         if ended := self._ended(survey(parts)):
             for number in ended:
                 self._relays.pop(number, None)
@@ -120,7 +121,7 @@ class Giver:
             yield Ended(ended), []
         for decisions in self._decided():
             yield decisions, []
-        async for given in self._changed_members(pace):
+        async for given in self._changed_members(pace, newest):
             yield given
 
     def rest(self) -> Iterator[Given]:
@@ -265,8 +266,12 @@ class Giver:
         alive.update(*(connections.members for connections in found.connections))
         return (*(self._relays.keys() - alive), *(self._flows.keys() - alive))
 
-    async def _changed_members(self, pace: Pace) -> AsyncIterator[Given]:
-        """Connections and flows that are new or other than they were, and may be handed over while they go on."""
+    async def _changed_members(self, pace: Pace, newest: float = float("inf")) -> AsyncIterator[Given]:
+        """Connections and flows that are new or other than they were, and may be handed over while they go on.
+
+        A flow with a greater id than `newest` is left for later: its client's flow before may have ended since ends
+        were told.
+        """
         for connections in self._connections():
             for relay in list(connections.members.values()):
                 if isinstance(relay, Relay) and not relay.closed and self._may_be_told(relay):
@@ -274,6 +279,8 @@ class Giver:
                 await pace.keep()
         for listener, whose in survey(self._parts).udp:
             for flow in list(listener.flows):
+                if flow.id > newest and flow.id not in self._flows:
+                    continue
                 for given in self._changed_flow(flow, whose):
                     yield given
                 await pace.keep()

@@ -333,12 +333,24 @@ class Taker:
         state = item.state
         known = self._flows.get(state.id)
         if known is None:
-            self._flows[state.id] = _flow(listener, state, _socket(descriptor))
+            if item.is_new:
+                self._make_room_for(listener, state)
+                self._flows[state.id] = _flow(listener, state, _socket(descriptor))
             return
         restore(known, state)
         if item.is_new:
             known.adopt(_socket(descriptor), state.endpoint)
         listener.flows.move(known, state.seen, state.due, stream=state.stream)
+
+    def _make_room_for(self, listener: UdpListener, state: FlowState) -> None:
+        """A client has one flow: another one of it has ended meanwhile, which may be told later, or is left behind.
+
+        It may have had one in two data processes, where its Service's affinity was edited not long ago.
+        """
+        before = listener.flows.by_client.get(state.client)
+        if before is not None:
+            self._flows.pop(before.id, None)
+            before.vanish()
 
     def _decisions(self, item: DecisionsHandedOver) -> None:
         ring = self._parts.recorder.ring(item.service_port)

@@ -235,15 +235,18 @@ class TcpListener:
     def _on_event(self, _events: int) -> None:
         """Accept clients who wait; of those who come meanwhile there will be another event.
 
-        How many there are is asked once: accept(2) in vain costs ten times as much, and so does the exception.
+        How many there are is asked once: accept(2) in vain costs ten times as much, and so does the exception. Who was
+        accepted only to be held is not served yet, so there is another turn, which waits for room if there is none.
         """
         if not self._accepting:
             return
         waiting = queued(self._socket) + len(self._held)
+        if not waiting and self._share.gate is not None:
+            waiting = 1  # the gate is to know that nobody waits here any more
         for _ in range(min(waiting, self.accepts_per_turn)):
             if not self._accept_one():
                 return
-        if waiting > self.accepts_per_turn:
+        if waiting > self.accepts_per_turn or self._held:
             self._poller.again(self._on_event, self)
 
     def _accept_all(self) -> None:

@@ -123,9 +123,13 @@ class FlowTable(Generic[F]):
         return None if oldest is None else self._deadline(oldest)
 
     def expired(self, now: float) -> Iterator[F]:
-        """The flows that have been quiet for too long. The caller discards each before it takes the next."""
+        """The flows that have been quiet for too long. The caller discards each before it takes the next.
+
+        One that it fails to discard is forgotten, or it would come again for ever.
+        """
         while (flow := self.oldest) is not None and self._deadline(flow) <= now:
             yield flow
+            self._queue(flow).pop(flow, None)
 
     def since(self, time: float) -> Iterator[F]:
         """The flows that have had a datagram since `time`, and perhaps some that had one a grain earlier."""

@@ -95,7 +95,8 @@ async def packed_slowly(given: AsyncIterator[Given]) -> AsyncGenerator[Package, 
     items: list[Item] = []
     async for item, descriptors in given:
         if descriptors:  # a turn of the loop later the numbers may be other sockets'
-            yield Package(Raw(encode([item])), descriptors)
+            yield Package(Raw(encode([*items, item])), descriptors)
+            items = []
             continue
         items.append(item)
         if len(items) == _BATCH:

@@ -151,15 +151,23 @@ class Predecessor:
                 self._channel.send(Things(package.items, package.plane), package.descriptors)
                 size += memoryview(package.items).nbytes
                 if not self._channel.has_room:
-                    await self._channel.drained()
+                    await self._drained()
                 self._check()
         return size
 
     async def _until_ready(self) -> None:
         """Wait until the successor has put everything that was sent where it belongs."""
-        await self._channel.drained()
+        await self._drained()
         self._channel.send(Ready())
         await self._answer(Ready)
+
+    async def _drained(self) -> None:
+        """Wait until the successor has read nearly everything; while it does not, no Service changes."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._channel.drained()
+        except TimeoutError:
+            raise GivenUpError(f"it has read nothing for {ANSWER_SECONDS:g} s") from None
 
     def _send_listeners(self) -> None:
         listeners = list(self._possessions.listeners())
