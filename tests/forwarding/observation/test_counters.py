@@ -1,5 +1,6 @@
 """What several processes have counted, added up."""
 
+from tests.forwarding.observation.seen import Seen
 from userproxy.forwarding.observation.counters import (
     NOTHING_COUNTED,
     EndpointCounters,
@@ -40,18 +41,6 @@ def test_nothing_is_added_by_what_has_counted_nothing() -> None:
     state = counters(ONE, 2).state()
     assert total([NOTHING_COUNTED, state]) == total([state, NOTHING_COUNTED]) == state
     assert total([state]) is state
-
-
-class Seen:
-    """What other processes see of an endpoint."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self.bytes_down = 0
-
-    def count(self, total: int = 0, bytes_down: int = 0) -> None:
-        self.total += total
-        self.bytes_down += bytes_down
 
 
 def test_others_see_what_is_counted_while_it_is_shared_and_nothing_before_or_after() -> None:

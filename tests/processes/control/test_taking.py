@@ -86,18 +86,24 @@ async def told(client: socket.socket) -> bytes:
         return await asyncio.get_running_loop().sock_recv(client, 100)
 
 
+def udp_clients(plane: Plane, endpoint: Endpoint, stack: AsyncExitStack, count: int) -> list[socket.socket]:
+    """So many of a UDP service port that is opened for them; they are closed with the stack."""
+    port = plane.open(UDP_NAME, verdict=Verdict.SERVE)
+    plane.update(Snapshot(UDP_NAME, Verdict.SERVE, (endpoint,)))
+    made = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(count)]
+    for client in made:
+        client.setblocking(False)
+        client.connect((LOOPBACK, port))
+    return made
+
+
 @pytest.mark.parametrize(("before", "after"), NUMBERS[:3])
 async def test_flows_keep_their_sockets_and_belong_to_one_process(before: int, after: int) -> None:
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(Echoes, local_addr=(LOOPBACK, 0))
     endpoint = Endpoint(LOOPBACK, transport.get_extra_info("sockname")[1])
     async with predecessor(before) as plane, AsyncExitStack() as stack:
-        port = plane.open(UDP_NAME, verdict=Verdict.SERVE)
-        plane.update(Snapshot(UDP_NAME, Verdict.SERVE, (endpoint,)))
-        made = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(6)]
-        for client in made:
-            client.setblocking(False)
-            client.connect((LOOPBACK, port))
+        made = udp_clients(plane, endpoint, stack, 6)
         seen = [await told(client) for client in made]
         async with successor(plane, after) as beside:
             assert [await told(client) for client in made] == seen
@@ -119,12 +125,7 @@ async def test_more_processes_read_a_udp_listener_than_before_and_no_datagram_is
     transport, _ = await loop.create_datagram_endpoint(Tells, local_addr=(LOOPBACK, 0))
     endpoint = Endpoint(LOOPBACK, transport.get_extra_info("sockname")[1])
     async with predecessor(before) as plane, AsyncExitStack() as stack:
-        port = plane.open(UDP_NAME, verdict=Verdict.SERVE)
-        plane.update(Snapshot(UDP_NAME, Verdict.SERVE, (endpoint,)))
-        made = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(CLIENTS)]
-        for client in made:
-            client.setblocking(False)
-            client.connect((LOOPBACK, port))
+        made = udp_clients(plane, endpoint, stack, CLIENTS)
         seen = [(await told(client)).split()[0] for client in made]
 
         def ask_all() -> None:

@@ -81,8 +81,8 @@ class Growing:
                 log.error("Clients of a UDP listener are not spread", service_port=str(each.listener), reason=reason)
                 continue
             by_place: dict[int, list[tuple[bytes, bytes]]] = {}
-            for client, *datagram in waiting(before, self._inboxes[family_of(each.group.host)]):
-                by_place.setdefault(each.place_of(client), []).append((datagram[0], datagram[1]))
+            for client, addresses, payload in waiting(before, self._inboxes[family_of(each.group.host)]):
+                by_place.setdefault(each.place_of(client), []).append((addresses, payload))
             found += ((place, message) for place, some in by_place.items() for message in _messages(each, some))
         return found
 
