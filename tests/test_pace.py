@@ -48,6 +48,23 @@ async def test_after_a_slice_others_have_their_turn_and_another_slice_begins(clo
     assert await turns_during(kept) == 0
 
 
+async def test_pieces_of_work_under_way_share_a_slice(clock: Clock) -> None:
+    slices: list[float] = []
+
+    async def work(kept: Pace) -> None:
+        for _ in range(4):
+            began = clock.now
+            while not kept.is_over:
+                clock.now += SLICE_SECONDS / 100
+            slices.append(clock.now - began)
+            await kept.keep()
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(3):
+            group.create_task(work(Pace()), name=f"work {number}")
+    assert max(slices[3:-3]) <= SLICE_SECONDS / 3 + SLICE_SECONDS / 50
+
+
 class SlowSet(set[int]):
     """A set of which each item takes a thirtieth of a slice to be freed."""
 

@@ -22,19 +22,21 @@ class Ordered(Protocol):
 
 T = TypeVar("T", bound=Ordered)
 
-SLICE_SECONDS: Final = 0.0005
-"""How long traffic waits for a slice. A client's round trip meets two, one on its way there and one back, of each piece
-of work that is under way: a re-list is two of these. A turn of the loop costs a microsecond, so slices may be short."""
+SLICE_SECONDS: Final = 0.00005
+"""How long traffic waits in a turn of the loop for all pieces of work that are under way, which share this time. A
+client's round trip meets two such turns, one on its way there and one back. A turn costs a microsecond or two."""
 
 _PIECE: Final = 64
 
-_RUN: Final = 512
-"""Sorting so many takes half a millisecond."""
+_RUN: Final = 64
+"""Sorting so many takes as long as a slice."""
 
 
 class _Work:
-    """Pieces of work under way during which nothing is to be collected, and whether the collector is off for them."""
+    """Pieces of work under way: how many await their next slice; during how many nothing is to be collected, and
+    whether the collector is off for them."""
 
+    waiting = 0
     count = 0
     has_stopped = False
 
@@ -65,7 +67,7 @@ class Pace:
     __slots__ = ("_over",)
 
     def __init__(self) -> None:
-        self._over = time.perf_counter() + SLICE_SECONDS
+        self._over = time.perf_counter() + _share()
 
     @property
     def is_over(self) -> bool:
@@ -75,8 +77,17 @@ class Pace:
     async def keep(self) -> None:
         """Go on at once, or after one turn of the loop where this slice is over."""
         if time.perf_counter() >= self._over:
-            await asyncio.sleep(0)
-            self._over = time.perf_counter() + SLICE_SECONDS
+            _Work.waiting += 1
+            try:
+                await asyncio.sleep(0)
+            finally:
+                _Work.waiting -= 1
+            self._over = time.perf_counter() + _share()
+
+
+def _share() -> float:
+    """The slice of one piece of work where others wait for theirs, which come in the same turn of the loop."""
+    return SLICE_SECONDS / (1 + _Work.waiting)
 
 
 async def emptied(items: set[Any]) -> None:
