@@ -1,5 +1,7 @@
 """As much of an API server as userproxy asks for: lists, streamed or in pages, and watches that tell of changes."""
 
+import os
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,12 +23,21 @@ _EXPIRED = (
 )
 
 
+_SENT_AT_ONCE = 64 * 1024
+"""Bytes that a server elsewhere has on its way. On loopback the kernel carries all of a send buffer, megabytes by
+default, to its receiver before anybody else gets that CPU."""
+
+
 class ControlServer(ThreadingHTTPServer):
-    """Objects by plural of their resource, on a port of 127.0.0.1. Everything is rendered before it is asked for."""
+    """Objects by plural of their resource, on a port of 127.0.0.1. Everything is rendered before it is asked for.
+
+    One that stands for a server `elsewhere` takes a CPU only while nobody else wants it (SCHED_IDLE, sched(7)).
+    """
 
     daemon_threads = True
 
-    def __init__(self, objects: Mapping[str, Sequence[Object]], page: int = 500) -> None:
+    def __init__(self, objects: Mapping[str, Sequence[Object]], page: int = 500, *, elsewhere: bool = False) -> None:
+        self.elsewhere = elsewhere
         self._revision = 1_000_000
         self._pages = {plural: self._render(plural, items, page) for plural, items in objects.items()}
         self._streams = {plural: self._render_stream(plural, items) for plural, items in objects.items()}
@@ -109,9 +120,9 @@ class ControlServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(objects: Mapping[str, Sequence[Object]]) -> Iterator[ControlServer]:
+def serving(objects: Mapping[str, Sequence[Object]], *, elsewhere: bool = False) -> Iterator[ControlServer]:
     """A running server, which ends with the context."""
-    with ControlServer(objects) as server:
+    with ControlServer(objects, elsewhere=elsewhere) as server:
         thread = threading.Thread(target=server.serve_forever, name="control server", daemon=True)
         thread.start()
         try:
@@ -134,6 +145,12 @@ def _event(kind: str, plural: str, item: Object) -> bytes:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: ControlServer
+
+    def setup(self) -> None:
+        super().setup()
+        if self.server.elsewhere:
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # of this connection's thread
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SENT_AT_ONCE)
 
     def do_GET(self) -> None:
         address = urlsplit(self.path)

@@ -36,17 +36,22 @@ _QUIET = 2.0
 
 WAIT_LIMIT = 120.0
 _PORT = 8080
+_DIRECT_PORT = 8081
 _NAMED_SOCKET = "ready"
 
 
 class Round(Struct, frozen=True):
-    """What a client waited in quiet seconds, and while something happened right after them."""
+    """What a client waited in quiet seconds, and while something happened right after them.
+
+    `beside` is what a client waited meanwhile that talked to its endpoint without a proxy.
+    """
 
     workers: int
     what: str
     seconds: float
     quiet: Waits
     meanwhile: Waits
+    beside: Waits
 
     @property
     def ratio(self) -> float:
@@ -65,7 +70,9 @@ def main(services: int, workers: tuple[int, ...], rounds: int, portals: str, jso
 
     The client exchanges 100 bytes every millisecond. A successor takes over (`run --takeover`), and the client whose
     waits count is one of the process before. What any other program that takes a CPU does to the client is measured,
-    too: a process that counts to itself for a second.
+    too: a process that counts to itself for a second. And so is what a client waits at the same time that talks to its
+    endpoint directly: that much is the machine's. The API server is one elsewhere, which takes no CPU that somebody
+    wants.
     """
     program = find_program("userproxy")
     if program is None:
@@ -120,40 +127,46 @@ class Run:
         found = []
         with (
             TemporaryDirectory(prefix="userproxy-bench-") as temporary,
-            serving(self._objects) as server,
+            serving(self._objects, elsewhere=True) as server,
             ExitStack() as stack,
         ):
             directory = Path(temporary)
             write_kubeconfig(directory, server.url)
             proxy = self._start(directory, stack)
             for _ in range(rounds):
-                with self._client(directory) as client:
-                    found.append(self._measured(SPIN, client, _spin))
-                    found.append(self._measured(RELIST, client, lambda: _list_again(server)))
-                with self._client(directory) as client:
+                with self._clients(directory) as clients:
+                    found.append(self._measured(SPIN, clients, _spin))
+                    found.append(self._measured(RELIST, clients, lambda: _list_again(server)))
+                with self._clients(directory) as clients:
                     before = proxy
                     successors: list[subprocess.Popen[str]] = []
                     found.append(
-                        self._measured(START, client, lambda: successors.append(self._start(directory, stack)))  # noqa: B023
+                        self._measured(START, clients, lambda: successors.append(self._start(directory, stack)))  # noqa: B023
                     )
                     (proxy,) = successors
                 stop(before)
         return found
 
-    def _measured(self, what: str, client: Client, work: Callable[[], None]) -> Round:
+    def _measured(self, what: str, clients: tuple[Client, Client], work: Callable[[], None]) -> Round:
+        client, direct = clients
         client.waits()
         time.sleep(_QUIET)
-        quiet, began = client.waits(), time.monotonic()
+        quiet, _, began = client.waits(), direct.waits(), time.monotonic()
         work()
-        return Round(self._workers, what, time.monotonic() - began, quiet, client.waits())
+        return Round(self._workers, what, time.monotonic() - began, quiet, client.waits(), direct.waits())
 
     @contextmanager
-    def _client(self, directory: Path) -> Iterator[Client]:
-        pulse = (sys.executable, "-m", "examples.benchmarks.pulse", f"{NODE}:{_PORT}", self._portal)
-        with running(pulse, directory / "pulse", piped=True) as process:
-            client = Client(process)
+    def _clients(self, directory: Path) -> Iterator[tuple[Client, Client]]:
+        """One that is served by userproxy, and one that is not."""
+        pulse = (sys.executable, "-m", "examples.benchmarks.pulse")
+        direct = (*pulse, f"{NODE}:{_DIRECT_PORT}", f"{NODE}:{_DIRECT_PORT}")
+        with (
+            running((*pulse, f"{NODE}:{_PORT}", self._portal), directory / "pulse", piped=True) as process,
+            running(direct, directory / "direct", piped=True) as other,
+        ):
+            clients = Client(process), Client(other)
             time.sleep(1)  # what follows the start or the end of a process is over
-            yield client
+            yield clients
 
     def _start(self, directory: Path, stack: ExitStack) -> subprocess.Popen[str]:
         """A userproxy that serves all, which takes over from the one that runs, if one does."""
@@ -208,7 +221,9 @@ def _spin() -> None:
 
 def to_text(rounds: Sequence[Round]) -> str:
     """A line for each number of data processes and kind of measurement: medians over the rounds."""
-    lines = [["workers", "what", "seconds", "p99 quiet, ms", "p99 meanwhile, ms", "ratio", "longest, ms"]]
+    lines = [
+        ["workers", "what", "seconds", "p99 quiet, ms", "p99 meanwhile, ms", "ratio", "longest, ms", "p99 direct, ms"]
+    ]
     for workers, what in dict.fromkeys((each.workers, each.what) for each in rounds):
         of = [each for each in rounds if (each.workers, each.what) == (workers, what)]
         ratios = [each.ratio for each in of]
@@ -221,6 +236,7 @@ def to_text(rounds: Sequence[Round]) -> str:
                 f"{median(each.meanwhile.p99_ms for each in of):.3f}",
                 f"{median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})",
                 f"{median(each.meanwhile.longest_ms for each in of):.1f}",
+                f"{median(each.beside.p99_ms for each in of):.3f}",
             ]
         )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

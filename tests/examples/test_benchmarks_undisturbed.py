@@ -71,9 +71,11 @@ def test_who_serves_says_so(tmp_path: Path) -> None:
 
 
 def test_the_report_has_medians_by_data_processes_and_kind() -> None:
-    quiet = Waits(1.0, 0.5, 2000)
-    rounds = [Round(2, RELIST, 1.0, quiet, Waits(longest, p99, 900)) for longest, p99 in ((4, 0.6), (9, 0.5), (5, 1.0))]
-    lines = to_text([Round(0, SPIN, 1.0, quiet, Waits(2.0, 0.5, 1000)), *rounds]).splitlines()
-    assert lines[1].split() == ["0", "another", "process", "1.00", "0.500", "0.500", "1.00", "(1.00..1.00)", "2.0"]
-    assert lines[2].split() == ["2", "re-list", "1.00", "0.500", "0.600", "1.20", "(1.00..2.00)", "5.0"]
+    quiet, direct = Waits(1.0, 0.5, 2000), Waits(3.0, 0.125, 950)
+    found = ((4, 0.6), (9, 0.5), (5, 1.0))
+    rounds = [Round(2, RELIST, 1.0, quiet, Waits(longest, p99, 900), direct) for longest, p99 in found]
+    lines = to_text([Round(0, SPIN, 1.0, quiet, Waits(2.0, 0.5, 1000), quiet), *rounds]).splitlines()
+    spin = ["0", "another", "process", "1.00", "0.500", "0.500", "1.00", "(1.00..1.00)", "2.0", "0.500"]
+    assert lines[1].split() == spin
+    assert lines[2].split() == ["2", "re-list", "1.00", "0.500", "0.600", "1.20", "(1.00..2.00)", "5.0", "0.125"]
     assert lines[-1] == "The aim is a ratio of at most 1.5."

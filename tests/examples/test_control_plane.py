@@ -1,11 +1,14 @@
 """The control-plane benchmark: its server answers as an API server would, and its report says what was measured."""
 
 import json
+import os
 import socket
 import threading
 import time
 from http.client import HTTPConnection
 from typing import Any
+
+import pytest
 
 from examples.benchmarks.control_plane import Figures, cluster, to_text
 from examples.benchmarks.control_server import ControlServer, serving
@@ -46,6 +49,18 @@ def test_a_streamed_list_holds_everything_and_says_where_it_ends() -> None:
     assert len({event["object"]["metadata"]["name"] for event in added}) == 1_200
     assert end["type"] == "BOOKMARK"
     assert end["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_only_a_server_elsewhere_leaves_the_processor_to_all_others(elsewhere: bool) -> None:
+    with serving(cluster(3), elsewhere=elsewhere) as server:
+        connection = HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
+        connection.request("GET", "/apis/discovery.k8s.io/v1/endpointslices?watch=true")
+        connection.getresponse()
+        threads = {thread.native_id for thread in threading.enumerate() if thread.native_id is not None}
+        policies = [os.sched_getscheduler(thread) for thread in threads]
+        connection.close()
+    assert policies.count(os.SCHED_IDLE) == elsewhere
 
 
 def test_a_watch_tells_what_is_modified() -> None:
