@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -78,6 +79,60 @@ async def test_a_refused_watch_is_tried_again_without_a_list(server: MinimalApi,
         server.accept()
         await until(lambda: followed.names() == ["shop/web"])
         assert server.counts["list", SERVICES] == 1
+
+
+def _forget_all(server: MinimalApi) -> None:
+    """Lists are answered, and no watch from the version of a list is."""
+    server._oldest = 10**9
+
+
+def _refuse_all(server: MinimalApi) -> None:
+    server.refuse(SERVICES, 410)
+
+
+@pytest.mark.parametrize("forget", [_refuse_all, _forget_all], ids=["lists", "watches"])
+async def test_a_server_that_knows_no_version_is_told_of_once_and_until_it_does(
+    server: MinimalApi, forget: Callable[[MinimalApi], None]
+) -> None:
+    forget(server)
+    with capture_logs() as lines:
+        async with following(server.url) as followed:
+            await until(lambda: _reason(followed) != "")
+            reason = _reason(followed)
+            tried = len(server.requests)
+            await until(lambda: len(server.requests) > tried + 9)
+            assert [line["event"] for line in lines if line["log_level"] == "warning"].count(reason) == 1
+            server.accept()
+            server._oldest = 0
+            await until(lambda: _reason(followed) == "")
+            server.put(service("web"))
+            await until(lambda: followed.names() == ["shop/web"])
+    assert server.url in reason
+    assert "version of services" in reason
+    assert "410" in reason
+    assert "5 times" in reason
+
+
+async def test_a_server_that_knows_its_versions_after_a_few_tries_is_not_told_of(lab: FakeApiServer) -> None:
+    """Each try asks for a stream, for pages of a version, and for pages of the latest."""
+    lab.put(service("web"))
+    lab.fail_next(3 * 4, 410, resource="services")
+    with capture_logs() as lines:
+        async with following(lab.url) as followed:
+            await until(lambda: followed.names() == ["shop/web"])
+            reflector = followed.source._reflectors[0]
+            await until(lambda: reflector._expired == 0)  # a watch has lasted: what comes counts from one
+            lab.fail_next(3 * 4, 410, resource="services")
+            lab.compact()
+            lab.cut_streams()
+            lab.put(service("new"))
+            await until(lambda: followed.names() == ["shop/new", "shop/web"])
+    assert not [line for line in lines if "410" in line["event"]]
+
+
+def _reason(followed: Following) -> str:
+    """What is wrong with Services now."""
+    return next(report.reason for report in followed.source.watches() if report.resource == "services")
 
 
 async def test_a_silent_watch_is_given_up(server: MinimalApi) -> None:

@@ -49,6 +49,9 @@ _NOT_ABOUT_STREAMS: Final = (401, 429)
 _STREAM_AGAIN: Final = 600.0
 """After a refused stream, lists come in pages for so many seconds. Later the server may be another one."""
 
+_EXPIRED_OFTEN: Final = 5
+"""A server that has started, or a replica that is behind, knows our version after fewer tries."""
+
 
 class BackoffFigures(Struct, frozen=True):
     """Pauses between tries: kube-proxy's figures, from client-go's reflector. All in seconds, except `factor`.
@@ -130,6 +133,10 @@ class Reflector:
         """Apart from failures: a server that asks for a new list answers, and every one does after its restart."""
         self._forbidden = False
         """Whether the last request was forbidden."""
+        self._expired = 0
+        """How often in a row the server did not know the version that it was asked for, since a watch last worked."""
+        self._proof: asyncio.TimerHandle | None = None
+        """Ends that count, once a watch has lasted."""
         self._version = ANY_VERSION
         self._stream_from = float("-inf")
         self._heard: float | None = None
@@ -146,7 +153,8 @@ class Reflector:
         """How current it is at `now`, on the loop's clock."""
         plural = self.resource.plural
         age = None if self._heard is None else now - self._heard
-        return WatchReport(plural, self.listed, age, self._failures.current(plural, _watch_of(plural)))
+        reason = self._failures.current(plural, _watch_of(plural), _versions_of(plural))
+        return WatchReport(plural, self.listed, age, reason)
 
     async def run(self) -> None:
         """List, then watch for as long as the server knows our version, then list again; until cancelled."""
@@ -157,6 +165,7 @@ class Reflector:
                     await self._retry(self._watch)
             except ExpiredError as error:
                 log.debug("Listing again", v=1, resource=self.resource.plural, reason=str(error))
+                self._version_unknown()
                 await self._pause(error, self._relisting)
 
     async def _retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -180,6 +189,28 @@ class Reflector:
 
     def _log_failure(self, topic: str, error: ApiError) -> None:
         self._failures.failed(topic, str(error), "the last state" if self.listed else "nothing of it yet")
+
+    def _version_unknown(self) -> None:
+        """Count it. To list again is nothing that people should know of, unless that does not help either."""
+        if self._proof is not None:
+            self._proof.cancel()
+            self._proof = None
+        self._expired += 1
+        if self._expired >= _EXPIRED_OFTEN:
+            server, plural = self._client.redacted_server, self.resource.plural
+            sentence = f"The API server {server} does not know the version of {plural} that it is asked for (410 Gone)"
+            often = ExpiredError(f"{sentence}: at least {_EXPIRED_OFTEN} times in a row")
+            self._log_failure(_versions_of(plural), often)
+
+    def _watch_accepted(self) -> None:
+        """A server that does not know our version says so at once, be it in a watch that it has accepted."""
+        if self._expired and self._proof is None:
+            self._proof = asyncio.get_running_loop().call_later(_SHORT, self._version_known)
+
+    def _version_known(self) -> None:
+        self._proof = None
+        self._expired = 0
+        self._failures.succeeded(_versions_of(self.resource.plural))
 
     def _may_only_start(self, error: ApiError) -> bool:
         """Whether what was allowed before is forbidden for the first time: a server that starts knows no rules yet."""
@@ -293,6 +324,7 @@ class Reflector:
                 async for events in batches:
                     self._heard = clock()
                     self._failures.succeeded(self.resource.plural)
+                    self._watch_accepted()
                     had_events = had_events or bool(events)
                     await self._apply_all(events)
         except IdleTimeoutError as error:
@@ -342,3 +374,8 @@ class Reflector:
 def _watch_of(plural: str) -> str:
     """The topic of failures that are about watching a resource, not about listing it."""
     return f"watch of {plural}"
+
+
+def _versions_of(plural: str) -> str:
+    """The topic of failures that are about what versions of a resource the server knows."""
+    return f"versions of {plural}"
