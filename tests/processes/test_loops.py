@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from userproxy.config import EventLoop
 from userproxy.errors import UsageError
+from userproxy.pace import SLICE_SECONDS
 from userproxy.processes.loops import loop_factory, set_up_interpreter, started
 from userproxy.processes.scheduling import SHORT_TURN, ask_for_short_turns, turn
 
@@ -68,3 +69,9 @@ def test_garbage_is_collected_seldom_and_until_all_is_served_even_less() -> None
     gc.unfreeze()
     set_up_interpreter()
     assert gc.get_threshold()[0] == later
+
+
+@pytest.mark.usefixtures("interpreter")
+def test_another_thread_keeps_the_interpreter_no_longer_than_a_slice_of_work() -> None:
+    set_up_interpreter()
+    assert sys.getswitchinterval() == pytest.approx(SLICE_SECONDS, rel=0.01)
