@@ -1,15 +1,26 @@
-"""A predecessor that was asked waits for an answer: it is asked once we are ready to give one."""
+"""When a predecessor is asked, and when what nobody has asked for is closed."""
 
+import asyncio
 import socket
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
 
+from tests.forwarding.conftest import LOOPBACK, NAME, eventually
+from tests.forwarding.handover.conftest import a_forwarder
+from tests.processes.takeover.conftest import Beside
+from userproxy.forwarding.forwarder import Forwarder
+from userproxy.forwarding.handover.values import release
+from userproxy.model import Endpoint, IPFamily, Snapshot, Verdict
+from userproxy.processes.channel import packet
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.takeover.deference import Deference
+from userproxy.processes.takeover.messages import PROTOCOL, Ask
+from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.sockets import NamedSockets
 from userproxy.wiring.succession.takeover import Takeover, takeover_path
 
@@ -82,3 +93,123 @@ async def test_a_predecessor_is_asked_once_data_processes_run_and_no_longer_leav
     assert happened == ["ready", "others are no longer let go first, nor by [1, 2]", "asked"]
     assert [each["event"] for each in logs] == ["Nothing is taken over: starting as usual"]
     assert not takeover.is_pending
+
+
+SETUP = "as in the tests"
+
+
+class Family:
+    """One that serves as far as successors can tell, and whose rules have not been written since the take-over."""
+
+    family = IPFamily.IPV4
+    settled = True
+
+    def __init__(self) -> None:
+        self.holdings = self
+        self.is_left = False
+        self.has_released = False
+
+    def sockets(self) -> dict[str, int]:
+        return {}
+
+    def release_unasked(self) -> None:
+        self.has_released = True
+
+    def leave_to_successor(self) -> None:
+        self.is_left = True
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        yield
+
+
+class Overdue:
+    """A minute after it has taken a listener over, which nobody has asked for since."""
+
+    def __init__(self, path: Path) -> None:
+        self.forwarder = a_forwarder()
+        self.family = Family()
+        self.port = self.forwarder.open(NAME)
+        self.forwarder.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(LOOPBACK, 1),)))
+        families = [cast(FamilyProxy, self.family)]
+        self.takeover = Takeover(
+            path, self.forwarder, families, NamedSockets(), lambda: SETUP, lambda *_: None, wanted=False
+        )
+        self.takeover._serves()
+
+    def is_over(self) -> None:
+        """Those that have not asked by now have no use for what there is."""
+        self.takeover._all_settled()
+
+    def has_it(self) -> bool:
+        """Whether the listener is open here; its socket closes a turn of the loop after that."""
+        return NAME in self.forwarder._listeners
+
+    def answers(self) -> bool:
+        """Whether anybody accepts clients at its port."""
+        with socket.socket() as client:
+            return client.connect_ex((LOOPBACK, self.port)) == 0
+
+
+@pytest.fixture
+async def overdue(path: Path) -> AsyncIterator[Overdue]:
+    made = Overdue(path)
+    async with asyncio.TaskGroup() as group:
+        (coroutine,) = made.takeover.tasks().values()
+        task = group.create_task(coroutine, name="takeover")
+        await eventually(takeover_path(path).exists)
+        yield made
+        task.cancel()
+    made.forwarder.shut_down()
+
+
+async def _connected(path: Path) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    with suppress(BlockingIOError):
+        made.connect(str(takeover_path(path)))
+    return made
+
+
+async def test_what_nobody_has_asked_for_is_closed_when_time_is_over(overdue: Overdue) -> None:
+    assert overdue.answers()
+    overdue.is_over()
+    await eventually(lambda: not overdue.answers())
+
+
+async def test_it_stays_while_it_is_being_handed_on_and_is_closed_where_that_fails(
+    overdue: Overdue, path: Path
+) -> None:
+    with closing(await _connected(path)) as successor:
+        await asyncio.get_running_loop().sock_sendall(
+            successor, packet(Ask(protocol=PROTOCOL, values=release(), version="new", setup=SETUP))
+        )
+        await asyncio.get_running_loop().sock_recv(successor, 1 << 16)  # the offer: it is being described from now on
+        overdue.is_over()
+        assert overdue.has_it()
+        assert not overdue.family.is_left
+    await eventually(lambda: not overdue.answers())
+    assert not overdue.family.is_left
+
+
+async def test_a_successor_has_it_and_nothing_is_closed_afterwards(overdue: Overdue, path: Path) -> None:
+    loop = asyncio.get_running_loop()
+
+    def serves() -> None:
+        loop.call_soon_threadsafe(overdue.is_over)
+
+    successor = Beside(await _connected(path), setup=SETUP, serves=serves)
+    await eventually(successor.done.is_set)
+    try:
+        assert successor.failure is None
+        assert overdue.family.is_left
+        overdue.is_over()
+        assert not overdue.family.has_released
+        assert await successor.ask(_serves_that)
+        assert overdue.answers(), "the successor does"
+    finally:
+        await asyncio.to_thread(successor.end)
+
+
+async def _serves_that(plane: Any) -> bool:
+    assert isinstance(plane, Forwarder)
+    return NAME in plane._listeners

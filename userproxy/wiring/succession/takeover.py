@@ -77,6 +77,7 @@ class Takeover:
         self._handed_over = handed_over
         self._turn = asyncio.Lock()
         self._stopping = False
+        self._is_handing_over = False
         self._unsettled: set[IPFamily] = set()
         self.is_pending = wanted
         """Whether a predecessor is still to be asked."""
@@ -184,9 +185,13 @@ class Takeover:
         self._forwarder.shares_sockets = False
 
     def _all_settled(self) -> None:
-        for family in list(self._unsettled):
-            self.settled(family)
-        self._sockets.close_inherited()
+        """Wait no longer for families that do not serve, unless what they could have asked for is being handed on."""
+        if self._is_handing_over:
+            asyncio.get_running_loop().call_later(_LISTEN_AGAIN_SECONDS, self._all_settled)
+        elif not self._sockets.are_given:
+            for family in list(self._unsettled):
+                self.settled(family)
+            self._sockets.close_inherited()
 
     def _adopt(self, name: str, descriptor: int) -> None:
         kind, _, rest = name.partition(" ")
@@ -259,7 +264,7 @@ class Takeover:
                 proxy.leave_to_successor()
             self._handed_over(process, everything)
 
-        await Predecessor(
+        predecessor = Predecessor(
             connection,
             Possessions(
                 version=__version__,
@@ -271,7 +276,12 @@ class Takeover:
                 sockets=self._named,
                 given=given,
             ),
-        ).hand_over()
+        )
+        self._is_handing_over = True
+        try:
+            await predecessor.hand_over()
+        finally:
+            self._is_handing_over = False
 
     def _giver(self) -> GivesPackages:
         if isinstance(self._forwarder, Forwarder):
