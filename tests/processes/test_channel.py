@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +14,7 @@ from msgspec import Struct
 
 from tests.forwarding.conftest import eventually
 from userproxy.forwarding.descriptors import open_descriptors
+from userproxy.pace import SLICE_SECONDS
 from userproxy.processes.channel import Channel, Decoder, encode, socket_pair
 
 
@@ -29,6 +31,8 @@ class End:
 
     def __init__(self, sock: socket.socket, most_waiting: int = 1 << 26) -> None:
         self.messages: list[Text | Number] = []
+        self.seconds_each = 0.0
+        """How long it takes to deal with a message."""
         self.descriptors: list[list[int]] = []
         self.reasons: list[str] = []
         loop = asyncio.get_running_loop()
@@ -37,6 +41,9 @@ class End:
 
     def _received(self, message: Text | Number, descriptors: list[int]) -> None:
         self.messages.append(message)
+        end = time.perf_counter() + self.seconds_each
+        while time.perf_counter() < end:
+            pass
         self.descriptors.append(descriptors)
         if isinstance(message, Text) and message.text == "fail":
             raise RuntimeError("a bug")
@@ -208,6 +215,32 @@ async def test_a_flood_of_messages_leaves_the_loop_to_others(pair: Pair) -> None
         await asyncio.sleep(0)
         turns += 1
     assert turns > 10
+
+
+async def test_messages_that_take_as_long_as_a_slice_come_one_in_a_turn(pair: Pair) -> None:
+    """A data process serves clients between two of them."""
+    one, other = End(pair[0]), End(pair[1])
+    other.seconds_each = SLICE_SECONDS
+    for number in range(50):
+        one.channel.send(Number(number))
+    most = before = 0
+    while before < 50:
+        await asyncio.sleep(0)
+        most, before = max(most, len(other.messages) - before), len(other.messages)
+    assert most == 1
+
+
+async def test_last_words_leave_without_a_pause_while_the_peer_has_room(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = End(pair[0]), End(pair[1])
+    monkeypatch.setattr("userproxy.processes.channel._TURN_SECONDS", 0.0)
+    one.channel.send(Text("x" * 2_000_000))
+    other.channel.wait(lambda: False, 0.01)  # which makes room again
+    before, pauses = one.channel.waiting, list[int]()
+    monkeypatch.setattr(time, "sleep", lambda _: pauses.append(one.channel.waiting))
+    one.channel.flush(0.01)
+    assert before - pauses[0] > 3 * 32 * 1024
 
 
 async def test_an_exchange_in_one_turn_of_the_loop_waits_without_it(pair: Pair) -> None:

@@ -34,7 +34,7 @@ def main() -> None:
     from userproxy.processes.scheduling import ask_for_short_turns
 
     name_process("userproxy data")
-    set_up_interpreter()
+    set_up_interpreter(starting=True)
     ask_for_short_turns()
     os.set_inheritable(arguments.channel, False)  # noqa: FBT003 -- the os module's own
     sock = socket.socket(fileno=arguments.channel)

@@ -21,6 +21,8 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from userproxy.pace import SLICE_SECONDS
+
 Received = TypeVar("Received")
 
 MOST_WAITING: Final = 64 * 1024 * 1024
@@ -34,8 +36,8 @@ _MOST_BYTES: Final = 64 * 1024 * 1024
 """Of one message."""
 
 _LOW_WATER: Final = 256 * 1024
-_TURN_SECONDS: Final = 0.001
-"""How long messages are received or sent in one turn of the loop."""
+_TURN_SECONDS: Final = SLICE_SECONDS
+"""How long messages are received or sent in one turn of the loop, one at least: a data process serves clients, too."""
 
 _RETRY_SECONDS: Final = 0.01
 _LAST, _GOES_ON, _BROKEN_OFF = b"\0", b"\1", b"\2"
@@ -184,8 +186,9 @@ class Channel(Generic[Received]):
         """Send what waits, blocking for at most so long: for the last words of a process."""
         end = time.monotonic() + seconds
         while self.open and self._packets and time.monotonic() < end:
+            waiting = len(self._packets)
             self._write()
-            if self._packets:
+            if len(self._packets) == waiting:
                 time.sleep(_RETRY_SECONDS)
 
     def wait(self, until: Callable[[], bool], seconds: float) -> bool:

@@ -34,6 +34,8 @@ from userproxy.forwarding.udp.groups.spreading import member_of
 from userproxy.model import Endpoint, Limits, Overflow, Snapshot, Verdict
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.control.held import HeldListener
+from userproxy.processes.control.worker import Worker
+from userproxy.processes.messages import CloseUnasked, Settled
 
 CLIENTS = 40
 
@@ -411,3 +413,25 @@ async def test_a_connection_that_outlives_its_service_counts_when_that_comes_bac
             for _ in range(10):
                 with pytest.raises(ConnectionError):
                     await asked(port)
+
+
+async def test_a_process_is_told_that_this_was_all_only_if_there_was_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is started before there is a listener loads 10,000 of them later, and is told when a family has all."""
+    sent: list[object] = []
+    send = Worker.send
+
+    def note(worker: Worker, message: object, descriptors: Sequence[int] = ()) -> None:
+        sent.append(message)
+        send(worker, message, descriptors)
+
+    monkeypatch.setattr(Worker, "send", note)
+    async with forwarding(1) as forwarder, backend() as endpoint:
+        forwarder.open(NAME, verdict=Verdict.SERVE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        await all_ready(forwarder)
+        await heard(forwarder)
+        assert Settled() not in sent
+        forwarder.close_unasked(NAME.family)
+        assert CloseUnasked(NAME.family) in sent
+        os.kill(pids(forwarder)[0], signal.SIGKILL)
+        await eventually(lambda: Settled() in sent)

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from random import Random
@@ -167,6 +168,23 @@ def faulty(said: list[object]) -> Handover:
     handover = Handover(forwarder, lambda: channel, None, lambda: None)  # type: ignore[arg-type, return-value]
     handover.take_over()
     return handover
+
+
+@pytest.fixture
+def collector() -> Iterator[None]:
+    """The garbage collector is afterwards as it was."""
+    threshold = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*threshold)
+
+
+@pytest.mark.usefixtures("collector")
+async def test_what_was_taken_over_is_not_looked_at_by_the_garbage_collector() -> None:
+    gc.unfreeze()
+    handover = faulty([])
+    handover.complete()
+    assert gc.get_freeze_count() > 0
 
 
 async def test_a_bug_that_a_part_meets_is_told_before_the_predecessor_lets_go() -> None:

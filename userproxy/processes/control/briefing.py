@@ -152,7 +152,7 @@ class Briefing:
         self.ejections.begins(worker)
         alone = [held.name for held in self._listeners.values() if worker.place in (held.readers or ())]
         worker.untold.update(dict.fromkeys([*alone, *self._listeners, *self._portals.portals]))
-        worker.is_new = True
+        worker.is_new = bool(worker.untold)  # else there is nothing yet, and nothing is settled
         self._catch_up(worker)
 
     def introduce(self, worker: Worker, name: ListenerName | PortalAddress) -> None:

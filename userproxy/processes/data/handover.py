@@ -14,6 +14,7 @@ from userproxy.forwarding.handover.taking import Taker
 from userproxy.forwarding.sharing import SharingForwarder
 from userproxy.model import ListenerName, PortalAddress
 from userproxy.processes.channel import Channel, close_descriptors, encode
+from userproxy.processes.loops import started
 from userproxy.processes.messages import Pulse
 from userproxy.processes.takeover.packages import Package, packed, packed_slowly, unpacked
 from userproxy.processes.takeover.successor import BACKLOG_SECONDS
@@ -183,7 +184,11 @@ class Handover:
             close_descriptors(descriptors)
 
     def complete(self) -> None:
-        """Nothing more comes: say whether all has arrived and could be put in order."""
+        """Nothing more comes: say whether all has arrived and could be put in order.
+
+        What is here by now stays, and is not looked at by the garbage collector: 10,000 listeners take it 40 ms.
+        """
+        started(carries_traffic=False)
         self._put_in_order(lambda taker: taker.complete())
         self._tell_arrived()
 

@@ -1,7 +1,6 @@
 """A data process: a loop, a forwarder, and the messages of the control process that it follows."""
 
 import asyncio
-import gc
 import socket
 from collections.abc import Callable
 from random import Random
@@ -27,7 +26,7 @@ from userproxy.processes.data.log_output import log_to_whoever_reads
 from userproxy.processes.door import Door
 from userproxy.processes.ejections.messages import Eject, PassOver, TakeBack, Try
 from userproxy.processes.ejections.telling import EjectionTelling
-from userproxy.processes.loops import name_process
+from userproxy.processes.loops import name_process, started
 from userproxy.processes.messages import (
     PROTOCOL,
     Adopt,
@@ -133,7 +132,7 @@ class DataProcess:
                 message.listener, message.portal, message.datagrams
             ),
             CloseUnasked: self._close_unasked,
-            Settled: lambda *_: gc.freeze(),
+            Settled: lambda *_: started(carries_traffic=False),
             Look: lambda forwarder, *_: forwarder.look(),
             Drain: self._drain,
             Retire: lambda _, message, __: self._retire(message.seconds),
@@ -347,6 +346,7 @@ class DataProcess:
             self._unasked.discard(name)
             if forwarder.is_open(name):
                 forwarder.close(name)
+        started(carries_traffic=False)  # nothing more is to come of this family
 
     def _close(self, forwarder: SharingForwarder, message: Close, _descriptors: list[int]) -> None:
         forwarder.forget_elsewhere(message.listener)
