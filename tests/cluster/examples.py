@@ -154,7 +154,7 @@ def as_text(*documents: object) -> str:
 def replace(store: Store, kind: type[ClusterObject], items: Iterable[ClusterObject]) -> None:
     """Make `items` all objects of their kind."""
     wanted = {object_key(item): item for item in items}
-    for key in store.keys(kind):
+    for key in list(store.keys(kind)):
         if key not in wanted:
             store.delete(key)
     for item in wanted.values():

@@ -9,7 +9,9 @@ import yaml
 
 from userproxy.cluster.client import ApiClient, open_client
 from userproxy.cluster.credentials import ApiAccess
+from userproxy.cluster.known_lines import KnownLines
 from userproxy.cluster.listing import ANY_VERSION, Listing, fetch_streamed
+from userproxy.cluster.objects.keys import ClusterObject
 from userproxy.cluster.objects.reader import ObjectReader
 from userproxy.cluster.objects.resources import services
 
@@ -64,9 +66,16 @@ def write_pki(folder: Path, authority: trustme.CA) -> None:
     mine.private_key_pem.write_to_path(folder / "client.key")
 
 
-async def fetch_stream(url: str, idle_timeout: float = 30.0) -> Listing:
+async def fetch_stream(
+    url: str,
+    idle_timeout: float = 30.0,
+    reader: ObjectReader | None = None,
+    known: KnownLines[ClusterObject] | None = None,
+) -> Listing:
+    resource = services(None)
+    reader, known = reader or ObjectReader(resource), known or KnownLines()
     client = await open_client(ApiAccess(master=url))
     try:
-        return await fetch_streamed(client, services(None), ObjectReader(services(None)), ANY_VERSION, idle_timeout)
+        return await fetch_streamed(client, resource, reader, known, ANY_VERSION, idle_timeout)
     finally:
         await client.close()

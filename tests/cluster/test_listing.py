@@ -1,5 +1,6 @@
 """Lists in pages, and lists as the initial events of a watch."""
 
+import json
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from tests.lab.apiserver import FakeApiServer
 from userproxy.cluster.api_errors import ExpiredError, UnreachableError
 from userproxy.cluster.client import open_client
 from userproxy.cluster.credentials import ApiAccess
+from userproxy.cluster.known_lines import KnownLines
 from userproxy.cluster.listing import ANY_VERSION, Listing, fetch_paged
+from userproxy.cluster.objects.keys import ClusterObject
 from userproxy.cluster.objects.reader import ObjectReader
 from userproxy.cluster.objects.resources import services
 from userproxy.model import Service
@@ -66,7 +69,7 @@ def bookmark(version: int | None, metadata: dict[str, Any]) -> bytes:
 
 
 def ports(listing: Listing) -> dict[str, int]:
-    return {item.name: item.ports[0].port for r in listing.readings if isinstance(item := r.item, Service)}
+    return {item.name: item.ports[0].port for r in listing.readings.values() if isinstance(item := r.item, Service)}
 
 
 async def test_objects_come_in_any_order_and_change_while_they_come(server: MinimalApi) -> None:
@@ -82,6 +85,38 @@ async def test_objects_come_in_any_order_and_change_while_they_come(server: Mini
     listing = await fetch_stream(server.url)
     assert ports(listing) == {"web": 81, "old": 80}
     assert listing.version == "22"
+
+
+async def test_an_object_that_comes_again_as_it_was_is_not_read_again(server: MinimalApi) -> None:
+    web, old = event_line("ADDED", service("web"), 17), event_line("ADDED", service("old"), 5)
+    odd = event_line("ADDED", put(service("odd"), ("spec", "externalIPs"), ["nonsense"]), 6)
+    bad = event_line("ADDED", put(service("bad"), ("spec", "ports"), 1), 7)
+    reader, known = ObjectReader(services(None)), KnownLines[ClusterObject]()
+
+    async def fetch(*lines: bytes) -> dict[str, ClusterObject | None]:
+        server.streamed = b"".join((*lines, bookmark(22, END)))
+        listing = await fetch_stream(server.url, reader=reader, known=known)
+        return {key.name: reading.item for key, reading in listing.readings.items() if key is not None}
+
+    first = await fetch(web, old, odd, bad)
+    second = await fetch(web, event_line("ADDED", service("old", 81), 18), odd, bad)
+    assert first.keys() == second.keys() == {"web", "old", "odd", "bad"}
+    assert second["web"] is first["web"]
+    assert second["old"] != first["old"]
+    assert second["odd"] == first["odd"]
+    assert second["odd"] is not first["odd"]  # so that what is wrong with it is noticed again
+    assert second["bad"] is None
+
+
+async def test_an_object_that_is_good_again_as_it_was_is_no_problem_any_longer(server: MinimalApi) -> None:
+    good = event_line("ADDED", service("web"), 17)
+    reader, known = ObjectReader(services(None)), KnownLines[ClusterObject]()
+    server.streamed = good + bookmark(22, END)
+    await fetch_stream(server.url, reader=reader, known=known)
+    reader.read(json.dumps(put(service("web"), ("spec", "ports"), 1)).encode())
+    assert len(reader.problems) == 1
+    await fetch_stream(server.url, reader=reader, known=known)
+    assert not reader.problems
 
 
 @pytest.mark.parametrize(

@@ -354,3 +354,16 @@ def test_the_one_slice_of_a_service_is_replaced_and_another_one_comes_beside_it(
     store.upsert(a_slice("web-1", "10.244.1.7"))
     both = (a_slice("web-1", "10.244.1.7"), a_slice("web-2", "10.244.1.6"))
     assert changes.take_changes() == {NAME: ServiceState(WEB, both)}
+
+
+def test_objects_of_a_kind_are_counted_and_named_while_others_change() -> None:
+    slices = [a_slice("one"), a_slice("two", service="api"), a_slice("six", family="IPv6")]
+    store, _ = a_store(WEB, WEB6_API, Node("worker-1"), *slices)
+    kinds: tuple[type[ClusterObject], ...] = (Service, EndpointSlice, Node)
+    assert [store.count(kind) for kind in kinds] == [2, 3, 1]
+    found = []
+    for number, key in enumerate(store.keys(EndpointSlice)):
+        found.append(key)
+        store.upsert(Service("shop", f"new-{number}", cluster_ips=("10.96.0.99",)))
+    assert sorted(found) == sorted(map(object_key, slices))
+    assert [len(list(store.keys(kind))) for kind in kinds] == [store.count(kind) for kind in kinds] == [5, 3, 1]

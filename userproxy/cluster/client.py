@@ -59,8 +59,8 @@ _KEEP_ALIVE = (
 )
 """Socket options (level, option, value) by which the kernel notices within 45 s that the server's machine is gone."""
 _PIECE = 16 * 1024
-"""Most bytes given to the caller at once: 4 MB may have arrived, and traffic waits while they are split into events. Of
-these few it takes a tenth of a millisecond."""
+"""Most bytes given to the caller at once: 4 MB may have arrived, and traffic waits while they are joined and split
+into lines."""
 
 _LONGEST_ERROR = 64 * 1024
 """Bytes of an error's body that are read at most."""
@@ -210,12 +210,8 @@ class ApiClient:
 
     async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         try:
-            while data := await response.content.readany():
-                if len(data) <= _PIECE:
-                    yield data
-                    continue
-                for begin in range(0, len(data), _PIECE):
-                    yield data[begin : begin + _PIECE]
+            while data := await response.content.read(_PIECE):
+                yield data
         except aiohttp.SocketTimeoutError as error:
             raise IdleTimeoutError(f"The API server {self.redacted_server} fell silent") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

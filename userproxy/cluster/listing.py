@@ -12,10 +12,12 @@ from msgspec import Struct, field
 
 from userproxy.cluster.api_errors import ExpiredError, UnreachableError
 from userproxy.cluster.client import ApiClient
+from userproxy.cluster.known_lines import KnownLines
+from userproxy.cluster.objects.keys import ClusterObject, ObjectKey, key_of, object_key
 from userproxy.cluster.objects.reader import ObjectReader, Reading
 from userproxy.cluster.objects.resources import Resource
 from userproxy.cluster.objects.schema import UNREADABLE
-from userproxy.cluster.watch_stream import CHANGES, Event, EventStream
+from userproxy.cluster.watch_stream import CHANGES, Event, EventReader, LineFramer
 from userproxy.pace import Pace
 
 ANY_VERSION = "0"
@@ -38,9 +40,12 @@ class _Page(Struct):
 
 
 class Listing(Struct, frozen=True):
-    """The objects of a resource, and the version of the list, after which a watch goes on."""
+    """What was read of the objects of a resource, and the version of the list, after which a watch goes on.
 
-    readings: list[Reading]
+    Of objects that have no name nothing is known but that there are some, beneath None.
+    """
+
+    readings: dict[ObjectKey | None, Reading]
     version: str
 
 
@@ -74,12 +79,13 @@ async def confirm_version(client: ApiClient, resource: Resource, version: str) -
 
 
 async def _fetch_pages(client: ApiClient, resource: Resource, reader: ObjectReader, version: str) -> Listing:
-    readings: list[Reading] = []
+    readings: dict[ObjectKey | None, Reading] = {}
     pace = Pace()
     async with aclosing(_pages(client, resource, version)) as pages:
         async for page in pages:
             for data in page.items or ():
-                readings.append(reader.read(data))
+                reading = reader.read(data)
+                readings[reading.key] = reading
                 await pace.keep()
             metadata = page.metadata or _Metadata()
     return Listing(readings, metadata.resource_version or "")
@@ -123,13 +129,19 @@ class _Bookmark(Struct):
 
 
 async def fetch_streamed(
-    client: ApiClient, resource: Resource, reader: ObjectReader, version: str, idle_timeout: float
+    client: ApiClient,
+    resource: Resource,
+    reader: ObjectReader,
+    known: KnownLines[ClusterObject],
+    version: str,
+    idle_timeout: float,
 ) -> Listing:
     """All objects as the initial events of a watch, as of `version` or later; the watch is ended after them.
 
-    Raises RefusedError where the server does not offer such lists or refuses for another reason, ExpiredError where it
-    does not know the version, and UnreachableError where the stream ends, or is idle for `idle_timeout` seconds, before
-    the list is complete. A server that does not know such lists accepts the watch and sends no initial events.
+    Lines that are `known` are not read again. Raises RefusedError where the server does not offer such lists or refuses
+    for another reason, ExpiredError where it does not know the version, and UnreachableError where the stream ends, or
+    is idle for `idle_timeout` seconds, before the list is complete. A server that does not know such lists accepts the
+    watch and sends no initial events.
     """
     query = {
         **resource.selectors,
@@ -139,41 +151,52 @@ async def fetch_streamed(
         "resourceVersion": version,
         "resourceVersionMatch": "NotOlderThan",
     }
-    # The initial objects are not ordered by their versions.
-    stream = EventStream(resource, version, ordered=False)
-    readings: dict[tuple[str, str], Reading] = {}
+    initial = _InitialEvents(resource, reader, known)
+    framer = LineFramer()
     pace = Pace()
+    await known.begin()
     async with client.get(resource, "watch", query, idle_timeout) as chunks:
         async for chunk in chunks:
-            events, failure = stream.feed(chunk)
-            for event in events:
-                if event.type == "BOOKMARK":
-                    version = _version_of_all(event, resource)
-                    return Listing(await _taken_out(readings), version)
-                _apply(event, readings, reader)
+            for line in framer.feed(chunk):
+                if (last := initial.take(line)) is not None:
+                    version = _version_of_all(last, resource)
+                    await known.end()
+                    return Listing(initial.readings, version)
                 await pace.keep()
-            if failure is not None:
-                raise failure
     raise UnreachableError(f"The streamed list of {resource.plural} broke off")
 
 
-async def _taken_out(readings: dict[tuple[str, str], Reading]) -> list[Reading]:
-    """The values, in their order. Their keys are freed in slices."""
-    pace, taken = Pace(), []
-    while readings:
-        taken.append(readings.popitem()[1])
-        await pace.keep()
-    taken.reverse()
-    return taken
+class _InitialEvents:
+    """The objects of a streamed list, which may change while they come. They are not ordered by their versions."""
 
+    def __init__(self, resource: Resource, reader: ObjectReader, known: KnownLines[ClusterObject]) -> None:
+        self.readings: dict[ObjectKey | None, Reading] = {}
+        self._kind = resource.kind
+        self._events = EventReader(resource)
+        self._reader = reader
+        self._complained_of = reader.complained_of
+        self._known = known
 
-def _apply(event: Event, readings: dict[tuple[str, str], Reading], reader: ObjectReader) -> None:
-    """Take an event into the list: objects may change while they are being listed."""
-    key = (event.namespace, event.name)
-    if event.type == "DELETED":
-        readings.pop(key, None)
-    elif event.type in CHANGES:
-        readings[key] = reader.read(event.data)
+    def take(self, line: bytes) -> Event | None:
+        """Take one line into the list; returns the event if it is a bookmark. Raises ApiError."""
+        item = self._known.recall(line)
+        if item is not None and (key := object_key(item)) not in self._complained_of:
+            self.readings[key] = Reading(key, item, good=True)
+            return None
+        event = self._events.read(line)
+        if event.type == "BOOKMARK":
+            return event
+        if event.type == "DELETED":
+            self.readings.pop(key_of(self._kind, event.namespace, event.name), None)
+        elif event.type in CHANGES:
+            self._read(line, event)
+        return None
+
+    def _read(self, line: bytes, event: Event) -> None:
+        reading = self._reader.read(event.data)
+        self.readings[reading.key] = reading
+        if reading.item is not None and reading.key not in self._reader.complained_of:
+            self._known.learn(line, reading.item)
 
 
 def _version_of_all(event: Event, resource: Resource) -> str:

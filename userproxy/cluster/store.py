@@ -201,9 +201,17 @@ class Store:
                 return
         self.events[key.kind] += 1
 
+    def count(self, kind: type[ClusterObject]) -> int:
+        """How many objects of a kind there are."""
+        numbers = {Service: len(self._services), Node: len(self._nodes)}
+        return numbers[kind] if kind in numbers else len(self._objects) - sum(numbers.values())
+
     def keys(self, kind: type[ClusterObject]) -> Iterator[ObjectKey]:
-        """The keys of all objects of a kind. Objects may be added and deleted while they are iterated over."""
-        return (key for key in tuple(self._objects) if key.kind == kind.__name__)
+        """The keys of all objects of a kind. Meanwhile none of them is added or deleted, but those of others may be."""
+        if kind is EndpointSlice:
+            of_all = self._slices.values()
+            return (object_key(each) for named in of_all for parts in named.values() for each in parts)
+        return map(object_key, (self._services if kind is Service else self._nodes).values())
 
     def state(self, name: ServiceName, family: IPFamily) -> ServiceState | None:
         """A Service with its slices of a family; None where it does not exist for that family."""

@@ -6,7 +6,7 @@ changes.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from random import Random
 from typing import Final, TypeVar
@@ -24,14 +24,14 @@ from userproxy.cluster.api_errors import (
     UnreachableError,
 )
 from userproxy.cluster.client import ApiClient
+from userproxy.cluster.known_lines import KnownLines
 from userproxy.cluster.listing import ANY_VERSION, LATEST_VERSION, Listing, confirm_version, fetch_paged, fetch_streamed
-from userproxy.cluster.objects.keys import ClusterObject, ObjectKey, object_key
+from userproxy.cluster.objects.keys import ClusterObject, ObjectKey, key_of
 from userproxy.cluster.objects.reader import ObjectReader, Reading
 from userproxy.cluster.objects.resources import Resource
 from userproxy.cluster.store import Store
 from userproxy.cluster.watch_stream import CHANGES, Event, WatchLimits, watch
 from userproxy.frequent_log import FrequentLog
-from userproxy.model import Node
 from userproxy.model.sources import WatchReport
 from userproxy.pace import Pace, emptied, uncollected
 
@@ -125,6 +125,7 @@ class Reflector:
         self._failures = failures
         self._limits = timing.watch
         self._reader = ObjectReader(resource)
+        self._known = KnownLines[ClusterObject]()
         self._log = FrequentLog()
         self._kind = resource.kind.__name__
         self._random = Random()  # noqa: S311 -- spreads load, keeps no secret
@@ -251,7 +252,12 @@ class Reflector:
         if clock() >= self._stream_from:
             try:
                 return await fetch_streamed(
-                    self._client, self.resource, self._reader, self._version, self._limits.initial_idle_timeout
+                    self._client,
+                    self.resource,
+                    self._reader,
+                    self._known,
+                    self._version,
+                    self._limits.initial_idle_timeout,
                 )
             except NoConnectionError:
                 raise
@@ -267,7 +273,7 @@ class Reflector:
             self._stream_from = clock() + _STREAM_AGAIN
         return listing
 
-    async def _replace_all(self, readings: list[Reading]) -> int:
+    async def _replace_all(self, readings: dict[ObjectKey | None, Reading]) -> int:
         """Make the Store's objects of this kind those that were listed, and return how many they are.
 
         Where a listed object cannot be read, its last good version stays. The comparison is done in slices of time,
@@ -276,34 +282,42 @@ class Reflector:
         list, before which nothing is served.
         """
         pace = Pace()
-        mentioned: set[ObjectKey] = set()
-        wanted: set[ObjectKey] = set()
-        changed: list[ClusterObject] = []
-        readings.reverse()
-        while readings:  # popped, so that the memory of each is free once it is stored
-            reading = readings.pop()
-            if reading.key is not None and reading.key in self._reader.complained_of:
-                mentioned.add(reading.key)
-            item = reading.item if reading.good or reading.key is None else self._store.get(reading.key)
-            if item is not None:
-                wanted.add(key := object_key(item))
-                if item != self._store.get(key):
-                    changed.append(item)
-            await pace.keep()
-        gone: list[ObjectKey] = []
-        for key in self._store.keys(self.resource.kind):
-            gone += [] if key in wanted else [key]
-            await pace.keep()
-        self._reader.forget_others(mentioned)
+        changed, gone = await self._compare(readings)
+        self._reader.forget_others({key for key in self._reader.complained_of if key is not None and key in readings})
         for key in gone:
             self._store.delete(key)
         for item in changed:
             self._store.upsert(item)
             if not self.listed:
                 await pace.keep()
-        count = len(wanted)
-        await emptied(wanted)
-        return count
+        await emptied(readings)
+        return self._store.count(self.resource.kind)
+
+    async def _compare(
+        self, readings: Mapping[ObjectKey | None, Reading]
+    ) -> tuple[list[ClusterObject], list[ObjectKey]]:
+        """The listed objects that the Store has not, or not as they are, and the keys of those that are not listed."""
+        pace, store, there = Pace(), self._store, 0
+        changed: list[ClusterObject] = []
+        gone: list[ObjectKey] = []
+        for key, reading in readings.items():
+            if key is None:
+                continue
+            if (stored := store.get(key)) is not None:
+                there += 1
+            item = reading.item
+            if item is not None:
+                if item is not stored and item != stored:
+                    changed.append(item)
+            elif reading.good and stored is not None:
+                gone.append(key)
+            await pace.keep()
+        if there < store.count(self.resource.kind):
+            for key in store.keys(self.resource.kind):
+                if key not in readings:
+                    gone.append(key)
+                await pace.keep()
+        return changed, gone
 
     async def _watch(self) -> None:
         """One watch request, to its end.
@@ -357,7 +371,7 @@ class Reflector:
         if event.type not in CHANGES:
             return
         if event.type == "DELETED":
-            key = ObjectKey(self._kind, "" if self.resource.kind is Node else event.namespace or "default", event.name)
+            key = key_of(self.resource.kind, event.namespace, event.name)
             self._store.delete(key)
             self._reader.forget(key)
         else:

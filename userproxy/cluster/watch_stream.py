@@ -86,42 +86,22 @@ async def watch(
                 raise failure
 
 
-class EventStream:
-    """Turns chunks of a watch's body into events. Pure.
+class EventReader:
+    """Reads lines of a watch of one resource. Pure."""
 
-    Versions of one resource are ordered numbers (KEP-5504), and a watch sends events in their order. So an event whose
-    version was there already is a repetition and left out. Versions that go back mean that the server was restored from
-    a backup; then only a new list helps. Without `ordered` versions are not compared: a streamed list has no order.
-    """
-
-    def __init__(self, resource: Resource, version: str, *, ordered: bool = True) -> None:
+    def __init__(self, resource: Resource) -> None:
         self._resource = resource
-        self._latest = _number(version)
-        self._ordered = ordered
-        self._framer = LineFramer()
         self._lines = msgspec.json.Decoder(_Line)
         self._heads = msgspec.json.Decoder(_Head)
 
-    def feed(self, chunk: bytes) -> tuple[list[Event], ApiError | None]:
-        """The events that `chunk` completes, and the error that ends the watch after them, if any."""
-        events: list[Event] = []
-        for text in self._framer.feed(chunk):
-            try:
-                line = self._lines.decode(text)
-            except UNREADABLE as error:
-                return events, UnreachableError(f"The watch of {self._resource.plural} is garbled: {error}")
-            if line.type == "ERROR":
-                return events, self._failure(line.object)
-            event = self._event(line)
-            number = _number(event.version) if self._ordered else None
-            if number is None or self._latest is None or number > self._latest:
-                events.append(event)
-            elif number < self._latest:
-                return events, ExpiredError(f"The versions of {self._resource.plural} went back")
-            self._latest = number or self._latest
-        return events, None
-
-    def _event(self, line: _Line) -> Event:
+    def read(self, text: bytes) -> Event:
+        """The event in a line. Raises ApiError where the line says that the watch has failed, or says nothing."""
+        try:
+            line = self._lines.decode(text)
+        except UNREADABLE as error:
+            raise UnreachableError(f"The watch of {self._resource.plural} is garbled: {error}") from error
+        if line.type == "ERROR":
+            raise self._failure(line.object)
         try:
             metadata = self._heads.decode(line.object).metadata or _Metadata()
         except UNREADABLE:  # ObjectReader, which reads the whole object, says what is wrong
@@ -139,6 +119,37 @@ class EventStream:
         if status.asks_for_a_list:
             return ExpiredError(text)
         return RefusedError(status.code or 500, text)
+
+
+class EventStream:
+    """Turns chunks of a watch's body into events. Pure.
+
+    Versions of one resource are ordered numbers (KEP-5504), and a watch sends events in their order. So an event whose
+    version was there already is a repetition and left out. Versions that go back mean that the server was restored from
+    a backup; then only a new list helps.
+    """
+
+    def __init__(self, resource: Resource, version: str) -> None:
+        self._resource = resource
+        self._latest = _number(version)
+        self._framer = LineFramer()
+        self._reader = EventReader(resource)
+
+    def feed(self, chunk: bytes) -> tuple[list[Event], ApiError | None]:
+        """The events that `chunk` completes, and the error that ends the watch after them, if any."""
+        events: list[Event] = []
+        for text in self._framer.feed(chunk):
+            try:
+                event = self._reader.read(text)
+            except ApiError as error:
+                return events, error
+            number = _number(event.version)
+            if number is None or self._latest is None or number > self._latest:
+                events.append(event)
+            elif number < self._latest:
+                return events, ExpiredError(f"The versions of {self._resource.plural} went back")
+            self._latest = number or self._latest
+        return events, None
 
 
 def _number(version: str) -> int | None:

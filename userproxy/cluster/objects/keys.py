@@ -27,6 +27,11 @@ def object_key(item: ClusterObject) -> ObjectKey:
     return ObjectKey(type(item).__name__, namespace, item.name)
 
 
+def key_of(kind: type[ClusterObject], namespace: str, name: str) -> ObjectKey:
+    """The key of an object of which this is said; what has no namespace and needs one is in ``default``."""
+    return ObjectKey(kind.__name__, "" if kind is Node else namespace or "default", name)
+
+
 def identify(document: object) -> ObjectKey | None:
     """The key that a document names, even if the rest of it is wrong; None where it names none."""
     if not isinstance(document, dict):
