@@ -192,16 +192,12 @@ async def test_it_stays_while_it_is_being_handed_on_and_is_closed_where_that_fai
 
 
 async def test_a_successor_has_it_and_nothing_is_closed_afterwards(overdue: Overdue, path: Path) -> None:
-    loop = asyncio.get_running_loop()
-
-    def serves() -> None:
-        loop.call_soon_threadsafe(overdue.is_over)
-
-    successor = Beside(await _connected(path), setup=SETUP, serves=serves)
+    successor = Beside(await _connected(path), setup=SETUP)
     await eventually(successor.done.is_set)
     try:
         assert successor.failure is None
         assert overdue.family.is_left
+        await eventually(lambda: not overdue.takeover._is_handing_over)
         overdue.is_over()
         assert not overdue.family.has_released
         assert await successor.ask(_serves_that)
