@@ -11,10 +11,8 @@ ROOT: Final = Path(__file__).parents[1]
 ELSEWHERE: Final = {
     # What a command prints is shown by the commands.
     "cli/inspect/test_explain.py": ["cli/output/explanation"],
-    "cli/output/test_tables.py": ["cli/output/forms", "cli/output/kinds", "cli/output/sorting"],
-    "cli/steer/test_commands.py": ["cli/steer/close", "cli/steer/drain", "cli/steer/fault", "cli/steer/values"],
     "cli/test_run.py": ["cli/flags"],
-    "cli/top/test_rates.py": ["cli/top/clients", "cli/top/sampling"],
+    "cli/top/test_rates.py": ["cli/top/clients"],
     # The demo is shown by running it, and the lab of the end-to-end tests is made of its parts.
     "demo/test_hosts.py": ["demo/namespaces"],
     "e2e/test_demo.py": ["demo/rules", "demo/screen", "demo/steps"],

@@ -6,11 +6,9 @@ import pytest
 import yaml
 
 from tests.cli.items import connection, endpoint, portal, service
-from userproxy.cli.output.forms import Form, Stream, as_list
-from userproxy.cli.output.kinds import CONNECTIONS, ENDPOINTS, KINDS, PORTALS, SERVICES, Kind
-from userproxy.cli.output.sorting import sorted_by
+from userproxy.cli.output.forms import Form, as_list
+from userproxy.cli.output.kinds import CONNECTIONS, ENDPOINTS, PORTALS, SERVICES, Kind
 from userproxy.cli.output.tables import Column, Item, Table
-from userproxy.errors import UsageError
 
 ITEMS: dict[str, list[Item]] = {
     "services": [
@@ -95,11 +93,6 @@ def test_names_stand_alone(route: str) -> None:
     assert shown(Form.NAME, BY_ROUTE[route]).splitlines() == NAMES[route]
 
 
-def test_kinds_have_kubectl_s_short_names() -> None:
-    assert {KINDS[name].route for name in ("svc", "service", "services")} == {"services"}
-    assert KINDS["ep"] is ENDPOINTS
-
-
 def test_a_table_that_goes_on_has_one_heading_and_keeps_its_columns() -> None:
     table = Table([Column("NAME", lambda item: str(item["name"])), Column("N", lambda item: str(item["n"]))])
     assert table.lines([{"name": "a-long-one", "n": 1}]) == ["NAME         N", "a-long-one   1"]
@@ -115,49 +108,3 @@ def test_a_table_of_nothing_has_a_heading() -> None:
 def test_a_cell_cannot_move_the_cursor() -> None:
     table = Table([Column("NAME", lambda item: str(item["name"]))])
     assert table.lines([{"name": "\x1b[2Jweb\n\u202ex"}])[1:] == ["?[2Jweb??x"]
-
-
-@pytest.mark.parametrize(
-    ("form", "lines"),
-    [
-        (Form.JSON, ['{"n":1}', '{"n":2}']),
-        (Form.YAML, ["---\nn: 1", "---\nn: 2"]),
-        (Form.NAME, ["1", "2"]),
-        (Form.TABLE, ["N", "1", "2"]),
-    ],
-)
-def test_what_goes_on_has_a_form_for_each_item(form: Form, lines: list[str]) -> None:
-    stream = Stream(form, [Column("N", lambda item: str(item["n"]))], lambda item: str(item["n"]))
-    assert [*stream.lines([{"n": 1}]), *stream.lines([{"n": 2}])] == lines
-
-
-SORTED: list[Item] = [
-    {"name": "b", "n": 10, "count": {"usable": 1, "all": 9}, "list": ["x"], "seconds": None},
-    {"name": "c", "n": 9, "count": {"usable": 3, "all": 3}, "list": [], "seconds": 0.5},
-    {"name": "a", "n": 10, "count": {"usable": 2, "all": 2}, "list": ["x", "y"], "seconds": 0.25},
-]
-
-
-@pytest.mark.parametrize(
-    ("field", "names"),
-    [
-        ("name", "abc"),
-        ("-name", "cba"),
-        ("n", "cba"),
-        ("-n", "bac"),
-        (".n", "cba"),
-        ("{.n}", "cba"),
-        ("count", "bac"),
-        ("list", "cba"),
-        ("seconds", "acb"),
-        ("-seconds", "cab"),
-    ],
-)
-def test_a_list_is_sorted_by_a_field(field: str, names: str) -> None:
-    assert "".join(item["name"] for item in sorted_by(SORTED, field)) == names
-
-
-def test_a_field_that_there_is_not_is_named_with_those_that_there_are() -> None:
-    with pytest.raises(UsageError, match="--sort-by: 'age' is not one of name, n, count, list, seconds"):
-        sorted_by(SORTED, "age")
-    assert sorted_by([], "age") == []

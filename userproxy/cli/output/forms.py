@@ -3,9 +3,12 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
 from userproxy.cli.output.tables import Column, Item, Table, printable
+
+_UNICODE_BREAKS: Final = frozenset("\x85\u2028\u2029")
 
 
 class Form(StrEnum):
@@ -59,5 +62,19 @@ def as_yaml(value: Any) -> str:
     """YAML, in the order of the fields."""
     import yaml
 
-    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(value, Dumper=_dumper(), sort_keys=False, allow_unicode=True)
     return text.rstrip("\n")
+
+
+@cache
+def _dumper() -> Any:
+    """PyYAML's, but that it escapes the line breaks of Unicode: a reader makes blanks of them where they stand bare."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def represent_text(self, text: str) -> Any:
+            style = '"' if not _UNICODE_BREAKS.isdisjoint(text) else None
+            return self.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+    Dumper.add_representer(str, Dumper.represent_text)
+    return Dumper
