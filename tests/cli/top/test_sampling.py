@@ -116,6 +116,9 @@ def test_connections_that_there_were_already_have_not_been_opened_since(proxy: P
     clock.now += 2.0
     proxy.lists["connections"].append(connection(3, bytes_up=100, bytes_down=0))
     assert only(sampler)[:4] == ("10.244.0.9", 3, 0.5, 50.0)
+    clock.now += 4.0
+    proxy.lists["connections"].append(connection(4, bytes_up=100, bytes_down=0))
+    assert only(sampler)[:4] == ("10.244.0.9", 4, 0.25, 25.0), "of four seconds, not of six"
 
 
 def _client(tmp_path: Path, *rounds: tuple[list[dict[str, Any]], AdminError]) -> tuple[Proxy, ClientSampler]:
