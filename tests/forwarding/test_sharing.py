@@ -52,6 +52,31 @@ async def test_connections_are_closed_without_asking_for_what_closing_does_itsel
     forwarder.shut_down()
 
 
+async def test_a_listener_is_looked_at_once_it_lets_clients_in_only_if_some_may_have_come_before(
+    turns: AcceptTurns, serve: Serve
+) -> None:
+    """A successor's data process has 10,000 of them: each look is a system call, at the moment when it begins."""
+    options = ForwardingOptions({IPFamily.IPV4: LOOPBACK}, PortRange(), False, 60.0, 10_000)
+    forwarder = SharingForwarder(asyncio.get_running_loop(), options, Random(1), turns)
+    snapshot = Snapshot(NAME, Verdict.SERVE, (Endpoint(*await serve(echo)),))
+    with closing(ListeningSocket.open(LOOPBACK, 0, Verdict.SERVE)) as listening:
+        forwarder.adopt(NAME, 1, (), [os.dup(listening.fileno())])
+        forwarder.update(snapshot)
+        assert not forwarder._poller._again
+        forwarder.leave(NAME)
+        forwarder.adopt(NAME, 1, (), [os.dup(listening.fileno())])
+        reader, writer = await asyncio.open_connection(LOOPBACK, listening.port)
+        while not forwarder._listeners[NAME]._missed:  # type: ignore[union-attr]
+            await asyncio.sleep(0)
+        forwarder.update(snapshot)
+        assert forwarder._poller._again
+        writer.write(b"x")
+        assert await asyncio.wait_for(reader.read(1), 10) == b"x"
+        writer.close()
+        await eventually(lambda: forwarder.active == 0)
+        forwarder.shut_down()
+
+
 async def test_clients_are_counted_at_another_place_from_when_that_is_told(serve: Serve) -> None:
     """A control process that comes after another one gives places anew: what was counted goes there."""
     tally = open_tally()

@@ -40,6 +40,7 @@ async def test_what_nobody_asks_for_is_closed_and_the_rest_keeps_its_port() -> N
             plane.update(Snapshot(name, Verdict.SERVE, (endpoint,)))
         assert await asked(ports[NAME]) == b"hello\n"
         async with successor(plane, 2) as beside:
+            room = beside.plane.room_for_ports
 
             async def synced(its: Plane) -> int:
                 port = its.open(UDP_NAME)
@@ -48,6 +49,7 @@ async def test_what_nobody_asks_for_is_closed_and_the_rest_keeps_its_port() -> N
 
             assert await beside.ask(synced) == ports[UDP_NAME]
             await eventually(lambda: refuses(ports[NAME]))
+            assert beside.plane.room_for_ports == room + 1, "all that came is accounted for"
 
 
 async def close_unasked(plane: Plane) -> None:

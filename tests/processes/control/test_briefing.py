@@ -35,7 +35,7 @@ from userproxy.model import Endpoint, Limits, Overflow, Snapshot, Verdict
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.worker import Worker
-from userproxy.processes.messages import CloseUnasked, Settled
+from userproxy.processes.messages import CloseUnasked, Settled, Update
 
 CLIENTS = 40
 
@@ -103,6 +103,19 @@ def serve(forwarder: ProcessForwarder | Forwarder, endpoints: tuple[Endpoint, ..
     port = forwarder.open(UDP_NAME, verdict=Verdict.SERVE)
     forwarder.update(Snapshot(UDP_NAME, Verdict.SERVE, endpoints, **more))
     return port
+
+
+def note_messages(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What data processes are sent from now on."""
+    sent: list[object] = []
+    send = Worker.send
+
+    def note(worker: Worker, message: object, descriptors: Sequence[int] = ()) -> None:
+        sent.append(message)
+        send(worker, message, descriptors)
+
+    monkeypatch.setattr(Worker, "send", note)
+    return sent
 
 
 def held(forwarder: ProcessForwarder) -> HeldListener:
@@ -415,16 +428,26 @@ async def test_a_connection_that_outlives_its_service_counts_when_that_comes_bac
                     await asked(port)
 
 
+async def test_a_snapshot_that_is_as_the_one_before_is_told_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of 10,000 listeners are in the first sync after a take-over, while data processes serve."""
+    sent = note_messages(monkeypatch)
+    async with forwarding() as forwarder, backend() as endpoint:
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        for timeout in (None, None, 60):
+            forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,), udp_timeout=timeout))
+            await all_ready(forwarder)
+            await heard(forwarder)
+        assert [each.snapshot.udp_timeout for each in sent if isinstance(each, Update)] == [None, None, 60, 60]
+        limits = Limits(connections=1)
+        for _ in range(2):  # where they count together may be another place by then
+            forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,), limits=limits))
+        assert sum(isinstance(each, Update) and each.snapshot.limits == limits for each in sent) == 4
+        assert await asked(port) == b"hello\n"
+
+
 async def test_a_process_is_told_that_this_was_all_only_if_there_was_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is started before there is a listener loads 10,000 of them later, and is told when a family has all."""
-    sent: list[object] = []
-    send = Worker.send
-
-    def note(worker: Worker, message: object, descriptors: Sequence[int] = ()) -> None:
-        sent.append(message)
-        send(worker, message, descriptors)
-
-    monkeypatch.setattr(Worker, "send", note)
+    sent = note_messages(monkeypatch)
     async with forwarding(1) as forwarder, backend() as endpoint:
         forwarder.open(NAME, verdict=Verdict.SERVE)
         forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))

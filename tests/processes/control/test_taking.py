@@ -10,6 +10,7 @@ import pytest
 from msgspec import structs
 
 from tests.forwarding.conftest import LOOPBACK, NAME, eventually
+from tests.processes.control.test_briefing import note_messages
 from tests.processes.control.test_forwarding import (
     UDP_NAME,
     Client,
@@ -27,6 +28,7 @@ from tests.processes.takeover.planes import (
     successor,
 )
 from userproxy.forwarding.forwarder import Forwarder
+from userproxy.forwarding.handover.values import ListenerChanged
 from userproxy.model import (
     DirectNetwork,
     Endpoint,
@@ -37,6 +39,8 @@ from userproxy.model import (
 )
 from userproxy.processes.channel import socket_pair
 from userproxy.processes.control.forwarding import ProcessForwarder
+from userproxy.processes.takeover.packages import unpacked
+from userproxy.processes.transfers import Take
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +71,21 @@ async def test_connections_go_on_and_so_do_their_figures(before: int, after: int
                 for client in found:
                     client._socket.close()
                 await eventually_counted(beside, (0, 14))
+
+
+async def test_whose_turn_it_is_is_told_by_who_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control process has no balancers: what it hands over says nothing of 10,000 listeners, and is not passed on."""
+    sent = note_messages(monkeypatch)
+    async with backend() as endpoint, predecessor(2) as plane:
+        port = plane.open(NAME, verdict=Verdict.SERVE)
+        plane.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        assert await asked(port) == b"hello\n"
+        async with successor(plane, 2):
+            assert await asked(port) == b"hello\n"
+    taken = [item for each in sent if isinstance(each, Take) for item, _ in unpacked(each.items, [])]
+    changed = [item for item in taken if isinstance(item, ListenerChanged)]
+    assert changed
+    assert all(item.balancer.endpoints == (endpoint,) for item in changed)
 
 
 class Echoes(asyncio.DatagramProtocol):

@@ -24,7 +24,7 @@ _LEFT_TO_FIRST_SECONDS: Final = 2.0
 class SharedTcpListener(TcpListener):
     """Accepts its share of the clients of a socket."""
 
-    __slots__ = ("_later", "_turns")
+    __slots__ = ("_later", "_missed", "_turns")
 
     accepts_per_turn: ClassVar[int] = 4
 
@@ -44,6 +44,8 @@ class SharedTcpListener(TcpListener):
         """
         self._turns = turns
         self._later: asyncio.TimerHandle | None = None
+        self._missed = False
+        """Whether there was an event while nobody was accepted."""
         # Of the base by its name: a portal's comes between, and has other arguments.
         TcpListener.__init__(self, plane, sock, connections, portals_only=portals_only, verdict=verdict)
         self._accepting = verdict is not Verdict.REJECT
@@ -68,11 +70,14 @@ class SharedTcpListener(TcpListener):
 
         Those who are to be held are accepted by one process, so that they keep the order in which they came.
         """
-        if self._accepting and self.connections.holds:
+        if not self._accepting:
+            self._missed = True
+            return
+        if self.connections.holds:
             if not self._turns.is_first:
                 self._leave_for(_LEFT_TO_FIRST_SECONDS)
                 return
-        elif self._accepting and self._turns.others_first(self._plane.active):
+        elif self._turns.others_first(self._plane.active):
             self._leave_for(_LEFT_TO_OTHERS_SECONDS)
             return
         self._accept_some(events)
@@ -98,10 +103,11 @@ class SharedTcpListener(TcpListener):
     def _set_verdict(self) -> None:
         """Follow the socket, which treats clients so already."""
         self._accepting = self._verdict is not Verdict.REJECT
-        if self._accepting:
-            self.look()  # they may have come before we were told
-        else:
+        if not self._accepting:
             self._refuse_held()
+        elif self._missed:
+            self._missed = False
+            self.look()  # they may have come before we were told
 
     def _survive(self, error: OSError) -> bool:
         if error.errno == errno.EINVAL:  # it listens no longer, of which we shall be told

@@ -29,8 +29,13 @@ class Adoption:
         follow_return_path: Callable[[ReturnPath], None],
         know_pairs: Callable[[PairsHandedOver], None],
         growing: Growing,
+        adopted: Callable[[HeldListener], None],
+        adopted_portal: Callable[[], None],
     ) -> None:
-        """`follow_return_path` gets what was found out about this host, `know_pairs` what of ways back."""
+        """`follow_return_path` gets what was found out about this host, `know_pairs` what of ways back.
+
+        `adopted` and `adopted_portal` are called for each listener and portal, to account for their sockets.
+        """
         self._loop = loop
         self._pool = pool
         self._listeners = listeners
@@ -40,6 +45,8 @@ class Adoption:
         self.follow_return_path = follow_return_path
         self.know_pairs = know_pairs
         self._growing = growing
+        self._adopted = adopted
+        self._adopted_portal = adopted_portal
 
     def adopt(self, item: ListenerHandedOver, descriptors: Sequence[int]) -> HeldListener:
         """Hold a listener with its sockets, and have data processes serve it. Raises OSError."""
@@ -56,6 +63,7 @@ class Adoption:
         # One that refuses its clients has other sockets once it takes them again.
         if isinstance(sock, DatagramGroup) and item.verdict is not Verdict.REJECT and self._growing.grow(sock):
             self._growing.note(Grown(item.name, None, sock, held.has_affinity, held.place_of))
+        self._adopted(held)
         self._briefing.settle_readers(held)
         for worker in self._pool.serving:
             self._briefing.tell_all(worker, [held])
@@ -65,6 +73,7 @@ class Adoption:
         """Hold a portal, and have data processes serve it. Raises OSError."""
         kind = ListeningSocket if address.protocol is Protocol.TCP else DatagramSocket
         portal = self._portals.adopt(address, admission, kind(descriptor))
+        self._adopted_portal()
         for worker in self._pool.serving:
             self._briefing.tell_portal(worker, portal)
 

@@ -77,6 +77,8 @@ class ProcessForwarder:
         self._ports = ListenerPorts(options.port_range, options.kept_ports)
         self._budget = DescriptorBudget(loop, options.descriptor_limit, options.kept_descriptors)
         self._numbers = count(1)
+        self._last_number = 0
+        """The highest of another userproxy's."""
         self._listeners: dict[ListenerName, HeldListener] = {}
         self._in_groups = 0
         """Descriptors of UDP listeners that they have beyond the first."""
@@ -215,17 +217,22 @@ class ProcessForwarder:
         """As :meth:`Forwarder.take_over`. Raises HandoverError where a data process is not there."""
         held = (self._listeners, self._portals, self._briefing, self._renewed)
         paths = (self.follow_return_path, self._return_paths.know)
-        more = (*paths, Growing(len(self._pool.places), self._room_in_groups))
-        return ProcessesTaker(self._pool.all_serving(), Adoption(self._loop, self._pool, *held, *more))
+        growing = Growing(len(self._pool.places), self._room_in_groups)
+        adoption = Adoption(self._loop, self._pool, *held, *paths, growing, self._adopted, self.adopt_port)
+        return ProcessesTaker(self._pool.all_serving(), adoption)
+
+    def _adopted(self, held: HeldListener) -> None:
+        """Account for a listener of another userproxy as it comes: nobody is served while all becomes ours."""
+        self._unasked[held.name] = None
+        self._last_number = max(self._last_number, held.number)
+        descriptors = len(held.descriptors)
+        self._in_groups += max(0, descriptors - 1)
+        for _ in range(descriptors):
+            self.adopt_port()
 
     def went_on(self) -> None:
         """As :meth:`Forwarder.went_on`."""
-        self._unasked = dict.fromkeys(self._listeners)
-        self._numbers = count(max((held.number for held in self._listeners.values()), default=0) + 1)
-        descriptors = sum(len(held.descriptors) for held in self._listeners.values())
-        self._in_groups = descriptors - sum(held.sock is not None for held in self._listeners.values())
-        for _ in range(descriptors + len(self._portals.portals)):
-            self.adopt_port()
+        self._numbers = count(self._last_number + 1)
 
     @property
     def shares_sockets(self) -> bool:
@@ -263,6 +270,7 @@ class ProcessForwarder:
     def update(self, snapshot: Snapshot) -> None:
         """As :meth:`Forwarder.update`."""
         held = self._listeners.get(snapshot.listener)
+        is_known = held is not None and held.snapshot == snapshot and _stands_alone(snapshot)
         if held is not None:
             held.follow(snapshot)
             self._briefing.settle_readers(held)
@@ -272,7 +280,8 @@ class ProcessForwarder:
                 self.data_plane.holding.discard(held.name)
         for worker in self._pool.serving:
             if held is None or held.name in worker.told:
-                worker.send(self._briefing.update(snapshot))
+                if not is_known:  # as after a take-over, which brings the snapshots of all listeners
+                    worker.send(self._briefing.update(snapshot))
             else:
                 self._briefing.introduce(worker, held.name)
         self._briefing.ejections.follow(snapshot)
@@ -403,3 +412,8 @@ class ProcessForwarder:
         self.steering.begins(worker)
         self._briefing.begin(worker)
         self.data_plane.begins(worker)
+
+
+def _stands_alone(snapshot: Snapshot) -> bool:
+    """Whether data processes need to know nothing beside it, such as where they count together."""
+    return snapshot.limits is None and snapshot.hold is None and snapshot.ejection is None

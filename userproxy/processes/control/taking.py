@@ -33,11 +33,15 @@ from userproxy.processes.control.adoption import Adoption
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.worker import Worker
 from userproxy.processes.transfers import AskArrived, Complete, Take, TakeOver
+from userproxy.routing.balancer import BalancerState
 
 _ROOM_SECONDS: Final = 5.0
 """How long a data process may leave unread what it is sent."""
 
 _ARRIVED_SECONDS: Final = 8.0
+
+_NO_STATE: Final = BalancerState()
+"""What a control process hands over, which has no balancers."""
 
 
 class _Parcel:
@@ -151,6 +155,8 @@ class ProcessesTaker:
         self._held[item.number] = held
         if held.readers is not None:
             self._readers.setdefault(held.name.service_port, set()).update(place - 1 for place in held.readers)
+        if item.balancer == _NO_STATE and item.counters == NOTHING_COUNTED:
+            return
         changed = ListenerChanged(item.number, item.balancer, item.counters)
         self._listener_changed(changed, [])
         balancer = structs.replace(item.balancer, ejections=0)
