@@ -15,7 +15,7 @@ ELSEWHERE: Final = {
     "cli/top/test_rates.py": ["cli/top/clients"],
     # The demo is shown by running it, and the lab of the end-to-end tests is made of its parts.
     "demo/test_hosts.py": ["demo/namespaces"],
-    "e2e/test_demo.py": ["demo/rules", "demo/screen", "demo/steps"],
+    "e2e/test_demo.py": ["demo/play/rules", "demo/play/screen", "demo/play/steps"],
     # Values and small questions that only their users give a meaning.
     "admin/steering/test_drains.py": ["admin/steering/refusals"],
     "cluster/objects/test_service.py": ["model/cluster", "model/limits"],

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from userproxy.cli import demo, main
-from userproxy.demo.sandbox import SandboxError
+from userproxy.demo.play.sandbox import SandboxError
 
 STOPPED = "Stopped; nothing is left behind.\n"
 

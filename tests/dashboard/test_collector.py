@@ -12,7 +12,7 @@ from tests.admin.planes import Served, connection
 from tests.dashboard.serving import figures, proxy
 from userproxy.dashboard import collector as module
 from userproxy.dashboard.collector import Collector, Reader
-from userproxy.dashboard.looks import Look, ServicePort, Want
+from userproxy.dashboard.figures.looks import Look, ServicePort, Want
 from userproxy.dashboard.upstream import Upstream
 
 WEB = ServicePort("default", "web", "http", "TCP")

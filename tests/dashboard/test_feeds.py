@@ -7,7 +7,7 @@ from tests.admin.planes import ONE, WEB, Events
 from tests.dashboard.serving import proxy
 from userproxy.dashboard import feeds
 from userproxy.dashboard.feeds import REMEMBERED, Feed
-from userproxy.dashboard.rates import Item
+from userproxy.dashboard.figures.rates import Item
 from userproxy.dashboard.upstream import Upstream
 from userproxy.model import ListenerName
 from userproxy.model.reports import Decision, Outcome, SocketAddress

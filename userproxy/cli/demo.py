@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from userproxy.demo.sandbox import SandboxError, run_in_sandbox
+from userproxy.demo.play.sandbox import SandboxError, run_in_sandbox
 
 
 @click.command()

@@ -7,12 +7,12 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from userproxy.admin.client import AdminError
-from userproxy.dashboard.connection_rows import ConnectionRows
 from userproxy.dashboard.feeds import NOT_SERVED, Feed
-from userproxy.dashboard.history import History
-from userproxy.dashboard.looks import Detail, Look, ServicePort, Want
-from userproxy.dashboard.paths import Paths
-from userproxy.dashboard.rates import Item, endpoint_key, service_key, with_rates
+from userproxy.dashboard.figures.connection_rows import ConnectionRows
+from userproxy.dashboard.figures.history import History
+from userproxy.dashboard.figures.looks import Detail, Look, ServicePort, Want
+from userproxy.dashboard.figures.paths import Paths
+from userproxy.dashboard.figures.rates import Item, endpoint_key, service_key, with_rates
 from userproxy.dashboard.successions import Successions
 from userproxy.dashboard.upstream import Upstream
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from userproxy.admin.client import AdminError, CutOffError
-from userproxy.dashboard.rates import Item
+from userproxy.dashboard.figures.rates import Item
 from userproxy.dashboard.upstream import Upstream
 
 REMEMBERED: Final = 400

@@ -13,9 +13,9 @@ from userproxy import __version__
 from userproxy.admin.client import AdminError
 from userproxy.dashboard.admission import HEADERS, Admission
 from userproxy.dashboard.collector import Collector
+from userproxy.dashboard.figures.frames import Frame, Frames
+from userproxy.dashboard.figures.looks import Look, ServicePort, Want
 from userproxy.dashboard.files import page_files
-from userproxy.dashboard.frames import Frame, Frames
-from userproxy.dashboard.looks import Look, ServicePort, Want
 from userproxy.dashboard.peers import user_of
 from userproxy.dashboard.upstream import RefusedError, Upstream
 from userproxy.model import Endpoint

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from userproxy.dashboard.rates import Item
+from userproxy.dashboard.figures.rates import Item
 
 REMEMBERED_SECONDS: Final = 600.0
 _MOST: Final = 20

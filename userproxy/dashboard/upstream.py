@@ -14,7 +14,7 @@ import msgspec
 
 from userproxy.admin.client import AdminError, CutOffError, ensure_ours, why_not
 from userproxy.admin.paths import default_socket
-from userproxy.dashboard.rates import Item
+from userproxy.dashboard.figures.rates import Item
 
 Parameters: TypeAlias = Mapping[str, str | Sequence[str]]
 """Of a query; one that may be repeated has several values."""

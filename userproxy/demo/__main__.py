@@ -5,8 +5,8 @@ import sys
 
 from rich.console import Console
 
-from userproxy.demo.screen import Screen
-from userproxy.demo.steps import run_demo
+from userproxy.demo.play.screen import Screen
+from userproxy.demo.play.steps import run_demo
 
 if __name__ == "__main__":
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -12,9 +12,9 @@ from userproxy.addresses import host_and_port
 from userproxy.demo import pods
 from userproxy.demo.hosts import Address, Host
 from userproxy.demo.network import Network, Node, Pod
+from userproxy.demo.play.rules import portal_rules
+from userproxy.demo.play.screen import Screen
 from userproxy.demo.programs import Program, wait_for_port
-from userproxy.demo.rules import portal_rules
-from userproxy.demo.screen import Screen
 from userproxy.demo.traffic import Tally, ask, ask_many, fetch, fetch_many
 from userproxy.demo.waiting import eventually
 from userproxy.errors import UserproxyError

@@ -1,7 +1,7 @@
 """What sparklines and charts are drawn of."""
 
-from userproxy.dashboard.history import SAMPLES, History
-from userproxy.dashboard.rates import Item
+from userproxy.dashboard.figures.history import SAMPLES, History
+from userproxy.dashboard.figures.rates import Item
 
 
 def row(key: str, opened: float = 0, up: float = 0, down: float = 0, failed: float = 0, retried: float = 0) -> Item:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from userproxy.dashboard.history import History
-from userproxy.dashboard.looks import Look, Want
-from userproxy.dashboard.rates import Item
+from userproxy.dashboard.figures.history import History
+from userproxy.dashboard.figures.looks import Look, Want
+from userproxy.dashboard.figures.rates import Item
 
 Frame = dict[str, Any]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userproxy.dashboard.rates import Item, endpoint_key, rounded, service_key, with_rates
+from userproxy.dashboard.figures.rates import Item, endpoint_key, rounded, service_key, with_rates
 
 
 def service(**changed: int) -> Item:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userproxy.dashboard.looks import ServicePort
+from userproxy.dashboard.figures.looks import ServicePort
 
 
 @pytest.mark.parametrize("key", ["default/web/http/TCP", "kube-system/dns//UDP"])

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final, NamedTuple, TypeAlias
 
-from userproxy.dashboard.rates import Item, rounded
+from userproxy.dashboard.figures.rates import Item, rounded
 
 MOST_CLIENTS: Final = 8
 """Clients that are shown by themselves: those with most traffic."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from userproxy.dashboard.rates import Item, rounded
+from userproxy.dashboard.figures.rates import Item, rounded
 
 _SAME_SECONDS: Final = 0.5
 """By how much the moment of the last byte may seem to move between two looks, because of the time a look takes."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from userproxy.dashboard.rates import Item
+from userproxy.dashboard.figures.rates import Item
 
 _SERVICE_PORT: Final = re.compile(r"([-a-z0-9.]{1,253})/([-a-z0-9.]{1,253})/([-a-z0-9]{0,63})/(TCP|UDP|SCTP)")
 
@@ -25,7 +25,7 @@ class ServicePort(NamedTuple):
 
     @property
     def key(self) -> str:
-        """As :func:`userproxy.dashboard.rates.service_key` has it."""
+        """As :func:`userproxy.dashboard.figures.rates.service_key` has it."""
         return "/".join(self)
 
     @property

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from userproxy.dashboard.connection_rows import ConnectionRows
-from userproxy.dashboard.rates import Item
+from userproxy.dashboard.figures.connection_rows import ConnectionRows
+from userproxy.dashboard.figures.rates import Item
 
 
 def connection(**changed: Any) -> Item:

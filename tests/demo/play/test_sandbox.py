@@ -12,7 +12,7 @@ import pytest
 
 from tests.lab.processes import processes_marked
 from tests.lab.proxy import installed_command
-from userproxy.demo.sandbox import run_in_sandbox
+from userproxy.demo.play.sandbox import run_in_sandbox
 from userproxy.demo.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -36,7 +36,9 @@ def test_inside_all_is_private(tmp_path: Path) -> None:
 
 
 def test_a_user_namespace_does_where_rights_are_missing() -> None:
-    script = "from userproxy.demo.sandbox import run_in_sandbox; print(run_in_sandbox(['iptables', '-t', 'nat', '-S']))"
+    script = (
+        "from userproxy.demo.play.sandbox import run_in_sandbox; print(run_in_sandbox(['iptables', '-t', 'nat', '-S']))"
+    )
     done = _run([*WITHOUT_RIGHTS, sys.executable, "-c", script])
     assert done.stdout.splitlines()[-1] == "0", done
     assert "-P PREROUTING ACCEPT" in done.stdout
@@ -67,7 +69,7 @@ def test_a_missing_tool_is_named_with_its_package() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_signal_ends_everything(number: signal.Signals, rights: list[str], tmp_path: Path) -> None:
     script = (
-        "from userproxy.demo.sandbox import run_in_sandbox; import sys;"
+        "from userproxy.demo.play.sandbox import run_in_sandbox; import sys;"
         "sys.exit(run_in_sandbox(['sh', '-c', 'sleep 600 & trap \"\" INT TERM HUP; echo up; wait']))"
     )
     with _started([*rights, sys.executable, "-c", script], tmp_path) as process:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from userproxy.dashboard.paths import MOST_CLIENTS, OTHERS, Paths
-from userproxy.dashboard.rates import Item
+from userproxy.dashboard.figures.paths import MOST_CLIENTS, OTHERS, Paths
+from userproxy.dashboard.figures.rates import Item
 
 PORTAL = "10.96.0.10:80"
 

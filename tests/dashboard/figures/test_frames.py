@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from userproxy.dashboard.frames import MOST_ROWS, Frame, Frames
-from userproxy.dashboard.history import History
-from userproxy.dashboard.looks import Detail, Look, ServicePort, Want
-from userproxy.dashboard.rates import Item
+from userproxy.dashboard.figures.frames import MOST_ROWS, Frame, Frames
+from userproxy.dashboard.figures.history import History
+from userproxy.dashboard.figures.looks import Detail, Look, ServicePort, Want
+from userproxy.dashboard.figures.rates import Item
 
 WEB = ServicePort("default", "web", "http", "TCP")
 
