@@ -6,7 +6,7 @@ none left: it says so with :class:`NotServed`.
 
 from typing import Final, TypeAlias
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.handover.values import PairsHandedOver
@@ -93,6 +93,22 @@ class Update(Struct, frozen=True, tag="update"):
     snapshot: Snapshot
     slot: int | None = None
     cells: tuple[int, ...] = ()
+
+
+class Told(Struct, frozen=True):
+    """All that a data process is to know of a listener."""
+
+    listener: Adopt | Elsewhere
+    update: Update
+
+
+class AdoptSeveral(Struct, frozen=True, tag="adopt several"):
+    """Several listeners in one message, with the sockets of all: each part is a :class:`Told`, encoded by itself.
+
+    For a process that serves nobody yet. What is the same for several processes is encoded once.
+    """
+
+    parts: tuple[Raw, ...]
 
 
 class Close(Struct, frozen=True, tag="close"):
@@ -214,6 +230,7 @@ ToData: TypeAlias = (
     | Retire
     | Logging
     | Adopt
+    | AdoptSeveral
     | Elsewhere
     | Update
     | Close
@@ -308,7 +325,7 @@ class Refused(Struct, frozen=True, tag="refused"):
     reason: str
 
 
-PROTOCOL: Final = 5
+PROTOCOL: Final = 6
 """Of these messages. Processes of another one are left alone: they serve until their clients have gone."""
 
 Reported: TypeAlias = (

@@ -35,10 +35,12 @@ from userproxy.model import (
     Protocol,
     ReturnPath,
     Snapshot,
+    TrafficClass,
     Verdict,
 )
 from userproxy.processes.channel import socket_pair
 from userproxy.processes.control.forwarding import ProcessForwarder
+from userproxy.processes.messages import Adopt, AdoptSeveral, Update
 from userproxy.processes.takeover.packages import unpacked
 from userproxy.processes.transfers import Take
 
@@ -86,6 +88,27 @@ async def test_whose_turn_it_is_is_told_by_who_knows(monkeypatch: pytest.MonkeyP
     changed = [item for item in taken if isinstance(item, ListenerChanged)]
     assert changed
     assert all(item.balancer.endpoints == (endpoint,) for item in changed)
+
+
+async def test_listeners_come_several_in_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each message costs as much as what is in it, and there may be 10,000 listeners."""
+    sent = note_messages(monkeypatch)
+    async with backend() as endpoint, predecessor(2) as plane:
+        names = [structs.replace(NAME, traffic=traffic) for traffic in TrafficClass]
+        names += [
+            structs.replace(NAME, service_port=structs.replace(NAME.service_port, port=f"p{n}")) for n in range(9)
+        ]
+        ports = [plane.open(name, verdict=Verdict.SERVE) for name in names]
+        for number, name in enumerate(names):
+            affinity = 60 if number % 2 else None  # then one process serves it
+            plane.update(Snapshot(name, Verdict.SERVE, (endpoint,), affinity_timeout=affinity))
+        for port in ports:
+            assert await asked(port) == b"hello\n"
+        sent.clear()
+        async with successor(plane, 2):
+            assert [await asked(port) for port in ports] == [b"hello\n"] * len(ports)
+    assert sum(isinstance(each, AdoptSeveral) for each in sent) == 2 * 2
+    assert not any(isinstance(each, Adopt | Update) for each in sent)
 
 
 class Echoes(asyncio.DatagramProtocol):

@@ -47,9 +47,10 @@ class Adoption:
         self._growing = growing
         self._adopted = adopted
         self._adopted_portal = adopted_portal
+        self._untold: list[HeldListener] = []
 
     def adopt(self, item: ListenerHandedOver, descriptors: Sequence[int]) -> HeldListener:
-        """Hold a listener with its sockets, and have data processes serve it. Raises OSError."""
+        """Hold a listener with its sockets; data processes serve it from :meth:`tell` on. Raises OSError."""
         verdict = item.verdict or Verdict.REJECT
         sock: ListeningSocket | DatagramGroup | None = None
         if item.port and item.name.service_port.protocol is Protocol.TCP:
@@ -65,15 +66,21 @@ class Adoption:
             self._growing.note(Grown(item.name, None, sock, held.has_affinity, held.place_of))
         self._adopted(held)
         self._briefing.settle_readers(held)
-        for worker in self._pool.serving:
-            self._briefing.tell_all(worker, [held])
+        self._untold.append(held)
         return held
+
+    def tell(self) -> None:
+        """Tell data processes of the listeners that were adopted since."""
+        if self._untold:
+            untold, self._untold = self._untold, []
+            self._briefing.tell_together(untold)
 
     def adopt_portal(self, address: PortalAddress, admission: Admission, descriptor: int) -> None:
         """Hold a portal, and have data processes serve it. Raises OSError."""
         kind = ListeningSocket if address.protocol is Protocol.TCP else DatagramSocket
         portal = self._portals.adopt(address, admission, kind(descriptor))
         self._adopted_portal()
+        self.tell()
         for worker in self._pool.serving:
             self._briefing.tell_portal(worker, portal)
 

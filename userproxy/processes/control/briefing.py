@@ -3,19 +3,32 @@
 import asyncio
 import time
 import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
+from msgspec import Raw
+
 from userproxy.model import ListenerName, PortalAddress, Snapshot
+from userproxy.pace import SLICE_SECONDS
+from userproxy.processes.channel import encode
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.held_portals import HeldPortal, HeldPortals
 from userproxy.processes.control.pool import Pool
 from userproxy.processes.control.slots import Slots
 from userproxy.processes.control.worker import Worker
 from userproxy.processes.ejections.deciding import EjectionDeciding
-from userproxy.processes.messages import Adopt, AdoptPortal, Close, Elsewhere, LeavePortal, Settled, Update
+from userproxy.processes.messages import (
+    Adopt,
+    AdoptPortal,
+    AdoptSeveral,
+    Close,
+    Elsewhere,
+    LeavePortal,
+    Settled,
+    Told,
+    Update,
+)
 
-_SLICE_SECONDS: Final = 0.002
 _WAIT_SECONDS: Final = 0.005
 
 
@@ -80,13 +93,23 @@ class Briefing:
         if held.snapshot is None:
             return
         worker.told.add(held.name)
-        if held.is_read_at(worker.place):
-            members, descriptors = held.sockets_for(worker.place)
-            worker.send(Adopt(held.name, held.number, members), descriptors)
-        else:
-            worker.send(Elsewhere(held.name, held.host, held.port))
+        worker.send(*_opening(held, worker.place))
         worker.send(self.update(held.snapshot))
         self.ejections.brief(worker, held.name)
+
+    def tell_together(self, listeners: Sequence[HeldListener]) -> None:
+        """Tell all data processes, which serve nobody yet, of listeners that are new, in one message for each."""
+        told = [(held, self.update(held.snapshot)) for held in listeners if held.snapshot is not None]
+        workers = self._pool.serving
+        alike = {held.name: _part(held, 0, update) for held, update in told if held.readers is None}
+        for worker in workers:
+            parts = [alike.get(held.name) or _part(held, worker.place, update) for held, update in told]
+            worker.told.update(held.name for held, _ in told)
+            worker.send(
+                AdoptSeveral(tuple(part for part, _ in parts)), [number for _, numbers in parts for number in numbers]
+            )
+            for held, _ in told:
+                self.ejections.brief(worker, held.name)
 
     def update(self, snapshot: Snapshot) -> Update:
         """What says that a snapshot counts from now on."""
@@ -169,7 +192,7 @@ class Briefing:
         self._behind.pop(worker, None)
         if worker.is_over or self._stopped:
             return
-        end = time.monotonic() + _SLICE_SECONDS
+        end = time.monotonic() + SLICE_SECONDS
         while worker.untold and not worker.channel.waiting and time.monotonic() < end:
             name = next(iter(worker.untold))
             del worker.untold[name]
@@ -192,6 +215,19 @@ class Briefing:
             portal = self._portals.portals.get(name)
             if portal is not None:
                 self.tell_portal(worker, portal)
+
+
+def _opening(held: HeldListener, place: int) -> tuple[Adopt | Elsewhere, list[int]]:
+    """What the data process at a place is told of a listener's sockets, and those that it reads."""
+    if not held.is_read_at(place):
+        return Elsewhere(held.name, held.host, held.port), []
+    members, descriptors = held.sockets_for(place)
+    return Adopt(held.name, held.number, members), descriptors
+
+
+def _part(held: HeldListener, place: int, update: Update) -> tuple[Raw, list[int]]:
+    opening, descriptors = _opening(held, place)
+    return Raw(encode(Told(opening, update))), descriptors
 
 
 def _readers(held: HeldListener, usable: Collection[int], places: int) -> tuple[int, ...] | None:

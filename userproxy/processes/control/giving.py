@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
+from itertools import islice
 from typing import Final
 
 from msgspec import Raw
@@ -28,6 +29,9 @@ from userproxy.routing.balancer import BalancerState
 
 _AHEAD: Final = 32
 """Parts that a data process may have told of before the first of them is passed on: their descriptors are ours, too."""
+
+_TOGETHER: Final = 8
+"""So many listeners are one message: a process has most to do for each message, and little for each listener in it."""
 
 _ANSWER_SECONDS: Final = 10.0
 """How long a data process may say nothing, while it serves."""
@@ -69,8 +73,8 @@ class ProcessesGiver:
     async def first(self) -> AsyncGenerator[Package, None]:
         """See :class:`GivesPackages`."""
         pace = Pace()
-        for item, descriptors in self._held():
-            yield Package(Raw(encode([item])), descriptors)
+        for package in _together(self._held()):
+            yield package
             await pace.keep()
         for plane, worker in enumerate(self._workers, 1):
             worker.gives_to = self
@@ -196,6 +200,13 @@ class ProcessesGiver:
                 _ENDED if not worker.channel.open else "a data process takes too long to describe the rest"
             )
         return told.popleft()
+
+
+def _together(given: Iterator[tuple[Item, list[int]]]) -> Iterator[Package]:
+    """Several values in each package. Those of one are asked for at the same time: descriptors stay whose they are."""
+    while some := list(islice(given, _TOGETHER)):
+        items = [item for item, _ in some]
+        yield Package(Raw(encode(items)), [descriptor for _, its in some for descriptor in its])
 
 
 class _Copies:

@@ -111,6 +111,7 @@ class ProcessesTaker:
 
     def deal(self) -> None:
         """Send data processes what was taken in since."""
+        self._adoption.tell()
         for worker, parcel in zip(self._workers, self._parcels, strict=True):
             if parcel.items:
                 items, parcel.items = parcel.items, []

@@ -31,6 +31,7 @@ from userproxy.processes.messages import (
     PROTOCOL,
     Adopt,
     AdoptPortal,
+    AdoptSeveral,
     Claim,
     Close,
     CloseUnasked,
@@ -62,6 +63,7 @@ from userproxy.processes.messages import (
     Settled,
     Start,
     ToData,
+    Told,
     Update,
 )
 from userproxy.processes.questions import QUESTIONS, Enough
@@ -89,6 +91,7 @@ _ALONE_SECONDS: Final = 900.0
 """How long to serve without a control process: endpoints change meanwhile."""
 
 _DRAIN_SECONDS: Final = 30.0
+_TOLD: Final[Decoder[Told]] = Decoder(Told)
 _NO_DESCRIPTOR: Final = "the limit of open files leaves none for its socket"
 
 
@@ -122,6 +125,7 @@ class DataProcess:
         """Set once the process is to end."""
         self._deal: dict[type, Callable[[SharingForwarder, Any, list[int]], None]] = {
             Adopt: self._adopt,
+            AdoptSeveral: self._adopt_several,
             Elsewhere: self._elsewhere,
             Update: self._update,
             Close: self._close,
@@ -326,6 +330,18 @@ class DataProcess:
         else:
             if self._handover is not None:
                 self._handover.opened(name, message.number)
+
+    def _adopt_several(self, forwarder: SharingForwarder, message: AdoptSeveral, descriptors: list[int]) -> None:
+        for part in message.parts:
+            told = _TOLD.decode(part)
+            if isinstance(told.listener, Adopt):
+                number = len(told.listener.members)
+                its, descriptors[:number] = descriptors[:number], []
+                self._adopt(forwarder, told.listener, its)
+            else:
+                self._elsewhere(forwarder, told.listener, [])
+            self._update(forwarder, told.update, [])
+        close_descriptors(descriptors)
 
     def _update(self, forwarder: SharingForwarder, message: Update, _descriptors: list[int]) -> None:
         snapshot = message.snapshot
