@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 BUILD_PACKAGES := gcc libc6-dev python3-dev python3-venv
 NETWORK_PACKAGES := iptables nftables iproute2 procps util-linux
 TEST_PACKAGES := bind9-dnsutils chromium dnsmasq-base haproxy iperf3 libnginx-mod-stream nginx-light tshark
-BENCH_PACKAGES := haproxy nginx-light libnginx-mod-stream strace
+BENCH_PACKAGES := haproxy nginx-light libnginx-mod-stream strace valgrind
 
 # What `make check` tests unless told otherwise (make check TESTS=tests/forwarding): decisions, and what is quick beside them.
 TESTS := $(wildcard tests/test_*.py) tests/docs tests/model tests/routing tests/proxier tests/portals tests/config tests/telemetry tests/cluster/objects

@@ -1,12 +1,9 @@
 """``python -m examples.benchmarks calls``: how many Python and C functions the data plane calls."""
 
 import asyncio
-import socket
 import sys
-import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from random import Random
 from types import FrameType
@@ -16,14 +13,25 @@ import click
 import uvloop
 from msgspec import Struct
 
+from examples.benchmarks.exchanges import answering, ask
 from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.model import Endpoint, IPFamily, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
 
-_NAME = ListenerName(ServicePortName("default", "bench", "", Protocol.TCP))
-_REQUEST, _REPLY = bytes(100), bytes(1024)
 _HOST = "127.0.0.1"
+
+NAME = ListenerName(ServicePortName("default", "bench", "", Protocol.TCP))
+"""The listener of a forwarder that is measured without a proxier."""
+
+OPTIONS = ForwardingOptions(
+    bind_addresses={IPFamily.IPV4: _HOST},
+    port_range=PortRange(0, 0),
+    portals_only=False,
+    half_open_timeout=60.0,
+    descriptor_limit=1000,
+)
+"""What such a forwarder is told."""
 
 
 class Calls(Struct):
@@ -70,14 +78,7 @@ def count_calls(connections: int, at_once: int, requests: int = 1) -> Calls:
 
 async def _count_calls(connections: int, at_once: int, requests: int) -> Calls:
     loop = asyncio.get_running_loop()
-    options = ForwardingOptions(
-        bind_addresses={IPFamily.IPV4: _HOST},
-        port_range=PortRange(0, 0),
-        portals_only=False,
-        half_open_timeout=60.0,
-        descriptor_limit=1000,
-    )
-    forwarder = Forwarder(loop, options, Random(1))
+    forwarder = Forwarder(loop, OPTIONS, Random(1))
     calls = Calls(Counter(), Counter())
 
     def count(frame: FrameType, event: str, argument: Any) -> None:
@@ -86,13 +87,12 @@ async def _count_calls(connections: int, at_once: int, requests: int) -> Calls:
         elif event == "c_call":
             calls.c[argument.__qualname__] += 1
 
-    with closing(socket.create_server((_HOST, 0), backlog=1024)) as backend, ThreadPoolExecutor(at_once) as clients:
-        threading.Thread(target=_serve, args=(backend,), daemon=True).start()
-        address = _HOST, forwarder.open(_NAME)
-        forwarder.update(Snapshot(_NAME, Verdict.SERVE, (Endpoint(*backend.getsockname()),)))
+    with answering() as backend, ThreadPoolExecutor(at_once) as clients:
+        address = _HOST, forwarder.open(NAME)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(*backend),)))
         try:
-            await asyncio.gather(*(loop.run_in_executor(clients, _ask, address, 1, 1) for _ in range(at_once)))
-            asked = [loop.run_in_executor(clients, _ask, address, connections, requests) for _ in range(at_once)]
+            await asyncio.gather(*(loop.run_in_executor(clients, ask, address, 1, 1) for _ in range(at_once)))
+            asked = [loop.run_in_executor(clients, ask, address, connections, requests) for _ in range(at_once)]
             sys.setprofile(count)
             await asyncio.gather(*asked)
             while forwarder.active:  # noqa: ASYNC110 -- connections end without a word
@@ -101,36 +101,3 @@ async def _count_calls(connections: int, at_once: int, requests: int) -> Calls:
             sys.setprofile(None)
             forwarder.shut_down()
     return calls
-
-
-def _ask(address: tuple[str, int], connections: int, requests: int) -> None:
-    for _ in range(connections):
-        with socket.create_connection(address) as sock:
-            for _ in range(requests):
-                sock.sendall(_REQUEST)
-                _receive(sock, len(_REPLY))
-
-
-def _serve(listening: socket.socket) -> None:
-    while True:
-        try:
-            client, _ = listening.accept()
-        except OSError:  # it is closed
-            return
-        threading.Thread(target=_answer, args=(client,), daemon=True).start()
-
-
-def _answer(client: socket.socket) -> None:
-    with client:
-        while _receive(client, len(_REQUEST)):
-            client.sendall(_REPLY)
-
-
-def _receive(sock: socket.socket, size: int) -> bool:
-    """Whether so many bytes have come."""
-    while size:
-        data = sock.recv(size)
-        if not data:
-            return False
-        size -= len(data)
-    return True

@@ -33,6 +33,7 @@ _GROWTH = ("growth", "--rounds", "1")
 PARTS = (
     Part("proxies", ("--rounds", "3", "--proxies", "userproxy,userproxy-1,userproxy-2,haproxy,nginx,go"), 900),
     Part("system_calls", ("system_calls",), 120, json=False),
+    Part("instructions", ("instructions",), 300),
     Part("growth", (*_GROWTH, "--connections", "1,100,8000"), 300),
     Part(
         "idle",

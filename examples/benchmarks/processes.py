@@ -40,8 +40,10 @@ def _can_bind(address: str, port: int) -> bool:
 
 
 @contextmanager
-def running(command: Sequence[str], log: Path, *, piped: bool = False) -> Iterator[subprocess.Popen[str]]:
-    """The running `command` in a process group of its own, which is stopped as a whole.
+def running(
+    command: Sequence[str], log: Path, *, piped: bool = False, descriptors: Sequence[int] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    """The running `command` in a process group of its own, with `descriptors`; the group is stopped as a whole.
 
     Its output goes to `log`; where it is `piped`, standard input and output are pipes to us instead. It also
     gets SIGTERM when we die without cleaning up. Raises StartError where it cannot be run.
@@ -58,6 +60,7 @@ def running(command: Sequence[str], log: Path, *, piped: bool = False) -> Iterat
                 bufsize=1,
                 start_new_session=True,
                 preexec_fn=_die_with_parent(),
+                pass_fds=descriptors,
             )
         except OSError as error:
             raise StartError(f"{command[0]} cannot be run: {error.strerror}") from error
