@@ -48,6 +48,15 @@ async def test_after_a_slice_others_have_their_turn_and_another_slice_begins(clo
     assert await turns_during(kept) == 0
 
 
+async def test_work_may_take_a_part_of_its_slices_and_leave_the_rest_to_what_comes_after_each(clock: Clock) -> None:
+    kept = Pace(0.5)
+    for _ in range(2):
+        clock.now += SLICE_SECONDS * 0.4
+        before = kept.is_over
+        clock.now += SLICE_SECONDS * 0.2
+        assert [before, kept.is_over, await turns_during(kept)] == [False, True, 1]
+
+
 async def test_pieces_of_work_under_way_share_a_slice(clock: Clock) -> None:
     slices: list[float] = []
 

@@ -62,12 +62,17 @@ def uncollected() -> Iterator[None]:
 
 
 class Pace:
-    """Says when it is the turn of others. One for each piece of work, made when that begins."""
+    """Says when it is the turn of others. One for each piece of work, made when that begins.
 
-    __slots__ = ("_over",)
+    `part` is how much of a slice is for what is done between two looks at the clock; the rest of it is left for what
+    comes once that is over, as to send what was made.
+    """
 
-    def __init__(self) -> None:
-        self._over = time.perf_counter() + _share()
+    __slots__ = ("_over", "_part")
+
+    def __init__(self, part: float = 1.0) -> None:
+        self._part = part
+        self._over = time.perf_counter() + part * _share()
 
     @property
     def is_over(self) -> bool:
@@ -82,7 +87,7 @@ class Pace:
                 await asyncio.sleep(0)
             finally:
                 _Work.waiting -= 1
-            self._over = time.perf_counter() + _share()
+            self._over = time.perf_counter() + self._part * _share()
 
 
 def _share() -> float:

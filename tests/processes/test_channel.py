@@ -29,7 +29,7 @@ class Number(Struct, frozen=True, tag="number"):
 class End:
     """A channel, and what has come by it."""
 
-    def __init__(self, sock: socket.socket, most_waiting: int = 1 << 26) -> None:
+    def __init__(self, sock: socket.socket, most_waiting: int = 1 << 26, low_water: int = 1 << 18) -> None:
         self.messages: list[Text | Number] = []
         self.seconds_each = 0.0
         """How long it takes to deal with a message."""
@@ -37,7 +37,8 @@ class End:
         self.reasons: list[str] = []
         loop = asyncio.get_running_loop()
         decoder: Decoder[Text | Number] = Decoder(Text | Number)
-        self.channel = Channel(loop, sock, decoder, self._received, self.reasons.append, most_waiting)
+        ended = self.reasons.append
+        self.channel = Channel(loop, sock, decoder, self._received, ended, most_waiting, low_water)
 
     def _received(self, message: Text | Number, descriptors: list[int]) -> None:
         self.messages.append(message)
@@ -101,6 +102,17 @@ async def test_what_the_peer_does_not_read_waits_and_keeps_its_descriptors(pair:
     await eventually(lambda: len(other.messages) == 300)
     assert os.readlink(f"/proc/self/fd/{other.descriptors[299][0]}").startswith("/memfd:kept")
     os.close(other.descriptors[299][0])
+
+
+async def test_who_asks_for_it_waits_until_all_is_sent(pair: Pair) -> None:
+    one = End(pair[0], low_water=0)
+    while one.channel.has_room:
+        one.channel.send(Text("z" * 10_000))
+    assert 0 < one.channel.waiting < 20_000, "nothing was made that had to wait, but for the last"
+    End(pair[1])
+    async with asyncio.timeout(10):
+        await one.channel.drained()
+    assert one.channel.waiting == 0
 
 
 async def test_a_peer_that_reads_nothing_is_lost_at_the_bound_and_nobody_waits_for_it(pair: Pair) -> None:

@@ -242,6 +242,11 @@ class Shares:
             return False
         return self._budget.take(PER_CONNECTION)
 
+    @property
+    def held(self) -> int:
+        """How many clients are accepted and not served yet."""
+        return self._held
+
     def hold(self, change: int) -> None:
         """Count clients that are accepted and not served yet."""
         self._held += change

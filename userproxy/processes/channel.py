@@ -111,8 +111,9 @@ class Channel(Generic[Received]):
         received: Callable[[Received, list[int]], None],
         ended: Callable[[str], None],
         most_waiting: int = MOST_WAITING,
+        low_water: int = _LOW_WATER,
     ) -> None:
-        """Take over a connected socket."""
+        """Take over a connected socket. :meth:`drained` returns once no more than `low_water` bytes wait."""
         sock.setblocking(False)  # noqa: FBT003 -- the socket module's own
         self._loop = loop
         self._socket = sock
@@ -120,6 +121,7 @@ class Channel(Generic[Received]):
         self._received = received
         self._ended = ended
         self._most_waiting = most_waiting
+        self._low_water = low_water
         self._pieces = bytearray()
         self._descriptors: list[int] = []
         self._incomplete = False
@@ -156,7 +158,7 @@ class Channel(Generic[Received]):
     @property
     def has_room(self) -> bool:
         """Whether so little waits to be sent that more may be made; also once the channel has ended."""
-        return self.waiting <= _LOW_WATER
+        return self.waiting <= self._low_water
 
     async def drained(self) -> None:
         """Wait until little waits to be sent, or the channel has ended."""

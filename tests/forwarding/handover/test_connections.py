@@ -17,6 +17,7 @@ from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.relay import Relay
+from userproxy.forwarding.tcp.relays.accounts import TcpStatistics
 from userproxy.forwarding.tcp.sockets import quiet_seconds
 from userproxy.model import ClientAddress, Endpoint, Limits, ProxyProtocol, Snapshot, Verdict
 from userproxy.model.faults import Direction, Fault, Latency
@@ -456,6 +457,7 @@ async def test_a_hand_over_that_comes_to_nothing_changes_nothing(planes: list[Fo
         taker.take(item, [os.dup(each) for each in descriptors])
     new.forsake()
     giver.cancel()
+    assert type(old.statistics(NAME)) is TcpStatistics, "what it counts is not noted any more"
     assert old._tcp.poller.copied, "the other process has not closed its copies yet"
     writer.write(b"x")
     assert await reader.readexactly(1) == b"x"

@@ -54,3 +54,14 @@ def test_a_service_port_that_nobody_has_any_more_is_forgotten() -> None:
     assert recorder.ring(name(1).service_port) is kept
     del gone
     assert [service_port for service_port, _ in recorder.rings()] == [name(1).service_port]
+
+
+def test_all_rings_may_be_gone_through_while_some_of_them_come_and_go() -> None:
+    recorder = Recorder(lambda: 0.0)
+    kept, going, empty = fill(recorder, 1), fill(recorder, 2), recorder.ring(name(3).service_port)
+    found = recorder.all_rings()
+    assert next(found) == (name(1).service_port, kept)
+    del going
+    fourth = fill(recorder, 4)
+    assert list(found) == [(name(3).service_port, empty)]
+    assert [ring for _, ring in recorder.all_rings()] == [kept, empty, fourth]

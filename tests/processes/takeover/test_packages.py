@@ -1,11 +1,15 @@
 """Values and descriptors in packages, and out of them."""
 
+import asyncio
+from collections.abc import Iterator
+
 import pytest
 from msgspec import DecodeError, Raw
 
+from userproxy.forwarding.handover.giving import Given
 from userproxy.forwarding.handover.taking import HandoverError
 from userproxy.forwarding.handover.values import ClientHandedOver, Ended, Item
-from userproxy.processes.takeover.packages import packed, unpacked
+from userproxy.processes.takeover.packages import packed, packed_in_slices, unpacked
 
 CLIENT = ClientHandedOver(1, None, ("10.0.0.1", 4711))
 
@@ -23,6 +27,40 @@ def test_many_are_several_packages_and_none_is_one() -> None:
     assert [len(package.descriptors) for package in packages] == [128, 128, 44]
     (empty,) = packed(iter(()))
     assert list(unpacked(empty.items, [])) == []
+
+
+async def test_descriptors_are_passed_on_in_the_turn_of_the_loop_in_which_they_were_looked_up() -> None:
+    """A turn later their numbers may be other sockets'."""
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        asyncio.get_running_loop().call_soon(turn)
+
+    def given() -> Iterator[Given | None]:
+        for number in range(2000):
+            yield (CLIENT, [turns]) if number % 3 else None
+
+    asyncio.get_running_loop().call_soon(turn)
+    packages = []
+    async for package in packed_in_slices(given()):
+        assert set(package.descriptors) == {turns}
+        packages.append(package)
+    assert turns > 1
+    assert sum(len(package.descriptors) for package in packages) == 1333
+    assert len(packages) < 1333, "what comes in one slice is one package"
+    for package in packages:
+        descriptors = list(package.descriptors)
+        assert [item for item, _ in unpacked(package.items, descriptors)] == [CLIENT] * len(package.descriptors)
+
+
+async def test_no_package_is_made_of_nothing_and_none_is_greater_than_the_channel_takes_at_once() -> None:
+    assert [package async for package in packed_in_slices(iter([None] * 100))] == []
+    given: list[Given | None] = [(CLIENT, list(range(6)))] * 100
+    sizes = [len(package.descriptors) async for package in packed_in_slices(iter(given))]
+    assert sum(sizes) == 600
+    assert max(sizes) <= 64
 
 
 def test_missing_descriptors_are_an_error_and_those_left_are_told() -> None:

@@ -6,13 +6,14 @@ is left for that turn.
 Nothing of the data plane changes by being handed over, until :meth:`Giver.forsake` leaves it to the other process.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator
-from itertools import chain, groupby
+from collections.abc import AsyncIterator, Iterator
+from itertools import groupby
 from socket import SocketType
 from typing import Final
 
 from userproxy.forwarding.faults.faults import Faults
 from userproxy.forwarding.handover import learned
+from userproxy.forwarding.handover.noting import CounterChanges
 from userproxy.forwarding.handover.parts import AnyListener, Parts
 from userproxy.forwarding.handover.survey import Survey, Whose, survey
 from userproxy.forwarding.handover.values import (
@@ -36,7 +37,6 @@ from userproxy.forwarding.observation.recorder import Entry
 from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.dialer import Dial
 from userproxy.forwarding.tcp.listener import TcpListener
-from userproxy.forwarding.tcp.portal import PortlessTcpListener
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.udp.flow import UdpFlow
 from userproxy.forwarding.udp.listener import UdpListener
@@ -44,7 +44,7 @@ from userproxy.forwarding.udp.states import state_of
 from userproxy.model import IPFamily, ListenerName, ServicePortName
 from userproxy.pace import Pace
 from userproxy.routing.affinity import AffinityTable
-from userproxy.routing.balancer import Balancer, BalancerState
+from userproxy.routing.balancer import BalancerState
 
 _NEVER: Final = float("-inf")
 
@@ -74,10 +74,11 @@ class Giver:
         self._relays: dict[int, object] = {}
         """The connections that were handed over, and the mark of each one then."""
         self._flows: dict[int, tuple[SocketType | None, object]] = {}
-        self._counted: dict[ListenerCounters, object] = {}
-        self._closed: set[ListenerCounters] = set()
-        """Those of listeners that were closed when they were handed over."""
-        self._balancers: dict[ListenerCounters, Balancer] = {}
+        self._known: dict[ListenerCounters, AnyListener | Connections] = {}
+        """Whose counters they are; connections are those of a listener that was closed when it was handed over."""
+        self._changes = CounterChanges()
+        self._busy: dict[AnyListener | Connections, None] = {}
+        """Those that have had clients since they were handed over."""
         self._tables: dict[AffinityTable, int] = {}
         self._began = _NEVER
         self._were_shared = parts.tcp.relays.shared
@@ -86,43 +87,50 @@ class Giver:
 
     async def first(self) -> AsyncIterator[Given]:
         """What is there, while it goes on: established connections and flows with their sockets."""
-        parts, pace = self._parts, Pace()
-        parts.tcp.relays.shared = parts.tcp.poller.copied = True
-        self._began = parts.tcp.loop.time()
-        for given in self._listeners():
-            yield given
-            await pace.keep()
-        tables = (self._affinity(name, table) for name, table in parts.affinity.items())
-        for given in chain(self._portals(), self._learned(), *tables):
-            yield given
-            await pace.keep()
-        parts.recorder.decision_watches.append(self)
-        for service_port, ring in parts.recorder.rings():
-            self._decisions = [each for each in self._decisions if each[1].service_port != service_port]
-            yield DecisionsHandedOver(service_port, tuple(map(_plain, ring))), []
-            await pace.keep()
-        async for given in self._changed_members(pace):
+        async for given in _paced(self.beginning()):
             yield given
 
     async def changed(self) -> AsyncIterator[Given]:
-        """What has changed since, while it goes on: so much less is left for :meth:`rest`.
+        """What has changed since, while it goes on: so much less is left for :meth:`rest`."""
+        async for given in _paced(self.changes()):
+            yield given
+
+    def beginning(self) -> Iterator[Given | None]:
+        """As :meth:`first`, for who sees to it that others have their turn between two values.
+
+        The descriptors of one are to be passed on before that; None is time for it without a value.
+        """
+        parts = self._parts
+        parts.tcp.relays.shared = parts.tcp.poller.copied = True
+        self._began = parts.tcp.loop.time()
+        yield from self._listeners()
+        yield from self._portals()
+        yield from self._learned()
+        for name, table in parts.affinity.items():
+            yield from self._affinity(name, table)
+        parts.recorder.decision_watches.append(self)
+        for service_port, ring in parts.recorder.all_rings():
+            if not len(ring):
+                yield None
+                continue
+            self._decisions = [each for each in self._decisions if each[1].service_port != service_port]
+            yield DecisionsHandedOver(service_port, tuple(map(_plain, ring))), []
+        yield from self._changed_members()
+
+    def changes(self) -> Iterator[Given | None]:
+        """As :meth:`changed`, for who calls :meth:`beginning`.
 
         Affinity is not in it: an entry has the time of its client's coming, and may be written later.
         """
-        parts, pace = self._parts, Pace()
-        for changed in self._changed_listeners():
-            yield changed, []
-            await pace.keep()
+        yield from ((item, []) for item in self._changed_listeners())
         newest = self.last_id
-        if ended := self._ended(survey(parts)):
+        if ended := self._ended(self._survey()):
             for number in ended:
                 self._relays.pop(number, None)
                 self._flows.pop(number, None)
             yield Ended(ended), []
-        for decisions in self._decided():
-            yield decisions, []
-        async for given in self._changed_members(pace, newest):
-            yield given
+        yield from ((item, []) for item in self._decided())
+        yield from self._changed_members(newest)
 
     def rest(self) -> Iterator[Given]:
         """What is new, or other than it was, and what has ended. Between two values nothing of the loop may run."""
@@ -134,7 +142,7 @@ class Giver:
         yield from ((item, []) for item in self._changed_listeners())
         for name, table in parts.affinity.items():
             yield from self._changed_affinity(name, table)
-        found = survey(parts)
+        found = self._survey()
         yield Ended(self._ended(found)), []
         yield from self._changed_relays(found)
         yield from self._dials(found)
@@ -162,6 +170,7 @@ class Giver:
         nobody says when it has gone.
         """
         self._parts.tcp.relays.shared = lingers or self._were_shared
+        self._changes.end(self._known)
         if self in self._parts.recorder.decision_watches:
             self._parts.recorder.decision_watches.remove(self)
         self._faults.resume()
@@ -181,24 +190,29 @@ class Giver:
         yield from ((item, []) for item in learned.given(self._parts))
 
     def _listeners(self) -> Iterator[Given]:
-        for name, listener in list(self._parts.listeners.items()):
-            self._counted[listener.statistics] = listener.statistics.mark
-            self._balancers[listener.statistics] = listener.balancer
+        listeners = self._parts.listeners
+        for name, listener in zip(list(listeners), list(listeners.values()), strict=True):
+            self._know(listener)
             if self._shares:
                 balancer, counters = listener.balancer.state(), listener.statistics.state()
                 yield ListenerChanged(listener.statistics.number, balancer, counters), []
             else:
                 yield self._listener(name, listener)
-        for connections in self._connections():
-            if connections.statistics not in self._counted:
-                self._counted[connections.statistics] = connections.statistics.mark
-                self._closed.add(connections.statistics)
-                self._balancers[connections.statistics] = connections.balancer
+        for connections in list(self._parts.tcp.without_listener):
+            if isinstance(connections, Connections) and connections.statistics not in self._known:
+                self._know(connections)
                 yield _closed_listener(connections.name, connections.statistics, connections.balancer.state()), []
         for name, statistics in self._parts.closed.current():
-            if statistics not in self._counted:
-                self._counted[statistics] = statistics.mark
+            if statistics not in self._known:
                 yield _closed_listener(name, statistics, BalancerState()), []
+
+    def _know(self, listener: AnyListener | Connections) -> None:
+        """Note what changes of a listener, which is described right afterwards."""
+        counters = listener.statistics
+        self._known[counters] = listener
+        self._changes.look(counters)
+        if counters.active or counters.held:
+            self._busy[listener] = None
 
     def _listener(self, name: ListenerName, listener: AnyListener) -> Given:
         host, verdict, descriptors = "", None, []
@@ -233,12 +247,16 @@ class Giver:
 
     def _changed_listeners(self) -> Iterator[ListenerChanged]:
         """Listeners are neither opened nor closed meanwhile."""
-        for counters, balancer in self._balancers.items():
-            mark = counters.mark
-            if mark != self._counted[counters]:
-                self._counted[counters] = mark
-                is_open = counters not in self._closed
-                yield ListenerChanged(counters.number, balancer.state(), counters.state(), is_open=is_open)
+        for counters in self._changes.take():
+            listener = self._known[counters]
+            self._know(listener)
+            is_open = not isinstance(listener, Connections)
+            yield ListenerChanged(counters.number, listener.balancer.state(), counters.state(), is_open=is_open)
+
+    def _survey(self) -> Survey:
+        """Who has clients, of those who had some since the beginning."""
+        self._busy |= dict.fromkeys(self._known[counters] for counters in self._changes.noted())
+        return survey(self._parts, (each for each in self._busy if not isinstance(each, Connections)))
 
     def _affinity(self, name: tuple[ServicePortName, IPFamily], table: AffinityTable) -> Iterator[Given]:
         service_port, family = name
@@ -266,24 +284,22 @@ class Giver:
         alive.update(*(connections.members for connections in found.connections))
         return (*(self._relays.keys() - alive), *(self._flows.keys() - alive))
 
-    async def _changed_members(self, pace: Pace, newest: float = float("inf")) -> AsyncIterator[Given]:
+    def _changed_members(self, newest: float = float("inf")) -> Iterator[Given | None]:
         """Connections and flows that are new or other than they were, and may be handed over while they go on.
 
         A flow with a greater id than `newest` is left for later: its client's flow before may have ended since ends
         were told.
         """
-        for connections in self._connections():
+        for connections in self._survey().connections:
             for relay in list(connections.members.values()):
                 if isinstance(relay, Relay) and not relay.closed and self._may_be_told(relay):
                     yield self._beginning(connections, relay)
-                await pace.keep()
-        for listener, whose in survey(self._parts).udp:
+                yield None
+        for listener, whose in self._survey().udp:
             for flow in list(listener.flows):
-                if flow.id > newest and flow.id not in self._flows:
-                    continue
-                for given in self._changed_flow(flow, whose):
-                    yield given
-                await pace.keep()
+                if flow.id <= newest or flow.id in self._flows:
+                    yield from self._changed_flow(flow, whose)
+                yield None
 
     def _may_be_told(self, relay: Relay) -> bool:
         """What waits in a connection, or when it is to end, is told with the rest alone."""
@@ -349,15 +365,13 @@ class Giver:
         for service_port, entries in groupby(decided, key=lambda entry: entry[1].service_port):
             yield DecisionsHandedOver(service_port, tuple(map(_plain, entries)))
 
-    def _connections(self) -> Iterable[Connections]:
-        found = {}
-        for listener in self._parts.listeners.values():
-            if isinstance(listener, TcpListener | PortlessTcpListener):
-                found[id(listener.connections)] = listener.connections
-        for connections in self._parts.tcp.without_listener:
-            if isinstance(connections, Connections):
-                found[id(connections)] = connections
-        return found.values()
+
+async def _paced(given: Iterator[Given | None]) -> AsyncIterator[Given]:
+    pace = Pace()
+    for each in given:
+        if each is not None:
+            yield each
+        await pace.keep()
 
 
 def _closed_listener(name: ListenerName, statistics: ListenerCounters, balancer: BalancerState) -> ListenerHandedOver:

@@ -1,9 +1,9 @@
-"""What of a data plane has clients now, found in one look at all listeners: nobody is served while it lasts."""
+"""What of a data plane has clients now, found in one look at listeners: nobody is served while it lasts."""
 
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Iterable
+from typing import NamedTuple, TypeGuard
 
-from userproxy.forwarding.handover.parts import Parts
+from userproxy.forwarding.handover.parts import AnyListener, Parts
 from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.portal import PortlessTcpListener
@@ -15,33 +15,40 @@ Whose = tuple[int, PortalAddress | None]
 
 
 class Survey(NamedTuple):
-    """Connections that are not empty, all UDP listeners, and listeners where accepted clients wait for descriptors."""
+    """Connections that are not empty, UDP listeners, and listeners where accepted clients wait for descriptors."""
 
     connections: Collection[Connections]
     udp: list[tuple[UdpListener, Whose]]
     waiting: list[tuple[TcpListener, Whose]]
 
 
-def survey(parts: Parts) -> Survey:
-    """As of now."""
+def survey(parts: Parts, listeners: Iterable[AnyListener]) -> Survey:
+    """As of now, of these listeners, of portals, and of connections without a listener.
+
+    Accepted clients who wait for descriptors are looked for at all listeners, if there are any.
+    """
     connections: dict[int, Connections] = {}
     udp: list[tuple[UdpListener, Whose]] = []
-    waiting: list[tuple[TcpListener, Whose]] = []
-    for listener in parts.listeners.values():
+    for listener in listeners:
         if isinstance(listener, TcpListener | PortlessTcpListener):
             its = listener.connections
             if its.members:
                 connections[id(its)] = its
-            if isinstance(listener, TcpListener) and listener.held:
-                waiting.append((listener, (listener.statistics.number, None)))
         elif isinstance(listener, UdpListener):
             udp.append((listener, (listener.statistics.number, None)))
     for each in parts.tcp.without_listener:
         if isinstance(each, Connections) and each.members:
             connections[id(each)] = each
-    for address, _, _, portal in parts.portals.open_portals():
-        if isinstance(portal, UdpListener):
-            udp.append((portal, (0, address)))
-        elif isinstance(portal, TcpListener) and portal.held:
-            waiting.append((portal, (0, address)))
+    portals = list(parts.portals.open_portals())
+    udp += [(portal, (0, address)) for address, _, _, portal in portals if isinstance(portal, UdpListener)]
+    waiting: list[tuple[TcpListener, Whose]] = []
+    if parts.tcp.shares.held:
+        waiting = [
+            *((each, (each.statistics.number, None)) for each in parts.listeners.values() if _keeps_waiting(each)),
+            *((portal, (0, address)) for address, _, _, portal in portals if _keeps_waiting(portal)),
+        ]
     return Survey(connections.values(), udp, waiting)
+
+
+def _keeps_waiting(listener: object) -> TypeGuard[TcpListener]:
+    return isinstance(listener, TcpListener) and bool(listener.held)

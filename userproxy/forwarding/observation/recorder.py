@@ -111,7 +111,14 @@ class Recorder:
 
     def rings(self) -> list[tuple[ServicePortName, DecisionRing]]:
         """All that remember something."""
-        return [(name, ring) for name, ring in self._rings.items() if len(ring)]
+        return [(name, ring) for name, ring in self.all_rings() if len(ring)]
+
+    def all_rings(self) -> Iterator[tuple[ServicePortName, DecisionRing]]:
+        """Those that there are when the first is asked for. Others may come, and some of them go, meanwhile."""
+        for each in self._rings.valuerefs():
+            ring = each()
+            if ring is not None:
+                yield each.key, ring
 
     def room_for_another(self, ring: DecisionRing) -> int:
         """How many decisions a ring may hold that is to have its first one now."""

@@ -8,11 +8,18 @@ from msgspec import Raw
 from userproxy.forwarding.handover.giving import Given, Giver
 from userproxy.forwarding.handover.taking import HandoverError
 from userproxy.forwarding.handover.values import Item
+from userproxy.pace import Pace
 from userproxy.processes.channel import Decoder, encode
 from userproxy.processes.takeover.token import Token
 
 _BATCH: Final = 128
 """Values in one package; each has six descriptors at most."""
+
+_FULL: Final = 48
+"""Descriptors of a package that needs no second message of the channel, whatever its last value has."""
+
+_MAKING: Final = 0.6
+"""The part of a slice that values are made and encoded in. To send them takes the rest."""
 
 _ITEMS: Final[Decoder[list[Item]]] = Decoder(list[Item])
 
@@ -59,13 +66,12 @@ class LocalPackages:
 
     async def first(self) -> AsyncGenerator[Package, None]:
         """See :class:`GivesPackages`."""
-        async for item, descriptors in self._giver.first():
-            # At once: a turn of the loop later the numbers may be other sockets'.
-            yield Package(Raw(encode([item])), descriptors)
+        async for package in packed_in_slices(self._giver.beginning()):
+            yield package
 
     async def changed(self) -> AsyncGenerator[Package, None]:
         """See :class:`GivesPackages`."""
-        async for package in packed_slowly(self._giver.changed()):
+        async for package in packed_in_slices(self._giver.changes()):
             yield package
 
     def rest(self, _token: Token, _end: float) -> Generator[Package, None, None]:
@@ -88,6 +94,27 @@ def packed(given: Iterator[Given]) -> Iterator[Package]:
             yield Package(Raw(encode(items)), descriptors)
             items, descriptors = [], []
     yield Package(Raw(encode(items)), descriptors)
+
+
+async def packed_in_slices(given: Iterator[Given | None]) -> AsyncGenerator[Package, None]:
+    """What comes in one slice in one package, which is to be passed on before others have their turn.
+
+    A turn of the loop later the descriptors' numbers may be other sockets'.
+    """
+    items: list[Raw] = []
+    descriptors: list[int] = []
+    pace = Pace(_MAKING)
+    for each in given:
+        if each is not None:
+            items.append(Raw(encode(each[0])))
+            descriptors += each[1]
+        if pace.is_over or len(items) == _BATCH or len(descriptors) >= _FULL:
+            if items:
+                yield Package(Raw(encode(items)), descriptors)
+                items, descriptors = [], []
+            await pace.keep()
+    if items:
+        yield Package(Raw(encode(items)), descriptors)
 
 
 async def packed_slowly(given: AsyncIterator[Given]) -> AsyncGenerator[Package, None]:

@@ -46,6 +46,9 @@ _ROUNDS: Final = 4
 _FEW: Final = 8_000
 """Bytes: some fifty connections and flows. Where so little has changed another round would find no less."""
 
+_LOW_WATER: Final = 0
+"""Bytes that may wait while more is made. What waits has copies of its descriptors made, and closed again."""
+
 _LAST_SECONDS: Final = 5.0
 """How long to wait for a successor that has read the byte and does not say so; it is about to."""
 
@@ -79,7 +82,9 @@ class Predecessor:
         self._end = ""
         self._is_given = False
         decoder: Decoder[ToPredecessor] = Decoder(ToPredecessor)
-        self._channel = Channel(asyncio.get_running_loop(), connection, decoder, self._heard, self._ended)
+        self._channel = Channel(
+            asyncio.get_running_loop(), connection, decoder, self._heard, self._ended, low_water=_LOW_WATER
+        )
 
     async def hand_over(self) -> bool:
         """Whether all is the successor's now. Whatever goes wrong before is logged, and changes nothing."""
