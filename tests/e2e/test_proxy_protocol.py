@@ -17,7 +17,7 @@ import pytest
 from tests.lab.cluster import Cell, Lab
 from tests.lab.drivers import DRIVERS
 from tests.lab.manifests import Ingress
-from tests.lab.peers import Told, haproxy_backend, haproxy_sender, nginx_backend, nginx_sender, told
+from tests.lab.peers import Told, haproxy_backend, haproxy_sender, in_both_families, nginx_backend, nginx_sender, told
 from tests.lab.proxy import CONTROL, RunningProxy
 from userproxy.addresses import host_and_port
 from userproxy.demo.hosts import Address, Host
@@ -47,7 +47,7 @@ def line(client: Address = ELSEWHERE, portal: Address = ("198.51.100.1", 443)) -
 
 def start_backend(lab: Lab, kind: str, directory: Path) -> None:
     """A backend in the first Pod that tells what the header says."""
-    lab.enter(BACKENDS[kind](lab.pods[0], directory)).wait_port(8080)
+    in_both_families(lab.enter(BACKENDS[kind](lab.pods[0], directory)), 8080)
 
 
 def serve(lab: Lab, annotations: Mapping[str, str], *, hosts: int = 1, **settings: Any) -> None:
@@ -138,7 +138,7 @@ def test_clients_of_load_balancers_are_told_to_backends(lab: Lab, tmp_path: Path
     start(lab, *trust(lab.outside))
     client = lab.add_outside("client-elsewhere")
     for port, target in ((8004, lab.node.address), (8006, lab.node.address6)):
-        lab.enter(make(lab.outside, tmp_path / f"lb{port}", port, (target, NODE_PORT))).wait_port(port)
+        in_both_families(lab.enter(make(lab.outside, tmp_path / f"lb{port}", port, (target, NODE_PORT))), port)
         for ip in (lab.outside.address, lab.outside.address6):  # also a family that the node is not asked in
             said, own = told(client, (ip, port))
             assert said == Told(own, (ip, port)), (ip, target)

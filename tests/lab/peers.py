@@ -11,6 +11,7 @@ import pytest
 from userproxy.addresses import host_and_port
 from userproxy.demo.hosts import Address, Host
 from userproxy.demo.programs import Program
+from userproxy.demo.waiting import eventually
 
 STREAM_MODULES: Final = (
     Path("/usr/lib/nginx/modules/ngx_stream_module.so"),
@@ -113,6 +114,14 @@ def nginx_sender(host: Host, directory: Path, port: int, target: Address) -> Pro
         """,
         _stream_module(),
     )
+
+
+def in_both_families(program: Program, port: int) -> Program:
+    """The program, once it listens on the port for IPv4 and for IPv6: it opens one after the other."""
+    program.wait_port(port)
+    wanted = ["ss", "--no-header", "--listening", "--tcp", "--numeric", f"sport = :{port}"]
+    eventually(lambda: len(program.host.run(wanted).stdout.splitlines()) > 1, 30, f"port {port} in both families")
+    return program
 
 
 def told(client: Host, address: Address, *, before: bytes = b"", source: Address | None = None) -> tuple[Told, Address]:

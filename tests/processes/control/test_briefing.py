@@ -31,7 +31,8 @@ from tests.processes.control.test_forwarding import clients as connected_clients
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.groups.spreading import member_of
-from userproxy.model import Endpoint, Limits, Overflow, Snapshot, Verdict
+from userproxy.model import Endpoint, Limits, ListenerName, Overflow, PortalAddress, Snapshot, Verdict
+from userproxy.processes.control.briefing import Briefing
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.worker import Worker
@@ -242,6 +243,49 @@ async def test_clients_of_a_process_that_cannot_be_kept_alive_are_the_other_s() 
             first = await ask_all(several)
             assert await ask_all(several) == first
             assert await owners(forwarder) == {1: CLIENTS}
+
+
+async def test_who_waits_for_a_process_that_has_died_is_served_first_by_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is told of hundreds of listeners that nobody else serves: clients are not to wait until it is their turn."""
+    told: list[ListenerName | PortalAddress] = []
+    before: list[Worker] = []
+    tell_now = Briefing._tell_now
+
+    def tell(self: Briefing, worker: Worker, name: ListenerName | PortalAddress) -> None:
+        if before and worker not in before:
+            told.append(name)
+            if len(told) == 5:
+                another.connect((LOOPBACK, ports[alone[-2]]))
+        tell_now(self, worker, name)
+
+    monkeypatch.setattr(Briefing, "_tell_now", tell)
+    loop = asyncio.get_running_loop()
+    async with forwarding() as forwarder, backend() as endpoint, Client() as client:
+        ports = {}
+        for number in range(400):
+            name = structs.replace(NAME, service_port=structs.replace(NAME.service_port, name=f"web{number}"))
+            ports[name] = forwarder.open(name, verdict=Verdict.SERVE)
+            forwarder.update(Snapshot(name, Verdict.SERVE, (endpoint,), affinity_timeout=100))
+        await all_ready(forwarder)
+        await eventually(lambda: not any(worker.untold for worker in forwarder._pool.serving))
+        await heard(forwarder)
+        alone = [name for name, each in forwarder._listeners.items() if each.readers == (1,)]
+        victim = pids(forwarder)[0]
+        os.kill(victim, signal.SIGSTOP)
+        await client.connect(ports[alone[-1]])
+        with socket.socket() as another:
+            before += forwarder._pool.serving
+            os.kill(victim, signal.SIGKILL)
+            assert await client.ask() == b"hello\n"
+            await eventually(lambda: set(told) >= ports.keys())
+            another.setblocking(False)
+            await loop.sock_sendall(another, b"hello\n")
+            assert await asyncio.wait_for(loop.sock_recv(another, 100), 20) == b"hello\n"
+        for name in alone[-2:]:
+            assert told.index(name) < len(alone) / 2
+        assert set(told[: len(alone)]) == set(alone), "then all that others do not serve"
 
 
 async def test_refused_and_taken_again_it_is_spread_as_before() -> None:

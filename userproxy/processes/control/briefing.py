@@ -1,10 +1,13 @@
 """What data processes are told of listeners and portals: each once, and no more at a time than they take."""
 
 import asyncio
+import select
 import time
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Final, TypeAlias
 
 from msgspec import Raw
 
@@ -30,6 +33,39 @@ from userproxy.processes.messages import (
 )
 
 _WAIT_SECONDS: Final = 0.005
+_WATCHED_AT_ONCE: Final = 32
+"""To begin to watch so many sockets takes as long as a slice."""
+
+_MOST_WAITED_AT: Final = 8
+
+_Name: TypeAlias = ListenerName | PortalAddress
+
+
+class _Unread:
+    """Sockets that nobody reads, and which of them clients wait at. They may be closed meanwhile.
+
+    `names` are those of the listeners and portals that they belong to, and `sockets` the descriptors of one, as it is
+    by then. Where the kernel can watch no more, the others are told of in turn.
+    """
+
+    def __init__(self, names: Iterable[_Name], sockets: Callable[[_Name], Iterable[int]]) -> None:
+        self._left = iter(names)
+        self._sockets = sockets
+        self._epoll = select.epoll()
+        self._names: dict[int, _Name] = {}
+
+    def waited_at(self) -> list[_Name]:
+        """Where a client waits, as far as was not said before; no more than are told of in one slice."""
+        for name in islice(self._left, _WATCHED_AT_ONCE):
+            for descriptor in self._sockets(name):
+                with suppress(OSError):
+                    self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLONESHOT)
+                    self._names[descriptor] = name
+        return [self._names[descriptor] for descriptor, _ in self._epoll.poll(0, _MOST_WAITED_AT)]
+
+    def close(self) -> None:
+        """Watch none any more."""
+        self._epoll.close()
 
 
 class Briefing:
@@ -51,6 +87,8 @@ class Briefing:
         self._portals = portals
         self._behind: dict[Worker, asyncio.Handle] = {}
         """Data processes that are still to be told something."""
+        self._unread: dict[Worker, _Unread] = {}
+        """What data processes are still to be told of that nobody else serves."""
         self._stopped = False
         self._slots = Slots()
         self.ejections = EjectionDeciding(loop, pool, listeners)
@@ -65,6 +103,9 @@ class Briefing:
         self.ejections.close()
         for handle in self._behind.values():
             handle.cancel()
+        for unread in self._unread.values():
+            unread.close()
+        self._unread.clear()
 
     def settle_readers(self, held: HeldListener) -> None:
         """Decide which data processes read a listener's sockets; those for which that changes are told anew."""
@@ -166,17 +207,45 @@ class Briefing:
         handle = self._behind.pop(worker, None)
         if handle is not None:
             handle.cancel()
+        self._all_read(worker)
         for held in list(self._listeners.values()):
             if held.readers is not None:
                 self.settle_readers(held)
 
     def begin(self, worker: Worker) -> None:
-        """Tell a data process of all there is, beginning with what nobody else serves meanwhile."""
+        """Tell a data process of all there is, beginning with what nobody else serves meanwhile.
+
+        There may be thousands of these. Those come first at which a client waits, also one that comes meanwhile.
+        """
         self.ejections.begins(worker)
-        alone = [held.name for held in self._listeners.values() if worker.place in (held.readers or ())]
+        alone = self._served_alone(worker.place)
         worker.untold.update(dict.fromkeys([*alone, *self._listeners, *self._portals.portals]))
         worker.is_new = bool(worker.untold)  # else there is nothing yet, and nothing is settled
+        if alone:
+            with suppress(OSError):  # without descriptors they are told of in turn
+                self._unread[worker] = _Unread(alone, lambda name: self._unread_sockets(worker, name))
         self._catch_up(worker)
+
+    def _served_alone(self, place: int) -> list[_Name]:
+        """Listeners that one data process serves, or some sockets of them, and the portals that lead to such alone."""
+        names = [name for name, held in self._listeners.items() if place in (held.readers or ())]
+        known = set(names)
+        portals = self._portals.portals.items()
+        return [*names, *(address for address, each in portals if known.issuperset(each.admission.listeners))]
+
+    def _unread_sockets(self, worker: Worker, name: _Name) -> list[int]:
+        if name in worker.told:
+            return []
+        if isinstance(name, ListenerName):
+            held = self._listeners.get(name)
+            return [] if held is None else held.sockets_for(worker.place)[1]
+        portal = self._portals.portals.get(name)
+        return [] if portal is None else [portal.sock.fileno()]
+
+    def _all_read(self, worker: Worker) -> None:
+        unread = self._unread.pop(worker, None)
+        if unread is not None:
+            unread.close()
 
     def introduce(self, worker: Worker, name: ListenerName | PortalAddress) -> None:
         """Tell a data process of a listener or portal as soon as it takes what it was told before."""
@@ -193,6 +262,10 @@ class Briefing:
         if worker.is_over or self._stopped:
             return
         end = time.monotonic() + SLICE_SECONDS
+        unread = self._unread.get(worker)
+        for name in unread.waited_at() if unread is not None else ():
+            worker.untold.pop(name, None)
+            self._tell_now(worker, name)
         while worker.untold and not worker.channel.waiting and time.monotonic() < end:
             name = next(iter(worker.untold))
             del worker.untold[name]
@@ -200,7 +273,9 @@ class Briefing:
         if worker.untold:
             wait = _WAIT_SECONDS if worker.channel.waiting else 0.0
             self._behind[worker] = self._loop.call_later(wait, self._catch_up, worker)
-        elif worker.is_new:
+            return
+        self._all_read(worker)
+        if worker.is_new:
             worker.is_new = False
             worker.send(Settled())
 
