@@ -115,6 +115,11 @@ class Balancer:
         """What the Service asks for."""
         return self._name
 
+    @property
+    def has_learned(self) -> bool:
+        """Whether it may know more than its snapshot says, of one that nobody has had a connection by."""
+        return self._wary or bool(self.ejections)
+
     def state(self) -> BalancerState:
         """Whose turn it is, as a value."""
         weights = tuple(self._weights[endpoint] for endpoint in self._endpoints) if self._weights else ()

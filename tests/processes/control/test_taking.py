@@ -90,6 +90,25 @@ async def test_whose_turn_it_is_is_told_by_who_knows(monkeypatch: pytest.MonkeyP
     assert all(item.balancer.endpoints == (endpoint,) for item in changed)
 
 
+async def test_of_a_listener_that_has_served_nobody_data_processes_tell_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Most of 10,000 are of those, and their control process hands them over."""
+    sent = note_messages(monkeypatch)
+    other = structs.replace(NAME, traffic=TrafficClass.EXTERNAL)
+    async with backend() as endpoint, predecessor(2) as plane:
+        ports = [plane.open(name, verdict=Verdict.SERVE) for name in (NAME, other)]
+        for name in (NAME, other):
+            plane.update(Snapshot(name, Verdict.SERVE, (endpoint,)))
+        assert await asked(ports[0]) == b"hello\n"
+        assert isinstance(plane, ProcessForwarder)
+        number = plane._listeners[NAME].number
+        async with successor(plane, 2):
+            assert [await asked(port) for port in ports] == [b"hello\n"] * 2
+    taken = [item for each in sent if isinstance(each, Take) for item, _ in unpacked(each.items, [])]
+    assert {item.number for item in taken if isinstance(item, ListenerChanged)} == {number}
+
+
 async def test_listeners_come_several_in_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each message costs as much as what is in it, and there may be 10,000 listeners."""
     sent = note_messages(monkeypatch)

@@ -65,6 +65,26 @@ async def test_only_what_has_changed_is_told(serve: Serve) -> None:
         assert await looking.look() == []
 
 
+async def test_counters_of_listeners_that_nobody_uses_are_not_compared_each_time(serve: Serve) -> None:
+    """There may be 10,000. What is written to them is noted then."""
+    backend = await serve(echo)
+    async with open_bench() as bench:
+        bench.route_to(backend)
+        looking, statistics = Looking(bench), bench.forwarder.statistics(NAME)
+        changes = looking._counting._changes
+        for _ in range(2):
+            assert await looking.look() == []
+            assert changes.looks_at(statistics)
+        _, writer = await bench.connect()
+        await eventually(lambda: statistics.accepted == 1)
+        assert not changes.looks_at(statistics)
+        writer.close()
+        await bench.eventually_idle()
+        assert [each.total for each in await looking.open()] == [1]
+        assert await looking.look() == []
+        assert changes.looks_at(statistics)
+
+
 async def test_a_listener_that_is_closed_is_told_once_more(serve: Serve) -> None:
     backend = await serve(echo)
     async with open_bench() as bench:

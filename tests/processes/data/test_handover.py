@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -98,7 +98,11 @@ async def test_one_whose_control_process_dies_in_the_first_part_hands_over_for_t
     async with backend() as endpoint, control(path) as first:
         port = first.open(NAME, verdict=Verdict.SERVE)
         first.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
-        async with clients(port, CLIENTS) as found:
+        async with AsyncExitStack() as stack:
+            found: list[Client] = []
+            while not all(worker.pulse.connections for worker in first._pool.serving):  # each has something to tell
+                found += await stack.enter_async_context(clients(port, CLIENTS))
+                await asyncio.sleep(0.2)
             async for _ in first.hand_over().first():
                 pass
             before = pids(first)

@@ -189,11 +189,13 @@ class Giver:
             yield from ((item, []) for item in learned.paths(self._parts))
         yield from ((item, []) for item in learned.given(self._parts))
 
-    def _listeners(self) -> Iterator[Given]:
+    def _listeners(self) -> Iterator[Given | None]:
         listeners = self._parts.listeners
         for name, listener in zip(list(listeners), list(listeners.values()), strict=True):
             self._know(listener)
-            if self._shares:
+            if self._shares and not any(listener.statistics.mark) and not listener.balancer.has_learned:
+                yield None  # it has served nobody: a listener is another process's to tell of
+            elif self._shares:
                 balancer, counters = listener.balancer.state(), listener.statistics.state()
                 yield ListenerChanged(listener.statistics.number, balancer, counters), []
             else:

@@ -28,6 +28,10 @@ class CounterChanges:
             self._classes[kind] = self._watched(kind)
         _SET(counters, "__class__", self._classes[kind])
 
+    def looks_at(self, counters: ListenerCounters) -> bool:
+        """Whether the next change of these will be noted: there was none since :meth:`look`."""
+        return isinstance(counters, tuple(self._classes.values()))
+
     def noted(self) -> Iterable[ListenerCounters]:
         """Those that have changed, once each, which stay noted."""
         return self._noted.keys()

@@ -117,11 +117,11 @@ class LocalDataPlane:
         """The figures of those of the open listeners that are wanted."""
         pace = Pace()
         flows = self._flows_by_listener()
-        for index, name in enumerate(list(self._listeners)):
+        listeners = self._listeners
+        for index, (name, listener) in enumerate(zip(list(listeners), list(listeners.values()), strict=True)):
             if not index % _LISTENERS_AT_ONCE:
                 await pace.keep()
-            listener = self._listeners.get(name)
-            if listener is not None and wanted(name, listener.statistics):
+            if wanted(name, listener.statistics) and listeners.get(name) is listener:
                 yield await self._figures(name, listener, flows.get(name, ()), pace)
                 await pace.keep()
 

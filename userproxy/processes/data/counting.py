@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from userproxy.forwarding.handover.noting import CounterChanges
 from userproxy.forwarding.observation.counters import ListenerCounters
 from userproxy.forwarding.observation.data_plane import LocalDataPlane
-from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import ListenerName
 from userproxy.model.reports import ListenerFigures
 from userproxy.processes.channel import Channel
@@ -31,12 +31,9 @@ class Counting:
         self._loop = loop
         self._plane = plane
         self._channel = channel
-        self._seen: dict[int, int] = {}
-        """What the counters of each open listener come to, by its number; without those that have counted nothing."""
-        self._before: dict[int, int] = {}
-        """The same when they were last looked at."""
+        self._changes = CounterChanges()
         self._told: dict[int, int] = {}
-        """What the figures of each open listener came to when they were told last."""
+        """What the figures of each open listener that has counted anything came to when they were told last."""
         self._told_closed: dict[int, int] = {}
         """The same for closed ones."""
         self._sums: tuple[int, ...] = ()
@@ -51,19 +48,18 @@ class Counting:
     async def look(self) -> None:
         """Tell what has changed since the last time."""
         await self._tell_process()
-        self._before, self._seen = self._seen, {}
-        told: dict[int, int] = {}
+        self._changes.take()
         group: list[ListenerFigures] = []
         async for figures in self._plane.figures(self._may_have_changed):
-            total = told[figures.number] = _sum(figures)
+            total = _sum(figures)
             if self._told.get(figures.number, 0) != total:
+                self._told[figures.number] = total
                 group.append(figures)
             if len(group) >= _AT_ONCE:
                 await self._send(Counted(tuple(group)))
                 group = []
         if group:
             await self._send(Counted(tuple(group)))
-        self._told = {number: told.get(number) or self._told.get(number, 0) for number in self._seen}
         await self._tell_closed()
 
     async def _tell_closed(self) -> None:
@@ -71,6 +67,7 @@ class Counting:
         group = []
         for figures in await self._plane.closed_listeners():
             total = sums[figures.number] = _sum(figures)
+            self._told.pop(figures.number, None)
             if self._told_closed.get(figures.number) != total:
                 group.append(figures)
         self._told_closed = sums
@@ -87,13 +84,12 @@ class Counting:
 
     def _may_have_changed(self, _: ListenerName, counters: ListenerCounters) -> bool:
         """Whether anything was counted since the last time, or may be, as long as there is a client."""
-        if isinstance(counters, UdpStatistics):
-            seen = hash(counters.mark)
-        else:
-            seen = counters.accepted + counters.ended + counters.refused + counters.unserved
-        if seen:
-            self._seen[counters.number] = seen
-        return bool(counters.active) or seen != self._before.get(counters.number, 0)
+        if counters.active:
+            return True
+        if self._changes.looks_at(counters):
+            return False
+        self._changes.look(counters)
+        return any(counters.mark)
 
     async def _send(self, counted: Counted) -> None:
         self._channel().send(counted)
