@@ -20,7 +20,7 @@ ELSEWHERE: Final = {
     "admin/steering/test_drains.py": ["admin/steering/refusals"],
     "cluster/objects/test_service.py": ["model/cluster", "model/limits"],
     "doctor/test_checks.py": ["doctor/findings", "doctor/sysctls"],
-    "forwarding/faults/test_faults.py": ["forwarding/faults/stream", "model/faults"],
+    "forwarding/faults/test_faults.py": ["model/faults"],
     "forwarding/observation/test_data_plane.py": [
         "forwarding/observation/reasons",
         "forwarding/observation/reports",
