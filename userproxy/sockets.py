@@ -26,6 +26,11 @@ _SO_DETACH_REUSEPORT_BPF: Final = 68
 
 _BYTES_OF_INSTRUCTION: Final = 8
 
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_NOBODY: Final = bytes(16)
+"""A struct sockaddr of AF_UNSPEC, which Python's connect() does not make for a socket of another family."""
+
 _FIRST: Final = struct.pack("HBBI", 0x06, 0, 0, 0)
 """A program of classic BPF: `BPF_RET | BPF_K` with 0, the first socket (linux/filter.h)."""
 
@@ -89,6 +94,16 @@ def lead_here(sock: SocketType) -> None:
 def lead_to_first(sock: SocketType) -> None:
     """Have all datagrams of a port go to the first socket of a group, whoever joins. Raises OSError."""
     steer(sock, _FIRST)
+
+
+def disconnect(sock: SocketType) -> None:
+    """Have a socket no peer any longer. Raises OSError.
+
+    A TCP connection is reset (tcp_disconnect()); a UDP socket is of no interface afterwards (__udp_disconnect()).
+    """
+    if _libc.connect(sock.fileno(), _NOBODY, len(_NOBODY)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def steer(sock: SocketType, code: bytes) -> None:

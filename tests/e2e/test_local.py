@@ -1,18 +1,24 @@
 """What only the local driver does: no netfilter, programs in the way, its own routes, sockets that processes share."""
 
+import json
 import signal
+import socket
 import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from msgspec import Struct
 
 from tests.lab.cluster import QUICK, Cell, Lab
-from tests.lab.datagrams import ask
+from tests.lab.datagrams import ask, ask_over
 from tests.lab.drivers import DRIVERS
 from tests.lab.manifests import Port
 from tests.lab.probes import KeptConnection
 from tests.lab.proxy import RunningProxy, installed_command
 from tests.lab.steady import SteadyClient
+from userproxy.demo.hosts import Address
 from userproxy.demo.programs import Program
 from userproxy.demo.traffic import fetch
 from userproxy.demo.waiting import eventually
@@ -173,6 +179,52 @@ def test_a_successor_takes_over_and_nobody_is_refused(lab: Lab) -> None:
             old = successor
         client.go_on()
     assert (client.failures, other.failures) == ([], [])
+
+
+def test_both_data_processes_read_a_udp_portal_and_so_do_those_of_successors(lab: Lab) -> None:
+    """Successors with a take-over, of which no flow moves, and without, who are members of no group of the older."""
+    flags = ("--workers", "2", "--drain-timeout", "20s")
+    old = serve(lab, *flags)
+    lab.settle()
+    portals = [*((ip, 80) for ip in CLUSTER_IPS), (lab.node.address, NODE_PORT)]
+    with ExitStack() as stack:
+        several = {each: [stack.enter_context(lab.client.udp_socket(each)) for _ in range(32)] for each in portals}
+        before = read_by(lab, several)
+        assert {each.pod for each in before.values()} == {pod.name for pod in lab.pods}
+        for flag in ("--takeover", "", "--takeover"):
+            successor = lab.node.start_userproxy(*QUICK, *flags, *filter(None, [flag]))
+            if not flag:
+                successor.wait_log("Another userproxy keeps the portals of this node")
+                old.signal(signal.SIGTERM)
+                old.wait_log("A successor's rules stand", 20)
+            else:
+                successor.wait_log("Taken over", 60)
+            assert old.wait(30) == 0
+            after = read_by(lab, several)
+            if flag:
+                assert after == before, "no flow has moved"
+            before, old = after, successor
+    assert old.terminate() == 0
+
+
+class Seen(Struct, frozen=True):
+    """By which Pod a client is answered, and the id of its flow."""
+
+    pod: str
+    flow: int
+
+
+def read_by(lab: Lab, several: Mapping[Address, Sequence[socket.socket]]) -> dict[int, Seen]:
+    """What clients see, by their ports; each portal's are read by both data processes, and each has one flow."""
+    pods = {sock.getsockname()[1]: ask_over(sock).pod for each in several.values() for sock in each}
+    for each in several.values():
+        for sock in each:
+            assert ask_over(sock).pod == pods[sock.getsockname()[1]], "it keeps to its flow"
+    listed = json.loads(lab.node.userproxy("get", "connections", "-o", "json").stdout)["items"]
+    flows = {int(each["client"].rpartition(":")[2]): each["id"] for each in listed if each["protocol"] == "UDP"}
+    for each in several.values():
+        assert len({flows[sock.getsockname()[1]] // 10**12 for sock in each}) == 2, "one process has all its clients"
+    return {port: Seen(pod, flows[port]) for port, pod in pods.items()}
 
 
 def test_after_a_kill_the_next_start_serves_and_routes_are_taken_over(lab: Lab) -> None:

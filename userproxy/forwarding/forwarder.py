@@ -258,6 +258,10 @@ class Forwarder:
         """Listen at a portal no longer, if that was so; connections go on, and flows end."""
         self._portals.leave(address)
 
+    def stand_aside(self, family: IPFamily) -> None:
+        """Leave the clients of UDP portals that are listened on to a successor, which has sockets there."""
+        self._portals.stand_aside(family)
+
     def recount_descriptors(self) -> None:
         """Count descriptors anew, because the rest of the process has opened or closed some."""
         self._budget.recount()

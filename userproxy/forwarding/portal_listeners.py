@@ -5,7 +5,7 @@ for each portal that leads to it.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from userproxy.addresses import family_of
@@ -18,10 +18,11 @@ from userproxy.forwarding.tcp.plane import TcpPlane
 from userproxy.forwarding.tcp.portal import ConnectionsBySource, PortlessTcpListener, TcpPortal
 from userproxy.forwarding.tcp.shared import SharedTcpPortal
 from userproxy.forwarding.tcp.sockets import ListeningSocket
+from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.plane import UdpPlane
 from userproxy.forwarding.udp.portal import PortlessUdpListener, Sort, UdpPortal
 from userproxy.forwarding.udp.shared import SharedUdpPortal
-from userproxy.forwarding.udp.sockets import DatagramSocket
+from userproxy.forwarding.udp.sockets import DatagramSocket, stand_aside
 from userproxy.model import Admission, Endpoint, IPFamily, ListenerName, PortalAddress, Protocol
 from userproxy.routing.balancer import Balancer
 
@@ -38,6 +39,13 @@ class _Portal:
         self.sock = sock
         self.admission = admission
         self.listener = listener
+
+    @property
+    def sockets(self) -> Iterable[PortalSocket]:
+        """All that take its clients, where another process has had several."""
+        if isinstance(self.listener, UdpPortal) and self.listener.further is not None:
+            return (self.sock, *self.listener.further.sockets)
+        return (self.sock,)
 
 
 class PortalListeners:
@@ -83,7 +91,7 @@ class PortalListeners:
         try:
             instructions = None if admits_everybody(admission) else program(admission)
             if portal is not None and is_same_service(portal.admission, admission):
-                restrict(portal.sock, portal.admission, instructions)
+                restrict(portal.sockets, portal.admission, instructions)
                 self._go_on(portal, address, admission)
                 return
         except ObjectError:
@@ -100,16 +108,19 @@ class PortalListeners:
             self._give()
             raise
 
-    def open_portals(self) -> Iterator[tuple[PortalAddress, Admission, PortalSocket, TcpPortal | UdpPortal | None]]:
-        """All portals: who is let in, the socket, and what serves there."""
+    def open_portals(
+        self,
+    ) -> Iterator[tuple[PortalAddress, Admission, Iterable[PortalSocket], TcpPortal | UdpPortal | None]]:
+        """All portals: who is let in, the sockets, and what serves there."""
         for address, portal in self._portals.items():
-            yield address, portal.admission, portal.sock, portal.listener
+            yield address, portal.admission, portal.sockets, portal.listener
 
-    def adopt(self, address: PortalAddress, admission: Admission, sock: PortalSocket) -> TcpPortal | UdpPortal | None:
-        """Go on with the socket of another process, whose listeners are all adopted already."""
+    def adopt(
+        self, address: PortalAddress, admission: Admission, descriptors: Sequence[int]
+    ) -> TcpPortal | UdpPortal | None:
+        """Go on with the sockets of another process, whose listeners are all adopted already."""
         self.adopted[address] = None
-        portal = self._portals[address] = self._watched(address, admission, sock)
-        return portal.listener
+        return self._adopt(address, admission, descriptors).listener
 
     def forsake(self) -> None:
         """Close our copies of the sockets: they are another process's."""
@@ -122,7 +133,7 @@ class PortalListeners:
 
     def leave_unserved(self, family: IPFamily) -> None:
         """Listen no longer at what was adopted and nobody has asked for since."""
-        for address in [each for each in self.adopted if family_of(each.ip) is family]:
+        for address in [each for each in self.adopted if is_of(each, family)]:
             self.leave(address)
 
     def leave(self, address: PortalAddress) -> None:
@@ -137,10 +148,24 @@ class PortalListeners:
             portal.sock.close()
             self._give()
 
+    def stand_aside(self, family: IPFamily) -> None:
+        """Leave the clients of UDP portals to another process, which has sockets there. Flows go on to be answered."""
+        for address, portal in self._portals.items():
+            if is_of(address, family):
+                stand_aside(portal.sockets)
+
     def close(self, protocol: Protocol) -> None:
         """Listen at no portal of this protocol any longer."""
         for address in [address for address in self._portals if address.protocol is protocol]:
             self.leave(address)
+
+    def _adopt(self, address: PortalAddress, admission: Admission, descriptors: Sequence[int]) -> _Portal:
+        kind = ListeningSocket if address.protocol is Protocol.TCP else DatagramSocket
+        first, *others = [kind(each) for each in descriptors]
+        portal = self._portals[address] = self._watched(address, admission, first)
+        if isinstance(portal.listener, UdpPortal) and others:
+            portal.listener.read_also([each.detach() for each in others])
+        return portal
 
     def _watched(self, address: PortalAddress, admission: Admission, sock: PortalSocket) -> _Portal:
         listener: TcpPortal | UdpPortal | None = None
@@ -194,17 +219,19 @@ class SharedPortalListeners(PortalListeners):
         super().__init__(tcp, udp, take, give)
         self._turns = turns
 
-    def share(self, address: PortalAddress, admission: Admission, sock: PortalSocket) -> None:
-        """Serve clients at a portal from a socket that listens there, in place of one that was served there."""
+    def share(self, address: PortalAddress, admission: Admission, descriptors: Sequence[int]) -> None:
+        """Serve clients at a portal from sockets there, in place of those from which they were served so far.
+
+        Takes over descriptors. UDP flows of the same service port go on. Raises PortUnavailableError.
+        """
         portal = self._portals.get(address)
-        if portal is not None and os.path.sameopenfile(portal.sock.fileno(), sock.fileno()):
-            sock.close()
+        if portal is not None and _goes_on(portal, admission, descriptors):
             self._go_on(portal, address, admission)
             return
         self.leave(address)
         self._take()
         try:
-            self._portals[address] = self._watched(address, admission, sock)
+            self._adopt(address, admission, descriptors)
         except BaseException:
             self._give()
             raise
@@ -230,11 +257,31 @@ class SharedPortalListeners(PortalListeners):
         return SharedUdpPortal(self._udp, sock, sort, listeners)
 
 
+def _goes_on(portal: _Portal, admission: Admission, descriptors: Sequence[int]) -> bool:
+    """Whether a portal is served already, and from these sockets from now on."""
+    listener = portal.listener
+    if isinstance(listener, SharedUdpPortal) and is_same_service(portal.admission, admission):
+        try:
+            listener.read_from(descriptors)
+        except OSError as error:
+            raise PortUnavailableError(f"the sockets of {listener.name} cannot be watched: {error.strerror}") from error
+        return True
+    if not os.path.sameopenfile(portal.sock.fileno(), descriptors[0]):
+        return False
+    os.close(descriptors[0])
+    return True
+
+
 def open_portal(address: PortalAddress, instructions: bytes | None) -> PortalSocket:
     """A socket that listens at a portal and lets in whom the program lets in. Raises PortUnavailableError."""
     if address.protocol is Protocol.TCP:
         return ListeningSocket.open_shared(address.ip, address.port, instructions)
-    return DatagramSocket.open_shared(address.ip, address.port, instructions)
+    return DatagramGroup.open_at_portal(address.ip, address.port, instructions).members[0]
+
+
+def is_of(address: PortalAddress, family: IPFamily) -> bool:
+    """Whether a portal is of this family."""
+    return family_of(address.ip) is family
 
 
 def is_same_service(old: Admission, new: Admission) -> bool:
@@ -242,12 +289,13 @@ def is_same_service(old: Admission, new: Admission) -> bool:
     return {name.service_port for name in old.listeners} == {name.service_port for name in new.listeners}
 
 
-def restrict(sock: PortalSocket, before: Admission, instructions: bytes | None) -> None:
+def restrict(sockets: Iterable[PortalSocket], before: Admission, instructions: bytes | None) -> None:
     """Have the kernel let in whom the program lets in, everybody if there is none. Raises OSError."""
-    if instructions is not None:
-        attach(sock, instructions)
-    elif not admits_everybody(before):
-        detach(sock)
+    for each in sockets:
+        if instructions is not None:
+            attach(each, instructions)
+        elif not admits_everybody(before):
+            detach(each)
 
 
 def _sort(address: PortalAddress, admission: Admission) -> Callable[[str], ListenerName | None]:

@@ -176,10 +176,9 @@ class SharingForwarder(Forwarder):
             plane = self._tcp if name.service_port.protocol is Protocol.TCP else self._udp
             plane.listener_addresses.discard(name.family, port)
 
-    def adopt_portal(self, address: PortalAddress, admission: Admission, descriptor: int) -> None:
-        """Serve a portal from a copy of its socket. Takes over the descriptor. Raises PortUnavailableError."""
-        kind = ListeningSocket if address.protocol is Protocol.TCP else DatagramSocket
-        self._shared_portals.share(address, admission, kind(descriptor))
+    def adopt_portal(self, address: PortalAddress, admission: Admission, descriptors: Sequence[int]) -> None:
+        """Serve a portal from copies of its sockets. Takes over the descriptors. Raises PortUnavailableError."""
+        self._shared_portals.share(address, admission, descriptors)
 
     def follow_portal(self, address: PortalAddress, admission: Admission) -> None:
         """Treat new clients of a portal by another admission of the same service port."""

@@ -122,10 +122,11 @@ class Close(Struct, frozen=True, tag="close"):
 
 
 class AdoptPortal(Struct, frozen=True, tag="adopt portal"):
-    """Serve a portal from its socket, which comes with this."""
+    """Serve a portal from its socket, which comes with this, or from so many `sockets` of its group."""
 
     address: PortalAddress
     admission: Admission
+    sockets: int = 1
 
 
 class FollowPortal(Struct, frozen=True, tag="follow portal"):

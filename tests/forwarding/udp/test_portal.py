@@ -53,7 +53,7 @@ async def forwarder(tally: int) -> AsyncIterator[SharingForwarder]:
 def portal(forwarder: SharingForwarder, ip: str, *, for_all: bool) -> PortalAddress:
     address = PortalAddress(ip, Protocol.UDP, free_port(Protocol.UDP))
     admission = everybody(internal(UDP)) if for_all else by_source(UDP)
-    forwarder.adopt_portal(address, admission, DatagramSocket.open_shared(address.ip, address.port, None).detach())
+    forwarder.adopt_portal(address, admission, [DatagramSocket.open_shared(address.ip, address.port, None).detach()])
     return address
 
 

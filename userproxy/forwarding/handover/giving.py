@@ -181,8 +181,9 @@ class Giver:
 
     def _portals(self) -> Iterator[Given]:
         if not self._shares:
-            for address, admission, sock, _ in list(self._parts.portals.open_portals()):
-                yield PortalHandedOver(address, admission), [sock.fileno()]
+            for address, admission, (sock, *others), _ in list(self._parts.portals.open_portals()):
+                further = [each.fileno() for each in others]
+                yield PortalHandedOver(address, admission, len(further)), [sock.fileno(), *further]
 
     def _learned(self) -> Iterator[Given]:
         if not self._shares:

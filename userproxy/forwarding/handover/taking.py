@@ -255,10 +255,9 @@ class Taker:
         statistics.restore(sums)
         self._parts.closed.add(name, statistics)  # which keeps only who has counted something
 
-    def _portal(self, item: PortalHandedOver, descriptor: int) -> None:
-        kind = ListeningSocket if item.address.protocol is Protocol.TCP else DatagramSocket
+    def _portal(self, item: PortalHandedOver, *descriptors: int) -> None:
         self._parts.tcp.budget.adopt_port()
-        listener = self._parts.portals.adopt(item.address, item.admission, kind(descriptor))
+        listener = self._parts.portals.adopt(item.address, item.admission, descriptors)
         if listener is not None:
             self._portals[item.address] = listener
 

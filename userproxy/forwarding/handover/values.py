@@ -66,12 +66,16 @@ class ListenerChanged(Struct, frozen=True, gc=False, array_like=True, tag=True):
 
 
 class PortalHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True):
-    """A portal that is itself listened on. Its socket belongs to it."""
+    """A portal that is itself listened on. Its socket belongs to it, and `further` ones of its group."""
 
     address: PortalAddress
     admission: Admission
+    further: int = 0
 
-    descriptors = 1
+    @property
+    def descriptors(self) -> int:
+        """How many belong to it."""
+        return 1 + self.further
 
 
 class AffinityHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True):

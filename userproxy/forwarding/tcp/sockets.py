@@ -1,6 +1,5 @@
 """The socket calls of TCP, with the kernel's constants that Python lacks."""
 
-import ctypes
 import errno
 import fcntl
 import select
@@ -17,7 +16,7 @@ from userproxy.addresses import host_and_port, socket_family
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.admission import DROP_EVERYTHING, attach, detach
 from userproxy.model import Endpoint, Verdict
-from userproxy.sockets import lead_here, share
+from userproxy.sockets import disconnect, lead_here, share
 
 SO_ORIGINAL_DST = 80
 """linux/netfilter_ipv4.h; Python's socket module does not have it."""
@@ -65,10 +64,6 @@ _SO_KEEPALIVE: Final = socket.SO_KEEPALIVE
 _SO_REUSEADDR: Final = socket.SO_REUSEADDR
 _TIOCOUTQ: Final = termios.TIOCOUTQ
 _UNACKNOWLEDGED: Final = array("i", [0])
-
-_libc = ctypes.CDLL(None)
-_NOBODY = bytes(16)
-"""A struct sockaddr of AF_UNSPEC, which Python's connect() does not make for a TCP socket."""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -303,10 +298,10 @@ def end_at_once(sock: SocketType, *, reset: bool) -> None:
 
     `reset` is with a RST: connect(2) to nobody dissolves a TCP connection (tcp_disconnect() in the kernel).
     """
-    if reset:
-        _libc.connect(sock.fileno(), _NOBODY, len(_NOBODY))
-    else:
-        with suppress(OSError):
+    with suppress(OSError):
+        if reset:
+            disconnect(sock)
+        else:
             sock.shutdown(socket.SHUT_RDWR)
 
 

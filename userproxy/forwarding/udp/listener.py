@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -135,6 +136,14 @@ class UdpListener(Clients):
         if verdict is not None and not self._watched:
             self._watch()
 
+    def read_also(self, descriptors: Sequence[int]) -> None:
+        """Read these sockets of its group, too, and no other ones. Takes over descriptors. Raises OSError."""
+        if self.further is None:
+            self.further = FurtherSockets(self.plane.poller, self)
+            if self._watched:
+                self.further.watch()
+        self.further.follow(descriptors)
+
     def forsake(self) -> None:
         """Close our copies of its sockets: they are another process's."""
         self._closed = True
@@ -179,13 +188,17 @@ class UdpListener(Clients):
             if count < 0:
                 self._survive(last_error())
                 return
-            if self.endpoints:
-                self.dispatch(count)
-            else:
-                self._unserved.drop(count)
+            self.take(count)
             if count < BATCH:
                 return
         self.plane.poller.again(self.read, self)
+
+    def take(self, count: int) -> None:
+        """Serve those of whom so many datagrams of the inbox are, if anybody is served."""
+        if self.endpoints:
+            self.dispatch(count)
+        else:
+            self._unserved.drop(count)
 
     def _switch(self) -> None:
         """Have the kernel refuse datagrams, or let it bring them, as is wanted now."""

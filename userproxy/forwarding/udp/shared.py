@@ -7,7 +7,8 @@ from typing import Final
 import structlog
 
 from userproxy.forwarding.poller import DATAGRAMS
-from userproxy.forwarding.udp.groups.further import FurtherSockets, inode_of
+from userproxy.forwarding.udp.datagrams import BATCH, receive_batch
+from userproxy.forwarding.udp.groups.further import inode_of
 from userproxy.forwarding.udp.listener import UdpListener
 from userproxy.forwarding.udp.portal import UdpPortal
 from userproxy.forwarding.udp.sockets import dropped
@@ -15,6 +16,9 @@ from userproxy.forwarding.udp.sockets import dropped
 log = structlog.get_logger()
 
 _RETRY_SECONDS: Final = 1.0
+
+_MOST_BATCHES: Final = 64
+"""More than wait in a socket, so that an end comes."""
 
 
 class SharedUdpListener(UdpListener):
@@ -31,16 +35,19 @@ class SharedUdpListener(UdpListener):
         if own in found:
             os.close(found.pop(own))
         else:
+            self._empty()
             self._renew(found.pop(next(iter(found))))
         if found or self.further is not None:
-            self._read_further(list(found.values()))
+            self.read_also(list(found.values()))
 
-    def _read_further(self, descriptors: Sequence[int]) -> None:
-        if self.further is None:
-            self.further = FurtherSockets(self.plane.poller, self)
-            if self._watched:
-                self.further.watch()
-        self.further.follow(descriptors)
+    def _empty(self) -> None:
+        """Serve those whose datagrams wait in its own socket, which is left: what comes now comes elsewhere."""
+        for _ in range(_MOST_BATCHES if self._watched else 0):
+            count = receive_batch(self.descriptor, self.inbox.headers, BATCH, 0, None)
+            if count > 0:
+                self.take(count)
+            if count < BATCH:
+                return
 
     def _renew(self, descriptor: int) -> None:
         """Go on with another socket, to the kernel, in place of its own so far. Takes over the descriptor."""

@@ -5,8 +5,8 @@ import ipaddress
 import os
 import socket
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
 from itertools import chain
 from socket import SocketType
 from typing import Final, Self
@@ -16,7 +16,7 @@ from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.admission import attach
 from userproxy.forwarding.udp.datagrams import IP_PKTINFO
 from userproxy.model import OTHERS_PORTS, PODS_PORTS, Endpoint
-from userproxy.sockets import lead_here, prepare_group, share, sharing_their_port
+from userproxy.sockets import disconnect, lead_here, prepare_group, share, sharing_their_port
 
 _IPV6_RECVPKTINFO: Final = 49
 """linux/in6.h."""
@@ -77,25 +77,32 @@ class DatagramSocket(SocketType):
             raise PortUnavailableError(f"cannot listen on UDP {host_and_port(host, port)}: {error.strerror}") from error
 
     @classmethod
-    def open_shared(cls, host: str, port: int, instructions: bytes | None) -> Self:
+    def open_shared(cls, host: str, port: int, instructions: bytes | None, interface: int = 0) -> Self:
         """One bound to `host:port`, beside others of the same user that have SO_REUSEPORT, too.
 
-        As :meth:`ListeningSocket.open_shared`.
-
-        `instructions` are a program that says whose datagrams are let in, None for everybody's. Raises
-        PortUnavailableError.
+        With an `interface` it belongs to that, and to one group with others of it, until :meth:`appear`; without, to
+        one group with the others that belong to none, and gets all that comes if there is one. `instructions` are a
+        program that says whose datagrams are let in, None for everybody's. Raises OSError.
         """
-        try:
-            with closing(SocketType(socket_family(host), socket.SOCK_DGRAM)) as sock:
-                _set_options(sock)
-                share(sock)
-                if instructions is not None:
-                    attach(sock, instructions)
-                sock.bind((host, port))
+        with closing(SocketType(socket_family(host), socket.SOCK_DGRAM)) as sock:
+            _set_options(sock)
+            share(sock)
+            if instructions is not None:
+                attach(sock, instructions)
+            if interface:
+                sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, interface)
+            sock.bind((host, port))
+            if not interface:
                 lead_here(sock)
-                return cls(sock.detach())
-        except OSError as error:
-            raise PortUnavailableError(f"cannot listen on UDP {host_and_port(host, port)}: {error.strerror}") from error
+            return cls(sock.detach())
+
+    def appear(self) -> None:
+        """Take datagrams of all interfaces, in the same group as before. Raises OSError.
+
+        To set SO_BINDTOIFINDEX anew would take the socket out of its group, and CAP_NET_RAW. To disconnect it, which
+        it need not be connected for, makes the kernel forget the interface and nothing else (__udp_disconnect()).
+        """
+        disconnect(self)
 
     @classmethod
     def open_member(cls, host: str, port: int, members: Sequence[Self], others: Sequence[SocketType] = ()) -> Self:
@@ -172,6 +179,17 @@ class DatagramSocket(SocketType):
         holder, self._holder = self._holder, None
         if holder is not None:
             holder.close()
+
+
+def stand_aside(sockets: Iterable[SocketType]) -> None:
+    """Have datagrams come to the sockets of another process at portals of IPv6, of which the oldest has them else.
+
+    Over IPv4 the newest has them already. Those that cannot do so have them until they are closed.
+    """
+    for each in sockets:
+        if isinstance(each, DatagramSocket) and is_ipv6(each.host):
+            with suppress(OSError):
+                each.take_only_its_own()
 
 
 def holder_of(sockets: Sequence[DatagramSocket], *others: SocketType) -> SocketType | None:

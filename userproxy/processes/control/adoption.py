@@ -11,7 +11,7 @@ from userproxy.model import Admission, ListenerName, PortalAddress, Protocol, Re
 from userproxy.processes.control.briefing import Briefing
 from userproxy.processes.control.groups.growing import Growing, Grown
 from userproxy.processes.control.held import HeldListener
-from userproxy.processes.control.held_portals import HeldPortals
+from userproxy.processes.control.held_portals import HeldPortal, HeldPortals
 from userproxy.processes.control.pool import Pool
 
 
@@ -34,7 +34,7 @@ class Adoption:
     ) -> None:
         """`follow_return_path` gets what was found out about this host, `know_pairs` what of ways back.
 
-        `adopted` and `adopted_portal` are called for each listener and portal, to account for their sockets.
+        `adopted` is called for each listener, and `adopted_portal` for each socket of a portal, to account for them.
         """
         self._loop = loop
         self._pool = pool
@@ -75,14 +75,23 @@ class Adoption:
             untold, self._untold = self._untold, []
             self._briefing.tell_together(untold)
 
-    def adopt_portal(self, address: PortalAddress, admission: Admission, descriptor: int) -> None:
+    def adopt_portal(self, address: PortalAddress, admission: Admission, descriptors: Sequence[int]) -> None:
         """Hold a portal, and have data processes serve it. Raises OSError."""
         kind = ListeningSocket if address.protocol is Protocol.TCP else DatagramSocket
-        portal = self._portals.adopt(address, admission, kind(descriptor))
-        self._adopted_portal()
+        portal = self._portals.adopt(address, admission, [kind(each) for each in descriptors])
+        self._portals.further -= len(portal.sockets)
+        self._growing.grow_portal(portal)
+        self._portals.further += len(portal.sockets)
+        for _ in portal.sockets:
+            self._adopted_portal()
         self.tell()
+        self._briefing.settle_portal(portal)
         for worker in self._pool.serving:
             self._briefing.tell_portal(worker, portal)
+
+    def portal(self, address: PortalAddress) -> HeldPortal:
+        """A portal that is held. Raises KeyError."""
+        return self._portals.portals[address]
 
     def begin(self, last_id: int) -> None:
         """Have data processes go on with what they have taken in, whose ids are `last_id` at most."""

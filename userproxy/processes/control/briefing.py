@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from msgspec import Raw
 
-from userproxy.model import ListenerName, PortalAddress, Snapshot
+from userproxy.model import ListenerName, PortalAddress, Protocol, Snapshot
 from userproxy.pace import SLICE_SECONDS
 from userproxy.processes.channel import encode
 from userproxy.processes.control.held import HeldListener
@@ -113,21 +113,58 @@ class Briefing:
         before, held.readers = held.readers, readers
         if readers == before:
             return
+        if held.name.service_port.protocol is Protocol.UDP:
+            for portal in self._portals_of(held):
+                portal.readers = self._portal_readers(portal)
         for worker in self._pool.serving:
             if _share(before, worker.place) != _share(readers, worker.place):
                 self._tell_anew(worker, held)
+
+    def settle_portal(self, portal: HeldPortal) -> None:
+        """Decide which data processes read a portal's sockets; those for which that changes are told anew."""
+        readers = self._portal_readers(portal)
+        before, portal.readers = portal.readers, readers
+        if readers == before:
+            return
+        for worker in self._pool.serving:
+            if _share(before, worker.place) != _share(readers, worker.place) and worker.told.issuperset(
+                each.name for each in self.listeners_of(portal)
+            ):
+                self._leave(worker, portal)
+                self.tell_portal(worker, portal)
+
+    def _portal_readers(self, portal: HeldPortal) -> tuple[int, ...] | None:
+        """As of a listener. Of a service port with affinity all are read where its clients are."""
+        listeners = self.listeners_of(portal)
+        if portal.address.protocol is not Protocol.UDP or not listeners:
+            return None
+        alone = next((held.readers for held in listeners if held.readers is not None), None)
+        if alone is not None:
+            return alone * len(portal.sockets)
+        words = str(listeners[0].name.service_port)
+        return _spread(words, len(portal.sockets), self._pool.usable, len(self._pool.places))
 
     def _tell_anew(self, worker: Worker, held: HeldListener) -> None:
         if held.name not in worker.told:
             return  # it will be told as it is by then
         worker.told.discard(held.name)
         for portal in self._portals_of(held):
-            if portal.address in worker.told:
-                worker.told.discard(portal.address)
-                worker.send(LeavePortal(portal.address))
+            self._leave(worker, portal)
         self._tell(worker, held)
         for portal in self._portals_of(held):
             self.tell_portal(worker, portal)
+
+    def _leave(self, worker: Worker, portal: HeldPortal) -> None:
+        """Have a data process leave a portal, or know nothing of it where it is about to be told anew."""
+        if portal.address in worker.told:
+            worker.told.discard(portal.address)
+            if not self._is_served_at(worker.place, portal):
+                worker.send(LeavePortal(portal.address))
+
+    def _is_served_at(self, place: int, portal: HeldPortal) -> bool:
+        listeners = self.listeners_of(portal)
+        is_known = bool(listeners) and all(held.snapshot and held.is_read_at(place) for held in listeners)
+        return is_known and bool(portal.descriptors_for(place))
 
     def _tell(self, worker: Worker, held: HeldListener) -> None:
         """Tell a data process of a listener and its snapshot, the first time."""
@@ -172,11 +209,11 @@ class Briefing:
 
     def tell_portal(self, worker: Worker, portal: HeldPortal) -> None:
         """Tell a data process of a portal and its listeners, the first time, if it serves these."""
-        listeners = self.listeners_of(portal)
-        self.tell_all(worker, listeners)
-        if listeners and all(held.snapshot and held.is_read_at(worker.place) for held in listeners):
+        self.tell_all(worker, self.listeners_of(portal))
+        if self._is_served_at(worker.place, portal):
+            descriptors = portal.descriptors_for(worker.place)
             worker.told.add(portal.address)
-            worker.send(AdoptPortal(portal.address, portal.admission), [portal.sock.fileno()])
+            worker.send(AdoptPortal(portal.address, portal.admission, len(descriptors)), descriptors)
 
     def portal_left(self, address: PortalAddress) -> None:
         """A portal is listened on no longer."""
@@ -211,6 +248,9 @@ class Briefing:
         for held in list(self._listeners.values()):
             if held.readers is not None:
                 self.settle_readers(held)
+        for portal in list(self._portals.portals.values()):
+            if portal.readers is not None:
+                self.settle_portal(portal)
 
     def begin(self, worker: Worker) -> None:
         """Tell a data process of all there is, beginning with what nobody else serves meanwhile.
@@ -227,11 +267,18 @@ class Briefing:
         self._catch_up(worker)
 
     def _served_alone(self, place: int) -> list[_Name]:
-        """Listeners that one data process serves, or some sockets of them, and the portals that lead to such alone."""
+        """Listeners that one data process serves, or some sockets of them, and the portals that lead to such alone.
+
+        Also portals of which it reads some sockets.
+        """
         names = [name for name, held in self._listeners.items() if place in (held.readers or ())]
         known = set(names)
-        portals = self._portals.portals.items()
-        return [*names, *(address for address, each in portals if known.issuperset(each.admission.listeners))]
+        portals = (
+            address
+            for address, each in self._portals.portals.items()
+            if place in (each.readers or ()) or known.issuperset(each.admission.listeners)
+        )
+        return [*names, *portals]
 
     def _unread_sockets(self, worker: Worker, name: _Name) -> list[int]:
         if name in worker.told:
@@ -240,7 +287,7 @@ class Briefing:
             held = self._listeners.get(name)
             return [] if held is None else held.sockets_for(worker.place)[1]
         portal = self._portals.portals.get(name)
-        return [] if portal is None else [portal.sock.fileno()]
+        return [] if portal is None else portal.descriptors_for(worker.place)
 
     def _all_read(self, worker: Worker) -> None:
         unread = self._unread.pop(worker, None)
@@ -313,10 +360,15 @@ def _readers(held: HeldListener, usable: Collection[int], places: int) -> tuple[
     """
     if not held.members:
         return None
-    if held.members == 1:
-        return (_place_of(str(held.name.service_port), usable),)
-    own = ((number % places + 1, f"{held.name.service_port} {number}") for number in range(held.members))
-    return tuple(place if place in usable else _place_of(words, usable) for place, words in own)
+    return _spread(str(held.name.service_port), held.members, usable, places)
+
+
+def _spread(words: str, count: int, usable: Collection[int], places: int) -> tuple[int, ...]:
+    """The places at which the sockets of a group are read, or the only one."""
+    if count == 1:
+        return (_place_of(words, usable),)
+    own = ((number % places + 1, f"{words} {number}") for number in range(count))
+    return tuple(place if place in usable else _place_of(more, usable) for place, more in own)
 
 
 def _place_of(words: str, places: Iterable[int]) -> int:

@@ -83,7 +83,7 @@ class ProcessForwarder:
         self._in_groups = 0
         """Descriptors of UDP listeners that they have beyond the first."""
         self._portals = HeldPortals(
-            self.take_for_port, self.give_port, lambda address: self._briefing.portal_left(address)
+            self.take_for_port, self.give_port, lambda address: self._briefing.portal_left(address), self._width
         )
         self._return_paths = ReturnPaths(lambda: self._pool.serving)
         self._inherited: dict[ListenerName, tuple[str, list[int]]] = {}
@@ -302,6 +302,7 @@ class ProcessForwarder:
     def serve_portal(self, address: PortalAddress, admission: Admission) -> None:
         """As :meth:`Forwarder.serve_portal`."""
         portal, is_new = self._portals.serve(address, admission)
+        self._briefing.settle_portal(portal)
         for worker in self._pool.serving:
             if is_new or address not in worker.told:
                 worker.told.discard(address)
@@ -313,6 +314,10 @@ class ProcessForwarder:
     def leave_portal(self, address: PortalAddress) -> None:
         """As :meth:`Forwarder.leave_portal`."""
         self._portals.leave(address)
+
+    def stand_aside(self, family: IPFamily) -> None:
+        """As :meth:`Forwarder.stand_aside`."""
+        self._portals.stand_aside(family)
 
     def follow_return_path(self, path: ReturnPath) -> None:
         """As :meth:`Forwarder.follow_return_path`."""
@@ -392,7 +397,13 @@ class ProcessForwarder:
 
     @property
     def _room_in_groups(self) -> int:
-        return self._options.descriptor_limit // _SHARE_FOR_GROUPS - self._in_groups
+        in_groups = self._in_groups + self._portals.further
+        return self._options.descriptor_limit // _SHARE_FOR_GROUPS - in_groups
+
+    def _width(self) -> int:
+        """How many sockets a UDP portal is to have that is opened now: one for each process, if there is room."""
+        processes = len(self._pool.places)
+        return processes if processes - 1 <= self._room_in_groups else 1
 
     def _close_held(self, held: HeldListener) -> None:
         for _ in held.descriptors:

@@ -156,7 +156,7 @@ class ProcessesGiver:
                     [],
                 )
         for address, portal in list(self._portals.portals.items()):
-            yield PortalHandedOver(address, portal.admission), [portal.sock.fileno()]
+            yield PortalHandedOver(address, portal.admission, len(portal.sockets) - 1), portal.descriptors
 
     def _listener(self, name: ListenerName, held: HeldListener) -> tuple[ListenerHandedOver, list[int]]:
         first, further = list(held.descriptors[:1]), held.descriptors[1:]

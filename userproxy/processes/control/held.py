@@ -9,7 +9,7 @@ import structlog
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.groups.spreading import member_of
-from userproxy.model import ListenerName, Protocol, Snapshot, Verdict
+from userproxy.model import ListenerName, Snapshot, Verdict
 
 log = structlog.get_logger()
 
@@ -74,12 +74,12 @@ class HeldListener:
     def members(self) -> int:
         """How many processes can have clients of their own: its sockets, where each client keeps to one of them.
 
-        0 where all processes share all clients. A client of a service port with affinity must find the table in which
-        it stands, and a client's datagrams the flow that they belong to.
+        0 where all processes share all clients, or have some each of every portal. A client of a service port with
+        affinity must find the table in which it stands, and a client's datagrams the flow that they belong to.
         """
         if isinstance(self.sock, DatagramGroup):
             return len(self.sock.members)
-        return 1 if self.has_affinity or self.name.service_port.protocol is Protocol.UDP else 0
+        return 1 if self.has_affinity else 0
 
     def place_of(self, client: tuple[str, int]) -> int:
         """The place of the data process that has a client's datagrams."""

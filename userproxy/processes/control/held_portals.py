@@ -1,37 +1,107 @@
 """The sockets at portals that the control process holds, for a portal driver that binds them (``--portals local``)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from userproxy.addresses import family_of
 from userproxy.errors import ObjectError, PortUnavailableError
 from userproxy.forwarding.admission import admits_everybody, program
-from userproxy.forwarding.portal_listeners import PortalSocket, is_same_service, open_portal, restrict
+from userproxy.forwarding.portal_listeners import PortalSocket, is_of, is_same_service, open_portal, restrict
+from userproxy.forwarding.udp.groups.group import DatagramGroup, open_apart
+from userproxy.forwarding.udp.groups.spreading import member_of
+from userproxy.forwarding.udp.sockets import DatagramSocket, stand_aside
 from userproxy.model import Admission, IPFamily, PortalAddress, Protocol
 
 
 class HeldPortal(Struct):
-    """One portal: its socket, and who is let in by it."""
+    """One portal: its sockets, and who is let in by them.
+
+    `readers` are the places of the data processes that read them, one for each; None where all read the only one.
+    """
 
     address: PortalAddress
-    sock: PortalSocket
+    sockets: tuple[PortalSocket, ...]
     admission: Admission
+    readers: tuple[int, ...] | None = None
+    before: tuple[DatagramSocket, ...] = ()
+    """Those of another process, in place of which there are others, to which nothing comes before :meth:`settle`."""
+
+    @property
+    def host(self) -> str:
+        """The address that they are bound to."""
+        return self.address.ip
+
+    @property
+    def members(self) -> Sequence[DatagramSocket]:
+        """Those that clients are spread over, of a UDP portal."""
+        return [each for each in self.sockets if isinstance(each, DatagramSocket)]
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Those of its sockets."""
+        return [each.fileno() for each in self.sockets]
+
+    def descriptors_for(self, place: int) -> list[int]:
+        """Those that are read at a place."""
+        if self.readers is None:
+            return self.descriptors
+        return [each.fileno() for each, reader in zip(self.sockets, self.readers, strict=True) if reader == place]
+
+    def place_of(self, client: tuple[str, int]) -> int:
+        """The place of the data process that has a client's datagrams."""
+        places = self.readers or (1,)
+        return places[member_of(client, len(places))]
+
+    def renew(self, count: int) -> None:
+        """Have `count` other sockets, of a group of their own, to which nothing comes before :meth:`settle`.
+
+        For a UDP portal of IPv4. Raises OSError, and ObjectError as :func:`program`.
+        """
+        instructions = instructions_for(self.admission)
+        self.before, self.sockets = (
+            tuple(self.members),
+            tuple(open_apart(self.host, self.address.port, instructions, count)),
+        )
+
+    def settle(self, *, by_address: bool) -> Sequence[DatagramSocket]:  # noqa: ARG002 - it is by address and port
+        """Have all datagrams come to its sockets after :meth:`renew`; returns those before. Raises OSError."""
+        for each in self.members:
+            each.appear()
+        before, self.before = self.before, ()
+        return before
+
+    def close(self) -> None:
+        """Close our copies of its sockets."""
+        for each in (*self.sockets, *self.before):
+            each.close()
+
+
+def instructions_for(admission: Admission) -> bytes | None:
+    """The program that lets in whom `admission` lets in, None where that is everybody. Raises ObjectError."""
+    return None if admits_everybody(admission) else program(admission)
 
 
 class HeldPortals:
     """All of them.
 
-    `take` accounts for the descriptor of each and raises OutOfDescriptorsError where there is none; `give` gives it
-    back. `left` is called with the address of one that has been closed.
+    `take` accounts for a descriptor and raises OutOfDescriptorsError where there is none; `give` gives it
+    back. `left` is called with the address of one that has been closed. `width` is how many sockets a UDP portal is
+    to have that is opened now.
     """
 
     def __init__(
-        self, take: Callable[[], None], give: Callable[[], None], left: Callable[[PortalAddress], None]
+        self,
+        take: Callable[[], None],
+        give: Callable[[], None],
+        left: Callable[[PortalAddress], None],
+        width: Callable[[], int],
     ) -> None:
         self._take = take
         self._give = give
         self._left = left
+        self._width = width
+        self.further = 0
+        """Sockets beyond one for each portal."""
         self.portals: dict[PortalAddress, HeldPortal] = {}
         self.unasked: dict[PortalAddress, None] = {}
         """Portals of another process that nobody has asked for since."""
@@ -45,9 +115,9 @@ class HeldPortals:
         portal = self.portals.get(address)
         self.unasked.pop(address, None)
         try:
-            instructions = None if admits_everybody(admission) else program(admission)
+            instructions = instructions_for(admission)
             if portal is not None and is_same_service(portal.admission, admission):
-                restrict(portal.sock, portal.admission, instructions)
+                restrict(portal.sockets, portal.admission, instructions)
                 portal.admission = admission
                 return portal, False
         except ObjectError:
@@ -57,30 +127,27 @@ class HeldPortals:
             self.leave(address)
             raise PortUnavailableError(f"{address} cannot be restricted: {error.strerror}") from error
         self.leave(address)
-        self._take()
-        try:
-            sock = open_portal(address, instructions)
-        except BaseException:
-            self._give()
-            raise
-        portal = self.portals[address] = HeldPortal(address, sock, admission)
+        sockets = self._opened(address, instructions)
+        portal = self.portals[address] = HeldPortal(address, sockets, admission)
+        self.further += len(sockets) - 1
         return portal, True
 
-    def adopt(self, address: PortalAddress, admission: Admission, sock: PortalSocket) -> HeldPortal:
-        """Hold the socket of another process, which is accounted for already."""
+    def adopt(self, address: PortalAddress, admission: Admission, sockets: Sequence[PortalSocket]) -> HeldPortal:
+        """Hold the sockets of another process, which are accounted for already."""
         self.unasked[address] = None
-        portal = self.portals[address] = HeldPortal(address, sock, admission)
+        portal = self.portals[address] = HeldPortal(address, tuple(sockets), admission)
+        self.further += len(sockets) - 1
         return portal
 
     def leave_unasked(self, family: IPFamily) -> None:
         """Listen no longer at what was adopted and nobody has asked for since."""
-        for address in [each for each in self.unasked if family_of(each.ip) is family]:
+        for address in [each for each in self.unasked if is_of(each, family)]:
             self.leave(address)
 
     def forsake(self) -> None:
         """Close our copies of all sockets, and tell nobody: they are another process's."""
         for portal in self.portals.values():
-            portal.sock.close()
+            portal.close()
         self.portals.clear()
 
     def leave(self, address: PortalAddress) -> None:
@@ -89,10 +156,33 @@ class HeldPortals:
         self.unasked.pop(address, None)
         if portal is not None:
             self._left(address)
-            portal.sock.close()
-            self._give()
+            portal.close()
+            self.further -= len(portal.sockets) - 1
+            for _ in portal.sockets:
+                self._give()
+
+    def stand_aside(self, family: IPFamily) -> None:
+        """As :meth:`PortalListeners.stand_aside`."""
+        for address, portal in self.portals.items():
+            if is_of(address, family):
+                stand_aside(portal.sockets)
 
     def close(self, protocol: Protocol) -> None:
         """Listen at no portal of this protocol any longer."""
         for address in [address for address in self.portals if address.protocol is protocol]:
             self.leave(address)
+
+    def _opened(self, address: PortalAddress, instructions: bytes | None) -> tuple[PortalSocket, ...]:
+        count = self._width() if address.protocol is Protocol.UDP else 1
+        taken = 0
+        try:
+            for _ in range(count):
+                self._take()
+                taken += 1
+            if count > 1:
+                return DatagramGroup.open_at_portal(address.ip, address.port, instructions, count).members
+            return (open_portal(address, instructions),)
+        except BaseException:
+            for _ in range(taken):
+                self._give()
+            raise

@@ -182,7 +182,8 @@ class ProcessesTaker:
 
     def _portal(self, item: PortalHandedOver, descriptors: list[int]) -> None:
         self._admissions[item.address] = item.admission
-        self._adoption.adopt_portal(item.address, item.admission, descriptors.pop())
+        self._adoption.adopt_portal(item.address, item.admission, descriptors)
+        descriptors.clear()
 
     def _affinity(self, item: AffinityHandedOver | AffinityEntries, _descriptors: list[int]) -> None:
         for target in self._readers.get(item.service_port, ()):  # of nobody, if there is no affinity any more
@@ -199,12 +200,12 @@ class ProcessesTaker:
         self._send(self._target(item.state.id, item.owner), item, descriptors)
 
     def _datagram(self, item: DatagramHandedOver, _descriptors: list[int]) -> None:
-        self._send(self._listener_of(item).place_of(item.peer) - 1, item)
+        self._send(self._of_client(item, item.peer), item)
 
     def _flow(self, item: FlowHandedOver, descriptors: list[int]) -> None:
         target = self._by_id.get(item.state.id)
         if target is None:
-            target = self._by_id[item.state.id] = self._listener_of(item).place_of(item.state.peer) - 1
+            target = self._by_id[item.state.id] = self._of_client(item, item.state.peer)
         self._send(target, item, descriptors)
 
     def _client(self, item: ClientHandedOver, descriptors: list[int]) -> None:
@@ -252,8 +253,13 @@ class ProcessesTaker:
     def _readers_of(self, held: HeldListener) -> Collection[int]:
         return range(len(self._workers)) if held.readers is None else {place - 1 for place in held.readers}
 
-    def _listener_of(self, item: FlowHandedOver | ClientHandedOver | DatagramHandedOver) -> HeldListener:
-        """Whose a flow or client is. Raises KeyError."""
+    def _of_client(self, item: FlowHandedOver | DatagramHandedOver, client: tuple[str, int]) -> int:
+        """Who has a client's datagrams. Raises KeyError."""
+        held = self._held[item.owner] if item.portal is None else self._adoption.portal(item.portal)
+        return held.place_of(client) - 1
+
+    def _listener_of(self, item: ClientHandedOver) -> HeldListener:
+        """Whose a client is. Raises KeyError."""
         if item.portal is None:
             return self._held[item.owner]
         name = self._admissions[item.portal].listeners[0]

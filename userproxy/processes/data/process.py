@@ -374,11 +374,12 @@ class DataProcess:
             forwarder.place_limits(message.listener.service_port, None)
 
     def _adopt_portal(self, forwarder: SharingForwarder, message: AdoptPortal, descriptors: list[int]) -> None:
-        if not descriptors:
+        if len(descriptors) != message.sockets:
+            close_descriptors(descriptors)
             self._channel.send(PortalNotServed(message.address, _NO_DESCRIPTOR))
             return
         try:
-            forwarder.adopt_portal(message.address, message.admission, descriptors[0])
+            forwarder.adopt_portal(message.address, message.admission, descriptors)
         except (PortUnavailableError, KeyError) as error:
             self._channel.send(PortalNotServed(message.address, str(error)))
         else:

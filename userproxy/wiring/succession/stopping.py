@@ -1,7 +1,7 @@
 """The stop of one process: it lasts until a successor has taken over, or the last client has gone."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -125,14 +125,17 @@ class Stop:
                 group.create_task(succession.watch(), name=f"successor {proxy.family}")
                 for proxy, succession in successions.items()
             ]
-            await self._until_taken_over_or_idle(successions.values(), hold, last)
+            await self._until_taken_over_or_idle(successions, hold, last)
             left = [proxy for proxy, succession in successions.items() if not succession.taken]
             for task in watching:
                 task.cancel()
         return left
 
-    async def _until_taken_over_or_idle(self, successions: Collection[Succession], hold: float, last: float) -> None:
+    async def _until_taken_over_or_idle(
+        self, by_proxy: Mapping[FamilyProxy, Succession], hold: float, last: float
+    ) -> None:
         clock = asyncio.get_running_loop().time
+        successions = by_proxy.values()
         while clock() < last:
             if any(succession.taken for succession in successions):
                 await self._close_ports()
@@ -142,6 +145,9 @@ class Stop:
             await asyncio.sleep(_LOOK_EVERY)
         if any(succession.stands for succession in successions):
             log.info("A successor's rules stand", connections=self._forwarder.active)
+            for proxy, succession in by_proxy.items():
+                if succession.stands:
+                    self._forwarder.stand_aside(proxy.family)
             await asyncio.sleep(min(_HANDSHAKE_SECONDS, max(0.0, last - clock())))
 
     async def _close_ports(self) -> None:

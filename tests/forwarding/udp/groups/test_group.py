@@ -1,9 +1,11 @@
 """Groups of sockets of one UDP port, in the kernel: who can join, and refusing and taking clients again."""
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from userproxy.forwarding.udp.datagrams import Inbox
 from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.groups.spreading import member_of
 from userproxy.forwarding.udp.groups.waiting import waiting
+from userproxy.forwarding.udp.sockets import DatagramSocket, stand_aside
 
 PLACES = [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("::", "::1"), ("::1", "::1")]
 
@@ -197,6 +200,98 @@ def test_one_that_has_refused_its_clients_for_some_time_can_grow_too(place: tupl
         assert {reader_of(group, each) for each in several} == {0}
         group.settle(by_address=False)
         assert [reader_of(group, each) for each in several] == [expected(each, 2) for each in several]
+
+
+def takers(groups: list[DatagramGroup], several: list[socket.socket]) -> set[int]:
+    """Which groups get what clients send, each by the member whose client it is."""
+    found = set()
+    for client in several:
+        client.send(b"x")
+        got = [(number, member) for number, group in enumerate(groups) for member in taken_by(group)]
+        ((number, member),) = got
+        assert member == expected(client, len(groups[number].members))
+        found.add(number)
+    return found
+
+
+def taken_by(group: DatagramGroup) -> Iterator[int]:
+    for number, member in enumerate(group.members):
+        if member.fileno() >= 0:
+            with suppress(BlockingIOError):
+                member.recvfrom(10)
+                yield number
+
+
+@pytest.mark.parametrize("sizes", [(2, 3), (1, 2), (3, 1)])
+def test_the_newer_of_two_processes_at_a_portal_has_all_clients_whatever_becomes_of_the_older_one(
+    sizes: tuple[int, int],
+) -> None:
+    """The kernel numbers the sockets of a group anew when one is closed: they must be groups of their own."""
+    with ExitStack() as stack:
+        older = stack.enter_context(closing(DatagramGroup.open_at_portal("127.96.0.53", 5353, None, sizes[0])))
+        several = stack.enter_context(clients("127.96.0.53", 5353, 40))
+        assert takers([older], several) == {0}
+        newer = stack.enter_context(closing(DatagramGroup.open_at_portal("127.96.0.53", 5353, None, sizes[1])))
+        assert len({each.getsockname() for each in (*older.members, *newer.members)}) == 1
+        assert takers([older, newer], several) == {1}
+        newest = DatagramGroup.open_at_portal("127.96.0.53", 5353, None, 2)
+        assert takers([older, newer, newest], several) == {2}
+        newest.close()
+        assert takers([older, newer], several) == {1}, "it has failed as it started"
+        for each in older.members:
+            each.close()
+            assert takers([older, newer], several) == {1}
+
+
+def test_over_ipv6_the_older_one_has_them_until_it_stands_aside_or_is_closed() -> None:
+    with ExitStack() as stack:
+        older, newer, newest = (
+            stack.enter_context(closing(DatagramGroup.open_at_portal("::1", 5353, None, size))) for size in (2, 3, 2)
+        )
+        several = stack.enter_context(clients("::1", 5353, 40))
+        assert takers([older, newer, newest], several) == {0}
+        stand_aside(older.members)
+        assert takers([older, newer, newest], several) == {1}
+        older.close()
+        assert takers([older, newer, newest], several) == {1}
+        stand_aside(newer.members)
+        newer.close()
+        assert takers([older, newer, newest], several) == {2}
+
+
+def test_a_portal_is_not_another_program_s() -> None:
+    with closing(DatagramGroup.open_at_portal("127.96.0.53", 5353, None, 2)) as group, ExitStack() as stack:
+        for option in (None, socket.SO_REUSEADDR):
+            other = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            if option is not None:
+                other.setsockopt(socket.SOL_SOCKET, option, 1)
+            with pytest.raises(OSError, match="in use"):
+                other.bind(("127.96.0.53", 5353))
+        ours = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        ours.bind(("127.96.0.53", 5353))
+        assert takers([group], stack.enter_context(clients("127.96.0.53", 5353, 20))) == {0}, "it gets nothing"
+
+
+def test_a_portal_that_cannot_be_bound_is_told_of_and_leaves_nothing() -> None:
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as other:
+        other.bind(("127.96.0.53", 5353))
+        with pytest.raises(PortUnavailableError, match="in use"):
+            DatagramGroup.open_at_portal("127.96.0.53", 5353, None, 2)
+    DatagramGroup.open_at_portal("127.96.0.53", 5353, None).close()
+
+
+def test_where_the_kernel_binds_to_no_interface_there_is_one_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = DatagramSocket.open_shared
+
+    def refused(*of: Any) -> DatagramSocket:
+        if of[3:]:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return opened(*of)
+
+    monkeypatch.setattr(DatagramSocket, "open_shared", refused)
+    with closing(DatagramGroup.open_at_portal("127.96.0.53", 5353, None, 2)) as group:
+        assert len(group.members) == 1
 
 
 @pytest.mark.parametrize("size", [1, 2])

@@ -1,7 +1,7 @@
 """Sockets that a UDP listener reads besides its own: those of a group whose readers are fewer than its members."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 from socket import SocketType
 from typing import Protocol, Self
@@ -46,6 +46,11 @@ class FurtherSockets:
         found = cls(poller, listener, group.guard)
         found.follow(each.detach() for each in group.members[1:])
         return found
+
+    @property
+    def sockets(self) -> Collection[DatagramSocket]:
+        """All of them."""
+        return self._sockets.values()
 
     @property
     def descriptors(self) -> list[int]:

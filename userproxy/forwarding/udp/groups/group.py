@@ -4,15 +4,28 @@ Sockets of a group (SO_REUSEPORT, socket(7)) have a queue each, and the kernel k
 the members are the same. They are, whatever process dies, since all are held here.
 """
 
+import errno
 import socket
 from collections.abc import Sequence
+from secrets import randbelow
 from socket import SocketType
-from typing import Self
+from typing import Final, Self
 
-from userproxy.addresses import is_ipv6
+from userproxy.addresses import host_and_port, is_ipv6
+from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.udp.groups.spreading import program
 from userproxy.forwarding.udp.sockets import DatagramSocket, holder_of, is_holder
 from userproxy.sockets import lead_to_first, steer
+
+_LOOPBACK: Final = 1
+"""The number of `lo` in every network namespace."""
+
+_INTERFACES: Final = 2**30
+"""From here on no interface has a number. Two processes that open the same portal at the same time have others, and a
+guard has the last one."""
+
+_NO_INTERFACES: Final = (errno.EPERM, errno.ENOPROTOOPT)
+"""What kernels before 5.7 say to a process without CAP_NET_RAW, and those before 5.0 to everybody."""
 
 
 class DatagramGroup:
@@ -34,6 +47,28 @@ class DatagramGroup:
     def open(cls, host: str, port: int) -> Self:
         """One socket, as :meth:`DatagramSocket.open`. Raises PortUnavailableError."""
         return cls([DatagramSocket.open(host, port)])
+
+    @classmethod
+    def open_at_portal(cls, host: str, port: int, instructions: bytes | None, count: int = 1) -> Self:
+        """`count` sockets at a portal, beside those that other processes of this user have there.
+
+        They are a group of their own, whatever becomes of the others', since they are bound as if they belonged to an
+        interface. Over IPv4 all datagrams come to them from then on, because the kernel takes the newest of equals;
+        over IPv6 it takes the oldest (udp_lib_get_port(), net/ipv4/udp.c), so they come to the others until these are
+        closed or stand aside. Where the kernel does not let us do so there is one socket, of the others' group, to
+        which it leads. `instructions` say who is let in, None for everybody. Raises PortUnavailableError.
+        """
+        try:
+            try:
+                members = open_apart(host, port, instructions, count)
+                _appear(members)
+                return cls(members)
+            except OSError as error:
+                if error.errno not in _NO_INTERFACES:
+                    raise
+            return cls([DatagramSocket.open_shared(host, port, instructions)])
+        except OSError as error:
+            raise PortUnavailableError(f"cannot listen on UDP {host_and_port(host, port)}: {error.strerror}") from error
 
     @classmethod
     def adopt(cls, descriptors: Sequence[int], host: str) -> Self:
@@ -172,6 +207,36 @@ class DatagramGroup:
         """Let nobody join a socket that is alone again."""
         if len(members) == 1:
             members[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+
+
+def open_apart(host: str, port: int, instructions: bytes | None, count: int) -> Sequence[DatagramSocket]:
+    """`count` sockets at a portal that are a group of their own, until they :meth:`~DatagramSocket.appear`.
+
+    Over IPv4 nothing comes to them before: they are of an interface that nobody has. IPv6 takes none that is not there
+    (inet6_bind()), so it is `lo`, and what processes of this node send comes to them already. Raises OSError.
+    """
+    interface = _LOOPBACK if is_ipv6(host) else _INTERFACES + randbelow(_INTERFACES - 1)
+    members: list[DatagramSocket] = []
+    try:
+        while len(members) < count:
+            members.append(DatagramSocket.open_shared(host, port, instructions, interface))
+        if count > 1:
+            _spread(members, by_address=False)
+    except OSError:
+        for each in members:
+            each.close()
+        raise
+    return members
+
+
+def _appear(members: Sequence[DatagramSocket]) -> None:
+    try:
+        for each in members:
+            each.appear()
+    except OSError:
+        for each in members:
+            each.close()
+        raise
 
 
 def _spread(members: Sequence[DatagramSocket], *, by_address: bool) -> None:

@@ -1,16 +1,20 @@
 """Groups of UDP sockets that another userproxy has had, with fewer sockets than there are data processes now."""
 
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
 
 import structlog
 from msgspec import Struct
 
-from userproxy.addresses import family_of
+from userproxy import model
+from userproxy.addresses import family_of, is_ipv6
+from userproxy.errors import ObjectError
 from userproxy.forwarding.udp.datagrams import Inbox
 from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.groups.waiting import waiting
+from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.model import IPFamily, ListenerName, PortalAddress
+from userproxy.processes.control.held_portals import HeldPortal
 from userproxy.processes.messages import Deliver
 
 log = structlog.get_logger()
@@ -22,12 +26,27 @@ _AT_ONCE: Final = 256
 """Datagrams in one message."""
 
 
+class Group(Protocol):
+    """Sockets of one port."""
+
+    @property
+    def host(self) -> str:
+        """The address that they are bound to."""
+
+    @property
+    def members(self) -> Sequence[DatagramSocket]:
+        """Those that clients are spread over once it is settled."""
+
+    def settle(self, *, by_address: bool) -> Sequence[DatagramSocket]:
+        """As :meth:`DatagramGroup.settle`. What is none of its members any more is not needed."""
+
+
 class Grown(Struct, frozen=True):
     """A group with more sockets than before. `place_of` says by which data process a client is served from now on."""
 
     listener: ListenerName
     portal: PortalAddress | None
-    group: DatagramGroup
+    group: Group
     by_address: bool
     place_of: Callable[[tuple[str, int]], int]
 
@@ -62,6 +81,26 @@ class Growing:
             self._inboxes[family] = Inbox(family)
         return True
 
+    def grow_portal(self, portal: HeldPortal) -> None:
+        """Have a portal of IPv4 have as many sockets, if there is room: others, of which nobody knows yet."""
+        more = self._sockets - len(portal.sockets)
+        if not portal.admission.listeners or is_ipv6(portal.host) or portal.address.protocol is not model.Protocol.UDP:
+            return
+        if more <= 0 or self._count == MOST or self._room < self._sockets - 1:
+            self._room -= len(portal.sockets) - 1
+            return
+        try:
+            portal.renew(self._sockets)
+        except (OSError, ObjectError) as error:
+            log.debug("A UDP portal has as many sockets as before", portal=str(portal.address), reason=str(error))
+            return
+        self._room -= self._sockets - 1
+        self._count += 1
+        self._inboxes.setdefault(IPFamily.IPV4, Inbox(IPFamily.IPV4))
+        self.note(
+            Grown(portal.admission.listeners[0], portal.address, portal, by_address=False, place_of=portal.place_of)
+        )
+
     def note(self, grown: Grown) -> None:
         """Settle this group with the others."""
         self._grown.append(grown)
@@ -84,6 +123,9 @@ class Growing:
             for client, addresses, payload in waiting(before, self._inboxes[family_of(each.group.host)]):
                 by_place.setdefault(each.place_of(client), []).append((addresses, payload))
             found += ((place, message) for place, some in by_place.items() for message in _messages(each, some))
+            for sock in before:
+                if sock not in each.group.members:
+                    sock.close()
         return found
 
 

@@ -1,0 +1,225 @@
+"""Portals that are UDP listeners themselves, of which each data process has clients: real ones, on loopback."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from msgspec import structs
+
+from tests.forwarding.conftest import eventually
+from tests.processes.control.test_briefing import CLIENTS, ask_all, echoes, owners
+from tests.processes.control.test_briefing import clients as clients_at
+from tests.processes.control.test_forwarding import OPTIONS, UDP_NAME, all_ready, forwarding, heard, pids
+from tests.processes.control.test_taking import Tells, told
+from tests.processes.takeover.conftest import Plane
+from tests.processes.takeover.planes import NUMBERS, predecessor, successor
+from userproxy.errors import PortUnavailableError
+from userproxy.forwarding.udp.groups.spreading import member_of
+from userproxy.model import Admission, AdmissionRule, Endpoint, PortalAddress, Protocol, Snapshot, Verdict
+from userproxy.processes.control.forwarding import ProcessForwarder
+from userproxy.processes.control.held_portals import HeldPortal, HeldPortals
+
+LOCAL = structs.replace(OPTIONS, bind_portals=True)
+EVERYBODY = Admission((AdmissionRule("", UDP_NAME),), (AdmissionRule("", UDP_NAME),))
+
+
+@pytest.fixture
+def portal() -> PortalAddress:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return PortalAddress("127.0.0.1", Protocol.UDP, probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def serving(
+    portal: PortalAddress, endpoints: tuple[Endpoint, ...], processes: int = 2
+) -> AsyncIterator[ProcessForwarder]:
+    async with forwarding(processes, LOCAL) as forwarder:
+        assert forwarder.open(UDP_NAME, verdict=Verdict.SERVE) == 0
+        forwarder.update(Snapshot(UDP_NAME, Verdict.SERVE, endpoints))
+        forwarder.serve_portal(portal, EVERYBODY)
+        await all_ready(forwarder)
+        await heard(forwarder)
+        yield forwarder
+
+
+def held(forwarder: ProcessForwarder) -> HeldPortal:
+    (found,) = forwarder._portals.portals.values()
+    return found
+
+
+def wanted(several: list[socket.socket], processes: int = 2) -> Counter[int]:
+    return Counter(member_of(each.getsockname(), processes) for each in several)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+async def test_all_processes_have_clients_of_one_portal_and_each_client_keeps_to_one(
+    portal: PortalAddress, processes: int
+) -> None:
+    async with echoes() as endpoints, serving(portal, endpoints, processes) as forwarder:
+        with clients_at(portal.port) as several:
+            first = await ask_all(several)
+            for _ in range(3):
+                assert await ask_all(several) == first, "no flow moves"
+            assert await owners(forwarder) == wanted(several, processes)
+            assert len(await owners(forwarder)) == processes
+
+
+async def test_a_successor_has_all_clients_at_both_processes_whatever_becomes_of_its_predecessor(
+    portal: PortalAddress,
+) -> None:
+    async with echoes() as endpoints, serving(portal, endpoints) as older:
+        with clients_at(portal.port) as several:
+            await ask_all(several)
+            assert len(await owners(older)) == 2
+            async with serving(portal, endpoints) as newer:
+                first = await ask_all(several)
+                assert await owners(newer) == wanted(several)
+                for pid in pids(older):
+                    os.kill(pid, signal.SIGSTOP)
+                assert await ask_all(several) == first, "it reads nothing"
+                for pid in pids(older):
+                    os.kill(pid, signal.SIGKILL)
+                assert await ask_all(several) == first
+                older.leave_portal(portal)
+                assert await ask_all(several) == first
+                assert await owners(newer) == wanted(several)
+
+
+async def test_killed_one_costs_its_own_flows(portal: PortalAddress) -> None:
+    async with echoes() as endpoints, serving(portal, endpoints) as forwarder:
+        with clients_at(portal.port) as several:
+            first = await ask_all(several)
+            victim = pids(forwarder)[0]
+            os.kill(victim, signal.SIGKILL)
+            again = await ask_all(several)
+            assert victim not in pids(forwarder)
+            mine = [number for number, each in enumerate(several) if member_of(each.getsockname(), 2) == 1]
+            assert [again[number] for number in mine] == [first[number] for number in mine]
+            assert (await owners(forwarder))[1] == len(mine)
+
+
+async def test_clients_of_a_process_that_cannot_be_kept_alive_are_the_other_s_and_its_own_flows_stay(
+    portal: PortalAddress,
+) -> None:
+    async with echoes() as endpoints, serving(portal, endpoints) as forwarder:
+        survivor = pids(forwarder)[1]
+        with clients_at(portal.port) as several:
+            first = await ask_all(several)
+            before = {each.id for each in (await forwarder.data_plane.connections()).items if each.id // 10**12 == 1}
+            while not forwarder._pool.failing:
+                await all_ready(forwarder)
+                assert held(forwarder).readers == (1, 2)
+                for pid in set(pids(forwarder)) - {survivor}:
+                    os.kill(pid, signal.SIGKILL)
+                    await eventually(lambda pid=pid: pid not in pids(forwarder))  # type: ignore[misc]
+            assert held(forwarder).readers == (2, 2)
+            again = await ask_all(several)
+            mine = [number for number, each in enumerate(several) if member_of(each.getsockname(), 2) == 1]
+            assert [again[number] for number in mine] == [first[number] for number in mine]
+            after = {each.id for each in (await forwarder.data_plane.connections()).items}
+            assert before < after
+            assert len(after) == CLIENTS
+
+
+async def test_with_affinity_it_is_one_process_s_and_without_again_all_have_clients(portal: PortalAddress) -> None:
+    async with echoes() as endpoints, serving(portal, endpoints) as forwarder:
+        for timeout, processes, answers in ((100, 1, 1), (None, 2, 2), (100, 1, 1)):
+            forwarder.update(Snapshot(UDP_NAME, Verdict.SERVE, endpoints, affinity_timeout=timeout))
+            await heard(forwarder)
+            with clients_at(portal.port) as several:
+                assert len(set(await ask_all(several))) == answers
+                ports = {each.getsockname()[1] for each in several}
+                listed = (await forwarder.data_plane.connections()).items
+                of = {each.id // 10**12 for each in listed if each.client.port in ports}
+                assert len(of) == processes
+
+
+async def test_who_is_let_in_changes_for_all_sockets_and_no_flow_ends(portal: PortalAddress) -> None:
+    async with echoes() as endpoints, serving(portal, endpoints) as forwarder:
+        with clients_at(portal.port) as several:
+            first = await ask_all(several)
+            some = Admission((AdmissionRule("127.0.0.0/8", UDP_NAME),), EVERYBODY.others)
+            forwarder.serve_portal(portal, some)
+            await heard(forwarder)
+            assert await ask_all(several) == first
+            nobody = Admission((AdmissionRule("10.0.0.0/8", UDP_NAME),), EVERYBODY.others)
+            forwarder.serve_portal(portal, nobody)
+            for each in several:
+                each.send(b"x")
+            forwarder.serve_portal(portal, some)
+            assert await ask_all(several) == first
+            (figures,) = await forwarder.data_plane.listeners()
+            assert figures.datagrams is not None
+            assert (figures.total, figures.datagrams.datagrams_up) == (CLIENTS, 3 * CLIENTS)
+
+
+def test_where_descriptors_run_short_a_portal_is_not_opened_and_none_is_lost(portal: PortalAddress) -> None:
+    left = 1
+
+    def take() -> None:
+        nonlocal left
+        if not left:
+            raise PortUnavailableError("no descriptors are left")
+        left -= 1
+
+    def give() -> None:
+        nonlocal left
+        left += 1
+
+    width = 2
+    portals = HeldPortals(take, give, lambda _: None, lambda: width)
+    with pytest.raises(PortUnavailableError):
+        portals.serve(portal, EVERYBODY)
+    assert (left, portals.further) == (1, 0)
+    width = 1
+    found, is_new = portals.serve(portal, EVERYBODY)
+    assert (len(found.sockets), is_new, left) == (1, True, 0)
+    portals.leave(portal)
+    left, width = 3, 3
+    assert len(portals.serve(portal, EVERYBODY)[0].sockets) == 3
+    assert (left, portals.further) == (0, 2)
+    portals.close(Protocol.UDP)
+    assert (left, portals.further) == (3, 0)
+
+
+def open_at(plane: Plane, portal: PortalAddress, endpoints: tuple[Endpoint, ...]) -> None:
+    plane.open(UDP_NAME, verdict=Verdict.SERVE)
+    plane.update(Snapshot(UDP_NAME, Verdict.SERVE, endpoints))
+    plane.serve_portal(portal, EVERYBODY)
+
+
+@pytest.mark.parametrize(("before", "after"), [*NUMBERS, (1, 2), (2, 3)])
+async def test_in_a_take_over_no_flow_moves_and_no_datagram_is_lost(
+    portal: PortalAddress, before: int, after: int
+) -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(Tells, local_addr=("127.0.0.1", 0))
+    endpoints = (Endpoint("127.0.0.1", transport.get_extra_info("sockname")[1]),)
+    async with predecessor(before, LOCAL) as plane:
+        open_at(plane, portal, endpoints)
+        with clients_at(portal.port) as several:
+            seen = [(await told(client)).split()[0] for client in several]
+
+            def send_all() -> None:
+                """Nobody reads any socket now."""
+                for number, client in enumerate(several):
+                    client.send(b"%d" % number)
+
+            async with successor(plane, after, LOCAL, serves=send_all) as beside:
+                for number, client in enumerate(several):
+                    async with asyncio.timeout(20):
+                        assert (await loop.sock_recv(client, 100)).split() == [seen[number], b"%d" % number]
+                assert [(await told(client)).split()[0] for client in several] == seen
+                listed = (await beside.ask(lambda its: its.data_plane.connections())).items
+                assert len(listed) == CLIENTS, "nobody has got another flow"
+                if isinstance(beside.plane, ProcessForwarder):
+                    workers = beside.plane._pool.serving
+                    await eventually(lambda: sum(worker.pulse.flows for worker in workers) == CLIENTS)
+                    assert min(worker.pulse.flows for worker in workers) >= CLIENTS // (3 * after)
+    transport.close()
