@@ -2,12 +2,13 @@
 
 import asyncio
 import gc
+from collections.abc import Generator
 from itertools import pairwise
 
 import pytest
 
 from userproxy import pace
-from userproxy.pace import SLICE_SECONDS, Pace, emptied, uncollected
+from userproxy.pace import SLICE_SECONDS, Pace, emptied, in_slices, uncollected
 
 
 class Clock:
@@ -121,3 +122,18 @@ def test_a_collector_that_was_off_stays_off() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+async def test_a_generator_is_gone_through_in_slices_and_its_result_is_had() -> None:
+    others: list[int] = []
+    asyncio.get_running_loop().call_soon(others.append, 1)
+
+    def steps() -> Generator[None, None, int]:
+        count = 0
+        while not others:
+            count += 1
+            yield
+        return count
+
+    assert await in_slices(steps()) > 1
+    assert others == [1]

@@ -8,15 +8,20 @@ from contextlib import asynccontextmanager
 
 
 class Turns:
-    """The longest turn so far, in seconds of the thread's own CPU: what else the machine does is no fault of ours."""
+    """The longest turn so far, in seconds of the thread's own CPU: what else the machine does is no fault of ours.
+
+    `count` is how many there were.
+    """
 
     def __init__(self) -> None:
         self.longest = 0.0
+        self.count = 0
 
     async def watch(self) -> None:
         while True:
             before = time.thread_time()
             await asyncio.sleep(0)
+            self.count += 1
             self.longest = max(self.longest, time.thread_time() - before)
 
 

@@ -6,7 +6,7 @@ Here because the source, the proxier and the portal drivers all work so, and do 
 import asyncio
 import gc
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from heapq import merge
 from itertools import islice
@@ -21,6 +21,7 @@ class Ordered(Protocol):
 
 
 T = TypeVar("T", bound=Ordered)
+Result = TypeVar("Result")
 
 SLICE_SECONDS: Final = 0.00005
 """How long traffic waits in a turn of the loop for all pieces of work that are under way, which share this time. A
@@ -93,6 +94,18 @@ class Pace:
 def _share() -> float:
     """The slice of one piece of work where others wait for theirs, which come in the same turn of the loop."""
     return SLICE_SECONDS / (1 + _Work.waiting)
+
+
+async def in_slices(steps: Generator[None, None, Result]) -> Result:
+    """What a generator returns whose steps are done in slices."""
+    pace = Pace()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        await pace.keep()
 
 
 async def emptied(items: dict[Any, Any]) -> None:

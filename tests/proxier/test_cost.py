@@ -10,6 +10,7 @@ import pytest
 import userproxy
 from tests.proxier.test_proxier import HERE, Portals, World, a_service
 from tests.turns import watched_turns
+from userproxy import pace
 from userproxy.model import LocalTraffic
 from userproxy.proxier.proxier import Proxier
 from userproxy.routing.selection import Locality
@@ -48,6 +49,16 @@ async def test_many_at_once_are_taken_in_slices(world: World, proxier: Proxier) 
         assert await proxier.sync(verify=True)
     assert turns.longest < TURN
     assert len(world.open_ports) == MANY
+
+
+async def test_what_stands_is_noted_in_slices(world: World, proxier: Proxier, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with watched_turns() as turns:
+        written: list[int] = []
+        world.during_sync.append(lambda: written.append(turns.count))
+        monkeypatch.setattr(pace, "SLICE_SECONDS", 0.0)
+        assert await proxier.sync(verify=False)
+        assert turns.count - written[0] > MANY
+    assert proxier.programmed.keys() == proxier.service_ports
 
 
 async def test_one_costs_the_same_however_many_there_are(world: World, proxier: Proxier) -> None:

@@ -108,24 +108,24 @@ class LocalAddressTracker:
         """Ask another driver for the node's addresses from now on."""
         self._driver = driver
 
-    async def refresh(self, scope: Scope) -> Iterable[ServicePortName]:
+    async def refresh(self, scope: Scope) -> dict[ServicePortName, None]:
         """Look at interfaces and listening programs; returns the service ports that other portals may be served of.
 
         Raises KernelToolError.
         """
-        concerned: Iterable[ServicePortName] = ()
+        concerned: dict[ServicePortName, None] = {}
         local = await self._driver.local_addresses()
         addresses = self._addresses(local, scope, self.addresses.taken)
         if addresses != self.addresses:
             self.addresses = addresses
             self._on_node = {key for key in self._wanted.owners if key[0] in local}
-            concerned = tuple(self._wanted.ports)
+            concerned = dict.fromkeys(self._wanted.ports)
         before = self.addresses.taken
         taken = frozenset(await self._claims.taken([(ip, protocol, port) for ip, port, protocol in self._on_node]))
         if taken != before:
             self.addresses = structs.replace(self.addresses, taken=taken)
             changed = ((ip, port, protocol) for ip, protocol, port in taken ^ before)
-            concerned = {*concerned, *self._wanted.contenders(changed)}
+            concerned |= dict.fromkeys(self._wanted.contenders(changed))
         return concerned
 
     def owners_changed(self, portals: Iterable[PortalKey]) -> set[ServicePortName]:

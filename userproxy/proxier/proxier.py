@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, KeysView, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from itertools import islice
+from itertools import chain, islice
 
 import structlog
 
@@ -291,7 +291,7 @@ class Proxier:
                 await self._take_changes()
                 if self._preferred is None:
                     self._preferred = await self._portals.local_ports()
-                self._dirty |= dict.fromkeys(await self._local.refresh(self._scope))
+                self._dirty |= await self._local.refresh(self._scope)
                 crowded = dict.fromkeys(islice(self._without_descriptor, self._forwarding.room_for_ports))
                 names, self._dirty = {**self._dirty, **self._refused, **crowded}, {}
                 pending = await self._prepare(names)
@@ -312,7 +312,7 @@ class Proxier:
                 )
                 if verify:
                     self._note_repair(began, done, asked=bool(pending.bindings or pending.gone))
-                self._note_confirmed(pending, done)
+                await self._note_confirmed(pending, done)
             async with self._state:
                 await self._finish(pending)
         except BaseException:
@@ -374,27 +374,33 @@ class Proxier:
                 self._executor.perform(action)
                 await pace.keep()
 
-    def _note_confirmed(self, pending: Pending, done: PortalSync) -> None:
+    async def _note_confirmed(self, pending: Pending, done: PortalSync) -> None:
         """Note what the driver has programmed, and have conntrack entries deleted that contradict it."""
-        programmed, unwritten = self._actual.programmed, self._unwritten
-        asked = {each.name: each for each in pending.bindings}
+        pace, programmed, unwritten = Pace(), self._actual.programmed, self._unwritten
+        asked: dict[ServicePortName, PortalBinding] = {}
+        for each in pending.bindings:
+            asked[each.name] = each
+            await pace.keep()
         # Others that were refused may be accepted by now, and the reverse.
-        names = {*pending.gone, *asked, *unwritten, *done.refused}
-        before = {name: old for name in names if (old := programmed.pop(name, None)) is not None}
-        now = {**before, **unwritten, **asked}
-        unwritten.clear()
-        for name in names:
-            self._problems.put(("refused by the driver", name), ())
-            if name in pending.gone or name not in now:
-                continue
-            if name in done.refused:
-                unwritten[name] = now[name]
+        others = {*unwritten, *done.refused}.difference(pending.gone, asked)
+        before: list[PortalBinding] = []
+        now: list[PortalBinding] = []
+        for name in chain(pending.gone, asked, others):
+            stood, waited = programmed.pop(name, None), unwritten.pop(name, None)
+            if stood is not None:
+                before.append(stood)
+            binding = None if name in pending.gone else asked.get(name, waited or stood)
+            problem: tuple[Problem, ...] = ()
+            if binding is not None and name in done.refused:
+                unwritten[name] = binding
                 are_rules, family = not self._portals.traits.binds_portals, self._scope.family
                 problem = portals_refused(name, done.refused[name], family, are_rules=are_rules)
-                self._problems.put(("refused by the driver", name), problem)
-            else:
-                programmed[name] = now[name]
+            elif binding is not None:
+                programmed[name] = binding
+                now.append(binding)
+            self._problems.put(("refused by the driver", name), problem)
+            await pace.keep()
         if self._conntrack is not None:
-            self._conntrack.changed(before.values(), [programmed[name] for name in names if name in programmed])
+            self._conntrack.changed(before, now)
             if done.differed:
                 self._conntrack.repaired()

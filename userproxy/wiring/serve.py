@@ -41,6 +41,7 @@ from userproxy.wiring.node_wait import NodeWait, depends_on_node
 from userproxy.wiring.portals import choose_portals, make_driver
 from userproxy.wiring.source import Source, open_source, source_name
 from userproxy.wiring.steering import Drains
+from userproxy.wiring.succession.leaving import give_way
 from userproxy.wiring.succession.notify import notify
 from userproxy.wiring.succession.reexec import succeed_on_signal
 from userproxy.wiring.succession.stopping import Stop
@@ -294,6 +295,8 @@ class _Proxy:
 
     def _handed_over(self, process: int, everything: bool) -> None:  # noqa: FBT001 -- as a Takeover calls it
         self._left = everything
+        if everything:
+            give_way()
         if process:
             notify(f"MAINPID={process}")
         self._stop.set()

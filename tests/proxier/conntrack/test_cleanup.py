@@ -7,6 +7,8 @@ import pytest
 from msgspec import structs
 
 from tests.proxier.conntrack.test_entries import Entry
+from tests.turns import watched_turns
+from userproxy import pace
 from userproxy.model import Portal, PortalBinding, PortalKind, Protocol, ServicePortName, Target, Verdict
 from userproxy.proxier.conntrack.cleanup import ConntrackCleanup
 from userproxy.proxier.conntrack.entries import FlowEntry
@@ -89,3 +91,23 @@ async def test_many_changes_are_one_search_and_searches_keep_their_distance(
         task.cancel()
     assert len(kernel.began) == 3
     assert min(later - one for one, later in zip(kernel.began, kernel.began[1:], strict=False)) >= apart
+
+
+async def test_many_changes_are_gone_through_while_others_have_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "SLICE_SECONDS", 0.0)
+    kernel = Kernel()
+    flows = ConntrackCleanup(kernel, pause=0)
+    name, target = ServicePortName("default", "s", "", Protocol.UDP), Target(Verdict.SERVE, 40000)
+    many = [
+        PortalBinding(name, (Portal(PortalKind.CLUSTER_IP, f"10.96.{n // 250}.{n % 250}", 53),), target, target, target)
+        for n in range(500)
+    ]
+    async with watched_turns() as turns, asyncio.TaskGroup() as group:
+        task = group.create_task(flows.run())
+        flows.changed((), many)
+        await until(kernel, 1)
+        assert turns.count > 3 * 500, "for bindings, for portals, and for what is to be looked for"
+        task.cancel()
+    ((protocols, is_stale),) = kernel.asked
+    assert set(protocols) == {Protocol.UDP}
+    assert is_stale(Entry("10.96.1.249", 53, "10.96.1.249", 53))

@@ -1,6 +1,6 @@
 """Which entries go: tables of the destinations in which they become stale, and what holds for any bindings."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given
@@ -37,9 +37,19 @@ def after(now: Iterable[PortalBinding], before: Iterable[PortalBinding] = ()) ->
     """What is looked for once the rules of `now` stand in place of those of `before`, which had been looked after."""
     targets = PortalTargets()
     targets.change((), before := list(before))
-    targets.take()
+    taken(targets)
     targets.change(before, now)
-    return targets.take()
+    return taken(targets)
+
+
+def taken(targets: PortalTargets) -> StaleEntries:
+    found: list[StaleEntries] = []
+
+    def take() -> Iterator[None]:
+        found.append((yield from targets.taking()))
+
+    assert not any(take())
+    return found[0]
 
 
 def led(destination: str, port: int, local_port: int) -> Entry:
@@ -174,17 +184,17 @@ def test_only_what_may_have_become_stale_is_to_be_looked_for() -> None:
     assert targets.concerned == {Protocol.UDP}
     targets.change((), [tcp])
     assert targets.concerned == {Protocol.UDP, Protocol.TCP}
-    targets.take()
+    taken(targets)
     assert targets.concerned == frozenset()
     targets.change([udp], [udp])
     assert targets.concerned == frozenset()
     targets.change([udp], [dns(REJECT)])
     assert targets.concerned == {Protocol.UDP}
-    targets.take()
+    taken(targets)
     targets.repair()
     assert targets.concerned == {Protocol.UDP, Protocol.TCP}
     targets.change([dns(REJECT), tcp], [])
-    targets.take()
+    taken(targets)
     targets.repair()
     assert targets.concerned == frozenset(), "there is nothing to be led to"
 
@@ -192,14 +202,14 @@ def test_only_what_may_have_become_stale_is_to_be_looked_for() -> None:
 def test_several_changes_are_looked_for_together() -> None:
     targets, one, other, third = PortalTargets(), dns(serve(A)), dns(serve(B)), dns(serve(C))
     targets.change((), [one])
-    targets.take()
+    taken(targets)
     targets.change([one], [other])
     targets.change([other], [third])
-    stale = targets.take()
+    stale = taken(targets)
     assert [stale.matches(led(VIP, 53, port)) for port in (A, B, C)] == [True, True, False]
     targets.change([third], [])
     targets.change([], [third])
-    stale = targets.take()
+    stale = taken(targets)
     assert not stale.matches(led(VIP, 53, C)), "it was away for less time than it took to notice"
 
 

@@ -209,6 +209,25 @@ async def test_nothing_is_served_before_the_source_has_said_what_there_is() -> N
     assert list(bench.world.open_ports) == [WEB_LISTENER]
 
 
+async def test_who_waits_until_all_is_taken_in_waits_as_long_as_that_takes_and_no_longer() -> None:
+    bench = Bench()
+    bench.usable.clear()
+    await bench.family.until_taken_in()  # nobody has said what there is
+    bench.world.put(*(a_service(f"s{number}", f"10.96.1.{number}") for number in range(100)))
+    async with bench.running():
+        bench.family.changed(None)
+        await bench.family.until_taken_in()
+        assert not list(bench.family.service_ports), "it cannot be served"
+        bench.usable.set()
+        while not bench.family._usable:
+            await asyncio.sleep(0)
+        await bench.family.until_taken_in()
+        assert len(bench.family.service_ports) == 100
+        assert "synced" not in bench.observer.told
+        await bench.until_told("synced")
+        await bench.family.until_taken_in()
+
+
 async def test_the_first_news_ask_for_a_sync_though_there_is_no_service_and_later_ones_do_not() -> None:
     bench = Bench()
     async with bench.running():

@@ -95,6 +95,34 @@ async def test_a_predecessor_is_asked_once_data_processes_run_and_no_longer_leav
     assert not takeover.is_pending
 
 
+class TakingIn:
+    """A family that is told of everything in a moment."""
+
+    family = IPFamily.IPV4
+
+    def __init__(self, predecessor: Predecessor, happened: list[str]) -> None:
+        self._predecessor = predecessor
+        self._happened = happened
+
+    async def until_taken_in(self) -> None:
+        await asyncio.sleep(0)
+        self._happened.append("asked" if self._predecessor.is_asked() else "taken in")
+
+
+async def test_a_predecessor_is_asked_once_all_families_have_taken_in_what_there_is(
+    path: Path, predecessor: Predecessor
+) -> None:
+    happened: list[str] = []
+    families = [cast(FamilyProxy, TakingIn(predecessor, happened)) for _ in range(2)]
+    starting = Starting(predecessor, happened)
+    takeover = Takeover(
+        path, starting, families, NamedSockets(), lambda: "", lambda *_: None, wanted=True, deference=Polite(happened)
+    )
+    await takeover.until_turn()
+    assert happened[:3] == ["taken in", "taken in", "ready"]
+    assert happened[-1] == "asked"
+
+
 SETUP = "as in the tests"
 
 

@@ -1,6 +1,7 @@
 """What is handed over, as values. Descriptors travel beside them, in the same order."""
 
 import zlib
+from functools import cache
 from typing import Final, TypeAlias
 
 import msgspec.inspect
@@ -246,5 +247,13 @@ Item: TypeAlias = (
 
 
 def release() -> int:
-    """A number that changes with what these values look like: processes that have the same understand each other."""
+    """A number that changes with what these values look like: processes that have the same understand each other.
+
+    It takes 20 ms the first time.
+    """
+    return _number()
+
+
+@cache
+def _number() -> int:
     return zlib.crc32(repr(msgspec.inspect.type_info(Item)).encode())

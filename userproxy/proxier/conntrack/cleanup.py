@@ -1,10 +1,12 @@
 """When to delete stale conntrack entries: soon after the rules changed, and not too often."""
 
 import asyncio
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from userproxy.model import PortalBinding
+from userproxy.pace import in_slices
 from userproxy.proxier.conntrack.entries import PortalTargets
 from userproxy.proxier.interfaces import Conntrack
 
@@ -24,21 +26,19 @@ class ConntrackCleanup:
         self._conntrack = conntrack
         self._pause = pause
         self._targets = PortalTargets()
+        self._changes: deque[tuple[Sequence[PortalBinding], Sequence[PortalBinding]]] = deque()
         self._needed = asyncio.Event()
 
-    def changed(self, before: Iterable[PortalBinding], now: Iterable[PortalBinding]) -> None:
+    def changed(self, before: Sequence[PortalBinding], now: Sequence[PortalBinding]) -> None:
         """The rules of `now` have replaced those of `before`. Bindings that are in both may be left out."""
-        self._targets.change(before, now)
-        self._request()
+        if before or now:
+            self._changes.append((before, now))
+            self._needed.set()
 
     def repaired(self) -> None:
         """Rules that something else had changed are as they should be again."""
         self._targets.repair()
-        self._request()
-
-    def _request(self) -> None:
-        if self._targets.concerned:
-            self._needed.set()
+        self._needed.set()
 
     async def run(self) -> None:
         """Search whenever there may be stale entries, until cancelled."""
@@ -46,6 +46,10 @@ class ConntrackCleanup:
         while True:
             await self._needed.wait()
             self._needed.clear()
+            while self._changes:
+                await in_slices(self._targets.changing(*self._changes.popleft()))
             protocols, began = self._targets.concerned, clock()
-            await self._conntrack.delete(protocols, self._targets.take().matches)
-            await asyncio.sleep(max(self._pause, _REST * (clock() - began)))
+            if protocols:
+                stale = await in_slices(self._targets.taking())
+                await self._conntrack.delete(protocols, stale.matches)
+                await asyncio.sleep(max(self._pause, _REST * (clock() - began)))

@@ -8,7 +8,7 @@ where the first one went.
 """
 
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 
 from msgspec import Struct
 
@@ -76,25 +76,45 @@ class StaleEntries(Struct, frozen=True):
 
 
 class PortalTargets:
-    """The local ports to which one family's portals are translated, and what has changed since the last `take`."""
+    """The local ports to which one family's portals are translated, and what has changed since the last `take`.
+
+    What it does about many bindings may be done in steps, by iterators between whose steps others have their turn.
+    """
 
     def __init__(self) -> None:
         self._now: dict[FlowPortal, Ports] = {}
         self._before: dict[FlowPortal, Ports] = {}
+        self._changed: set[Protocol] = set()
+        """The protocols of these portals."""
         self._repaired = False
 
     def change(self, before: Iterable[PortalBinding], now: Iterable[PortalBinding]) -> None:
         """The rules of `now` have replaced those of `before`. Bindings that are in both may be left out."""
-        old, new = portal_targets(before), portal_targets(now)
-        for portal in old.keys() | new.keys():
-            known, ports = self._now.get(portal), new.get(portal)
-            if ports == known:
-                continue
-            self._before.setdefault(portal, known or _NOWHERE)
-            if ports is None:
-                del self._now[portal]
-            else:
-                self._now[portal] = ports
+        for _ in self.changing(before, now):
+            pass
+
+    def changing(self, before: Iterable[PortalBinding], now: Iterable[PortalBinding]) -> Generator[None, None, None]:
+        """The same in steps."""
+        old: dict[FlowPortal, Ports] = {}
+        new: dict[FlowPortal, Ports] = {}
+        for bindings, found in ((before, old), (now, new)):
+            for binding in bindings:
+                found.update(portal_targets((binding,)))
+                yield
+        for portal in {**old, **new}:
+            self._lead(portal, new.get(portal))
+            yield
+
+    def _lead(self, portal: FlowPortal, ports: Ports | None) -> None:
+        known = self._now.get(portal)
+        if ports == known:
+            return
+        self._before.setdefault(portal, known or _NOWHERE)
+        self._changed.add(portal[0])
+        if ports is None:
+            del self._now[portal]
+        else:
+            self._now[portal] = ports
 
     def repair(self) -> None:
         """Something else had changed the rules, so any entry may have become stale."""
@@ -103,17 +123,19 @@ class PortalTargets:
     @property
     def concerned(self) -> frozenset[Protocol]:
         """The protocols of which there may be stale entries."""
-        return frozenset(protocol for protocol, _, _ in (self._now if self._repaired else self._before))
+        return frozenset({each[0] for each in self._now} if self._repaired else self._changed)
 
-    def take(self) -> StaleEntries:
-        """What to search for; the caller is expected to do it."""
+    def taking(self) -> Generator[None, None, StaleEntries]:
+        """What to search for, found in steps; the caller is expected to do it."""
+        before, self._before = self._before, {}
+        self._changed = set()
+        self._repaired = False
         wrong: dict[FlowPortal, frozenset[int]] = {}
-        for portal, ports in self._before.items():
+        for portal, ports in before.items():
             now = self._now.get(portal, _NOWHERE)
             if changed := {old for old, new in zip(ports, now, strict=True) if old not in (0, new)}:
                 wrong[portal] = frozenset(changed)
-        self._before = {}
-        self._repaired = False
+            yield
         return StaleEntries(self._now.copy(), wrong)
 
 

@@ -92,6 +92,8 @@ class FamilyProxy:
         """Whether a sync has succeeded yet."""
         self._in_sync = False
         self._in_sync_since = time.time()
+        self._is_taken_in = asyncio.Event()
+        """Set once what was there at the beginning has been taken from the source."""
         self._moved = asyncio.Event()
         """Set when another driver has taken the place of the one before."""
         self._turn = asyncio.Lock()
@@ -293,6 +295,11 @@ class FamilyProxy:
         """Whether it serves, and a sync has succeeded."""
         return self.serves and self._settled
 
+    async def until_taken_in(self) -> None:
+        """Return once all that is to be served at first is known here, or nobody has asked for it, or it cannot be."""
+        if self._asked and self._usable:
+            await self._is_taken_in.wait()
+
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """A context in which listeners, portals and claims stay as they are."""
@@ -331,7 +338,9 @@ class FamilyProxy:
 
     async def _follow(self) -> bool:
         self._observer.follow_began()
-        if not await self._proxier.follow():
+        are_served = await self._proxier.follow()
+        self._is_taken_in.set()
+        if not are_served:
             return False
         self._observer.followed(self._changes.take_triggers(), self.driver.rule_counts, self._proxier.no_local)
         await self._sync_health_checks()

@@ -14,6 +14,7 @@ from userproxy import __version__
 from userproxy.admin.listening import AdminSocket, SocketTakenError, SocketUnavailableError, may_ask, process_of
 from userproxy.errors import UserproxyError
 from userproxy.forwarding.forwarder import Forwarder
+from userproxy.forwarding.handover.values import release
 from userproxy.model import IPFamily, ListenerName, Protocol, ServicePortName, TrafficClass
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.takeover.deference import Deference
@@ -51,7 +52,8 @@ class Takeover:
     """Takes over from a predecessor, if that is `wanted`, and hands over to successors.
 
     `setup` says what has to be the same in both. `deference` ends when a predecessor is asked.
-    `handed_over` is called with a successor's process number once all is its own, with whether connections are, too.
+    `handed_over` is called with a successor's process number once all is its own, with whether connections are, too;
+    our copies of sockets are closed after that.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Takeover:
         self._families = families
         self._sockets = sockets
         self._setup = setup
+        release()  # not when a predecessor or a successor waits for it
         self._drains = drains
         self._deference = deference or Deference()
         self._handed_over = handed_over
@@ -107,6 +110,9 @@ class Takeover:
                 asyncio.get_running_loop().call_later(_SERVERS_ASK_SECONDS, self._sockets.close_inherited)
 
     async def _take_over(self) -> None:
+        # With 10,000 Services that takes a second, in which clients would have to wait for their turns otherwise.
+        for family in self._families:
+            await family.until_taken_in()
         if self._path is not None and takeover_path(self._path).exists():
             await self._until_ready()  # once connected the predecessor waits for us, and gives up after some seconds
         self._defer_no_more()
@@ -256,13 +262,13 @@ class Takeover:
 
         def given(everything: bool) -> None:  # noqa: FBT001 -- as the predecessor calls it
             self._sockets.are_given = True
+            self._handed_over(process, everything)
             if everything:
                 self._forwarder.forsake()
             else:
                 self._forwarder.leave_listeners()
             for proxy in self._families:
                 proxy.leave_to_successor()
-            self._handed_over(process, everything)
 
         predecessor = Predecessor(
             connection,

@@ -1,0 +1,23 @@
+"""Who leaves lets others have the processor."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+from userproxy.wiring.succession.leaving import give_way
+
+
+def nice() -> int:
+    return os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def test_a_thread_that_gives_way_goes_after_the_others() -> None:
+    def leave() -> tuple[int, int]:
+        before = nice()
+        give_way()
+        return before, nice()
+
+    mine = nice()
+    with ThreadPoolExecutor(1) as threads:
+        before, after = threads.submit(leave).result()
+    assert after == min(before + 10, 19)
+    assert nice() == mine
