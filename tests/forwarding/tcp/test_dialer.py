@@ -22,6 +22,7 @@ from userproxy.forwarding.tcp.sockets import start_dial
 from userproxy.forwarding.tcp.source_ports import SourcePorts
 from userproxy.forwarding.tcp.sources import node_sockets
 from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
+from userproxy.model.reports import DialFailure
 from userproxy.routing.affinity import AffinityTable
 from userproxy.routing.balancer import Balancer
 
@@ -194,6 +195,7 @@ class Clocked:
         self.endpoints = tuple(Endpoint(*address) for address in addresses)
         self.balancer.update(Snapshot(NAME, Verdict.SERVE, self.endpoints, 60))
         self.failed: list[Dial] = []
+        self.reached: list[socket.SocketType] = []
         self.client, self._far = socket.socketpair()
 
     def dial(self) -> Dial:
@@ -202,8 +204,8 @@ class Clocked:
         dial.start()
         return dial
 
-    def connected(self, _dial: Dial, _backend: socket.SocketType, _events: int) -> None:
-        pytest.fail("nobody answers")
+    def connected(self, _dial: Dial, backend: socket.SocketType, _events: int) -> None:
+        self.reached.append(backend)
 
     def unserved(self, dial: Dial) -> None:
         self.failed.append(dial)
@@ -229,6 +231,25 @@ def test_each_try_has_its_own_time_limit(black_hole: Address) -> None:
             clocked.loop.advance(0.01)
             assert dial.failures == number + 1
         assert clocked.failed == [dial]
+
+
+def test_an_endpoint_has_answered_in_time_though_the_time_is_over_when_that_is_seen(refusing: Address) -> None:
+    """The process had no CPU meanwhile, or has the dial from another one that paused."""
+    with closing(socket.create_server((LOOPBACK, 0))) as server, closing(Clocked(server.getsockname())) as clocked:
+        dial = clocked.dial()
+        clocked.dialer.limits[0].deadlines[dial] -= 1
+        clocked.dialer.limits[0]._expire()
+        assert (dial.failures, len(clocked.reached), clocked.failed) == (0, 1, [])
+        clocked.loop.advance(4.0)
+        assert (dial.failures, len(clocked.reached), clocked.failed) == (0, 1, []), "it is told once"
+        clocked.poller.close_at_once(clocked.reached[0])
+    with closing(Clocked(refusing)) as clocked:
+        dial = clocked.dial()
+        if not dial.failures:
+            clocked.dialer.limits[0].deadlines[dial] -= 1
+            clocked.dialer.limits[0]._expire()
+        clocked.loop.advance(4.0)
+        assert {each[2] for each in dial.failed} == {DialFailure.REFUSED}
 
 
 def test_a_client_that_nobody_serves_sticks_to_nobody(black_hole: Address) -> None:

@@ -18,7 +18,7 @@ from userproxy.forwarding.observation.recorder import FailedDial, Peer, Portal
 from userproxy.forwarding.poller import HANGUP, WRITABLE, Poller
 from userproxy.forwarding.return_pairs import ReturnPair
 from userproxy.forwarding.shares import Connection
-from userproxy.forwarding.tcp.sockets import UNDER_WAY, reset_on_close
+from userproxy.forwarding.tcp.sockets import UNDER_WAY, connecting_events, reset_on_close
 from userproxy.forwarding.tcp.source_ports import SourcePorts
 from userproxy.forwarding.tcp.sources.client_sockets import ClientSockets
 from userproxy.forwarding.tcp.sources.dial_source import DialSource
@@ -336,7 +336,10 @@ class Dial:
         self.start()
 
     def time_out(self) -> None:
-        """The endpoint has not answered in time: try the next."""
+        """The endpoint has not answered in time: try the next. An answer that nobody has looked at yet counts."""
+        if self._backend is not None and (events := connecting_events(self._backend)):
+            self.on_event(events)
+            return
         decider = self._decider
         if decider is not None and decider.finds_out and decider.keeps:
             self._compare(decider)

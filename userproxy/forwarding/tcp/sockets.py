@@ -65,6 +65,8 @@ _SO_REUSEADDR: Final = socket.SO_REUSEADDR
 _TIOCOUTQ: Final = termios.TIOCOUTQ
 _UNACKNOWLEDGED: Final = array("i", [0])
 
+_CONNECTED: Final = select.POLLOUT | select.POLLRDHUP
+
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -320,6 +322,17 @@ def has_connection(sock: SocketType) -> bool:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def connecting_events(sock: SocketType) -> int:
+    """What epoll(7) has to say, or has said, of a socket that is being connected; 0 while there is no answer.
+
+    A process that had no CPU for longer than a time limit may find that over before it finds out what has come.
+    """
+    poll = select.poll()
+    poll.register(sock, _CONNECTED)
+    found = poll.poll(0)
+    return found[0][1] if found else 0
 
 
 def quiet_seconds(sock: SocketType) -> tuple[float, float]:

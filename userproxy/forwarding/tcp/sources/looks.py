@@ -9,7 +9,7 @@ from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.poller import HANGUP, STREAM, Poller
 from userproxy.forwarding.return_pairs import ReturnPair
-from userproxy.forwarding.tcp.sockets import is_answer, reset_on_close
+from userproxy.forwarding.tcp.sockets import connecting_events, is_answer, reset_on_close
 from userproxy.forwarding.tcp.sources.client_sockets import ClientSockets
 from userproxy.model import Endpoint, ListenerName
 
@@ -27,7 +27,7 @@ class Looks:
         self.poller = poller
         self.budget = budget
         self._sockets = sockets
-        self.limit = DeadlineQueue[Look](loop, SECONDS, Look.abort, poller.failed)
+        self.limit = DeadlineQueue[Look](loop, SECONDS, Look.time_out, poller.failed)
         self.current: set[Look] = set()
 
     def begin(
@@ -96,6 +96,13 @@ class Look:
         pair.is_probed = True
         looks.limit.add(self)
         looks.current.add(self)
+
+    def time_out(self) -> None:
+        """There is no answer, unless nobody has looked at it yet."""
+        if self._socket is not None and (events := connecting_events(self._socket)):
+            self._on_event(events)
+        else:
+            self.abort()
 
     def abort(self) -> None:
         """There is no answer, or it cannot be awaited."""
