@@ -14,7 +14,7 @@ import pytest
 
 from tests.lab.cluster import QUICK, Cell, Lab
 from tests.lab.drivers import DRIVERS
-from tests.lab.load import SERVER, Load
+from tests.lab.load import SERVER, Load, Longest
 from tests.lab.manifests import Port
 from tests.lab.probes import KeptConnection, get
 from tests.lab.proxy import CONTROL, RunningProxy
@@ -75,7 +75,8 @@ def pause_of(old: RunningProxy) -> float:
 def under_load(lab: Lab, workers: Sequence[str], load: Load, old: RunningProxy) -> RunningProxy:
     """The last of several successors, with so many data processes each, that have taken over under load."""
     before = standing_rules(lab)
-    waits, pauses = [], []
+    waits: list[tuple[Longest, ...]] = []
+    pauses = []
     with load:
         for number in workers:
             served(load)
@@ -87,7 +88,7 @@ def under_load(lab: Lab, workers: Sequence[str], load: Load, old: RunningProxy) 
             assert old.wait(30) == 0
             served(load)
             pauses.append(pause_of(old))
-            waits.append((*quiet, *start, *load.forget()))
+            waits.append((quiet, start, load.forget()))
             old = successor
             assert load.failures == []
         eventually(lambda: load.transfers >= 2, 120, "transfers end")
@@ -95,7 +96,8 @@ def under_load(lab: Lab, workers: Sequence[str], load: Load, old: RunningProxy) 
     assert len(load.pods) == 1, "clients with affinity have met one Pod"
     assert standing_rules(lab) == before
     print("nobody was served for, in seconds:", pauses)
-    print("longest waits before, while the successor starts, and then:", *waits, sep="\n")
+    print("longest under way before, while the successor starts, and then, in seconds; in brackets as clients saw it:")
+    print(*("  ".join(map(str, each)) for each in waits), sep="\n")
     return old
 
 

@@ -6,22 +6,26 @@ import hashlib
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, NamedTuple, Self
 
+from tests.lab.timed import TIMESTAMPS, Timed, handshake_seconds
 from userproxy.demo.hosts import Address, Host
 
 SERVER: Final = """
-import asyncio, hashlib, sys
+import asyncio, hashlib, socket, struct, sys, time
 BLOCK = bytes(range(256)) * 4096
+NAME = sys.argv[1].encode()
+TIMESTAMPS = 35
+tasks, took = set(), {}
 
 async def serve(reader, writer):
     try:
         words = (await reader.readline()).split()
         if words[0] == b"keep":
             while line := await reader.readline():
-                writer.write(sys.argv[1].encode() + b" " + line)
+                writer.write(NAME + b" " + line)
         elif words[0] == b"down":
             for _ in range(int(words[1])):
                 writer.write(BLOCK)
@@ -39,20 +43,89 @@ async def serve(reader, writer):
         pass
     writer.close()
 
-class Datagrams(asyncio.DatagramProtocol):
-    def connection_made(self, transport):
-        self.transport = transport
+def received(sock):
+    data, said, _, address = sock.recvmsg(1000, 64)
+    for _, kind, value in said:
+        if kind == TIMESTAMPS:
+            seconds, nanoseconds = struct.unpack("=qq", value)
+            return data, seconds * 10**9 + nanoseconds, address
+    return data, 0, address
 
-    def datagram_received(self, data, address):
-        self.transport.sendto(sys.argv[1].encode() + b" %d " % address[1] + data, address)
+class Timed:  # as tests.lab.timed wants it
+    def __init__(self, sock):
+        self.sock, self.left, self.took = sock, b"", 0
+        loop.add_reader(sock, self.read)
 
-async def main():
-    loop = asyncio.get_running_loop()
-    await loop.create_datagram_endpoint(Datagrams, ("0.0.0.0", 9000))
-    async with await asyncio.start_server(serve, "0.0.0.0", 9000, backlog=1024) as server:
-        await server.serve_forever()
+    def read(self):
+        try:
+            data, at, _ = received(self.sock)
+            *lines, self.left = (self.left + data).split(b"\\n")
+            for line in lines:
+                if line != b"timed":
+                    began = time.time_ns()
+                    self.sock.send(b"%b %b %d %d %d\\n" % (NAME, line, at, began, self.took))
+                    self.took = time.time_ns() - began
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            loop.remove_reader(self.sock)
+            self.sock.close()
 
-asyncio.run(main())
+def begin(sock):
+    loop.remove_reader(sock)
+    try:
+        word = sock.recv(6, socket.MSG_PEEK)
+    except OSError:
+        sock.close()
+        return
+    if word == b"timed\\n":
+        Timed(sock)
+        return
+    task = loop.create_task(streamed(sock))
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+async def streamed(sock):
+    await serve(*await asyncio.open_connection(sock=sock))
+
+def accept():
+    try:
+        while True:
+            sock, _ = listening.accept()
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            loop.add_reader(sock, begin, sock)
+    except BlockingIOError:
+        pass
+
+def read_datagrams():
+    try:
+        while True:
+            data, at, address = received(datagrams)
+            word, _, number = data.partition(b" ")
+            if word == b"timed":
+                began = time.time_ns()
+                times = b" %d %d %d" % (at, began, took.get(address, 0))
+                datagrams.sendto(NAME + b" %d " % address[1] + number + times, address)
+                took[address] = time.time_ns() - began
+            else:
+                datagrams.sendto(NAME + b" %d " % address[1] + data, address)
+    except BlockingIOError:
+        pass
+
+loop = asyncio.new_event_loop()
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+listening = socket.socket()
+listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+for sock, read in ((datagrams, read_datagrams), (listening, accept)):
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, TIMESTAMPS, 1)
+    sock.bind(("0.0.0.0", 9000))
+    loop.add_reader(sock, read)
+listening.listen(1024)
+loop.run_forever()
 """
 """What Pods run, with their name as its argument."""
 
@@ -61,10 +134,21 @@ _BLOCK: Final = bytes(range(256)) * 4096
 Talk = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
+class Longest(NamedTuple):
+    """The longest waits, in seconds, and whose: by the clocks of these clients, which share a thread and have to wait
+    for the CPU; and of what was under way, by those of the kernels at both ends (:mod:`tests.lab.timed`)."""
+
+    waited: tuple[float, str] = (0.0, "")
+    under_way: tuple[float, str] = (0.0, "")
+
+    def __str__(self) -> str:
+        return f"{self.under_way[0]:.4f} {self.under_way[1]} ({self.waited[0]:.3f})"
+
+
 class Load:
     """Clients in `host` of a service at `address`, TCP and UDP; and of one at `sticky`, with affinity.
 
-    ``failures`` are sentences. ``longest`` is the longest wait since :meth:`forget`, in seconds, and whose.
+    ``failures`` are sentences. ``longest`` are the longest waits since :meth:`forget`.
     """
 
     def __init__(
@@ -80,16 +164,16 @@ class Load:
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.failures: list[str] = []
-        self.longest = (0.0, "")
+        self.longest = Longest()
         self.answers = 0
         self.transfers = 0
         """Downloads and uploads that have ended well."""
         self.pods: set[bytes] = set()
         """Those that have answered at the address with affinity."""
 
-    def forget(self) -> tuple[float, str]:
-        """The longest wait so far and whose it was, and begin anew."""
-        longest, self.longest = self.longest, (0.0, "")
+    def forget(self) -> Longest:
+        """The longest waits so far, and begin anew."""
+        longest, self.longest = self.longest, Longest()
         return longest
 
     def __enter__(self) -> Self:
@@ -107,7 +191,7 @@ class Load:
 
     async def _begin(self) -> None:
         kept, flows, _ = self._counts
-        talks = [await self._connect(self._address) for _ in range(kept)]
+        talks = [await self._connect_timed(self._address) for _ in range(kept)]
         begun: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("new connections", self._new_ones),
             ("download", self._download),
@@ -133,17 +217,28 @@ class Load:
         except (OSError, EOFError, AssertionError, TimeoutError) as error:
             self.failures.append(f"{name}: {type(error).__name__}: {error}")
 
-    async def _connect(self, address: Address, **options: Any) -> Talk:
+    async def _connect(self, address: Address, **options: int) -> Talk:
+        found = {getattr(socket, option): value for option, value in options.items()}
+        return await asyncio.open_connection(sock=await self._connected(address, found), limit=1 << 20)
+
+    async def _connect_timed(self, address: Address) -> Timed:
+        return Timed(self._loop, await self._connected(address, {TIMESTAMPS: 1}), self._note_under_way)
+
+    async def _connected(self, address: Address, options: Mapping[int, int]) -> socket.socket:
         # connect(2) in the host's thread would wait for others' turns: only the socket is made there.
         sock = self._host.socket()
         sock.setblocking(False)
         for option, value in options.items():
-            sock.setsockopt(socket.SOL_SOCKET, getattr(socket, option), value)
+            sock.setsockopt(socket.SOL_SOCKET, option, value)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        began = time.monotonic()
         async with asyncio.timeout(10):
             await self._loop.sock_connect(sock, address)
-        return await asyncio.open_connection(sock=sock, limit=1 << 20)
+        self._note(began, "a connect")
+        self._note_under_way(handshake_seconds(sock, time.monotonic() - began))
+        return sock
 
-    async def _timed(self, answer: Awaitable[bytes]) -> bytes:
+    async def _timed(self, answer: Awaitable[list[bytes]]) -> list[bytes]:
         began = time.monotonic()
         async with asyncio.timeout(10):
             found = await answer
@@ -152,23 +247,24 @@ class Load:
         return found
 
     def _note(self, began: float, what: str) -> None:
-        task = asyncio.current_task()
-        self.longest = max(self.longest, (time.monotonic() - began, f"{what}, {task and task.get_name()}"))
+        waited = max(self.longest.waited, (time.monotonic() - began, f"{what}, {_whose()}"))
+        self.longest = self.longest._replace(waited=waited)
 
-    async def _keep(self, talk: Talk) -> None:
-        reader, writer = talk
-        writer.write(b"keep\n")
+    def _note_under_way(self, seconds: float) -> None:
+        if seconds > self.longest.under_way[0]:
+            self.longest = self.longest._replace(under_way=(seconds, _whose()))
+
+    async def _keep(self, talk: Timed) -> None:
         pod = b""
         number = 0
-        while not self._stop.is_set():
-            number += 1
-            writer.write(b"%d\n" % number)
-            name, _, said = (await self._timed(reader.readline())).partition(b" ")
-            assert said == b"%d\n" % number, f"{said!r} instead of {number}"
-            assert pod in (b"", name), "another Pod answers"
-            pod = name
-            await asyncio.sleep(0.1)
-        writer.close()
+        with contextlib.closing(talk):
+            while not self._stop.is_set():
+                number += 1
+                name, said = await self._timed(talk.ask(b"%d\n" % number if pod else b"timed\n%d\n" % number))
+                assert said == b"%d" % number, f"{said!r} instead of {number}"
+                assert pod in (b"", name), "another Pod answers"
+                pod = name
+                await asyncio.sleep(0.1)
 
     async def _new_ones(self) -> None:
         pending: set[asyncio.Task[None]] = set()
@@ -182,15 +278,11 @@ class Load:
             await asyncio.wait(pending)
 
     async def _new(self, address: Address) -> None:
-        began = time.monotonic()
-        reader, writer = await self._connect(address)
-        self._note(began, "a connect")
-        writer.write(b"keep\nhello\n")
-        name, _, said = (await self._timed(reader.readline())).partition(b" ")
-        assert said == b"hello\n"
+        with contextlib.closing(await self._connect_timed(address)) as talk:
+            name, said = await self._timed(talk.ask(b"timed\nhello\n"))
+        assert said == b"hello"
         if address == self._sticky:
             self.pods.add(name)
-        writer.close()
 
     async def _download(self) -> None:
         wanted = self._digest()
@@ -234,15 +326,16 @@ class Load:
             writer.close()
 
     async def _flow(self) -> None:
-        with contextlib.closing(self._host.socket(kind=socket.SOCK_DGRAM)) as sock:
-            sock.setblocking(False)
-            sock.connect(self._address)
+        sock = self._host.socket(kind=socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, TIMESTAMPS, 1)
+        sock.connect(self._address)
+        with contextlib.closing(Timed(self._loop, sock, self._note_under_way)) as flow:
             seen: set[Sequence[bytes]] = set()
             number = 0
             while not self._stop.is_set():
                 number += 1
-                sock.send(b"%d" % number)
-                answer = (await self._timed(self._loop.sock_recv(sock, 100))).split(b" ")
+                answer = await self._timed(flow.ask(b"timed %d" % number))
                 assert answer[2] == b"%d" % number, f"{answer!r} instead of {number}"
                 seen.add(tuple(answer[:2]))
                 assert len(seen) == 1, f"the flow has moved: {seen}"
@@ -253,6 +346,11 @@ class Load:
         for _ in range(self._counts[2] if megabytes is None else megabytes):
             found.update(_BLOCK)
         return found.hexdigest()
+
+
+def _whose() -> str:
+    task = asyncio.current_task()
+    return task.get_name() if task is not None else ""
 
 
 async def _digest_of(reader: asyncio.StreamReader) -> str:
