@@ -8,6 +8,7 @@ from contextlib import closing
 from random import Random
 
 import pytest
+from msgspec import structs
 
 from tests.forwarding.conftest import LOOPBACK, NAME, Serve, echo, eventually
 from userproxy.forwarding.accept_turns import AcceptTurns, open_tally
@@ -15,8 +16,9 @@ from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.sharing import SharingForwarder
+from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.sockets import ListeningSocket
-from userproxy.model import Endpoint, IPFamily, Limits, Snapshot, Verdict
+from userproxy.model import Endpoint, IPFamily, Limits, Snapshot, TrafficClass, Verdict
 
 
 @pytest.fixture
@@ -75,6 +77,34 @@ async def test_a_listener_is_looked_at_once_it_lets_clients_in_only_if_some_may_
         writer.close()
         await eventually(lambda: forwarder.active == 0)
         forwarder.shut_down()
+
+
+async def test_sockets_of_connections_are_closed_for_another_process_and_idle_listeners_left_to_the_end(
+    turns: AcceptTurns, serve: Serve
+) -> None:
+    """A successor is told when nobody else has copies of connections' sockets; of listeners it need not know."""
+    options = ForwardingOptions({IPFamily.IPV4: LOOPBACK}, PortRange(), False, 60.0, 10_000)
+    forwarder = SharingForwarder(asyncio.get_running_loop(), options, Random(1), turns)
+    endpoints = (Endpoint(*await serve(echo)),)
+    idle = structs.replace(NAME, traffic=TrafficClass.EXTERNAL)
+    with (
+        closing(ListeningSocket.open(LOOPBACK, 0, Verdict.SERVE)) as listening,
+        closing(ListeningSocket.open(LOOPBACK, 0, Verdict.SERVE)) as unused,
+    ):
+        for number, (name, sock) in enumerate(((NAME, listening), (idle, unused)), 1):
+            forwarder.adopt(name, number, (), [os.dup(sock.fileno())])
+            forwarder.update(Snapshot(name, Verdict.SERVE, endpoints))
+        _, writer = await asyncio.open_connection(LOOPBACK, listening.port)
+        await eventually(lambda: forwarder.active == 1)
+        used, other = forwarder._listeners[NAME], forwarder._listeners[idle]
+        assert isinstance(used, TcpListener)
+        assert isinstance(other, TcpListener)
+        sockets = [used.socket, *next(iter(used.connections.members.values())).sockets]  # type: ignore[union-attr]
+        forwarder.forsake()
+        assert [each.fileno() for each in sockets] == [-1] * 3
+        assert other.socket.fileno() >= 0
+        writer.close()
+        other.socket.close()
 
 
 async def test_clients_are_counted_at_another_place_from_when_that_is_told(serve: Serve) -> None:

@@ -55,6 +55,8 @@ class SharingForwarder(Forwarder):
         """The local ports of listeners that other processes serve alone."""
         self._members: dict[ListenerName, tuple[int, ...]] = {}
         """The numbers of the sockets that listeners have here, of a group's."""
+        self._unused: dict[ListenerName, AnyListener] = {}
+        """Listeners that were forsaken as they are."""
 
     def adopt(self, name: ListenerName, number: int, members: Sequence[int], descriptors: Sequence[int]) -> None:
         """Serve a listener from copies of its sockets, or from portals alone where it has none of its own.
@@ -86,6 +88,17 @@ class SharingForwarder(Forwarder):
     def opened_portal(self, address: PortalAddress) -> TcpListener | UdpListener | None:
         """What serves at a portal, if anything does."""
         return next((each[3] for each in self._portals.open_portals() if each[0] == address), None)
+
+    def forsake(self) -> None:
+        """As :meth:`Forwarder.forsake`, but for listeners that have no client.
+
+        Their copies go with this process, which ends: to close 10,000 takes 20 ms, while another process begins.
+        """
+        listeners = self._listeners
+        self._unused = {name: each for name, each in listeners.items() if not _is_used(each)}
+        for name in self._unused:
+            del listeners[name]
+        super().forsake()
 
     def hand_over(self) -> Giver:
         """As :meth:`Forwarder.hand_over`, without the sockets of listeners and portals."""
@@ -245,3 +258,10 @@ class SharingForwarder(Forwarder):
         if len(descriptors) > 1:
             listener.read_from([os.dup(sock.fileno()), *descriptors[1:]])
         return listener
+
+
+def _is_used(listener: AnyListener) -> bool:
+    """Whether it has clients, or sockets beside the one that listens."""
+    if isinstance(listener, SharedTcpListener):
+        return bool(listener.statistics.active or listener.holds)
+    return True

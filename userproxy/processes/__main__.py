@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -40,6 +41,9 @@ def main() -> None:
     sock = socket.socket(fileno=arguments.channel)
     with asyncio.Runner(loop_factory=loop_factory(arguments.event_loop)) as runner:
         runner.run(serve(sock, Logging(arguments.verbosity, arguments.logging_format)))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # else what 10,000 listeners consist of would be freed one by one, while another process begins
 
 
 if __name__ == "__main__":

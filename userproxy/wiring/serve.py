@@ -24,6 +24,7 @@ from userproxy.portals.interface import PortalDriver
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.loops import loop_factory, set_up_interpreter, started
 from userproxy.processes.takeover.deference import Deference
+from userproxy.processes.takeover.leaving import give_way
 from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.proxier.inspect.control_plane import LocalControlPlane
 from userproxy.routing.node_ports import PRIMARY
@@ -41,7 +42,6 @@ from userproxy.wiring.node_wait import NodeWait, depends_on_node
 from userproxy.wiring.portals import choose_portals, make_driver
 from userproxy.wiring.source import Source, open_source, source_name
 from userproxy.wiring.steering import Drains
-from userproxy.wiring.succession.leaving import give_way
 from userproxy.wiring.succession.notify import notify
 from userproxy.wiring.succession.reexec import succeed_on_signal
 from userproxy.wiring.succession.stopping import Stop

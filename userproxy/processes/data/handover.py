@@ -16,6 +16,7 @@ from userproxy.model import ListenerName, PortalAddress
 from userproxy.processes.channel import Channel, close_descriptors, encode
 from userproxy.processes.loops import started
 from userproxy.processes.messages import Pulse
+from userproxy.processes.takeover.leaving import give_way
 from userproxy.processes.takeover.packages import Package, packed, packed_slowly, unpacked
 from userproxy.processes.takeover.successor import BACKLOG_SECONDS
 from userproxy.processes.takeover.token import Token
@@ -142,12 +143,14 @@ class Handover:
         self._giver = self._task = None
 
     def forsake(self) -> None:
-        """All is another userproxy's by now, or still: close our copies, and end."""
+        """All is another userproxy's by now, or still: close our copies, and end, which may take its time."""
         self._has_word = True
+        self._urgency.end()
         if self._task is not None:
             self._task.cancel()
         self._taker = None
         self._forwarder.forsake()
+        give_way()
         self._ended()
 
     # From another userproxy.

@@ -3,7 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from userproxy.wiring.succession.leaving import give_way
+from userproxy.processes.takeover.leaving import give_way
 
 
 def nice() -> int:
