@@ -24,6 +24,7 @@ from tests.forwarding.test_portal_listeners import (
 from userproxy.forwarding.accept_turns import AcceptTurns, open_tally
 from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.ejection.cells import EjectionMemory, ListenerCells
+from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.sharing import SharingForwarder
 from userproxy.forwarding.udp.sockets import DatagramSocket
@@ -105,3 +106,50 @@ async def test_flows_count_for_the_listeners_whose_balancers_choose(
         forwarder.share_counts(external(UDP), None)
         await visit(sorted_one, "127.0.0.1")
         assert [memory.cell(number).total for number in (0, 1)] == [3, 3]
+
+
+@pytest.fixture
+async def alone() -> AsyncIterator[Forwarder]:
+    """A process that serves portals by itself."""
+    options = ForwardingOptions({}, PortRange(), True, 60.0, 10_000, bind_portals=True)
+    made = Forwarder(asyncio.get_running_loop(), options, Random(1))
+    for name in NAMES:
+        made.open(name)
+    yield made
+    made.shut_down()
+
+
+async def test_a_balancer_knows_of_clients_at_all_portals(alone: Forwarder) -> None:
+    """Of a portal that has clients of two listeners, all are counted together."""
+    with ExitStack() as sockets:
+        pod = backend(sockets)
+        served = (Endpoint(*pod.getsockname()),)
+        wanted = {name: Snapshot(name, Verdict.SERVE, served, balancer="least-connections") for name in NAMES}
+        for snapshot in wanted.values():
+            alone.update(snapshot)
+        shared, own = (PortalAddress("127.96.0.5", Protocol.UDP, free_port(Protocol.UDP)) for _ in range(2))
+        balancer = alone._listeners[internal(UDP)].balancer
+
+        def known() -> str:
+            later = asyncio.get_running_loop().time() + 60  # what is on its way has arrived, or never will
+            return balancer.peek("127.0.0.1", later).reason
+
+        async def visited(address: PortalAddress, source: str = "127.0.0.1") -> None:
+            client(sockets, address, source).send(b"who?")
+            await received(pod)
+
+        alone.serve_portal(shared, by_source(UDP))
+        alone.serve_portal(own, everybody(internal(UDP)))
+        for _ in range(3):
+            await visited(shared)
+        await visited(shared, ELSEWHERE)
+        for _ in range(2):
+            await visited(own)
+        assert known() == "it has the fewest connections, 6"
+        alone.serve_portal(shared, by_source(UDP))
+        alone.update(wanted[internal(UDP)])
+        assert known() == "it has the fewest connections, 6"
+        alone.leave_portal(own)
+        assert known() == "it has the fewest connections, 4"
+        alone.serve_portal(shared, everybody(external(UDP)))
+        assert known() == "it has the fewest connections, 0", "it has no clients any more"

@@ -73,7 +73,7 @@ class UdpListener(Clients):
         if self._follows_portal:
             self.portal = None if snapshot.portal is None else (snapshot.portal.ip, snapshot.portal.port)
         self.statistics.endpoints.follow(endpoints)
-        self.balancer.watch(self.statistics.endpoints)
+        self._watch_loads()
         self._sources = FlowSources.of(self.plane.client_addresses, snapshot)
         limits = idle_limits(self.plane.options.udp_timeout if snapshot.udp_timeout is None else snapshot.udp_timeout)
         if limits != self.flows.limits:
@@ -156,6 +156,10 @@ class UdpListener(Clients):
         self._socket.close()
         if self.further is not None:
             self.further.forsake()
+
+    def _watch_loads(self) -> None:
+        """Have the balancer know what endpoints have to do."""
+        self.balancer.watch(self.statistics.endpoints)
 
     def _opened(self) -> None:
         self.plane.listener_addresses.add(self.name.family, self.host, self.port)

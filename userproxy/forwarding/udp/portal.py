@@ -5,7 +5,7 @@ from typing import Final, TypeAlias
 
 from msgspec import structs
 
-from userproxy.forwarding.ejection.several import of_all
+from userproxy.forwarding.ejection import several
 from userproxy.forwarding.observation.counters import SharedCounts
 from userproxy.forwarding.udp.listener import UdpListener
 from userproxy.forwarding.udp.plane import UdpPlane
@@ -14,6 +14,7 @@ from userproxy.forwarding.udp.sources.flow_sources import FlowSources
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Endpoint, ListenerName, Snapshot, Verdict
 from userproxy.routing.balancer import Balancer
+from userproxy.routing.balancers.loads import of_all
 
 Sort: TypeAlias = Callable[[str], ListenerName | None]
 """Whose client an address is; None for nobody's."""
@@ -31,6 +32,8 @@ class PortlessUdpListener:
         self.portals: set[UdpPortal] = set()
         self.counted: set[UdpPortal] = set()
         """Portals whose flows our statistics count, also those of other listeners there."""
+        self._loads_at: set[PortlessUdpListener] = set()
+        """The listeners whose statistics the balancer looks at."""
         self.shared: SharedCounts | None = None
         """Where other processes see what endpoints do for our clients."""
 
@@ -54,13 +57,20 @@ class PortlessUdpListener:
         """Other listeners may have flows that our statistics count: have it known by what is shared of theirs, too."""
         listeners = {self, *(each for portal in self.counted for each in portal.served)}
         shared = [each.shared for each in listeners if each.shared is not None]
-        self.statistics.endpoints.share(of_all(shared))
+        self.statistics.endpoints.share(several.of_all(shared))
 
     def load_of(self, endpoint: Endpoint) -> tuple[int, int]:
         """How many flows an endpoint has had where our clients' are counted, and bytes that have come of it."""
         found = [each.statistics.endpoints.get(endpoint) for each in self._counting()]
         known = [each for each in found if each is not None]
         return sum(each.total for each in known), sum(each.bytes_down for each in known)
+
+    def watch_loads(self) -> None:
+        """Have the balancer know what endpoints have to do wherever our clients' flows are counted."""
+        counting = {portal.first for portal in self.portals} or {self}
+        if counting != self._loads_at:
+            self._loads_at = counting
+            self.balancer.watch(of_all([each.statistics.endpoints for each in counting]))
 
     def _counting(self) -> "set[PortlessUdpListener]":
         """The listeners whose statistics count flows of our clients."""
@@ -113,14 +123,15 @@ class UdpPortal(UdpListener):
 
     def hand_to(self, sort: Sort, listeners: Mapping[ListenerName, PortlessUdpListener]) -> None:
         """Serve new clients so. All listeners are of the same service port."""
+        before = self._listeners.values()
         self._let_listeners_go()
         self._sort = sort
         self._listeners = listeners
         for listener in listeners.values():
             listener.portals.add(self)
+        for listener in {*before, *listeners.values()}:
+            listener.watch_loads()
         balancers = {name: listener.balancer for name, listener in listeners.items()}
-        for balancer in balancers.values():
-            balancer.watch(self.statistics.endpoints)
         self.first.share_again()
         self.chooser = next(iter(balancers.values())) if len(balancers) == 1 else BalancerBySource(sort, balancers)
         self.follow_listeners()
@@ -151,8 +162,13 @@ class UdpPortal(UdpListener):
     def _opened(self) -> None:
         """It has no port of its own that an endpoint might name: portals as endpoints are the proxier's business."""
 
+    def _watch_loads(self) -> None:
+        """The balancers of its listeners look at those of other portals, too."""
+
     def _let_go(self) -> None:
         self._let_listeners_go()
+        for listener in self._listeners.values():
+            listener.watch_loads()
         self.first.counted.discard(self)
         self.first.share_again()
 
