@@ -10,7 +10,7 @@ import re
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, closing, suppress
 from typing import Any
 
 import aiohttp
@@ -28,6 +28,7 @@ from userproxy.cluster.api_errors import (
     Status,
     UnreachableError,
 )
+from userproxy.cluster.body import PIECE, Body
 from userproxy.cluster.credentials import (
     ApiAccess,
     Credentials,
@@ -58,10 +59,6 @@ _KEEP_ALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 40_000),
 )
 """Socket options (level, option, value) by which the kernel notices within 45 s that the server's machine is gone."""
-_PIECE = 16 * 1024
-"""Most bytes given to the caller at once: 4 MB may have arrived, and traffic waits while they are joined and split
-into lines."""
-
 _LONGEST_ERROR = 64 * 1024
 """Bytes of an error's body that are read at most."""
 _SECONDS = re.compile(r"[0-9]{1,9}")
@@ -109,10 +106,10 @@ class ApiClient:
     @asynccontextmanager
     async def get(
         self, resource: Resource, verb: str, query: Mapping[str, str], idle_timeout: float
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The body of an answer, in chunks as they come.
+    ) -> AsyncIterator[Body]:
+        """The body of an answer, in pieces as they come.
 
-        `verb` is what RBAC calls the request (``list``, ``watch``). Raises ApiError, also while chunks are read, where
+        `verb` is what RBAC calls the request (``list``, ``watch``). Raises ApiError, also while it is read, where
         the server cannot be reached, refuses, or sends nothing for `idle_timeout` seconds. When the server does not
         know us (401), credentials are loaded again and the request is sent once more.
         """
@@ -120,8 +117,8 @@ class ApiClient:
         try:
             if response.status != 200:
                 raise await self._refusal(response, resource, verb)
-            async with aclosing(self._chunks(response)) as chunks:
-                yield chunks
+            with closing(Body(response, idle_timeout, self._broken)) as body:
+                yield body
         finally:
             response.close()  # A watch is never read to its end, so its connection cannot be used again.
 
@@ -210,12 +207,16 @@ class ApiClient:
 
     async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         try:
-            while data := await response.content.read(_PIECE):
+            while data := await response.content.read(PIECE):
                 yield data
-        except aiohttp.SocketTimeoutError as error:
-            raise IdleTimeoutError(f"The API server {self.redacted_server} fell silent") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise self._unreachable(error) from error
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> ApiError:
+        """What to say of an answer that breaks off."""
+        if isinstance(error, aiohttp.SocketTimeoutError):
+            return IdleTimeoutError(f"The API server {self.redacted_server} fell silent")
+        return self._unreachable(error)
 
     def _unreachable(self, error: Exception) -> UnreachableError:
         kind = UnreachableError

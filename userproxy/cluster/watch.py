@@ -330,10 +330,20 @@ class Reflector:
         if self._must_confirm:
             await confirm_version(self._client, self.resource, self._version)
             self._must_confirm = False
-        started, had_events = clock(), False
+        started = clock()
+        had_events = False
+
+        def at_once(events: list[Event]) -> None:
+            nonlocal had_events
+            had_events = True
+            self._heard = clock()
+            for event in events:
+                self._apply(event)
+            self._on_change()
+
         seconds = self._random.uniform(self._limits.shortest, self._limits.longest)
         try:
-            stream = watch(self._client, self.resource, self._version, seconds, self._limits.idle_timeout)
+            stream = watch(self._client, self.resource, self._version, seconds, self._limits.idle_timeout, at_once)
             async with aclosing(stream) as batches:
                 async for events in batches:
                     self._heard = clock()

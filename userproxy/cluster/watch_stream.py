@@ -4,7 +4,8 @@ See "Efficient detection of changes" in Kubernetes' API concepts, and KEP-956 fo
 """
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -15,6 +16,9 @@ from userproxy.cluster.objects.resources import Resource
 from userproxy.cluster.objects.schema import UNREADABLE
 
 _VERSION = re.compile(r"[0-9]{1,20}")
+
+_ALONE: Final = 2
+"""So many events are taken at once."""
 
 CHANGES = frozenset({"ADDED", "MODIFIED", "DELETED"})
 """Types of events that say something of an object; the others are BOOKMARK and ERROR."""
@@ -61,12 +65,19 @@ class _Head(Struct, gc=False):
 
 
 async def watch(
-    client: ApiClient, resource: Resource, version: str, seconds: float, idle_timeout: float
+    client: ApiClient,
+    resource: Resource,
+    version: str,
+    seconds: float,
+    idle_timeout: float,
+    at_once: Callable[[list[Event]], None],
 ) -> AsyncGenerator[list[Event]]:
     """Events after `version`, in lists of those that arrive together. The first list is empty: the watch is accepted.
 
-    It ends when the server ends it, which is asked to do so after `seconds`. An event that comes twice is given once.
-    Raises ExpiredError where only a new list helps, and another ApiError where the same watch may be tried again.
+    Those that come alone are given to `at_once` instead, in the call in which they come, while the next list is waited
+    for: it is to be a task only that cannot do with one turn of the loop. It ends when the server ends it, which is
+    asked to do so after `seconds`. An event that comes twice is given once. Raises ExpiredError where only a new list
+    helps, and another ApiError where the same watch may be tried again.
     """
     query = {
         **resource.selectors,
@@ -76,10 +87,22 @@ async def watch(
         "timeoutSeconds": str(round(seconds)),
     }
     stream = EventStream(resource, version)
-    async with client.get(resource, "watch", query, idle_timeout) as chunks:
+
+    def take(piece: bytes) -> bool:
+        if piece.count(b"\n") > _ALONE:
+            return False
+        events, failure = stream.feed(piece)
+        if events:
+            at_once(events)
+        if failure is not None:
+            raise failure
+        return True
+
+    async with client.get(resource, "watch", query, idle_timeout) as body:
         yield []
-        async for chunk in chunks:
-            events, failure = stream.feed(chunk)
+        body.take = take
+        async for piece in body:
+            events, failure = stream.feed(piece)
             if events:
                 yield events
             if failure is not None:

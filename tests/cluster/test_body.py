@@ -1,0 +1,200 @@
+"""Bodies of answers from a real server, on both event loops, with and without TLS."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing, suppress
+
+import aiohttp
+import pytest
+import trustme
+
+from userproxy.cluster.body import PIECE, Body
+from userproxy.processes.loops import loop_factory
+
+LARGE = bytes(range(256)) * 20_000
+
+Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+class TranslatedError(Exception):
+    """What is raised in place of aiohttp's errors."""
+
+
+class Server:
+    """Answers each request as it is told, and counts connections."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.connections = 0
+        self.tasks: set[asyncio.Task[None] | None] = set()
+        self._answer = answer
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.tasks.add(asyncio.current_task())
+        with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                await self._answer(writer)
+                await writer.drain()
+        with suppress(OSError, asyncio.CancelledError):
+            writer.close()
+            await writer.wait_closed()
+
+    async def end(self) -> None:
+        """Hang up on everybody."""
+        for task in filter(None, self.tasks):
+            task.cancel()
+            await task
+
+
+@asynccontextmanager
+async def session(answer: Answer, authority: trustme.CA | None = None) -> AsyncIterator[tuple[Server, "Get"]]:
+    """A server, and what requests something of it."""
+    served, context = Server(answer), None
+    if authority is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+    server = await asyncio.start_server(served.serve, "127.0.0.1", 0, ssl=context)
+    url = f"{'http' if context is None else 'https'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    trusted = ssl.create_default_context()
+    if authority is not None:
+        authority.configure_trust(trusted)
+    async with aiohttp.ClientSession() as client:
+        yield served, lambda: client.get(url, ssl=trusted, timeout=aiohttp.ClientTimeout(total=None, sock_read=30.0))
+    server.close()
+    await served.end()
+
+
+Get = Callable[[], Awaitable[aiohttp.ClientResponse]]
+
+
+@asynccontextmanager
+async def body_of(get: Get, idle_timeout: float = 30.0) -> AsyncIterator[tuple[Body, aiohttp.StreamReader]]:
+    """The body of what is requested, and what aiohttp has parsed of it."""
+    response = await get()
+    with closing(response), closing(Body(response, idle_timeout, _translated)) as body:
+        yield body, response.content
+
+
+def _translated(error: Exception) -> Exception:
+    return TranslatedError(type(error).__name__)
+
+
+def whole(content: bytes) -> Answer:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
+
+    return answer
+
+
+def chunks(queue: asyncio.Queue[bytes]) -> Answer:
+    """An answer in chunks, each of which is what a queue has."""
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while piece := await queue.get():
+            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        writer.write(b"0\r\n\r\n")
+
+    return answer
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_body_comes_in_pieces_and_the_connection_is_used_again(loop: str, tls: bool) -> None:
+    async def read() -> None:
+        async with session(whole(LARGE), trustme.CA() if tls else None) as (server, get):
+            for _ in range(2):
+                async with body_of(get) as (body, _content):
+                    pieces = [piece async for piece in body]
+                assert max(map(len, pieces)) <= PIECE
+                assert b"".join(pieces) == LARGE
+            plain = await get()
+            assert await plain.read() == LARGE, "one that is read by aiohttp alone"
+            assert server.connections == 1
+
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        runner.run(read())
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_what_nobody_takes_stays_in_the_kernel(loop: str) -> None:
+    async def read() -> None:
+        async with session(whole(LARGE)) as (_, get), body_of(get) as (body, content):
+            read_before = content.total_bytes  # by aiohttp, together with the head
+            await anext(body)
+            for _ in range(100):
+                await asyncio.sleep(0.001)
+            assert content.total_bytes <= read_before + 3 * PIECE
+            assert len(LARGE) - PIECE == sum([len(piece) async for piece in body])
+
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        runner.run(read())
+
+
+async def test_what_comes_while_the_next_piece_is_waited_for_may_be_taken_at_once() -> None:
+    told: asyncio.Queue[bytes] = asyncio.Queue()
+    taken: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def take(piece: bytes) -> bool:
+        if piece == b"not this":
+            return False
+        taken.put_nowait(piece)
+        return True
+
+    async with session(chunks(told)) as (_, get), asyncio.TaskGroup() as group, body_of(get) as (body, content):
+        body.take = take
+        waiting = group.create_task(body.__anext__(), name="next")
+        for piece in (b"one", b"two"):
+            told.put_nowait(piece)
+            assert await taken.get() == piece
+        assert not waiting.done()
+        told.put_nowait(b"not this")
+        assert await waiting == b"not this"
+        before = content.total_bytes
+        told.put_nowait(b"while nobody waits")
+        while content.total_bytes == before:
+            await asyncio.sleep(0.001)
+        assert await anext(body) == b"while nobody waits"
+        assert taken.empty()
+
+
+async def test_what_cannot_be_taken_is_raised_where_it_is_waited_for() -> None:
+    told: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def take(_piece: bytes) -> bool:
+        raise ZeroDivisionError
+
+    async with session(chunks(told)) as (_, get), body_of(get) as (body, _content):
+        body.take = take
+        asyncio.get_running_loop().call_later(0.1, told.put_nowait, b"one")
+        with pytest.raises(ZeroDivisionError):
+            await anext(body)
+
+
+async def test_a_silent_server_is_given_up_and_one_that_speaks_is_not() -> None:
+    told: asyncio.Queue[bytes] = asyncio.Queue()
+    async with session(chunks(told)) as (_, get), body_of(get, idle_timeout=0.5) as (body, _content):
+        for _ in range(15):
+            asyncio.get_running_loop().call_later(0.1, told.put_nowait, b"one")
+            assert await anext(body) == b"one"
+        with pytest.raises(TranslatedError, match="SocketTimeoutError"):
+            await anext(body)
+
+
+async def test_a_body_that_breaks_off_is_no_whole_one() -> None:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfive.")
+        await writer.drain()
+        writer.close()
+
+    async with session(answer) as (_, get), body_of(get) as (body, _content):
+        assert await anext(body) == b"five."
+        with pytest.raises(TranslatedError, match="ClientPayloadError"):
+            await anext(body)
+
+
+async def test_a_body_that_came_with_its_head() -> None:
+    async with session(whole(b"all of it")) as (_, get), body_of(get) as (body, _content):
+        assert [piece async for piece in body] == [b"all of it"]
