@@ -14,12 +14,12 @@ ELSEWHERE: Final = {
     "cli/test_run.py": ["cli/flags"],
     "cli/top/test_rates.py": ["cli/top/clients"],
     # The demo is shown by running it, and the lab of the end-to-end tests is made of its parts.
-    "demo/test_hosts.py": ["demo/namespaces"],
-    "e2e/test_demo.py": ["demo/play/rules", "demo/play/screen", "demo/play/steps"],
+    "e2e/test_demo.py": ["demo/play/rules"],
+    "demo/play/test_steps.py": ["demo/play/screen"],
     # Values and small questions that only their users give a meaning.
     "admin/steering/test_drains.py": ["admin/steering/refusals"],
     "cluster/objects/test_service.py": ["model/cluster", "model/limits"],
-    "doctor/test_checks.py": ["doctor/findings", "doctor/sysctls"],
+    "doctor/test_checks.py": ["doctor/sysctls"],
     "forwarding/faults/test_faults.py": ["model/faults"],
     "forwarding/observation/test_data_plane.py": [
         "forwarding/observation/reasons",
