@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from msgspec import structs
 
 from tests.forwarding.conftest import NAME, eventually
 from tests.processes.control.test_forwarding import (
@@ -21,7 +22,9 @@ from tests.processes.control.test_forwarding import (
     is_alive,
     pids,
 )
+from userproxy.forwarding.handover.values import Last, ListenerHandedOver
 from userproxy.forwarding.limits.counts import LimitCounts
+from userproxy.forwarding.observation.counters import NOTHING_COUNTED
 from userproxy.model import IPFamily, Limits, Snapshot, Verdict
 from userproxy.processes.channel import Decoder, packet
 from userproxy.processes.control.forwarding import ProcessForwarder
@@ -29,6 +32,7 @@ from userproxy.processes.control.orphans import end_all
 from userproxy.processes.control.spawning import Spawning
 from userproxy.processes.door import doors
 from userproxy.processes.messages import PROTOCOL, Claim, FromData, Logging, Refused
+from userproxy.routing.balancer import BalancerState
 
 
 @pytest.fixture
@@ -69,6 +73,26 @@ async def kill(forwarder: ProcessForwarder, path: str) -> None:
 
 def found_at(path: str) -> list[Path]:
     return list(Path(path).parent.glob("admin.sock.data-*"))
+
+
+async def test_the_next_control_process_gives_no_listener_the_number_of_one_that_another_userproxy_has_closed(
+    path: str,
+) -> None:
+    numbers = {"accepted": 1}
+    counters = structs.replace(NOTHING_COUNTED, numbers=numbers)
+    closed = ListenerHandedOver(77, NAME, is_open=False, balancer=BalancerState(), counters=counters)
+    async with control(path) as first:
+        await all_ready(first)
+        taker = first.take_over()
+        taker.take(closed, [], 1)
+        taker.take(Last(0), [])
+        taker.complete()
+        first.went_on()
+        taker.go_on()
+        await kill(first, path)
+        async with control(path) as second:
+            second.open(NAME)
+            assert second._listeners[NAME].number > 77
 
 
 async def test_the_next_control_process_adopts_them_with_their_sockets_and_connections(path: str) -> None:

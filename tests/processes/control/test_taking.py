@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from userproxy.forwarding.handover.values import ListenerChanged
 from userproxy.model import (
     DirectNetwork,
     Endpoint,
+    ListenerName,
     Protocol,
     ReturnPath,
     Snapshot,
@@ -107,6 +109,36 @@ async def test_of_a_listener_that_has_served_nobody_data_processes_tell_nothing(
             assert [await asked(port) for port in ports] == [b"hello\n"] * 2
     taken = [item for each in sent if isinstance(each, Take) for item, _ in unpacked(each.items, [])]
     assert {item.number for item in taken if isinstance(item, ListenerChanged)} == {number}
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 2), (2, 0)])
+async def test_what_a_closed_listener_has_counted_is_not_taken_for_that_of_a_new_one(before: int, after: int) -> None:
+    gone, new = (
+        structs.replace(NAME, service_port=structs.replace(NAME.service_port, port=port)) for port in ("gone", "new")
+    )
+    async with backend() as endpoint, predecessor(before) as plane:
+        ports = [plane.open(name, verdict=Verdict.SERVE) for name in (NAME, gone)]
+        for name in (NAME, gone):
+            plane.update(Snapshot(name, Verdict.SERVE, (endpoint,)))
+        for _ in range(2):
+            assert await asked(ports[1]) == b"hello\n"
+        plane.close(gone)
+        async with successor(plane, after) as beside:
+            port = await beside.ask(partial(open_beside, Snapshot(new, Verdict.SERVE, (endpoint,))))
+            assert await asked(port) == b"hello\n"
+            totals = await beside.ask(totals_of)
+    assert totals == {NAME: 0, gone: 2, new: 1}
+
+
+async def open_beside(snapshot: Snapshot, plane: Plane) -> int:
+    port = plane.open(snapshot.listener, verdict=Verdict.SERVE)
+    plane.update(snapshot)
+    return port
+
+
+async def totals_of(plane: Plane) -> dict[ListenerName, int]:
+    found = (*await plane.data_plane.listeners(), *await plane.data_plane.closed_listeners())
+    return {each.listener: each.total for each in found}
 
 
 async def test_listeners_come_several_in_a_message(monkeypatch: pytest.MonkeyPatch) -> None:

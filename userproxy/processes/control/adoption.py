@@ -31,10 +31,12 @@ class Adoption:
         growing: Growing,
         adopted: Callable[[HeldListener], None],
         adopted_portal: Callable[[], None],
+        note_number: Callable[[int], None],
     ) -> None:
         """`follow_return_path` gets what was found out about this host, `know_pairs` what of ways back.
 
         `adopted` is called for each listener, and `adopted_portal` for each socket of a portal, to account for them.
+        `note_number` gets the numbers of listeners, closed ones too, which no other listener is to have.
         """
         self._loop = loop
         self._pool = pool
@@ -47,6 +49,7 @@ class Adoption:
         self._growing = growing
         self._adopted = adopted
         self._adopted_portal = adopted_portal
+        self.note_number = note_number
         self._untold: list[HeldListener] = []
 
     def adopt(self, item: ListenerHandedOver, descriptors: Sequence[int]) -> HeldListener:
@@ -61,6 +64,7 @@ class Adoption:
         held = HeldListener(self._loop, item.name, item.number, sock, verdict, self._renewed)
         held.adopt(item.verdict, item.snapshot)
         self._listeners[item.name] = held
+        self.note_number(item.number)
         # One that refuses its clients has other sockets once it takes them again.
         if isinstance(sock, DatagramGroup) and item.verdict is not Verdict.REJECT and self._growing.grow(sock):
             self._growing.note(Grown(item.name, None, sock, held.has_affinity, held.place_of))

@@ -218,17 +218,22 @@ class ProcessForwarder:
         held = (self._listeners, self._portals, self._briefing, self._renewed)
         paths = (self.follow_return_path, self._return_paths.know)
         growing = Growing(len(self._pool.places), self._room_in_groups)
-        adoption = Adoption(self._loop, self._pool, *held, *paths, growing, self._adopted, self.adopt_port)
+        adoption = Adoption(
+            self._loop, self._pool, *held, *paths, growing, self._adopted, self.adopt_port, self._note_number
+        )
         return ProcessesTaker(self._pool.all_serving(), adoption)
 
     def _adopted(self, held: HeldListener) -> None:
         """Account for a listener of another userproxy as it comes: nobody is served while all becomes ours."""
         self._unasked[held.name] = None
-        self._last_number = max(self._last_number, held.number)
         descriptors = len(held.descriptors)
         self._in_groups += max(0, descriptors - 1)
         for _ in range(descriptors):
             self.adopt_port()
+
+    def _note_number(self, number: int) -> None:
+        """What one with this number has counted is nobody else's, even if it is closed."""
+        self._last_number = max(self._last_number, number)
 
     def went_on(self) -> None:
         """As :meth:`Forwarder.went_on`."""

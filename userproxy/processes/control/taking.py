@@ -167,6 +167,7 @@ class ProcessesTaker:
                 self._send(target, turn)
 
     def _closed_listener(self, item: ListenerHandedOver) -> None:
+        self._adoption.note_number(item.number)
         if item.number in self._held:
             self._send(self._of_listener(item.number), item)
             return

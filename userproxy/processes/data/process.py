@@ -295,7 +295,8 @@ class DataProcess:
             return
         for name, host, member, descriptor in forwarder.shared_sockets():
             self._channel.send(Inherited(name, host, member), [descriptor])
-        self._channel.send(Estate(start, self._last_number), [self._tally])
+        closed = (counters.number for _, counters in forwarder.data_plane.closed.current())  # also another userproxy's
+        self._channel.send(Estate(start, max(self._last_number, *closed, 0)), [self._tally])
 
     def _leave_door(self) -> None:
         if self._alone is not None:
