@@ -75,6 +75,25 @@ async def test_pieces_of_work_under_way_share_a_slice(clock: Clock) -> None:
     assert max(slices[3:-3]) <= SLICE_SECONDS / 3 + SLICE_SECONDS / 50
 
 
+@pytest.mark.parametrize(("turn", "slices"), [(3, 1), (10, 1), (50, 5), (100, 10), (2_000, 10)])
+async def test_work_gets_a_tenth_of_the_time_where_others_need_more_than_a_slice(
+    clock: Clock, turn: int, slices: int
+) -> None:
+    """`turn` is how many slices others take."""
+    kept = Pace()
+    clock.now += SLICE_SECONDS * 1.01
+
+    def traffic() -> None:
+        clock.now += SLICE_SECONDS * turn
+
+    asyncio.get_running_loop().call_soon(traffic)
+    await kept.keep()
+    clock.now += SLICE_SECONDS * (slices - 0.01)
+    before = kept.is_over
+    clock.now += SLICE_SECONDS * 0.02
+    assert [before, kept.is_over] == [False, True]
+
+
 class SlowDict(dict[int, None]):
     """A dictionary of which each item takes a thirtieth of a slice to be freed."""
 

@@ -27,6 +27,12 @@ SLICE_SECONDS: Final = 0.00005
 """How long traffic waits in a turn of the loop for all pieces of work that are under way, which share this time. A
 client's round trip meets two such turns, one on its way there and one back. A turn costs a microsecond or two."""
 
+_OF_A_TURN: Final = 0.1
+_LONGEST: Final = 10
+"""Where a turn of the loop takes others long, as on a processor that is all busy with traffic, a slice is a tenth of
+that, up to so many slices. Work that grows with the cluster gets 1 % of the processor otherwise, and a re-list of
+10,000 Services takes minutes."""
+
 _PIECE: Final = 64
 
 _RUN: Final = 64
@@ -82,18 +88,21 @@ class Pace:
 
     async def keep(self) -> None:
         """Go on at once, or after one turn of the loop where this slice is over."""
-        if time.perf_counter() >= self._over:
+        left = time.perf_counter()
+        if left >= self._over:
             _Work.waiting += 1
             try:
                 await asyncio.sleep(0)
             finally:
                 _Work.waiting -= 1
-            self._over = time.perf_counter() + self._part * _share()
+            now = time.perf_counter()
+            self._over = now + self._part * _share(now - left)
 
 
-def _share() -> float:
-    """The slice of one piece of work where others wait for theirs, which come in the same turn of the loop."""
-    return SLICE_SECONDS / (1 + _Work.waiting)
+def _share(turn: float = 0.0) -> float:
+    """The slice of one piece of work after others had so many seconds, where some of these wait for their slices, which
+    come in the same turn of the loop."""
+    return min(max(SLICE_SECONDS, turn * _OF_A_TURN), SLICE_SECONDS * _LONGEST) / (1 + _Work.waiting)
 
 
 async def in_slices(steps: Generator[None, None, Result]) -> Result:
