@@ -5,8 +5,6 @@ from functools import partial
 from random import Random
 from typing import Final
 
-from msgspec import Struct
-
 from userproxy.model import BalancerName, Ejection, Endpoint, ListenerName, Protocol, Snapshot
 from userproxy.model.reports import Choice
 from userproxy.routing.affinity import AffinityTable
@@ -17,6 +15,7 @@ from userproxy.routing.balancers.interface import Loads, Method, Pool
 from userproxy.routing.balancers.methods import METHODS
 from userproxy.routing.balancers.round_robin import round_robin
 from userproxy.routing.balancers.shared.mirror import Decider, MirroredEjections
+from userproxy.routing.balancers.state import BalancerState
 
 SUSPECT_SECONDS: Final = 5.0
 """How long an endpoint that could not be reached is passed over while another one is left.
@@ -28,20 +27,6 @@ About as long as a cluster needs to take a dead Pod out of the slice; then one c
 _NO_ENDPOINTS: Final[frozenset[Endpoint]] = frozenset()
 _NO_WEIGHTS: Final[Mapping[Endpoint, int]] = {}
 _NO_LOADS: Final[Loads] = {}
-
-
-class BalancerState(Struct, frozen=True, gc=False, array_like=True):
-    """Whose turn it is, as a value: endpoints in their order with their weights, none if they are all alike, where
-    their balancer is in that order, until when some are passed over, and which are ejected, with how many have been so
-    far. Times are of CLOCK_MONOTONIC."""
-
-    endpoints: tuple[Endpoint, ...] = ()
-    weights: tuple[int, ...] = ()
-    name: str = BalancerName.ROUND_ROBIN
-    turn: tuple[int, ...] = ()
-    suspects: tuple[tuple[Endpoint, float], ...] = ()
-    ejected: tuple[Ejected, ...] = ()
-    ejections: int = 0
 
 
 class Balancer:

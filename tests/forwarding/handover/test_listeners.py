@@ -28,7 +28,7 @@ from userproxy.model import (
     Snapshot,
     Verdict,
 )
-from userproxy.routing.balancer import BalancerState
+from userproxy.routing.balancers.state import BalancerState
 
 DNS = ListenerName(ServicePortName("kube-system", "dns", "dns", Protocol.UDP))
 

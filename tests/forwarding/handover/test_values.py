@@ -26,7 +26,8 @@ from userproxy.forwarding.udp.flows import Flow
 from userproxy.forwarding.udp.states import FlowState
 from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.routing.affinity import AffinityState, AffinityTable
-from userproxy.routing.balancer import Balancer, BalancerState
+from userproxy.routing.balancer import Balancer
+from userproxy.routing.balancers.state import BalancerState
 
 COVERED: dict[type, tuple[type[msgspec.Struct], dict[str, str], set[str]]] = {
     # The class, the value of it, attributes that have another name there, and those that follow from others, are

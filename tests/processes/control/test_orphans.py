@@ -32,7 +32,7 @@ from userproxy.processes.control.orphans import end_all
 from userproxy.processes.control.spawning import Spawning
 from userproxy.processes.door import doors
 from userproxy.processes.messages import PROTOCOL, Claim, FromData, Logging, Refused
-from userproxy.routing.balancer import BalancerState
+from userproxy.routing.balancers.state import BalancerState
 
 
 @pytest.fixture

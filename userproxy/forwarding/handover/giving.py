@@ -44,7 +44,7 @@ from userproxy.forwarding.udp.states import state_of
 from userproxy.model import IPFamily, ListenerName, ServicePortName
 from userproxy.pace import Pace
 from userproxy.routing.affinity import AffinityTable
-from userproxy.routing.balancer import BalancerState
+from userproxy.routing.balancers.state import BalancerState
 
 _NEVER: Final = float("-inf")
 

@@ -51,7 +51,8 @@ from userproxy.forwarding.udp.statistics import UdpStatistics
 from userproxy.model import Endpoint, IPFamily, ListenerName, PortalAddress, Protocol, ServicePortName, Verdict
 from userproxy.model.reports import Source
 from userproxy.routing.affinity import PlainClient
-from userproxy.routing.balancer import Balancer, BalancerState
+from userproxy.routing.balancer import Balancer
+from userproxy.routing.balancers.state import BalancerState
 
 _NEVER: Final = float("-inf")
 

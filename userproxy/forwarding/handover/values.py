@@ -25,7 +25,7 @@ from userproxy.model import (
     Verdict,
 )
 from userproxy.routing.affinity import AffinityState, PlainClient
-from userproxy.routing.balancer import BalancerState
+from userproxy.routing.balancers.state import BalancerState
 
 CLIENT_AND_BACKEND: Final = 2
 

@@ -25,7 +25,7 @@ from userproxy.processes.control.worker import Worker
 from userproxy.processes.takeover.packages import GivenUpError, Package
 from userproxy.processes.takeover.token import Token
 from userproxy.processes.transfers import AllGiven, Give, GiveChanged, Given, GiveRest, ServeOn
-from userproxy.routing.balancer import BalancerState
+from userproxy.routing.balancers.state import BalancerState
 
 _AHEAD: Final = 32
 """Parts that a data process may have told of before the first of them is passed on: their descriptors are ours, too."""

@@ -33,7 +33,7 @@ from userproxy.processes.control.adoption import Adoption
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.worker import Worker
 from userproxy.processes.transfers import AskArrived, Complete, Take, TakeOver
-from userproxy.routing.balancer import BalancerState
+from userproxy.routing.balancers.state import BalancerState
 
 _ROOM_SECONDS: Final = 5.0
 """How long a data process may leave unread what it is sent."""
