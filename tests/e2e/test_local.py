@@ -1,6 +1,7 @@
 """What only the local driver does: no netfilter, programs in the way, its own routes, sockets that processes share."""
 
 import json
+import os
 import signal
 import socket
 import sys
@@ -204,7 +205,14 @@ def test_both_data_processes_read_a_udp_portal_and_so_do_those_of_successors(lab
             if flag:
                 assert after == before, "no flow has moved"
             before, old = after, successor
-    assert old.terminate() == 0
+        os.kill(old.pid, signal.SIGKILL)
+        assert read(several) == {port: each.pod for port, each in before.items()}, "data processes serve on"
+        successor = lab.node.start_userproxy(*QUICK, *flags)
+        while not any("are adopted" in each["event"] for each in successor.records):
+            read(several)
+        lab.settle()
+        assert read_by(lab, several) == before
+    assert successor.terminate() == 0
 
 
 class Seen(Struct, frozen=True):
@@ -214,12 +222,15 @@ class Seen(Struct, frozen=True):
     flow: int
 
 
+def read(several: Mapping[Address, Sequence[socket.socket]]) -> dict[int, str]:
+    """By which Pods clients are answered, by their ports."""
+    return {sock.getsockname()[1]: ask_over(sock).pod for each in several.values() for sock in each}
+
+
 def read_by(lab: Lab, several: Mapping[Address, Sequence[socket.socket]]) -> dict[int, Seen]:
     """What clients see, by their ports; each portal's are read by both data processes, and each has one flow."""
-    pods = {sock.getsockname()[1]: ask_over(sock).pod for each in several.values() for sock in each}
-    for each in several.values():
-        for sock in each:
-            assert ask_over(sock).pod == pods[sock.getsockname()[1]], "it keeps to its flow"
+    pods = read(several)
+    assert read(several) == pods, "each keeps to its flow"
     listed = json.loads(lab.node.userproxy("get", "connections", "-o", "json").stdout)["items"]
     flows = {int(each["client"].rpartition(":")[2]): each["id"] for each in listed if each["protocol"] == "UDP"}
     for each in several.values():

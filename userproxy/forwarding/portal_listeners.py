@@ -18,6 +18,7 @@ from userproxy.forwarding.tcp.plane import TcpPlane
 from userproxy.forwarding.tcp.portal import ConnectionsBySource, PortlessTcpListener, TcpPortal
 from userproxy.forwarding.tcp.shared import SharedTcpPortal
 from userproxy.forwarding.tcp.sockets import ListeningSocket
+from userproxy.forwarding.udp.groups.further import inode_of
 from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.plane import UdpPlane
 from userproxy.forwarding.udp.portal import PortlessUdpListener, Sort, UdpPortal
@@ -218,23 +219,49 @@ class SharedPortalListeners(PortalListeners):
     ) -> None:
         super().__init__(tcp, udp, take, give)
         self._turns = turns
+        self._members: dict[PortalAddress, Mapping[int, tuple[int, int]]] = {}
+        """The numbers of the sockets of UDP portals, of how many, by those of their inodes."""
 
-    def share(self, address: PortalAddress, admission: Admission, descriptors: Sequence[int]) -> None:
+    def shared(self) -> Iterator[tuple[ListenerName, PortalAddress, tuple[int, int], int]]:
+        """The sockets of UDP portals: one whose clients come there, the member of how many, and the descriptor."""
+        for address, portal in self._portals.items():
+            if address.protocol is Protocol.UDP and portal.admission.listeners:
+                for each in portal.sockets:
+                    member = self._members[address][inode_of(each.fileno())]
+                    yield portal.admission.listeners[0], address, member, each.fileno()
+
+    def share(
+        self,
+        address: PortalAddress,
+        admission: Admission,
+        descriptors: Sequence[int],
+        members: Sequence[int] = (0,),
+        size: int = 1,
+    ) -> None:
         """Serve clients at a portal from sockets there, in place of those from which they were served so far.
 
-        Takes over descriptors. UDP flows of the same service port go on. Raises PortUnavailableError.
+        They are those `members` of a group of `size`. Takes over descriptors. UDP flows of the same service port go
+        on. Raises PortUnavailableError.
         """
+        inodes = {inode_of(each): (member, size) for each, member in zip(descriptors, members, strict=True)}
         portal = self._portals.get(address)
         if portal is not None and _goes_on(portal, admission, descriptors):
             self._go_on(portal, address, admission)
-            return
-        self.leave(address)
-        self._take()
-        try:
-            self._adopt(address, admission, descriptors)
-        except BaseException:
-            self._give()
-            raise
+        else:
+            self.leave(address)
+            self._take()
+            try:
+                self._adopt(address, admission, descriptors)
+            except BaseException:
+                self._give()
+                raise
+        if address.protocol is Protocol.UDP:
+            self._members[address] = inodes
+
+    def leave(self, address: PortalAddress) -> None:
+        """As :meth:`PortalListeners.leave`."""
+        super().leave(address)
+        self._members.pop(address, None)
 
     def follow(self, address: PortalAddress, admission: Admission) -> None:
         """Treat new clients of a portal by another admission of the same service port, if we serve it."""

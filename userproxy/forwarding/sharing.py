@@ -19,6 +19,7 @@ from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.shared import SharedTcpListener
 from userproxy.forwarding.tcp.sockets import ListeningSocket
+from userproxy.forwarding.udp.groups.further import inode_of
 from userproxy.forwarding.udp.listener import UdpListener
 from userproxy.forwarding.udp.portal import PortlessUdpListener
 from userproxy.forwarding.udp.shared import SharedUdpListener
@@ -55,6 +56,8 @@ class SharingForwarder(Forwarder):
         """The local ports of listeners that other processes serve alone."""
         self._members: dict[ListenerName, tuple[int, ...]] = {}
         """The numbers of the sockets that listeners have here, of a group's."""
+        self._inodes: dict[ListenerName, Mapping[int, int]] = {}
+        """The same by the numbers of their inodes, where there are several."""
         self._all: dict[ListenerName, AnyListener] = {}
         """Listeners that were forsaken, and that still have their sockets where they had no client."""
 
@@ -67,6 +70,9 @@ class SharingForwarder(Forwarder):
         """
         self.forget_elsewhere(name)
         self._members[name] = tuple(members)
+        self._inodes.pop(name, None)
+        if len(members) > 1:
+            self._inodes[name] = {inode_of(each): member for each, member in zip(descriptors, members, strict=True)}
         if self._goes_on(name, descriptors):
             self._listeners[name].statistics.number = number
             return
@@ -126,8 +132,14 @@ class SharingForwarder(Forwarder):
                 host = str(listener.socket.getsockname()[0])
                 more = listener.further if isinstance(listener, SharedUdpListener) else None
                 descriptors = [listener.socket.fileno(), *(more.descriptors if more is not None else ())]
-                for member, descriptor in zip(self._members[name], descriptors, strict=True):
+                inodes = self._inodes.get(name)
+                for descriptor in descriptors:
+                    member = self._members[name][0] if inodes is None else inodes[inode_of(descriptor)]
                     yield name, host, member, descriptor
+
+    def shared_portals(self) -> Iterator[tuple[ListenerName, PortalAddress, tuple[int, int], int]]:
+        """The sockets of UDP portals: one whose clients come there, the member of how many, and the descriptor."""
+        return self._shared_portals.shared()
 
     def place_limits(self, service_port: ServicePortName, slot: int | None) -> None:
         """Where all count the clients of a service port; None where there is no room, or no limit."""
@@ -189,9 +201,19 @@ class SharingForwarder(Forwarder):
             plane = self._tcp if name.service_port.protocol is Protocol.TCP else self._udp
             plane.listener_addresses.discard(name.family, port)
 
-    def adopt_portal(self, address: PortalAddress, admission: Admission, descriptors: Sequence[int]) -> None:
-        """Serve a portal from copies of its sockets. Takes over the descriptors. Raises PortUnavailableError."""
-        self._shared_portals.share(address, admission, descriptors)
+    def adopt_portal(
+        self,
+        address: PortalAddress,
+        admission: Admission,
+        descriptors: Sequence[int],
+        members: Sequence[int] = (0,),
+        size: int = 1,
+    ) -> None:
+        """Serve a portal from copies of its sockets, which are those `members` of a group of `size`.
+
+        Takes over the descriptors. Raises PortUnavailableError.
+        """
+        self._shared_portals.share(address, admission, descriptors, members, size)
 
     def follow_portal(self, address: PortalAddress, admission: Admission) -> None:
         """Treat new clients of a portal by another admission of the same service port."""
@@ -216,6 +238,7 @@ class SharingForwarder(Forwarder):
     def close(self, listener: ListenerName) -> None:
         """Stop listening; established connections go on."""
         self._members.pop(listener, None)
+        self._inodes.pop(listener, None)
         super().close(listener)
 
     def _goes_on(self, name: ListenerName, descriptors: Sequence[int]) -> bool:

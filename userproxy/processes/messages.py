@@ -122,11 +122,12 @@ class Close(Struct, frozen=True, tag="close"):
 
 
 class AdoptPortal(Struct, frozen=True, tag="adopt portal"):
-    """Serve a portal from its socket, which comes with this, or from so many `sockets` of its group."""
+    """Serve a portal from its socket, which comes with this, or from those `members` of its group of `size`."""
 
     address: PortalAddress
     admission: Admission
-    sockets: int = 1
+    members: tuple[int, ...] = (0,)
+    size: int = 1
 
 
 class FollowPortal(Struct, frozen=True, tag="follow portal"):
@@ -303,11 +304,16 @@ class Drained(Struct, frozen=True, tag="drained"):
 
 
 class Inherited(Struct, frozen=True, tag="inherited"):
-    """A listener's socket, which comes with this, its number in a group, and the address that it is bound to."""
+    """A listener's socket, which comes with this, its number in a group, and the address that it is bound to.
+
+    Or that of a UDP portal, of `size` in its group; then the listener is one of those whose clients come there.
+    """
 
     listener: ListenerName
     host: str
     member: int
+    portal: PortalAddress | None = None
+    size: int = 1
 
 
 class Estate(Struct, frozen=True, tag="estate"):

@@ -6,7 +6,10 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
+from pathlib import Path
+from random import Random
+from socket import SocketType
 
 import pytest
 from msgspec import structs
@@ -15,14 +18,18 @@ from tests.forwarding.conftest import eventually
 from tests.processes.control.test_briefing import CLIENTS, ask_all, echoes, owners
 from tests.processes.control.test_briefing import clients as clients_at
 from tests.processes.control.test_forwarding import OPTIONS, UDP_NAME, all_ready, forwarding, heard, pids
+from tests.processes.control.test_orphans import kill
 from tests.processes.control.test_taking import Tells, told
 from tests.processes.takeover.conftest import Plane
 from tests.processes.takeover.planes import NUMBERS, predecessor, successor
 from userproxy.errors import PortUnavailableError
+from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.groups.spreading import member_of
 from userproxy.model import Admission, AdmissionRule, Endpoint, PortalAddress, Protocol, Snapshot, Verdict
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.control.held_portals import HeldPortal, HeldPortals
+from userproxy.processes.control.spawning import Spawning
+from userproxy.processes.messages import Logging
 
 LOCAL = structs.replace(OPTIONS, bind_portals=True)
 EVERYBODY = Admission((AdmissionRule("", UDP_NAME),), (AdmissionRule("", UDP_NAME),))
@@ -223,3 +230,81 @@ async def test_in_a_take_over_no_flow_moves_and_no_datagram_is_lost(
                     await eventually(lambda: sum(worker.pulse.flows for worker in workers) == CLIENTS)
                     assert min(worker.pulse.flows for worker in workers) >= CLIENTS // (3 * after)
     transport.close()
+
+
+@asynccontextmanager
+async def control(path: str, portal: PortalAddress, endpoints: tuple[Endpoint, ...]) -> AsyncIterator[ProcessForwarder]:
+    loop = asyncio.get_running_loop()
+    forwarder = ProcessForwarder(loop, LOCAL, Random(1), 2, Spawning("asyncio", Logging(0, "text")), path)
+    forwarder.outlive(us=True)
+    try:
+        open_at(forwarder, portal, endpoints)
+        yield forwarder
+    finally:
+        forwarder.shut_down()
+
+
+def inodes(forwarder: ProcessForwarder) -> list[int]:
+    return [os.fstat(each).st_ino for each in held(forwarder).descriptors]
+
+
+async def test_the_next_control_process_goes_on_with_the_sockets_of_one_that_was_killed(
+    portal: PortalAddress, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "admin.sock")
+    async with echoes() as endpoints, control(path, portal, endpoints) as first:
+        await all_ready(first)
+        await heard(first)
+        with clients_at(portal.port) as several:
+            answers = await ask_all(several)
+            flows = {each.id for each in (await first.data_plane.connections()).items}
+            before = inodes(first)
+            first._portals.forsake()
+            await kill(first, path)
+            assert await ask_all(several) == answers, "nobody is there but data processes"
+            async with control(path, portal, endpoints) as second:
+                second.close_unasked(UDP_NAME.family)
+                assert inodes(second) == before
+                assert await ask_all(several) == answers
+                assert {each.id for each in (await second.data_plane.connections()).items} == flows
+                assert held(second).readers == (1, 2)
+
+
+def test_sockets_that_were_left_are_used_if_none_is_missing_and_let_in_who_is_to_be(portal: PortalAddress) -> None:
+    left = DatagramGroup.open_at_portal(portal.ip, portal.port, None, 2)
+    portals = HeldPortals(lambda: None, lambda: None, lambda _: None, lambda: 3)
+    with closing(left), clients_at(portal.port, 1) as (client,):
+        for each in left.members[:1]:
+            portals.inherit(portal, 2, os.dup(each.fileno()))
+        found = portals.serve(portal, EVERYBODY)[0]
+        assert len(found.sockets) == 3
+        assert not {*map(inode, found.members)} & {*map(inode, left.members)}
+        portals.leave(portal)
+        for each in left.members:
+            portals.inherit(portal, 2, os.dup(each.fileno()))
+        nobody = (AdmissionRule("10.0.0.0/8", UDP_NAME),)
+        found = portals.serve(portal, Admission(nobody, nobody))[0]
+        assert [*map(inode, found.members)] == [*map(inode, left.members)]
+        client.send(b"x")
+        assert takes(found) == []
+        portals.serve(portal, EVERYBODY)
+        client.send(b"x")
+        assert takes(found) == [b"x"]
+        portals.leave(portal)
+        for each in left.members:
+            portals.inherit(portal, 2, os.dup(each.fileno()))
+        portals.leave_unasked(UDP_NAME.family)
+        assert len(portals.serve(portal, EVERYBODY)[0].sockets) == 3, "nobody had asked for them"
+        portals.close(Protocol.UDP)
+
+
+def inode(sock: SocketType) -> int:
+    return os.fstat(sock.fileno()).st_ino
+
+
+def takes(found: HeldPortal) -> list[bytes]:
+    taken = []
+    for each in found.members:
+        with suppress(BlockingIOError):
+            taken.append(each.recv(10))
+    return taken

@@ -211,9 +211,11 @@ class Briefing:
         """Tell a data process of a portal and its listeners, the first time, if it serves these."""
         self.tell_all(worker, self.listeners_of(portal))
         if self._is_served_at(worker.place, portal):
-            descriptors = portal.descriptors_for(worker.place)
+            members, size = portal.members_for(worker.place), len(portal.sockets)
             worker.told.add(portal.address)
-            worker.send(AdoptPortal(portal.address, portal.admission, len(descriptors)), descriptors)
+            worker.send(
+                AdoptPortal(portal.address, portal.admission, members, size), portal.descriptors_for(worker.place)
+            )
 
     def portal_left(self, address: PortalAddress) -> None:
         """A portal is listened on no longer."""

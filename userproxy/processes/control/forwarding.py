@@ -100,7 +100,10 @@ class ProcessForwarder:
         """Tells all data processes what to do with connections."""
         if path:
             for each, descriptor in self._pool.adopt(path):
-                self.inherit(each.listener, each.host, descriptor)
+                if each.portal is None:
+                    self.inherit(each.listener, each.host, descriptor)
+                else:
+                    self._portals.inherit(each.portal, each.size, descriptor)
             self._numbers = count(self._pool.last_number + 1)
         self._path = path
         self._pool.start()

@@ -1,11 +1,12 @@
 """The sockets at portals that the control process holds, for a portal driver that binds them (``--portals local``)."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from msgspec import Struct
 
 from userproxy.errors import ObjectError, PortUnavailableError
-from userproxy.forwarding.admission import admits_everybody, program
+from userproxy.forwarding.admission import admits_everybody, attach, detach, program
 from userproxy.forwarding.portal_listeners import PortalSocket, is_of, is_same_service, open_portal, restrict
 from userproxy.forwarding.udp.groups.group import DatagramGroup, open_apart
 from userproxy.forwarding.udp.groups.spreading import member_of
@@ -41,11 +42,15 @@ class HeldPortal(Struct):
         """Those of its sockets."""
         return [each.fileno() for each in self.sockets]
 
-    def descriptors_for(self, place: int) -> list[int]:
-        """Those that are read at a place."""
+    def members_for(self, place: int) -> tuple[int, ...]:
+        """The numbers of the sockets that are read at a place."""
         if self.readers is None:
-            return self.descriptors
-        return [each.fileno() for each, reader in zip(self.sockets, self.readers, strict=True) if reader == place]
+            return (0,)
+        return tuple(number for number, reader in enumerate(self.readers) if reader == place)
+
+    def descriptors_for(self, place: int) -> list[int]:
+        """Those of the sockets that are read at a place."""
+        return [self.sockets[number].fileno() for number in self.members_for(place)]
 
     def place_of(self, client: tuple[str, int]) -> int:
         """The place of the data process that has a client's datagrams."""
@@ -102,6 +107,7 @@ class HeldPortals:
         self._width = width
         self.further = 0
         """Sockets beyond one for each portal."""
+        self._inherited: dict[PortalAddress, tuple[int, list[DatagramSocket]]] = {}
         self.portals: dict[PortalAddress, HeldPortal] = {}
         self.unasked: dict[PortalAddress, None] = {}
         """Portals of another process that nobody has asked for since."""
@@ -139,8 +145,17 @@ class HeldPortals:
         self.further += len(sockets) - 1
         return portal
 
+    def inherit(self, address: PortalAddress, size: int, descriptor: int) -> None:
+        """Have a socket of a UDP portal ready for when it is served: the next one of a group of `size`.
+
+        Some may be missing: then others are opened, since nobody knows which numbers they have in the kernel.
+        """
+        self._inherited.setdefault(address, (size, []))[1].append(DatagramSocket(descriptor))
+
     def leave_unasked(self, family: IPFamily) -> None:
         """Listen no longer at what was adopted and nobody has asked for since."""
+        for address in [each for each in self._inherited if is_of(each, family)]:
+            _close(self._inherited.pop(address)[1])
         for address in [each for each in self.unasked if is_of(each, family)]:
             self.leave(address)
 
@@ -173,16 +188,38 @@ class HeldPortals:
             self.leave(address)
 
     def _opened(self, address: PortalAddress, instructions: bytes | None) -> tuple[PortalSocket, ...]:
-        count = self._width() if address.protocol is Protocol.UDP else 1
+        size, inherited = self._inherited.pop(address, (0, []))
+        if len(inherited) != size:
+            _close(inherited)
+            inherited = []
+        count = len(inherited) or (self._width() if address.protocol is Protocol.UDP else 1)
         taken = 0
         try:
             for _ in range(count):
                 self._take()
                 taken += 1
+            if inherited:
+                _let_in(inherited, instructions)
+                return tuple(inherited)
             if count > 1:
                 return DatagramGroup.open_at_portal(address.ip, address.port, instructions, count).members
             return (open_portal(address, instructions),)
         except BaseException:
             for _ in range(taken):
                 self._give()
+            _close(inherited)
             raise
+
+
+def _let_in(sockets: Sequence[DatagramSocket], instructions: bytes | None) -> None:
+    for each in sockets:
+        if instructions is not None:
+            attach(each, instructions)
+        else:
+            with suppress(FileNotFoundError):  # there was no program either
+                detach(each)
+
+
+def _close(sockets: Sequence[DatagramSocket]) -> None:
+    for each in sockets:
+        each.close()

@@ -81,9 +81,9 @@ class Orphans:
         worker.estate = None
         self.last_id = max(self.last_id, estate.start.first_id)
         self.last_number = max(self.last_number, estate.last_number)
-        known = {(each.listener, each.member) for each, _ in self.sockets}
+        known = {(each.listener, each.portal, each.member) for each, _ in self.sockets}
         for each, descriptor in worker.inherited:
-            if (each.listener, each.member) in known:
+            if (each.listener, each.portal, each.member) in known:
                 os.close(descriptor)
             else:
                 self.sockets.append((each, descriptor))

@@ -295,6 +295,8 @@ class DataProcess:
             return
         for name, host, member, descriptor in forwarder.shared_sockets():
             self._channel.send(Inherited(name, host, member), [descriptor])
+        for name, portal, (member, size), descriptor in forwarder.shared_portals():
+            self._channel.send(Inherited(name, portal.ip, member, portal, size), [descriptor])
         closed = (counters.number for _, counters in forwarder.data_plane.closed.current())  # also another userproxy's
         self._channel.send(Estate(start, max(self._last_number, *closed, 0)), [self._tally])
 
@@ -375,12 +377,12 @@ class DataProcess:
             forwarder.place_limits(message.listener.service_port, None)
 
     def _adopt_portal(self, forwarder: SharingForwarder, message: AdoptPortal, descriptors: list[int]) -> None:
-        if len(descriptors) != message.sockets:
+        if len(descriptors) != len(message.members):
             close_descriptors(descriptors)
             self._channel.send(PortalNotServed(message.address, _NO_DESCRIPTOR))
             return
         try:
-            forwarder.adopt_portal(message.address, message.admission, descriptors)
+            forwarder.adopt_portal(message.address, message.admission, descriptors, message.members, message.size)
         except (PortUnavailableError, KeyError) as error:
             self._channel.send(PortalNotServed(message.address, str(error)))
         else:
