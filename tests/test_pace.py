@@ -8,12 +8,17 @@ from itertools import pairwise
 import pytest
 
 from userproxy import pace
-from userproxy.pace import SLICE_SECONDS, Pace, emptied, in_slices, uncollected
+from userproxy.pace import SLICE_SECONDS, Pace, ThreadPace, emptied, in_slices, serving, uncollected
 
 
 class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
 
     def perf_counter(self) -> float:
         return self.now
@@ -156,3 +161,23 @@ async def test_a_generator_is_gone_through_in_slices_and_its_result_is_had() -> 
 
     assert await in_slices(steps()) > 1
     assert others == [1]
+
+
+def test_a_thread_sleeps_after_each_slice_once_the_loop_serves_traffic(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace._Work, "serves", False)
+    kept = ThreadPace()
+    clock.now += SLICE_SECONDS * 1.5
+    kept.keep()
+    assert clock.slept == [], "nobody waits for it"
+    serving()
+    clock.now += SLICE_SECONDS / 2
+    kept.keep()
+    assert clock.slept == []
+    clock.now += SLICE_SECONDS
+    kept.keep()
+    assert clock.slept == [SLICE_SECONDS]
+    clock.now += SLICE_SECONDS / 2
+    kept.keep()
+    assert clock.slept == [SLICE_SECONDS]

@@ -46,6 +46,8 @@ class _Work:
     waiting = 0
     count = 0
     has_stopped = False
+    serves = False
+    """Whether the loop of this process serves traffic."""
 
 
 @contextmanager
@@ -97,6 +99,32 @@ class Pace:
                 _Work.waiting -= 1
             now = time.perf_counter()
             self._over = now + self._part * _share(now - left)
+
+
+def serving() -> None:
+    """The loop of this process serves traffic from now on: threads beside it are to leave it the interpreter."""
+    _Work.serves = True
+
+
+class ThreadPace:
+    """As :class:`Pace`, for work of a thread beside the loop.
+
+    At the end of a slice it sleeps for as long, where the loop serves traffic: a thread that merely lets go of the
+    interpreter has it back before another one has woken up, and one that does not is asked for it at each system call
+    of the loop's, which then waits for :func:`sys.setswitchinterval`.
+    """
+
+    __slots__ = ("_over",)
+
+    def __init__(self) -> None:
+        self._over = time.perf_counter() + SLICE_SECONDS
+
+    def keep(self) -> None:
+        """Go on at once, or after a while where this slice is over."""
+        if time.perf_counter() >= self._over:
+            if _Work.serves:
+                time.sleep(SLICE_SECONDS)
+            self._over = time.perf_counter() + SLICE_SECONDS
 
 
 def _share(turn: float = 0.0) -> float:

@@ -29,6 +29,7 @@ from userproxy.model import (
     TrafficClass,
     Verdict,
 )
+from userproxy.routing.balancer import Balancer
 
 OTHER = ListenerName(ServicePortName("default", "other", "", Protocol.TCP))
 
@@ -262,3 +263,24 @@ async def test_a_protocol_that_is_not_forwarded_says_so(bench: Bench) -> None:
     with pytest.raises(PortUnavailableError, match="SCTP is not forwarded"):
         bench.forwarder.open(sctp)
     assert bench.forwarder._budget.free == left
+
+
+async def test_a_snapshot_that_is_in_force_is_not_followed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed: list[Snapshot] = []
+    update = Balancer.update
+
+    def watched(balancer: Balancer, snapshot: Snapshot) -> None:
+        followed.append(snapshot)
+        update(balancer, snapshot)
+
+    monkeypatch.setattr(Balancer, "update", watched)
+    forwarder = a_forwarder(asyncio.get_running_loop(), ())
+    forwarder.open(NAME)
+    one, other = (Snapshot(NAME, Verdict.SERVE, (Endpoint(LOOPBACK, port),)) for port in (1, 2))
+    for each in (one, Snapshot(NAME, Verdict.SERVE, (Endpoint(LOOPBACK, 1),)), other, one):
+        forwarder.update(each)
+    forwarder.close(NAME)
+    forwarder.open(NAME)
+    forwarder.update(one)
+    forwarder.shut_down()
+    assert followed == [one, other, one, one]

@@ -245,6 +245,15 @@ async def test_the_ports_of_an_earlier_process_are_taken_again(world: World, pro
     assert world.open_ports == {WEB_LISTENER: 41234}
 
 
+async def test_where_rules_lead_is_not_read_where_a_process_before_has_handed_over_its_listeners(world: World) -> None:
+    world.left_behind = {WEB: (41234,)}
+    world.put(a_service("web", "10.96.0.1"))
+    proxier = Proxier(world, world, Portals(world), world, HERE)
+    proxier.has_ports()
+    assert await proxier.sync(verify=False)
+    assert list(world.open_ports.values()) != [41234]
+
+
 async def test_listeners_are_told_to_keep_off_node_ports_before_they_open(world: World, proxier: Proxier) -> None:
     health_checked = a_service("web", "10.96.0.1", 40_080, type="LoadBalancer", external_local=True)
     service = structs.replace(health_checked.service, health_check_node_port=40_081)

@@ -220,7 +220,7 @@ class Forwarder:
         also where this service port had a listener that is closed by now.
         """
         listener = self._listeners.get(snapshot.listener)
-        if listener is not None:
+        if listener is not None and self._snapshots.get(snapshot.listener) != snapshot:
             self._snapshots[snapshot.listener] = snapshot
             listener.balancer.update(snapshot)
             listener.follow(snapshot)

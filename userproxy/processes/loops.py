@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from userproxy.errors import UsageError
+from userproxy.pace import serving
 from userproxy.processes.scheduling import ask_for_short_turns
 
 log = structlog.get_logger()
@@ -47,6 +48,7 @@ def started(*, carries_traffic: bool) -> None:
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY)
     if carries_traffic:
+        serving()
         ask_for_short_turns()
 
 

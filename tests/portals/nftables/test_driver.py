@@ -2,10 +2,12 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
+from types import SimpleNamespace
 from typing import Self
 
 import pytest
@@ -15,6 +17,7 @@ from tests.portals.conftest import Network, shell, with_addresses
 from tests.portals.examples import REJECT, WEB_NAME, cluster_ip_binding, in_family, led_to, serve, web
 from tests.portals.netlink.test_conntrack import drop_capabilities
 from tests.portals.nftables.conftest import TABLES, Driven
+from userproxy import pace
 from userproxy.addresses import SOCKET_FAMILIES
 from userproxy.errors import KernelToolError
 from userproxy.model import (
@@ -387,3 +390,15 @@ def test_what_others_do_is_noticed_and_their_program_named(driven: Driven) -> No
     done = driven.run(scenario)
     assert done.differed
     assert done.changed_by.startswith("nft (process ")
+
+
+def test_the_thread_that_makes_elements_leaves_the_interpreter_to_a_loop_that_serves_traffic(
+    driven: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(pace, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(pace._Work, "serves", True)
+    monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=time.perf_counter, sleep=slept.append))
+    several = [cluster_ip_binding(number, family=driven.family) for number in range(20)]
+    assert driven.sync(*several) == PortalSync(differed=True)
+    assert len(slept) >= len(several)

@@ -9,6 +9,7 @@ from msgspec import Struct
 from userproxy.addresses import SOCKET_FAMILIES
 from userproxy.errors import KernelToolError, ObjectError
 from userproxy.model import Differences, IPFamily, LocalTraffic, PortalBinding, PortalSync, ServicePortName
+from userproxy.pace import ThreadPace
 from userproxy.portals.interface import Cleaned, DriverOptions
 from userproxy.portals.netlink.ruleset import Ruleset
 from userproxy.portals.nftables.changes import Repair, creation, element_edits, repair, rewriting, transaction
@@ -98,11 +99,14 @@ class NftablesDriver(TranslatingDriver):
 
     def _take(self, bindings: Sequence[PortalBinding], gone: Collection[ServicePortName]) -> bool:
         """Want these from now on, and no longer those; whether anything is wanted at all."""
+        pace = ThreadPace()
         for name in gone:
             self._take_out(name)
+            pace.keep()
         for binding in bindings:
             self._take_out(binding.name)
             self._put(binding)
+            pace.keep()
         return bool(self._ledger)
 
     def _take_out(self, name: ServicePortName) -> None:

@@ -116,7 +116,11 @@ def translating_maps() -> Iterable[str]:
 
 def portal_key(ip: str, protocol: int, port: int) -> bytes:
     """The key of a portal; each field of more than one begins at a word."""
-    return ip_address(ip).packed + node_port_key(protocol, port)
+    return _packed(ip) + node_port_key(protocol, port)
+
+
+def _packed(ip: str) -> bytes:
+    return ip_address(ip).packed if ":" in ip else bytes(map(int, ip.split(".")))  # a third of a portal's cost else
 
 
 def node_port_key(protocol: int, port: int) -> bytes:

@@ -306,6 +306,10 @@ class FamilyProxy:
         async with self._turn, self._proxier.held():
             yield
 
+    def took_over(self) -> None:
+        """All listeners of a predecessor are ours, so its rules lead to them."""
+        self._proxier.has_ports()
+
     def leave_to_successor(self) -> None:
         """Do nothing any more: all is a successor's, which has copies of what we close."""
         self._retire()

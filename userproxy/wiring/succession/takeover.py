@@ -16,6 +16,7 @@ from userproxy.errors import UserproxyError
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.handover.values import release
 from userproxy.model import IPFamily, ListenerName, Protocol, ServicePortName, TrafficClass
+from userproxy.pace import serving
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.takeover.deference import Deference
 from userproxy.processes.takeover.messages import PlainListener
@@ -140,6 +141,9 @@ class Takeover:
         except NotTakenOverError as error:
             self._forwarder.forsake()
             raise TakeOverError(f"--takeover: the predecessor serves on: {error}") from error
+        if everything:
+            for family in self._families:
+                family.took_over()
         asyncio.get_running_loop().call_later(_UNASKED_SECONDS, self._all_settled)
         log.info(
             "Taken over" if everything else "Listeners taken over",
@@ -184,6 +188,8 @@ class Takeover:
         self._unsettled = {proxy.family for proxy in self._families}
         self._forwarder.shares_sockets = True
         self._forwarder.went_on()
+        if isinstance(self._forwarder, Forwarder):
+            serving()
         if self._drains is not None:
             self._drains.go_on()
 
