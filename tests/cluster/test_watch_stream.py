@@ -2,14 +2,19 @@
 
 import json
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
+from tests.cluster.examples import SERVICE, Path, places, put
 from userproxy.cluster.api_errors import ApiError, ExpiredError, RefusedError, UnreachableError
+from userproxy.cluster.objects.reader import ObjectReader, Reading
 from userproxy.cluster.objects.resources import services
-from userproxy.cluster.watch_stream import Event, EventStream, LineFramer
+from userproxy.cluster.objects.schema import RawService
+from userproxy.cluster.watch_stream import Event, EventReader, EventStream, LineFramer, read_event
 
 
 def _line(change: str, version: int | str, name: str = "wéb") -> bytes:
@@ -116,3 +121,35 @@ def test_a_huge_line_in_small_pieces_is_joined_once() -> None:
         assert framer.feed(piece) == []
     (line,) = framer.feed(b"\n")
     assert len(line) == 16 * 1024 * 1024
+
+
+def _reading_of(document: object) -> tuple[Event, Reading, Reading]:
+    """An event, what it says of its object, and what the object says when it is read alone."""
+    event = EventReader(services(None)).read(json.dumps({"type": "ADDED", "object": document}).encode())
+    return event, read_event(ObjectReader(services(None)), event), ObjectReader(services(None)).read(event.data())
+
+
+def test_an_object_is_read_together_with_its_line() -> None:
+    event, reading, alone = _reading_of(put(SERVICE, ("metadata", "resourceVersion"), "17"))
+    assert isinstance(event.shaped, RawService)
+    assert (event.namespace, event.name, event.version) == ("shop", "web", "17")
+    assert reading == alone
+    assert reading.good
+
+
+@pytest.mark.parametrize("wrong", [None, 7, "no", [], {}, [{}, 1]], ids=repr)
+@pytest.mark.parametrize("path", list(places(SERVICE)), ids=str)
+def test_an_object_that_is_odd_anywhere_is_read_as_if_it_came_alone(path: Path, wrong: object) -> None:
+    with capture_logs() as lines:
+        event, reading, alone = _reading_of(put(SERVICE, path, wrong))
+    assert reading == alone
+    assert lines[: len(lines) // 2] == lines[len(lines) // 2 :], "the same is said of it"
+    if path[:1] != ("metadata",) and path:
+        assert (event.namespace, event.name) == ("shop", "web")
+
+
+@pytest.mark.parametrize("item", [{}, {"metadata": None}, {"metadata": {"resourceVersion": "12"}}])
+def test_a_bookmark_is_no_object(item: dict[str, Any]) -> None:
+    events, failure = _feed(json.dumps({"type": "BOOKMARK", "object": item}).encode() + b"\n")
+    assert [(event.type, event.shaped) for event in events] == [("BOOKMARK", None)]
+    assert failure is None

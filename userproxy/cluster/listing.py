@@ -17,7 +17,7 @@ from userproxy.cluster.objects.keys import ClusterObject, ObjectKey, key_of, obj
 from userproxy.cluster.objects.reader import ObjectReader, Reading
 from userproxy.cluster.objects.resources import Resource
 from userproxy.cluster.objects.schema import UNREADABLE
-from userproxy.cluster.watch_stream import CHANGES, Event, EventReader, LineFramer
+from userproxy.cluster.watch_stream import CHANGES, Event, EventReader, LineFramer, read_event
 from userproxy.pace import Pace
 
 ANY_VERSION = "0"
@@ -193,7 +193,7 @@ class _InitialEvents:
         return None
 
     def _read(self, line: bytes, event: Event) -> None:
-        reading = self._reader.read(event.data)
+        reading = read_event(self._reader, event)
         self.readings[reading.key] = reading
         if reading.item is not None and reading.key not in self._reader.complained_of:
             self._known.learn(line, reading.item)
@@ -205,7 +205,7 @@ def _version_of_all(event: Event, resource: Resource) -> str:
     Raises UnreachableError for another bookmark, since no server that streams a list sends one before its end.
     """
     try:
-        metadata = msgspec.json.decode(event.data, type=_Bookmark).metadata or _BookmarkMetadata()
+        metadata = msgspec.json.decode(event.data(), type=_Bookmark).metadata or _BookmarkMetadata()
     except UNREADABLE:
         metadata = _BookmarkMetadata()
     if metadata.annotations is None or metadata.annotations.end != "true" or not event.version:

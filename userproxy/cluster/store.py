@@ -157,7 +157,7 @@ class Store:
     def may_have_changes(self) -> bool:
         """Whether a subscriber has changes to take, which may turn out to be none: cheaper than `has_changes`."""
         for subscriber in self._subscribers:  # noqa: SIM110 -- asked at each change: without a generator
-            if subscriber.waiting or subscriber.may_have_changes:
+            if subscriber.may_have_changes:
                 return True
         return False
 

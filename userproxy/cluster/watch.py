@@ -30,7 +30,7 @@ from userproxy.cluster.objects.keys import ClusterObject, ObjectKey, key_of
 from userproxy.cluster.objects.reader import ObjectReader, Reading
 from userproxy.cluster.objects.resources import Resource
 from userproxy.cluster.store import Store
-from userproxy.cluster.watch_stream import CHANGES, Event, WatchLimits, watch
+from userproxy.cluster.watch_stream import CHANGES, Event, WatchLimits, read_event, watch
 from userproxy.frequent_log import FrequentLog
 from userproxy.model.sources import WatchReport
 from userproxy.pace import Pace, emptied, uncollected
@@ -385,7 +385,7 @@ class Reflector:
             self._store.delete(key)
             self._reader.forget(key)
         else:
-            reading = self._reader.read(event.data)
+            reading = read_event(self._reader, event)
             if reading.item is not None:
                 self._store.upsert(reading.item)
             elif reading.good and reading.key is not None:

@@ -42,14 +42,15 @@ class EndpointChanges:
     def take(self, scope: Scope) -> bool:
         """Take over those changes that are no more than other endpoints; returns whether no others are left."""
         source = self._source
-        if len(source.waiting) > _MOST:
+        waiting = source.waiting
+        if len(waiting) > _MOST:
             return False
-        for service in tuple(source.waiting):
+        for service in tuple(waiting):
             state = source.state(service)
             port = None if state is None else self._services.with_other_endpoints(service, state, scope)
             if port is not None and self._hand_out(port):
                 source.take(service)
-        return not source.waiting
+        return not waiting
 
     def _hand_out(self, port: ServicePort) -> bool:
         """Have new clients of a service port go to the endpoints that it is to have; False where that is not all."""

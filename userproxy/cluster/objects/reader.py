@@ -60,10 +60,17 @@ class ObjectReader:
         """The object in `data`. What is wrong with it is logged the first time only."""
         try:
             shaped = self._decoder.decode(data)
+        except UNREADABLE as error:
+            return self._read_bad(data, error)
+        return self.read_shaped(shaped, lambda: data)
+
+    def read_shaped(self, shaped: Any, data: Callable[[], bytes | msgspec.Raw]) -> Reading:
+        """The object that has been decoded into the shape of its resource; `data` gives what from."""
+        try:
             checker = Checker(self._heading(shaped.metadata), from_manifest=False)
             objects = self._decode(shaped, checker)
         except (ObjectError, *UNREADABLE) as error:
-            return self._read_bad(data, error)
+            return self._read_bad(data(), error)
         if not objects:
             key = self._key(shaped.metadata.namespace, shaped.metadata.name)
             self._note(key, checker.problems)

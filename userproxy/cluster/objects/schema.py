@@ -25,6 +25,7 @@ class RawLabels(Struct, frozen=True, gc=False):
 class RawMetadata(Struct, frozen=True, rename="camel", gc=False):
     name: str | None = None
     namespace: str | None = None
+    resource_version: str | None = None
     labels: RawLabels | None = None
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None

@@ -207,7 +207,7 @@ class FamilyProxy:
         version = self._nodes.version
         concerned = not self._asked or bool(self._changes.waiting) or version != self._nodes_version
         self._nodes_version = version
-        if node is not None and node != self._node:
+        if node is not None and node is not self._node and node != self._node:
             self._node = node
             view = node_view(self.family, self._options, node)
             if view != self._node_view:
