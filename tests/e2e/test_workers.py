@@ -16,6 +16,7 @@ from tests.lab.cluster import QUICK, Lab
 from tests.lab.datagrams import ask, ask_over
 from tests.lab.load import SERVER, Load
 from tests.lab.manifests import Port
+from tests.lab.newcomers import Newcomers
 from tests.lab.probes import KeptConnection
 from tests.lab.proxy import RunningProxy
 from tests.lab.steady import SteadyClient
@@ -26,6 +27,7 @@ from userproxy.model import IPFamily
 pytestmark = pytest.mark.e2e
 
 WEB = ("10.96.0.10", 80)
+STICKY = ("10.96.0.11", 80)
 DNS = ("10.96.0.53", 53)
 METRICS = ("127.0.0.1", 10249)
 HEALTHZ = ("127.0.0.1", 10256)
@@ -109,6 +111,46 @@ def test_killed_one_of_two_costs_its_own_connections_and_nothing_else(lab: Lab) 
     eventually(lambda: len(proxy.processes) == len(before), 30, "one more waits to replace another")
     assert proxy.terminate() == 0
     assert not [pid for pid in before if os.path.exists(f"/proc/{pid}") and pid != victim]
+
+
+def test_new_clients_wait_for_nobody_when_a_process_is_killed(lab: Lab) -> None:
+    """Also those of a Service with affinity, which the killed one has served alone. How long they wait is printed."""
+    ports = [Port(80, target=9000)]
+    for pod in lab.pods:
+        pod.serve([sys.executable, "-c", SERVER, pod.name], 9000)
+    lab.manifests.node(lab.node)
+    for name, address in (("web", WEB), ("sticky", STICKY)):
+        lab.manifests.service(name, cluster_ip=address[0], ports=ports, affinity=600 if name == "sticky" else None)
+        lab.manifests.slice(name, lab.pods, ports=ports)
+    proxy = lab.node.start_userproxy(*QUICK, "--workers", "2")
+    for address in (WEB, STICKY):
+        lab.node.wait_for_portal(*address)
+    eventually(lambda: len(data_processes(lab)) == 2, 30, "both data processes answer")
+    with Newcomers(lab.client, (WEB, STICKY), rate=100) as clients:
+        for place in (0, 1):  # whichever has the one with affinity
+            eventually(lambda: len(proxy.processes) == 4, 30, "one waits to replace another")
+            clients.go_on(200)
+            before = len(clients.came)
+            clients.go_on(200)
+            victim = data_processes(lab)[place]
+            os.kill(victim, signal.SIGKILL)
+            killed = time.monotonic()
+            clients.go_on(400)
+            came = clients.came[before:]
+            assert not [each for each in came if each.failure and each.began > killed]
+            assert not [each for each in came if "refused" in each.failure.lower()]
+            waits = ([each.waited for each in came if is_after == (each.began > killed)] for is_after in (0, 1))
+            print("new clients waited at most, before and after the kill, in seconds:", *map(max, waits))
+            wait_until_replaced(lab, victim)
+    assert proxy.terminate() == 0
+
+
+def wait_until_replaced(lab: Lab, victim: int) -> None:
+    def is_replaced() -> bool:
+        found = data_processes(lab)
+        return victim not in found and len(found) == 2
+
+    eventually(is_replaced, 30, "two serve again")
 
 
 def test_a_crash_loop_backs_off_and_shows_in_healthz_while_the_other_one_serves(lab: Lab) -> None:
