@@ -142,7 +142,13 @@ class NamedSockets:
         """Those that are in use."""
         self.are_given = False
         """Whether they are another process's by now: what belongs to them besides is to be left alone."""
+        self.are_awaited = False
+        """Whether another process is still to be asked for its own."""
         self._inherited: dict[str, int] = {}
+
+    def has(self, name: str) -> bool:
+        """Whether this one was inherited, and nobody has it yet."""
+        return name in self._inherited
 
     def inherit(self, name: str, descriptor: int) -> None:
         """Have a socket of another process ready for whoever asks for it."""

@@ -1,11 +1,18 @@
 """The admin API over its socket, asked by the client that commands have."""
 
+import asyncio
+import os
+import socket
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from tests.admin.planes import served
+from userproxy.admin import server
 from userproxy.admin.client import AdminError
+from userproxy.admin.server import AdminServer
+from userproxy.sockets import NamedSockets
 
 
 @pytest.mark.parametrize(
@@ -43,3 +50,29 @@ async def test_objects(tmp_path: Path) -> None:
         assert (await api.get("status"))["in_sync"] is True
         assert (await api.get("configuration"))["userproxy"] == {"at_stop": "remove"}
         assert "/v1/connections" in (await api.get("openapi.json"))["paths"]
+
+
+async def test_a_predecessor_that_is_to_hand_its_socket_over_is_not_asked_for_it_over_and_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_TRY_EVERY_PREDECESSOR", 0.001)
+    monkeypatch.setattr(server, "_LOOKS", 100_000)
+    path, sockets = tmp_path / "admin.sock", NamedSockets()
+    sockets.are_awaited = True
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        listening.settimeout(0)
+        successor = AdminServer(path, cast(Any, None), cast(Any, None), lambda: True, sockets=sockets)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(successor.run(), name="admin")
+            for _ in range(20):
+                await asyncio.sleep(0.002)
+            listening.accept()[0].close()
+            with pytest.raises(BlockingIOError):
+                listening.accept()
+            name = f"unix {path}"
+            sockets.inherit(name, os.dup(listening.fileno()))
+            while name not in sockets.open_ones():
+                await asyncio.sleep(0.001)
+            task.cancel()

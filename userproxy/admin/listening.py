@@ -42,14 +42,14 @@ class AdminSocket:
         self._kind = kind
         self._sockets = sockets or NamedSockets()
         try:
-            inherited = self._sockets.take(f"unix {path}")
+            inherited = self._sockets.take(socket_name(path))
             if inherited is not None:
                 inherited.settimeout(0)
                 self.socket = inherited
             else:
                 _make_folder(path.parent)
                 self.socket = self._bound()
-                self._sockets.use(f"unix {path}", self.socket)
+                self._sockets.use(socket_name(path), self.socket)
             self._inode = _inode(path)
         except OSError as error:
             # One too long for the kernel has no number.
@@ -77,6 +77,11 @@ class AdminSocket:
             listening.close()
             raise
         return listening
+
+
+def socket_name(path: Path) -> str:
+    """The name of the one at `path` among :class:`~userproxy.sockets.NamedSockets`."""
+    return f"unix {path}"
 
 
 def may_ask(peer: socket.socket) -> bool:

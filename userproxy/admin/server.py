@@ -16,7 +16,7 @@ from userproxy import __version__
 from userproxy.admin.capturing import MOST_CAPTURES, NOT_ALLOWED, TOO_MANY, write_capture
 from userproxy.admin.explaining import NotExplainedError, explained
 from userproxy.admin.items import Configuration, Differences, Failure, Status, Version
-from userproxy.admin.listening import AdminSocket, SocketTakenError, SocketUnavailableError, may_ask
+from userproxy.admin.listening import AdminSocket, SocketTakenError, SocketUnavailableError, may_ask, socket_name
 from userproxy.admin.openapi import document
 from userproxy.admin.parameters import BadParameterError, Filter, parse
 from userproxy.admin.routes import ROUTES, CaptureRoute, ObjectRoute, Route, parameters_of
@@ -33,6 +33,7 @@ log = structlog.get_logger()
 _HEADERS: Final = {"Server": f"userproxy/{__version__}", "X-Content-Type-Options": "nosniff"}
 _TRY_EVERY: Final = 5.0
 _TRY_EVERY_PREDECESSOR: Final = 0.1
+_LOOKS: Final = 20
 _NO_DESCRIPTOR_SECONDS: Final = 0.1
 _IDLE_SECONDS: Final = 30.0
 
@@ -86,13 +87,21 @@ class AdminServer:
                 return AdminSocket(self._path, self._sockets)
             except SocketUnavailableError as error:
                 if isinstance(error, SocketTakenError) and self._may_have_predecessor():
-                    await asyncio.sleep(_TRY_EVERY_PREDECESSOR)
+                    await self._until_given()
                     continue
                 if not complained:
                     text = "Commands cannot ask this userproxy: it does not get the admin socket"
                     log.warning(text, path=str(self._path), reason=str(error), retry_seconds=_TRY_EVERY)
                     complained = True
                 await asyncio.sleep(_TRY_EVERY)
+
+    async def _until_given(self) -> None:
+        """Wait a moment; longer for a predecessor that is to hand its socket over: each try is a client of its."""
+        for _ in range(_LOOKS):
+            await asyncio.sleep(_TRY_EVERY_PREDECESSOR)
+            sockets = self._sockets
+            if sockets is None or not sockets.are_awaited or sockets.has(socket_name(self._path)):
+                break
 
 
 async def serve(

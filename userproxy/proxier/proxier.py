@@ -390,7 +390,7 @@ class Proxier:
             asked[each.name] = each
             await pace.keep()
         # Others that were refused may be accepted by now, and the reverse.
-        others = {*unwritten, *done.refused}.difference(pending.gone, asked)
+        others = [each for each in {*unwritten, *done.refused} if each not in asked and each not in pending.gone]
         before: list[PortalBinding] = []
         now: list[PortalBinding] = []
         for name in chain(pending.gone, asked, others):

@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from typing import Final
 
@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from userproxy.errors import KernelToolError
 from userproxy.model import IPFamily
+from userproxy.pace import ThreadPace
 from userproxy.portals import netlink
 from userproxy.portals.netlink.ruleset import current_generation
 from userproxy.portals.nftables.layout import TABLE, Hook
@@ -194,14 +195,20 @@ class Kernel:
             for _ in range(_MOST_READS):
                 with suppress(InterruptedError):
                     try:
-                        return [
-                            (data, *place)
-                            for data, begin, end in self._objects(listing, GET_ELEMENTS, set_name)
-                            for place in listed_elements(data, begin, end)
-                        ]
+                        listed = list(self._objects(listing, GET_ELEMENTS, set_name))
                     except FileNotFoundError:
                         return []
+                    return _places(listed)
         raise OvertakenError("the rules of nftables change faster than they can be read")
+
+
+def _places(listed: Iterable[tuple[bytes, int, int]]) -> list[tuple[bytes, int, int]]:
+    pace, found = ThreadPace(), []
+    for data, begin, end in listed:
+        for place in listed_elements(data, begin, end):
+            found.append((data, *place))
+            pace.keep()
+    return found
 
 
 def following(generation: int, changes: int = 1) -> int:

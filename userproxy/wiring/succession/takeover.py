@@ -83,7 +83,7 @@ class Takeover:
         self._stopping = False
         self._is_handing_over = False
         self._unsettled: set[IPFamily] = set()
-        self.is_pending = wanted
+        self.is_pending = sockets.are_awaited = wanted
         """Whether a predecessor is still to be asked."""
 
     # As a successor.
@@ -96,7 +96,7 @@ class Takeover:
         async with self._turn:
             if self.is_pending:
                 await self._take_over()
-                self.is_pending = False
+                self.is_pending = self._sockets.are_awaited = False
 
     def settled(self, family: IPFamily) -> None:
         """The rules of a family stand: what it has not asked for by now was the predecessor's alone."""
