@@ -18,6 +18,7 @@ from userproxy.portals.return_path.keeper import ReturnPathKeeper
 from userproxy.proxier.conntrack.cleanup import ConntrackCleanup
 from userproxy.proxier.drains.family import FamilyDrains
 from userproxy.proxier.drains.table import DrainTable
+from userproxy.proxier.family.health_ports import HealthPorts
 from userproxy.proxier.family.holdings import Holdings
 from userproxy.proxier.family.options import FamilyOptions, at_once, node_view, nothing_left
 from userproxy.proxier.health_checks import HealthCheckServers
@@ -87,7 +88,6 @@ class FamilyProxy:
         self._node_view = scope, traffic = node_view(family, options, node)
         self._asked = False
         self._usable = False
-        self._checks_health = True
         self._settled = False
         """Whether a sync has succeeded yet."""
         self._in_sync = False
@@ -98,11 +98,7 @@ class FamilyProxy:
         """Set when another driver has taken the place of the one before."""
         self._turn = asyncio.Lock()
         """Held by a sync: a stop gives the rules up between two syncs."""
-        self._health_checks = health_checks
-        self._serving = asyncio.Lock()
-        """Held while health checks are opened or closed."""
-        self._failed_health_checks: tuple[Problem, ...] = ()
-        """Those of the last sync that has ended: while one is under way, the other family may report."""
+        self._health_ports = HealthPorts(health_checks)
         self._reported: tuple[frozenset[Problem], tuple[Problem, ...]] = (frozenset(), ())
         driver.set_local_traffic(traffic)
         self.holdings.follow(traffic, scope.node_ips)
@@ -131,7 +127,7 @@ class FamilyProxy:
     @property
     def problems(self) -> frozenset[Problem]:
         """What is wanted of Services and not served, as of the last sync."""
-        return self._proxier.problems.union(self._failed_health_checks)
+        return self._proxier.problems.union(self._health_ports.problems)
 
     @property
     def service_ports(self) -> KeysView[ServicePortName]:
@@ -324,13 +320,11 @@ class FamilyProxy:
 
     async def close_health_checks(self) -> None:
         """Close the health check node ports for good: a successor needs them."""
-        self._checks_health = False
-        async with self._serving:
-            await self._health_checks.close()
+        await self._health_ports.leave()
 
     async def close(self) -> None:
         """Release ports and threads. Portals stay as they are."""
-        await self._health_checks.close()
+        await self._health_ports.close()
         await self.holdings.close()
 
     async def _run(self) -> None:
@@ -393,21 +387,15 @@ class FamilyProxy:
         self.holdings.announce()
 
     def _report_changes(self) -> None:
-        problems = (self._proxier.problems, self._failed_health_checks)
+        problems = (self._proxier.problems, self._health_ports.problems)
         if problems != self._reported:
             self._reported = problems
             self._report()
 
     async def _sync_health_checks(self) -> None:
-        if not (self._proxier.health_checks or self._health_checks.are_open or self._failed_health_checks):
-            return  # in most clusters, at each change
-        async with self._serving:
-            if not self._checks_health:
-                return
-            has_predecessor = self.may_have_predecessor
-            checks, addresses = self._proxier.health_checks, self._proxier.node_port_ips
-            failed = await self._health_checks.sync(checks, addresses, has_predecessor=has_predecessor)
-        if has_predecessor and failed:
+        checks, ports = self._proxier.health_checks, self._health_ports
+        if not ports.concern(checks):
+            return
+        addresses = self._proxier.node_port_ips
+        if await ports.sync(checks, addresses, has_predecessor=self.may_have_predecessor):
             asyncio.get_running_loop().call_later(_TRY_PORTS_EVERY, self._syncs.request)
-        else:
-            self._failed_health_checks = failed
