@@ -17,8 +17,8 @@ from tests.processes.control.test_orphans import control, kill
 from userproxy.forwarding.ejection.cells import EjectionMemory
 from userproxy.model import Ejection, Endpoint, IPFamily, ListenerName, Snapshot, Verdict
 from userproxy.model.reports import ALL, EndpointFigures, Outcome
-from userproxy.processes.control.data_plane import _LISTENERS
 from userproxy.processes.control.forwarding import ProcessForwarder
+from userproxy.processes.control.observation.data_plane import _LISTENERS
 from userproxy.processes.ejections.messages import KnowsEjected
 from userproxy.processes.questions import AskListeners
 from userproxy.routing.balancers.ejections import Ejected

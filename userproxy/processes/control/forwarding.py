@@ -30,11 +30,11 @@ from userproxy.model import (
 )
 from userproxy.processes.control.adoption import Adoption, inherited_socket
 from userproxy.processes.control.briefing import Briefing
-from userproxy.processes.control.data_plane import ProcessesDataPlane
 from userproxy.processes.control.giving import ProcessesGiver
 from userproxy.processes.control.groups.growing import Growing
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.held_portals import HeldPortals
+from userproxy.processes.control.observation.data_plane import ProcessesDataPlane
 from userproxy.processes.control.pool import Pool
 from userproxy.processes.control.return_paths import ReturnPaths
 from userproxy.processes.control.spawning import Spawning

@@ -5,7 +5,7 @@ from typing import Final
 from userproxy.model.faults import Fault
 from userproxy.model.reports import Query
 from userproxy.processes.channel import Decoder
-from userproxy.processes.control.data_plane import ProcessesDataPlane
+from userproxy.processes.control.observation.data_plane import ProcessesDataPlane
 from userproxy.processes.control.pool import Pool
 from userproxy.processes.control.worker import Worker
 from userproxy.processes.messages import PutFaults

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from userproxy.processes.control import merged_watch
-from userproxy.processes.control.merged_watch import MergedWatch, Watches
+from userproxy.processes.control.observation import merged_watch
+from userproxy.processes.control.observation.merged_watch import MergedWatch, Watches
 
 
 def watch(room: int) -> MergedWatch[str]:

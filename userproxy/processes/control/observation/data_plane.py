@@ -31,10 +31,10 @@ from userproxy.model.reports import (
 )
 from userproxy.pace import Pace
 from userproxy.processes.channel import Decoder
-from userproxy.processes.control.connection_watch import changes
-from userproxy.processes.control.figures import bequest, merged, one_of, with_past
 from userproxy.processes.control.held import HeldListener
-from userproxy.processes.control.merged_watch import Watches, answers
+from userproxy.processes.control.observation.connection_watch import changes
+from userproxy.processes.control.observation.figures import bequest, merged, one_of, with_past
+from userproxy.processes.control.observation.merged_watch import Watches, answers
 from userproxy.processes.control.pool import Pool
 from userproxy.processes.control.worker import Worker, WorkerGoneError
 from userproxy.processes.messages import Counted

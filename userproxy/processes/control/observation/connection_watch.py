@@ -7,7 +7,7 @@ from typing import Final
 
 from userproxy.model.reports import ChangeKind, ConnectionChange, ConnectionReport, Query
 from userproxy.processes.channel import Decoder
-from userproxy.processes.control.merged_watch import MergedWatch, Reading
+from userproxy.processes.control.observation.merged_watch import MergedWatch, Reading
 from userproxy.processes.control.worker import Worker, WorkerGoneError
 from userproxy.processes.questions import AskConnections, WatchConnections
 

@@ -10,7 +10,7 @@ from tests.forwarding.conftest import NAME
 from tests.processes.control.test_forwarding import all_ready, backend, clients, forwarding
 from userproxy.model import Snapshot, Verdict
 from userproxy.model.reports import ChangeKind, ConnectionChange, ConnectionReport, ConnectionState, SocketAddress
-from userproxy.processes.control.connection_watch import Roll
+from userproxy.processes.control.observation.connection_watch import Roll
 
 CLIENT = SocketAddress("10.0.0.9", 4000)
 

@@ -12,7 +12,7 @@ from userproxy.model.reports import (
     ListenerFigures,
     ProcessFigures,
 )
-from userproxy.processes.control.figures import added, bequest, merged, one_of, with_past
+from userproxy.processes.control.observation.figures import added, bequest, merged, one_of, with_past
 
 NAME = ListenerName(ServicePortName("default", "web", "http", Protocol.TCP))
 ONE, TWO, GONE = (Endpoint("10.0.0.1", port) for port in (1, 2, 3))

@@ -1,0 +1,1 @@
+"""What data processes can say of connections, flows and decisions, as that of one process."""
