@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 
 import pytest
+import uvloop
 from structlog.testing import capture_logs
 
 from tests.forwarding.conftest import eventually
@@ -289,6 +290,42 @@ async def test_while_it_is_paused_no_turn_is_taken(poller: Poller, owner: Owner)
     assert taken == []
     poller.resume()
     await eventually(lambda: taken == [ANOTHER_TURN])
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["as the loop runs", "before the loop has begun to watch it"])
+async def test_a_poller_that_goes_on_tells_of_what_has_come_and_the_loop_sleeps_until_then(
+    owner: Owner, pairs: Pairs, *, at_once: bool
+) -> None:
+    """The loop goes on to watch it: to be put into the loop's epoll again costs a microsecond for each socket."""
+    (near, far), *_ = pairs
+    loop, seen, asked = asyncio.get_running_loop(), list[int](), list[int]()
+
+    class Counting(Poller):
+        def _drain(self) -> None:
+            asked.append(1)
+            super()._drain()
+
+    poller = Counting(loop)
+    try:
+        if not at_once:
+            await asyncio.sleep(0.01)  # which has the loop ask the kernel
+        poller.pause()
+        poller.pause()
+        assert poller._is_mute is not (at_once and isinstance(loop, uvloop.Loop))
+        poller.add(near.fileno(), STREAM, seen.append, owner)
+        far.send(b"x")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert seen == asked == []
+        poller.resume()
+        poller.resume()
+        await eventually(lambda: any(events & READABLE for events in seen))
+        near.recv(1)
+        seen.clear()
+        far.send(b"y")
+        await eventually(lambda: any(events & READABLE for events in seen))
+    finally:
+        poller.shut_down()
 
 
 @pytest.mark.parametrize("copied", [True, False])

@@ -1,10 +1,12 @@
 """One epoll for all sockets of the data plane, drained by one reader of the event loop."""
 
 import asyncio
+import os
 import select
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
+from selectors import EpollSelector
 from socket import SocketType
 from types import MethodType
 from typing import Any, Protocol, TypeAlias
@@ -100,6 +102,8 @@ class Poller:
         self._turns_are_due = False
         self.is_paused = False
         """Whether no handler is called: what is watched may be another process's yet."""
+        self._is_mute = False
+        """Whether the loop is told nothing meanwhile, though it watches the epoll."""
         self.failures = HandlerFailures(loop.time)
         """Exceptions of handlers."""
         loop.add_reader(self._epoll.fileno(), self._drain)
@@ -249,15 +253,38 @@ class Poller:
 
     def pause(self) -> None:
         """Call no handler until :meth:`resume`; what the kernel has to say waits, and so do turns."""
+        if self.is_paused:
+            return
         self.is_paused = True
-        self._loop.remove_reader(self._epoll.fileno())
+        self._is_mute = self._tell(0)
+        if not self._is_mute:
+            self._loop.remove_reader(self._epoll.fileno())
 
     def resume(self) -> None:
         """Call handlers again."""
+        if not self.is_paused:
+            return
         self.is_paused = False
         if self._turns_are_due:
             self._loop.call_soon(self._run_again)
-        self._loop.add_reader(self._epoll.fileno(), self._drain)
+        if not (self._is_mute and self._tell(select.EPOLLIN)):
+            self._loop.add_reader(self._epoll.fileno(), self._drain)
+
+    def _tell(self, events: int) -> bool:
+        """Have the loop's own epoll ask ours for `events` from now on; whether it does, and so goes on to watch it.
+
+        To put ours in again the kernel looks at every socket in it, for 10 ms with 10,000 of them (ep_loop_check() in
+        fs/eventpoll.c), and nobody is served while that lasts.
+        """
+        descriptor = _epoll_of(self._loop)
+        if descriptor is None:
+            return False
+        try:
+            with closing(select.epoll.fromfd(os.dup(descriptor))) as its:
+                its.modify(self._epoll.fileno(), events)
+        except OSError:  # the loop has not begun to watch it, or there is no descriptor left
+            return False
+        return True
 
     def shut_down(self) -> None:
         """Close the epoll. Sockets that are still watched are left open for their owners to close."""
@@ -307,6 +334,15 @@ class Poller:
             self._loop.call_soon(self._run_again)
         if self._after_handlers is not None:
             self._after_handlers()
+
+
+def _epoll_of(loop: asyncio.AbstractEventLoop) -> int | None:
+    """The descriptor of a loop's own epoll, for which neither uvloop nor asyncio has a public name."""
+    backend: Callable[[], int] | None = getattr(loop, "_get_backend_id", None)
+    if backend is not None:
+        return backend()
+    selector = getattr(loop, "_selector", None)
+    return selector.fileno() if isinstance(selector, EpollSelector) else None
 
 
 def _entry(handler: Handler, owner: Owner) -> Entry:
