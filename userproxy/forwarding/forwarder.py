@@ -49,7 +49,7 @@ class Forwarder:
         self._listeners: dict[ListenerName, AnyListener] = {}
         self._portals = self._portal_listeners()
         self._snapshots: dict[ListenerName, Snapshot] = {}
-        self._unasked: dict[ListenerName, None] = {}
+        self._unasked: dict[ListenerName, AnyListener] = {}
         """Listeners of another process that nobody has asked for since."""
         self._is_forsaken = False
         self.data_plane = LocalDataPlane(
@@ -132,7 +132,7 @@ class Forwarder:
 
     def went_on(self) -> None:
         """What was taken over is ours: listeners and portals are to be asked for, or go by `close_unasked`."""
-        self._unasked = dict.fromkeys(self._listeners)
+        self._unasked = self._listeners.copy()
 
     def close_unasked(self, family: IPFamily) -> None:
         """Close the listeners and portals that were taken over and that nobody has asked for since."""

@@ -1,7 +1,9 @@
 """When a predecessor is asked, and when what nobody has asked for is closed."""
 
 import asyncio
+import os
 import socket
+import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
@@ -22,6 +24,7 @@ from userproxy.processes.takeover.deference import Deference
 from userproxy.processes.takeover.messages import PROTOCOL, Ask
 from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.sockets import NamedSockets
+from userproxy.wiring.succession import takeover
 from userproxy.wiring.succession.takeover import Takeover, takeover_path
 
 
@@ -237,3 +240,29 @@ async def test_a_successor_has_it_and_nothing_is_closed_afterwards(overdue: Over
 async def _serves_that(plane: Any) -> bool:
     assert isinstance(plane, Forwarder)
     return NAME in plane._listeners
+
+
+class Remembering(NamedSockets):
+    """Keeps in which thread it closed what nobody had asked for."""
+
+    closed_in: int | None = None
+
+    def close_inherited(self) -> None:
+        super().close_inherited()
+        self.closed_in = threading.get_ident()
+
+
+async def test_sockets_that_nobody_has_asked_for_are_closed_beside_the_loop(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takeover, "_SERVERS_ASK_SECONDS", 0.0)
+    sockets, family = Remembering(), Family()
+    forwarder = a_forwarder()
+    made = Takeover(path, forwarder, [cast(FamilyProxy, family)], sockets, lambda: SETUP, lambda *_: None, wanted=False)
+    made._serves()
+    sockets.inherit("something", os.dup(0))
+    made.settled(family.family)
+    await eventually(lambda: sockets.closed_in is not None)
+    assert sockets.closed_in != threading.get_ident()
+    assert not sockets.has("something")
+    forwarder.shut_down()

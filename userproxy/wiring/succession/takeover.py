@@ -108,7 +108,7 @@ class Takeover:
                     proxy.holdings.release_unasked()
             if not self._unsettled:
                 # Servers ask every tenth of a second. Without a copy of ours clients would be refused until then.
-                asyncio.get_running_loop().call_later(_SERVERS_ASK_SECONDS, self._sockets.close_inherited)
+                asyncio.get_running_loop().call_later(_SERVERS_ASK_SECONDS, self._close_inherited)
 
     async def _take_over(self) -> None:
         # With 10,000 Services that takes a second, in which clients would have to wait for their turns otherwise.
@@ -204,6 +204,10 @@ class Takeover:
             for family in list(self._unsettled):
                 self.settled(family)
             self._sockets.close_inherited()
+
+    def _close_inherited(self) -> None:
+        """Close what nobody has asked for, in a thread: with the last copy of a socket the kernel removes its table."""
+        asyncio.get_running_loop().run_in_executor(None, self._sockets.close_inherited)
 
     def _adopt(self, name: str, descriptor: int) -> None:
         kind, _, rest = name.partition(" ")
