@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from userproxy.cluster.api_source import ApiSource
+from userproxy.cluster.backoff import BackoffFigures
 from userproxy.cluster.client import ApiClient, open_client
 from userproxy.cluster.credentials import ApiAccess
 from userproxy.cluster.store import Store
-from userproxy.cluster.watch import BackoffFigures, Timing
+from userproxy.cluster.watch import Timing
 from userproxy.cluster.watch_stream import WatchLimits
 from userproxy.model import IPFamily, ServiceName, ServiceState
 

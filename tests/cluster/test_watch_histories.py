@@ -16,11 +16,12 @@ from tests.cluster.following import until
 from tests.lab.apiserver import FakeApiServer, endpointslice, service
 from tests.lab.manifests import Port
 from userproxy.cluster.api_source import ApiSource
+from userproxy.cluster.backoff import BackoffFigures
 from userproxy.cluster.client import open_client
 from userproxy.cluster.credentials import ApiAccess
 from userproxy.cluster.objects.keys import ObjectKey
 from userproxy.cluster.store import Store
-from userproxy.cluster.watch import BackoffFigures, Timing
+from userproxy.cluster.watch import Timing
 from userproxy.cluster.watch_stream import WatchLimits
 from userproxy.model import IPFamily, ServiceState
 

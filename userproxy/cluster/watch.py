@@ -23,6 +23,7 @@ from userproxy.cluster.api_errors import (
     RefusedError,
     UnreachableError,
 )
+from userproxy.cluster.backoff import Backoff, BackoffFigures
 from userproxy.cluster.client import ApiClient
 from userproxy.cluster.known_lines import KnownLines
 from userproxy.cluster.listing import ANY_VERSION, LATEST_VERSION, Listing, confirm_version, fetch_paged, fetch_streamed
@@ -51,47 +52,6 @@ _STREAM_AGAIN: Final = 600.0
 
 _EXPIRED_OFTEN: Final = 5
 """A server that has started, or a replica that is behind, knows our version after fewer tries."""
-
-
-class BackoffFigures(Struct, frozen=True):
-    """Pauses between tries: kube-proxy's figures, from client-go's reflector. All in seconds, except `factor`.
-
-    The first pause is `first`, each further one `factor` times as long, up to `longest`; as much again is added at
-    random. After `quiet` seconds without a failure it begins with `first` again. `longest_asked` limits what a server
-    may ask for by Retry-After.
-    """
-
-    first: float = 0.8
-    factor: float = 2.0
-    longest: float = 30.0
-    quiet: float = 120.0
-    longest_asked: float = 120.0
-
-
-class Backoff:
-    """The pauses between tries of one thing. Pure: time and randomness are arguments."""
-
-    def __init__(self, figures: BackoffFigures, random: Random) -> None:
-        self._figures = figures
-        self._random = random
-        self._step = figures.first
-        self._resumed = float("-inf")
-
-    def pause(self, now: float, retry_after: float | None = None) -> float:
-        """Seconds to wait after a failure at `now` (of any monotonic clock) before the next try.
-
-        Not less than `retry_after`, which the server asked for, as far as `longest_asked` allows. The random part keeps
-        the nodes of a cluster from coming back all at once.
-        """
-        figures = self._figures
-        if now - self._resumed >= figures.quiet:
-            self._step = figures.first
-        seconds = self._step * (1 + self._random.random())
-        self._step = min(self._step * figures.factor, figures.longest)
-        if retry_after is not None:
-            seconds = max(seconds, min(retry_after, figures.longest_asked))
-        self._resumed = now + seconds
-        return seconds
 
 
 class Timing(Struct, frozen=True):

@@ -148,14 +148,17 @@ class _Proxy:
         self._stop = asyncio.Event()
         self._left: bool | None = None
         """Once this process is taken over: whether with its connections."""
-        self._takeover = Takeover(
-            socket_path(settings),
+        self._takeover = self._make_takeover(bind_addresses, deference)
+
+    def _make_takeover(self, bind_addresses: Mapping[IPFamily, str], deference: Deference) -> Takeover:
+        return Takeover(
+            socket_path(self._settings),
             self._forwarder,
             self._families,
             self._sockets,
             partial(self._setup, bind_addresses),
             self._handed_over,
-            wanted=settings.takeover,
+            wanted=self._settings.takeover,
             drains=self._drains,
             deference=deference,
         )
