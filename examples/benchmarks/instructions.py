@@ -1,5 +1,6 @@
 """``python -m examples.benchmarks instructions``: those of a request and of a connection, counted by callgrind."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -26,6 +27,11 @@ _KINDS = ("userproxy", DATA, "haproxy")
 _START_LIMIT = 600.0
 """A start under callgrind takes half a minute, and on a busy machine some minutes."""
 
+_REST_SECONDS = 0.3
+"""How long a proxy has to close what clients have left."""
+
+_IDLE_SECONDS = 2.0
+
 Proxy = tuple[int, tuple[str, int]]
 """The id of a process that is counted, and the address at which it is to be asked."""
 
@@ -37,6 +43,14 @@ class Counts(Struct, frozen=True):
     at_once: int
     request: float
     connection: float
+
+
+class Run(Struct, frozen=True):
+    """So many requests or connections, and the instructions and the seconds of the clock that they took together."""
+
+    pieces: int
+    instructions: int
+    seconds: float
 
 
 @click.command()
@@ -111,14 +125,21 @@ def _peer(
 def _count(proxy: str, at_once: int, where: Proxy, counter: Counter, runs: tuple[int, int]) -> Counts:
     pid, address = where
     each = [max(1, number // at_once) for number in runs]
-    pieces = [at_once * number for number in each]
     with ExitStack() as stack:
         clients = stack.enter_context(ThreadPoolExecutor(at_once))
         kept = [stack.enter_context(create_connection(address)) for _ in range(at_once)]
         requests = partial(_ask_all, clients, kept)
         connections = partial(_connect_all, clients, address, at_once)
-        found = [_counted(run, each, pid, counter) for run in (requests, connections)]
-    request, connection = (difference(instructions, pieces) for instructions in found)
+        requests(each[0])
+        connections(each[0])
+        settled_cpu_seconds(pid)
+        _counted(lambda: None, 0, counter)
+        idle = _counted(lambda: time.sleep(_IDLE_SECONDS), 0, counter)
+        found = [
+            [_counted(partial(run, number), at_once * number, counter) for number in each]
+            for run in (requests, connections)
+        ]
+    request, connection = (difference(few, many, idle) for few, many in found)
     return Counts(proxy, at_once, request, connection)
 
 
@@ -132,26 +153,21 @@ def _connect_all(clients: ThreadPoolExecutor, address: tuple[str, int], at_once:
         pass
 
 
-def _counted(run: Callable[[int], None], each: Sequence[int], pid: int, counter: Counter) -> list[int]:
-    """The instructions of runs of these lengths, once the first one has warmed the process up."""
-    run(each[0])
-    settled_cpu_seconds(pid)
-    counter.since()
-    found = []
-    for number in each:
-        run(number)
-        settled_cpu_seconds(pid)
-        found.append(counter.since())
-    return found
+def _counted(run: Callable[[], None], pieces: int, counter: Counter) -> Run:
+    """What is taken by a run that has so many pieces."""
+    began = time.monotonic()
+    run()
+    time.sleep(_REST_SECONDS)
+    return Run(pieces, counter.since(), time.monotonic() - began)
 
 
-def difference(instructions: Sequence[int], pieces: Sequence[int]) -> float:
-    """The instructions for each piece of work, from those of a smaller and a larger run, in which so many were done.
+def difference(few: Run, many: Run, idle: Run) -> float:
+    """The instructions for each piece of work, from those of a smaller and a larger run, and of one without work.
 
-    What each run takes once is in neither: timers, and what it takes to look.
+    What each run takes once is in neither, and what is done as time goes by, for timers, is left out.
     """
-    (few, many), (less, more) = pieces, instructions
-    return (more - less) / (many - few)
+    by_time = idle.instructions / idle.seconds * (many.seconds - few.seconds)
+    return (many.instructions - few.instructions - by_time) / (many.pieces - few.pieces)
 
 
 def to_text(counts: Sequence[Counts]) -> str:

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from examples.benchmarks import callgrind
-from examples.benchmarks.instructions import Counts, difference, main, to_text
+from examples.benchmarks.instructions import Counts, Run, difference, main, to_text
 
 TABLE = """\
 user instructions  at once  request  connection
@@ -13,9 +13,11 @@ data process       16       11,478   93,851
 """
 
 
-def test_what_a_run_takes_once_is_in_no_piece_of_work() -> None:
-    once, each = 70_000, 11_500
-    assert difference([once + 160 * each, once + 1_120 * each], [160, 1_120]) == each
+def test_what_a_run_takes_once_and_what_time_takes_is_in_no_piece_of_work() -> None:
+    once, a_second, each = 70_000, 200_000, 11_500
+    few = Run(160, once + a_second + 160 * each, 1.0)
+    many = Run(1_120, once + 3 * a_second + 1_120 * each, 3.0)
+    assert difference(few, many, Run(0, 2 * a_second, 2.0)) == each
 
 
 def test_each_proxy_and_number_of_clients_has_a_line() -> None:

@@ -35,7 +35,7 @@ COVERED: dict[type, tuple[type[msgspec.Struct], dict[str, str], set[str]]] = {
     Direction: (
         DirectionState,
         {"_streak": "streak", "_kept": "kept", "_pending": "pending", "_pipe": "fill"},
-        {"_context", "_due", "_read", "_relay", "_sent", "_sink", "_source", "_view", "usual"},
+        {"_context", "_due", "_parts", "_read", "_relay", "_sent", "_sink", "_source", "_view", "usual"},
     ),
     Dial: (
         DialState,
@@ -73,7 +73,7 @@ COVERED: dict[type, tuple[type[msgspec.Struct], dict[str, str], set[str]]] = {
             "id": "dial",
             "endpoint": "dial",
         },
-        {"_backend", "_client", "_context", "_limit", "_owner", "closed", "counters", "cut"},
+        {"_backend", "_client", "_context", "_limit", "_owner", "_parts", "_view", "closed", "counters", "cut"},
     ),
     UdpFlow: (
         FlowState,

@@ -4,16 +4,27 @@ import asyncio
 import hashlib
 import os
 import random
+import select
 import socket
 import struct
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, suppress
 
 import pytest
 
 from tests.forwarding.conftest import NAME, Bench, Serve, echo, eventually, open_bench
+from userproxy.forwarding.deadlines import DeadlineQueue
+from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.observation.recorder import Recorder
+from userproxy.forwarding.poller import WRITABLE, Poller
+from userproxy.forwarding.tcp.direction import A_MESSAGE, BUFFER_BYTES
 from userproxy.forwarding.tcp.listener import TcpListener
+from userproxy.forwarding.tcp.pipes import PipePool
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.relays import established
+from userproxy.forwarding.tcp.relays.context import RelayContext
 from userproxy.forwarding.tcp.sockets import HasFileno, unacknowledged
+from userproxy.forwarding.tcp.source_ports import SourcePorts
 
 MEBIBYTE = 1024 * 1024
 
@@ -393,3 +404,95 @@ async def test_what_has_been_delivered_is_asked_of_the_kernel_only_where_a_conne
         writer.close()
         await bench.eventually_idle()
     assert len(asked) == times
+
+
+class Unwatched:
+    """A relay whose handlers are called by the test, in place of the poller."""
+
+    def __init__(self, context: RelayContext, stack: ExitStack) -> None:
+        self.client, near = (stack.enter_context(each) for each in socket.socketpair())
+        far, self.backend = (stack.enter_context(each) for each in socket.socketpair())
+        for each in (self.client, near, far, self.backend):
+            each.setblocking(False)
+        self.near, self.far = near, far
+        self.relay = Relay()
+        self.relay.begin(context, near, far, None, self)
+        self.handlers = self.relay.on_client, self.relay.on_backend
+        self.ends = self.client, self.backend
+
+    def relayed(self, _relay: Relay) -> None:
+        pass
+
+
+@pytest.fixture
+async def unwatched() -> AsyncIterator[Unwatched]:
+    loop = asyncio.get_running_loop()
+    poller = Poller(loop)
+    pipes = PipePool(DescriptorBudget(loop, 10_000), loop.time)
+    closing = DeadlineQueue[Relay](loop, 1.0, Relay.stay_half_open, poller.failed)
+    half_open = DeadlineQueue[Relay](loop, 60.0, Relay.expire, poller.failed)
+    context = RelayContext(poller, pipes, closing, half_open, SourcePorts(loop.time), Recorder(loop.time))
+    with ExitStack() as stack:
+        yield Unwatched(context, stack)
+    closing.cancel()
+    pipes.close()
+    poller.shut_down()
+
+
+@pytest.mark.parametrize("side", [0, 1])
+async def test_an_end_that_comes_after_the_event_of_a_message_is_passed_on(unwatched: Unwatched, side: int) -> None:
+    relay = unwatched.relay
+    unwatched.ends[side].send(b"last words")
+    unwatched.ends[side].shutdown(socket.SHUT_WR)
+    unwatched.handlers[side](A_MESSAGE)
+    unwatched.handlers[side](A_MESSAGE)
+    other = unwatched.ends[1 - side]
+    assert other.recv(100) == b"last words"
+    assert other.recv(100) == b""
+    assert (relay.ended_up, relay.ended_down) == (side == 0, side == 1)
+    assert relay.moved == ((10, 0), (0, 10))[side]
+    unwatched.handlers[side](A_MESSAGE | select.EPOLLRDHUP)
+    assert relay.half_closed
+    assert not relay.closed
+
+
+@pytest.mark.parametrize("side", [0, 1])
+async def test_an_event_without_anything_to_read_changes_nothing(unwatched: Unwatched, side: int) -> None:
+    unwatched.handlers[side](A_MESSAGE)
+    unwatched.handlers[side](WRITABLE)
+    assert unwatched.relay.mark == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_message_that_does_not_fit_waits(unwatched: Unwatched, side: int, *, ends: bool) -> None:
+    sink = (unwatched.far, unwatched.near)[side]
+    filled = 0
+    with suppress(BlockingIOError):
+        while True:
+            filled += sink.send(bytes(4096))
+    unwatched.ends[side].send(b"it waits")
+    unwatched.handlers[side](A_MESSAGE | (select.EPOLLRDHUP if ends else 0))
+    assert unwatched.relay.mark is None
+    assert unwatched.relay.moved == ((8, 0), (0, 8))[side]
+    other, received = unwatched.ends[1 - side], b""
+    while len(received) < filled:
+        received += other.recv(1 << 20)
+    unwatched.relay.ways.on_events((unwatched.relay.downward, unwatched.relay.upward)[side], WRITABLE)
+    assert other.recv(100) == b"it waits"
+    assert not unwatched.relay.closed
+
+
+@pytest.mark.parametrize("side", [0, 1])
+async def test_a_buffer_that_is_filled_is_passed_on_and_read_after(unwatched: Unwatched, side: int) -> None:
+    body = os.urandom(BUFFER_BYTES)
+    unwatched.ends[side].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * BUFFER_BYTES)
+    (unwatched.far, unwatched.near)[side].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * BUFFER_BYTES)
+    assert unwatched.ends[side].send(body) == len(body)
+    unwatched.handlers[side](A_MESSAGE)
+    received = b""
+    with suppress(BlockingIOError):
+        while True:
+            received += unwatched.ends[1 - side].recv(1 << 20)
+    assert hashlib.sha256(received).digest() == hashlib.sha256(body).digest()
+    assert sum(unwatched.relay.moved) == len(body)

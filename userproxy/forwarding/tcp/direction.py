@@ -32,8 +32,15 @@ NOTHING_READ: Final = -1
 _SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
+class NoMessageError(KeyError):
+    """Nothing was read, or as much as there was room for."""
+
+
 class Parts(dict[int, memoryview]):
-    """The beginning of a buffer, by its size: most messages have one of few, and a cut costs more than a look."""
+    """The beginning of a buffer, by its size: most messages have one of few, and a cut costs more than a look.
+
+    Raises NoMessageError for the size 0 and that of the buffer, so that who sends a message need not ask what it is.
+    """
 
     __slots__ = ("_view",)
 
@@ -42,6 +49,8 @@ class Parts(dict[int, memoryview]):
         self._view = view
 
     def __missing__(self, size: int) -> memoryview:
+        if not 0 < size < len(self._view):
+            raise NoMessageError(size)
         if len(self) >= _MOST_PARTS:
             self.clear()
         part = self[size] = self._view[:size]
@@ -84,6 +93,7 @@ class Direction:
         "_context",
         "_due",
         "_kept",
+        "_parts",
         "_pending",
         "_pipe",
         "_read",
@@ -107,6 +117,7 @@ class Direction:
         self._source: SocketType | TappedSockets = source
         self._sink: SocketType | TappedSockets = sink
         self._view = context.view
+        self._parts = context.parts
         self._read = NOTHING_READ
         """Bytes in the shared buffer that `on_events` has read and left to `pump`."""
         self._sent = 0
@@ -190,12 +201,11 @@ class Direction:
         size, sent = NOTHING_READ, 0
         try:
             size = self._source.recv_into(self._view)
-            if 0 < size < BUFFER_BYTES:
-                sent = self._sink.send(self._view[:size])
-                if sent == size:
-                    self.count += size
-                    return
-        except BlockingIOError:
+            sent = self._sink.send(self._parts[size])
+            if sent == size:
+                self.count += size
+                return
+        except (BlockingIOError, NoMessageError):
             if size == NOTHING_READ:
                 return
         except OSError:

@@ -23,7 +23,7 @@ from typing import Final
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.observation.reasons import GIVEN_UP, RESET_BY_CLIENT, RESET_BY_ENDPOINT
 from userproxy.forwarding.poller import STREAM, WRITABLE
-from userproxy.forwarding.tcp.direction import A_MESSAGE, BUFFER_BYTES, NOTHING_READ, Direction, DirectionContext
+from userproxy.forwarding.tcp.direction import A_MESSAGE, NOTHING_READ, Direction, DirectionContext, NoMessageError
 from userproxy.forwarding.tcp.relays.context import RelayContext
 from userproxy.forwarding.tcp.relays.established import EstablishedConnection, RelayOwner
 from userproxy.forwarding.tcp.relays.ways import Ways
@@ -65,6 +65,8 @@ class Relay(EstablishedConnection):
     ) -> None:
         """Be one between these sockets. Before everything else: a class with `__init__` costs more to call."""
         self._context = context
+        self._view = context.view
+        self._parts = context.parts
         self._client = client
         self._backend = backend
         self._owner = owner
@@ -238,70 +240,110 @@ class Relay(EstablishedConnection):
     def on_client(self, events: int) -> None:
         """What the poller calls with the events of the client's socket, until there are :attr:`ways`.
 
-        A small message is moved right here, and so is a FIN: most connections run only these lines, and those of
-        :meth:`on_backend`. Nothing waits meanwhile.
+        A small message is moved right here: most requests run only these lines, and those of :meth:`on_backend`.
+        Nothing waits meanwhile.
         """
-        size, sent = NOTHING_READ, 0
-        if events == A_MESSAGE or events in _ENDS:
-            context = self._context
+        if events == A_MESSAGE:
+            size = sent = 0
             try:
-                size = self._client.recv_into(context.view)
-                if 0 < size < BUFFER_BYTES:
-                    sent = self._backend.send(context.parts[size])
-                    if sent == size:
-                        self.count_up += size
-                        if events != A_MESSAGE:
-                            self.on_client(events)  # nothing is left, but for the FIN
-                        return
-                elif not size:
-                    if not self.ended_up:
-                        self.ended_up = True
-                        if self.ended_down:
-                            self.finish()
-                        else:
-                            self._backend.shutdown(_SHUT_WR)
-                            self.half_close()
+                size = self._client.recv_into(self._view)
+                sent = self._backend.send(self._parts[size])
+                if sent == size:
+                    self.count_up += size
                     return
             except BlockingIOError:
-                if size == NOTHING_READ:
+                if not size:  # nothing has been read
+                    return
+            except NoMessageError:
+                if not size:  # the FIN has come after the event
+                    self._end_up(events)
                     return
             except OSError:
                 self.fail()
                 return
-        elif events == WRITABLE:  # there is nothing to read, and nothing waits to be sent
-            return
-        self._take_turn(self.upward, events, size, sent)
+            self._take_turn(self.upward, events, size, sent)
+        elif events in _ENDS:
+            self._end_up(events)
+        elif events != WRITABLE:  # else there is nothing to read, and nothing waits to be sent
+            self._take_turn(self.upward, events, NOTHING_READ, 0)
 
     def on_backend(self, events: int) -> None:
         """The same with the events of the backend's."""
-        size, sent = NOTHING_READ, 0
-        if events == A_MESSAGE or events in _ENDS:
-            context = self._context
+        if events == A_MESSAGE:
+            size = sent = 0
             try:
-                size = self._backend.recv_into(context.view)
-                if 0 < size < BUFFER_BYTES:
-                    sent = self._client.send(context.parts[size])
-                    if sent == size:
-                        self.count_down += size
-                        if events != A_MESSAGE:
-                            self.on_backend(events)
-                        return
-                elif not size:
-                    if not self.ended_down:
-                        self.ended_down = True
-                        if self.ended_up:
-                            self.finish_by_endpoint()
-                        else:
-                            self._client.shutdown(_SHUT_WR)
-                            self.half_close()
+                size = self._backend.recv_into(self._view)
+                sent = self._client.send(self._parts[size])
+                if sent == size:
+                    self.count_down += size
                     return
             except BlockingIOError:
-                if size == NOTHING_READ:
+                if not size:
+                    return
+            except NoMessageError:
+                if not size:
+                    self._end_down(events)
                     return
             except OSError:
                 self.fail()
                 return
-        elif events == WRITABLE:
+            self._take_turn(self.downward, events, size, sent)
+        elif events in _ENDS:
+            self._end_down(events)
+        elif events != WRITABLE:
+            self._take_turn(self.downward, events, NOTHING_READ, 0)
+
+    def _end_up(self, events: int) -> None:
+        """Pass on what the client has sent before its FIN, and the FIN."""
+        size = sent = 0
+        try:
+            size = self._client.recv_into(self._view)
+            if not size:
+                if not self.ended_up:
+                    self.ended_up = True
+                    if self.ended_down:
+                        self.finish()
+                    else:
+                        self._backend.shutdown(_SHUT_WR)
+                        self.half_close()
+                return
+            sent = self._backend.send(self._parts[size])
+            if sent == size:
+                self.count_up += size
+                self._end_up(events)  # nothing is left, but for the FIN
+                return
+        except (BlockingIOError, NoMessageError):
+            if not size:
+                return
+        except OSError:
+            self.fail()
+            return
+        self._take_turn(self.upward, events, size, sent)
+
+    def _end_down(self, events: int) -> None:
+        """The same of the backend's."""
+        size = sent = 0
+        try:
+            size = self._backend.recv_into(self._view)
+            if not size:
+                if not self.ended_down:
+                    self.ended_down = True
+                    if self.ended_up:
+                        self.finish_by_endpoint()
+                    else:
+                        self._client.shutdown(_SHUT_WR)
+                        self.half_close()
+                return
+            sent = self._client.send(self._parts[size])
+            if sent == size:
+                self.count_down += size
+                self._end_down(events)
+                return
+        except (BlockingIOError, NoMessageError):
+            if not size:
+                return
+        except OSError:
+            self.fail()
             return
         self._take_turn(self.downward, events, size, sent)
 

@@ -8,6 +8,7 @@ from userproxy.forwarding.observation.counters import EndpointCounters
 from userproxy.forwarding.observation.recorder import FailedDial, Peer, Portal
 from userproxy.forwarding.shares import BEGIN_SECONDS, IDLE_SECONDS, SILENT_SECONDS
 from userproxy.forwarding.tcp.dialer import Dial
+from userproxy.forwarding.tcp.direction import Parts
 from userproxy.forwarding.tcp.relays.context import RelayContext
 from userproxy.forwarding.tcp.relays.ways import Ways
 from userproxy.forwarding.tcp.sockets import quiet_seconds, unacknowledged
@@ -39,7 +40,9 @@ class EstablishedConnection:
         "_context",
         "_limit",
         "_owner",
+        "_parts",
         "_seen",
+        "_view",
         "_ways",
         "closed",
         "count_down",
@@ -56,6 +59,9 @@ class EstablishedConnection:
         "settled_up",
     )
     _context: RelayContext
+    _view: memoryview
+    _parts: Parts
+    """Those of the context at its beginning: each look-up by way of the context costs a message 30 instructions."""
     _client: SocketType
     _backend: SocketType
     _owner: RelayOwner
