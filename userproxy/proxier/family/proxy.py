@@ -71,9 +71,6 @@ class FamilyProxy:
     ) -> None:
         self.family = family
         self.holdings = Holdings(family, driver, claims, return_path, until_turn)
-        self._sync_name = f"sync {family}"
-        self._watch_name = f"watch portals {family}"
-        self._cleanup_name = f"stale conntrack entries {family}"
         self._options = options
         self._changes = changes
         self._until_usable = until_usable
@@ -223,9 +220,9 @@ class FamilyProxy:
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """The coroutines to run until the stop, by the names of their tasks."""
-        tasks = {self._sync_name: self._run(), self._watch_name: self._watch()}
+        tasks = {f"sync {self.family}": self._run(), f"watch portals {self.family}": self._watch()}
         if self._conntrack_cleanup is not None:
-            tasks[self._cleanup_name] = self._conntrack_cleanup.run()
+            tasks[f"stale conntrack entries {self.family}"] = self._conntrack_cleanup.run()
         if self.holdings.return_path is not None:
             tasks[f"return path {self.family}"] = self.holdings.return_path.watch()
         return tasks
@@ -233,7 +230,8 @@ class FamilyProxy:
     @property
     def writer_tasks(self) -> tuple[str, ...]:
         """The names of the tasks that a stop ends first: those that change, or wait to change, what a successor has."""
-        return (self._cleanup_name,) if self.serves else (self._cleanup_name, self._sync_name)
+        cleanup, sync = f"stale conntrack entries {self.family}", f"sync {self.family}"
+        return (cleanup,) if self.serves else (cleanup, sync)
 
     async def move_to(self, driver: PortalDriver) -> bool:
         """Have another driver bring packets to the same listeners; its traits are those of the one that serves now.
@@ -270,7 +268,7 @@ class FamilyProxy:
             driver = self.driver
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(
-                    driver.watch(self._syncs.verify), name=f"{self._watch_name}: {driver.name}"
+                    driver.watch(self._syncs.verify), name=f"watch portals {self.family}: {driver.name}"
                 )
                 await self._moved.wait()
                 watching.cancel()
