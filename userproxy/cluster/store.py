@@ -244,7 +244,7 @@ class Store:
 
     def _put_slice(self, old: EndpointSlice | None, new: EndpointSlice) -> None:
         """Store a slice. One that now names another Service is deleted for the old one and added for the new one."""
-        if old is not None and (old.service_name, old.address_type) != (new.service_name, new.address_type):
+        if old is not None and (old.service != new.service or old.address_type != new.address_type):
             self._remove_slice(old)
         name, kind = new.service_name, _FAMILIES[new.address_type]
         triggered = new.triggered if new.triggered is not None and new.triggered > self._started else None

@@ -5,7 +5,7 @@ the same result for the most frequent one, by a third of the calls: for a change
 that takes time, but the number of different functions, which are no longer in the processor's caches.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from msgspec import structs
@@ -58,10 +58,10 @@ class EndpointChanges:
         before = self._actual.snapshots.get(port.listeners[0])
         if before is None or before.draining or port.known is not None or self._drains.concern(name):
             return False
-        owners = wanted.destinations
-        if _has_portal(wanted.ports[name].endpoints, name, owners) or _has_portal(port.endpoints, name, owners):
+        until_now, from_now = set(wanted.ports[name].endpoints), set(port.endpoints)
+        if _has_portal(until_now | from_now, name, wanted.destinations):
             return False  # it may loop, now or until now, and so may others that lead to it
-        wanted.put(port)
+        wanted.put_endpoints(port, until_now, from_now)
         snapshot = structs.replace(before, endpoints=route.endpoints, nodes=route.nodes, weights=())
         if snapshot != before:
             self._executor.renew(snapshot)
@@ -69,7 +69,7 @@ class EndpointChanges:
 
 
 def _has_portal(
-    endpoints: tuple[Endpoint, ...], name: ServicePortName, owners: Mapping[PortalKey, ServicePortName]
+    endpoints: Iterable[Endpoint], name: ServicePortName, owners: Mapping[PortalKey, ServicePortName]
 ) -> bool:
     """Whether any of the endpoints may be a portal, by its address or as a node port."""
     protocol: Protocol = name.protocol

@@ -90,6 +90,11 @@ class Wanted:
             port.name, after[0] - before[0], after[1] - before[1]
         )
 
+    def put_endpoints(self, port: ServicePort, before: set[Endpoint], after: set[Endpoint]) -> None:
+        """Take over a service port of which nothing has changed but endpoints, those `before` into those `after`."""
+        self._users.change(port.name, before, after)
+        self._ports[port.name] = port
+
     def drop(self, name: ServicePortName) -> OwnerChanges:
         """Forget a service port. Raises KeyError if it is not there."""
         old = self._ports[name]
