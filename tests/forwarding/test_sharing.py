@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from random import Random
 
 import pytest
@@ -13,6 +13,7 @@ from msgspec import structs
 from tests.forwarding.conftest import LOOPBACK, NAME, Serve, echo, eventually
 from userproxy.forwarding.accept_turns import AcceptTurns, open_tally
 from userproxy.forwarding.assembly.options import ForwardingOptions
+from userproxy.forwarding.handover.values import ListenerChanged, RelayHandedOver
 from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.sharing import SharingForwarder
@@ -105,6 +106,34 @@ async def test_sockets_of_connections_are_closed_for_another_process_and_idle_li
         assert other.socket.fileno() >= 0
         writer.close()
         other.socket.close()
+
+
+async def test_clients_of_a_listener_that_is_adopted_meanwhile_are_handed_over(
+    turns: AcceptTurns, serve: Serve
+) -> None:
+    """A data process that has taken another one's place is told of 10,000 listeners one after the other."""
+    options = ForwardingOptions({IPFamily.IPV4: LOOPBACK}, PortRange(), False, 60.0, 10_000)
+    forwarder = SharingForwarder(asyncio.get_running_loop(), options, Random(1), turns)
+    snapshot = Snapshot(NAME, Verdict.SERVE, (Endpoint(*await serve(echo)),))
+    with ExitStack() as stack:
+        giver = forwarder.hand_over()
+        assert [item async for item, _ in giver.first() if isinstance(item, ListenerChanged)] == []
+        listeners = []
+        for number, traffic in enumerate((TrafficClass.EXTERNAL, TrafficClass.INTERNAL), 1):
+            listeners.append(stack.enter_context(closing(ListeningSocket.open(LOOPBACK, 0, Verdict.SERVE))))
+            name = structs.replace(NAME, traffic=traffic)
+            forwarder.adopt(name, number, (), [os.dup(listeners[-1].fileno())])
+            forwarder.update(structs.replace(snapshot, listener=name))
+            _, writer = await asyncio.open_connection(LOOPBACK, listeners[-1].port)
+            stack.callback(writer.close)
+            writer.write(b"x")
+            await eventually(lambda: forwarder.active == len(listeners))
+            given = giver.rest() if number == 2 else [each async for each in giver.changed()]
+            found = [(type(item), getattr(item, "number", 0) or getattr(item, "owner", 0)) for item, _ in given]
+            assert (ListenerChanged, number) in found
+            assert (RelayHandedOver, number) in found
+        giver.cancel()
+        forwarder.shut_down()
 
 
 async def test_clients_are_counted_at_another_place_from_when_that_is_told(serve: Serve) -> None:

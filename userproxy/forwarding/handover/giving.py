@@ -79,6 +79,8 @@ class Giver:
         self._changes = CounterChanges()
         self._busy: dict[AnyListener | Connections, None] = {}
         """Those that have had clients since they were handed over."""
+        self._count = 0
+        """Of listeners, when all were looked through."""
         self._tables: dict[AffinityTable, int] = {}
         self._began = _NEVER
         self._were_shared = parts.tcp.relays.shared
@@ -122,6 +124,7 @@ class Giver:
 
         Affinity is not in it: an entry has the time of its client's coming, and may be written later.
         """
+        yield from self._new_listeners()
         yield from ((item, []) for item in self._changed_listeners())
         newest = self.last_id
         if ended := self._ended(self._survey()):
@@ -139,6 +142,7 @@ class Giver:
         parts.tcp.poller.close_now()
         parts.udp.poller.close_now()
         parts.udp.flush()
+        yield from (given for given in self._new_listeners() if given is not None)
         yield from ((item, []) for item in self._changed_listeners())
         for name, table in parts.affinity.items():
             yield from self._changed_affinity(name, table)
@@ -191,16 +195,7 @@ class Giver:
         yield from ((item, []) for item in learned.given(self._parts))
 
     def _listeners(self) -> Iterator[Given | None]:
-        listeners = self._parts.listeners
-        for name, listener in zip(list(listeners), list(listeners.values()), strict=True):
-            self._know(listener)
-            if self._shares and not any(listener.statistics.mark) and not listener.balancer.has_learned:
-                yield None  # it has served nobody: a listener is another process's to tell of
-            elif self._shares:
-                balancer, counters = listener.balancer.state(), listener.statistics.state()
-                yield ListenerChanged(listener.statistics.number, balancer, counters), []
-            else:
-                yield self._listener(name, listener)
+        yield from self._new_listeners()
         for connections in list(self._parts.tcp.without_listener):
             if isinstance(connections, Connections) and connections.statistics not in self._known:
                 self._know(connections)
@@ -208,6 +203,23 @@ class Giver:
         for name, statistics in self._parts.closed.current():
             if statistics not in self._known:
                 yield _closed_listener(name, statistics, BalancerState()), []
+
+    def _new_listeners(self) -> Iterator[Given | None]:
+        """Those that were not there before: a data process that has just taken a place is told of them one by one."""
+        listeners = self._parts.listeners
+        if len(listeners) != self._count:
+            self._count = len(listeners)
+            for name, listener in zip(list(listeners), list(listeners.values()), strict=True):
+                yield None if listener.statistics in self._known else self._met(name, listener)
+
+    def _met(self, name: ListenerName, listener: AnyListener) -> Given | None:
+        """What is to be told of a listener at first, if anything is."""
+        self._know(listener)
+        if not self._shares:
+            return self._listener(name, listener)
+        if not any(listener.statistics.mark) and not listener.balancer.has_learned:
+            return None  # it has served nobody: a listener is another process's to tell of
+        return ListenerChanged(listener.statistics.number, listener.balancer.state(), listener.statistics.state()), []
 
     def _know(self, listener: AnyListener | Connections) -> None:
         """Note what changes of a listener, which is described right afterwards."""
@@ -249,7 +261,7 @@ class Giver:
         )
 
     def _changed_listeners(self) -> Iterator[ListenerChanged]:
-        """Listeners are neither opened nor closed meanwhile."""
+        """No listener is closed meanwhile."""
         for counters in self._changes.take():
             listener = self._known[counters]
             self._know(listener)
