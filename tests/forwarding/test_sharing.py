@@ -18,6 +18,7 @@ from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.sharing import SharingForwarder
 from userproxy.forwarding.tcp.listener import TcpListener
+from userproxy.forwarding.tcp.shared import SharedTcpListener
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.model import Endpoint, IPFamily, Limits, Snapshot, TrafficClass, Verdict
 
@@ -78,6 +79,28 @@ async def test_a_listener_is_looked_at_once_it_lets_clients_in_only_if_some_may_
         writer.close()
         await eventually(lambda: forwarder.active == 0)
         forwarder.shut_down()
+
+
+async def test_thousands_of_sockets_are_looked_at_some_in_each_turn_of_the_loop(
+    turns: AcceptTurns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process has died: the clients of this one do not wait for a look at all there is."""
+    options = ForwardingOptions({IPFamily.IPV4: LOOPBACK}, PortRange(), False, 60.0, 10_000)
+    forwarder = SharingForwarder(asyncio.get_running_loop(), options, Random(1), turns)
+    looks: list[SharedTcpListener] = []
+    monkeypatch.setattr(SharedTcpListener, "look", lambda each: looks.append(each))
+    for number in range(200):
+        with closing(ListeningSocket.open(LOOPBACK, 0, Verdict.SERVE)) as listening:
+            service_port = structs.replace(NAME.service_port, name=f"web{number}")
+            forwarder.adopt(structs.replace(NAME, service_port=service_port), 1, (), [os.dup(listening.fileno())])
+    forwarder.look()
+    assert 0 < len(looks) <= 32
+    while len(looks) < 200:
+        before = len(looks)
+        await asyncio.sleep(0)
+        assert len(looks) - before <= 32
+    assert set(looks) == set(forwarder._listeners.values())
+    forwarder.shut_down()
 
 
 async def test_sockets_of_connections_are_closed_for_another_process_and_idle_listeners_left_to_the_end(

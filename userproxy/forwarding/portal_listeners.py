@@ -269,11 +269,10 @@ class SharedPortalListeners(PortalListeners):
         if portal is not None:
             self._go_on(portal, address, admission)
 
-    def look(self) -> None:
-        """As :meth:`SharedTcpListener.look`."""
-        for portal in self._portals.values():
-            if isinstance(portal.listener, SharedTcpPortal):
-                portal.listener.look()
+    def tcp_portals(self) -> list[SharedTcpPortal]:
+        """What accepts clients at portals."""
+        listeners = (portal.listener for portal in self._portals.values())
+        return [each for each in listeners if isinstance(each, SharedTcpPortal)]
 
     def _tcp_portal(self, sock: ListeningSocket, connections: Connections) -> TcpPortal:
         return SharedTcpPortal(self._tcp, sock, connections, self._turns)

@@ -3,7 +3,9 @@
 import asyncio
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from random import Random
+from typing import Final
 
 from userproxy.forwarding.accept_turns import AcceptTurns
 from userproxy.forwarding.assembly.options import ForwardingOptions
@@ -29,6 +31,9 @@ from userproxy.model import Admission, Endpoint, ListenerName, PortalAddress, Pr
 from userproxy.routing.balancer import Balancer
 from userproxy.routing.balancers.ejections import Ejected
 from userproxy.routing.balancers.shared.mirror import Decider
+
+_LOOKED_AT_ONCE: Final = 16
+"""To look at so many sockets takes as long as a slice of work."""
 
 
 class SharingForwarder(Forwarder):
@@ -229,11 +234,16 @@ class SharingForwarder(Forwarder):
                 listener.deliver(addresses, payload)
 
     def look(self) -> None:
-        """Look at all sockets: a process has ended that may have been told of clients."""
-        for listener in self._listeners.values():
-            if isinstance(listener, SharedTcpListener):
-                listener.look()
-        self._shared_portals.look()
+        """Look at all sockets, some in each turn of the loop: who has ended may have been told of clients."""
+        shared = [each for each in self._listeners.values() if isinstance(each, SharedTcpListener)]
+        self._look_at(iter([*shared, *self._shared_portals.tcp_portals()]))
+
+    def _look_at(self, left: Iterator[SharedTcpListener]) -> None:
+        some = list(islice(left, _LOOKED_AT_ONCE))
+        for listener in some:
+            listener.look()
+        if some:
+            self._loop.call_soon(self._look_at, left)
 
     def close(self, listener: ListenerName) -> None:
         """Stop listening; established connections go on."""
