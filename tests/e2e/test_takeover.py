@@ -96,7 +96,7 @@ def under_load(lab: Lab, workers: Sequence[str], load: Load, old: RunningProxy) 
     assert len(load.pods) == 1, "clients with affinity have met one Pod"
     assert standing_rules(lab) == before
     print("nobody was served for, in seconds:", pauses)
-    print("longest under way before, while the successor starts, and then, in seconds; in brackets as clients saw it:")
+    print("longest under way before, while the successor starts, and then, in seconds; as clients saw it, and in Pods:")
     print(*("  ".join(map(str, each)) for each in waits), sep="\n")
     return old
 

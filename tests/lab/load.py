@@ -136,13 +136,15 @@ Talk = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 class Longest(NamedTuple):
     """The longest waits, in seconds, and whose: by the clocks of these clients, which share a thread and have to wait
-    for the CPU; and of what was under way, by those of the kernels at both ends (:mod:`tests.lab.timed`)."""
+    for the CPU; of what was under way, by those of the kernels at both ends (:mod:`tests.lab.timed`); and in the Pods,
+    which only answer: so long a program waits for the CPU here."""
 
     waited: tuple[float, str] = (0.0, "")
     under_way: tuple[float, str] = (0.0, "")
+    in_pods: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.under_way[0]:.4f} {self.under_way[1]} ({self.waited[0]:.3f})"
+        return f"{self.under_way[0]:.4f} {self.under_way[1]} ({self.waited[0]:.3f}, {self.in_pods:.3f})"
 
 
 class Load:
@@ -222,7 +224,10 @@ class Load:
         return await asyncio.open_connection(sock=await self._connected(address, found), limit=1 << 20)
 
     async def _connect_timed(self, address: Address) -> Timed:
-        return Timed(self._loop, await self._connected(address, {TIMESTAMPS: 1}), self._note_under_way)
+        return self._timed_over(await self._connected(address, {TIMESTAMPS: 1}))
+
+    def _timed_over(self, sock: socket.socket) -> Timed:
+        return Timed(self._loop, sock, self._note_under_way, self._note_in_pod)
 
     async def _connected(self, address: Address, options: Mapping[int, int]) -> socket.socket:
         # connect(2) in the host's thread would wait for others' turns: only the socket is made there.
@@ -253,6 +258,10 @@ class Load:
     def _note_under_way(self, seconds: float) -> None:
         if seconds > self.longest.under_way[0]:
             self.longest = self.longest._replace(under_way=(seconds, _whose()))
+
+    def _note_in_pod(self, seconds: float) -> None:
+        if seconds > self.longest.in_pods:
+            self.longest = self.longest._replace(in_pods=seconds)
 
     async def _keep(self, talk: Timed) -> None:
         pod = b""
@@ -330,7 +339,7 @@ class Load:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, TIMESTAMPS, 1)
         sock.connect(self._address)
-        with contextlib.closing(Timed(self._loop, sock, self._note_under_way)) as flow:
+        with contextlib.closing(self._timed_over(sock)) as flow:
             seen: set[Sequence[bytes]] = set()
             number = 0
             while not self._stop.is_set():

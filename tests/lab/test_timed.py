@@ -51,11 +51,14 @@ def now() -> bytes:
 async def test_time_in_the_server_does_not_count() -> None:
     """It says that it had each question when it was sent, and answered an hour later, which is in the future."""
     async with asking(lambda _, sent: (sent, sent + 3600 * SECOND, 0)) as (timed, noted):
+        in_server: list[float] = []
+        timed._note_server = in_server.append
         for _ in range(3):
             assert await timed.ask(now()) == [b"pod"]
         assert len(noted) == 5, "an answer's way counts when the next one has come"
         assert max(noted) < 1800
         assert sorted(noted)[:2] == pytest.approx([-3600, -3600], abs=30)
+        assert in_server == [3600.0] * 3
 
 
 async def test_a_question_that_comes_late_was_under_way() -> None:

@@ -31,11 +31,19 @@ class Timed:
     """A socket over which one question at a time is asked of a server that says when it had it and when it answered.
 
     `note` is called with how long a question was under way, in seconds, and later with how long the same one and its
-    answer were together, once the server has told how long it took to send that.
+    answer were together, once the server has told how long it took to send that. `note_server` is called with how long
+    the question was the server's: a program on the same machine that waits for the CPU as others do.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, note: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        note: Callable[[float], None],
+        note_server: Callable[[float], None] = lambda _: None,
+    ) -> None:
         """Take over a connected socket that has :data:`TIMESTAMPS`."""
+        self._note_server = note_server
         self._loop = loop
         self._socket = sock
         self._note = note
@@ -57,6 +65,7 @@ class Timed:
         self._sent_at = int(answered)
         self._unconfirmed = int(had_question) - sent + had_answer
         self._note((int(had_question) - sent) / 1e9)
+        self._note_server((int(answered) - int(had_question)) / 1e9)
         return words
 
     def close(self) -> None:
