@@ -322,6 +322,43 @@ async def test_the_newer_of_two_processes_at_a_portal_has_all_new_clients(
         successor.shut_down()
 
 
+async def test_over_ipv6_a_predecessor_has_clients_until_it_stands_aside_and_its_answers_still_leave(
+    forwarder: Forwarder, sockets: ExitStack
+) -> None:
+    """The kernel takes the oldest of equal sockets there."""
+    pods = [bound(sockets), bound(sockets)]
+    portal = PortalAddress("::1", Protocol.UDP, free_port(Protocol.UDP))
+    name = ListenerName(UDP, IPFamily.IPV6)
+    options = ForwardingOptions({}, PortRange(), True, 60.0, 10_000, bind_portals=True)
+    successor = Forwarder(asyncio.get_running_loop(), options, Random(1))
+    try:
+        for each, pod in zip((forwarder, successor), pods, strict=True):
+            each.open(name)
+            route(each, name, pod.getsockname()[:2])
+            each.serve_portal(portal, everybody(name))
+        asking = bound(sockets)
+        asking.connect((portal.ip, portal.port))
+        asking.send(b"one")
+        _, flow = await received(pods[0])
+        forwarder.stand_aside(IPFamily.IPV4)
+        asking.send(b"two")
+        assert (await received(pods[0]))[0] == b"two"
+        forwarder.stand_aside(IPFamily.IPV6)
+        asking.send(b"three")
+        assert (await received(pods[1]))[0] == b"three"
+        pods[0].sendto(b"late", flow)
+        assert (await received(asking))[0] == b"late"
+    finally:
+        successor.shut_down()
+
+
+def bound(sockets: ExitStack) -> socket.socket:
+    made = sockets.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+    made.setblocking(False)
+    made.bind(("::1", 0))
+    return made
+
+
 async def test_without_descriptors_a_portal_is_refused(web: PortalAddress) -> None:
     options = ForwardingOptions({}, PortRange(), True, 60.0, 64, bind_portals=True)
     small = Forwarder(asyncio.get_running_loop(), options, Random(1))

@@ -25,7 +25,7 @@ from tests.processes.takeover.planes import NUMBERS, predecessor, successor
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.groups.spreading import member_of
-from userproxy.model import Admission, AdmissionRule, Endpoint, PortalAddress, Protocol, Snapshot, Verdict
+from userproxy.model import Admission, AdmissionRule, Endpoint, IPFamily, PortalAddress, Protocol, Snapshot, Verdict
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.control.held_portals import HeldPortal, HeldPortals
 from userproxy.processes.control.spawning import Spawning
@@ -308,3 +308,16 @@ def takes(found: HeldPortal) -> list[bytes]:
         with suppress(BlockingIOError):
             taken.append(each.recv(10))
     return taken
+
+
+@pytest.mark.parametrize(("family", "takes_on"), [(IPFamily.IPV4, True), (IPFamily.IPV6, False)])
+def test_over_ipv6_it_stands_aside_for_another_process(family: IPFamily, *, takes_on: bool) -> None:
+    portal = PortalAddress("::1", Protocol.UDP, 5354)
+    older, newer = (HeldPortals(lambda: None, lambda: None, lambda _: None, lambda: 2) for _ in range(2))
+    found, other = (each.serve(portal, EVERYBODY)[0] for each in (older, newer))
+    older.stand_aside(family)
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+        client.sendto(b"x", (portal.ip, portal.port))
+    assert (takes(found), takes(other)) == (([b"x"], []) if takes_on else ([], [b"x"]))
+    for each in (older, newer):
+        each.close(Protocol.UDP)
