@@ -19,7 +19,7 @@ from userproxy.forwarding.descriptors import DescriptorBudget
 from userproxy.forwarding.observation.recorder import Recorder
 from userproxy.forwarding.poller import STREAM, WRITABLE, Poller
 from userproxy.forwarding.tcp import pipes
-from userproxy.forwarding.tcp.direction import BUFFER_BYTES, NoMessageError, Parts
+from userproxy.forwarding.tcp.direction import BUFFER_BYTES
 from userproxy.forwarding.tcp.pipes import MOST_PIPES, PIPE_BYTES, Pipe, PipePool
 from userproxy.forwarding.tcp.relay import Relay
 from userproxy.forwarding.tcp.relays.context import RelayContext
@@ -368,23 +368,3 @@ def splices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(os, "splice", noted)
     return sizes
-
-
-def test_beginnings_of_the_buffer_are_kept_by_size_and_not_without_bound() -> None:
-    buffer = bytearray(b"message")
-    parts = Parts(memoryview(buffer))
-    assert bytes(parts[4]) == b"mess"
-    assert parts[4] is parts[4]
-    buffer[:4] = b"pass"
-    assert bytes(parts[4]) == b"pass", "it shows what is there now"
-    many = Parts(memoryview(bytearray(3000)))
-    assert [len(many[size]) for size in range(1, 3000)] == list(range(1, 3000))
-    assert len(many) <= 1024
-
-
-@pytest.mark.parametrize("size", [0, 7])
-def test_an_end_and_a_full_buffer_are_no_messages(size: int) -> None:
-    parts = Parts(memoryview(bytearray(b"message")))
-    assert len(parts[6]) == 6
-    with pytest.raises(NoMessageError):
-        parts[size]

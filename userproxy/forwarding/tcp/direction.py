@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from userproxy.forwarding.poller import HANGUP, UNFINISHED, WRITABLE, Owner, Poller
 from userproxy.forwarding.tcp.pipes import PIPE_BYTES, Pipe, PipePool
+from userproxy.forwarding.tcp.relays.buffer import NoMessageError, Parts
 from userproxy.forwarding.tcp.sockets import unacknowledged
 from userproxy.forwarding.tcp.states import DirectionState
 from userproxy.forwarding.tcp.tap import TappedSockets
@@ -16,9 +17,6 @@ from userproxy.forwarding.tcp.tap import TappedSockets
 BUFFER_BYTES: Final = 64 * 1024
 _TURN_BYTES: Final = PIPE_BYTES
 """What one direction may move before the other connections get their turn."""
-
-_MOST_PARTS: Final = 1024
-"""How many views of the buffer are kept: 200 bytes each."""
 
 _TURN_MOVES: Final = 64
 """How many reads that may take: a sender of small messages can write as fast as they are passed on."""
@@ -30,31 +28,6 @@ NOTHING_READ: Final = -1
 """In place of a size: nothing has been read for the event yet."""
 
 _SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
-
-
-class NoMessageError(KeyError):
-    """Nothing was read, or as much as there was room for."""
-
-
-class Parts(dict[int, memoryview]):
-    """The beginning of a buffer, by its size: most messages have one of few, and a cut costs more than a look.
-
-    Raises NoMessageError for the size 0 and that of the buffer, so that who sends a message need not ask what it is.
-    """
-
-    __slots__ = ("_view",)
-
-    def __init__(self, view: memoryview) -> None:
-        super().__init__()
-        self._view = view
-
-    def __missing__(self, size: int) -> memoryview:
-        if not 0 < size < len(self._view):
-            raise NoMessageError(size)
-        if len(self) >= _MOST_PARTS:
-            self.clear()
-        part = self[size] = self._view[:size]
-        return part
 
 
 class DirectionContext:

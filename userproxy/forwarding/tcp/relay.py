@@ -23,7 +23,8 @@ from typing import Final
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.observation.reasons import GIVEN_UP, RESET_BY_CLIENT, RESET_BY_ENDPOINT
 from userproxy.forwarding.poller import STREAM, WRITABLE
-from userproxy.forwarding.tcp.direction import A_MESSAGE, NOTHING_READ, Direction, DirectionContext, NoMessageError
+from userproxy.forwarding.tcp.direction import A_MESSAGE, NOTHING_READ, Direction, DirectionContext
+from userproxy.forwarding.tcp.relays.buffer import NoMessageError
 from userproxy.forwarding.tcp.relays.context import RelayContext
 from userproxy.forwarding.tcp.relays.established import EstablishedConnection, RelayOwner
 from userproxy.forwarding.tcp.relays.ways import Ways
@@ -139,30 +140,6 @@ class Relay(EstablishedConnection):
                 self.on_backend(events)
             else:
                 ways.downward.on_events(events)
-
-    def beginning(self) -> RelayState:
-        """What stays as it is, as a value: how it began, without what it has moved."""
-        return RelayState(self.dial.state(), self.dial_seconds, DirectionState(), DirectionState())
-
-    def state(self) -> RelayState:
-        """The same as a value, to which its sockets and :attr:`pipe_ends` belong."""
-        ways = self._ways
-        return RelayState(
-            self.dial.state(),
-            self.dial_seconds,
-            DirectionState(self.count_up, self.ended_up) if ways is None else ways.upward.state(),
-            DirectionState(self.count_down, self.ended_down) if ways is None else ways.downward.state(),
-            self._moved() if self._limit is self._context.closing else self._seen,
-            self.deadline,
-            (self.settled_up, self.settled_down),
-        )
-
-    @property
-    def deadline(self) -> float | None:
-        """When its half-open time is over, or is looked at again; None if it does not run."""
-        limit, half_open = self._limit, self._context.half_open
-        deadline = None if limit is None else limit.deadline(self)
-        return deadline if deadline is None or limit is half_open else deadline + half_open.seconds
 
     def restore(self, state: RelayState, ends: tuple[int, ...] = ()) -> None:
         """Be as `state` says; `ends` are :attr:`pipe_ends` of it."""

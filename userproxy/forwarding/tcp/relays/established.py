@@ -1,17 +1,18 @@
 """What is known of an established connection, and as what value it goes to another process."""
 
 from socket import SocketType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from userproxy.forwarding.deadlines import DeadlineQueue
 from userproxy.forwarding.observation.counters import EndpointCounters
 from userproxy.forwarding.observation.recorder import FailedDial, Peer, Portal
 from userproxy.forwarding.shares import BEGIN_SECONDS, IDLE_SECONDS, SILENT_SECONDS
 from userproxy.forwarding.tcp.dialer import Dial
-from userproxy.forwarding.tcp.direction import Parts
+from userproxy.forwarding.tcp.relays.buffer import Parts
 from userproxy.forwarding.tcp.relays.context import RelayContext
 from userproxy.forwarding.tcp.relays.ways import Ways
 from userproxy.forwarding.tcp.sockets import quiet_seconds, unacknowledged
+from userproxy.forwarding.tcp.states import DirectionState, RelayState
 from userproxy.model import Endpoint
 from userproxy.model.reports import Outcome
 
@@ -162,6 +163,30 @@ class EstablishedConnection:
     def pipe_ends(self) -> tuple[int, ...]:
         """Descriptors of the pipes in which bytes wait: two for the way up and two for the way down, if there are."""
         return () if self._ways is None else self._ways.pipe_ends
+
+    def beginning(self) -> RelayState:
+        """What stays as it is, as a value: how it began, without what it has moved."""
+        return RelayState(self.dial.state(), self.dial_seconds, DirectionState(), DirectionState())
+
+    def state(self) -> RelayState:
+        """The same as a value, to which its sockets and :attr:`pipe_ends` belong."""
+        ways = self._ways
+        return RelayState(
+            self.dial.state(),
+            self.dial_seconds,
+            DirectionState(self.count_up, self.ended_up) if ways is None else ways.upward.state(),
+            DirectionState(self.count_down, self.ended_down) if ways is None else ways.downward.state(),
+            self._moved() if self._limit is self._context.closing else self._seen,
+            self.deadline,
+            (self.settled_up, self.settled_down),
+        )
+
+    @property
+    def deadline(self) -> float | None:
+        """When its half-open time is over, or is looked at again; None if it does not run."""
+        limit, half_open = self._limit, self._context.half_open
+        deadline = None if limit is None else limit.deadline(cast("Relay", self))
+        return deadline if deadline is None or limit is half_open else deadline + half_open.seconds
 
     def _moved(self) -> int:
         ways = self._ways
