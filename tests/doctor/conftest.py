@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.portals.conftest import Network, network
 from userproxy.config import Settings
+from userproxy.demo.waiting import eventually
 from userproxy.doctor.findings import Check, Outcome, Result
 
 __all__ = ["network"]
@@ -16,6 +17,16 @@ _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 def found(node: Network, check: Check, settings: Settings | None = None) -> list[Outcome]:
     """What a check finds on a node."""
     return node.run(lambda: list(check(settings or Settings())))
+
+
+def settle(node: Network) -> None:
+    """Wait until the kernel has noticed that its links are up: it looks once a second, and what stands changes then."""
+
+    def up() -> bool:
+        links = [node.shell("ip", "link", "show", "dev", name) for name in ("eth0", "far0")]
+        return all("state UP" in link for link in links) and "linkdown" not in node.shell("ip", "route", "show")
+
+    eventually(up, 30, "links that are up")
 
 
 def results(outcomes: list[Outcome]) -> list[Result]:

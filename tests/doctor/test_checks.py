@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.doctor.conftest import drop, set_sysctl
+from tests.doctor.conftest import drop, set_sysctl, settle
 from tests.lab.lacking import without_netfilter
 from tests.portals.conftest import Network, tools_of, with_addresses
 from userproxy.config import Settings
@@ -41,6 +41,7 @@ def state(node: Network) -> str:
 def node(network: Network) -> Network:
     set_sysctl(network, "ipv6/conf/default/addr_gen_mode", 1)  # else link-local addresses come in their own time
     with_addresses(network)
+    settle(network)
     network.shell("mount", "-t", "tmpfs", "none", "/tmp")
     return network
 

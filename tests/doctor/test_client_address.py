@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.doctor.conftest import drop, found, only, results
+from tests.doctor.conftest import drop, found, only, results, settle
 from tests.lab.lacking import without_netfilter
 from tests.portals.conftest import Network, with_addresses
 from userproxy.addresses import IPFamily
@@ -45,6 +45,7 @@ def test_what_is_said_of_a_host(
 @pytest.fixture
 def node(network: Network) -> Network:
     with_addresses(network)
+    settle(network)
     network.shell("ip", "link", "add", "cni0", "type", "bridge")
     network.shell("ip", "address", "add", "10.244.1.1/24", "dev", "cni0")
     network.shell("ip", "link", "set", "cni0", "up")
