@@ -131,6 +131,25 @@ async def test_sockets_of_connections_are_closed_for_another_process_and_idle_li
         other.socket.close()
 
 
+@pytest.mark.parametrize("how", ["look", "_accept_what_is_left", "resume"])
+async def test_who_has_handed_over_accepts_nobody_though_idle_listeners_are_open(turns: AcceptTurns, how: str) -> None:
+    """A look that was begun when another process ended, or clients left to others for a moment, may still be due."""
+    options = ForwardingOptions({IPFamily.IPV4: LOOPBACK}, PortRange(), False, 60.0, 10_000)
+    forwarder = SharingForwarder(asyncio.get_running_loop(), options, Random(1), turns)
+    with closing(ListeningSocket.open(LOOPBACK, 0, Verdict.SERVE)) as listening, socket.socket() as client:
+        forwarder.adopt(NAME, 1, (), [os.dup(listening.fileno())])
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(LOOPBACK, 9),)))
+        listener = forwarder._listeners[NAME]
+        assert isinstance(listener, TcpListener)
+        forwarder.forsake()
+        client.connect((LOOPBACK, listening.port))
+        getattr(listener, how)()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert listener.queued == 1, "another process's client"
+        listener.socket.close()
+
+
 async def test_clients_of_a_listener_that_is_adopted_meanwhile_are_handed_over(
     turns: AcceptTurns, serve: Serve
 ) -> None:

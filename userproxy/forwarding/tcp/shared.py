@@ -58,8 +58,12 @@ class SharedTcpListener(TcpListener):
 
     def leave(self) -> None:
         """Close, and leave the clients that wait to the other processes."""
-        self._accepting = False
+        self.accept_nobody()
         self.close()
+
+    def accept_nobody(self) -> None:
+        """Leave all clients to other processes from now on. The socket stays open."""
+        self._accepting = False
 
     def look(self) -> None:
         """Accept clients that nobody tells us of, because a process has ended that was told."""
