@@ -220,7 +220,9 @@ class Forwarder:
         also where this service port had a listener that is closed by now.
         """
         listener = self._listeners.get(snapshot.listener)
-        if listener is not None and self._snapshots.get(snapshot.listener) != snapshot:
+        if listener is not None and self._snapshots.get(snapshot.listener) == snapshot:
+            listener.statistics.endpoints.forget_gone()
+        elif listener is not None:
             self._snapshots[snapshot.listener] = snapshot
             listener.balancer.update(snapshot)
             listener.follow(snapshot)

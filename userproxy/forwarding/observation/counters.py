@@ -235,8 +235,13 @@ class EndpointTable(dict[Endpoint, EndpointCounters]):
         if not self:
             return
         listed = frozenset(endpoints)
-        for endpoint, counters in list(self.items()):
+        for endpoint, counters in self.items():
             counters.usable = endpoint in listed
+        self.forget_gone()
+
+    def forget_gone(self) -> None:
+        """Forget the endpoints that the listener no longer has, and that do nothing any more."""
+        for endpoint, counters in list(self.items()):
             if not counters.usable and not counters.active:
                 self.departed.add(counters.dial)
                 del self[endpoint]
