@@ -137,8 +137,10 @@ class EventReader:
         kind, shaped = line.type, line.object
         if kind not in CHANGES or shaped.metadata is None:
             return self._read_odd(text)
-        metadata = shaped.metadata
-        return Event(kind, text, shaped, metadata.namespace or "", metadata.name or "", metadata.resource_version or "")
+        metadata, version = shaped.metadata, shaped.metadata.resource_version
+        if type(version) is not str:
+            return self._read_odd(text)
+        return Event(kind, text, shaped, metadata.namespace or "", metadata.name or "", version)
 
     def _read_odd(self, text: bytes) -> Event:
         """What is no change, or not of an object as it should be."""

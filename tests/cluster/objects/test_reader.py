@@ -194,3 +194,10 @@ def test_who_writes_manifests_may_name_the_loopback() -> None:
     assert isinstance(found, EndpointSlice)
     assert found.endpoints[0].address == "127.0.0.1"
     assert not decode(document, "a.yaml").problems
+
+
+@pytest.mark.parametrize("version", [7, 7.5, True, {}])
+def test_a_version_that_is_no_text_costs_no_object(version: object) -> None:
+    document = {**SERVICE, "metadata": {**SERVICE["metadata"], "resourceVersion": version}}
+    reading = ObjectReader(services("")).read(msgspec.json.encode(document))
+    assert isinstance(reading.item, Service)

@@ -7,15 +7,37 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
+from msgspec import Raw
 
 from tests.processes.control.test_forwarding import OPTIONS
 from userproxy.forwarding.accept_turns import open_tally
 from userproxy.forwarding.ejection.cells import EjectionMemory
 from userproxy.forwarding.limits.counts import LimitCounts
-from userproxy.model import IPFamily
-from userproxy.processes.channel import Channel, Decoder, socket_pair
+from userproxy.model import (
+    IPFamily,
+    ListenerName,
+    Protocol,
+    ServicePortName,
+    Snapshot,
+    TrafficClass,
+    Verdict,
+)
+from userproxy.processes.channel import Channel, Decoder, encode, socket_pair
 from userproxy.processes.data.process import serve
-from userproxy.processes.messages import CloseUnasked, FromData, Leave, Logging, Pulse, Settled, Start
+from userproxy.processes.messages import (
+    Adopt,
+    AdoptSeveral,
+    CloseUnasked,
+    FromData,
+    Leave,
+    Logging,
+    NotServed,
+    Pulse,
+    Settled,
+    Start,
+    Told,
+    Update,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -28,12 +50,14 @@ def _ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def told() -> AsyncIterator[Channel[FromData]]:
-    """What a data process of this process is told by."""
+async def told(heard: list[FromData] | None = None) -> AsyncIterator[Channel[FromData]]:
+    """What a data process of this process is told by, and what has been `heard` of it."""
     loop, (ours, theirs) = asyncio.get_running_loop(), socket_pair()
     pulses = asyncio.Event()
 
     def received(message: FromData, _descriptors: list[int]) -> None:
+        if heard is not None:
+            heard.append(message)
         if isinstance(message, Pulse):
             pulses.set()
 
@@ -74,3 +98,18 @@ async def test_what_is_there_once_all_is_told_is_not_looked_at_by_the_garbage_co
         async with asyncio.timeout(10):
             while not gc.get_freeze_count():
                 await asyncio.sleep(0.01)
+
+
+async def test_a_listener_that_cannot_be_taken_in_costs_none_of_those_that_are_told_with_it() -> None:
+    """The first part is garbled, and the second one is of a listener whose socket has not come."""
+    name = ListenerName(ServicePortName("default", "web", "http", Protocol.TCP), IPFamily.IPV4, TrafficClass.INTERNAL)
+    good = encode(Told(Adopt(name, 1, (0,)), Update(Snapshot(name, Verdict.REJECT))))
+    heard: list[FromData] = []
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    async with told(heard) as channel:
+        channel.send(AdoptSeveral((Raw(b"\x90"), Raw(good))))
+        async with asyncio.timeout(10):
+            while not any(isinstance(each, NotServed) and each.listener == name for each in heard):
+                await asyncio.sleep(0.01)
+    assert len(failures) == 1

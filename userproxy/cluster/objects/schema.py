@@ -23,9 +23,11 @@ class RawLabels(Struct, frozen=True, gc=False):
 
 
 class RawMetadata(Struct, frozen=True, rename="camel", gc=False):
+    """A version in a manifest may be a number, which must not cost the object."""
+
     name: str | None = None
     namespace: str | None = None
-    resource_version: str | None = None
+    resource_version: Any = None
     labels: RawLabels | None = None
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None

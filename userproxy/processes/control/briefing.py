@@ -90,6 +90,8 @@ class Briefing:
         self._unread: dict[Worker, _Unread] = {}
         """What data processes are still to be told of that nobody else serves."""
         self._stopped = False
+        self.is_settled = False
+        """Whether all that is asked for was served once."""
         self._slots = Slots()
         self.ejections = EjectionDeciding(loop, pool, listeners)
         """What ejects endpoints for all data processes."""
@@ -262,7 +264,7 @@ class Briefing:
         self.ejections.begins(worker)
         alone = self._served_alone(worker.place)
         worker.untold.update(dict.fromkeys([*alone, *self._listeners, *self._portals.portals]))
-        worker.is_new = bool(worker.untold)  # else there is nothing yet, and nothing is settled
+        worker.is_new = bool(worker.untold) or self.is_settled  # else there is nothing yet, and nothing is settled
         if alone:
             with suppress(OSError):  # without descriptors they are told of in turn
                 self._unread[worker] = _Unread(alone, lambda name: self._unread_sockets(worker, name))
@@ -316,8 +318,7 @@ class Briefing:
             worker.untold.pop(name, None)
             self._tell_now(worker, name)
         while worker.untold and not worker.channel.waiting and time.monotonic() < end:
-            name = next(iter(worker.untold))
-            del worker.untold[name]
+            name, _ = worker.untold.popitem(last=False)
             self._tell_now(worker, name)
         if worker.untold:
             wait = _WAIT_SECONDS if worker.channel.waiting else 0.0

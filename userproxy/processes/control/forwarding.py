@@ -186,6 +186,7 @@ class ProcessForwarder:
         for name in [each for each in self._unasked if each.family is family]:
             self.close(name)
         self._briefing.ejections.all_known(family)
+        self._briefing.is_settled = True
         for worker in self._pool.serving:
             worker.send(CloseUnasked(family))
         self._return_paths.settled(family)

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import socket
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Generic, Protocol, TypeVar
@@ -100,8 +101,8 @@ class Worker:
         """Called with what it has found out of answers to clients' addresses."""
         self._why_killed = ""
         self.told: set[ListenerName | PortalAddress] = set()
-        self.untold: dict[ListenerName | PortalAddress, None] = {}
-        """What it is to be told of."""
+        self.untold: OrderedDict[ListenerName | PortalAddress, None] = OrderedDict()
+        """What it is to be told of. To take the first one out of a dict takes the longer the more have been taken."""
         self.is_new = False
         """Whether it is still to be told what there was when it began."""
         self.drained: asyncio.Future[int] | None = None

@@ -335,16 +335,25 @@ class DataProcess:
                 self._handover.opened(name, message.number)
 
     def _adopt_several(self, forwarder: SharingForwarder, message: AdoptSeveral, descriptors: list[int]) -> None:
+        failures = []
         for part in message.parts:
-            told = _TOLD.decode(part)
-            if isinstance(told.listener, Adopt):
-                number = len(told.listener.members)
-                its, descriptors[:number] = descriptors[:number], []
-                self._adopt(forwarder, told.listener, its)
-            else:
-                self._elsewhere(forwarder, told.listener, [])
-            self._update(forwarder, told.update, [])
+            try:
+                self._adopt_part(forwarder, _TOLD.decode(part), descriptors)
+            except Exception as error:  # noqa: BLE001 -- a bug that one listener meets is not to cost the others
+                failures.append(error)
         close_descriptors(descriptors)
+        if failures:
+            raise failures[0]
+
+    def _adopt_part(self, forwarder: SharingForwarder, told: Told, descriptors: list[int]) -> None:
+        """Take the first descriptors, which are this listener's."""
+        if isinstance(told.listener, Adopt):
+            number = len(told.listener.members)
+            its, descriptors[:number] = descriptors[:number], []
+            self._adopt(forwarder, told.listener, its)
+        else:
+            self._elsewhere(forwarder, told.listener, [])
+        self._update(forwarder, told.update, [])
 
     def _update(self, forwarder: SharingForwarder, message: Update, _descriptors: list[int]) -> None:
         snapshot = message.snapshot
