@@ -1,6 +1,7 @@
 """The forwarder of a data process."""
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -11,16 +12,33 @@ import pytest
 from msgspec import structs
 
 from tests.forwarding.conftest import LOOPBACK, NAME, Serve, echo, eventually
+from tests.forwarding.own_descriptors import OwnDescriptors
+from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.accept_turns import AcceptTurns, open_tally
 from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.handover.values import ListenerChanged, RelayHandedOver
 from userproxy.forwarding.limits.counts import LimitCounts
+from userproxy.forwarding.poller import WHILE_DATAGRAMS, Handler, Owner, Poller
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.sharing import SharingForwarder
 from userproxy.forwarding.tcp.listener import TcpListener
 from userproxy.forwarding.tcp.shared import SharedTcpListener
 from userproxy.forwarding.tcp.sockets import ListeningSocket
-from userproxy.model import Endpoint, IPFamily, Limits, Snapshot, TrafficClass, Verdict
+from userproxy.forwarding.udp.groups.group import DatagramGroup
+from userproxy.model import (
+    Admission,
+    AdmissionRule,
+    Endpoint,
+    IPFamily,
+    Limits,
+    PortalAddress,
+    Protocol,
+    Snapshot,
+    TrafficClass,
+    Verdict,
+)
+
+UDP_NAME = structs.replace(NAME, service_port=structs.replace(NAME.service_port, protocol=Protocol.UDP))
 
 
 @pytest.fixture
@@ -204,3 +222,40 @@ async def test_clients_are_counted_at_another_place_from_when_that_is_told(serve
         writer.close()
         await eventually(lambda: theirs.column(4).others(is_first=False) == 0)
         forwarder.shut_down()
+
+
+async def test_a_portal_whose_sockets_cannot_be_watched_leaves_nothing_behind(
+    turns: AcceptTurns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ForwardingOptions({IPFamily.IPV4: LOOPBACK}, PortRange(), False, 60.0, 10_000, bind_portals=True)
+    forwarder = SharingForwarder(asyncio.get_running_loop(), options, Random(1), turns)
+    forwarder.adopt(UDP_NAME, 1, (), [])
+    forwarder.update(Snapshot(UDP_NAME, Verdict.SERVE, (Endpoint(LOOPBACK, 9),)))
+    admission = Admission((AdmissionRule("", UDP_NAME),), (AdmissionRule("", UDP_NAME),))
+    sockets = [DatagramGroup.open(LOOPBACK, 0) for _ in range(3)]
+    portal = PortalAddress(LOOPBACK, Protocol.UDP, sockets[0].port)
+    add, is_refused = Poller.add, True
+
+    def watch(poller: Poller, descriptor: int, events: int, handler: Handler, owner: Owner) -> None:
+        if is_refused and events == WHILE_DATAGRAMS:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        add(poller, descriptor, events, handler, owner)
+
+    monkeypatch.setattr(Poller, "add", watch)
+
+    def copies() -> list[int]:
+        return [os.dup(each.descriptors[0]) for each in sockets]
+
+    def serve(descriptors: list[int]) -> None:
+        forwarder.adopt_portal(portal, admission, descriptors, (0, 1, 2), 3)
+
+    ours, ports = OwnDescriptors(), forwarder._budget.room_for_ports
+    with pytest.raises(PortUnavailableError, match="cannot be watched"):
+        serve(copies())
+    assert (len(ours), forwarder._budget.room_for_ports) == (0, ports)
+    is_refused = False
+    serve(copies())
+    assert len(list(forwarder.shared_portals())) == 3
+    forwarder.shut_down()
+    for each in sockets:
+        each.close()

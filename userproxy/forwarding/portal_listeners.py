@@ -245,18 +245,26 @@ class SharedPortalListeners(PortalListeners):
         """
         inodes = {inode_of(each): (member, size) for each, member in zip(descriptors, members, strict=True)}
         portal = self._portals.get(address)
-        if portal is not None and _goes_on(portal, admission, descriptors):
-            self._go_on(portal, address, admission)
-        else:
-            self.leave(address)
-            self._take()
-            try:
-                self._adopt(address, admission, descriptors)
-            except BaseException:
-                self._give()
-                raise
+        try:
+            if portal is not None and _goes_on(portal, admission, descriptors):
+                self._go_on(portal, address, admission)
+            else:
+                self._begin(address, admission, descriptors)
+        except OSError as error:
+            self.leave(address)  # of some of its sockets nobody would be told
+            raise PortUnavailableError(f"the sockets of {address} cannot be watched: {error.strerror}") from error
         if address.protocol is Protocol.UDP:
             self._members[address] = inodes
+
+    def _begin(self, address: PortalAddress, admission: Admission, descriptors: Sequence[int]) -> None:
+        self.leave(address)
+        self._take()
+        try:
+            self._adopt(address, admission, descriptors)
+        except BaseException:
+            if address not in self._portals:  # else its listener gives it back
+                self._give()
+            raise
 
     def leave(self, address: PortalAddress) -> None:
         """As :meth:`PortalListeners.leave`."""
@@ -284,13 +292,10 @@ class SharedPortalListeners(PortalListeners):
 
 
 def _goes_on(portal: _Portal, admission: Admission, descriptors: Sequence[int]) -> bool:
-    """Whether a portal is served already, and from these sockets from now on."""
+    """Whether a portal is served already, and from these sockets from now on. Raises OSError."""
     listener = portal.listener
     if isinstance(listener, SharedUdpPortal) and is_same_service(portal.admission, admission):
-        try:
-            listener.read_from(descriptors)
-        except OSError as error:
-            raise PortUnavailableError(f"the sockets of {listener.name} cannot be watched: {error.strerror}") from error
+        listener.read_from(descriptors)
         return True
     if not os.path.sameopenfile(portal.sock.fileno(), descriptors[0]):
         return False

@@ -1,11 +1,12 @@
 """Portals that are UDP listeners themselves, of which each data process has clients: real ones, on loopback."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from random import Random
@@ -23,13 +24,16 @@ from tests.processes.control.test_taking import Tells, told
 from tests.processes.takeover.conftest import Plane
 from tests.processes.takeover.planes import NUMBERS, predecessor, successor
 from userproxy.errors import PortUnavailableError
+from userproxy.forwarding.udp.groups import group
 from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.groups.spreading import member_of
 from userproxy.model import Admission, AdmissionRule, Endpoint, IPFamily, PortalAddress, Protocol, Snapshot, Verdict
+from userproxy.processes.control import held_portals
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.control.held_portals import HeldPortal, HeldPortals
 from userproxy.processes.control.spawning import Spawning
-from userproxy.processes.messages import Logging
+from userproxy.processes.control.worker import Worker
+from userproxy.processes.messages import AdoptPortal, Logging, ToData
 
 LOCAL = structs.replace(OPTIONS, bind_portals=True)
 EVERYBODY = Admission((AdmissionRule("", UDP_NAME),), (AdmissionRule("", UDP_NAME),))
@@ -195,6 +199,41 @@ def test_where_descriptors_run_short_a_portal_is_not_opened_and_none_is_lost(por
     assert (left, portals.further) == (3, 0)
 
 
+def test_a_kernel_that_lets_nobody_have_a_group_of_its_own_costs_no_descriptors(
+    portal: PortalAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(group, "open_apart", refuse)
+    taken: list[None] = []
+    portals = HeldPortals(lambda: taken.append(None), lambda: taken.pop() or None, lambda _: None, lambda: 4)
+    assert len(portals.serve(portal, EVERYBODY)[0].sockets) == len(taken) == 1
+    portals.leave(portal)
+    assert not taken
+
+
+async def test_each_process_is_told_of_a_new_portal_once(
+    portal: PortalAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told_of: list[tuple[int, PortalAddress]] = []
+    send = Worker.send
+
+    def note(worker: Worker, message: ToData, descriptors: Sequence[int] = ()) -> None:
+        if isinstance(message, AdoptPortal):
+            told_of.append((worker.place, message.address))
+        send(worker, message, descriptors)
+
+    monkeypatch.setattr(Worker, "send", note)
+    async with echoes() as endpoints, serving(portal, endpoints) as forwarder:
+        assert sorted(told_of) == [(1, portal), (2, portal)]
+        another = PortalAddress("127.0.0.2", Protocol.UDP, portal.port)
+        told_of.clear()
+        forwarder.serve_portal(another, EVERYBODY)
+        await heard(forwarder)
+        assert sorted(told_of) == [(1, another), (2, another)]
+
+
 def open_at(plane: Plane, portal: PortalAddress, endpoints: tuple[Endpoint, ...]) -> None:
     plane.open(UDP_NAME, verdict=Verdict.SERVE)
     plane.update(Snapshot(UDP_NAME, Verdict.SERVE, endpoints))
@@ -296,6 +335,41 @@ def test_sockets_that_were_left_are_used_if_none_is_missing_and_let_in_who_is_to
         portals.leave_unasked(UDP_NAME.family)
         assert len(portals.serve(portal, EVERYBODY)[0].sockets) == 3, "nobody had asked for them"
         portals.close(Protocol.UDP)
+
+
+def test_sockets_that_were_left_and_take_no_program_are_not_used(
+    portal: PortalAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    left = DatagramGroup.open_at_portal(portal.ip, portal.port, None, 2)
+    taken: list[None] = []
+    portals = HeldPortals(lambda: taken.append(None), lambda: taken.pop() or None, lambda _: None, lambda: 3)
+    nobody = (AdmissionRule("10.0.0.0/8", UDP_NAME),)
+    with closing(left):
+        for each in left.members:
+            portals.inherit(portal, 2, os.dup(each.fileno()))
+        monkeypatch.setattr(held_portals, "attach", refuse)
+        found = portals.serve(portal, Admission(nobody, nobody))[0]
+        assert len(found.sockets) == len(taken) == 3
+        assert not {*map(inode, found.members)} & {*map(inode, left.members)}
+        portals.close(Protocol.UDP)
+        assert not taken
+
+
+def test_sockets_that_were_left_are_closed_with_all_others(portal: PortalAddress) -> None:
+    left = DatagramGroup.open_at_portal(portal.ip, portal.port, None, 2)
+    portals = HeldPortals(lambda: None, lambda: None, lambda _: None, lambda: 2)
+    with closing(left):
+        for end in (portals.forsake, lambda: portals.close(Protocol.UDP)):
+            copies = [os.dup(each.fileno()) for each in left.members]
+            for each in copies:
+                portals.inherit(portal, 2, each)
+            end()
+            for each in copies:
+                with pytest.raises(OSError, match="Bad file descriptor"):
+                    os.fstat(each)
 
 
 def inode(sock: SocketType) -> int:

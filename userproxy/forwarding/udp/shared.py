@@ -36,7 +36,12 @@ class SharedUdpListener(UdpListener):
             os.close(found.pop(own))
         else:
             self._empty()
-            self._renew(found.pop(next(iter(found))))
+            try:
+                self._renew(found.pop(next(iter(found))))
+            except OSError:
+                for each in found.values():
+                    os.close(each)
+                raise
         if found or self.further is not None:
             self.read_also(list(found.values()))
 

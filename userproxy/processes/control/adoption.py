@@ -89,7 +89,7 @@ class Adoption:
         for _ in portal.sockets:
             self._adopted_portal()
         self.tell()
-        self._briefing.settle_portal(portal)
+        self._briefing.place_portal(portal)
         for worker in self._pool.serving:
             self._briefing.tell_portal(worker, portal)
 

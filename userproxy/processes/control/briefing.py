@@ -122,6 +122,10 @@ class Briefing:
             if _share(before, worker.place) != _share(readers, worker.place):
                 self._tell_anew(worker, held)
 
+    def place_portal(self, portal: HeldPortal) -> None:
+        """Decide which data processes read the sockets of a portal that none of them knows yet."""
+        portal.readers = self._portal_readers(portal)
+
     def settle_portal(self, portal: HeldPortal) -> None:
         """Decide which data processes read a portal's sockets; those for which that changes are told anew."""
         readers = self._portal_readers(portal)

@@ -311,7 +311,10 @@ class ProcessForwarder:
     def serve_portal(self, address: PortalAddress, admission: Admission) -> None:
         """As :meth:`Forwarder.serve_portal`."""
         portal, is_new = self._portals.serve(address, admission)
-        self._briefing.settle_portal(portal)
+        if is_new:
+            self._briefing.place_portal(portal)
+        else:
+            self._briefing.settle_portal(portal)
         for worker in self._pool.serving:
             if is_new or address not in worker.told:
                 worker.told.discard(address)

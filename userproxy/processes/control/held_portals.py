@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+import structlog
 from msgspec import Struct
 
 from userproxy.errors import ObjectError, PortUnavailableError
@@ -12,6 +13,8 @@ from userproxy.forwarding.udp.groups.group import DatagramGroup, open_apart
 from userproxy.forwarding.udp.groups.spreading import member_of
 from userproxy.forwarding.udp.sockets import DatagramSocket, stand_aside
 from userproxy.model import Admission, IPFamily, PortalAddress, Protocol
+
+log = structlog.get_logger()
 
 
 class HeldPortal(Struct):
@@ -161,6 +164,7 @@ class HeldPortals:
 
     def forsake(self) -> None:
         """Close our copies of all sockets, and tell nobody: they are another process's."""
+        self._close_inherited()
         for portal in self.portals.values():
             portal.close()
         self.portals.clear()
@@ -173,8 +177,7 @@ class HeldPortals:
             self._left(address)
             portal.close()
             self.further -= len(portal.sockets) - 1
-            for _ in portal.sockets:
-                self._give()
+            self._give_back(len(portal.sockets))
 
     def stand_aside(self, family: IPFamily) -> None:
         """As :meth:`PortalListeners.stand_aside`."""
@@ -184,31 +187,52 @@ class HeldPortals:
 
     def close(self, protocol: Protocol) -> None:
         """Listen at no portal of this protocol any longer."""
+        if protocol is Protocol.UDP:
+            self._close_inherited()
         for address in [address for address in self.portals if address.protocol is protocol]:
             self.leave(address)
 
+    def _close_inherited(self) -> None:
+        while self._inherited:
+            _close(self._inherited.popitem()[1][1])
+
     def _opened(self, address: PortalAddress, instructions: bytes | None) -> tuple[PortalSocket, ...]:
-        size, inherited = self._inherited.pop(address, (0, []))
-        if len(inherited) != size:
-            _close(inherited)
-            inherited = []
+        inherited = self._left_behind(address, instructions)
         count = len(inherited) or (self._width() if address.protocol is Protocol.UDP else 1)
         taken = 0
         try:
             for _ in range(count):
                 self._take()
                 taken += 1
-            if inherited:
-                _let_in(inherited, instructions)
-                return tuple(inherited)
-            if count > 1:
-                return DatagramGroup.open_at_portal(address.ip, address.port, instructions, count).members
-            return (open_portal(address, instructions),)
+            sockets = inherited or _open(address, instructions, count)
         except BaseException:
-            for _ in range(taken):
-                self._give()
+            self._give_back(taken)
             _close(inherited)
             raise
+        self._give_back(taken - len(sockets))  # there is only one where the kernel can do no more
+        return sockets
+
+    def _left_behind(self, address: PortalAddress, instructions: bytes | None) -> tuple[DatagramSocket, ...]:
+        """Those of :meth:`inherit`, which let in whom the program lets in; none where they cannot be used."""
+        size, inherited = self._inherited.pop(address, (0, []))
+        if len(inherited) == size:
+            try:
+                _let_in(inherited, instructions)
+                return tuple(inherited)
+            except OSError as error:  # a socket has little memory for programs, and its old one is still there
+                log.debug("Sockets that were left are not used", portal=str(address), reason=error.strerror)
+        _close(inherited)
+        return ()
+
+    def _give_back(self, descriptors: int) -> None:
+        for _ in range(descriptors):
+            self._give()
+
+
+def _open(address: PortalAddress, instructions: bytes | None, count: int) -> tuple[PortalSocket, ...]:
+    if count > 1:
+        return DatagramGroup.open_at_portal(address.ip, address.port, instructions, count).members
+    return (open_portal(address, instructions),)
 
 
 def _let_in(sockets: Sequence[DatagramSocket], instructions: bytes | None) -> None:

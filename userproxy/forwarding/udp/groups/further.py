@@ -63,11 +63,14 @@ class FurtherSockets:
         wanted = {inode_of(each): each for each in descriptors}
         for inode in self._sockets.keys() - wanted.keys():
             self._leave(self._sockets.pop(inode))
+        fresh: list[DatagramSocket] = []
         for inode, descriptor in wanted.items():
             if inode in self._sockets:
                 os.close(descriptor)
             else:
-                self._add(inode, DatagramSocket(descriptor))
+                fresh.append(self._add(inode, DatagramSocket(descriptor)))
+        for each in fresh if self._watched else ():
+            self._watch(each)
 
     def watch(self) -> None:
         """Read them from now on. Raises OSError."""
@@ -100,13 +103,12 @@ class FurtherSockets:
         if self._guard is not None:
             self._guard.close()
 
-    def _add(self, inode: int, sock: DatagramSocket) -> None:
+    def _add(self, inode: int, sock: DatagramSocket) -> DatagramSocket:
         self._sockets[inode] = sock
         # The kernel has counted since the socket was opened, for other processes.
         self._listener.statistics.add_dropped(-dropped(sock))
         self._listener.statistics.watch(sock)
-        if self._watched:
-            self._watch(sock)
+        return sock
 
     def _watch(self, sock: DatagramSocket) -> None:
         # Not edge-triggered: what the listener leaves here for another turn it is told of again.
