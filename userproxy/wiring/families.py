@@ -55,9 +55,9 @@ def build_family(
     return_path = _return_path(family, settings, driver.traits, forwarder)
     leftovers = Leftovers(family, return_path)
 
-    async def clean_up(driver: PortalDriver) -> bool:
+    async def clean_up(driver: PortalDriver, may_wait: bool) -> bool:  # noqa: FBT001 -- as a FamilyProxy calls it
         settled(family)
-        return await leftovers.clean_up(driver)
+        return not may_wait and await leftovers.clean_up(driver)
 
     monitor.count_pending(family, lambda: changes.pending)
     return FamilyProxy(

@@ -18,6 +18,7 @@ from userproxy.model import Node, PortalSync, ProblemKind, Protocol, ServiceStat
 from userproxy.portals.interface import PortalDriver
 from userproxy.portals.lease import Lease
 from userproxy.portals.return_path.keeper import ReturnPathKeeper
+from userproxy.proxier.family import proxy
 from userproxy.proxier.family.options import FamilyOptions
 from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.proxier.health_checks import HealthCheckServers
@@ -129,7 +130,7 @@ class Observer:
         self.triggers += triggers
 
 
-async def _nothing_left(_driver: PortalDriver) -> bool:
+async def _nothing_left(_driver: PortalDriver, _may_wait: bool) -> bool:
     return True
 
 
@@ -151,7 +152,7 @@ class Bench:
 
     def proxy(
         self,
-        clean_up_after_others: Callable[[PortalDriver], Awaitable[bool]] = _nothing_left,
+        clean_up_after_others: Callable[[PortalDriver, bool], Awaitable[bool]] = _nothing_left,
         return_path: ReturnPathKeeper | None = None,
     ) -> FamilyProxy:
         family = self._ip_family
@@ -209,7 +210,10 @@ async def test_nothing_is_served_before_the_source_has_said_what_there_is() -> N
     assert list(bench.world.open_ports) == [WEB_LISTENER]
 
 
-async def test_who_waits_until_all_is_taken_in_waits_as_long_as_that_takes_and_no_longer() -> None:
+async def test_who_waits_until_all_is_taken_in_waits_as_long_as_that_takes_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(proxy, "_TOOLS_SECONDS", 0.05)
     bench = Bench()
     bench.usable.clear()
     await bench.family.until_taken_in()  # nobody has said what there is
@@ -218,14 +222,36 @@ async def test_who_waits_until_all_is_taken_in_waits_as_long_as_that_takes_and_n
         bench.family.changed(None)
         await bench.family.until_taken_in()
         assert not list(bench.family.service_ports), "it cannot be served"
-        bench.usable.set()
-        while not bench.family._usable:
-            await asyncio.sleep(0)
+        monkeypatch.setattr(proxy, "_TOOLS_SECONDS", 20.0)
+        asyncio.get_running_loop().call_later(0.01, bench.usable.set)
         await bench.family.until_taken_in()
         assert len(bench.family.service_ports) == 100
         assert "synced" not in bench.observer.told
         await bench.until_told("synced")
         await bench.family.until_taken_in()
+
+
+@pytest.mark.parametrize("took_over", [True, False])
+async def test_who_took_over_may_look_later_for_what_others_have_left(took_over: bool) -> None:
+    """Its predecessor did so, and clients would wait for the thread in which it is done."""
+    bench, looks = Bench(), []
+
+    async def look(_: PortalDriver, may_wait: bool) -> bool:
+        looks.append(may_wait)
+        return not may_wait
+
+    bench.family = bench.proxy(look)
+    if took_over:
+        bench.family.took_over()
+    bench.put(a_service("web", "10.96.0.1"))
+    async with bench.running():
+        await bench.until_told("synced")
+        while not looks:
+            await asyncio.sleep(0.001)
+        bench.family._syncs.verify()
+        await bench.until_told("synced", 2)
+        await asyncio.sleep(0.01)
+    assert looks == ([True, False] if took_over else [False])
 
 
 async def test_the_first_news_ask_for_a_sync_though_there_is_no_service_and_later_ones_do_not() -> None:
@@ -420,7 +446,8 @@ async def test_what_others_left_is_removed_after_the_first_good_sync_and_before_
     asked = bench.lease.asked
     outcomes = iter([False, True])
 
-    async def clean_up(driver: PortalDriver) -> bool:
+    async def clean_up(driver: PortalDriver, may_wait: bool) -> bool:
+        assert not may_wait
         assert driver is bench.driver
         asked.append("clean up")
         return next(outcomes)

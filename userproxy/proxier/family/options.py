@@ -62,6 +62,6 @@ async def at_once() -> None:
     """Nobody is to be waited for before the first sync."""
 
 
-async def nothing_left(_driver: PortalDriver) -> bool:
+async def nothing_left(_driver: PortalDriver, _may_wait: bool) -> bool:  # noqa: FBT001 -- as a FamilyProxy calls it
     """No other driver has left anything."""
     return True

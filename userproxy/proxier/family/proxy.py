@@ -4,7 +4,7 @@ import asyncio
 import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, KeysView
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import structlog
@@ -34,8 +34,9 @@ log = structlog.get_logger()
 
 _GIVE_UP_SECONDS: Final = 5.0
 """How long a stop waits for a sync that is writing rules. A sync that hangs keeps the successor waiting no longer."""
-
 _TRY_PORTS_EVERY: Final = 0.1
+_TOOLS_SECONDS: Final = 2.0
+"""How long a predecessor waits until our tools turn out to work."""
 
 
 class FamilyProxy:
@@ -44,7 +45,8 @@ class FamilyProxy:
     `until_usable` returns once the driver's tools work. `conntrack` is None where no packet is translated. `nodes` is
     asked which addresses are those of Nodes. `report` is called when `problems` may have changed.
     `clean_up_after_others` removes what other drivers than the one it is given have left, and returns whether that is
-    all gone; it is called once the driver's portals stand, and after later verifying syncs until it is done.
+    all gone; it is called once the driver's portals stand, and after later verifying syncs until it is done. The first
+    time it may wait until then if a predecessor has done it.
     `return_path` is kept as long as the portals are ours; None where backends see the node's address.
     """
 
@@ -64,7 +66,7 @@ class FamilyProxy:
         health_checks: HealthCheckServers,
         observer: SyncObserver,
         report: Callable[[], None],
-        clean_up_after_others: Callable[[PortalDriver], Awaitable[bool]] = nothing_left,
+        clean_up_after_others: Callable[[PortalDriver, bool], Awaitable[bool]] = nothing_left,
         return_path: ReturnPathKeeper | None = None,
         until_turn: Callable[[], Awaitable[None]] = at_once,
         drains: DrainTable | None = None,
@@ -83,14 +85,11 @@ class FamilyProxy:
         self._nodes_version = nodes.version
         self._node = node
         self._node_view = scope, traffic = node_view(family, options, node)
-        self._asked = False
-        self._usable = False
-        self._settled = False
-        """Whether a sync has succeeded yet."""
-        self._in_sync = False
-        self._in_sync_since = time.time()
+        self._asked = self._usable = False
+        self._settled = self._took_over = False
+        """Whether a sync has succeeded yet, and whether that is to be so with a predecessor's listeners."""
+        self._in_sync, self._in_sync_since = False, time.time()
         self._is_taken_in = asyncio.Event()
-        """Set once what was there at the beginning has been taken from the source."""
         self._moved = asyncio.Event()
         """Set when another driver has taken the place of the one before."""
         self._turn = asyncio.Lock()
@@ -291,8 +290,9 @@ class FamilyProxy:
 
     async def until_taken_in(self) -> None:
         """Return once all that is to be served at first is known here, or nobody has asked for it, or it cannot be."""
-        if self._asked and self._usable:
-            await self._is_taken_in.wait()
+        if self._asked:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_taken_in.wait(), None if self._usable else _TOOLS_SECONDS)
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
@@ -301,8 +301,9 @@ class FamilyProxy:
             yield
 
     def took_over(self) -> None:
-        """All listeners of a predecessor are ours, so its rules lead to them."""
+        """All listeners of a predecessor are ours, so its rules lead to them, and it has cleaned up after others."""
         self._proxier.has_ports()
+        self._took_over = True
 
     def leave_to_successor(self) -> None:
         """Do nothing any more: all is a successor's, which has copies of what we close."""
@@ -378,7 +379,7 @@ class FamilyProxy:
     async def _settle(self, *, verified: bool) -> None:
         """A sync has succeeded."""
         if not self._alone and (verified or not self._settled) and not self.holdings.are_given_up:
-            self._alone = await self._clean_up_after_others(self.driver)
+            self._alone = await self._clean_up_after_others(self.driver, self._took_over and not self._settled)
         if not self._settled:
             self._settled = True
             gc.freeze()  # most of what there is now will stay: the collector need not look through it again
