@@ -19,6 +19,7 @@ from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.handover.values import ListenerChanged, RelayHandedOver
 from userproxy.forwarding.limits.counts import LimitCounts
 from userproxy.forwarding.poller import WHILE_DATAGRAMS, Handler, Owner, Poller
+from userproxy.forwarding.portal_listeners import PortalListeners
 from userproxy.forwarding.ports.ranges import PortRange
 from userproxy.forwarding.sharing import SharingForwarder
 from userproxy.forwarding.tcp.listener import TcpListener
@@ -256,6 +257,10 @@ async def test_a_portal_whose_sockets_cannot_be_watched_leaves_nothing_behind(
     is_refused = False
     serve(copies())
     assert len(list(forwarder.shared_portals())) == 3
+    monkeypatch.setattr(PortalListeners, "open_portals", None)  # one is found among thousands without a look at those
+    assert forwarder.opened_portal(portal) is not None
+    assert forwarder.opened_portal(structs.replace(portal, port=portal.port - 1)) is None
+    monkeypatch.undo()
     forwarder.shut_down()
     for each in sockets:
         each.close()

@@ -116,6 +116,11 @@ class PortalListeners:
         for address, portal in self._portals.items():
             yield address, portal.admission, portal.sockets, portal.listener
 
+    def opened(self, address: PortalAddress) -> TcpPortal | UdpPortal | None:
+        """What serves at a portal, if anything does."""
+        portal = self._portals.get(address)
+        return None if portal is None else portal.listener
+
     def adopt(
         self, address: PortalAddress, admission: Admission, descriptors: Sequence[int]
     ) -> TcpPortal | UdpPortal | None:

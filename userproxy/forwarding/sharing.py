@@ -98,7 +98,7 @@ class SharingForwarder(Forwarder):
 
     def opened_portal(self, address: PortalAddress) -> TcpListener | UdpListener | None:
         """What serves at a portal, if anything does."""
-        return next((each[3] for each in self._portals.open_portals() if each[0] == address), None)
+        return self._shared_portals.opened(address)
 
     def forsake(self) -> None:
         """As :meth:`Forwarder.forsake`, but for listeners that have no client, which accept nobody any more.

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from random import Random
 from socket import SocketType
+from typing import NoReturn
 
 import pytest
 from msgspec import structs
@@ -27,7 +28,17 @@ from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.udp.groups import group
 from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.groups.spreading import member_of
-from userproxy.model import Admission, AdmissionRule, Endpoint, IPFamily, PortalAddress, Protocol, Snapshot, Verdict
+from userproxy.model import (
+    Admission,
+    AdmissionRule,
+    Endpoint,
+    IPFamily,
+    PortalAddress,
+    Protocol,
+    Snapshot,
+    TrafficClass,
+    Verdict,
+)
 from userproxy.processes.control import held_portals
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.control.held_portals import HeldPortal, HeldPortals
@@ -211,6 +222,42 @@ def test_a_kernel_that_lets_nobody_have_a_group_of_its_own_costs_no_descriptors(
     assert len(portals.serve(portal, EVERYBODY)[0].sockets) == len(taken) == 1
     portals.leave(portal)
     assert not taken
+
+
+def test_a_portal_for_nobody_has_one_socket(portal: PortalAddress) -> None:
+    portals = HeldPortals(lambda: None, lambda: None, lambda _: None, lambda: 3)
+    assert len(portals.serve(portal, Admission((), ()))[0].sockets) == 1
+    assert len(portals.serve(portal, EVERYBODY)[0].sockets) == 3
+    portals.close(Protocol.UDP)
+
+
+def test_portals_are_found_by_listeners_whose_clients_come_there(portal: PortalAddress) -> None:
+    portals = HeldPortals(lambda: None, lambda: None, lambda _: None, lambda: 1)
+    internal = structs.replace(UDP_NAME, traffic=TrafficClass.EXTERNAL)
+    found = portals.serve(portal, EVERYBODY)[0]
+    assert (portals.of(UDP_NAME), portals.of(internal)) == ([found], [])
+    portals.serve(portal, Admission(EVERYBODY.others, (AdmissionRule("", internal),)))
+    assert (portals.of(UDP_NAME), portals.of(internal)) == ([found], [found])
+    portals.serve(portal, EVERYBODY)
+    assert (portals.of(UDP_NAME), portals.of(internal)) == ([found], [])
+    portals.leave(portal)
+    assert portals.of(UDP_NAME) == []
+    found = portals.serve(portal, EVERYBODY)[0]
+    assert portals.of(UDP_NAME) == [found]
+    portals.close(Protocol.UDP)
+
+
+async def test_another_affinity_of_a_service_looks_at_no_other_s_portals(portal: PortalAddress) -> None:
+    class Portals(dict[PortalAddress, HeldPortal]):
+        def values(self) -> NoReturn:
+            raise AssertionError("all portals are looked at")
+
+    async with echoes() as endpoints, serving(portal, endpoints) as forwarder:
+        forwarder._portals.portals = Portals(forwarder._portals.portals)
+        forwarder.update(Snapshot(UDP_NAME, Verdict.SERVE, endpoints, affinity_timeout=100))
+        await heard(forwarder)
+        forwarder._portals.portals = dict(forwarder._portals.portals)
+        assert len(set(held(forwarder).readers or ())) == 1
 
 
 async def test_each_process_is_told_of_a_new_portal_once(

@@ -105,14 +105,3 @@ class Adoption:
         for place, message in found:
             if place in workers:
                 workers[place].send(message)
-
-
-def inherited_socket(
-    name: ListenerName, host: str, descriptors: Sequence[int], verdict: Verdict
-) -> ListeningSocket | DatagramGroup:
-    """The sockets of another process, which takes clients there."""
-    if name.service_port.protocol is Protocol.UDP:
-        return DatagramGroup.adopt(descriptors, host)
-    sock = ListeningSocket(descriptors[0])
-    sock.set_verdict(verdict)
-    return sock

@@ -242,9 +242,7 @@ class Briefing:
         return [held for held in found if held is not None]
 
     def _portals_of(self, held: HeldListener) -> list[HeldPortal]:
-        if held.sock is not None:
-            return []
-        return [portal for portal in self._portals.portals.values() if held.name in portal.admission.listeners]
+        return self._portals.of(held.name) if held.sock is None else []
 
     def gone(self, worker: Worker) -> None:
         """A data process has ended: others serve alone what it did."""

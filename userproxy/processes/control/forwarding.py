@@ -1,22 +1,15 @@
 """The control process's interface to the data processes: that of :class:`~userproxy.forwarding.forwarder.Forwarder`."""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import count
 from random import Random
 from typing import Final
 
-import structlog
-
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.descriptors import DescriptorBudget
-from userproxy.forwarding.ports.listeners import ListenerPorts
-from userproxy.forwarding.tcp.sockets import ListeningSocket
-from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.model import (
     Admission,
     IPFamily,
@@ -28,10 +21,11 @@ from userproxy.model import (
     Snapshot,
     Verdict,
 )
-from userproxy.processes.control.adoption import Adoption, inherited_socket
+from userproxy.processes.control.adoption import Adoption
 from userproxy.processes.control.briefing import Briefing
 from userproxy.processes.control.giving import ProcessesGiver
 from userproxy.processes.control.groups.growing import Growing
+from userproxy.processes.control.groups.listener_sockets import ListenerSockets
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.held_portals import HeldPortals
 from userproxy.processes.control.observation.data_plane import ProcessesDataPlane
@@ -43,11 +37,6 @@ from userproxy.processes.control.taking import ProcessesTaker
 from userproxy.processes.control.worker import Worker
 from userproxy.processes.messages import CloseUnasked, Drain, FollowPortal, Reset
 from userproxy.processes.transfers import SharesSockets
-
-log = structlog.get_logger()
-
-_SHARE_FOR_GROUPS: Final = 10
-"""Of ten descriptors one may be for further sockets of UDP listeners."""
 
 _DRAIN_GRACE_SECONDS: Final = 5.0
 _LAST_WORDS_SECONDS: Final = 2.0
@@ -72,21 +61,20 @@ class ProcessForwarder:
         path: str = "",
     ) -> None:
         self._loop = loop
-        self._options = options
-        self._random = random
-        self._ports = ListenerPorts(options.port_range, options.kept_ports)
+        self._bind_addresses = options.bind_addresses
         self._budget = DescriptorBudget(loop, options.descriptor_limit, options.kept_descriptors)
         self._numbers = count(1)
         self._last_number = 0
         """The highest of another userproxy's."""
         self._listeners: dict[ListenerName, HeldListener] = {}
-        self._in_groups = 0
-        """Descriptors of UDP listeners that they have beyond the first."""
+        self._sockets = ListenerSockets(options, self._budget, random, processes, lambda: self._portals.further)
         self._portals = HeldPortals(
-            self.take_for_port, self.give_port, lambda address: self._briefing.portal_left(address), self._width
+            self.take_for_port,
+            self.give_port,
+            lambda address: self._briefing.portal_left(address),
+            self._sockets.width,
         )
         self._return_paths = ReturnPaths(lambda: self._pool.serving)
-        self._inherited: dict[ListenerName, tuple[str, list[int]]] = {}
         self._unasked: dict[ListenerName, None] = {}
         """Listeners of another userproxy that nobody has asked for since."""
         self._shares_sockets = False
@@ -154,7 +142,7 @@ class ProcessForwarder:
             return self._listeners[listener].port
         if listener.service_port.protocol not in {Protocol.TCP, Protocol.UDP}:
             raise PortUnavailableError(f"{listener.service_port.protocol} is not forwarded")
-        sock = None if self._options.bind_portals else self._bind(listener, preferred_port, verdict)
+        sock = self._sockets.open(listener, preferred_port, verdict)
         held = HeldListener(self._loop, listener, next(self._numbers), sock, verdict, self._renewed)
         self._listeners[listener] = held
         return held.port
@@ -174,14 +162,12 @@ class ProcessForwarder:
 
     def inherit(self, name: ListenerName, host: str, descriptor: int) -> None:
         """As :meth:`Forwarder.inherit`."""
-        self._inherited.setdefault(name, (host, []))[1].append(descriptor)
+        self._sockets.inherit(name, host, descriptor)
 
     def close_unasked(self, family: IPFamily) -> None:
         """As :meth:`Forwarder.close_unasked`. All that is asked for is served now, so a process may wait in reserve."""
         self._pool.keep_spare()
-        for name in [each for each in self._inherited if each.family is family]:
-            for descriptor in self._inherited.pop(name)[1]:
-                os.close(descriptor)
+        self._sockets.close_inherited(family)
         self._portals.leave_unasked(family)
         for name in [each for each in self._unasked if each.family is family]:
             self.close(name)
@@ -196,7 +182,7 @@ class ProcessForwarder:
         for name, held in self._listeners.items():
             if held.sock is not None and held.snapshot is not None and held.snapshot.verdict is Verdict.SERVE:
                 for descriptor in held.descriptors:
-                    yield name, self._options.bind_addresses[name.family], descriptor
+                    yield name, self._bind_addresses[name.family], descriptor
 
     def leave_listeners(self) -> None:
         """As :meth:`Forwarder.leave_listeners`, but that flows end: they have no socket of their own for answers."""
@@ -215,13 +201,13 @@ class ProcessForwarder:
     def hand_over(self) -> ProcessesGiver:
         """As :meth:`Forwarder.hand_over`."""
         held = (self._listeners, self._portals, self._return_paths.paths)
-        return ProcessesGiver(self._pool.serving, *held, self._options.bind_addresses, self.data_plane.past)
+        return ProcessesGiver(self._pool.serving, *held, self._bind_addresses, self.data_plane.past)
 
     def take_over(self) -> ProcessesTaker:
         """As :meth:`Forwarder.take_over`. Raises HandoverError where a data process is not there."""
         held = (self._listeners, self._portals, self._briefing, self._renewed)
         paths = (self.follow_return_path, self._return_paths.know)
-        growing = Growing(len(self._pool.places), self._room_in_groups)
+        growing = Growing(len(self._pool.places), self._sockets.room_in_groups)
         adoption = Adoption(
             self._loop, self._pool, *held, *paths, growing, self._adopted, self.adopt_port, self._note_number
         )
@@ -230,10 +216,7 @@ class ProcessForwarder:
     def _adopted(self, held: HeldListener) -> None:
         """Account for a listener of another userproxy as it comes: nobody is served while all becomes ours."""
         self._unasked[held.name] = None
-        descriptors = len(held.descriptors)
-        self._in_groups += max(0, descriptors - 1)
-        for _ in range(descriptors):
-            self.adopt_port()
+        self._sockets.adopted(held)
 
     def _note_number(self, number: int) -> None:
         """What one with this number has counted is nobody else's, even if it is closed."""
@@ -270,7 +253,7 @@ class ProcessForwarder:
 
     def keep_off(self, port: int) -> None:
         """Open no listener on a port that a Service has as a node port, from now on."""
-        self._ports.keep_off(port)
+        self._sockets.ports.keep_off(port)
 
     def recount_descriptors(self) -> None:
         """Count descriptors anew, because the rest of the process has opened or closed some."""
@@ -305,8 +288,8 @@ class ProcessForwarder:
             if listener in worker.told:
                 worker.told.discard(listener)
                 worker.send(closing)
-        self._ports.release(held.port)
-        self._close_held(held)
+        self._sockets.ports.release(held.port)
+        self._sockets.close(held)
 
     def serve_portal(self, address: PortalAddress, admission: Admission) -> None:
         """As :meth:`Forwarder.serve_portal`."""
@@ -345,7 +328,7 @@ class ProcessForwarder:
         endings = [worker.drain(Drain(seconds)) for worker in self._pool.serving]
         self._portals.close(Protocol.TCP)
         for name in [name for name in self._listeners if name.service_port.protocol is Protocol.TCP]:
-            self._close_held(self._listeners.pop(name))
+            self._sockets.close(self._listeners.pop(name))
         if endings:
             await asyncio.wait(endings, timeout=seconds + _DRAIN_GRACE_SECONDS)
         self._portals.close(Protocol.UDP)
@@ -370,58 +353,6 @@ class ProcessForwarder:
             held.close()
         self._listeners.clear()
         self._budget.shut_down()
-
-    def _bind(
-        self, name: ListenerName, preferred_port: int | None, verdict: Verdict
-    ) -> ListeningSocket | DatagramGroup:
-        host = self._options.bind_addresses.get(name.family)
-        if host is None:
-            raise PortUnavailableError(f"there is no address to bind {name.family} listeners to")
-        self.take_for_port()
-        try:
-            if (inherited := self._inherited.pop(name, None)) is not None:
-                sock = inherited_socket(name, *inherited, verdict)
-            elif name.service_port.protocol is Protocol.UDP:
-                sock = self._ports.bind(DatagramGroup.open, host, preferred_port, self._random)
-            else:
-                opening = partial(ListeningSocket.open, verdict=verdict)
-                return self._ports.bind(opening, host, preferred_port, self._random)
-        except PortUnavailableError:
-            self.give_port()
-            raise
-        if isinstance(sock, DatagramGroup):
-            self._widen(sock, len(self._pool.places))
-        return sock
-
-    def _widen(self, group: DatagramGroup, processes: int) -> None:
-        """Have a socket for each process, if there are descriptors for that; another process's stay as they are."""
-        if len(group.descriptors) == 1 and processes > 1:
-            # One more, for the guard. What is missing for groups is not to be missing for listeners.
-            if processes > self._room_in_groups:
-                return
-            try:
-                group.widen(processes)
-            except OSError as error:
-                log.warning("A UDP listener is one data process's", port=group.port, reason=error.strerror)
-        for _ in group.descriptors[1:]:
-            self.adopt_port()
-        self._in_groups += len(group.descriptors) - 1
-
-    @property
-    def _room_in_groups(self) -> int:
-        in_groups = self._in_groups + self._portals.further
-        return self._options.descriptor_limit // _SHARE_FOR_GROUPS - in_groups
-
-    def _width(self) -> int:
-        """How many sockets a UDP portal is to have that is opened now: one for each process, if there is room."""
-        processes = len(self._pool.places)
-        return processes if processes - 1 <= self._room_in_groups else 1
-
-    def _close_held(self, held: HeldListener) -> None:
-        for _ in held.descriptors:
-            self.give_port()
-        self._in_groups -= max(0, len(held.descriptors) - 1)
-        held.close()
 
     def _renewed(self, held: HeldListener) -> None:
         self._briefing.renewed(held)

@@ -12,7 +12,7 @@ from userproxy.forwarding.portal_listeners import PortalSocket, is_of, is_same_s
 from userproxy.forwarding.udp.groups.group import DatagramGroup, open_apart
 from userproxy.forwarding.udp.groups.spreading import member_of
 from userproxy.forwarding.udp.sockets import DatagramSocket, stand_aside
-from userproxy.model import Admission, IPFamily, PortalAddress, Protocol
+from userproxy.model import Admission, IPFamily, ListenerName, PortalAddress, Protocol
 
 log = structlog.get_logger()
 
@@ -112,6 +112,7 @@ class HeldPortals:
         """Sockets beyond one for each portal."""
         self._inherited: dict[PortalAddress, tuple[int, list[DatagramSocket]]] = {}
         self.portals: dict[PortalAddress, HeldPortal] = {}
+        self._by_listener: dict[ListenerName, dict[PortalAddress, HeldPortal]] = {}
         self.unasked: dict[PortalAddress, None] = {}
         """Portals of another process that nobody has asked for since."""
 
@@ -127,7 +128,9 @@ class HeldPortals:
             instructions = instructions_for(admission)
             if portal is not None and is_same_service(portal.admission, admission):
                 restrict(portal.sockets, portal.admission, instructions)
+                self._forget(portal)
                 portal.admission = admission
+                self._note(portal)
                 return portal, False
         except ObjectError:
             self.leave(address)  # else those whom it had let in before would go on to be
@@ -136,15 +139,21 @@ class HeldPortals:
             self.leave(address)
             raise PortUnavailableError(f"{address} cannot be restricted: {error.strerror}") from error
         self.leave(address)
-        sockets = self._opened(address, instructions)
-        portal = self.portals[address] = HeldPortal(address, sockets, admission)
+        sockets = self._opened(address, admission, instructions)
+        portal = HeldPortal(address, sockets, admission)
+        self._note(portal)
         self.further += len(sockets) - 1
         return portal, True
+
+    def of(self, name: ListenerName) -> list[HeldPortal]:
+        """Those by which clients of a listener come."""
+        return list(self._by_listener.get(name, {}).values())
 
     def adopt(self, address: PortalAddress, admission: Admission, sockets: Sequence[PortalSocket]) -> HeldPortal:
         """Hold the sockets of another process, which are accounted for already."""
         self.unasked[address] = None
-        portal = self.portals[address] = HeldPortal(address, tuple(sockets), admission)
+        portal = HeldPortal(address, tuple(sockets), admission)
+        self._note(portal)
         self.further += len(sockets) - 1
         return portal
 
@@ -168,12 +177,14 @@ class HeldPortals:
         for portal in self.portals.values():
             portal.close()
         self.portals.clear()
+        self._by_listener.clear()
 
     def leave(self, address: PortalAddress) -> None:
         """Listen at `address` no longer, if that was so."""
         portal = self.portals.pop(address, None)
         self.unasked.pop(address, None)
         if portal is not None:
+            self._forget(portal)
             self._left(address)
             portal.close()
             self.further -= len(portal.sockets) - 1
@@ -192,13 +203,29 @@ class HeldPortals:
         for address in [address for address in self.portals if address.protocol is protocol]:
             self.leave(address)
 
+    def _note(self, portal: HeldPortal) -> None:
+        self.portals[portal.address] = portal
+        for name in portal.admission.listeners:
+            self._by_listener.setdefault(name, {})[portal.address] = portal
+
+    def _forget(self, portal: HeldPortal) -> None:
+        """Nobody's clients come by it any longer."""
+        for name in portal.admission.listeners:
+            its = self._by_listener[name]
+            del its[portal.address]
+            if not its:
+                del self._by_listener[name]
+
     def _close_inherited(self) -> None:
         while self._inherited:
             _close(self._inherited.popitem()[1][1])
 
-    def _opened(self, address: PortalAddress, instructions: bytes | None) -> tuple[PortalSocket, ...]:
+    def _opened(
+        self, address: PortalAddress, admission: Admission, instructions: bytes | None
+    ) -> tuple[PortalSocket, ...]:
         inherited = self._left_behind(address, instructions)
-        count = len(inherited) or (self._width() if address.protocol is Protocol.UDP else 1)
+        is_read = address.protocol is Protocol.UDP and bool(admission.listeners)
+        count = len(inherited) or (self._width() if is_read else 1)
         taken = 0
         try:
             for _ in range(count):

@@ -166,8 +166,7 @@ class Handover:
 
     def opened_portal(self, address: PortalAddress) -> None:
         """A portal has been adopted."""
-        listener = self._forwarder.opened_portal(address)
-        if self._taker is not None and listener is not None:
+        if self._taker is not None and (listener := self._forwarder.opened_portal(address)) is not None:
             self._taker.know_portal(address, listener)
 
     def take(self, message: Take, descriptors: list[int]) -> None:

@@ -10,8 +10,10 @@ from tests.forwarding.conftest import LOOPBACK
 from tests.processes.control.test_forwarding import UDP_NAME
 from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.groups.spreading import member_of
+from userproxy.model import Admission, AdmissionRule, PortalAddress, Protocol
 from userproxy.processes.control.groups import growing
 from userproxy.processes.control.groups.growing import Growing, Grown
+from userproxy.processes.control.held_portals import HeldPortal
 
 
 @pytest.fixture
@@ -53,6 +55,17 @@ def test_one_that_has_as_many_sockets_stays_and_takes_room(groups: list[Datagram
     groups[0].widen(2)
     of_two = Growing(2, 3)
     assert [of_two.grow(group) for group in groups] == [False, False, False]
+
+
+def test_sockets_of_a_portal_that_stays_as_it_is_take_room(groups: list[DatagramGroup]) -> None:
+    with closing(DatagramGroup.open("::1", 0)) as its:
+        its.widen(2)
+        everybody = (AdmissionRule("", UDP_NAME),)
+        address = PortalAddress("::1", Protocol.UDP, its.port)
+        of_two = Growing(2, 2)
+        of_two.grow_portal(HeldPortal(address, its.members, Admission(everybody, everybody)))
+        assert not of_two.grow(groups[0]), "there is room for one more, and it needs two"
+        assert of_two.settle() == []
 
 
 def test_so_many_grow_at_once(groups: list[DatagramGroup], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ from typing import Final, Protocol
 import structlog
 from msgspec import Struct
 
-from userproxy import model
 from userproxy.addresses import family_of, is_ipv6
 from userproxy.errors import ObjectError
 from userproxy.forwarding.udp.datagrams import Inbox
@@ -84,15 +83,15 @@ class Growing:
     def grow_portal(self, portal: HeldPortal) -> None:
         """Have a portal of IPv4 have as many sockets, if there is room: others, of which nobody knows yet."""
         more = self._sockets - len(portal.sockets)
-        if not portal.admission.listeners or is_ipv6(portal.host) or portal.address.protocol is not model.Protocol.UDP:
-            return
-        if more <= 0 or self._count == MOST or self._room < self._sockets - 1:
+        can_grow = portal.admission.listeners and portal.members and not is_ipv6(portal.host)
+        if not can_grow or more <= 0 or self._count == MOST or self._room < self._sockets - 1:
             self._room -= len(portal.sockets) - 1
             return
         try:
             portal.renew(self._sockets)
         except (OSError, ObjectError) as error:
             log.debug("A UDP portal has as many sockets as before", portal=str(portal.address), reason=str(error))
+            self._room -= len(portal.sockets) - 1
             return
         self._room -= self._sockets - 1
         self._count += 1
