@@ -7,7 +7,7 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 from random import Random
 from socket import SocketType
@@ -150,16 +150,19 @@ async def test_clients_of_a_process_that_cannot_be_kept_alive_are_the_other_s_an
 
 
 async def test_with_affinity_it_is_one_process_s_and_without_again_all_have_clients(portal: PortalAddress) -> None:
+    # All clients stay: one with the port of an earlier one would go on with that one's flow.
     async with echoes() as endpoints, serving(portal, endpoints) as forwarder:
+        stack = ExitStack()
         for timeout, processes, answers in ((100, 1, 1), (None, 2, 2), (100, 1, 1)):
             forwarder.update(Snapshot(UDP_NAME, Verdict.SERVE, endpoints, affinity_timeout=timeout))
             await heard(forwarder)
-            with clients_at(portal.port) as several:
-                assert len(set(await ask_all(several))) == answers
-                ports = {each.getsockname()[1] for each in several}
-                listed = (await forwarder.data_plane.connections()).items
-                of = {each.id // 10**12 for each in listed if each.client.port in ports}
-                assert len(of) == processes
+            several = stack.enter_context(clients_at(portal.port))
+            assert len(set(await ask_all(several))) == answers
+            ports = {each.getsockname()[1] for each in several}
+            listed = (await forwarder.data_plane.connections()).items
+            of = {each.id // 10**12 for each in listed if each.client.port in ports}
+            assert len(of) == processes
+        stack.close()
 
 
 async def test_who_is_let_in_changes_for_all_sockets_and_no_flow_ends(portal: PortalAddress) -> None:
