@@ -27,7 +27,7 @@ from userproxy.model import ServiceName
 SERVICES, SLICES, NODES = PATHS
 MANY = 10_000
 TURN = 0.012
-"""Six slices, and a quarter of what it takes to compare as many Services and slices at once: seconds."""
+"""Many slices, and a quarter of what it takes to compare as many Services and slices at once: seconds."""
 
 
 async def test_a_dead_server_costs_nothing_and_the_watch_goes_on_where_it_was(server: MinimalApi) -> None:

@@ -44,7 +44,7 @@ from userproxy.forwarding.udp.states import state_of
 from userproxy.model import IPFamily, ListenerName, ServicePortName
 from userproxy.pace import Pace
 from userproxy.routing.affinity import AffinityTable
-from userproxy.routing.balancers.state import BalancerState
+from userproxy.routing.balancers.state import NO_STATE, BalancerState
 
 _NEVER: Final = float("-inf")
 
@@ -202,7 +202,7 @@ class Giver:
                 yield _closed_listener(connections.name, connections.statistics, connections.balancer.state()), []
         for name, statistics in self._parts.closed.current():
             if statistics not in self._known:
-                yield _closed_listener(name, statistics, BalancerState()), []
+                yield _closed_listener(name, statistics, NO_STATE), []
 
     def _new_listeners(self) -> Iterator[Given | None]:
         """Those that were not there before: a data process that has just taken a place is told of them one by one."""

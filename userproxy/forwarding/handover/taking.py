@@ -52,12 +52,9 @@ from userproxy.model import Endpoint, IPFamily, ListenerName, PortalAddress, Pro
 from userproxy.model.reports import Source
 from userproxy.routing.affinity import PlainClient
 from userproxy.routing.balancer import Balancer
-from userproxy.routing.balancers.state import BalancerState
+from userproxy.routing.balancers.state import NO_STATE
 
 _NEVER: Final = float("-inf")
-
-_NO_STATE: Final = BalancerState()
-"""That of who has no balancer, a control process: what a snapshot says stands."""
 
 
 class HandoverError(UserproxyError):
@@ -239,7 +236,7 @@ class Taker:
         return listener
 
     def _listener_changed(self, item: ListenerChanged) -> None:
-        if item.balancer != _NO_STATE and (item.is_open or item.number not in self._listeners):
+        if item.balancer != NO_STATE and (item.is_open or item.number not in self._listeners):
             self._balancers[item.number].restore(item.balancer)
         self._count(item.number, item.counters, is_open=item.is_open)
 

@@ -25,7 +25,7 @@ from userproxy.processes.control.worker import Worker
 from userproxy.processes.takeover.packages import GivenUpError, Package
 from userproxy.processes.takeover.token import Token
 from userproxy.processes.transfers import AllGiven, Give, GiveChanged, Given, GiveRest, ServeOn
-from userproxy.routing.balancers.state import BalancerState
+from userproxy.routing.balancers.state import NO_STATE
 
 _AHEAD: Final = 32
 """Parts that a data process may have told of before the first of them is passed on: their descriptors are ours, too."""
@@ -150,9 +150,7 @@ class ProcessesGiver:
             if number not in opened:
                 state = counted(figures)
                 yield (
-                    ListenerHandedOver(
-                        number, figures.listener, is_open=False, balancer=BalancerState(), counters=state
-                    ),
+                    ListenerHandedOver(number, figures.listener, is_open=False, balancer=NO_STATE, counters=state),
                     [],
                 )
         for address, portal in list(self._portals.portals.items()):
@@ -167,7 +165,7 @@ class ProcessesGiver:
             held.number,
             name,
             is_open=True,
-            balancer=BalancerState(),
+            balancer=NO_STATE,
             counters=counted(self._past[held.number]) if held.number in self._past else NOTHING_COUNTED,
             port=held.port,
             host=self._hosts[name.family] if isinstance(held.sock, DatagramGroup) else "",

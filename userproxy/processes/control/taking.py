@@ -33,15 +33,12 @@ from userproxy.processes.control.adoption import Adoption
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.worker import Worker
 from userproxy.processes.transfers import AskArrived, Complete, Take, TakeOver
-from userproxy.routing.balancers.state import BalancerState
+from userproxy.routing.balancers.state import NO_STATE
 
 _ROOM_SECONDS: Final = 5.0
 """How long a data process may leave unread what it is sent."""
 
 _ARRIVED_SECONDS: Final = 8.0
-
-_NO_STATE: Final = BalancerState()
-"""What a control process hands over, which has no balancers."""
 
 
 class _Parcel:
@@ -156,7 +153,7 @@ class ProcessesTaker:
         self._held[item.number] = held
         if held.readers is not None:
             self._readers.setdefault(held.name.service_port, set()).update(place - 1 for place in held.readers)
-        if item.balancer == _NO_STATE and item.counters == NOTHING_COUNTED:
+        if item.balancer == NO_STATE and item.counters == NOTHING_COUNTED:
             return
         changed = ListenerChanged(item.number, item.balancer, item.counters)
         self._listener_changed(changed, [])

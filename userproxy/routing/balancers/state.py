@@ -1,5 +1,7 @@
 """What a balancer of another process has to know to go on as the one before."""
 
+from typing import Final
+
 from msgspec import Struct
 
 from userproxy.model import BalancerName, Endpoint
@@ -18,3 +20,7 @@ class BalancerState(Struct, frozen=True, gc=False, array_like=True):
     suspects: tuple[tuple[Endpoint, float], ...] = ()
     ejected: tuple[Ejected, ...] = ()
     ejections: int = 0
+
+
+NO_STATE: Final = BalancerState()
+"""That of who has no balancer: a control process, or a closed listener. Who gets it keeps what it has."""
