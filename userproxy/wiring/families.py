@@ -14,7 +14,7 @@ from userproxy.portals.interface import PortalDriver, Traits
 from userproxy.portals.netlink.conntrack import Conntrack
 from userproxy.portals.return_path.keeper import ReturnPathKeeper
 from userproxy.proxier.drains.table import DrainTable
-from userproxy.proxier.family.options import FamilyOptions
+from userproxy.proxier.family.options import FamilyOptions, OthersCleaned
 from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.local_addresses import NodePortAddresses
@@ -55,9 +55,9 @@ def build_family(
     return_path = _return_path(family, settings, driver.traits, forwarder)
     leftovers = Leftovers(family, return_path)
 
-    async def clean_up(driver: PortalDriver, may_wait: bool) -> bool:  # noqa: FBT001 -- as a FamilyProxy calls it
+    async def clean_up(driver: PortalDriver, may_wait: bool) -> OthersCleaned:  # noqa: FBT001 -- as a FamilyProxy calls it
         settled(family)
-        return not may_wait and await leftovers.clean_up(driver)
+        return OthersCleaned(all_gone=False) if may_wait else await leftovers.clean_up(driver)
 
     monitor.count_pending(family, lambda: changes.pending)
     return FamilyProxy(

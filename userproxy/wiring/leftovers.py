@@ -13,6 +13,7 @@ from userproxy.portals.interface import Cleaned, PortalDriver
 from userproxy.portals.local.routes import LocalRoutes
 from userproxy.portals.netlink.conntrack import Conntrack, ConntrackEntry
 from userproxy.portals.return_path.keeper import ReturnPathKeeper
+from userproxy.proxier.family.options import OthersCleaned
 
 log = structlog.get_logger()
 
@@ -27,19 +28,23 @@ class Leftovers:
         self._return_path = return_path
         self._told: set[str] = set()
 
-    async def clean_up(self, serving: PortalDriver) -> bool:
-        """Remove them as far as no connection needs them; whether nothing is left. What cannot be removed is logged.
+    async def clean_up(self, serving: PortalDriver) -> OthersCleaned:
+        """Remove them as far as no connection needs them. What cannot be removed is logged.
+
+        UDP clients then no longer follow conntrack entries of drivers that did not translate, or did where nobody does
+        any more. Entries by which one translating driver contradicts another are the caller's to look for.
 
         A driver without a lease removes nothing: any number of processes may serve so, beside whoever has the portals.
         """
         if serving.lease is None:
-            return True
+            return OthersCleaned()
         cleaned, no_longer_local = await asyncio.to_thread(self._clean_up, serving)
         self._tell(cleaned)
-        if cleaned.said:
-            is_stale = partial(_is_untranslated, no_longer_local) if serving.traits.translates else _is_translated
-            await Conntrack(self._family).delete(_PROTOCOLS, is_stale)
-        return not (cleaned.failed or cleaned.in_use)
+        if no_longer_local and serving.traits.translates:
+            await Conntrack(self._family).delete(_PROTOCOLS, partial(_is_untranslated, no_longer_local))
+        elif cleaned.said and not serving.traits.translates:
+            await Conntrack(self._family).delete(_PROTOCOLS, _is_translated)
+        return OthersCleaned(bool(cleaned.said), not (cleaned.failed or cleaned.in_use))
 
     def _clean_up(self, serving: PortalDriver) -> tuple[Cleaned, frozenset[str]]:
         """What was done, and which addresses routes made local before."""

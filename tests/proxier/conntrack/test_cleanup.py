@@ -93,6 +93,25 @@ async def test_many_changes_are_one_search_and_searches_keep_their_distance(
     assert min(later - one for one, later in zip(kernel.began, kernel.began[1:], strict=False)) >= apart
 
 
+async def test_another_look_waits_for_the_search_under_way_and_for_no_pause() -> None:
+    """What that one has read may be from before the rules of others went."""
+    kernel = Kernel(0.01)
+    flows = ConntrackCleanup(kernel, pause=3600)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        task = group.create_task(flows.run())
+        flows.changed((), [binding(1)])
+        await until(kernel, 1)
+        await flows.look_again()
+        assert len(kernel.began) == 2
+        assert kernel.began[1] - kernel.began[0] >= 0.01
+        flows.changed((), [binding(2)])
+        await flows.look_again()
+        assert len(kernel.began) == 3
+        task.cancel()
+    for number in (1, 2):
+        assert kernel.asked[2][1](Entry(f"10.96.0.{number}", 80, "192.0.2.10", 39999, Protocol.TCP))
+
+
 async def test_many_changes_are_gone_through_while_others_have_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "SLICE_SECONDS", 0.0)
     kernel = Kernel()

@@ -193,7 +193,10 @@ def test_only_what_may_have_become_stale_is_to_be_looked_for() -> None:
     taken(targets)
     targets.repair()
     assert targets.concerned == {Protocol.UDP, Protocol.TCP}
-    targets.change([dns(REJECT), tcp], [])
+    targets.change([tcp], [])
+    targets.repair()
+    assert targets.concerned == {Protocol.UDP, Protocol.TCP}, "and the portals that are gone"
+    targets.change([dns(REJECT)], [])
     taken(targets)
     targets.repair()
     assert targets.concerned == frozenset(), "there is nothing to be led to"

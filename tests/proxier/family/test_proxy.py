@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 from msgspec import structs
 
+from tests.proxier.conntrack.test_entries import Entry
 from tests.proxier.test_following import routed, with_endpoints
 from tests.proxier.test_health_checks import free_ports
 from tests.proxier.test_proxier import WEB, WEB_LISTENER, Nodes, Portals, World, a_service
@@ -18,10 +19,12 @@ from userproxy.model import Node, PortalSync, ProblemKind, Protocol, ServiceStat
 from userproxy.portals.interface import PortalDriver
 from userproxy.portals.lease import Lease
 from userproxy.portals.return_path.keeper import ReturnPathKeeper
+from userproxy.proxier.conntrack.entries import FlowEntry
 from userproxy.proxier.family import proxy
-from userproxy.proxier.family.options import FamilyOptions
+from userproxy.proxier.family.options import FamilyOptions, OthersCleaned
 from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.proxier.health_checks import HealthCheckServers
+from userproxy.proxier.interfaces import Conntrack
 from userproxy.proxier.local_addresses import NodePortAddresses
 from userproxy.routing.services import NoLocalEndpoints
 from userproxy.telemetry.http_connections import ConnectionBudget
@@ -130,8 +133,8 @@ class Observer:
         self.triggers += triggers
 
 
-async def _nothing_left(_driver: PortalDriver, _may_wait: bool) -> bool:
-    return True
+async def _nothing_left(_driver: PortalDriver, _may_wait: bool) -> OthersCleaned:
+    return OthersCleaned()
 
 
 class Bench:
@@ -152,8 +155,9 @@ class Bench:
 
     def proxy(
         self,
-        clean_up_after_others: Callable[[PortalDriver, bool], Awaitable[bool]] = _nothing_left,
+        clean_up_after_others: Callable[[PortalDriver, bool], Awaitable[OthersCleaned]] = _nothing_left,
         return_path: ReturnPathKeeper | None = None,
+        conntrack: Conntrack | None = None,
     ) -> FamilyProxy:
         family = self._ip_family
         return FamilyProxy(
@@ -165,7 +169,7 @@ class Bench:
             driver=self.driver,
             until_usable=self._until_usable,
             claims=self.claims,
-            conntrack=None,
+            conntrack=conntrack,
             nodes=self.nodes,
             health_checks=HealthCheckServers(family, lambda: True, ConnectionBudget(8)),
             observer=self.observer,
@@ -236,9 +240,9 @@ async def test_who_took_over_may_look_later_for_what_others_have_left(took_over:
     """Its predecessor did so, and clients would wait for the thread in which it is done."""
     bench, looks = Bench(), []
 
-    async def look(_: PortalDriver, may_wait: bool) -> bool:
+    async def look(_: PortalDriver, may_wait: bool) -> OthersCleaned:
         looks.append(may_wait)
-        return not may_wait
+        return OthersCleaned(all_gone=not may_wait)
 
     bench.family = bench.proxy(look)
     if took_over:
@@ -446,11 +450,11 @@ async def test_what_others_left_is_removed_after_the_first_good_sync_and_before_
     asked = bench.lease.asked
     outcomes = iter([False, True])
 
-    async def clean_up(driver: PortalDriver, may_wait: bool) -> bool:
+    async def clean_up(driver: PortalDriver, may_wait: bool) -> OthersCleaned:
         assert not may_wait
         assert driver is bench.driver
         asked.append("clean up")
-        return next(outcomes)
+        return OthersCleaned(all_gone=next(outcomes))
 
     bench.family = bench.proxy(clean_up)
     bench.world.kernel_refuses = True
@@ -462,6 +466,44 @@ async def test_what_others_left_is_removed_after_the_first_good_sync_and_before_
         await bench.until_told("synced", 5)
     assert asked[:5] == ["acquire", "clean up", "announce", "clean up", "announce"], "tried until nothing is left"
     assert set(asked[5:]) == {"announce"}
+
+
+class Flows:
+    """Conntrack with the entry of a UDP client that sends on and on, which the rules of two drivers lead."""
+
+    def __init__(self, asked: list[str]) -> None:
+        self._asked = asked
+
+    async def delete(self, protocols: Collection[Protocol], is_stale: Callable[[FlowEntry], bool]) -> int:
+        other, ours = (Entry("10.96.0.1", 80, "192.0.2.10", port, Protocol.TCP) for port in (40000, 40001))
+        assert (is_stale(other), is_stale(ours)) == (True, False)
+        assert protocols == {Protocol.TCP}
+        self._asked.append("search")
+        return 1
+
+
+@pytest.mark.parametrize("removed", [True, False])
+async def test_clients_that_rules_of_others_led_are_unpinned_once_these_are_gone_and_before_that_is_announced(
+    removed: bool,
+) -> None:
+    """Where they come before ours, a client has an entry of theirs again right after the search that ours call for."""
+    bench = Bench(leased=True)
+    assert bench.lease is not None
+    asked = bench.lease.asked
+
+    async def clean_up(_driver: PortalDriver, _may_wait: bool) -> OthersCleaned:
+        while "search" not in asked:
+            await asyncio.sleep(0.001)
+        asked.append("clean up")
+        return OthersCleaned(removed=removed)
+
+    bench.family = bench.proxy(clean_up, conntrack=Flows(asked))
+    async with bench.running():
+        bench.put(a_service("web", "10.96.0.1"))
+        while "announce" not in asked:
+            await asyncio.sleep(0.001)
+    again = ["search"] if removed else []
+    assert asked == ["acquire", "search", "clean up", *again, "announce"]
 
 
 async def test_another_driver_of_the_same_traits_takes_over_with_the_lease_and_is_asked_for_everything() -> None:

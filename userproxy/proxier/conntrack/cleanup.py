@@ -28,6 +28,7 @@ class ConntrackCleanup:
         self._targets = PortalTargets()
         self._changes: deque[tuple[Sequence[PortalBinding], Sequence[PortalBinding]]] = deque()
         self._needed = asyncio.Event()
+        self._searching = asyncio.Lock()
 
     def changed(self, before: Sequence[PortalBinding], now: Sequence[PortalBinding]) -> None:
         """The rules of `now` have replaced those of `before`. Bindings that are in both may be left out."""
@@ -40,16 +41,33 @@ class ConntrackCleanup:
         self._targets.repair()
         self._needed.set()
 
+    async def look_again(self) -> None:
+        """Search for entries that contradict any of our rules, now; returns once they are deleted.
+
+        For when rules of somebody else are gone that stood beside ours, and may have been before them: a client that
+        went on sending has an entry of theirs again, made since the last search.
+        """
+        self._targets.repair()
+        await self._search()
+
     async def run(self) -> None:
         """Search whenever there may be stale entries, until cancelled."""
-        clock = asyncio.get_running_loop().time
         while True:
             await self._needed.wait()
+            took = await self._search()
+            if took is not None:
+                await asyncio.sleep(max(self._pause, _REST * took))
+
+    async def _search(self) -> float | None:
+        """Search if there may be stale entries; returns how many seconds that took."""
+        clock = asyncio.get_running_loop().time
+        async with self._searching:
             self._needed.clear()
             while self._changes:
                 await in_slices(self._targets.changing(*self._changes.popleft()))
             protocols, began = self._targets.concerned, clock()
-            if protocols:
-                stale = await in_slices(self._targets.taking())
-                await self._conntrack.delete(protocols, stale.matches)
-                await asyncio.sleep(max(self._pause, _REST * (clock() - began)))
+            if not protocols:
+                return None
+            stale = await in_slices(self._targets.taking())
+            await self._conntrack.delete(protocols, stale.matches)
+            return clock() - began

@@ -121,9 +121,9 @@ class PortalTargets:
         self._repaired = True
 
     @property
-    def concerned(self) -> frozenset[Protocol]:
+    def concerned(self) -> set[Protocol]:
         """The protocols of which there may be stale entries."""
-        return frozenset({each[0] for each in self._now} if self._repaired else self._changed)
+        return self._changed.union({each[0] for each in self._now} if self._repaired else ())
 
     def taking(self) -> Generator[None, None, StaleEntries]:
         """What to search for, found in steps; the caller is expected to do it."""

@@ -62,6 +62,13 @@ async def at_once() -> None:
     """Nobody is to be waited for before the first sync."""
 
 
-async def nothing_left(_driver: PortalDriver, _may_wait: bool) -> bool:  # noqa: FBT001 -- as a FamilyProxy calls it
+class OthersCleaned(Struct, frozen=True):
+    """Of what other drivers had left: whether any was removed just now, and whether all of it is gone."""
+
+    removed: bool = False
+    all_gone: bool = True
+
+
+async def nothing_left(_driver: PortalDriver, _may_wait: bool) -> OthersCleaned:  # noqa: FBT001 -- as a FamilyProxy calls it
     """No other driver has left anything."""
-    return True
+    return OthersCleaned()

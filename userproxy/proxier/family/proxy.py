@@ -20,7 +20,7 @@ from userproxy.proxier.drains.family import FamilyDrains
 from userproxy.proxier.drains.table import DrainTable
 from userproxy.proxier.family.health_ports import HealthPorts
 from userproxy.proxier.family.holdings import Holdings
-from userproxy.proxier.family.options import FamilyOptions, at_once, node_view, nothing_left
+from userproxy.proxier.family.options import FamilyOptions, OthersCleaned, at_once, node_view, nothing_left
 from userproxy.proxier.health_checks import HealthCheckServers
 from userproxy.proxier.inspect.explanation import Explanation
 from userproxy.proxier.inspect.reports import EndpointReport, FamilyDifferences, FamilyReport, ServicePortReport
@@ -44,9 +44,9 @@ class FamilyProxy:
 
     `until_usable` returns once the driver's tools work. `conntrack` is None where no packet is translated. `nodes` is
     asked which addresses are those of Nodes. `report` is called when `problems` may have changed.
-    `clean_up_after_others` removes what other drivers than the one it is given have left, and returns whether that is
-    all gone; it is called once the driver's portals stand, and after later verifying syncs until it is done. The first
-    time it may wait until then if a predecessor has done it.
+    `clean_up_after_others` removes what other drivers than the one it is given have left; it is called once the portals
+    of that one stand, and after later verifying syncs until all is gone. The first time it may wait until then if a
+    predecessor has done it.
     `return_path` is kept as long as the portals are ours; None where backends see the node's address.
     """
 
@@ -66,7 +66,7 @@ class FamilyProxy:
         health_checks: HealthCheckServers,
         observer: SyncObserver,
         report: Callable[[], None],
-        clean_up_after_others: Callable[[PortalDriver, bool], Awaitable[bool]] = nothing_left,
+        clean_up_after_others: Callable[[PortalDriver, bool], Awaitable[OthersCleaned]] = nothing_left,
         return_path: ReturnPathKeeper | None = None,
         until_turn: Callable[[], Awaitable[None]] = at_once,
         drains: DrainTable | None = None,
@@ -379,7 +379,10 @@ class FamilyProxy:
     async def _settle(self, *, verified: bool) -> None:
         """A sync has succeeded."""
         if not self._alone and (verified or not self._settled) and not self.holdings.are_given_up:
-            self._alone = await self._clean_up_after_others(self.driver, self._took_over and not self._settled)
+            cleaned = await self._clean_up_after_others(self.driver, self._took_over and not self._settled)
+            self._alone = cleaned.all_gone
+            if cleaned.removed and self._conntrack_cleanup is not None:
+                await self._conntrack_cleanup.look_again()  # before a predecessor is told that it may end
         if not self._settled:
             self._settled = True
             gc.freeze()  # most of what there is now will stay: the collector need not look through it again
