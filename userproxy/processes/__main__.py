@@ -26,17 +26,18 @@ def main() -> None:
     for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+    from userproxy.processes.scheduling import ask_for_long_turns
+
+    ask_for_long_turns()  # until there is something to serve
     from userproxy.telemetry.logging import configure  # first: it hides a part of structlog that is slow to import
 
     configure(arguments.verbosity, arguments.logging_format)
     from userproxy.processes.data.process import serve
     from userproxy.processes.loops import loop_factory, name_process, set_up_interpreter
     from userproxy.processes.messages import Logging
-    from userproxy.processes.scheduling import ask_for_short_turns
 
     name_process("userproxy data")
     set_up_interpreter(starting=True)
-    ask_for_short_turns()
     os.set_inheritable(arguments.channel, False)  # noqa: FBT003 -- the os module's own
     sock = socket.socket(fileno=arguments.channel)
     with asyncio.Runner(loop_factory=loop_factory(arguments.event_loop)) as runner:

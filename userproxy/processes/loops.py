@@ -48,8 +48,14 @@ def started(*, carries_traffic: bool) -> None:
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY)
     if carries_traffic:
-        serving()
-        ask_for_short_turns()
+        serve_traffic()
+
+
+def serve_traffic() -> None:
+    """The loop of this process, which runs in this thread, carries traffic from now on: others are to leave it the
+    interpreter, and the CPU."""
+    serving()
+    ask_for_short_turns()
 
 
 def loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -332,7 +332,7 @@ class Refused(Struct, frozen=True, tag="refused"):
     reason: str
 
 
-PROTOCOL: Final = 6
+PROTOCOL: Final = 7
 """Of these messages. Processes of another one are left alone: they serve until their clients have gone."""
 
 Reported: TypeAlias = (

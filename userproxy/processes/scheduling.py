@@ -1,4 +1,4 @@
-"""How the kernel's scheduler treats a process that carries traffic (sched(7); EEVDF)."""
+"""How the kernel's scheduler treats a process that carries traffic, and one that does not (sched(7); EEVDF)."""
 
 import ctypes
 import os
@@ -19,8 +19,16 @@ _ATTRIBUTES: Final = struct.Struct("=IIQiIQQQ")
 
 _FAIR: Final = frozenset({os.SCHED_OTHER, os.SCHED_BATCH})
 
+_RESET_ON_FORK: Final = 1
+"""Of the flags: SCHED_FLAG_RESET_ON_FORK."""
+
 SHORT_TURN: Final = 100_000
 """Nanoseconds; the kernel grants no shorter ones."""
+
+LONG_TURN: Final = 100_000_000
+"""Nanoseconds; the kernel grants no longer ones."""
+
+_LIBRARY: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def ask_for_short_turns() -> bool:
@@ -30,15 +38,33 @@ def ask_for_short_turns() -> bool:
     has had more than its share. Others keep the CPU for more than a millisecond, for which a client would wait. Shares
     stay as they are. Returns whether the kernel grants it; no privilege is needed.
     """
-    numbers, found = _CALLS.get(os.uname().machine), _attributes(0)
-    if numbers is None or found is None:
-        return False
-    size, policy, flags, nice, priority, _, deadline, period = found
-    if policy not in _FAIR:  # an administrator has decided otherwise
-        return False
-    asked = _ATTRIBUTES.pack(size, policy, flags, nice, priority, SHORT_TURN, deadline, period)
-    done: int = ctypes.CDLL(None).syscall(numbers[0], 0, ctypes.create_string_buffer(asked), 0)
-    return done == 0 and turn(0) == SHORT_TURN
+    return _ask_for(SHORT_TURN)
+
+
+def ask_for_long_turns() -> bool:
+    """Have this thread, and those that it starts, run for long turns, which anybody interrupts who wakes up.
+
+    For one that has much to do and serves nobody: a client or a backend on the same node, which asks for nothing and
+    has turns of some milliseconds, would wait for the end of its turn otherwise, also where another CPU is idle. Shares
+    stay as they are. Returns what :func:`ask_for_short_turns` does.
+    """
+    return _ask_for(LONG_TURN)
+
+
+def set_policy(thread: int, policy: int) -> None:
+    """As sched_setscheduler(2) for a policy without priorities, but that turns stay as long as they were.
+
+    Raises OSError.
+    """
+    found = _attributes(thread)
+    if found is None:
+        os.sched_setscheduler(thread, policy, os.sched_param(0))
+        return
+    resets = policy & os.SCHED_RESET_ON_FORK
+    flags = found[2] | _RESET_ON_FORK if resets else found[2] & ~_RESET_ON_FORK
+    if _set(thread, (found[0], policy & ~os.SCHED_RESET_ON_FORK, flags, *found[3:])) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def turn(process: int) -> int:
@@ -52,6 +78,20 @@ def turn(process: int) -> int:
 
 def _attributes(process: int) -> tuple[int, ...] | None:
     numbers, attributes = _CALLS.get(os.uname().machine), ctypes.create_string_buffer(_ATTRIBUTES.size)
-    if numbers is None or ctypes.CDLL(None).syscall(numbers[1], process, attributes, _ATTRIBUTES.size, 0) != 0:
+    if numbers is None or _LIBRARY.syscall(numbers[1], process, attributes, _ATTRIBUTES.size, 0) != 0:
         return None
     return _ATTRIBUTES.unpack(attributes.raw)
+
+
+def _set(thread: int, attributes: tuple[int, ...]) -> int:
+    """What the call returns; only where :func:`_attributes` has found some."""
+    asked = ctypes.create_string_buffer(_ATTRIBUTES.pack(*attributes))
+    done: int = _LIBRARY.syscall(_CALLS[os.uname().machine][0], thread, asked, 0)
+    return done
+
+
+def _ask_for(length: int) -> bool:
+    found = _attributes(0)
+    if found is None or found[1] not in _FAIR:  # an administrator has decided otherwise
+        return False
+    return _set(0, (*found[:5], length, *found[6:])) == 0 and turn(0) == length

@@ -53,6 +53,10 @@ class Take(Struct, frozen=True, tag="take"):
     plane: int
 
 
+class AskRead(Struct, frozen=True, tag="read?"):
+    """Say :class:`HasRead`."""
+
+
 class AskArrived(Struct, frozen=True, tag="arrived?"):
     """Say :class:`Arrived`."""
 
@@ -74,7 +78,18 @@ class SharesSockets(Struct, frozen=True, tag="shares sockets"):
 
 
 ToTransfer: TypeAlias = (
-    Give | GiveChanged | GiveRest | ServeOn | Forsake | TakeOver | Take | AskArrived | Complete | GoOn | SharesSockets
+    Give
+    | GiveChanged
+    | GiveRest
+    | ServeOn
+    | Forsake
+    | TakeOver
+    | Take
+    | AskRead
+    | AskArrived
+    | Complete
+    | GoOn
+    | SharesSockets
 )
 
 
@@ -93,10 +108,14 @@ class AllGiven(Struct, frozen=True, tag="all given"):
     failure: str = ""
 
 
+class HasRead(Struct, frozen=True, tag="has read"):
+    """All that was sent before the question has been dealt with."""
+
+
 class Arrived(Struct, frozen=True, tag="arrived"):
     """All that was to be taken in was, unless `failure` says why not."""
 
     failure: str = ""
 
 
-Transferred: TypeAlias = Given | AllGiven | Arrived
+Transferred: TypeAlias = Given | AllGiven | HasRead | Arrived

@@ -33,8 +33,11 @@ def workers_for(processors: int) -> int:
     return max(1, min(_MOST_BY_DEFAULT, processors - 1))
 
 
-def make_forwarder(settings: Settings, options: ForwardingOptions) -> AnyForwarder:
-    """What ``--workers`` asks for. Raises KernelToolError where data processes cannot be started."""
+def make_forwarder(settings: Settings, options: ForwardingOptions, *, at_once: bool = True) -> AnyForwarder:
+    """What ``--workers`` asks for. Raises KernelToolError where data processes cannot be started.
+
+    `at_once` is as of :class:`ProcessForwarder`.
+    """
     loop = asyncio.get_running_loop()
     random = Random()  # noqa: S311 -- spreads load, keeps no secret
     workers = settings.workers
@@ -43,7 +46,7 @@ def make_forwarder(settings: Settings, options: ForwardingOptions) -> AnyForward
     if not workers:
         return Forwarder(loop, options, random)
     try:
-        return ProcessForwarder(loop, options, random, workers, _spawning(settings), _path(settings))
+        return ProcessForwarder(loop, options, random, workers, _spawning(settings), _path(settings), at_once=at_once)
     except OSError as error:
         raise KernelToolError(f"--workers {workers}: data processes cannot be started: {error.strerror}") from error
 

@@ -13,6 +13,7 @@ from userproxy.processes.control.groups.growing import Growing, Grown
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.held_portals import HeldPortal, HeldPortals
 from userproxy.processes.control.pool import Pool
+from userproxy.processes.control.worker import Worker
 
 
 class Adoption:
@@ -51,6 +52,8 @@ class Adoption:
         self._adopted_portal = adopted_portal
         self.note_number = note_number
         self._untold: list[HeldListener] = []
+        self.told: Callable[[Worker], None] = lambda _: None
+        """Called with a data process that has just been told of listeners, before the next one is."""
 
     def adopt(self, item: ListenerHandedOver, descriptors: Sequence[int]) -> HeldListener:
         """Hold a listener with its sockets; data processes serve it from :meth:`tell` on. Raises OSError."""
@@ -77,7 +80,7 @@ class Adoption:
         """Tell data processes of the listeners that were adopted since."""
         if self._untold:
             untold, self._untold = self._untold, []
-            self._briefing.tell_together(untold)
+            self._briefing.tell_together(untold, lambda worker: self.told(worker))
 
     def adopt_portal(self, address: PortalAddress, admission: Admission, descriptors: Sequence[int]) -> None:
         """Hold a portal, and have data processes serve it. Raises OSError."""

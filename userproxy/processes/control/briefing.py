@@ -181,19 +181,23 @@ class Briefing:
         worker.send(self.update(held.snapshot))
         self.ejections.brief(worker, held.name)
 
-    def tell_together(self, listeners: Sequence[HeldListener]) -> None:
-        """Tell all data processes, which serve nobody yet, of listeners that are new, in one message for each."""
-        told = [(held, self.update(held.snapshot)) for held in listeners if held.snapshot is not None]
+    def tell_together(self, listeners: Sequence[HeldListener], told: Callable[[Worker], None]) -> None:
+        """Tell all data processes, which serve nobody yet, of listeners that are new, in one message for each.
+
+        `told` is called with each one before the next is told.
+        """
+        described = [(held, self.update(held.snapshot)) for held in listeners if held.snapshot is not None]
         workers = self._pool.serving
-        alike = {held.name: _part(held, 0, update) for held, update in told if held.readers is None}
+        alike = {held.name: _part(held, 0, update) for held, update in described if held.readers is None}
         for worker in workers:
-            parts = [alike.get(held.name) or _part(held, worker.place, update) for held, update in told]
-            worker.told.update(held.name for held, _ in told)
+            parts = [alike.get(held.name) or _part(held, worker.place, update) for held, update in described]
+            worker.told.update(held.name for held, _ in described)
             worker.send(
                 AdoptSeveral(tuple(part for part, _ in parts)), [number for _, numbers in parts for number in numbers]
             )
-            for held, _ in told:
+            for held, _ in described:
                 self.ejections.brief(worker, held.name)
+            told(worker)
 
     def update(self, snapshot: Snapshot) -> Update:
         """What says that a snapshot counts from now on."""

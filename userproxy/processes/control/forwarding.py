@@ -48,7 +48,8 @@ class ProcessForwarder:
     A TCP listener is served by all of them, one with affinity by one of them. A UDP one has a socket for each, and each
     client keeps to one of these. Raises OSError where data processes cannot be started.
 
-    Data processes that another control process has left are found at `path`, if that is not empty, and adopted.
+    Data processes that another control process has left are found at `path`, if that is not empty, and adopted. Others
+    are started `at_once`, or with :meth:`ready` or :meth:`start`.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class ProcessForwarder:
         processes: int,
         spawning: Spawning,
         path: str = "",
+        *,
+        at_once: bool = True,
     ) -> None:
         self._loop = loop
         self._bind_addresses = options.bind_addresses
@@ -94,7 +97,9 @@ class ProcessForwarder:
                     self._portals.inherit(each.portal, each.size, descriptor)
             self._numbers = count(self._pool.last_number + 1)
         self._path = path
-        self._pool.start()
+        self._pool.begin()
+        if at_once:
+            self._pool.start()
 
     def outlive(self, *, us: bool) -> None:
         """Whether data processes are to serve on if this process goes without a word, until another one adopts them."""
@@ -193,6 +198,10 @@ class ProcessForwarder:
     def process_ids(self) -> list[int]:
         """Those of the data processes that serve, or are about to."""
         return [worker.pid for worker in self._pool.serving]
+
+    def start(self) -> None:
+        """As :meth:`Pool.start`."""
+        self._pool.start()
 
     async def ready(self) -> None:
         """As :meth:`Pool.ready`: what data processes are told is read at once then."""

@@ -33,6 +33,9 @@ _AT_ONCE: Final = 3
 
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 30.0
+_RESERVE_SECONDS: Final = 2.0
+"""After a start: the rest of it wants the CPU, and so does who leaves after a take-over."""
+
 _LAST_WORDS_SECONDS: Final = 2.0
 _READY_SECONDS: Final = 10.0
 _LOOK_EVERY: Final = 0.01
@@ -95,7 +98,7 @@ class Pool:
         gone: Callable[[Worker], None],
         changed: Callable[[], None],
     ) -> None:
-        """Nothing runs before :meth:`start`. Raises OSError where there is no memory to share."""
+        """Nothing runs before :meth:`begin`. Raises OSError where there is no memory to share."""
         self._loop = loop
         self._spawning = spawning
         self._options = options
@@ -106,7 +109,10 @@ class Pool:
         self._share(open_tally(), count)
         self.places = [Place(number) for number in range(1, count + 1)]
         self._incarnations = 0
+        self._unstarted: list[Place] = []
+        """Where no process has been started yet."""
         self._spare: Worker | None = None
+        self._spare_timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._heartbeats = Heartbeats(loop, lambda: self.serving)
         self._retiring: list[Worker] = []
@@ -149,7 +155,7 @@ class Pool:
         """Adopt the data processes that another control process has left; returns their sockets, by member, each once.
 
         `path` is where :class:`Outlive` told them to be found. What cannot be adopted serves its clients to their end.
-        To be called before :meth:`start`. Blocking, for as long as they need to say what they have.
+        To be called before :meth:`begin`. Blocking, for as long as they need to say what they have.
         """
         orphans = Orphans(self._loop, path, self._ready, self._ended)
         adopted = orphans.adopted(len(self.places), self._options)
@@ -188,22 +194,26 @@ class Pool:
             for number in range(count):
                 self._turns.absent(number)
 
+    def begin(self) -> None:
+        """Have the processes that were adopted follow us. The others are not started yet."""
+        self._unstarted = [place for place in self.places if place.worker is None]
+        for worker in self.serving:
+            self._begins(worker)
+        self._heartbeats.start()
+
     def start(self) -> None:
-        """Start all processes that were not adopted. Raises OSError.
+        """Start all processes that are not. Raises OSError.
 
         The one in reserve comes later (:meth:`keep_spare`): a start has better uses for the CPU.
         """
-        for place in self.places:
-            if place.worker is not None:
-                self._begins(place.worker)
-                continue
-            worker = self._spawn(f"data process {place.number} of {len(self.places)}")
-            self._take(place, worker)
-        self._heartbeats.start()
+        unstarted, self._unstarted = self._unstarted, []
+        for place in unstarted:
+            self._start(place)
 
     def keep_spare(self) -> None:
-        """From now on have a process wait to take the place of one that dies."""
-        self._spawn_spare()
+        """From now on have a process wait to take the place of one that dies; it is started in a moment."""
+        if self._spare_timer is None:
+            self._spare_timer = self._loop.call_later(_RESERVE_SECONDS, self._spawn_spare)
 
     def log_so(self, spawning: Spawning) -> None:
         """Start processes so from now on, and have those that there are log so."""
@@ -226,10 +236,23 @@ class Pool:
         self._turns.close()
 
     async def ready(self) -> None:
-        """Wait until all processes run, for some seconds at most."""
+        """Wait until all processes run, for some seconds at most. Raises OSError where one cannot be started.
+
+        Those that are not started yet are started one after the other: to load a program takes a CPU for a third of a
+        second, which clients of another userproxy would have to share.
+        """
         end = self._loop.time() + _READY_SECONDS
+        await self._all_ready(end)
+        while self._unstarted:
+            self._start(self._unstarted.pop(0))
+            await self._all_ready(end)
+
+    async def _all_ready(self, end: float) -> None:
         while self._loop.time() < end and not all(worker.is_ready for worker in self.serving):  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_EVERY)
+
+    def _start(self, place: Place) -> None:
+        self._take(place, self._spawn(f"data process {place.number} of {len(self.places)}"))
 
     def forsake(self) -> None:
         """Have all processes end without a word to any peer: what they have is another userproxy's now, or still."""

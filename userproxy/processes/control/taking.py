@@ -52,6 +52,9 @@ class _Parcel:
 class ProcessesTaker:
     """Takes over into `workers`, which serve nobody yet. Raises HandoverError.
 
+    Until :meth:`arrived` they take in one after the other what has come: another userproxy serves meanwhile, and its
+    clients are not to find all CPUs taken.
+
     What belongs to a listener that one process serves alone goes there. Other connections are spread by their ids, and
     what a process has counted and decided goes to one.
     """
@@ -89,6 +92,9 @@ class ProcessesTaker:
             Ended: self._ended,
             Last: self._last,
         }
+        self._has_time = True
+        """Whether the other userproxy still serves."""
+        adoption.told = self._settle
         for worker in workers:
             worker.send(TakeOver())
 
@@ -114,18 +120,24 @@ class ProcessesTaker:
                 items, parcel.items = parcel.items, []
                 worker.send(Take(Raw(encode(items)), self._plane), parcel.descriptors)
                 close_descriptors(parcel.descriptors)
+                self._settle(worker)
             if worker.channel.waiting:
                 worker.channel.wait(_is_read(worker), _ROOM_SECONDS)
             if not worker.channel.open or worker.channel.waiting:
                 raise HandoverError("a data process has ended, or does not take what is to be its own")
 
     def arrived(self) -> None:
-        """Return once all data processes have what was sent to them."""
+        """Return once all data processes have what was sent to them. What comes from now on is urgent."""
+        self._has_time = False
         self._until_arrived(AskArrived())
 
     def complete(self) -> None:
         """As :meth:`arrived`, and nothing comes any more: data processes put in order what needs no socket."""
         self._until_arrived(Complete())
+
+    def _settle(self, worker: Worker) -> None:
+        if self._has_time and not worker.settle(_ROOM_SECONDS):
+            raise HandoverError("a data process has ended, or does not take what is to be its own")
 
     def _until_arrived(self, question: AskArrived | Complete) -> None:
         self.deal()

@@ -30,7 +30,7 @@ from userproxy.processes.messages import (
     Refused,
 )
 from userproxy.processes.questions import Answer, Enough, Question
-from userproxy.processes.transfers import AllGiven, Arrived, Given
+from userproxy.processes.transfers import AllGiven, Arrived, AskRead, Given, HasRead
 
 log = structlog.get_logger()
 
@@ -112,6 +112,7 @@ class Worker:
         self.refusal = ""
         self.gives_to: TellsWhatItHas | None = None
         """Who gets what it has, if another userproxy is to."""
+        self._has_read = False
         self.arrived: str | None = None
         """What it has said last of what it was to take in: an empty string that all was, or why not."""
 
@@ -151,6 +152,12 @@ class Worker:
             async for part in parts:
                 found += part.items
         return found
+
+    def settle(self, seconds: float) -> bool:
+        """Wait until it has dealt with all that was sent so far, blocking; whether it has, within so many seconds."""
+        self._has_read = False
+        self.send(AskRead())
+        return self.channel.wait(lambda: self._has_read, seconds)
 
     def end(self) -> None:
         """Close the channel, which ends it, as soon as it has dealt with what it was told before."""
@@ -201,10 +208,16 @@ class Worker:
                 self._not_served(message)
             case Refused(reason):
                 self.refusal = reason
-            case Arrived(failure):
-                self.arrived = failure
+            case HasRead() | Arrived():
+                self._has_come_so_far(message)
             case Drained(reset):
                 self._has_drained(reset)
+
+    def _has_come_so_far(self, message: HasRead | Arrived) -> None:
+        if isinstance(message, Arrived):
+            self.arrived = message.failure
+        else:
+            self._has_read = True
 
     def _has_drained(self, reset: int) -> None:
         if self.drained is not None and not self.drained.done():

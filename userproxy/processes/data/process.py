@@ -67,14 +67,17 @@ from userproxy.processes.messages import (
     Update,
 )
 from userproxy.processes.questions import QUESTIONS, Enough
+from userproxy.processes.scheduling import ask_for_short_turns
 from userproxy.processes.transfers import (
     AskArrived,
+    AskRead,
     Complete,
     Forsake,
     Give,
     GiveChanged,
     GiveRest,
     GoOn,
+    HasRead,
     ServeOn,
     SharesSockets,
     Take,
@@ -152,6 +155,7 @@ class DataProcess:
             Forsake: lambda handover, *_: handover.forsake(),
             TakeOver: lambda handover, *_: handover.take_over(),
             Take: lambda handover, message, descriptors: handover.take(message, descriptors),
+            AskRead: lambda *_: self._channel.send(HasRead()),
             AskArrived: lambda handover, *_: handover.arrived(),
             Complete: lambda handover, *_: handover.complete(),
             GoOn: self._go_on,
@@ -207,6 +211,7 @@ class DataProcess:
         if not descriptors:
             self._ended(_NO_DESCRIPTOR)
             return
+        ask_for_short_turns()
         self._start_message = message
         self._tally = descriptors[0]
         turns = AcceptTurns(self._tally, message.of, message.number - 1)

@@ -8,7 +8,7 @@ from msgspec import Raw
 from userproxy.forwarding.handover.giving import Given, Giver
 from userproxy.forwarding.handover.taking import HandoverError
 from userproxy.forwarding.handover.values import Item
-from userproxy.pace import Pace
+from userproxy.pace import Pace, UnhurriedPace
 from userproxy.processes.channel import Decoder, encode
 from userproxy.processes.takeover.token import Token
 
@@ -66,12 +66,12 @@ class LocalPackages:
 
     async def first(self) -> AsyncGenerator[Package, None]:
         """See :class:`GivesPackages`."""
-        async for package in packed_in_slices(self._giver.beginning()):
+        async for package in packed_in_slices(self._giver.beginning(), UnhurriedPace(_MAKING)):
             yield package
 
     async def changed(self) -> AsyncGenerator[Package, None]:
         """See :class:`GivesPackages`."""
-        async for package in packed_in_slices(self._giver.changes()):
+        async for package in packed_in_slices(self._giver.changes(), Pace(_MAKING)):
             yield package
 
     def rest(self, _token: Token, _end: float) -> Generator[Package, None, None]:
@@ -96,14 +96,13 @@ def packed(given: Iterator[Given]) -> Iterator[Package]:
     yield Package(Raw(encode(items)), descriptors)
 
 
-async def packed_in_slices(given: Iterator[Given | None]) -> AsyncGenerator[Package, None]:
+async def packed_in_slices(given: Iterator[Given | None], pace: Pace) -> AsyncGenerator[Package, None]:
     """What comes in one slice in one package, which is to be passed on before others have their turn.
 
     A turn of the loop later the descriptors' numbers may be other sockets'.
     """
     items: list[Raw] = []
     descriptors: list[int] = []
-    pace = Pace(_MAKING)
     for each in given:
         if each is not None:
             items.append(Raw(encode(each[0])))

@@ -40,8 +40,8 @@ _SILENCE_SECONDS: Final = 15.0
 
 _LAST_WORDS_SECONDS: Final = 1.0
 
-BACKLOG_SECONDS: Final = 0.1
-"""How long what has waited for a successor goes first."""
+BACKLOG_SECONDS: Final = 0.02
+"""How long what has waited for a successor goes first. Other programs, clients among them, wait meanwhile."""
 
 
 class NotTakenOverError(UserproxyError):
@@ -83,6 +83,7 @@ class Heir(Struct, frozen=True):
     `taker` is made once it is known that there is a data plane to come; without one there are listeners alone.
     `listener` and `socket` get descriptors. `serves` is called in the very turn in which all becomes ours. It touches
     no socket; if it fails the predecessor serves on. `alone` is called once the predecessor has closed its copies.
+    For `backlog_seconds` afterwards this process goes before others; 0 where it is not the one that serves.
     """
 
     version: str
@@ -92,6 +93,7 @@ class Heir(Struct, frozen=True):
     socket: Callable[[str, int], None]
     serves: Callable[[], None]
     alone: Callable[[], None]
+    backlog_seconds: float = BACKLOG_SECONDS
 
 
 class Successor:
@@ -213,7 +215,7 @@ class Successor:
         else:
             self._done.set_result(self._everything)
         finally:
-            self._loop.call_later(BACKLOG_SECONDS, self._urgency.end)
+            self._loop.call_later(self._heir.backlog_seconds, self._urgency.end)
 
     def _fail(self, reason: str) -> None:
         if self._serves:

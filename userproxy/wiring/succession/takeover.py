@@ -3,8 +3,8 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,13 +16,20 @@ from userproxy.errors import UserproxyError
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.handover.values import release
 from userproxy.model import IPFamily, ListenerName, Protocol, ServicePortName, TrafficClass
-from userproxy.pace import serving
 from userproxy.processes.control.forwarding import ProcessForwarder
+from userproxy.processes.loops import serve_traffic
 from userproxy.processes.takeover.deference import Deference
 from userproxy.processes.takeover.messages import PlainListener
 from userproxy.processes.takeover.packages import GivesPackages, LocalPackages
 from userproxy.processes.takeover.predecessor import Possessions, Predecessor
-from userproxy.processes.takeover.successor import CannotServeError, Heir, NotTakenOverError, RefusedError, Successor
+from userproxy.processes.takeover.successor import (
+    BACKLOG_SECONDS,
+    CannotServeError,
+    Heir,
+    NotTakenOverError,
+    RefusedError,
+    Successor,
+)
 from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.sockets import NamedSockets
 from userproxy.wiring.forwarding import AnyForwarder
@@ -119,6 +126,7 @@ class Takeover:
         self._defer_no_more()
         connection = await self._connection()
         if connection is None:
+            self._start_processes()
             log.info("Nobody to take over from: starting as usual", path=str(self._path))
             return
         await self._until_ready()
@@ -130,6 +138,7 @@ class Takeover:
             socket=self._adopt,
             serves=self._serves,
             alone=self._alone,
+            backlog_seconds=BACKLOG_SECONDS if isinstance(self._forwarder, Forwarder) else 0.0,
         )
         try:
             everything = await Successor(connection, heir).take_over()
@@ -153,7 +162,13 @@ class Takeover:
 
     async def _until_ready(self) -> None:
         if isinstance(self._forwarder, ProcessForwarder):
-            await self._forwarder.ready()
+            with _starting_processes():
+                await self._forwarder.ready()
+
+    def _start_processes(self) -> None:
+        if isinstance(self._forwarder, ProcessForwarder):
+            with _starting_processes():
+                self._forwarder.start()
 
     async def _connection(self) -> socket.socket | None:
         if self._path is None:
@@ -189,7 +204,7 @@ class Takeover:
         self._forwarder.shares_sockets = True
         self._forwarder.went_on()
         if isinstance(self._forwarder, Forwarder):
-            serving()
+            serve_traffic()
         if self._drains is not None:
             self._drains.go_on()
 
@@ -338,3 +353,11 @@ class Takeover:
         if self._drains is not None:
             found[DRAINS] = self._drains.descriptor()
         return found
+
+
+@contextmanager
+def _starting_processes() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TakeOverError(f"--takeover: data processes cannot be started: {error.strerror}") from error
