@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from userproxy import pace
-from userproxy.pace import SLICE_SECONDS, Pace, ThreadPace, emptied, in_slices, serving, uncollected
+from userproxy.pace import SLICE_SECONDS, Pace, ThreadPace, UnhurriedPace, emptied, in_slices, serving, uncollected
 
 
 class Clock:
@@ -97,6 +97,47 @@ async def test_work_gets_a_tenth_of_the_time_where_others_need_more_than_a_slice
     before = kept.is_over
     clock.now += SLICE_SECONDS * 0.02
     assert [before, kept.is_over] == [False, True]
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[float]:
+    """For how long anything has slept."""
+    found: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        found.append(seconds)
+        clock.now += seconds
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    return found
+
+
+async def test_work_that_nobody_waits_for_pauses_after_each_slice(clock: Clock, slept: list[float]) -> None:
+    kept, over = UnhurriedPace(), []
+    clock.now += SLICE_SECONDS / 2
+    await kept.keep()
+    assert len(slept) == 0
+    clock.now += SLICE_SECONDS
+    await kept.keep()
+    for seconds in (0.00009, 0.00002):  # a tenth of the pause, which is more than the usual slice
+        clock.now += seconds
+        over.append(kept.is_over)
+    assert over == [False, True]
+    await kept.rest()
+    await kept.rest()
+    assert slept == [0.001] * 3, "also in the middle of a slice"
+
+
+async def test_it_is_in_a_hurry_after_some_seconds(clock: Clock, slept: list[float]) -> None:
+    kept = UnhurriedPace()
+    clock.now += 4.9
+    await kept.keep()
+    clock.now += 0.2
+    await kept.keep()
+    await kept.rest()
+    assert slept == [0.001, 0]
 
 
 class SlowDict(dict[int, None]):

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from userproxy.processes import scheduling
-from userproxy.processes.scheduling import SHORT_TURN, ask_for_short_turns, turn
+from userproxy.processes.scheduling import LONG_TURN, SHORT_TURN, ask_for_long_turns, ask_for_short_turns, turn
 
 
 def granted() -> tuple[bool, int, int]:
@@ -22,6 +22,17 @@ def test_turns_are_short_where_the_kernel_grants_it() -> None:
         pytest.skip("this kernel has turns of one length")
     assert after == SHORT_TURN < before
     assert turn(os.getpid()) == before, "the other threads have what they had"
+
+
+def test_who_serves_nobody_is_interrupted_by_everybody_who_wakes_up() -> None:
+    def ask() -> tuple[bool, int, bool, int]:
+        return ask_for_long_turns(), turn(0), ask_for_short_turns(), turn(0)
+
+    with ThreadPoolExecutor(1) as threads:
+        long, its_turn, short, after = threads.submit(ask).result()
+    if not long:
+        pytest.skip("this kernel has turns of one length")
+    assert (its_turn, short, after) == (LONG_TURN, True, SHORT_TURN)
 
 
 def test_a_machine_whose_calls_are_not_known_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,16 +19,13 @@ _ATTRIBUTES: Final = struct.Struct("=IIQiIQQQ")
 
 _FAIR: Final = frozenset({os.SCHED_OTHER, os.SCHED_BATCH})
 
-_RESET_ON_FORK: Final = 1
-"""Of the flags: SCHED_FLAG_RESET_ON_FORK."""
-
 SHORT_TURN: Final = 100_000
 """Nanoseconds; the kernel grants no shorter ones."""
 
 LONG_TURN: Final = 100_000_000
 """Nanoseconds; the kernel grants no longer ones."""
 
-_LIBRARY: Final = ctypes.CDLL(None, use_errno=True)
+_LIBRARY: Final = ctypes.CDLL(None)
 
 
 def ask_for_short_turns() -> bool:
@@ -51,22 +48,6 @@ def ask_for_long_turns() -> bool:
     return _ask_for(LONG_TURN)
 
 
-def set_policy(thread: int, policy: int) -> None:
-    """As sched_setscheduler(2) for a policy without priorities, but that turns stay as long as they were.
-
-    Raises OSError.
-    """
-    found = _attributes(thread)
-    if found is None:
-        os.sched_setscheduler(thread, policy, os.sched_param(0))
-        return
-    resets = policy & os.SCHED_RESET_ON_FORK
-    flags = found[2] | _RESET_ON_FORK if resets else found[2] & ~_RESET_ON_FORK
-    if _set(thread, (found[0], policy & ~os.SCHED_RESET_ON_FORK, flags, *found[3:])) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
 def turn(process: int) -> int:
     """How long turns of the CPU are that the main thread of a process asks for, in nanoseconds; 0 if nobody tells.
 
@@ -83,15 +64,10 @@ def _attributes(process: int) -> tuple[int, ...] | None:
     return _ATTRIBUTES.unpack(attributes.raw)
 
 
-def _set(thread: int, attributes: tuple[int, ...]) -> int:
-    """What the call returns; only where :func:`_attributes` has found some."""
-    asked = ctypes.create_string_buffer(_ATTRIBUTES.pack(*attributes))
-    done: int = _LIBRARY.syscall(_CALLS[os.uname().machine][0], thread, asked, 0)
-    return done
-
-
 def _ask_for(length: int) -> bool:
     found = _attributes(0)
     if found is None or found[1] not in _FAIR:  # an administrator has decided otherwise
         return False
-    return _set(0, (*found[:5], length, *found[6:])) == 0 and turn(0) == length
+    asked = ctypes.create_string_buffer(_ATTRIBUTES.pack(*found[:5], length, *found[6:]))
+    done: int = _LIBRARY.syscall(_CALLS[os.uname().machine][0], 0, asked, 0)
+    return done == 0 and turn(0) == length

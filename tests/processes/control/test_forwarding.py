@@ -28,10 +28,11 @@ from userproxy.model import (
     Snapshot,
     Verdict,
 )
+from userproxy.processes.control import pool
 from userproxy.processes.control.forwarding import ProcessForwarder
-from userproxy.processes.control.spawning import Spawning
+from userproxy.processes.control.spawning import Spawning, spawn
 from userproxy.processes.messages import Logging
-from userproxy.processes.scheduling import SHORT_TURN, ask_for_short_turns, turn
+from userproxy.processes.scheduling import LONG_TURN, SHORT_TURN, ask_for_short_turns, turn
 
 UDP_NAME = ListenerName(ServicePortName("default", "dns", "dns", Protocol.UDP))
 OPTIONS = ForwardingOptions(
@@ -44,10 +45,13 @@ OPTIONS = ForwardingOptions(
 
 
 @asynccontextmanager
-async def forwarding(processes: int = 2, options: ForwardingOptions = OPTIONS) -> AsyncIterator[ProcessForwarder]:
+async def forwarding(
+    processes: int = 2, options: ForwardingOptions = OPTIONS, *, at_once: bool = True
+) -> AsyncIterator[ProcessForwarder]:
     loop = asyncio.get_running_loop()
     kind = "uvloop" if "uvloop" in type(loop).__module__ else "asyncio"
-    forwarder = ProcessForwarder(loop, options, Random(1), processes, Spawning(kind, Logging(0, "text")))
+    spawning = Spawning(kind, Logging(0, "text"))
+    forwarder = ProcessForwarder(loop, options, Random(1), processes, spawning, at_once=at_once)
     try:
         yield forwarder
     finally:
@@ -286,8 +290,11 @@ async def test_processes_run_for_short_turns_where_the_kernel_grants_it() -> Non
         if not threads.submit(ask_for_short_turns).result():
             pytest.skip("this kernel has turns of one length")
     async with forwarding() as forwarder:
-        await forwarder.ready()
-        assert {turn(pid) for pid in pids(forwarder)} == {SHORT_TURN}
+        await eventually(lambda: {turn(pid) for pid in pids(forwarder)} == {SHORT_TURN})
+        taker = forwarder.take_over()
+        await eventually(lambda: {turn(pid) for pid in pids(forwarder)} == {LONG_TURN})
+        taker.go_on()
+        await eventually(lambda: {turn(pid) for pid in pids(forwarder)} == {SHORT_TURN})
 
 
 def reserve(forwarder: ProcessForwarder) -> list[int]:
@@ -300,11 +307,44 @@ async def test_processes_end_with_their_forwarder() -> None:
     async with forwarding() as forwarder:
         assert reserve(forwarder) == [], "the start comes first"
         forwarder.close_unasked(NAME.family)
+        assert reserve(forwarder) == [], "nor right at its end"
+        forwarder.close_unasked(NAME.family)
+        await eventually(lambda: bool(reserve(forwarder)))
         running = [*pids(forwarder), *reserve(forwarder)]
         assert len(running) == len(pids(forwarder)) + 1
     for pid in running:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+async def test_processes_are_started_one_after_the_other_where_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[list[bool]] = []
+    started = spawn
+
+    def note(spawning: Spawning, words: str) -> tuple[int, socket.socket]:
+        loads.append([worker.is_ready for worker in forwarder._pool.serving])
+        return started(spawning, words)
+
+    monkeypatch.setattr(pool, "spawn", note)
+    async with forwarding(3, at_once=False) as forwarder, backend() as endpoint:
+        assert pids(forwarder) == []
+        await forwarder.ready()
+        assert loads == [[], [True], [True, True]]
+        await forwarder.ready()
+        forwarder.start()
+        assert len(pids(forwarder)) == 3
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        assert await asked(port) == b"hello\n"
+
+
+async def test_they_may_be_started_together_after_all() -> None:
+    async with forwarding(at_once=False) as forwarder, backend() as endpoint:
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        forwarder.start()
+        assert len(pids(forwarder)) == 2
+        assert await asked(port) == b"hello\n"
 
 
 async def test_portals_are_bound_by_the_control_process_and_served_by_data_processes() -> None:

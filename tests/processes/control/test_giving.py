@@ -9,10 +9,10 @@ from collections.abc import Callable
 from contextlib import closing
 
 import pytest
-from msgspec import Raw
+from msgspec import Raw, structs
 from msgspec.msgpack import decode
 
-from tests.forwarding.conftest import eventually
+from tests.forwarding.conftest import NAME, eventually
 from tests.processes.control.test_forwarding import Client, asked
 from tests.processes.takeover.conftest import Beside, Middle, Packet, Plane, hand_over
 from tests.processes.takeover.planes import (
@@ -25,10 +25,13 @@ from tests.processes.takeover.planes import (
     limit_descriptors,
     making,
     pids,
+    predecessor,
     served,
     successor,
 )
 from userproxy.forwarding.handover.values import Item, RelayHandedOver
+from userproxy.model import Verdict
+from userproxy.pace import UnhurriedPace
 from userproxy.processes.channel import encode, socket_pair
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.takeover import predecessor as of_predecessor
@@ -133,6 +136,28 @@ async def test_what_was_counted_by_a_process_that_has_died_is_handed_over(after:
             await eventually_counted(beside, (len(alive), CLIENTS))
             await all_are_served(port, alive)
             await eventually_counted(beside, (len(alive), CLIENTS + 1))
+
+
+async def test_listeners_are_told_of_with_pauses_in_which_clients_have_the_cpus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with predecessor(1) as plane:
+        assert isinstance(plane, ProcessForwarder)
+        for number in range(9):
+            port = structs.replace(NAME.service_port, port=f"p{number}")
+            plane.open(structs.replace(NAME, service_port=port), verdict=Verdict.REJECT)
+        giver, rests = plane.hand_over(), 0
+        rest = UnhurriedPace.rest
+
+        async def note(pace: UnhurriedPace) -> None:
+            nonlocal rests
+            rests += 1
+            await rest(pace)
+
+        monkeypatch.setattr(UnhurriedPace, "rest", note)
+        packages = [package async for package in giver.first() if package.plane == 0]
+        assert rests == len(packages) == 3
+        giver.cancel()
 
 
 async def test_late_answers_to_an_attempt_that_was_given_up_are_not_those_to_the_next_one() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -22,10 +23,12 @@ from tests.processes.control.test_forwarding import (
 from tests.processes.takeover.conftest import Beside, Plane, hand_over
 from tests.processes.takeover.planes import (
     NUMBERS,
+    all_are_served,
     eventually_counted,
     figures,
     making,
     predecessor,
+    served,
     successor,
 )
 from userproxy.forwarding.forwarder import Forwarder
@@ -44,7 +47,7 @@ from userproxy.processes.channel import socket_pair
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.messages import Adopt, AdoptSeveral, Update
 from userproxy.processes.takeover.packages import unpacked
-from userproxy.processes.transfers import Take
+from userproxy.processes.transfers import AskArrived, AskRead, Take
 
 pytestmark = pytest.mark.slow
 
@@ -158,8 +161,35 @@ async def test_listeners_come_several_in_a_message(monkeypatch: pytest.MonkeyPat
         sent.clear()
         async with successor(plane, 2):
             assert [await asked(port) for port in ports] == [b"hello\n"] * len(ports)
-    assert sum(isinstance(each, AdoptSeveral) for each in sent) == 2 * 2
+    assert sum(isinstance(each, AdoptSeveral) for each in sent) == 3 * 2, "four in each, to each of two"
     assert not any(isinstance(each, Adopt | Update) for each in sent)
+
+
+async def test_one_process_at_a_time_takes_in_what_comes_until_nobody_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Clients of the predecessor would find all CPUs taken."""
+    sent = note_messages(monkeypatch)
+    async with served(2) as (plane, port, found):
+        sent.clear()
+        async with successor(plane, 2):
+            await all_are_served(port, found)
+    parts = [each for each in sent if isinstance(each, AdoptSeveral | Take | AskRead | AskArrived)]
+    urgent = next(number for number, each in enumerate(parts) if isinstance(each, AskArrived))
+    assert [isinstance(each, AskRead) for each in parts[:urgent]] == [False, True] * (urgent // 2)
+    assert urgent >= 2 * (2 + 1), "a listener goes to both, and connections to one of them at least"
+    assert not any(isinstance(each, AskRead) for each in parts[urgent:])
+
+
+async def test_who_does_not_take_in_what_comes_is_not_waited_for_for_ever() -> None:
+    async with predecessor(1) as plane:
+        assert isinstance(plane, ProcessForwarder)
+        (worker,) = plane._pool.serving
+        assert worker.settle(10.0)
+        os.kill(worker.pid, signal.SIGSTOP)
+        assert not worker.settle(0.01)
+        os.kill(worker.pid, signal.SIGKILL)
+        assert not worker.settle(10.0)
 
 
 class Echoes(asyncio.DatagramProtocol):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from userproxy.processes import scheduling
+from userproxy.processes.scheduling import LONG_TURN, ask_for_short_turns, turn
 from userproxy.processes.takeover import deference
 from userproxy.processes.takeover.deference import Deference
 
@@ -30,9 +32,10 @@ def predecessor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    before = now()
+    before, its_turn = now(), turn(0)
     yield
     assert now() == before
+    scheduling._ask_for(its_turn)
 
 
 @pytest.fixture
@@ -62,6 +65,25 @@ def test_it_goes_after_others_with_its_threads_and_processes_until_the_end() -> 
         polite.end()
     done.set()
     thread.join()
+
+
+def test_it_can_be_interrupted_until_it_asks_for_something_else() -> None:
+    if not ask_for_short_turns():
+        pytest.skip("this kernel has turns of one length")
+    polite = Deference()
+    polite.begin()
+    found = [turn(0)]
+    polite.end()
+    assert [*found, turn(0)] == [LONG_TURN] * 2, "at its end nobody is served here yet"
+
+
+def test_it_is_under_way_until_its_end() -> None:
+    polite = Deference()
+    found = [polite.is_under_way]
+    polite.begin()
+    found.append(polite.is_under_way)
+    polite.end()
+    assert [*found, polite.is_under_way] == [False, True, False]
 
 
 def test_what_could_not_be_taken_back_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:

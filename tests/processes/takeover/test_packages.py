@@ -1,15 +1,18 @@
 """Values and descriptors in packages, and out of them."""
 
 import asyncio
+import time
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 from msgspec import DecodeError, Raw
 
-from userproxy.forwarding.handover.giving import Given
+from userproxy.forwarding.handover.giving import Given, Giver
 from userproxy.forwarding.handover.taking import HandoverError
 from userproxy.forwarding.handover.values import ClientHandedOver, Ended, Item
-from userproxy.processes.takeover.packages import packed, packed_in_slices, unpacked
+from userproxy.pace import SLICE_SECONDS, Pace
+from userproxy.processes.takeover.packages import LocalPackages, packed, packed_in_slices, unpacked
 
 CLIENT = ClientHandedOver(1, None, ("10.0.0.1", 4711))
 
@@ -44,7 +47,7 @@ async def test_descriptors_are_passed_on_in_the_turn_of_the_loop_in_which_they_w
 
     asyncio.get_running_loop().call_soon(turn)
     packages = []
-    async for package in packed_in_slices(given()):
+    async for package in packed_in_slices(given(), Pace()):
         assert set(package.descriptors) == {turns}
         packages.append(package)
     assert turns > 1
@@ -56,11 +59,43 @@ async def test_descriptors_are_passed_on_in_the_turn_of_the_loop_in_which_they_w
 
 
 async def test_no_package_is_made_of_nothing_and_none_is_greater_than_the_channel_takes_at_once() -> None:
-    assert [package async for package in packed_in_slices(iter([None] * 100))] == []
+    assert [package async for package in packed_in_slices(iter([None] * 100), Pace())] == []
     given: list[Given | None] = [(CLIENT, list(range(6)))] * 100
-    sizes = [len(package.descriptors) async for package in packed_in_slices(iter(given))]
+    sizes = [len(package.descriptors) async for package in packed_in_slices(iter(given), Pace())]
     assert sum(sizes) == 600
     assert max(sizes) <= 64
+
+
+class Slow:
+    """Gives values, each of which takes more than a slice."""
+
+    def beginning(self) -> Iterator[Given | None]:
+        for number in range(10):
+            end = time.perf_counter() + 4 * SLICE_SECONDS
+            while time.perf_counter() < end:
+                pass
+            yield CLIENT, [number]
+
+    changes = beginning
+
+
+async def test_a_data_plane_is_described_with_pauses_and_what_has_changed_since_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    packages = LocalPackages(cast(Giver, Slow()))
+    assert len([each async for each in packages.first()]) == 10
+    assert slept == [0.001] * 10
+    slept.clear()
+    assert len([each async for each in packages.changed()]) == 10
+    assert slept == [0] * 10
 
 
 def test_missing_descriptors_are_an_error_and_those_left_are_told() -> None:

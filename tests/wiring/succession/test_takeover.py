@@ -1,13 +1,14 @@
 """When a predecessor is asked, and when what nobody has asked for is closed."""
 
 import asyncio
+import errno
 import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -22,10 +23,11 @@ from userproxy.processes.channel import packet
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.takeover.deference import Deference
 from userproxy.processes.takeover.messages import PROTOCOL, Ask
+from userproxy.processes.takeover.successor import BACKLOG_SECONDS, Heir, RefusedError, Successor
 from userproxy.proxier.family.proxy import FamilyProxy
 from userproxy.sockets import NamedSockets
 from userproxy.wiring.succession import takeover
-from userproxy.wiring.succession.takeover import Takeover, takeover_path
+from userproxy.wiring.succession.takeover import Takeover, TakeOverError, takeover_path
 
 
 class Predecessor:
@@ -57,6 +59,9 @@ class Starting(ProcessForwarder):
 
     async def ready(self) -> None:
         self._happened.append("asked" if self._predecessor.is_asked() else "ready")
+
+    def start(self) -> None:
+        self._happened.append("started together")
 
     @property
     def process_ids(self) -> list[int]:
@@ -96,6 +101,60 @@ async def test_a_predecessor_is_asked_once_data_processes_run_and_no_longer_leav
     assert happened == ["ready", "others are no longer let go first, nor by [1, 2]", "asked"]
     assert [each["event"] for each in logs] == ["Nothing is taken over: starting as usual"]
     assert not takeover.is_pending
+
+
+async def test_data_processes_are_started_together_where_nobody_serves(path: Path, predecessor: Predecessor) -> None:
+    happened: list[str] = []
+    starting = Starting(predecessor, happened)
+    takeover_path(path).unlink()
+    await Takeover(
+        path, starting, [], NamedSockets(), lambda: "", lambda *_: None, wanted=True, deference=Polite(happened)
+    ).until_turn()
+    assert happened[1:] == ["started together"]
+
+
+class Failing(ProcessForwarder):
+    """Whose data processes cannot be started."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def ready(self) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+async def test_data_processes_that_cannot_be_started_end_the_take_over_with_a_sentence(
+    path: Path, predecessor: Predecessor
+) -> None:
+    failing = Takeover(path, Failing(), [], NamedSockets(), lambda: "", lambda *_: None, wanted=True)
+    with pytest.raises(TakeOverError, match=r"^--takeover: data processes cannot be started: Resource temporarily"):
+        await failing.until_turn()
+    assert not predecessor.is_asked()
+
+
+class Refused(Successor):
+    """One that is refused, and remembers for how long it would have gone first."""
+
+    found: ClassVar[list[float]] = []
+
+    def __init__(self, connection: socket.socket, heir: Heir) -> None:
+        self._connection = connection
+        self.found.append(heir.backlog_seconds)
+
+    async def take_over(self) -> bool:
+        self._connection.close()
+        raise RefusedError("not today")
+
+
+@pytest.mark.parametrize("serves_itself", [True, False])
+async def test_who_serves_goes_first_for_a_moment_and_a_control_process_does_not(
+    path: Path, predecessor: Predecessor, monkeypatch: pytest.MonkeyPatch, serves_itself: bool
+) -> None:
+    monkeypatch.setattr(takeover, "Successor", Refused)
+    Refused.found.clear()
+    forwarder = a_forwarder() if serves_itself else Starting(predecessor, [])
+    await Takeover(path, forwarder, [], NamedSockets(), lambda: "", lambda *_: None, wanted=True).until_turn()
+    assert Refused.found == [BACKLOG_SECONDS if serves_itself else 0.0]
 
 
 class TakingIn:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from userproxy.processes.scheduling import ask_for_long_turns, set_policy
+from userproxy.processes.scheduling import ask_for_long_turns
 
 _LOWER: Final = 5
 """Added to the nice value: who starts has a third of what it would have beside others that want all of the time
@@ -38,7 +38,7 @@ class Deference:
         self._nice = os.getpriority(os.PRIO_PROCESS, 0)
         ask_for_long_turns()
         with suppress(OSError):
-            set_policy(0, os.SCHED_BATCH)
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
             if _may_be_raised(self._nice):
                 os.setpriority(os.PRIO_PROCESS, 0, self._nice + _LOWER)
 
@@ -50,7 +50,7 @@ class Deference:
         for thread in _threads((os.getpid(), *children)):
             with suppress(OSError):  # it has just ended
                 if os.sched_getscheduler(thread) == os.SCHED_BATCH:
-                    set_policy(thread, os.SCHED_OTHER)
+                    os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
                 if os.getpriority(os.PRIO_PROCESS, thread) != nice:
                     os.setpriority(os.PRIO_PROCESS, thread, nice)
 

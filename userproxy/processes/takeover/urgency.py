@@ -6,8 +6,6 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-from userproxy.processes.scheduling import set_policy
-
 _FIRST: Final = -20
 """The lowest nice value, sched(7). With 0 a process of a busy node waits for turns of several others, 3 ms each."""
 
@@ -33,7 +31,7 @@ class Urgency:
             gc.disable()
             with suppress(OSError):
                 self._policy = os.sched_getscheduler(0)
-                set_policy(0, self._policy | os.SCHED_RESET_ON_FORK)
+                os.sched_setscheduler(0, self._policy | os.SCHED_RESET_ON_FORK, os.sched_getparam(0))
                 os.setpriority(os.PRIO_PROCESS, 0, _FIRST)
 
     def end(self) -> None:
@@ -46,7 +44,7 @@ class Urgency:
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, nice)
         with suppress(OSError):  # without CAP_SYS_NICE what is started goes on to have nice value 0 at least
-            set_policy(0, self._policy)
+            os.sched_setscheduler(0, self._policy, os.sched_getparam(0))
 
     def __enter__(self) -> Self:
         self.begin()
