@@ -81,6 +81,7 @@ def kept_with_both(lab: Lab, stack: ExitStack, least: int) -> list[KeptConnectio
 
 def test_killed_one_of_two_costs_its_own_connections_and_nothing_else(lab: Lab) -> None:
     proxy = serve(lab)
+    eventually(lambda: len(proxy.processes) == 4, 30, "one waits to replace another")
     with ExitStack() as stack:
         kept = kept_with_both(lab, stack, 20)
         client = stack.enter_context(SteadyClient(lab.client, WEB, rate=100))
