@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userproxy.errors import ObjectError
-from userproxy.forwarding.admission import admits_everybody, attach, detach, program
+from userproxy.forwarding.admission import admits_everybody, attach, detach, program, program_for
 from userproxy.model import Admission, AdmissionRule, IPFamily, ListenerName, Protocol, ServicePortName, TrafficClass
 
 LISTENER = ListenerName(ServicePortName("shop", "web", "http", Protocol.TCP))
@@ -99,7 +99,9 @@ def test_a_program_lets_in_whom_the_first_rule_that_fits_lets_in(
 def test_no_program_is_needed_where_nobody_is_kept_out(
     host: tuple[AdmissionRule, ...], others: tuple[AdmissionRule, ...], everybody: bool
 ) -> None:
-    assert admits_everybody(Admission(host, others)) is everybody
+    admission = Admission(host, others)
+    assert admits_everybody(admission) is everybody
+    assert program_for(admission) == (None if everybody else program(admission))
 
 
 def test_a_thousand_ranges_that_let_the_host_in_as_everybody_else_are_one_program() -> None:

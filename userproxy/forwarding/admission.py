@@ -85,6 +85,11 @@ def program(admission: Admission) -> bytes:
     return b"".join(_INSTRUCTION.pack(each.code, each.if_true, each.if_false, each.value) for each in instructions)
 
 
+def program_for(admission: Admission) -> bytes | None:
+    """As :func:`program`, and None where none is needed."""
+    return None if admits_everybody(admission) else program(admission)
+
+
 def attach(sock: socket.SocketType, instructions: bytes) -> None:
     """Have the kernel run a program on what arrives at `sock` from now on. Raises OSError.
 

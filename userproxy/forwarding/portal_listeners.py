@@ -11,7 +11,7 @@ from typing import TypeAlias
 from userproxy.addresses import family_of
 from userproxy.errors import ObjectError, PortUnavailableError
 from userproxy.forwarding.accept_turns import AcceptTurns
-from userproxy.forwarding.admission import admits_everybody, attach, detach, program, sorted_by
+from userproxy.forwarding.admission import admits_everybody, attach, detach, program_for, sorted_by
 from userproxy.forwarding.listener_addresses import address_on_this_node
 from userproxy.forwarding.tcp.connections import Connections
 from userproxy.forwarding.tcp.plane import TcpPlane
@@ -90,7 +90,7 @@ class PortalListeners:
         portal = self._portals.get(address)
         self.adopted.pop(address, None)
         try:
-            instructions = None if admits_everybody(admission) else program(admission)
+            instructions = program_for(admission)
             if portal is not None and is_same_service(portal.admission, admission):
                 restrict(portal.sockets, portal.admission, instructions)
                 self._go_on(portal, address, admission)

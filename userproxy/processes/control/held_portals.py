@@ -7,7 +7,7 @@ import structlog
 from msgspec import Struct
 
 from userproxy.errors import ObjectError, PortUnavailableError
-from userproxy.forwarding.admission import admits_everybody, attach, detach, program
+from userproxy.forwarding.admission import attach, detach, program_for
 from userproxy.forwarding.portal_listeners import PortalSocket, is_of, is_same_service, open_portal, restrict
 from userproxy.forwarding.udp.groups.group import DatagramGroup, open_apart
 from userproxy.forwarding.udp.groups.spreading import member_of
@@ -65,7 +65,7 @@ class HeldPortal(Struct):
 
         For a UDP portal of IPv4. Raises OSError, and ObjectError as :func:`program`.
         """
-        instructions = instructions_for(self.admission)
+        instructions = program_for(self.admission)
         self.before, self.sockets = (
             tuple(self.members),
             tuple(open_apart(self.host, self.address.port, instructions, count)),
@@ -82,11 +82,6 @@ class HeldPortal(Struct):
         """Close our copies of its sockets."""
         for each in (*self.sockets, *self.before):
             each.close()
-
-
-def instructions_for(admission: Admission) -> bytes | None:
-    """The program that lets in whom `admission` lets in, None where that is everybody. Raises ObjectError."""
-    return None if admits_everybody(admission) else program(admission)
 
 
 class HeldPortals:
@@ -125,7 +120,7 @@ class HeldPortals:
         portal = self.portals.get(address)
         self.unasked.pop(address, None)
         try:
-            instructions = instructions_for(admission)
+            instructions = program_for(admission)
             if portal is not None and is_same_service(portal.admission, admission):
                 restrict(portal.sockets, portal.admission, instructions)
                 self._forget(portal)
