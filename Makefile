@@ -34,7 +34,7 @@ check: $(BIN)/pytest
 	$(BIN)/python -m pytest -q -p tests.quick --numprocesses 2 --dist worksteal $(TESTS)
 
 test: packages $(BIN)/tox
-	$(BIN)/tox run
+	$(BIN)/tox run-parallel --parallel 2 --parallel-live
 
 mutants: packages $(BIN)/tox
 	$(BIN)/tox run -e mutants -- $(or $(MUTANTS),routing proxier portals forwarding)
