@@ -218,9 +218,18 @@ def test_between_pods_of_one_node_whether_or_not_bridged_frames_meet_rules(clust
         assert {row: seen for row, seen in found.items() if seen != EXPECTED[row]} == {}, (family, protocol)
 
 
-def decided(api: AdminClient, client: str, asked: Mapping[str, str]) -> list[Mapping[str, str]]:
-    """The decisions about a client, which has a port of its own."""
-    return [each for each in api.get("decisions", **asked)["items"] if each["client"] == client]
+Decisions = list[Mapping[str, str]]
+
+
+def served(api: AdminClient, asked: Mapping[str, str]) -> Decisions:
+    """The decisions about TCP clients that were served to the end."""
+    found = api.get("decisions", **asked)["items"]
+    return [each for each in found if (each["protocol"], each["verdict"]) == ("TCP", "served")]
+
+
+def decided(api: AdminClient, client: str, asked: Mapping[str, str], before: Decisions) -> Decisions:
+    """Those about a client that were not there `before`. An earlier one may have had its port, as may a UDP flow."""
+    return [each for each in served(api, asked) if each["client"] == client and each not in before]
 
 
 def test_connections_and_decisions_say_what_was_seen(cluster: Cluster) -> None:
@@ -228,12 +237,13 @@ def test_connections_and_decisions_say_what_was_seen(cluster: Cluster) -> None:
     for client, endpoint in (("Pod", "elsewhere"), ("Pod", "the node"), ("outside", "here"), ("outside", "elsewhere")):
         row = Row(client, "node port", "Cluster", endpoint)
         asked = {"service": f"web-{SERVICES[endpoint, 'Cluster']}", "client": cluster.clients[client].address}
+        before = served(api, asked)
         with KeptConnection(cluster.clients[client], address_of(row, IPFamily.IPV4)) as connection:
             answer = connection.ask()
             (item,) = (each for each in api.get("connections", **asked)["items"] if each["protocol"] == "TCP")
             said = "client" if EXPECTED[row] == CLIENT else "node"
             assert (item["source"], item["source_address"]) == (said, answer.client)
-        ended = partial(decided, api, item["client"], asked)
+        ended = partial(decided, api, item["client"], asked, before)
         assert [each["source"] for each in eventually(ended, 10, "it is decided upon")] == [said]
 
 
