@@ -125,9 +125,16 @@ def test_ipv6_can_be_switched_off(host: Host) -> None:
         assert not host.has_ipv6
 
 
-def test_closing_kills_what_runs_and_may_be_repeated() -> None:
+@pytest.mark.parametrize(("brief", "signal_at_our_end"), [(False, signal.SIGKILL), (True, 0)])
+def test_the_kernel_ends_commands_with_us_but_for_brief_ones(host: Host, brief: bool, signal_at_our_end: int) -> None:
+    asked = "import ctypes; n = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(n)); print(n.value)"
+    assert int(host.run([sys.executable, "-I", "-S", "-c", asked], brief=brief).stdout) == signal_at_our_end
+
+
+@pytest.mark.parametrize("brief", [False, True])
+def test_closing_kills_what_runs_and_may_be_repeated(brief: bool) -> None:
     host = Host("short-lived")
-    child = host.popen(["sleep", "600"])
+    child = host.popen(["sleep", "600"], brief=brief)
     host.close()
     host.close()
     assert child.returncode == -signal.SIGKILL

@@ -53,7 +53,7 @@ class Driver(NamedTuple):
     def prepare(self, host: Host) -> None:
         """Leave kubelet's hint for the variant, if the driver has one: that is how userproxy finds out."""
         for command in (f"iptables-{self.variant}", f"ip6tables-{self.variant}") if self.variant else ():
-            host.run([command, "-t", "mangle", "-N", "KUBE-IPTABLES-HINT"], check=command[2] != "6")
+            host.run([command, "-t", "mangle", "-N", "KUBE-IPTABLES-HINT"], check=command[2] != "6", brief=True)
 
 
 def _of_rules(host: Host, family: IPFamily) -> set[Standing]:
@@ -69,23 +69,24 @@ def _of_rules(host: Host, family: IPFamily) -> set[Standing]:
 def _of_elements(host: Host, family: IPFamily) -> set[Standing]:
     """Elements of maps: ``10.96.0.10 . tcp . 80 comment "default/web" : 41234``, ``tcp . 30080 ... : 41234``."""
     table = "ip6" if family is IPFamily.IPV6 else "ip"
-    text = host.run(["nft", "list", "table", table, "userproxy"], check=False).stdout
+    text = host.run(["nft", "list", "table", table, "userproxy"], check=False, brief=True).stdout
     return {Standing(ip, int(port), protocol) for ip, protocol, port in _ELEMENT.findall(text)}
 
 
 def _of_sockets(host: Host, family: IPFamily) -> set[Standing]:
     """Where userproxy listens itself, and addresses of routes where nobody does, without a port."""
     number = "-4" if family is IPFamily.IPV4 else "-6"
-    shown = host.run(["ip", "-o", number, "address", "show"]).stdout.splitlines()
+    shown = host.run(["ip", "-o", number, "address", "show"], brief=True).stdout.splitlines()
     own = {line.split()[3].partition("/")[0] for line in shown}
     found: set[Standing] = set()
-    for line in host.run(["ss", "-Hlntup", number]).stdout.splitlines():
+    for line in host.run(["ss", "-Hlntup", number], brief=True).stdout.splitlines():
         protocol, _, _, _, at, *_ = line.split()
         ip, _, port = at.rpartition(":")
         ip = ip.strip("[]")
         if '"userproxy"' in line and ip not in ("0.0.0.0", "*", "::") and int(port) not in _OTHER_PORTS:
             found.add(Standing("" if ip in own and int(port) >= _FIRST_NODE_PORT else ip, int(port), protocol))
-    routes = host.run(["ip", number, "route", "show", "table", "local", "proto", str(ROUTES)], check=False).stdout
+    local = ["ip", number, "route", "show", "table", "local", "proto", str(ROUTES)]
+    routes = host.run(local, check=False, brief=True).stdout
     addresses = {line.split()[1] for line in routes.splitlines()}
     return found | {Standing(ip, 0, "") for ip in addresses - {portal.ip for portal in found}}
 

@@ -1,6 +1,7 @@
 """Reading a node's rules of either family, to wait for them and to find the random local ports in them."""
 
 import re
+from pathlib import Path
 
 from userproxy.demo.hosts import Host
 from userproxy.model import IPFamily
@@ -10,6 +11,12 @@ _COMMANDS = {
     IPFamily.IPV6: ("ip6tables-nft-save", "ip6tables-legacy-save"),
 }
 
+_LEGACY_TABLES = {
+    IPFamily.IPV4: Path("/proc/thread-self/net/ip_tables_names"),
+    IPFamily.IPV6: Path("/proc/thread-self/net/ip6_tables_names"),
+}
+"""From these iptables-legacy-save knows what to print. It is asked again and again, and rarely is there anything."""
+
 
 def rules(host: Host, *families: IPFamily) -> list[str]:
     """Every rule (``-A ...``) and every chain of Kubernetes' kind (``:KUBE-...``), as iptables-save prints them.
@@ -18,10 +25,18 @@ def rules(host: Host, *families: IPFamily) -> list[str]:
     """
     lines: list[str] = []
     for family in families or IPFamily:
-        for command in _COMMANDS[family]:
-            done = host.run([command], check=False)  # legacy's complains where the kernel lacks IPv6
+        nft, legacy = _COMMANDS[family]
+        for command in (nft, legacy) if host.inside(_has_legacy_tables, family) else (nft,):
+            done = host.run([command], check=False, brief=True)  # legacy's complains where the kernel lacks IPv6
             lines += [line for line in done.stdout.splitlines() if line.startswith(("-A", ":KUBE-"))]
     return lines
+
+
+def _has_legacy_tables(family: IPFamily) -> bool:
+    try:
+        return bool(_LEGACY_TABLES[family].read_text())
+    except FileNotFoundError:
+        return False
 
 
 def local_ports(host: Host, portal: str, family: IPFamily = IPFamily.IPV4, protocol: str = "tcp") -> set[int]:
