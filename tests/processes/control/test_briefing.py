@@ -350,6 +350,7 @@ async def test_another_control_process_goes_on_with_all_sockets() -> None:
             copies = [os.dup(each) for _, _, each in forwarder.listening()]
             assert len(copies) == 3
             forwarder.leave_listeners()
+            await heard(forwarder)  # else one may read yet, and end its flows before their answers
             loop = asyncio.get_running_loop()
             with ExitStack() as stack:
                 successor = Forwarder(loop, OPTIONS, Random(1))
