@@ -4,12 +4,14 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing, suppress
+from itertools import accumulate, pairwise
+from random import Random
 
 import aiohttp
 import pytest
 import trustme
 
-from userproxy.cluster.body import PIECE, Body
+from userproxy.cluster.body import PIECE, Body, whole_chunk
 from userproxy.processes.loops import loop_factory
 
 LARGE = bytes(range(256)) * 20_000
@@ -69,11 +71,30 @@ async def session(answer: Answer, authority: trustme.CA | None = None) -> AsyncI
 Get = Callable[[], Awaitable[aiohttp.ClientResponse]]
 
 
+class WatchedBody(Body):
+    """One that tells when something has arrived."""
+
+    def __init__(
+        self, response: aiohttp.ClientResponse, idle_timeout: float, translate: Callable[[Exception], Exception]
+    ) -> None:
+        self.arrived = asyncio.Event()
+        super().__init__(response, idle_timeout, translate)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        super().buffer_updated(nbytes)
+        self.arrived.set()
+
+    def receive(self, data: bytes) -> None:
+        """As if just this had arrived."""
+        self.get_buffer(-1)[: len(data)] = data
+        self.buffer_updated(len(data))
+
+
 @asynccontextmanager
-async def body_of(get: Get, idle_timeout: float = 30.0) -> AsyncIterator[tuple[Body, aiohttp.StreamReader]]:
+async def body_of(get: Get, idle_timeout: float = 30.0) -> AsyncIterator[tuple["WatchedBody", aiohttp.StreamReader]]:
     """The body of what is requested, and what aiohttp has parsed of it."""
     response = await get()
-    with closing(response), closing(Body(response, idle_timeout, _translated)) as body:
+    with closing(response), closing(WatchedBody(response, idle_timeout, _translated)) as body:
         yield body, response.content
 
 
@@ -143,7 +164,7 @@ async def test_what_comes_while_the_next_piece_is_waited_for_may_be_taken_at_onc
         taken.put_nowait(piece)
         return True
 
-    async with session(chunks(told)) as (_, get), asyncio.TaskGroup() as group, body_of(get) as (body, content):
+    async with session(chunks(told)) as (_, get), asyncio.TaskGroup() as group, body_of(get) as (body, _content):
         body.take = take
         waiting = group.create_task(body.__anext__(), name="next")
         for piece in (b"one", b"two"):
@@ -152,10 +173,9 @@ async def test_what_comes_while_the_next_piece_is_waited_for_may_be_taken_at_onc
         assert not waiting.done()
         told.put_nowait(b"not this")
         assert await waiting == b"not this"
-        before = content.total_bytes
+        body.arrived.clear()
         told.put_nowait(b"while nobody waits")
-        while content.total_bytes == before:
-            await asyncio.sleep(0.001)
+        await body.arrived.wait()
         assert await anext(body) == b"while nobody waits"
         assert taken.empty()
 
@@ -198,3 +218,100 @@ async def test_a_body_that_breaks_off_is_no_whole_one() -> None:
 async def test_a_body_that_came_with_its_head() -> None:
     async with session(whole(b"all of it")) as (_, get), body_of(get) as (body, _content):
         assert [piece async for piece in body] == [b"all of it"]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_whole_chunks_are_parsed_by_aiohttp_only_until_one_of_them_was(loop: str, tls: bool) -> None:
+    async def read() -> None:
+        told: asyncio.Queue[bytes] = asyncio.Queue()
+        async with (
+            session(chunks(told), trustme.CA() if tls else None) as (_, get),
+            body_of(get) as (body, content),
+        ):
+            for number in range(20):
+                told.put_nowait(b"line %d" % number)
+                assert await anext(body) == b"line %d" % number
+            assert content.total_bytes <= 2 * len(b"line 0"), "the first may have come with the head"
+            told.put_nowait(b"")
+            with pytest.raises(StopAsyncIteration):
+                await anext(body)
+
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        runner.run(read())
+
+
+async def test_a_body_is_the_same_wherever_its_bytes_are_cut() -> None:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+
+    random = Random(21)
+    async with session(answer) as (_, get):
+        for _ in range(150):
+            contents = [_content(random) for _ in range(random.randrange(1, 12))]
+            sent = [b"%x\r\n%b\r\n" % (len(each), each) for each in (*contents, b"")]
+            between = [each for each in accumulate(map(len, sent), initial=0) if random.random() < 0.9]
+            length = sum(map(len, sent))
+            cuts = sorted({0, *between, *random.choices(range(length), k=random.randrange(4)), length})
+            async with body_of(get) as (body, _content_of_aiohttp):
+                for begin, end in pairwise(cuts):
+                    body.receive(b"".join(sent)[begin:end])
+                assert b"".join([piece async for piece in body]) == b"".join(contents)
+
+
+def _content(random: Random) -> bytes:
+    """What looks like lines or chunks."""
+    return random.choice([b'{"a":1}\n', b"x", b"3\r\nabc\r\n", b"0\r\n\r\n", b"\r\n", b"1\r\n", b"a" * 300])
+
+
+async def test_a_body_of_known_length_that_looks_like_chunks_is_none_of_them() -> None:
+    content = b"3\r\nabc\r\n" * 3
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content))
+
+    async with session(answer) as (_, get), body_of(get) as (body, _content):
+        for _ in range(3):
+            body.receive(b"3\r\nabc\r\n")
+        assert b"".join([piece async for piece in body]) == content
+
+
+async def test_what_cannot_be_taken_is_raised_before_what_came_after_it() -> None:
+    told: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def take(piece: bytes) -> bool:
+        raise ZeroDivisionError(piece)
+
+    async with session(chunks(told)) as (_, get), asyncio.TaskGroup() as group, body_of(get) as (body, _content):
+        body.take = take
+        waiting = group.create_task(_failure(body), name="next")
+        await asyncio.sleep(0)
+        for each in (b"one", b"two", b"three"):
+            body.receive(b"%x\r\n%b\r\n" % (len(each), each))
+        assert str(await waiting) == "b'one'"
+
+
+async def _failure(body: Body) -> ZeroDivisionError:
+    with pytest.raises(ZeroDivisionError) as caught:
+        await anext(body)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("data", "content"),
+    [
+        (b"3\r\nabc\r\n", b"abc"),
+        (b"12\r\n" + b"x" * 18 + b"\r\n", b"x" * 18),
+        (b"a\r\n0123456789\r\n", b"0123456789"),
+        (b"A\r\n0123456789\r\n", b""),
+        (b"03\r\nabc\r\n", b""),
+        (b"3;name=value\r\nabc\r\n", b""),
+        (b"3\r\nabc\r\n3\r\nabc\r\n", b""),
+        (b"3\r\nab", b""),
+        (b"0\r\n\r\n", b""),
+        (b"\r\n", b""),
+        (b"", b""),
+    ],
+)
+def test_whole_chunk(data: bytes, content: bytes) -> None:
+    assert whole_chunk(data) == content

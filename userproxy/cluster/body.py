@@ -27,6 +27,9 @@ class Body(asyncio.BufferedProtocol):
     body is iterated over.
 
     Once the body has come to its end the connection may carry others, whose bytes are only passed on.
+
+    What comes as one whole chunk after another one that aiohttp has parsed is not parsed by it. So come the changes of
+    a watch, of whose cost its parser and streams would be a fifth.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class Body(asyncio.BufferedProtocol):
         self._waiter: asyncio.Future[None] | None = None
         self._failure: BaseException | None = None
         self._is_paused = False
+        self._is_between_chunks = False
+        """Whether aiohttp's parser is known to be where a chunk may begin, as of one that it has not been given."""
         self._view = memoryview(bytearray(PIECE))
         self._heard = self._loop.time()
         self._timer = self._loop.call_at(self._heard + idle_timeout, self._look)
@@ -88,8 +93,17 @@ class Body(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """So much has arrived."""
-        self._protocol.data_received(bytes(self._view[:nbytes]))
         self._heard = self._loop.time()
+        data = bytes(self._view[:nbytes])
+        chunk = whole_chunk(data)
+        if chunk and self._is_between_chunks and self._failure is None:
+            self._hand_over(chunk)
+            self._keep_up()
+            return
+        parsed_before = self._content.total_bytes
+        self._protocol.data_received(data)
+        # In the midst of a chunk, or where bodies are not sent in chunks, the parser takes the head for content, too.
+        self._is_between_chunks = bool(chunk) and self._content.total_bytes - parsed_before == len(chunk)
         self._drain()
 
     def eof_received(self) -> None:
@@ -112,15 +126,26 @@ class Body(asyncio.BufferedProtocol):
     def _drain(self) -> None:
         """Hand over what has been parsed."""
         try:
-            while piece := self._content.read_nowait(PIECE):
-                if not self._has_taken(piece):
-                    self._pieces.append(piece)
+            while self._failure is None and (piece := self._content.read_nowait(PIECE)):
+                self._hand_over(piece)
         except (aiohttp.ClientError, OSError) as error:
             self._failure = self._translate(error)
+        if self._failure is not None or self._content.at_eof():
+            self._wake()
+        self._keep_up()
+
+    def _hand_over(self, piece: bytes) -> None:
+        try:
+            if self._has_taken(piece):
+                return
         except BaseException as error:  # noqa: BLE001 -- raised where the body is iterated over
             self._failure = error
-        if self._pieces or self._failure is not None or self._content.at_eof():
-            self._wake()
+        else:
+            self._pieces.append(piece)
+        self._wake()
+
+    def _keep_up(self) -> None:
+        """Read no more for now where enough waits. aiohttp resumes reading whenever it is asked for what it has."""
         if len(self._pieces) >= _ENOUGH and not self._content.at_eof():
             self._pause()
 
@@ -152,3 +177,15 @@ class Body(asyncio.BufferedProtocol):
         else:
             self._failure = self._translate(aiohttp.SocketTimeoutError())
             self._wake()
+
+
+def whole_chunk(data: bytes) -> bytes:
+    """What the chunk contains that `data` is, if it is a whole one (RFC 9112, 7.1); else nothing.
+
+    Only the way in which Go's net/http writes chunks counts: no extension, and lower case without leading zeros.
+    """
+    start = data.find(b"\r\n") + 2
+    length = len(data) - start - 2
+    if length <= 0 or not data.endswith(b"\r\n") or data[:start] != b"%x\r\n" % length:
+        return b""
+    return data[start:-2]
