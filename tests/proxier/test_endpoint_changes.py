@@ -119,6 +119,48 @@ async def test_one_that_was_a_portal_may_be_somebodys_loop() -> None:
     assert routed(served.world) == ["10.0.0.1:80", "10.0.0.5:80"]
 
 
+async def test_one_that_is_a_portal_and_was_not_ready_until_now_may_loop() -> None:
+    web, other = _on_port_80(WEB_STATE), _on_port_80(a_service("other", "10.96.0.2"))
+    not_ready = _with((SliceEndpoint("10.0.0.1"), SliceEndpoint("10.96.0.2", ready=False)), web)
+    served = await Served(not_ready, with_endpoints(other, "10.96.0.1")).begin()
+    assert routed(served.world) == ["10.0.0.1:80"]
+    assert not served.takes(with_endpoints(web, "10.0.0.1", "10.96.0.2"))
+    await served.proxier.follow()
+    assert routed(served.world) == ["10.0.0.1:80"]
+
+
+async def test_one_that_stays_a_portal_is_left_out_once_it_leads_back() -> None:
+    web, other = _on_port_80(WEB_STATE), _on_port_80(a_service("other", "10.96.0.2"))
+    served = await Served(with_endpoints(web, "10.0.0.1", "10.96.0.2"), other).begin()
+    assert served.takes(with_endpoints(web, "10.0.0.1", "10.0.0.2", "10.96.0.2"))
+    assert routed(served.world) == ["10.0.0.1:80", "10.0.0.2:80", "10.96.0.2:80"]
+    assert not served.takes(with_endpoints(other, "10.96.0.1"))
+    await served.proxier.follow()
+    assert routed(served.world) == ["10.0.0.1:80", "10.0.0.2:80"]
+    assert not served.takes(with_endpoints(web, "10.0.0.1", "10.96.0.2")), "one that loops is among them"
+    await served.proxier.follow()
+    assert routed(served.world) == ["10.0.0.1:80"]
+
+
+async def test_one_that_may_be_at_a_node_port_is_left(served: Served) -> None:
+    other = a_service("other", "10.96.0.2")
+    ports = tuple(structs.replace(each, node_port=8080) for each in other.service.ports)
+    served.world.put(structs.replace(other, service=structs.replace(other.service, type="NodePort", ports=ports)))
+    assert await served.proxier.sync(verify=False)
+    part = WEB_STATE.slices[0]
+    elsewhere = structs.replace(part, name="web-2", ports=(structs.replace(part.ports[0], port=9090),))
+    for number in (2, 3):
+        endpoints = (SliceEndpoint("10.0.0.1"), SliceEndpoint(f"10.0.0.{number}"))
+        others = structs.replace(elsewhere, endpoints=endpoints)
+        assert not served.takes(structs.replace(WEB_STATE, slices=(part, others)))
+        await served.proxier.follow()
+        assert routed(served.world) == ["10.0.0.1:8080", "10.0.0.1:9090", f"10.0.0.{number}:9090"]
+
+
+def _with(endpoints: tuple[SliceEndpoint, ...], state: ServiceState) -> ServiceState:
+    return structs.replace(state, slices=(structs.replace(state.slices[0], endpoints=endpoints),))
+
+
 def _on_port_80(state: ServiceState) -> ServiceState:
     ports = tuple(structs.replace(each, port=80) for each in state.slices[0].ports)
     return structs.replace(state, slices=(structs.replace(state.slices[0], ports=ports),))
@@ -183,7 +225,7 @@ async def test_it_calls_few_functions(served: Served) -> None:
     slices = (structs.replace(WEB_STATE.slices[0], endpoints=endpoints),)
     calls = called(lambda: served.takes(structs.replace(WEB_STATE, slices=slices)))
     assert len(served.world.routes[WEB_LISTENER].endpoints) == 10
-    assert calls.total() <= 35, calls.most_common()
+    assert calls.total() <= 33, calls.most_common()
 
 
 def called(work: Callable[[], object]) -> Counter[str]:

@@ -128,7 +128,7 @@ def test_other_endpoints_alone_are_found_where_they_are_and_no_longer_where_they
     new = structs.replace(old, routes=(structs.replace(old.routes[0], endpoints=(Endpoint("10.0.0.9", 99),)),))
     wanted = wanted_of([old, a_port("b", ip="10.96.0.2")])
     (before,) = old.endpoints
-    wanted.put_endpoints(new, set(old.endpoints), set(new.endpoints))
+    wanted.put_endpoints(new, new.endpoints, old.endpoints, {99})
     assert wanted.ports[old.name] is new
     assert wanted.with_endpoints_at([("10.0.0.9", 99, Protocol.TCP)]) == {old.name}
     assert wanted.with_endpoints_at([(before.ip, before.port, Protocol.TCP)]) == {a_port("b").name}

@@ -174,7 +174,7 @@ class Store:
         """Add an object, or put it in the place of its previous version."""
         key = object_key(item)
         old = self._objects.get(key)
-        if old == item:
+        if _is_same(old, item):
             return
         self.events[key.kind] += 1
         match item:
@@ -279,6 +279,13 @@ def _concerns(service: Service, kind: IPFamily) -> bool:
         if family_of(address) is kind:
             return True
     return not service.cluster_ips
+
+
+def _is_same(old: ClusterObject | None, new: ClusterObject) -> bool:
+    """Whether a version of an object says nothing new. That nearly all endpoints are equal need not be found out."""
+    if type(old) is EndpointSlice and type(new) is EndpointSlice and len(old.endpoints) != len(new.endpoints):
+        return False
+    return old == new
 
 
 def _name_of(part: EndpointSlice) -> str:

@@ -55,25 +55,38 @@ class EndpointChanges:
     def _hand_out(self, port: ServicePort) -> bool:
         """Have new clients of a service port go to the endpoints that it is to have; False where that is not all."""
         name, (route,), wanted = port.name, port.routes, self._wanted
-        before = self._actual.snapshots.get(port.listeners[0])
+        before, old = self._actual.snapshots.get(port.listeners[0]), wanted.ports[name]
         if before is None or before.draining or port.known is not None or self._drains.concern(name):
             return False
-        until_now, from_now = set(wanted.ports[name].endpoints), set(port.endpoints)
-        if _has_portal(until_now | from_now, name, wanted.destinations):
+        if before.endpoints != old.routes[0].endpoints or before.client_address is not port.client_address:
+            return False  # it has portals among its endpoints, and may loop
+        until_now, from_now = set(old.endpoints), set(port.endpoints)
+        came, gone, ports = from_now - until_now, until_now - from_now, {each.port for each in from_now}
+        others = (from_now if old.unused else came) | gone
+        if _may_have_portal(others, ports, name.protocol, wanted.destinations):
             return False  # it may loop, now or until now, and so may others that lead to it
-        wanted.put_endpoints(port, until_now, from_now)
+        wanted.put_endpoints(port, came, gone, ports)
         snapshot = structs.replace(before, endpoints=route.endpoints, nodes=route.nodes, weights=())
-        if snapshot != before:
+        if came or gone or snapshot != before:
             self._executor.renew(snapshot)
         return True
 
 
-def _has_portal(
-    endpoints: Iterable[Endpoint], name: ServicePortName, owners: Mapping[PortalKey, ServicePortName]
+def _may_have_portal(
+    others: Iterable[Endpoint],
+    ports: Iterable[int],
+    protocol: Protocol,
+    owners: Mapping[PortalKey, ServicePortName],
 ) -> bool:
-    """Whether any of the endpoints may be a portal, by its address or as a node port."""
-    protocol: Protocol = name.protocol
-    for endpoint in endpoints:
+    """Whether a portal may be among endpoints, of which these are `others` than were used, and all have these `ports`.
+
+    Of those that are used already it is known whether they are portals, but for node ports: which addresses have these
+    is looked up again.
+    """
+    for number in ports:
+        if ("", number, protocol) in owners:
+            return True
+    for endpoint in others:
         if (endpoint.ip, endpoint.port, protocol) in owners or ("", endpoint.port, protocol) in owners:
             return True
     return False

@@ -90,9 +90,15 @@ class Wanted:
             port.name, after[0] - before[0], after[1] - before[1]
         )
 
-    def put_endpoints(self, port: ServicePort, before: set[Endpoint], after: set[Endpoint]) -> None:
-        """Take over a service port of which nothing has changed but endpoints, those `before` into those `after`."""
-        self._users.change(port.name, before, after)
+    def put_endpoints(
+        self, port: ServicePort, came: Iterable[Endpoint], gone: Iterable[Endpoint], ports: Collection[int]
+    ) -> None:
+        """Take over a service port of which nothing has changed but endpoints: which `came`, and which are `gone`.
+
+        `ports` are the port numbers of all that it has now.
+        """
+        self._users.add(port.name, came)
+        self._users.remove(port.name, gone, ports)
         self._ports[port.name] = port
 
     def drop(self, name: ServicePortName) -> OwnerChanges:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from itertools import repeat, starmap
+from operator import itemgetter
 from random import Random
 from typing import Final
 
@@ -26,6 +28,7 @@ About as long as a cluster needs to take a dead Pod out of the slice; then one c
 
 _NO_ENDPOINTS: Final[frozenset[Endpoint]] = frozenset()
 _NO_WEIGHTS: Final[Mapping[Endpoint, int]] = {}
+_DRAWN: Final[Callable[[tuple[float, Endpoint]], Endpoint]] = itemgetter(1)
 _NO_LOADS: Final[Loads] = {}
 
 
@@ -143,10 +146,12 @@ class Balancer:
         endpoints that stay keep them, and an edited timeout counts from their last connection.
         """
         self.listener = snapshot.listener
-        changed = set(snapshot.endpoints) != set(self._endpoints)
+        endpoints = snapshot.endpoints
+        changed = len(endpoints) != len(self._endpoints) or set(endpoints) != set(self._endpoints)
         if changed:
-            draw = self._random.random  # a shuffle that calls the library alone: this is part of each change
-            self._endpoints = [each for _, each in sorted([(draw(), each) for each in snapshot.endpoints])]
+            # A shuffle without an instruction of our own for each endpoint: this is part of each change.
+            draws = starmap(self._random.random, repeat((), len(endpoints)))
+            self._endpoints = list(map(_DRAWN, sorted(zip(draws, endpoints, strict=True))))
             self._suspects.clear()
         weights = dict(zip(snapshot.endpoints, snapshot.weights, strict=True)) if snapshot.weights else _NO_WEIGHTS
         if changed or weights != self._weights or snapshot.balancer != self._name:

@@ -46,6 +46,10 @@ def candidates(
             if port.name != port_name or port.protocol != protocol:
                 continue
             number = port.port
+            named = {Endpoint(source.address, number): source for source in slice_.endpoints}
+            if not found and len(named) == len(slice_.endpoints):  # nearly all Services have one slice
+                found = named
+                continue
             for source in slice_.endpoints:
                 endpoint = Endpoint(source.address, number)
                 if not source.terminating or endpoint not in found:

@@ -23,10 +23,10 @@ _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-
 _CIDR = re.compile(r"[0-9a-fA-F.:]+/[0-9]{1,3}")
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
 _LEADING_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
-_ORDINARY_IPV4 = re.compile(
-    r"(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])(?:\.(?:\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])){3}", re.ASCII
-)
-"""A canonical unicast address. Nearly all are, and this costs a tenth of what the ipaddress module does."""
+_OCTET = r"(?:1\d\d|2[0-4]\d|25[0-5]|[1-9]?\d)"
+_ORDINARY_IPV4 = re.compile(rf"(?:1\d\d|2[01]\d|22[0-3]|[1-9]\d?)\.{_OCTET}\.{_OCTET}\.{_OCTET}", re.ASCII)
+"""A canonical unicast address. Nearly all are, and this costs a tenth of what the ipaddress module does. Each octet is
+written out: with a repetition it takes half as long again."""
 _SPECIAL_IPV4 = ("127.", "169.254.")
 """How canonical addresses of the loopback and the link-local networks begin."""
 _ORDINARY_DESTINATION = re.compile(
