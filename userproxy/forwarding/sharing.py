@@ -23,6 +23,7 @@ from userproxy.forwarding.tcp.shared import SharedTcpListener
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp.groups.further import inode_of
 from userproxy.forwarding.udp.listener import UdpListener
+from userproxy.forwarding.udp.listening.clients import PENDING_SECONDS
 from userproxy.forwarding.udp.portal import PortlessUdpListener
 from userproxy.forwarding.udp.shared import SharedUdpListener
 from userproxy.forwarding.udp.sockets import DatagramSocket
@@ -31,6 +32,8 @@ from userproxy.model import Admission, Endpoint, ListenerName, PortalAddress, Pr
 from userproxy.routing.balancer import Balancer
 from userproxy.routing.balancers.ejections import Ejected
 from userproxy.routing.balancers.shared.mirror import Decider
+
+_LOOK_AT_FLOWS_EVERY: Final = 0.05
 
 _LOOKED_AT_ONCE: Final = 16
 """To look at so many sockets takes as long as a slice of work."""
@@ -194,6 +197,26 @@ class SharingForwarder(Forwarder):
         if isinstance(listener, SharedTcpListener):
             listener.leave()
         if listener is not None:
+            self.close(name)
+
+    def leave_to_successor(self, name: ListenerName) -> None:
+        """Take no client of a listener from now on, and close it: at once, or when UDP clients who wait are answered.
+
+        They are waited for as at the end of a drain.
+        """
+        listener = self._listeners[name]
+        if isinstance(listener, UdpListener):
+            listener.leave_clients()
+            self._close_answered(name, listener, self._loop.time() + PENDING_SECONDS)
+        else:
+            self.close(name)
+
+    def _close_answered(self, name: ListenerName, listener: AnyListener, end: float) -> None:
+        if self._listeners.get(name) is not listener:
+            return
+        if isinstance(listener, UdpListener) and listener.pending and self._loop.time() < end:
+            self._loop.call_later(_LOOK_AT_FLOWS_EVERY, self._close_answered, name, listener, end)
+        else:
             self.close(name)
 
     def note_elsewhere(self, name: ListenerName, host: str, port: int) -> None:

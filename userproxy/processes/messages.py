@@ -115,10 +115,13 @@ class Close(Struct, frozen=True, tag="close"):
     """Close a listener, whoever serves it; connections go on.
 
     With `frees_slot` the clients of its service port are counted together no longer: the slot may be another's soon.
+    With `has_successor` clients of UDP who have just asked are answered first; what they send from now on is another
+    userproxy's to take.
     """
 
     listener: ListenerName
     frees_slot: bool = False
+    has_successor: bool = False
 
 
 class AdoptPortal(Struct, frozen=True, tag="adopt portal"):

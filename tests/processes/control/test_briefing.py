@@ -36,7 +36,7 @@ from userproxy.processes.control.briefing import Briefing
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.control.held import HeldListener
 from userproxy.processes.control.worker import Worker
-from userproxy.processes.messages import CloseUnasked, Settled, Update
+from userproxy.processes.messages import Close, CloseUnasked, Settled, Update
 
 CLIENTS = 40
 
@@ -340,8 +340,9 @@ async def test_without_room_for_groups_a_listener_is_one_process_s() -> None:
         assert len(held(forwarder).descriptors) == 3, "what was closed has left room"
 
 
-async def test_another_control_process_goes_on_with_all_sockets() -> None:
+async def test_another_control_process_goes_on_with_all_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that data processes have had: the kernel keeps clients at them."""
+    sent = note_messages(monkeypatch)
     async with forwarding() as forwarder, echoes() as endpoints:
         port = serve(forwarder, endpoints)
         await all_ready(forwarder)
@@ -350,7 +351,8 @@ async def test_another_control_process_goes_on_with_all_sockets() -> None:
             copies = [os.dup(each) for _, _, each in forwarder.listening()]
             assert len(copies) == 3
             forwarder.leave_listeners()
-            await heard(forwarder)  # else one may read yet, and end its flows before their answers
+            assert [each for each in sent if isinstance(each, Close)] == [Close(UDP_NAME, has_successor=True)] * 2
+            await heard(forwarder)  # else one may read yet
             loop = asyncio.get_running_loop()
             with ExitStack() as stack:
                 successor = Forwarder(loop, OPTIONS, Random(1))

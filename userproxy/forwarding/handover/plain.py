@@ -37,6 +37,4 @@ def _leave(parts: Parts, listener: AnyListener) -> None:
     elif isinstance(listener, PortlessTcpListener):
         listener.connections.left()
     elif isinstance(listener, UdpListener):
-        parts.udp.poller.forget(listener.socket)
-        if listener.further is not None:
-            listener.further.forget()
+        listener.leave_clients()

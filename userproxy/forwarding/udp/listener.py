@@ -144,6 +144,12 @@ class UdpListener(Clients):
                 self.further.watch()
         self.further.follow(descriptors)
 
+    def leave_clients(self) -> None:
+        """Read no more, because another process does. Flows go on to be answered."""
+        self.plane.poller.forget(self._socket)
+        if self.further is not None:
+            self.further.forget()
+
     def forsake(self) -> None:
         """Close our copies of its sockets: they are another process's."""
         self._closed = True

@@ -206,10 +206,10 @@ class Briefing:
         cells = () if snapshot.ejection is None else self.ejections.cells(snapshot)
         return Update(snapshot, slot, cells)
 
-    def closing(self, listener: ListenerName) -> Close:
-        """What says that a listener is closed."""
+    def closing(self, listener: ListenerName, *, has_successor: bool) -> Close:
+        """What says that a listener is closed, here alone where it `has_successor`."""
         self.ejections.forget(listener)
-        return Close(listener, self._slots.leave(listener))
+        return Close(listener, self._slots.leave(listener), has_successor)
 
     def tell_all(self, worker: Worker, listeners: Iterable[HeldListener]) -> None:
         """Tell a data process of those of the listeners that it does not know."""

@@ -190,9 +190,12 @@ class ProcessForwarder:
                     yield name, self._bind_addresses[name.family], descriptor
 
     def leave_listeners(self) -> None:
-        """As :meth:`Forwarder.leave_listeners`, but that flows end: they have no socket of their own for answers."""
+        """As :meth:`Forwarder.leave_listeners`, but that flows end once those who have just asked are answered.
+
+        They have no other socket for that, and as long as a copy is open a successor cannot refuse clients.
+        """
         for name in list(self._listeners):
-            self.close(name)
+            self._close(name, has_successor=True)
 
     @property
     def process_ids(self) -> list[int]:
@@ -289,10 +292,13 @@ class ProcessForwarder:
 
     def close(self, listener: ListenerName) -> None:
         """Stop listening; established connections go on."""
+        self._close(listener)
+
+    def _close(self, listener: ListenerName, *, has_successor: bool = False) -> None:
         self._unasked.pop(listener, None)
         held = self._listeners.pop(listener)
         self.data_plane.holding.discard(listener)
-        closing = self._briefing.closing(listener)
+        closing = self._briefing.closing(listener, has_successor=has_successor)
         for worker in self._pool.serving:
             if listener in worker.told:
                 worker.told.discard(listener)

@@ -384,7 +384,7 @@ class DataProcess:
     def _close(self, forwarder: SharingForwarder, message: Close, _descriptors: list[int]) -> None:
         forwarder.forget_elsewhere(message.listener)
         if forwarder.is_open(message.listener):
-            forwarder.close(message.listener)
+            (forwarder.leave_to_successor if message.has_successor else forwarder.close)(message.listener)
         if self._ejections is not None:
             self._ejections.forget(message.listener)
         if message.frees_slot:
