@@ -103,6 +103,8 @@ class RunningProxy(Program):
         """
         sockets = Path(f"/proc/{self.pid}/net/unix")
         eventually(lambda: ".sock.takeover" in sockets.read_text(), 20, "it listens for a successor")
+        data = self.processes[1:]
+        eventually(lambda: not data or any(map(_is_in_reserve, self.processes[1:])), 20, "one waits to replace another")
         eventually(lambda: all(map(_waits_for_events, self.processes[1:])), 20, "its data processes wait for events")
 
     def cpu(self) -> float:
@@ -123,6 +125,11 @@ def _marked(mark: str) -> list[int]:
 
 def _command(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def _is_in_reserve(pid: int) -> bool:
+    """Whether a data process was started to replace another; it comes some seconds after the others."""
+    return "to replace another" in _command(pid)
 
 
 def _waits_for_events(pid: int) -> bool:

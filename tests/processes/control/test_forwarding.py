@@ -338,6 +338,49 @@ async def test_processes_are_started_one_after_the_other_where_there_is_time(mon
         assert await asked(port) == b"hello\n"
 
 
+class Clock:
+    """A loop whose clock goes as fast as is said."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.ahead = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def time(self) -> float:
+        return self._loop.time() + self.ahead
+
+
+async def test_one_that_takes_long_to_load_takes_nothing_of_the_time_of_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a node is busy, or its CPUs are limited. A predecessor that is asked gives up after ten seconds."""
+    loads: list[list[bool]] = []
+    clock, started = Clock(asyncio.get_running_loop()), spawn
+
+    def note(spawning: Spawning, words: str) -> tuple[int, socket.socket]:
+        loads.append([worker.is_ready for worker in forwarder._pool.serving])
+        clock.ahead += 20
+        return started(spawning, words)
+
+    monkeypatch.setattr(pool, "spawn", note)
+    async with forwarding(3, at_once=False) as forwarder:
+        monkeypatch.setattr(forwarder._pool, "_loop", clock)
+        await forwarder.ready()
+        assert loads == [[], [True], [True, True]]
+        assert all(worker.is_ready for worker in forwarder._pool.serving)
+
+
+async def test_what_all_data_processes_are_told_of_by_their_ids_is_for_the_one_in_reserve_too() -> None:
+    """When one is killed while a successor starts, the one in reserve begins at once, with the priority of a start."""
+    async with forwarding(at_once=False) as forwarder:
+        await forwarder.ready()
+        os.kill(pids(forwarder)[0], signal.SIGKILL)
+        await eventually(lambda: bool(reserve(forwarder)))
+        assert forwarder.process_ids == [*pids(forwarder), *reserve(forwarder)]
+
+
 async def test_they_may_be_started_together_after_all() -> None:
     async with forwarding(at_once=False) as forwarder, backend() as endpoint:
         port = forwarder.open(NAME, verdict=Verdict.SERVE)

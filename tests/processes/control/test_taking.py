@@ -181,6 +181,16 @@ async def test_one_process_at_a_time_takes_in_what_comes_until_nobody_is_served(
     assert not any(isinstance(each, AskRead) for each in parts[urgent:])
 
 
+async def test_what_takes_long_is_taken_in_by_all_of_them_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Service changes meanwhile."""
+    monkeypatch.setattr("userproxy.processes.control.taking._ONE_BY_ONE_SECONDS", 0.0)
+    sent = note_messages(monkeypatch)
+    async with served(2) as (plane, port, found), successor(plane, 2):
+        await all_are_served(port, found)
+    assert any(isinstance(each, Take) for each in sent)
+    assert not any(isinstance(each, AskRead) for each in sent)
+
+
 async def test_who_does_not_take_in_what_comes_is_not_waited_for_for_ever() -> None:
     async with predecessor(1) as plane:
         assert isinstance(plane, ProcessForwarder)

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -61,7 +61,8 @@ class Starting(ProcessForwarder):
         self._happened.append("asked" if self._predecessor.is_asked() else "ready")
 
     def start(self) -> None:
-        self._happened.append("started together")
+        if "ready" not in self._happened:
+            self._happened.append("started together")
 
     @property
     def process_ids(self) -> list[int]:
@@ -111,6 +112,33 @@ async def test_data_processes_are_started_together_where_nobody_serves(path: Pat
         path, starting, [], NamedSockets(), lambda: "", lambda *_: None, wanted=True, deference=Polite(happened)
     ).until_turn()
     assert happened[1:] == ["started together"]
+
+
+class Late(Deference):
+    """Whose end is when a predecessor comes."""
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        super().__init__()
+        self._path = path
+        self._stack = stack
+
+    def end(self, _children: Iterable[int] = ()) -> None:
+        self._stack.enter_context(closing(Predecessor(self._path)))
+
+
+async def test_data_processes_are_started_together_where_a_predecessor_waits_for_them(
+    path: Path, predecessor: Predecessor
+) -> None:
+    """One that has taken over itself just now; it is asked within ten seconds."""
+    happened: list[str] = []
+    takeover_path(path).unlink()
+    with ExitStack() as stack:
+        deference = Late(path, stack)
+        starting = Starting(predecessor, happened)
+        await Takeover(
+            path, starting, [], NamedSockets(), lambda: "", lambda *_: None, wanted=True, deference=deference
+        ).until_turn()
+    assert happened == ["started together", "ready"]
 
 
 class Failing(ProcessForwarder):

@@ -199,8 +199,8 @@ class ProcessForwarder:
 
     @property
     def process_ids(self) -> list[int]:
-        """Those of the data processes that serve, or are about to."""
-        return [worker.pid for worker in self._pool.serving]
+        """Those of the data processes that serve, are about to, or may replace another."""
+        return [worker.pid for worker in self._pool.running]
 
     def start(self) -> None:
         """As :meth:`Pool.start`."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -56,6 +56,11 @@ class Place:
         """Cancel what is to be done here later."""
         if self.timer is not None:
             self.timer.cancel()
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a process has been started here that does not run yet."""
+        return self.worker is not None and not self.worker.is_ready
 
     @property
     def problem(self) -> Problem | None:
@@ -124,6 +129,11 @@ class Pool:
     def serving(self) -> list[Worker]:
         """The processes that serve."""
         return [place.worker for place in self.places if place.worker is not None]
+
+    @property
+    def running(self) -> list[Worker]:
+        """The processes that serve, and the one in reserve."""
+        return [*self.serving, *([self._spare] if self._spare is not None else [])]
 
     def all_serving(self) -> list[Worker]:
         """The processes of all places. Raises HandoverError where there is none at one."""
@@ -218,14 +228,14 @@ class Pool:
     def log_so(self, spawning: Spawning) -> None:
         """Start processes so from now on, and have those that there are log so."""
         self._spawning = spawning
-        for worker in (*self.serving, *([self._spare] if self._spare is not None else [])):
+        for worker in self.running:
             worker.send(spawning.logging)
 
     def shut_down(self, end: float) -> None:
         """End all processes, blocking until they have ended, at most until `end` on the monotonic clock."""
         self._closed = True
         self._heartbeats.stop()
-        workers = [*self.serving, *([self._spare] if self._spare is not None else [])]
+        workers = self.running
         for place in self.places:
             place.cancel()
         for worker in workers:
@@ -238,17 +248,18 @@ class Pool:
     async def ready(self) -> None:
         """Wait until all processes run, for some seconds at most. Raises OSError where one cannot be started.
 
-        Those that are not started yet are started one after the other: to load a program takes a CPU for a third of a
-        second, which clients of another userproxy would have to share.
+        Those that are not started yet are started one after the other, and each has as long: to load a program takes a
+        CPU for a third of a second, which clients of another userproxy would have to share.
         """
-        end = self._loop.time() + _READY_SECONDS
-        await self._all_ready(end)
+        await self._ready_at(self.places)
         while self._unstarted:
-            self._start(self._unstarted.pop(0))
-            await self._all_ready(end)
+            place = self._unstarted.pop(0)
+            self._start(place)
+            await self._ready_at([place])
 
-    async def _all_ready(self, end: float) -> None:
-        while self._loop.time() < end and not all(worker.is_ready for worker in self.serving):  # noqa: ASYNC110
+    async def _ready_at(self, places: Sequence[Place]) -> None:
+        end = self._loop.time() + _READY_SECONDS
+        while self._loop.time() < end and any(place.is_loading for place in places):  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_EVERY)
 
     def _start(self, place: Place) -> None:

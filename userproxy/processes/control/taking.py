@@ -38,6 +38,10 @@ from userproxy.routing.balancers.state import NO_STATE
 _ROOM_SECONDS: Final = 5.0
 """How long a data process may leave unread what it is sent."""
 
+_ONE_BY_ONE_SECONDS: Final = 5.0
+"""For how long data processes take in one after the other; then together. Each connection of a predecessor's data
+process comes alone, and to wait for each takes 0.3 ms: no Service changes meanwhile."""
+
 _ARRIVED_SECONDS: Final = 8.0
 
 
@@ -52,8 +56,8 @@ class _Parcel:
 class ProcessesTaker:
     """Takes over into `workers`, which serve nobody yet. Raises HandoverError.
 
-    Until :meth:`arrived` they take in one after the other what has come: another userproxy serves meanwhile, and its
-    clients are not to find all CPUs taken.
+    Until :meth:`arrived`, for some seconds at most, they take in one after the other what has come: another userproxy
+    serves meanwhile, and its clients are not to find all CPUs taken.
 
     What belongs to a listener that one process serves alone goes there. Other connections are spread by their ids, and
     what a process has counted and decided goes to one.
@@ -92,8 +96,8 @@ class ProcessesTaker:
             Ended: self._ended,
             Last: self._last,
         }
-        self._has_time = True
-        """Whether the other userproxy still serves."""
+        self._hurries_at = time.monotonic() + _ONE_BY_ONE_SECONDS
+        """From when on they take in together: the other userproxy is about to serve nobody, or it takes too long."""
         adoption.told = self._settle
         for worker in workers:
             worker.send(TakeOver())
@@ -128,7 +132,7 @@ class ProcessesTaker:
 
     def arrived(self) -> None:
         """Return once all data processes have what was sent to them. What comes from now on is urgent."""
-        self._has_time = False
+        self._hurries_at = 0.0
         self._until_arrived(AskArrived())
 
     def complete(self) -> None:
@@ -136,7 +140,7 @@ class ProcessesTaker:
         self._until_arrived(Complete())
 
     def _settle(self, worker: Worker) -> None:
-        if self._has_time and not worker.settle(_ROOM_SECONDS):
+        if time.monotonic() < self._hurries_at and not worker.settle(_ROOM_SECONDS):
             raise HandoverError("a data process has ended, or does not take what is to be its own")
 
     def _until_arrived(self, question: AskArrived | Complete) -> None:

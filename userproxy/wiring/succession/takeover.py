@@ -129,6 +129,7 @@ class Takeover:
             self._start_processes()
             log.info("Nobody to take over from: starting as usual", path=str(self._path))
             return
+        self._start_processes()  # it has come just now, and gives up in some seconds
         await self._until_ready()
         heir = Heir(
             version=__version__,
