@@ -138,6 +138,21 @@ async def test_an_end_that_closes_is_told_of_after_what_it_had_sent(pair: Pair) 
     assert one.reasons == []
 
 
+@pytest.mark.parametrize("more", [1, 3])
+async def test_the_last_words_of_an_end_that_has_not_read_everything_are_heard(pair: Pair, more: int) -> None:
+    """Such as why a successor does not take over: its predecessor goes on sending meanwhile."""
+    ours, theirs = pair
+    end = End(ours)
+    end.channel.send(Text("unread"))
+    theirs.send(b"\0" + encode(Text("why not")))
+    theirs.close()
+    for _ in range(more - 1):
+        end.channel.send(Text("of no use"))
+    await eventually(lambda: bool(end.reasons))
+    assert end.messages == [Text("why not")]
+    assert len(end.reasons) == 1
+
+
 @pytest.mark.parametrize(
     "packet",
     [

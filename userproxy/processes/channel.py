@@ -217,6 +217,11 @@ class Channel(Generic[Received]):
             self.close()
             self._ended(reason)
 
+    def _broken(self, reason: str) -> None:
+        """Nothing can be sent any more: what the peer has sent before may say why."""
+        self._read()
+        self._end(reason)
+
     def _read(self) -> None:
         end = time.monotonic() + _TURN_SECONDS
         while self.open:
@@ -227,6 +232,8 @@ class Channel(Generic[Received]):
             except BlockingIOError:
                 return
             except OSError as error:
+                if error.errno == errno.ECONNRESET:
+                    continue  # said once, where the peer has not read all: what it had sent comes after that
                 self._end(error.strerror or str(error))
                 return
             self._take(packet, _descriptors_in(ancillary), flags)
@@ -287,7 +294,7 @@ class Channel(Generic[Received]):
                     self._retry = self._loop.call_later(_RETRY_SECONDS, self._try_again)
             else:
                 # Not at once: the caller may be in the middle of something.
-                self._loop.call_soon(self._end, error.strerror or str(error))
+                self._loop.call_soon(self._broken, error.strerror or str(error))
             return False
         return True
 

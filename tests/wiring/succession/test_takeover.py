@@ -145,19 +145,24 @@ class Failing(ProcessForwarder):
     """Whose data processes cannot be started."""
 
     def __init__(self) -> None:
-        pass
+        self.attempts = 0
 
     async def ready(self) -> None:
+        self.attempts += 1
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 async def test_data_processes_that_cannot_be_started_end_the_take_over_with_a_sentence(
     path: Path, predecessor: Predecessor
 ) -> None:
-    failing = Takeover(path, Failing(), [], NamedSockets(), lambda: "", lambda *_: None, wanted=True)
-    with pytest.raises(TakeOverError, match=r"^--takeover: data processes cannot be started: Resource temporarily"):
-        await failing.until_turn()
+    forwarder = Failing()
+    failing = Takeover(path, forwarder, [], NamedSockets(), lambda: "", lambda *_: None, wanted=True)
+    found = await asyncio.gather(failing.until_turn(), failing.until_turn(), return_exceptions=True)
+    for error in found:
+        with pytest.raises(TakeOverError, match=r"^--takeover: data processes cannot be started: Resource temporarily"):
+            raise error or AssertionError
     assert not predecessor.is_asked()
+    assert forwarder.attempts == 1, "the other family tries nothing of it again while this process ends"
 
 
 class Refused(Successor):

@@ -90,6 +90,8 @@ class Takeover:
         self._stopping = False
         self._is_handing_over = False
         self._unsettled: set[IPFamily] = set()
+        self._failure: TakeOverError | None = None
+        """Why nothing is to be done any more: another family waits for its turn as this process ends."""
         self.is_pending = sockets.are_awaited = wanted
         """Whether a predecessor is still to be asked."""
 
@@ -101,8 +103,14 @@ class Takeover:
         To be called when it is known what to serve.
         """
         async with self._turn:
+            if self._failure is not None:
+                raise self._failure
             if self.is_pending:
-                await self._take_over()
+                try:
+                    await self._take_over()
+                except TakeOverError as error:
+                    self._failure = error
+                    raise
                 self.is_pending = self._sockets.are_awaited = False
 
     def settled(self, family: IPFamily) -> None:
