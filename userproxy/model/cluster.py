@@ -17,7 +17,7 @@ class Protocol(StrEnum):
     SCTP = "SCTP"
 
 
-class ServiceName(Struct, frozen=True, order=True, gc=False):
+class ServiceName(Struct, frozen=True, order=True, gc=False, cache_hash=True):
     """Namespace and name of a Service."""
 
     namespace: str
@@ -27,7 +27,7 @@ class ServiceName(Struct, frozen=True, order=True, gc=False):
         return f"{self.namespace}/{self.name}"
 
 
-class ServicePortName(Struct, frozen=True, order=True, gc=False):
+class ServicePortName(Struct, frozen=True, order=True, gc=False, cache_hash=True):
     """The key of everything: a Service's port by name and protocol.
 
     Prints as kube-proxy prints it, ``ns/name`` or ``ns/name:port``; the protocol is never printed.

@@ -48,7 +48,7 @@ class Endpoint(Struct, frozen=True, order=True, gc=False, cache_hash=True):
         return host_and_port(self.ip, self.port)
 
 
-class ListenerName(Struct, frozen=True, order=True, gc=False):
+class ListenerName(Struct, frozen=True, order=True, gc=False, cache_hash=True):
     """What makes a listener: a service port, an address family, and the traffic that it takes."""
 
     service_port: ServicePortName
