@@ -6,6 +6,7 @@ import click
 
 from examples.benchmarks import (
     calls,
+    change,
     client_address,
     control_plane,
     everything,
@@ -37,6 +38,7 @@ BY_NAME = {
     "watched": watched.main,
     "workers": workers.main,
     "calls": calls.main,
+    "change": change.main,
 }
 
 

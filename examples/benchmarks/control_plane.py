@@ -89,12 +89,12 @@ def measure(program: str, services: int, changes: int, idle: float) -> Figures:
     with TemporaryDirectory(prefix="userproxy-bench-") as temporary, serving(objects) as server:
         log = Path(temporary) / "log"
         began = time.monotonic()
-        with running(_command(program, Path(temporary), server.url), log) as process:
-            _wait(lambda: _is_complete(process.pid, services), process, log)
+        with running(command(program, Path(temporary), server.url), log) as process:
+            wait(lambda: is_complete(process.pid, services), process, log)
             wall = time.monotonic() - began
             start_cpu = settled_cpu_seconds(process.pid)
             resident = resident_mb(process.pid)
-            _wait(lambda: server.watches("endpointslices") > 0, process, log)
+            wait(lambda: server.watches("endpointslices") > 0, process, log)
             _change(server, objects["endpointslices"], changes)
             changed_cpu = settled_cpu_seconds(process.pid)
             time.sleep(idle)
@@ -109,13 +109,13 @@ def pauses(program: str, services: int, variant: str) -> tuple[Step, ...]:
     objects = cluster(services)
     objects["endpointslices"][0]["endpoints"] = [{"addresses": [NODE], "conditions": {"ready": True}}]
     numbers = range(services, services + _COME_AND_GO)
-    added = [{"services": _service(number), "endpointslices": _slice(number, ENDPOINTS)} for number in numbers]
+    added = [{"services": _service(number), "endpointslices": endpoint_slice(number, ENDPOINTS)} for number in numbers]
     (address,) = objects["services"][0]["spec"]["clusterIPs"]
 
-    def command(directory: Path, url: str, options: Sequence[str]) -> tuple[str, ...]:
-        return (*_command(program, directory, url, "iptables"), *options)
+    def with_rules(directory: Path, url: str, options: Sequence[str]) -> tuple[str, ...]:
+        return (*command(program, directory, url, "iptables"), *options)
 
-    plan = Plan(command, objects, added, f"{NODE}:8080", f"{address}:80", quiet=5.0, variant=variant)
+    plan = Plan(with_rules, objects, added, f"{NODE}:8080", f"{address}:80", quiet=5.0, variant=variant)
     return tuple(in_namespaces(plan))
 
 
@@ -124,7 +124,7 @@ def cluster(services: int) -> dict[str, list[Object]]:
     numbers = range(services)
     return {
         "services": [_service(number) for number in numbers],
-        "endpointslices": [_slice(number, ENDPOINTS) for number in numbers],
+        "endpointslices": [endpoint_slice(number, ENDPOINTS) for number in numbers],
         "nodes": [{"metadata": {"name": "node-1"}, "status": {"addresses": []}}],
     }
 
@@ -152,7 +152,8 @@ def _steps_text(figures: list[Figures]) -> list[str]:
     return lines
 
 
-def _command(program: str, directory: Path, url: str, portals: str = "none") -> tuple[str, ...]:
+def command(program: str, directory: Path, url: str, portals: str = "none") -> tuple[str, ...]:
+    """What runs userproxy on a server, with its files in a directory."""
     kubeconfig = write_kubeconfig(directory, url)
     return (
         *(program, "run", "--kubeconfig", str(kubeconfig), "--portals", portals, "--hostname-override", "node-1"),
@@ -173,25 +174,26 @@ def write_kubeconfig(directory: Path, url: str) -> Path:
     return kubeconfig
 
 
-def _is_complete(pid: int, services: int) -> bool:
+def is_complete(pid: int, services: int) -> bool:
     """Whether each service port has its listener. What logs and metrics would tell costs CPU itself."""
     return len(os.listdir(f"/proc/{pid}/fd")) > services
 
 
-def _wait(condition: Callable[[], bool], process: subprocess.Popen[str], log: Path) -> None:
-    deadline = time.monotonic() + _START_LIMIT
+def wait(condition: Callable[[], bool], process: subprocess.Popen[str], log: Path, limit: float = _START_LIMIT) -> None:
+    """Return once this is so. Raises StartError where the process ends, or that takes more than `limit` seconds."""
+    deadline = time.monotonic() + limit
     while process.poll() is not None or not condition():
         if process.returncode is not None:
             raise StartError(f"it ended with code {process.returncode}: {last_words(log)}")
         if time.monotonic() > deadline:
-            raise StartError(f"it did not know the whole cluster within {_START_LIMIT:g} s: {last_words(log)}")
+            raise StartError(f"it did not know the whole cluster within {limit:g} s: {last_words(log)}")
         time.sleep(0.05)
 
 
 def _change(server: ControlServer, slices: list[Object], changes: int) -> None:
     for number in range(changes):
         index = number * max(len(slices) // max(changes, 1), 1) % len(slices)
-        server.modify("endpointslices", _slice(index, ENDPOINTS - 1))
+        server.modify("endpointslices", endpoint_slice(index, ENDPOINTS - 1))
         time.sleep(_PACE)
 
 
@@ -225,7 +227,8 @@ def _service(number: int) -> Object:
     }
 
 
-def _slice(number: int, endpoints: int) -> Object:
+def endpoint_slice(number: int, endpoints: int) -> Object:
+    """The slice of a Service by its number."""
     owner = f"service-{number}"
     return {
         "metadata": {

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from tests.cluster.examples import SERVICE, a_service, as_text, put
 from userproxy.cluster.manifests import ManifestSource
-from userproxy.cluster.objects.keys import ClusterObject
+from userproxy.cluster.objects.keys import ClusterObject, ObjectKey
 from userproxy.cluster.store import Store
 from userproxy.errors import UsageError
 from userproxy.model import IPFamily
@@ -404,9 +404,9 @@ class CountingStore(Store):
 
     asked = 0
 
-    def upsert(self, item: ClusterObject) -> None:
+    def upsert(self, item: ClusterObject, key: ObjectKey | None = None) -> None:
         self.asked += 1
-        super().upsert(item)
+        super().upsert(item, key)
 
 
 def test_files_that_are_as_they_were_cost_no_comparison_of_objects(tmp_path: Path) -> None:

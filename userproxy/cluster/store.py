@@ -88,6 +88,8 @@ class Changes:
         As for kube-proxy, triggers before the Store was started do not count, and the deletion of a slice drops all
         triggers of its Service. Slices whose Service does not exist have none, since nothing is programmed for them.
         """
+        if not self._triggers:
+            return []
         triggers, self._triggers = self._triggers, {}
         return [time for name, times in triggers.items() if self.state(name) is not None for time in times]
 
@@ -170,9 +172,9 @@ class Store:
         """The object as it is now."""
         return self._objects.get(key)
 
-    def upsert(self, item: ClusterObject) -> None:
-        """Add an object, or put it in the place of its previous version."""
-        key = object_key(item)
+    def upsert(self, item: ClusterObject, key: ObjectKey | None = None) -> None:
+        """Add an object, or put it in the place of its previous version. `key` is its key, where that is known."""
+        key = object_key(item) if key is None else key
         old = self._objects.get(key)
         if _is_same(old, item):
             return

@@ -347,7 +347,7 @@ class Reflector:
         else:
             reading = read_event(self._reader, event)
             if reading.item is not None:
-                self._store.upsert(reading.item)
+                self._store.upsert(reading.item, reading.key)
             elif reading.good and reading.key is not None:
                 self._store.delete(reading.key)
         if self._log.shows_debug:

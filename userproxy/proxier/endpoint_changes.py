@@ -61,13 +61,14 @@ class EndpointChanges:
         if before.endpoints != old.routes[0].endpoints or before.client_address is not port.client_address:
             return False  # it has portals among its endpoints, and may loop
         until_now, from_now = set(old.endpoints), set(port.endpoints)
-        came, gone, ports = from_now - until_now, until_now - from_now, {each.port for each in from_now}
-        others = (from_now if old.unused else came) | gone
+        changed, ports = until_now ^ from_now, {each.port for each in from_now}
+        came, gone = changed & from_now, changed & until_now
+        others = from_now | gone if old.unused else changed
         if _may_have_portal(others, ports, name.protocol, wanted.destinations):
             return False  # it may loop, now or until now, and so may others that lead to it
         wanted.put_endpoints(port, came, gone, ports)
         snapshot = structs.replace(before, endpoints=route.endpoints, nodes=route.nodes, weights=())
-        if came or gone or snapshot != before:
+        if changed or snapshot != before:
             self._executor.renew(snapshot)
         return True
 

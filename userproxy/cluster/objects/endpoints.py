@@ -92,9 +92,10 @@ def _slice_endpoints(
     found = []
     is_plain = checker.is_plain_destination if kind is IPFamily.IPV4 else _never
     for index, endpoint in enumerate(endpoints):
-        if not endpoint.addresses:
+        addresses = endpoint.addresses
+        if not addresses:
             continue
-        address = endpoint.addresses[0]
+        address = addresses[0]
         if not is_plain(address):
             checked = checker.attempt(checker.destination, f"endpoints[{index}].addresses[0]", address, kind)
             if checked is None:

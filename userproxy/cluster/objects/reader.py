@@ -5,6 +5,7 @@ manifests, which names the field and its value.
 """
 
 from collections.abc import Callable, KeysView
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -67,7 +68,7 @@ class ObjectReader:
     def read_shaped(self, shaped: Any, data: Callable[[], bytes | msgspec.Raw]) -> Reading:
         """The object that has been decoded into the shape of its resource; `data` gives what from."""
         try:
-            checker = Checker(self._heading(shaped.metadata), from_manifest=False)
+            checker = Checker(partial(self._heading, shaped.metadata), from_manifest=False)  # nearly never said
             objects = self._decode(shaped, checker)
         except (ObjectError, *UNREADABLE) as error:
             return self._read_bad(data(), error)

@@ -88,21 +88,23 @@ def interned(text: str) -> str:
 
 
 class Checker:
-    """Checks the fields of one object. Every sentence begins with `heading`: where the object is and its name.
+    """Checks the fields of one object. Every sentence begins with `heading`, or what that returns: where the object is
+    and its name.
 
     Checks raise ObjectError. Where a flaw costs only a part of the object, that part is left out and the sentence goes
     to `problems`. Whoever writes manifests has the node's rights, so with `from_manifest` an object may name loopback
     and link-local addresses; and what is legal but has no effect is reported as a mistake.
     """
 
-    def __init__(self, heading: str, *, from_manifest: bool = True) -> None:
+    def __init__(self, heading: str | Callable[[], str], *, from_manifest: bool = True) -> None:
         self._heading = heading
         self.from_manifest = from_manifest
         self.problems: list[str] = []
 
     def error(self, path: str, complaint: str) -> ObjectError:
         """An error for the caller to raise, about the field at `path`."""
-        return ObjectError(f"{self._heading}: {path}: {complaint}")
+        heading = self._heading if isinstance(self._heading, str) else self._heading()
+        return ObjectError(f"{heading}: {path}: {complaint}")
 
     def note(self, path: str, complaint: str) -> None:
         """Add a sentence about the field at `path` to the problems."""
