@@ -7,8 +7,6 @@ from itertools import count
 from random import Random
 from typing import Final
 
-from msgspec import Raw
-
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.descriptors import DescriptorBudget
@@ -23,7 +21,6 @@ from userproxy.model import (
     Snapshot,
     Verdict,
 )
-from userproxy.processes.channel import encode
 from userproxy.processes.control.adoption import Adoption
 from userproxy.processes.control.briefing import Briefing
 from userproxy.processes.control.giving import ProcessesGiver
@@ -285,13 +282,10 @@ class ProcessForwarder:
                 self.data_plane.holding.add(held.name)
             else:
                 self.data_plane.holding.discard(held.name)
-        message: Raw | None = None
         for worker in self._pool.serving:
             if held is None or held.name in worker.told:
                 if not is_known:  # as after a take-over, which brings the snapshots of all listeners
-                    if message is None:
-                        message = Raw(encode(self._briefing.update(snapshot)))  # once for all of them
-                    worker.send(message)
+                    worker.send(self._briefing.update(snapshot))
             else:
                 self._briefing.introduce(worker, held.name)
         self._briefing.ejections.follow(snapshot)
