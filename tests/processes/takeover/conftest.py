@@ -2,6 +2,7 @@
 
 import array
 import asyncio
+import os
 import select
 import socket
 import threading
@@ -15,7 +16,13 @@ from userproxy.processes.channel import socket_pair
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.takeover.packages import GivesPackages, LocalPackages
 from userproxy.processes.takeover.predecessor import Possessions, Predecessor
-from userproxy.processes.takeover.successor import CannotServeError, Heir, NotTakenOverError, Successor
+from userproxy.processes.takeover.successor import (
+    BACKLOG_SECONDS,
+    CannotServeError,
+    Heir,
+    NotTakenOverError,
+    Successor,
+)
 
 SETUP = "as in the tests"
 
@@ -79,10 +86,14 @@ class Beside(threading.Thread):
         version: str = "new",
         make: Callable[[], Plane] = a_forwarder,
         serves: Callable[[], None] = lambda: None,
+        backlog_seconds: float = BACKLOG_SECONDS,
     ) -> None:
         super().__init__(daemon=True)
         self._make = make
         self._serves = serves
+        self._backlog_seconds = backlog_seconds
+        self.nice: int | None = None
+        """Of its thread, right after the take-over."""
         self._connection = connection
         self._setup = setup
         self._version = version
@@ -120,9 +131,13 @@ class Beside(threading.Thread):
             self.listeners.append(str(each))
             socket.close(descriptor)
 
-        heir = Heir(self._version, self._setup, plane.take_over, listener, self.sockets.__setitem__, serves, alone)
+        sockets = self.sockets.__setitem__
+        heir = Heir(
+            self._version, self._setup, plane.take_over, listener, sockets, serves, alone, self._backlog_seconds
+        )
         try:
             self.everything = await Successor(self._connection, heir).take_over()
+            self.nice = os.getpriority(os.PRIO_PROCESS, 0)
             self.active = plane.active
         except (NotTakenOverError, CannotServeError) as error:
             self.failure = error

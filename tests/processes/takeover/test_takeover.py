@@ -226,6 +226,24 @@ async def test_whoever_serves_goes_first_for_a_moment_and_then_no_longer(
     middle.join(10)
 
 
+@pytest.mark.parametrize("backlog_seconds", [0.0, 5.0])
+async def test_a_successor_that_does_not_serve_itself_goes_first_no_longer_than_the_pause(
+    plane: Forwarder, clients: Clients, backlog_seconds: float
+) -> None:
+    """What it does next may take it long, and clients of its data processes want the CPU."""
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    ours, its = socket_pair()
+    beside = Beside(its, backlog_seconds=backlog_seconds)
+    assert await hand_over(plane, ours)
+    await asyncio.to_thread(beside.done.wait, 10)
+    if backlog_seconds and beside.nice == usual:
+        pytest.skip("it takes CAP_SYS_NICE")
+    assert beside.nice == (-20 if backlog_seconds else usual)
+    await clients.ask()
+    clients.close()
+    beside.end()
+
+
 def fail() -> None:
     raise RuntimeError("a bug")
 
