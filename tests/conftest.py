@@ -3,14 +3,13 @@
 import gc
 import os
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 import structlog
 
 from tests.lab.fixtures import cell, lab, pytest_addoption, pytest_runtest_makereport, root, routed_lab
-from tests.order import ordered
 from userproxy.demo.bytecode import kept_bytecode
 
 __all__ = ["cell", "lab", "pytest_addoption", "pytest_runtest_makereport", "root", "routed_lab"]
@@ -24,16 +23,6 @@ def pytest_configure(config: pytest.Config) -> None:
     stack = ExitStack()
     stack.enter_context(kept_bytecode())
     config.add_cleanup(stack.close)
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
-    """Put what is left, after others have chosen, into the order for the workers of pytest-xdist, if there are any."""
-    yield
-    workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
-    if workers > 1:
-        places = {name: place for place, name in enumerate(ordered([item.nodeid for item in items], workers))}
-        items.sort(key=lambda item: places[item.nodeid])
 
 
 @pytest.fixture(autouse=True)
