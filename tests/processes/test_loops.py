@@ -15,7 +15,7 @@ from userproxy.config import EventLoop
 from userproxy.errors import UsageError
 from userproxy.pace import SLICE_SECONDS
 from userproxy.processes.loops import loop_factory, set_up_interpreter, started
-from userproxy.processes.scheduling import SHORT_TURN, ask_for_short_turns, turn
+from userproxy.processes.scheduling import SHORT_TURN, ask_for_long_turns, ask_for_short_turns, turn
 
 
 def test_the_event_loop_is_the_one_that_is_asked_for() -> None:
@@ -50,6 +50,7 @@ def test_a_process_that_carries_traffic_runs_for_short_turns_once_it_serves() ->
         return turn(0)
 
     with ThreadPoolExecutor(1) as threads:
+        threads.submit(ask_for_long_turns).result()
         usual = threads.submit(partial(turns, carries_traffic=False)).result()
         assert usual != SHORT_TURN
         if not threads.submit(ask_for_short_turns).result():

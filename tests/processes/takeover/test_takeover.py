@@ -337,7 +337,7 @@ async def test_a_proxy_that_stops_hands_nothing_over(plane: Forwarder, clients: 
 async def test_descriptors_are_those_of_one_process_again(plane: Forwarder, clients: Clients) -> None:
     before = open_descriptors()
     for _ in range(3):
-        middle = Middle(lambda count, _to, packet: None if count == 12 else packet)
+        middle = Middle(lambda _, __, packet: None if packet[0][1:] == encode(Commit()) else packet)
         middle.start()
         beside = Beside(middle.for_successor)
         assert not await hand_over(plane, middle.for_predecessor)
