@@ -115,6 +115,7 @@ def reading(lab: Lab, stack: ExitStack) -> list[Program]:
 
 
 def test_a_reader_that_stops_is_cut_off_and_costs_bounded_memory(lab: Lab, proxy: RunningProxy) -> None:
+    proxy.wait_at_rest()  # else the process in reserve comes meanwhile, and its memory is taken for the readers'
     assert served(lab, 2_000) == 2_000, "what is kept for connections is there by now"
     with ExitStack() as stack:
         stopped, following = reading(lab, stack), reading(lab, stack)
