@@ -26,9 +26,6 @@ def main() -> None:
     for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
-    from userproxy.processes.scheduling import ask_for_long_turns
-
-    ask_for_long_turns()  # until there is something to serve
     from userproxy.telemetry.logging import configure  # first: it hides a part of structlog that is slow to import
 
     configure(arguments.verbosity, arguments.logging_format)

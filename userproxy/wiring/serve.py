@@ -23,7 +23,6 @@ from userproxy.portals.drivers import DRIVERS
 from userproxy.portals.interface import PortalDriver
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.loops import loop_factory, set_up_interpreter, started
-from userproxy.processes.scheduling import ask_for_long_turns
 from userproxy.processes.takeover.deference import Deference
 from userproxy.processes.takeover.leaving import give_way
 from userproxy.proxier.family.proxy import FamilyProxy
@@ -69,8 +68,6 @@ def run(settings: Settings, read_again: Callable[[], Settings], deference: Defer
     something that does not exist.
     """
     set_up_interpreter(starting=True)
-    if settings.workers != 0:
-        ask_for_long_turns()  # data processes carry the traffic
     _set_oom_score(settings.oom_score_adj)
     with asyncio.Runner(loop_factory=loop_factory(settings.event_loop)) as runner:
         return runner.run(_serve(settings, read_again, deference))

@@ -32,7 +32,7 @@ from userproxy.processes.control import pool
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.control.spawning import Spawning, spawn
 from userproxy.processes.messages import Logging
-from userproxy.processes.scheduling import LONG_TURN, SHORT_TURN, ask_for_short_turns, turn
+from userproxy.processes.scheduling import SHORT_TURN, ask_for_short_turns, turn
 
 UDP_NAME = ListenerName(ServicePortName("default", "dns", "dns", Protocol.UDP))
 OPTIONS = ForwardingOptions(
@@ -290,10 +290,6 @@ async def test_processes_run_for_short_turns_where_the_kernel_grants_it() -> Non
         if not threads.submit(ask_for_short_turns).result():
             pytest.skip("this kernel has turns of one length")
     async with forwarding() as forwarder:
-        await eventually(lambda: {turn(pid) for pid in pids(forwarder)} == {SHORT_TURN})
-        taker = forwarder.take_over()
-        await eventually(lambda: {turn(pid) for pid in pids(forwarder)} == {LONG_TURN})
-        taker.go_on()
         await eventually(lambda: {turn(pid) for pid in pids(forwarder)} == {SHORT_TURN})
 
 

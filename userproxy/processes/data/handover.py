@@ -16,7 +16,7 @@ from userproxy.model import ListenerName, PortalAddress
 from userproxy.processes.channel import Channel, close_descriptors, encode
 from userproxy.processes.loops import started
 from userproxy.processes.messages import Pulse
-from userproxy.processes.scheduling import ask_for_long_turns, ask_for_short_turns
+from userproxy.processes.scheduling import ask_for_short_turns
 from userproxy.processes.takeover.leaving import give_way
 from userproxy.processes.takeover.packages import Package, packed, packed_slowly, unpacked
 from userproxy.processes.takeover.successor import BACKLOG_SECONDS
@@ -158,7 +158,6 @@ class Handover:
 
     def take_over(self) -> None:
         """Take in what comes from now on, and touch no socket."""
-        ask_for_long_turns()
         self._taker, self._failure = self._forwarder.take_over(), ""
 
     def opened(self, name: ListenerName, number: int) -> None:
