@@ -16,7 +16,6 @@ from userproxy.model import ListenerName, PortalAddress
 from userproxy.processes.channel import Channel, close_descriptors, encode
 from userproxy.processes.loops import started
 from userproxy.processes.messages import Pulse
-from userproxy.processes.scheduling import ask_for_short_turns
 from userproxy.processes.takeover.leaving import give_way
 from userproxy.processes.takeover.packages import Package, packed, packed_slowly, unpacked
 from userproxy.processes.takeover.successor import BACKLOG_SECONDS
@@ -221,7 +220,6 @@ class Handover:
         if taker is not None:
             self._forwarder.shares_sockets = True
             self._forwarder.number_from(message.first_id)
-            ask_for_short_turns()
             asyncio.get_running_loop().call_later(BACKLOG_SECONDS, self._urgency.end)
             taker.go_on()
 

@@ -133,11 +133,10 @@ class Takeover:
             await self._until_ready()  # once connected the predecessor waits for us, and gives up after some seconds
         self._defer_no_more()
         connection = await self._connection()
+        self._start_processes()  # a predecessor that has come just now gives up in some seconds
         if connection is None:
-            self._start_processes()
             log.info("Nobody to take over from: starting as usual", path=str(self._path))
             return
-        self._start_processes()  # it has come just now, and gives up in some seconds
         await self._until_ready()
         heir = Heir(
             version=__version__,
