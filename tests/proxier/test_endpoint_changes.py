@@ -188,10 +188,24 @@ async def test_drained_endpoints_stay_drained(served: Served) -> None:
     assert routed(served.world) == ["10.0.0.1:8080", "10.0.0.4:8080"]
 
 
+async def test_while_all_is_handed_over_other_endpoints_are_taken_and_nothing_else(served: Served) -> None:
+    async with asyncio.TaskGroup() as group, served.proxier.held():
+        following = group.create_task(served.proxier.follow(), name="as the runner does")
+        assert not served.takes(a_service("more", "10.96.0.3"))
+        await asyncio.sleep(0)
+        assert not served.takes(with_endpoints(WEB_STATE, "10.0.0.2")), "of another Service something is left"
+        assert routed(served.world) == ["10.0.0.2:8080"]
+        assert len(served.world.open_ports) == 2
+        assert not following.done()
+    assert not following.result()
+    assert await served.proxier.sync(verify=False)
+    assert len(served.world.open_ports) == 3
+
+
 async def test_nothing_is_taken_while_anything_else_is_to_be_done(served: Served) -> None:
     new = with_endpoints(WEB_STATE, "10.0.0.2")
-    async with served.proxier.held():
-        assert not served.takes(new), "listeners and routes are being described"
+    async with served.proxier._state:
+        assert not served.takes(new), "changes are being taken over in slices"
     served.world.put(a_service("more", "10.96.0.3"))
     async with syncing(served.world, served.proxier):
         assert not served.takes(new), "rules are being written"

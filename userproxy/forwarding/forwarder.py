@@ -13,7 +13,7 @@ from userproxy.forwarding.assembly.planes import make_planes
 from userproxy.forwarding.faults.faults import Faults
 from userproxy.forwarding.handover import plain
 from userproxy.forwarding.handover.giving import Giver
-from userproxy.forwarding.handover.parts import AnyListener, Parts
+from userproxy.forwarding.handover.parts import AnyListener, Parts, SnapshotWatch
 from userproxy.forwarding.handover.taking import Taker
 from userproxy.forwarding.limits.gates import Gates
 from userproxy.forwarding.observation.data_plane import LocalDataPlane
@@ -49,6 +49,7 @@ class Forwarder:
         self._listeners: dict[ListenerName, AnyListener] = {}
         self._portals = self._portal_listeners()
         self._snapshots: dict[ListenerName, Snapshot] = {}
+        self._snapshot_watches: list[SnapshotWatch] = []
         self._unasked: dict[ListenerName, AnyListener] = {}
         """Listeners of another process that nobody has asked for since."""
         self._is_forsaken = False
@@ -77,6 +78,7 @@ class Forwarder:
             self._balancer,
             options.portals_only,
             self.data_plane.closed,
+            self._snapshot_watches,
         )
 
     @property
@@ -226,6 +228,8 @@ class Forwarder:
             self._snapshots[snapshot.listener] = snapshot
             listener.balancer.update(snapshot)
             listener.follow(snapshot)
+            for watch in self._snapshot_watches:
+                watch.renewed(snapshot.listener)
         if snapshot.known is not None:
             name = snapshot.listener
             self._tcp.end_unknown(name.service_port, name.family, frozenset(snapshot.known))

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, KeysView, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, KeysView, Mapping, Sequence
+from contextlib import asynccontextmanager
 from itertools import chain, islice
 from typing import Final
 
@@ -108,7 +108,7 @@ class Proxier:
         """How often `set_node` was called."""
         self._node_version_synced = 0
         """What that was when the last good sync began."""
-        self._retired = False
+        self._retired = self._is_held = False
         self._rules_log = RulesLog(scope.family, are_rules=not portals.traits.binds_portals)
         self._repairs = Repairs(30.0) if repairs is None else repairs
 
@@ -174,9 +174,18 @@ class Proxier:
         self._confirmed = False
         self._mark_dirty({*self._wanted.ports, *self._actual.programmed, *self._unwritten})
 
-    def held(self) -> AbstractAsyncContextManager[None]:
-        """A context in which listeners, routes and claims stay as they are."""
-        return self._state
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """A context in which listeners, portals and claims stay as they are.
+
+        So do routes, but for those that :meth:`follow_at_once` takes over.
+        """
+        async with self._state:
+            self._is_held = True
+            try:
+                yield
+            finally:
+                self._is_held = False
 
     def has_ports(self) -> None:
         """All listeners that rules of a process before us lead to are here: nobody need look where they lead."""
@@ -198,7 +207,9 @@ class Proxier:
 
     def follow_at_once(self) -> bool:
         """As :meth:`follow`, in this call. False also where changes are left that are more than other endpoints."""
-        if self._retired or self._state.locked() or not self._is_settled or self._nodes_version != self._nodes.version:
+        if self._retired or not self._is_settled or self._nodes_version != self._nodes.version:
+            return False
+        if self._state.locked() and not self._is_held:
             return False
         return self._endpoint_changes.take(self._scope_taken)
 

@@ -123,6 +123,8 @@ class Balancer:
         self.ejections = max(self.ejections, state.ejections)
         self._wary = True
         self._renew()
+        if self._affinity is not None:
+            self._members = frozenset(self._usable)
         if self._method is not None:
             self._method.resume(state.turn)
         if self._ejections is not None:

@@ -11,9 +11,12 @@ import pytest
 from tests.forwarding.conftest import LOOPBACK, NAME, Serve, echo, eventually
 from tests.forwarding.handover.conftest import a_forwarder, changed, first, forwarders, passed, rest
 from tests.forwarding.handover.test_listeners import DNS, Echoes, ask, udp_client
+from tests.forwarding.handover.test_listeners import echoes as echoes
 from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.handover.values import DecisionsHandedOver, Item
 from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Snapshot, Verdict
+
+OTHER = ListenerName(ServicePortName("default", "other", "", Protocol.TCP))
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -109,6 +112,96 @@ async def test_a_half_closed_connection_and_one_whose_bytes_wait_are_for_the_res
     assert await reader.read() == b"answer"
     writer.close()
     await eventually(lambda: new.active == 0)
+
+
+async def tags(port: int, count: int, client: str = LOOPBACK) -> list[bytes]:
+    """What that many new clients get from their endpoints, one after the other."""
+    found = []
+    for _ in range(count):
+        reader, writer = await asyncio.open_connection(LOOPBACK, port, local_addr=(client, 0))
+        found.append(await reader.read())
+        writer.close()
+    return found
+
+
+async def tagged(serve: Serve, count: int) -> dict[bytes, Endpoint]:
+    """Endpoints that say who they are."""
+    found = {}
+    for number in range(count):
+        tag = b"%d" % number
+
+        async def tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter, tag: bytes = tag) -> None:
+            writer.write(tag)
+            writer.close()
+
+        found[tag] = Endpoint(*await serve(tell))
+    return found
+
+
+@pytest.mark.parametrize("when", ["first", "rounds", "rest"])
+@pytest.mark.parametrize("affinity", [None, 600])
+async def test_endpoints_that_change_while_all_is_handed_over_are_those_of_the_successor(
+    old: Forwarder, new: Forwarder, serve: Serve, when: str, affinity: int | None
+) -> None:
+    ends = await tagged(serve, 4)
+    gone, *_ = ends.values()
+    port, other = old.open(NAME), old.open(OTHER)
+    for name in (NAME, OTHER):
+        old.update(Snapshot(name, Verdict.SERVE, tuple(ends.values())[:3], affinity_timeout=affinity))
+    stuck = {client: (await tags(port, 1, client))[0] for client in ("127.0.0.2", "127.0.0.3", "127.0.0.4")}
+    now = Snapshot(NAME, Verdict.SERVE, tuple(ends.values())[1:], affinity_timeout=affinity)
+    giver, taker = old.hand_over(), new.take_over()
+    given = giver.first()
+    passed(taker, iter([await anext(given)]))  # the listener as it was
+    if when == "first":
+        old.update(now)
+    async for each in given:
+        passed(taker, iter([each]))
+    if when == "rounds":
+        old.update(now)
+    told = kinds(await changed(giver, taker))
+    if when == "rest":
+        old.update(now)
+    turn = (await tags(port, 1))[0]
+    told += kinds(rest(old, new, giver, taker))
+    assert told["SnapshotChanged"] == 1, "the other listener is as it was"
+    found = await tags(port, 3)
+    assert set(found) == (set(ends) - {b"0"} if affinity is None else {turn})
+    assert affinity is not None or found[-1] == turn, "the turns go on"
+    for client, tag in stuck.items():
+        assert affinity is None or ends[tag] == gone or await tags(port, 1, client) == [tag]
+    assert set(await tags(other, 9)) <= set(ends) - {b"3"}
+
+
+async def test_a_flow_moves_from_an_endpoint_that_has_gone_while_all_is_handed_over(
+    old: Forwarder, new: Forwarder, echoes: list[tuple[str, int]], stack: ExitStack
+) -> None:
+    port = old.open(DNS)
+    one, other = (Endpoint(*each) for each in echoes)
+    old.update(Snapshot(DNS, Verdict.SERVE, (one,)))
+    talks, waits = (udp_client(stack, (LOOPBACK, port)) for _ in range(2))
+    before = [await ask(client) for client in (talks, waits)]
+    giver, taker = old.hand_over(), new.take_over()
+    await first(giver, taker)
+    old.update(Snapshot(DNS, Verdict.SERVE, (other,)))
+    moved = await ask(talks)
+    assert moved != before[0]
+    rest(old, new, giver, taker)
+    assert await ask(talks) == moved
+    assert await ask(waits) != before[1]
+    counted = new.statistics(DNS)
+    assert (counted.endpoints[other].active, new.flows) == (2, 2)
+
+
+async def test_after_an_attempt_that_came_to_nothing_nobody_is_told_of_snapshots(
+    old: Forwarder, new: Forwarder
+) -> None:
+    old.open(NAME)
+    giver, taker = old.hand_over(), new.take_over()
+    await first(giver, taker)
+    assert old._snapshot_watches == [giver]
+    giver.cancel()
+    assert old._snapshot_watches == []
 
 
 def half_closed(plane: Forwarder) -> list[object]:

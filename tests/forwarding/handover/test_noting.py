@@ -45,3 +45,14 @@ def test_counters_that_are_looked_at_say_the_same_as_others() -> None:
     CounterChanges().look(counters)
     assert (counters.mark, counters.state()) == before
     assert isinstance(counters, UdpStatistics)
+
+
+def test_some_are_taken_for_changed_whether_they_are_looked_at_or_not() -> None:
+    changes = CounterChanges()
+    looked_at, other = TcpStatistics(), TcpStatistics()
+    changes.look(looked_at)
+    changes.note(looked_at)
+    changes.note(other)
+    assert [type(each) for each in (looked_at, other)] == [TcpStatistics, TcpStatistics]
+    looked_at.accepted += 1
+    assert changes.take() == [looked_at, other]

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -12,8 +13,10 @@ import pytest
 from msgspec import Raw, structs
 from msgspec.msgpack import decode
 
-from tests.forwarding.conftest import NAME, eventually
-from tests.processes.control.test_forwarding import Client, asked
+from tests.forwarding.conftest import LOOPBACK, NAME, eventually
+from tests.forwarding.handover.test_listeners import DNS
+from tests.processes.control.test_briefing import echoes
+from tests.processes.control.test_forwarding import Client, asked, backend
 from tests.processes.takeover.conftest import Beside, Middle, Packet, Plane, hand_over
 from tests.processes.takeover.planes import (
     CLIENTS,
@@ -29,8 +32,9 @@ from tests.processes.takeover.planes import (
     served,
     successor,
 )
+from userproxy.forwarding.forwarder import Forwarder
 from userproxy.forwarding.handover.values import Item, RelayHandedOver
-from userproxy.model import Verdict
+from userproxy.model import Endpoint, Snapshot, Verdict
 from userproxy.pace import UnhurriedPace
 from userproxy.processes.channel import encode, socket_pair
 from userproxy.processes.control.forwarding import ProcessForwarder
@@ -112,6 +116,73 @@ async def test_a_data_process_of_the_predecessor_that_dies_costs_its_own_clients
         assert beside is not None
         await all_are_served(port, alive)
         await asyncio.to_thread(beside.end)
+
+
+class Flow:
+    """A UDP client of the listener DNS of `plane`, which has two `ends`, of which it is served by the first."""
+
+    def __init__(self, plane: Plane, ends: tuple[Endpoint, ...]) -> None:
+        self.ends = ends
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setblocking(False)
+        self.socket.connect((LOOPBACK, plane.open(DNS, verdict=Verdict.SERVE)))
+        plane.update(Snapshot(DNS, Verdict.SERVE, ends[:1]))
+
+    async def end(self) -> Endpoint:
+        """By which of them it is answered, within ten seconds."""
+        self.socket.send(b"x")
+        async with asyncio.timeout(10):
+            answer = await asyncio.get_running_loop().sock_recv(self.socket, 100)
+        return self.ends[int(answer.split()[0])]
+
+
+async def known(plane: Plane) -> tuple[Endpoint, ...]:
+    """The endpoints of the listener NAME, as whoever gives it to data processes knows them."""
+    found = plane._snapshots[NAME] if isinstance(plane, Forwarder) else plane._listeners[NAME].snapshot
+    assert found is not None
+    return found.endpoints
+
+
+@pytest.mark.parametrize(("before", "after", "step"), [(0, 2, 4), (2, 0, 2), (2, 2, 4)])
+async def test_endpoints_that_change_at_whichever_message_are_those_of_the_successor(
+    before: int, after: int, step: int
+) -> None:
+    """From the first description of listeners on, and up to the pause. Connections go on, and flows move."""
+    loop = asyncio.get_running_loop()
+    async with backend(b"other\n") as other, echoes() as ends:
+        for number in range(3, 60, step):
+            async with served(before) as (plane, port, found):
+                flow = Flow(plane, ends)
+                with closing(flow.socket):
+                    assert await flow.end() == ends[0]
+                    was_in_force: list[bool] = []
+
+                    def change(plane: Plane = plane, found: list[bool] = was_in_force) -> None:
+                        found.append(any(plane.listening()))
+                        plane.update(Snapshot(NAME, Verdict.SERVE, (other,)))
+                        plane.update(Snapshot(DNS, Verdict.SERVE, ends[1:]))
+
+                    def meddle(
+                        count: int, _: bool, packet: Packet, at: int = number, change: Callable[[], None] = change
+                    ) -> Packet:
+                        if count == at:
+                            loop.call_soon_threadsafe(change)
+                        return packet
+
+                    beside = await attempt(plane, after, meddle)
+                    assert beside is not None
+                    try:
+                        assert was_in_force, "there are no further messages"
+                        assert await asked(port) == (b"other\n" if was_in_force[0] else b"hello\n")
+                        assert await flow.end() == ends[was_in_force[0]], "it moves with its next datagram"
+                        assert (await beside.ask(known) == (other,)) is was_in_force[0]
+                        for client in found:
+                            assert await client.ask() == b"hello\n"
+                    finally:
+                        await asyncio.to_thread(beside.end)
+                if not was_in_force[0]:
+                    break
+        assert number > 6, "some were in force, and the last one came too late"
 
 
 async def is_answered(client: Client) -> bool:

@@ -108,6 +108,7 @@ async def attempt(plane: Plane, after: int, meddle: Meddle) -> Beside | None:
     middle = Middle(meddle)
     middle.start()
     beside = Beside(middle.for_successor, make=making(after))
+    assert await asyncio.to_thread(beside.ready.wait, 30)
     is_given = await hand_over(plane, middle.for_predecessor)
     assert await asyncio.to_thread(beside.done.wait, 15)
     assert is_given is (beside.failure is None)

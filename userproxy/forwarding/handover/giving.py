@@ -31,6 +31,7 @@ from userproxy.forwarding.handover.values import (
     ListenerHandedOver,
     PortalHandedOver,
     RelayHandedOver,
+    SnapshotChanged,
 )
 from userproxy.forwarding.observation.counters import ListenerCounters
 from userproxy.forwarding.observation.recorder import Entry
@@ -81,6 +82,8 @@ class Giver:
         """Those that have had clients since they were handed over."""
         self._count = 0
         """Of listeners, when all were looked through."""
+        self._renewed: dict[ListenerName, None] = {}
+        """Those that have had another snapshot since then."""
         self._tables: dict[AffinityTable, int] = {}
         self._began = _NEVER
         self._were_shared = parts.tcp.relays.shared
@@ -105,6 +108,7 @@ class Giver:
         parts = self._parts
         parts.tcp.relays.shared = parts.tcp.poller.copied = True
         self._began = parts.tcp.loop.time()
+        parts.snapshot_watches.append(self)
         yield from self._listeners()
         yield from self._portals()
         yield from self._learned()
@@ -125,6 +129,7 @@ class Giver:
         Affinity is not in it: an entry has the time of its client's coming, and may be written later.
         """
         yield from self._new_listeners()
+        yield from ((item, []) for item in self._changed_snapshots())
         yield from ((item, []) for item in self._changed_listeners())
         newest = self.last_id
         if ended := self._ended(self._survey()):
@@ -143,6 +148,7 @@ class Giver:
         parts.udp.poller.close_now()
         parts.udp.flush()
         yield from (given for given in self._new_listeners() if given is not None)
+        yield from ((item, []) for item in self._changed_snapshots())
         yield from ((item, []) for item in self._changed_listeners())
         for name, table in parts.affinity.items():
             yield from self._changed_affinity(name, table)
@@ -175,13 +181,24 @@ class Giver:
         """
         self._parts.tcp.relays.shared = lingers or self._were_shared
         self._changes.end(self._known)
-        if self in self._parts.recorder.decision_watches:
-            self._parts.recorder.decision_watches.remove(self)
+        for watches in (self._parts.recorder.decision_watches, self._parts.snapshot_watches):
+            if self in watches:
+                watches.remove(self)
         self._faults.resume()
 
     def tell(self, entry: Entry) -> None:
         """See :class:`~userproxy.forwarding.observation.recorder.DecisionWatch`."""
         self._decisions.append(entry)
+
+    def renewed(self, listener: ListenerName) -> None:
+        """See :class:`~userproxy.forwarding.handover.parts.SnapshotWatch`.
+
+        What its balancer knows is handed over again, too: it is that of endpoints.
+        """
+        counters = self._parts.listeners[listener].statistics
+        if counters in self._known:
+            self._changes.note(counters)
+            self._renewed[listener] = None
 
     def _portals(self) -> Iterator[Given]:
         if not self._shares:
@@ -267,6 +284,13 @@ class Giver:
             self._know(listener)
             is_open = not isinstance(listener, Connections)
             yield ListenerChanged(counters.number, listener.balancer.state(), counters.state(), is_open=is_open)
+
+    def _changed_snapshots(self) -> Iterator[SnapshotChanged]:
+        """Of data processes it is their control process that tells."""
+        renewed, self._renewed = self._renewed, {}
+        if not self._shares:
+            for name in renewed:
+                yield SnapshotChanged(self._parts.listeners[name].statistics.number, self._parts.snapshots[name])
 
     def _survey(self) -> Survey:
         """Who has clients, of those who had some since the beginning."""

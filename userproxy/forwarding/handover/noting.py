@@ -28,6 +28,13 @@ class CounterChanges:
             self._classes[kind] = self._watched(kind)
         _SET(counters, "__class__", self._classes[kind])
 
+    def note(self, counters: ListenerCounters) -> None:
+        """Take these for changed."""
+        for kind, watched in self._classes.items():
+            if type(counters) is watched:
+                _SET(counters, "__class__", kind)
+        self._noted[counters] = None
+
     def looks_at(self, counters: ListenerCounters) -> bool:
         """Whether the next change of these will be noted: there was none since :meth:`look`."""
         return isinstance(counters, tuple(self._classes.values()))

@@ -1,7 +1,7 @@
 """The parts of a data plane that a hand-over has to do with."""
 
 from collections.abc import Callable, MutableMapping
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -21,11 +21,18 @@ from userproxy.routing.balancer import Balancer
 AnyListener: TypeAlias = TcpListener | UdpListener | PortlessTcpListener | PortlessUdpListener
 
 
+class SnapshotWatch(Protocol):
+    """Is told of snapshots."""
+
+    def renewed(self, listener: ListenerName) -> None:
+        """A listener that was open before has another snapshot, or is told the same one again."""
+
+
 class Parts(Struct, frozen=True):
     """The parts of one data plane.
 
     `closed` are listeners that were closed not long ago. `balancer` makes one for a listener, and with `portals_only`
-    clients of a listener's own port are refused.
+    clients of a listener's own port are refused. Who is in `snapshot_watches` is told of all changed `snapshots`.
     """
 
     tcp: TcpPlane
@@ -38,3 +45,4 @@ class Parts(Struct, frozen=True):
     balancer: Callable[[], Balancer]
     portals_only: bool
     closed: ClosedListeners
+    snapshot_watches: list[SnapshotWatch]

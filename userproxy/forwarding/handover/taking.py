@@ -30,6 +30,7 @@ from userproxy.forwarding.handover.values import (
     PortalHandedOver,
     PortsHandedOver,
     RelayHandedOver,
+    SnapshotChanged,
 )
 from userproxy.forwarding.holding.datagrams import HeldDatagram
 from userproxy.forwarding.observation.counters import CountersState, ListenerCounters, total
@@ -48,7 +49,16 @@ from userproxy.forwarding.udp.sockets import DatagramSocket
 from userproxy.forwarding.udp.sources.source_trial import SourceTrial
 from userproxy.forwarding.udp.states import FlowState, restore
 from userproxy.forwarding.udp.statistics import UdpStatistics
-from userproxy.model import Endpoint, IPFamily, ListenerName, PortalAddress, Protocol, ServicePortName, Verdict
+from userproxy.model import (
+    Endpoint,
+    IPFamily,
+    ListenerName,
+    PortalAddress,
+    Protocol,
+    ServicePortName,
+    Snapshot,
+    Verdict,
+)
 from userproxy.model.reports import Source
 from userproxy.routing.affinity import PlainClient
 from userproxy.routing.balancer import Balancer
@@ -101,6 +111,7 @@ class Taker:
         self._take: Mapping[type, Callable[..., None]] = {
             ListenerHandedOver: self._listener,
             ListenerChanged: self._listener_changed,
+            SnapshotChanged: self._snapshot_changed,
             PortalHandedOver: self._portal,
             AffinityHandedOver: self._affinity,
             AffinityEntries: self._affinity_entries,
@@ -198,10 +209,16 @@ class Taker:
         self.know(item.number, listener)
         self._parts.listeners[item.name] = listener
         if item.snapshot is not None:
-            self._parts.snapshots[item.name] = item.snapshot
-            balancer.update(item.snapshot)
-            listener.follow(item.snapshot)
+            self._follow(listener, item.snapshot)
         self._count(item.number, item.counters)  # after the endpoints are known, so that none counts as gone
+
+    def _follow(self, listener: AnyListener, snapshot: Snapshot) -> None:
+        self._parts.snapshots[snapshot.listener] = snapshot
+        listener.balancer.update(snapshot)
+        listener.follow(snapshot)
+
+    def _snapshot_changed(self, item: SnapshotChanged) -> None:
+        self._follow(self._listeners[item.number], item.snapshot)
 
     def _closed_listener(self, item: ListenerHandedOver, balancer: Balancer) -> None:
         statistics: ListenerCounters = UdpStatistics()

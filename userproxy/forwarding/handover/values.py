@@ -66,6 +66,15 @@ class ListenerChanged(Struct, frozen=True, gc=False, array_like=True, tag=True):
     descriptors = 0
 
 
+class SnapshotChanged(Struct, frozen=True, gc=False, array_like=True, tag=True):
+    """What counts from now on for a listener that was handed over, by the number of its counters."""
+
+    number: int
+    snapshot: Snapshot
+
+    descriptors = 0
+
+
 class PortalHandedOver(Struct, frozen=True, gc=False, array_like=True, tag=True):
     """A portal that is itself listened on. Its socket belongs to it, and `further` ones of its group."""
 
@@ -229,6 +238,7 @@ class Last(Struct, frozen=True, gc=False, array_like=True, tag=True):
 Item: TypeAlias = (
     ListenerHandedOver
     | ListenerChanged
+    | SnapshotChanged
     | PortalHandedOver
     | AffinityHandedOver
     | AffinityEntries

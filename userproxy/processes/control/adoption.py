@@ -7,7 +7,7 @@ from userproxy.forwarding.handover.values import ListenerHandedOver, PairsHanded
 from userproxy.forwarding.tcp.sockets import ListeningSocket
 from userproxy.forwarding.udp.groups.group import DatagramGroup
 from userproxy.forwarding.udp.sockets import DatagramSocket
-from userproxy.model import Admission, ListenerName, PortalAddress, Protocol, ReturnPath, Verdict
+from userproxy.model import Admission, ListenerName, PortalAddress, Protocol, ReturnPath, Snapshot, Verdict
 from userproxy.processes.control.briefing import Briefing
 from userproxy.processes.control.groups.growing import Growing, Grown
 from userproxy.processes.control.held import HeldListener
@@ -33,11 +33,13 @@ class Adoption:
         adopted: Callable[[HeldListener], None],
         adopted_portal: Callable[[], None],
         note_number: Callable[[int], None],
+        update: Callable[[Snapshot], None],
     ) -> None:
         """`follow_return_path` gets what was found out about this host, `know_pairs` what of ways back.
 
         `adopted` is called for each listener, and `adopted_portal` for each socket of a portal, to account for them.
-        `note_number` gets the numbers of listeners, closed ones too, which no other listener is to have.
+        `note_number` gets the numbers of listeners, closed ones too, which no other listener is to have. `update` is
+        called with another snapshot of a listener.
         """
         self._loop = loop
         self._pool = pool
@@ -51,6 +53,7 @@ class Adoption:
         self._adopted = adopted
         self._adopted_portal = adopted_portal
         self.note_number = note_number
+        self._update = update
         self._untold: list[HeldListener] = []
         self.told: Callable[[Worker], None] = lambda _: None
         """Called with a data process that has just been told of listeners, before the next one is."""
@@ -81,6 +84,11 @@ class Adoption:
         if self._untold:
             untold, self._untold = self._untold, []
             self._briefing.tell_together(untold, lambda worker: self.told(worker))
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Have a listener that was adopted follow another snapshot."""
+        self.tell()
+        self._update(snapshot)
 
     def adopt_portal(self, address: PortalAddress, admission: Admission, descriptors: Sequence[int]) -> None:
         """Hold a portal, and have data processes serve it. Raises OSError."""

@@ -10,6 +10,7 @@ from typing import Final
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.descriptors import DescriptorBudget
+from userproxy.forwarding.handover.parts import SnapshotWatch
 from userproxy.model import (
     Admission,
     IPFamily,
@@ -80,6 +81,7 @@ class ProcessForwarder:
         self._return_paths = ReturnPaths(lambda: self._pool.serving)
         self._unasked: dict[ListenerName, None] = {}
         """Listeners of another userproxy that nobody has asked for since."""
+        self._snapshot_watches: list[SnapshotWatch] = []
         self._shares_sockets = False
         self._is_forsaken = False
         self._changed: Callable[[], None] = lambda: None
@@ -213,7 +215,8 @@ class ProcessForwarder:
     def hand_over(self) -> ProcessesGiver:
         """As :meth:`Forwarder.hand_over`."""
         held = (self._listeners, self._portals, self._return_paths.paths)
-        return ProcessesGiver(self._pool.serving, *held, self._bind_addresses, self.data_plane.past)
+        told = (self._bind_addresses, self.data_plane.past, self._snapshot_watches)
+        return ProcessesGiver(self._pool.serving, *held, *told)
 
     def take_over(self) -> ProcessesTaker:
         """As :meth:`Forwarder.take_over`. Raises HandoverError where a data process is not there."""
@@ -221,7 +224,15 @@ class ProcessForwarder:
         paths = (self.follow_return_path, self._return_paths.know)
         growing = Growing(len(self._pool.places), self._sockets.room_in_groups)
         adoption = Adoption(
-            self._loop, self._pool, *held, *paths, growing, self._adopted, self.adopt_port, self._note_number
+            self._loop,
+            self._pool,
+            *held,
+            *paths,
+            growing,
+            self._adopted,
+            self.adopt_port,
+            self._note_number,
+            self.update,
         )
         return ProcessesTaker(self._pool.all_serving(), adoption)
 
@@ -277,6 +288,8 @@ class ProcessForwarder:
         is_known = held is not None and held.snapshot == snapshot and _stands_alone(snapshot)
         if held is not None:
             held.follow(snapshot)
+            for watch in self._snapshot_watches:
+                watch.renewed(held.name)
             self._briefing.settle_readers(held)
             if snapshot.hold is not None:
                 self.data_plane.holding.add(held.name)

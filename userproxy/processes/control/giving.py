@@ -11,7 +11,15 @@ from typing import Final
 
 from msgspec import Raw
 
-from userproxy.forwarding.handover.values import Item, Last, ListenerHandedOver, PathHandedOver, PortalHandedOver
+from userproxy.forwarding.handover.parts import SnapshotWatch
+from userproxy.forwarding.handover.values import (
+    Item,
+    Last,
+    ListenerHandedOver,
+    PathHandedOver,
+    PortalHandedOver,
+    SnapshotChanged,
+)
 from userproxy.forwarding.observation.counters import NOTHING_COUNTED
 from userproxy.forwarding.observation.figures import counted
 from userproxy.forwarding.udp.groups.group import DatagramGroup
@@ -60,7 +68,9 @@ class ProcessesGiver:
         paths: Mapping[IPFamily, ReturnPath],
         hosts: Mapping[IPFamily, str],
         past: Mapping[int, ListenerFigures],
+        watches: list[SnapshotWatch],
     ) -> None:
+        """From now on it is told of changed snapshots, as one of `watches`."""
         self.attempt = next(_ATTEMPTS)
         """Its number, by which late answers to an earlier one are known."""
         self._workers = workers
@@ -69,6 +79,10 @@ class ProcessesGiver:
         self._hosts = hosts
         self._past = past
         self._paths = paths
+        self._renewed: dict[ListenerName, None] = {}
+        """Listeners that have had another snapshot since they were handed over."""
+        self._watches = watches
+        watches.append(self)
         self._told: dict[Worker, deque[tuple[Given | AllGiven, list[int]]]] = {each: deque() for each in workers}
         self._news = asyncio.Event()
 
@@ -87,6 +101,8 @@ class ProcessesGiver:
 
     async def changed(self) -> AsyncGenerator[Package, None]:
         """See :class:`GivesPackages`. All begin at the same time: nobody's is older than it must be."""
+        for package in self._changed_snapshots():
+            yield package
         for worker in self._workers:
             worker.send(GiveChanged(_AHEAD, self.attempt))
         for plane, worker in enumerate(self._workers, 1):
@@ -107,6 +123,7 @@ class ProcessesGiver:
     def rest(self, token: Token, end: float) -> Generator[Package, None, None]:
         """See :class:`GivesPackages`."""
         last_id = 0
+        yield from self._changed_snapshots()
         for worker in self._workers:
             worker.send(GiveRest(self.attempt), [token.reading, token.writing])
         for plane, worker in enumerate(self._workers, 1):
@@ -122,6 +139,7 @@ class ProcessesGiver:
 
     def cancel(self, *, lingers: bool = False) -> None:
         """See :class:`GivesPackages`."""
+        self._watches.remove(self)
         for worker in self._workers:
             worker.gives_to = None
             worker.send(ServeOn(lingers))
@@ -129,6 +147,10 @@ class ProcessesGiver:
             for _, descriptors in told:
                 close_descriptors(descriptors)
             told.clear()
+
+    def renewed(self, listener: ListenerName) -> None:
+        """See :class:`~userproxy.forwarding.handover.parts.SnapshotWatch`."""
+        self._renewed[listener] = None
 
     def heard(self, worker: Worker, message: Given | AllGiven, descriptors: list[int]) -> None:
         """See :class:`TellsWhatItHas`."""
@@ -157,6 +179,12 @@ class ProcessesGiver:
                 )
         for address, portal in list(self._portals.portals.items()):
             yield PortalHandedOver(address, portal.admission, len(portal.sockets) - 1), portal.descriptors
+
+    def _changed_snapshots(self) -> Iterator[Package]:
+        renewed, self._renewed = self._renewed, {}
+        held = [self._listeners[name] for name in renewed]
+        changed = [SnapshotChanged(each.number, each.snapshot) for each in held if each.snapshot is not None]
+        return _together((each, []) for each in changed)
 
     def _listener(self, name: ListenerName, held: HeldListener) -> tuple[ListenerHandedOver, list[int]]:
         first, further = list(held.descriptors[:1]), held.descriptors[1:]

@@ -25,6 +25,7 @@ from userproxy.forwarding.handover.values import (
     PortalHandedOver,
     PortsHandedOver,
     RelayHandedOver,
+    SnapshotChanged,
 )
 from userproxy.forwarding.observation.counters import NOTHING_COUNTED
 from userproxy.model import Admission, PortalAddress, ServicePortName
@@ -81,6 +82,7 @@ class ProcessesTaker:
         self._deal: Mapping[type, Callable[..., None]] = {
             ListenerHandedOver: self._listener,
             ListenerChanged: self._listener_changed,
+            SnapshotChanged: self._snapshot_changed,
             PortalHandedOver: self._portal,
             AffinityHandedOver: self._affinity,
             AffinityEntries: self._affinity,
@@ -193,6 +195,9 @@ class ProcessesTaker:
 
     def _listener_changed(self, item: ListenerChanged, _descriptors: list[int]) -> None:
         self._send(self._of_listener(item.number), item)
+
+    def _snapshot_changed(self, item: SnapshotChanged, _descriptors: list[int]) -> None:
+        self._adoption.update(item.snapshot)
 
     def _portal(self, item: PortalHandedOver, descriptors: list[int]) -> None:
         self._admissions[item.address] = item.admission
