@@ -15,6 +15,7 @@ from msgspec import Struct
 from tests.forwarding.conftest import eventually
 from userproxy.forwarding.descriptors import open_descriptors
 from userproxy.pace import SLICE_SECONDS
+from userproxy.processes import channel
 from userproxy.processes.channel import Channel, Decoder, encode, socket_pair
 
 
@@ -150,6 +151,25 @@ async def test_the_last_words_of_an_end_that_has_not_read_everything_are_heard(p
         end.channel.send(Text("of no use"))
     await eventually(lambda: bool(end.reasons))
     assert end.messages == [Text("why not")]
+    assert len(end.reasons) == 1
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_all_that_an_end_has_said_is_heard_however_long_each_message_takes(
+    pair: Pair, more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies has not read everything. uvloop calls a reader once, where there is such an error."""
+    monkeypatch.setattr(channel, "_TURN_SECONDS", 0.0)
+    ours, theirs = pair
+    end = End(ours)
+    end.channel.send(Text("unread"))
+    for number in range(5):
+        theirs.send(b"\0" + encode(Number(number)))
+    theirs.close()
+    for _ in range(more):
+        end.channel.send(Text("of no use"))
+    await eventually(lambda: bool(end.reasons))
+    assert end.messages == [Number(number) for number in range(5)]
     assert len(end.reasons) == 1
 
 

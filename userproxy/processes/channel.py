@@ -131,6 +131,8 @@ class Channel(Generic[Received]):
         self._below_low_water: list[asyncio.Future[None]] = []
         self._retry: asyncio.TimerHandle | None = None
         self._writing = False
+        self._failure = ""
+        """Why nothing can be sent any more. What the peer has sent before is received yet, and may say why."""
         self.open = True
         loop.add_reader(sock.fileno(), self._read)
 
@@ -218,9 +220,9 @@ class Channel(Generic[Received]):
             self._ended(reason)
 
     def _broken(self, reason: str) -> None:
-        """Nothing can be sent any more: what the peer has sent before may say why."""
+        """Nothing can be sent any more."""
+        self._failure = reason
         self._read()
-        self._end(reason)
 
     def _read(self) -> None:
         end = time.monotonic() + _TURN_SECONDS
@@ -230,14 +232,20 @@ class Channel(Generic[Received]):
                     _PIECE + 1, _ROOM_FOR_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
+                if self._failure:
+                    self._end(self._failure)
                 return
             except OSError as error:
-                if error.errno == errno.ECONNRESET:
-                    continue  # said once, where the peer has not read all: what it had sent comes after that
-                self._end(error.strerror or str(error))
-                return
+                reason = error.strerror or str(error)
+                if error.errno != errno.ECONNRESET:
+                    self._end(reason)
+                    return
+                self._failure = reason  # said once, where the peer has not read all: what it had sent comes after that
+                continue
             self._take(packet, _descriptors_in(ancillary), flags)
             if time.monotonic() >= end:
+                if self._failure:  # after an error uvloop calls no reader any more, whatever is left to read
+                    self._loop.call_soon(self._read)
                 return
 
     def _take(self, packet: bytes, descriptors: list[int], flags: int) -> None:
