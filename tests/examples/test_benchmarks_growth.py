@@ -8,14 +8,14 @@ import pytest
 from examples.benchmarks.growth import OF_CONNECTIONS, OF_SERVICES, to_text, with_connections, with_services
 from examples.benchmarks.measure import Sample, descriptors, resident_bytes
 from examples.benchmarks.peers import peers
-from examples.benchmarks.toolchain import find_program
+from examples.benchmarks.toolchain import find_go
 
 TABLE = """\
 Services  CPU/request, us   CPU/connection, us     resident MB
 1         11.0 (10.0..12.0) 110.0 (100.0..120.0)   60.0 (60.0..60.0)
 1000      13.0 (13.0..13.0) 120.0 (120.0..120.0)   70.0 (70.0..70.0)
 """
-needs_go = pytest.mark.skipif(find_program("go") is None, reason="needs the Go compiler: pip install '.[bench]'")
+needs_go = pytest.mark.skipif(find_go() is None, reason="needs the Go compiler: pip install '.[bench]'")
 
 
 def test_a_line_has_medians_over_the_rounds() -> None:

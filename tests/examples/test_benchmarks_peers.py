@@ -9,7 +9,7 @@ import yaml
 
 from examples.benchmarks.peers import Network, Peer, Way, peers, userproxy_command
 from examples.benchmarks.scenarios import Scenario, take_turn
-from examples.benchmarks.toolchain import build, find_program
+from examples.benchmarks.toolchain import build
 
 BACKENDS = ("127.0.0.1", "127.0.0.2")
 
@@ -50,7 +50,7 @@ def forwarder(*, lose: int = 0, answer: str = "") -> Peer:
 
 @pytest.fixture(scope="module")
 def load() -> Path:
-    if find_program("go") is None:
+    if find_go() is None:
         pytest.skip("needs the Go compiler: pip install '.[bench]'")
     return build("load")
 

@@ -4,7 +4,7 @@ import pytest
 
 from examples.benchmarks.peers import peers
 from examples.benchmarks.system_calls import Counts, count_calls, parse, to_text
-from examples.benchmarks.toolchain import find_program
+from examples.benchmarks.toolchain import find_go, find_program
 
 SUMMARY = """\
 syscall                calls
@@ -37,7 +37,7 @@ def test_rare_calls_are_summed() -> None:
     assert to_text("request", counts) == TABLE
 
 
-@pytest.mark.skipif(find_program("go") is None or find_program("strace") is None, reason="needs Go and strace")
+@pytest.mark.skipif(find_go() is None or find_program("strace") is None, reason="needs Go and strace")
 def test_each_byte_passes_by_two_calls() -> None:
     program = peers()["userproxy"].program()
     assert program is not None

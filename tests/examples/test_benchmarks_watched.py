@@ -3,7 +3,7 @@
 import pytest
 
 from examples.benchmarks.measure import Sample
-from examples.benchmarks.toolchain import find_program
+from examples.benchmarks.toolchain import find_go
 from examples.benchmarks.watched import NOBODY, WATCHES, measure, to_text
 
 TABLE = """\
@@ -24,7 +24,7 @@ def test_ratios_are_taken_within_a_round() -> None:
 
 
 def test_everybody_who_watches_has_a_turn_in_each_round() -> None:
-    if find_program("go") is None:
+    if find_go() is None:
         pytest.skip("needs the Go compiler: pip install '.[bench]'")
     samples = measure(rounds=2, connections=100)
     assert [(sample.round, sample.proxy) for sample in samples] == [(n, name) for n in (1, 2) for name in WATCHES]
