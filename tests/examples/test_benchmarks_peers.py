@@ -9,7 +9,7 @@ import yaml
 
 from examples.benchmarks.peers import Network, Peer, Way, peers, userproxy_command
 from examples.benchmarks.scenarios import Scenario, take_turn
-from examples.benchmarks.toolchain import build
+from examples.benchmarks.toolchain import build, find_go
 
 BACKENDS = ("127.0.0.1", "127.0.0.2")
 

@@ -13,7 +13,8 @@ from userproxy.forwarding.assembly.planes import make_planes
 from userproxy.forwarding.faults.faults import Faults
 from userproxy.forwarding.handover import plain
 from userproxy.forwarding.handover.giving import Giver
-from userproxy.forwarding.handover.parts import AnyListener, Parts, SnapshotWatch
+from userproxy.forwarding.handover.noting import SnapshotWatch
+from userproxy.forwarding.handover.parts import AnyListener, Parts
 from userproxy.forwarding.handover.taking import Taker
 from userproxy.forwarding.limits.gates import Gates
 from userproxy.forwarding.observation.data_plane import LocalDataPlane

@@ -191,7 +191,7 @@ class Giver:
         self._decisions.append(entry)
 
     def renewed(self, listener: ListenerName) -> None:
-        """See :class:`~userproxy.forwarding.handover.parts.SnapshotWatch`.
+        """See :class:`~userproxy.forwarding.handover.noting.SnapshotWatch`.
 
         What its balancer knows is handed over again, too: it is that of endpoints.
         """

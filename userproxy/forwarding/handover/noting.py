@@ -1,14 +1,22 @@
-"""Which listeners have counted something since they were described, noted when they do.
+"""Which listeners have counted something since they were described, or have other endpoints, noted when they do.
 
 To compare the counters of all of them takes milliseconds, in which nobody is served.
 """
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from userproxy.forwarding.observation.counters import ListenerCounters
+from userproxy.model import ListenerName
 
 _SET: Final = object.__setattr__
+
+
+class SnapshotWatch(Protocol):
+    """Is told of snapshots."""
+
+    def renewed(self, listener: ListenerName) -> None:
+        """A listener has another snapshot, or is told the same one again."""
 
 
 class CounterChanges:

@@ -1,11 +1,12 @@
 """The parts of a data plane that a hand-over has to do with."""
 
 from collections.abc import Callable, MutableMapping
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from msgspec import Struct
 
 from userproxy.forwarding.affinity_tables import AffinityTables
+from userproxy.forwarding.handover.noting import SnapshotWatch
 from userproxy.forwarding.observation.closed import ClosedListeners
 from userproxy.forwarding.observation.recorder import Recorder
 from userproxy.forwarding.portal_listeners import PortalListeners
@@ -19,13 +20,6 @@ from userproxy.model import ListenerName, Snapshot
 from userproxy.routing.balancer import Balancer
 
 AnyListener: TypeAlias = TcpListener | UdpListener | PortlessTcpListener | PortlessUdpListener
-
-
-class SnapshotWatch(Protocol):
-    """Is told of snapshots."""
-
-    def renewed(self, listener: ListenerName) -> None:
-        """A listener that was open before has another snapshot, or is told the same one again."""
 
 
 class Parts(Struct, frozen=True):

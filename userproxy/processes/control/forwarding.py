@@ -10,7 +10,7 @@ from typing import Final
 from userproxy.errors import PortUnavailableError
 from userproxy.forwarding.assembly.options import ForwardingOptions
 from userproxy.forwarding.descriptors import DescriptorBudget
-from userproxy.forwarding.handover.parts import SnapshotWatch
+from userproxy.forwarding.handover.noting import SnapshotWatch
 from userproxy.model import (
     Admission,
     IPFamily,

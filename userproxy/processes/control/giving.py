@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec import Raw
 
-from userproxy.forwarding.handover.parts import SnapshotWatch
+from userproxy.forwarding.handover.noting import SnapshotWatch
 from userproxy.forwarding.handover.values import (
     Item,
     Last,
@@ -149,7 +149,7 @@ class ProcessesGiver:
             told.clear()
 
     def renewed(self, listener: ListenerName) -> None:
-        """See :class:`~userproxy.forwarding.handover.parts.SnapshotWatch`."""
+        """See :class:`~userproxy.forwarding.handover.noting.SnapshotWatch`."""
         self._renewed[listener] = None
 
     def heard(self, worker: Worker, message: Given | AllGiven, descriptors: list[int]) -> None:
