@@ -44,7 +44,7 @@ def test_a_connection_takes_two_descriptors() -> None:
     samples = with_connections(peers()["userproxy"], program, (1, 200), 1, requests=1_000)
     assert [sample.proxy for sample in samples] == ["userproxy, 1", "userproxy, 200"]
     assert all(sample.values.keys() == OF_CONNECTIONS.keys() for sample in samples)
-    assert samples[1].values["descriptors"] == 2
+    assert samples[1].values["descriptors"] == pytest.approx(2, abs=0.02), "of 200, and perhaps one of something else"
 
 
 @needs_go
