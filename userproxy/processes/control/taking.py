@@ -41,7 +41,7 @@ _ROOM_SECONDS: Final = 5.0
 
 _ONE_BY_ONE_SECONDS: Final = 5.0
 """For how long data processes take in one after the other; then together. Each connection of a predecessor's data
-process comes alone, and to wait for each takes 0.3 ms: no Service changes meanwhile."""
+process comes alone, and to wait for each takes 0.3 ms: no Service comes or goes meanwhile."""
 
 _ARRIVED_SECONDS: Final = 8.0
 

@@ -167,7 +167,7 @@ class Predecessor:
         await self._answer(Ready)
 
     async def _drained(self) -> None:
-        """Wait until the successor has read nearly everything; while it does not, no Service changes."""
+        """Wait until the successor has read nearly everything; while it does not, no Service comes or goes."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self._channel.drained()
