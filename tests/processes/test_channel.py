@@ -277,6 +277,16 @@ async def test_messages_that_take_as_long_as_a_slice_come_one_in_a_turn(pair: Pa
     assert most == 1
 
 
+async def test_last_words_for_who_has_gone_hold_nobody_up(pair: Pair) -> None:
+    end = End(pair[0])
+    pair[1].close()
+    end.channel.send(Text("of no use"))
+    began = time.monotonic()
+    end.channel.flush(60)
+    assert time.monotonic() - began < 30
+    await eventually(lambda: bool(end.reasons))
+
+
 async def test_last_words_leave_without_a_pause_while_the_peer_has_room(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,7 +189,7 @@ class Channel(Generic[Received]):
     def flush(self, seconds: float) -> None:
         """Send what waits, blocking for at most so long: for the last words of a process."""
         end = time.monotonic() + seconds
-        while self.open and self._packets and time.monotonic() < end:
+        while self.open and self._packets and not self._failure and time.monotonic() < end:
             waiting = len(self._packets)
             self._write()
             if len(self._packets) == waiting:
@@ -218,11 +218,6 @@ class Channel(Generic[Received]):
         if self.open:
             self.close()
             self._ended(reason)
-
-    def _broken(self, reason: str) -> None:
-        """Nothing can be sent any more."""
-        self._failure = reason
-        self._read()
 
     def _read(self) -> None:
         end = time.monotonic() + _TURN_SECONDS
@@ -287,7 +282,9 @@ class Channel(Generic[Received]):
             self._loop.call_exception_handler({"message": text, "exception": error})
 
     def _sent(self, data: bytes, descriptors: Sequence[int]) -> bool:
-        """Whether the kernel has taken a packet; if not, it is tried again, or the channel has ended."""
+        """Whether the kernel has taken a packet; if not, it is tried again, or the channel is about to end."""
+        if self._failure:
+            return False
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         try:
             self._socket.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
@@ -301,8 +298,8 @@ class Channel(Generic[Received]):
                 if self._retry is None:
                     self._retry = self._loop.call_later(_RETRY_SECONDS, self._try_again)
             else:
-                # Not at once: the caller may be in the middle of something.
-                self._loop.call_soon(self._broken, error.strerror or str(error))
+                self._failure = error.strerror or str(error)
+                self._loop.call_soon(self._read)  # and not at once: the caller may be in the middle of something
             return False
         return True
 
