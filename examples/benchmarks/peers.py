@@ -76,14 +76,8 @@ def peers() -> dict[str, Peer]:
         _userproxy("userproxy", "userproxy, one process", workers=0),
         _userproxy("userproxy-1", "userproxy, one data process", workers=1),
         _userproxy("userproxy-2", "userproxy, two data processes", workers=2),
-        Peer(
-            "haproxy",
-            "HAProxy, mode tcp, nbthread 1",
-            ("haproxy", "-v"),
-            "Debian package haproxy",
-            haproxy_command,
-            networks=(Network.TCP,),
-        ),
+        _haproxy("haproxy", threads=1),
+        _haproxy("haproxy-2", threads=2),
         Peer(
             "nginx",
             "nginx stream, 1 worker process",
@@ -145,12 +139,18 @@ endpoints:
 {addresses}"""
 
 
-def haproxy_command(program: str, directory: Path, way: Way) -> Sequence[str]:
+def _haproxy(name: str, *, threads: int) -> Peer:
+    command = partial(haproxy_command, threads=threads)
+    title, source = f"HAProxy, mode tcp, nbthread {threads}", "Debian package haproxy"
+    return Peer(name, title, ("haproxy", "-v"), source, command, networks=(Network.TCP,))
+
+
+def haproxy_command(program: str, directory: Path, way: Way, threads: int = 1) -> Sequence[str]:
     """HAProxy in the foreground with one listener, without health checks, in its default of copying."""
     servers = "".join(f"  server s{n} {endpoint}\n" for n, endpoint in enumerate(way.endpoints))
     config = directory / "haproxy.cfg"
     config.write_text(
-        "global\n  nbthread 1\n  maxconn 9500\n"
+        f"global\n  nbthread {threads}\n  maxconn 9500\n"
         "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 5m\n  timeout server 5m\n"
         f"listen bench\n  bind 127.0.0.1:{way.listen}\n  balance roundrobin\n{servers}"
     )

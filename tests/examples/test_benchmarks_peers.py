@@ -79,6 +79,12 @@ def test_haproxy_is_not_asked_for_udp() -> None:
     assert take_turn(peer, "/no/such/program", Path("/no/such/load"), [UDP]).failures == ()
 
 
+def test_two_haproxies_differ_in_their_threads(tmp_path: Path) -> None:
+    for name, threads in (("haproxy", 1), ("haproxy-2", 2)):
+        peers()[name].command("haproxy", tmp_path, Way(20000, ("127.0.0.1",), 80))
+        assert f"  nbthread {threads}\n" in (tmp_path / "haproxy.cfg").read_text()
+
+
 def test_a_program_that_is_not_there_is_none() -> None:
     def command(_program: str, _directory: Path, _way: Way) -> Sequence[str]:
         return ()
