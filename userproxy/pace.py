@@ -37,8 +37,8 @@ _REST_SECONDS: Final = 0.001
 """Timers of event loops have no shorter ones."""
 
 _UNHURRIED_SECONDS: Final = 5.0
-"""With 10,000 listeners a hand-over takes two to four, in which no Service comes or goes; with more it should not take ever
-longer."""
+"""With 10,000 listeners a hand-over takes two to four, in which no Service comes or goes; with more it should not take
+ever longer."""
 
 _PIECE: Final = 64
 
