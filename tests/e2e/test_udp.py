@@ -233,7 +233,8 @@ def test_a_client_with_one_source_port_is_served_again_after_the_service_was_gon
         for family in FAMILIES:
             lab.node.wait_for_no_portal(CLUSTER_IPS[family], seconds=10)
         for sock, client in zip(sockets, clients, strict=True):
-            assert _unanswered(sock), (client[0].name, client[1])
+            # Rules go first; the listener, and conntrack's entries of its flows, right after them.
+            eventually(lambda: _unanswered(sock), 10, f"nobody answers {client[0].name} at {client[1]}")  # noqa: B023
         write_service(lab)
         lab.settle(*FAMILIES)
         for sock, client in zip(sockets, clients, strict=True):
