@@ -277,6 +277,17 @@ async def test_messages_that_take_as_long_as_a_slice_come_one_in_a_turn(pair: Pa
     assert most == 1
 
 
+async def test_what_a_peer_has_said_before_its_end_is_received_at_once(pair: Pair) -> None:
+    end = End(pair[0])
+    end.channel.send(Text("unread"))
+    for number in range(50):
+        pair[1].send(b"\0" + encode(Number(number)))
+    pair[1].close()
+    end.channel.finish(5)
+    assert end.messages == [Number(number) for number in range(50)]
+    assert not end.channel.open
+
+
 async def test_last_words_for_who_has_gone_hold_nobody_up(pair: Pair) -> None:
     end = End(pair[0])
     pair[1].close()

@@ -202,6 +202,19 @@ async def test_while_all_is_handed_over_other_endpoints_are_taken_and_nothing_el
     assert len(served.world.open_ports) == 3
 
 
+async def test_endpoints_go_on_changing_although_many_services_wait_for_the_end_of_a_hand_over(served: Served) -> None:
+    async with served.proxier.held():
+        served.takes(*(a_service(f"new-{number}", f"10.96.1.{number}") for number in range(20)))
+        assert not served.takes(with_endpoints(WEB_STATE, "10.0.0.2"))
+        assert routed(served.world) == ["10.0.0.2:8080"]
+        served.takes(a_service("last", "10.96.2.1"))
+        assert not served.takes(with_endpoints(WEB_STATE, "10.0.0.3"))
+        assert routed(served.world)[-1] == "10.0.0.3:8080"
+        assert len(served.world.changes) == 21
+    assert await served.proxier.sync(verify=False)
+    assert len(served.world.open_ports) == 2 + 21
+
+
 async def test_nothing_is_taken_while_anything_else_is_to_be_done(served: Served) -> None:
     new = with_endpoints(WEB_STATE, "10.0.0.2")
     async with served.proxier._state:

@@ -219,29 +219,39 @@ class Channel(Generic[Received]):
             self.close()
             self._ended(reason)
 
+    def finish(self, seconds: float) -> None:
+        """Receive what the peer has sent before it ended, for at most so long, and close."""
+        self._receive(time.monotonic() + seconds)
+        self.close()
+
     def _read(self) -> None:
-        end = time.monotonic() + _TURN_SECONDS
+        may_be_more = self._receive(time.monotonic() + _TURN_SECONDS)
+        if self._failure and self.open:
+            if may_be_more:  # after an error uvloop calls no reader any more, whatever is left to read
+                self._loop.call_soon(self._read)
+            else:
+                self._end(self._failure)
+
+    def _receive(self, end: float) -> bool:
+        """Receive until `end` on the monotonic clock, one packet at least; whether there may be more."""
         while self.open:
             try:
                 packet, ancillary, flags, _ = self._socket.recvmsg(
                     _PIECE + 1, _ROOM_FOR_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
-                if self._failure:
-                    self._end(self._failure)
-                return
+                return False
             except OSError as error:
                 reason = error.strerror or str(error)
                 if error.errno != errno.ECONNRESET:
                     self._end(reason)
-                    return
+                    return False
                 self._failure = reason  # said once, where the peer has not read all: what it had sent comes after that
                 continue
             self._take(packet, _descriptors_in(ancillary), flags)
             if time.monotonic() >= end:
-                if self._failure:  # after an error uvloop calls no reader any more, whatever is left to read
-                    self._loop.call_soon(self._read)
-                return
+                return True
+        return False
 
     def _take(self, packet: bytes, descriptors: list[int], flags: int) -> None:
         self._descriptors += descriptors

@@ -39,13 +39,17 @@ class EndpointChanges:
         self._executor = executor
         self._drains = drains
 
-    def take(self, scope: Scope) -> bool:
-        """Take over those changes that are no more than other endpoints; returns whether no others are left."""
+    def take(self, scope: Scope, *, of_many: bool = False) -> bool:
+        """Take over those changes that are no more than other endpoints; returns whether no others are left.
+
+        With `of_many` only the last ones are looked at where there are many: those before were left here already, and
+        nobody else takes them over now.
+        """
         source = self._source
         waiting = source.waiting
-        if len(waiting) > _MOST:
+        if len(waiting) > _MOST and not of_many:
             return False
-        for service in tuple(waiting):
+        for service in tuple(waiting)[-_MOST:]:
             state = source.state(service)
             port = None if state is None else self._services.with_other_endpoints(service, state, scope)
             if port is not None and self._hand_out(port):

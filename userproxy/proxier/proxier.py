@@ -211,7 +211,7 @@ class Proxier:
             return False
         if self._state.locked() and not self._is_held:
             return False
-        return self._endpoint_changes.take(self._scope_taken)
+        return self._endpoint_changes.take(self._scope_taken, of_many=self._is_held)
 
     @property
     def _is_settled(self) -> bool:

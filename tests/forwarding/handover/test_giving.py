@@ -193,6 +193,36 @@ async def test_a_flow_moves_from_an_endpoint_that_has_gone_while_all_is_handed_o
     assert (counted.endpoints[other].active, new.flows) == (2, 2)
 
 
+async def test_what_a_gone_endpoint_has_done_is_counted_once(old: Forwarder, new: Forwarder, serve: Serve) -> None:
+    one, other, third = [Endpoint(*await serve(echo)) for _ in range(3)]
+    port = old.open(NAME)
+    old.update(Snapshot(NAME, Verdict.SERVE, (one,)))
+    streams = await asyncio.open_connection(LOOPBACK, port)
+    await said(streams)
+    giver, taker = old.hand_over(), new.take_over()
+    await first(giver, taker)
+    old.update(Snapshot(NAME, Verdict.SERVE, (other,)))
+    streams[1].close()
+    await eventually(lambda: old.active == 0)
+    now = Snapshot(NAME, Verdict.SERVE, (other, third))
+    old.update(now)
+    assert sum(old.statistics(NAME).endpoints.dial_times.counts) == 1
+    rest(old, new, giver, taker)
+    new.update(now)
+    table = new.statistics(NAME).endpoints
+    assert (sum(table.dial_times.counts), one in table) == (1, False)
+
+
+async def test_a_listener_that_a_stop_closes_is_told_of_no_more(old: Forwarder, new: Forwarder) -> None:
+    old.open(NAME)
+    old.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(LOOPBACK, 9),)))
+    giver, taker = old.hand_over(), new.take_over()
+    await first(giver, taker)
+    old.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(LOOPBACK, 10),)))
+    await old.drain(0.0)
+    assert kinds(await changed(giver, taker))["SnapshotChanged"] == 0
+
+
 async def test_after_an_attempt_that_came_to_nothing_nobody_is_told_of_snapshots(
     old: Forwarder, new: Forwarder
 ) -> None:

@@ -185,6 +185,19 @@ async def test_endpoints_that_change_at_whichever_message_are_those_of_the_succe
         assert number > 6, "some were in force, and the last one came too late"
 
 
+async def test_a_listener_that_a_stop_closes_is_told_of_no_more() -> None:
+    async with predecessor(1) as plane:
+        assert isinstance(plane, ProcessForwarder)
+        plane.open(NAME)
+        plane.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(LOOPBACK, 9),)))
+        giver = plane.hand_over()
+        assert [package async for package in giver.first()]
+        plane.update(Snapshot(NAME, Verdict.SERVE, (Endpoint(LOOPBACK, 10),)))
+        await plane.drain(0.0)
+        assert [package async for package in giver.changed() if package.plane == 0] == []
+        giver.cancel()
+
+
 async def is_answered(client: Client) -> bool:
     try:
         return await client.ask() == b"hello\n"

@@ -289,8 +289,10 @@ class Giver:
         """Of data processes it is their control process that tells."""
         renewed, self._renewed = self._renewed, {}
         if not self._shares:
+            listeners, snapshots = self._parts.listeners, self._parts.snapshots
             for name in renewed:
-                yield SnapshotChanged(self._parts.listeners[name].statistics.number, self._parts.snapshots[name])
+                if name in listeners:  # else a stop has closed it meanwhile
+                    yield SnapshotChanged(listeners[name].statistics.number, snapshots[name])
 
     def _survey(self) -> Survey:
         """Who has clients, of those who had some since the beginning."""

@@ -1,7 +1,7 @@
 """Counters of a listener and of its endpoints: plain numbers, which connections and flows write to."""
 
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import count
 from operator import attrgetter
 from typing import Any, ClassVar, Final, Protocol
@@ -76,7 +76,10 @@ def _dial_total(states: Sequence[DialCountsState]) -> DialCountsState:
     return DialCountsState(counts, sum(each.sum_seconds for each in states))
 
 
-NOTHING_COUNTED: Final = CountersState({}, {}, (), DialCountsState((0,) * (len(DIAL_BOUNDS) + 1), 0.0))
+_NO_DIALS_COUNTED: Final = DialCountsState((0,) * (len(DIAL_BOUNDS) + 1), 0.0)
+_NOTHING_OF_ONE: Final = EndpointCountersState(0, 0, 0, 0, _NO_DIALS_COUNTED)
+
+NOTHING_COUNTED: Final = CountersState({}, {}, (), _NO_DIALS_COUNTED)
 
 _NUMBERS: Final = count(1)
 _NO_DIALS: Final = DialTimes(DIAL_BOUNDS, (0,) * (len(DIAL_BOUNDS) + 1))
@@ -246,6 +249,18 @@ class EndpointTable(dict[Endpoint, EndpointCounters]):
                 self.departed.add(counters.dial)
                 del self[endpoint]
 
+    def restore(self, states: Iterable[tuple[Endpoint, EndpointCountersState]], departed: DialCountsState) -> None:
+        """Have counted what these say, and of other endpoints nothing: `departed` has what they did, too."""
+        counted = dict(states)
+        for endpoint in self.keys() - counted.keys():
+            counters = self[endpoint]
+            counters.restore(_NOTHING_OF_ONE)
+            if not counters.usable and not counters.active:
+                del self[endpoint]
+        for endpoint, state in counted.items():
+            self[endpoint].restore(state)
+        self.departed.restore(departed)
+
     @property
     def dial_times(self) -> DialTimes:
         """How long dialling any of them took."""
@@ -340,9 +355,7 @@ class ListenerCounters:
         for name in self.numbers:
             setattr(self, name, state.numbers.get(name, 0))
         self.retries = dict(state.retries)
-        for endpoint, counters in state.endpoints:
-            self.endpoints[endpoint].restore(counters)
-        self.endpoints.departed.restore(state.departed)
+        self.endpoints.restore(state.endpoints, state.departed)
 
     def failed(self, endpoint: Endpoint, kind: DialFailure) -> None:
         """Count a dial that failed."""

@@ -182,7 +182,7 @@ class ProcessesGiver:
 
     def _changed_snapshots(self) -> Iterator[Package]:
         renewed, self._renewed = self._renewed, {}
-        held = [self._listeners[name] for name in renewed]
+        held = [self._listeners[name] for name in renewed if name in self._listeners]  # a stop may close them
         changed = [SnapshotChanged(each.number, each.snapshot) for each in held if each.snapshot is not None]
         return _together((each, []) for each in changed)
 
