@@ -318,7 +318,7 @@ async def test_reset_after_a_time(bench: Bench, serve: Serve) -> None:
     for each in (reader, old.reader):
         with pytest.raises(ConnectionResetError):
             await each.readexactly(1)
-    assert time.monotonic() - began >= 0.1
+    assert time.monotonic() - began >= 0.099, "the clock of uvloop has whole milliseconds"
     for other in (writer, old.writer):
         other.close()
 
