@@ -62,11 +62,12 @@ def rates(watched: Watched) -> list[float]:
 def but_for_one_empty_look(found: list[float]) -> list[float]:
     """A look that was under way may be answered by the process that has just let go, which has no figures any more.
 
-    Then the rate is 0, and the next one has all that was ever counted. To be mended there; here it may be so once.
+    Then the rate is 0, and the next one has all that was ever counted; or the next two, since data processes tell what
+    they have counted each for itself. To be mended there; here it may be so once.
     """
     for at in range(1, len(found)):
         if found[at - 1] == 0 and found[at] >= MOST_RATE:
-            return found[:at] + found[at + 1 :]
+            return [*found[:at], *(rate for rate in found[at : at + 2] if rate < MOST_RATE), *found[at + 2 :]]
     return found
 
 
