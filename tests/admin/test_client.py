@@ -9,25 +9,27 @@ from pathlib import Path
 import pytest
 
 from userproxy import __version__
+from userproxy.admin import client
 from userproxy.admin.client import AdminClient, AdminError
 from userproxy.admin.paths import default_socket
 
 
 @contextmanager
-def answering(path: Path, answer: bytes | None) -> Iterator[None]:
-    """Something that answers every request with `answer`; None leaves it open without one."""
+def answering(path: Path, *answers: bytes | None) -> Iterator[None]:
+    """Something that answers requests with these, and goes; None leaves one open without an answer."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()
 
         def serve() -> None:
-            client, _ = listening.accept()
-            with client:
-                client.recv(4096)
-                if answer is None:
-                    client.recv(1)
-                else:
-                    client.sendall(answer)
+            for answer in answers:
+                client, _ = listening.accept()
+                with client:
+                    client.recv(4096)
+                    if answer is None:
+                        client.recv(1)
+                    else:
+                        client.sendall(answer)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -75,7 +77,6 @@ def test_a_path_too_long_for_a_socket(tmp_path: Path) -> None:
         (http(b"{}"), "is no userproxy: name its socket with --admin-socket"),
         (http(b"{}", "Server: nginx"), "is no userproxy"),
         (b"SSH-2.0-OpenSSH\r\n", "breaks off or is no HTTP"),
-        (b"", "it was probably just stopped|breaks off"),
         (http(b"{}", "Server: userproxy/9.9"), f"is version 9.9, and this command is version {__version__}: use"),
         (http(b"oh", f"Server: userproxy/{__version__}"), "is not what userproxy says"),
         (http(b"[]", f"Server: userproxy/{__version__}"), "is not what userproxy says"),
@@ -89,6 +90,29 @@ def test_a_path_too_long_for_a_socket(tmp_path: Path) -> None:
 def test_somebody_who_is_not_what_we_look_for(tmp_path: Path, answer: bytes, expected: str) -> None:
     path = tmp_path / "admin.sock"
     with answering(path, answer), pytest.raises(AdminError, match=expected):
+        AdminClient(path).get("version")
+
+
+_VERSION = http(b'{"api": "v1"}', f"Server: userproxy/{__version__}")
+_LEFT = http(
+    b'{"error":"gone"}', f"Server: userproxy/{__version__}", "Retry-After: 0", status="503 Service Unavailable"
+)
+
+
+@pytest.mark.parametrize("answers", [[b""], [_LEFT], [_LEFT, b"", _LEFT]])
+def test_who_leaves_before_it_answers_may_have_a_successor(tmp_path: Path, answers: list[bytes]) -> None:
+    path = tmp_path / "admin.sock"
+    with answering(path, *answers, _VERSION):
+        assert AdminClient(path).get("version") == {"api": "v1"}
+
+
+@pytest.mark.parametrize(("answer", "expected"), [(b"", "it was probably just stopped"), (_LEFT, "^gone$")])
+def test_who_always_leaves_is_asked_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, expected: str
+) -> None:
+    monkeypatch.setattr(client, "AGAIN_SECONDS", 0.001)
+    path = tmp_path / "admin.sock"
+    with answering(path, *[answer] * client.MOST_TRIES), pytest.raises(AdminError, match=expected):
         AdminClient(path).get("version")
 
 

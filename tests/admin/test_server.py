@@ -12,6 +12,8 @@ from tests.admin.planes import served
 from userproxy.admin import server
 from userproxy.admin.client import AdminError
 from userproxy.admin.server import AdminServer
+from userproxy.model.data_plane import HandedOverError
+from userproxy.model.reports import ConnectionPage
 from userproxy.sockets import NamedSockets
 
 
@@ -50,6 +52,25 @@ async def test_objects(tmp_path: Path) -> None:
         assert (await api.get("status"))["in_sync"] is True
         assert (await api.get("configuration"))["userproxy"] == {"at_stop": "remove"}
         assert "/v1/connections" in (await api.get("openapi.json"))["paths"]
+
+
+async def test_who_asks_a_process_that_hands_over_is_to_ask_again_by_another_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def handed_over(*_: object) -> ConnectionPage:
+        raise HandedOverError
+
+    async with served(tmp_path) as api:
+        with monkeypatch.context() as for_now:
+            for_now.setattr(api.data, "connections", handed_over)
+            reader, writer = await asyncio.open_unix_connection(api.path)
+            writer.write(b"GET /v1/connections HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = await reader.read()
+            writer.close()
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"Retry-After: 0\r\n" in answer
+            assert answer.endswith(b'{"error":"another userproxy has just taken over from this one: ask again"}')
+        assert await api.items("connections") == []
 
 
 async def test_a_predecessor_that_is_to_hand_its_socket_over_is_not_asked_for_it_over_and_over(

@@ -143,7 +143,9 @@ async def test_sockets_of_connections_are_closed_for_another_process_and_idle_li
         assert isinstance(used, TcpListener)
         assert isinstance(other, TcpListener)
         sockets = [used.socket, *next(iter(used.connections.members.values())).sockets]  # type: ignore[union-attr]
+        figures = await forwarder.data_plane.listeners()
         forwarder.forsake()
+        assert await forwarder.data_plane.listeners() == figures, "what is told last is no less than before"
         assert [each.fileno() for each in sockets] == [-1] * 3
         assert other.socket.fileno() >= 0
         writer.close()

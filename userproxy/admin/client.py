@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,12 @@ from userproxy.errors import UserproxyError
 Parameter: TypeAlias = str | int | bool | Sequence[str] | None
 """The value of a query parameter; None, an empty text and an empty list leave it out."""
 
+RETRY_AFTER: Final = "Retry-After"
+"""The header of a refusal that says that the answer can be had soon (RFC 9110): another process serves by then."""
+
+AGAIN_SECONDS: Final = 0.05
+MOST_TRIES: Final = 10
+
 _SERVER: Final = "userproxy/"
 _PAGE: Final = 2000
 _PIECE: Final = 65_536
@@ -28,6 +35,10 @@ _PIECE: Final = 65_536
 
 class AdminError(UserproxyError):
     """A running proxy could not be asked, or has refused the question."""
+
+
+class LeftError(AdminError):
+    """The process that was asked has left before it could answer. If it was taken over, another one does."""
 
 
 class CutOffError(AdminError):
@@ -59,9 +70,15 @@ class AdminClient:
         self._any_version = any_version
 
     def get(self, route: str, **parameters: Parameter) -> dict[str, Any]:
-        """The whole answer of ``/v1/<route>``: an object, or a list as ``{"items": [...], "next": ...}``."""
-        with self._asked(route, parameters) as answer:
-            return self._decoded(answer.read())
+        """The whole answer of ``/v1/<route>``: an object, or a list as ``{"items": [...], "next": ...}``.
+
+        Who leaves before it has answered may have been taken over from: then it is asked for again.
+        """
+        for _ in range(MOST_TRIES - 1):
+            with suppress(LeftError):
+                return self._got(route, parameters)
+            time.sleep(AGAIN_SECONDS)
+        return self._got(route, parameters)
 
     def post(self, route: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """What ``/v1/<route>`` answers to a change; fields of None are left out."""
@@ -110,6 +127,10 @@ class AdminClient:
             while piece := answer.read1(_PIECE):
                 yield piece
 
+    def _got(self, route: str, parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+        with self._asked(route, parameters) as answer:
+            return self._decoded(answer.read())
+
     @contextmanager
     def _asked(
         self,
@@ -136,7 +157,8 @@ class AdminClient:
     def _check(self, answer: http.client.HTTPResponse) -> None:
         ensure_ours(self.path, answer.headers.get("Server", ""), any_version=self._any_version)
         if answer.status != http.client.OK:
-            raise AdminError(str(self._decoded(answer.read()).get("error", f"userproxy answers {answer.status}")))
+            text = str(self._decoded(answer.read()).get("error", f"userproxy answers {answer.status}"))
+            raise LeftError(text) if RETRY_AFTER in answer.headers else AdminError(text)
 
     def _decoded(self, text: bytes) -> dict[str, Any]:
         decoded = json.loads(text)
@@ -150,6 +172,8 @@ class AdminClient:
             yield
         except TimeoutError as error:
             raise AdminError(f"userproxy at {self.path} has not answered within {self._seconds:g} s") from error
+        except (ConnectionResetError, BrokenPipeError) as error:
+            raise LeftError(why_not(self.path, error)) from error
         except http.client.HTTPException as error:
             text = f"the answer at {self.path} breaks off or is no HTTP: is that a userproxy, and was it just stopped?"
             raise AdminError(text) from error

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from userproxy import __version__
 from userproxy.admin.capturing import MOST_CAPTURES, NOT_ALLOWED, TOO_MANY, write_capture
+from userproxy.admin.client import RETRY_AFTER
 from userproxy.admin.explaining import NotExplainedError, explained
 from userproxy.admin.items import Configuration, Differences, Failure, Status, Version
 from userproxy.admin.listening import AdminSocket, SocketTakenError, SocketUnavailableError, may_ask, socket_name
@@ -25,6 +26,7 @@ from userproxy.admin.steering.refusals import RefusedError
 from userproxy.admin.steering.routes import WRITES
 from userproxy.admin.steering.writing import perform
 from userproxy.admin.streaming import JSON, write_changes, write_list
+from userproxy.model.data_plane import HandedOverError
 from userproxy.sockets import NamedSockets
 from userproxy.telemetry.http import SHUTDOWN_SECONDS, http_logger
 
@@ -169,6 +171,12 @@ class _Answers:
             return await self._answer(request)
         except ConnectionError:  # the client has gone
             raise
+        except HandedOverError as error:
+            if request.writer.output_size:
+                raise ConnectionResetError from error
+            answer = _failure(503, str(error), **{RETRY_AFTER: "0"})
+            answer.force_close()  # who asks again does so by a connection of its own, and so asks who serves now
+            return answer
         except Exception:
             log.exception("A question to the admin API could not be answered", path=request.path)
             if request.writer.output_size:  # half of a list cannot be followed by anything else

@@ -27,6 +27,7 @@ _LINGER_SECONDS: Final = 30.0
 """How long one that was cut off has to read the last line."""
 JSON: Final = "application/json"
 LINES: Final = "application/x-ndjson"
+_LIST: Final = b'{"items":['
 TOO_SLOW: Final = "this reader was too slow, and is told no more: ask again, for less"
 
 _encode = msgspec.json.Encoder().encode
@@ -46,19 +47,21 @@ async def write_list(
     limit: int | None,
     headers: Mapping[str, str],
 ) -> web.StreamResponse:
-    """Write `limit` rows, all of them if it is None, as the items of one JSON object."""
+    """Write `limit` rows, all of them if it is None, as the items of one JSON object.
+
+    Nothing is written before the first row is known: what `rows` raises until then can still be answered.
+    """
     pieces = _Pieces(request, JSON, headers)
-    await pieces.write(b'{"items":[')
     last, more, count = "", False, 0
     async with aclosing(rows):
         async for key, item in rows:
             more = count == limit
             if more:
                 break
-            await pieces.add(b"," + _encode(item) if count else _encode(item))
+            await pieces.add((b"," if count else _LIST) + _encode(item))
             count += 1
             last = key
-    await pieces.write(b'],"next":' + _encode(last if more else None) + b"}")
+    await pieces.write((b"" if count else _LIST) + b'],"next":' + _encode(last if more else None) + b"}")
     return await pieces.end()
 
 

@@ -3,8 +3,9 @@
 Every failure is an AdminError with one sentence, as that of :class:`userproxy.admin.client.AdminClient`.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
@@ -12,7 +13,16 @@ from typing import Any, Final, Self, TypeAlias
 import aiohttp
 import msgspec
 
-from userproxy.admin.client import AdminError, CutOffError, ensure_ours, why_not
+from userproxy.admin.client import (
+    AGAIN_SECONDS,
+    MOST_TRIES,
+    RETRY_AFTER,
+    AdminError,
+    CutOffError,
+    LeftError,
+    ensure_ours,
+    why_not,
+)
 from userproxy.admin.paths import default_socket
 from userproxy.dashboard.figures.rates import Item
 
@@ -64,7 +74,14 @@ class Upstream:
             await self._session.close()
 
     async def get(self, route: str, parameters: Parameters | None = None) -> dict[str, Any]:
-        """The whole answer of ``/v1/<route>``. Raises AdminError."""
+        """The whole answer of ``/v1/<route>``, of a successor where there is one by now. Raises AdminError."""
+        for _ in range(MOST_TRIES - 1):
+            with suppress(LeftError):
+                return await self._got(route, parameters)
+            await asyncio.sleep(AGAIN_SECONDS)
+        return await self._got(route, parameters)
+
+    async def _got(self, route: str, parameters: Parameters | None) -> dict[str, Any]:
         async with self._asked("GET", route, parameters) as answer:
             return _decoded(await answer.read())
 
@@ -112,6 +129,8 @@ class Upstream:
                 ensure_ours(self.path, answer.headers.get("Server", ""))
                 if answer.status >= 400:
                     text = _decoded(await answer.read()).get("error", f"userproxy answers {answer.status}")
+                    if RETRY_AFTER in answer.headers:
+                        raise LeftError(str(text))
                     raise RefusedError(str(text), answer.status)
                 yield answer
 
@@ -123,6 +142,8 @@ class Upstream:
             raise AdminError(f"userproxy at {self.path} has not answered within {_SECONDS:g} s") from error
         except aiohttp.ClientConnectorError as error:
             raise AdminError(why_not(self.path, error.os_error)) from error
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError) as error:
+            raise LeftError(why_not(self.path, ConnectionResetError())) from error
         except OSError as error:
             raise AdminError(why_not(self.path, error)) from error
         except aiohttp.ClientError as error:

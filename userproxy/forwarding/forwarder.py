@@ -156,8 +156,9 @@ class Forwarder:
     def forsake(self) -> None:
         """Close our copies of all sockets: they are another process's by now, or still. No peer is told.
 
-        The forwarder cannot be used afterwards, but for :meth:`shut_down`.
+        The forwarder cannot be used afterwards, but for :meth:`shut_down`, and its data plane says what was counted.
         """
+        self.data_plane.leave()
         self._tcp.poller.shut_down()
         self._udp.poller.shut_down()
         self._stop_timers()

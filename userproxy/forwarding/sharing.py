@@ -108,6 +108,7 @@ class SharingForwarder(Forwarder):
 
         Their copies go with this process, which ends: to close 10,000 takes 20 ms, while another process begins.
         """
+        self.data_plane.leave()
         listeners = self._listeners
         self._all = listeners.copy()
         listeners.clear()

@@ -6,6 +6,7 @@ Arguments and results are values that can be sent as messages: who answers may b
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
+from userproxy.errors import UserproxyError
 from userproxy.model.balancer_reports import BalancerFault, EjectedEndpoint
 from userproxy.model.capture import CAPTURE_ROOM, CaptureEvent, CaptureRequest
 from userproxy.model.holding import HeldClients
@@ -29,6 +30,13 @@ WATCH_ROOM = 8192
 """Events that wait for a reader at most, unless it asks for another number."""
 
 
+class HandedOverError(UserproxyError):
+    """Who is asked has just handed its connections over: they can be asked for again, of another process."""
+
+    def __init__(self) -> None:
+        super().__init__("another userproxy has just taken over from this one: ask again")
+
+
 class Watch(Protocol[T]):
     """Events as they come, for one reader."""
 
@@ -44,6 +52,7 @@ class DataPlane(Protocol):
     """What carries the traffic, as commands, metrics and the admin API see it.
 
     Answers are made in slices between which traffic is served, so two values in one answer may be of two moments.
+    Who hands its connections over meanwhile goes on to tell what it had counted.
     """
 
     async def listeners(self, query: Query = ALL) -> tuple[ListenerFigures, ...]:
@@ -57,7 +66,7 @@ class DataPlane(Protocol):
         """
 
     async def connections(self, query: Query = ALL, limit: int = 1000, after: int = 0) -> ConnectionPage:
-        """The first `limit` connections and flows with ids above `after`, by id."""
+        """The first `limit` connections and flows with ids above `after`, by id. Raises HandedOverError."""
 
     async def decisions(self, query: Query = ALL, last: int = 100) -> tuple[Decision, ...]:
         """The `last` decisions that are remembered, in the order of their times. The oldest are forgotten."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec import structs
 
 from tests.forwarding.conftest import LOOPBACK, NAME, RESET, Bench, Serve, echo, eventually, open_bench
 from tests.forwarding.udp.bench import received, received_from
@@ -22,9 +23,10 @@ from userproxy.model import (
     ReturnPath,
     ServicePortName,
     Snapshot,
+    TrafficClass,
     Verdict,
 )
-from userproxy.model.data_plane import DataPlane
+from userproxy.model.data_plane import DataPlane, HandedOverError
 from userproxy.model.reports import (
     ChangeKind,
     ConnectionState,
@@ -414,3 +416,25 @@ async def test_datagrams_that_are_refused_and_answered(dns: tuple[Bench, Listene
         assert by_endpoint[gone].failed >= 1
         assert len(asked) == 5
     bench.forwarder.close(name)
+
+
+async def test_who_has_handed_over_still_tells_what_it_had_counted(serve: Serve) -> None:
+    """An answer that is being made when all goes has everything in it, too."""
+    async with open_bench() as bench:
+        plane = bench.forwarder.data_plane
+        bench.forwarder.open(structs.replace(NAME, traffic=TrafficClass.EXTERNAL))
+        bench.route_to(await serve(echo))
+        reader, writer = await bench.connect()
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+        before = await plane.listeners()
+        under_way = plane.figures(lambda *_: True)
+        told = [await anext(under_way)]
+        bench.forwarder.forsake()
+        told += [each async for each in under_way]
+        assert tuple(told) == before
+        assert await plane.listeners() == before
+        assert sorted((each.total, each.active, each.bytes_up) for each in before) == [(0, 0, 0), (1, 1, 5)]
+        with pytest.raises(HandedOverError):
+            await plane.connections()
+        writer.close()

@@ -39,7 +39,7 @@ from userproxy.forwarding.udp.plane import UdpPlane
 from userproxy.model import Endpoint, ListenerName, Protocol, Snapshot, Verdict
 from userproxy.model.balancer_reports import BalancerFault, EjectedEndpoint
 from userproxy.model.capture import CAPTURE_ROOM, CaptureRequest
-from userproxy.model.data_plane import WATCH_ROOM
+from userproxy.model.data_plane import WATCH_ROOM, HandedOverError
 from userproxy.model.holding import HeldClients
 from userproxy.model.reports import (
     ALL,
@@ -102,12 +102,22 @@ class LocalDataPlane:
         self._snapshots = snapshots
         self._descriptor_limit = descriptor_limit
         self._board = board
+        self._is_left = False
         self._order = count()
         self._reporter = Reporter(recorder.clock, recorder.faults)
         self._captures = Captures(recorder, tcp.relays)
         self.closed = ClosedListeners(recorder.clock)
         """To be told of listeners that are closed."""
         self.loop_lag = LoopLag(tcp.loop)
+
+    def leave(self) -> None:
+        """All is about to be another process's: counters stay as they are now, for answers that are still being made.
+
+        Answers without them would look like counters that have begun anew.
+        """
+        if not self._is_left:
+            self._is_left = True
+            self._listeners = dict(self._listeners)
 
     async def listeners(self, query: Query = ALL) -> tuple[ListenerFigures, ...]:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
@@ -121,7 +131,7 @@ class LocalDataPlane:
         for index, (name, listener) in enumerate(zip(list(listeners), list(listeners.values()), strict=True)):
             if not index % _LISTENERS_AT_ONCE:
                 await pace.keep()
-            if wanted(name, listener.statistics) and listeners.get(name) is listener:
+            if wanted(name, listener.statistics) and self._listeners.get(name) is listener:
                 yield await self._figures(name, listener, flows.get(name, ()), pace)
                 await pace.keep()
 
@@ -153,6 +163,12 @@ class LocalDataPlane:
 
     async def connections(self, query: Query = ALL, limit: int = 1000, after: int = 0) -> ConnectionPage:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
+        page = await self._connections(query, limit, after)
+        if self._is_left:
+            raise HandedOverError
+        return page
+
+    async def _connections(self, query: Query, limit: int, after: int) -> ConnectionPage:
         pace = Pace()
         found: list[ConnectionReport] = []
         members = [_after(group, after) for group in await self._groups(query, pace)]

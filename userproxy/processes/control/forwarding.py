@@ -263,6 +263,7 @@ class ProcessForwarder:
     def forsake(self) -> None:
         """As :meth:`Forwarder.forsake`; data processes end."""
         self._is_forsaken = True
+        self.data_plane.leave()
         self._briefing.close()
         self._pool.forsake()
         self._portals.forsake()

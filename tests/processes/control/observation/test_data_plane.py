@@ -9,7 +9,8 @@ import pytest
 from tests.forwarding.conftest import NAME, eventually
 from tests.processes.control.test_forwarding import all_ready, asked, backend, forwarding
 from userproxy.model import Snapshot, Verdict
-from userproxy.model.reports import Decision
+from userproxy.model.data_plane import HandedOverError
+from userproxy.model.reports import Decision, Query
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.messages import Close
 
@@ -79,3 +80,31 @@ async def test_a_listener_that_a_process_leaves_while_it_is_asked_is_counted_onc
         assert figures.total == 3
         (figures,) = await plane.listeners()
         assert figures.total == 3, "as it was, of the closed one"
+
+
+@pytest.mark.parametrize("asked_before", [True, False])
+async def test_who_has_handed_over_still_tells_what_data_processes_had_told(*, asked_before: bool) -> None:
+    async with forwarding() as forwarder, backend() as endpoint:
+        plane = forwarder.data_plane
+        port = forwarder.open(NAME, verdict=Verdict.SERVE)
+        forwarder.update(Snapshot(NAME, Verdict.SERVE, (endpoint,)))
+        await all_ready(forwarder)
+        for _ in range(6):
+            assert await asked(port) == b"hello\n"
+        workers = forwarder._pool.serving
+        if asked_before:
+            (before,) = await plane.listeners()
+            processes = await plane.processes()
+        else:
+            known = plane._known
+            await eventually(lambda: sum(each.open[1].total for each in known.values() if 1 in each.open) == 6, 10)
+        forwarder.forsake()
+        for _ in range(2):
+            (figures,) = await plane.listeners(Query(service=NAME.service_port.name))
+            assert figures.total == 6
+            if asked_before:
+                assert figures.endpoints == before.endpoints
+                assert {each.pid for each in processes} >= {each.pid for each in await plane.processes()} - {0}
+            with pytest.raises(HandedOverError):
+                await plane.connections()
+            await eventually(lambda: all(each.is_over for each in workers), 10)

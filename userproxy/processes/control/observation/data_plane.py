@@ -15,7 +15,7 @@ from userproxy.forwarding.observation.loop_lag import LoopLag
 from userproxy.model import Endpoint, ListenerName, ServicePortName, Verdict
 from userproxy.model.balancer_reports import BalancerFault, EjectedEndpoint
 from userproxy.model.capture import CAPTURE_ROOM, CaptureEvent, CaptureRequest, Segment
-from userproxy.model.data_plane import WATCH_ROOM, Watch
+from userproxy.model.data_plane import WATCH_ROOM, HandedOverError, Watch
 from userproxy.model.holding import HeldClients
 from userproxy.model.reports import (
     ALL,
@@ -114,6 +114,7 @@ class ProcessesDataPlane:
         """Since when listeners are closed of which only processes that have ended had counted something."""
         self._last_process: dict[Worker, ProcessFigures] = {}
         self._past_process: dict[int, ProcessFigures] = {}
+        self._is_left = False
         self._watches = Watches(lambda: pool.serving)
         self.loop_lag = LoopLag(loop)
         self.holding: set[ListenerName] = set()
@@ -146,6 +147,11 @@ class ProcessesDataPlane:
         if process is not None:
             self._past_process[worker.place] = with_past(process, self._past_process.get(worker.place))
 
+    def leave(self) -> None:
+        """As :meth:`LocalDataPlane.leave`. What was told before is told again, and nothing that is newer."""
+        self._is_left = True
+        self._listeners = dict(self._listeners)
+
     async def listeners(self, query: Query = ALL) -> tuple[ListenerFigures, ...]:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
         figures, past = await self._figures(query)
@@ -153,7 +159,7 @@ class ProcessesDataPlane:
         found = []
         for name, held in list(self._listeners.items()):
             every = figures.get(held.number, ())
-            if every or (query == ALL and held.number in past):
+            if every or (held.number in past and query.admits_listener(name)):
                 one = merged(every, past.get(held.number)) if every else past[held.number]
                 verdict = held.snapshot.verdict if held.snapshot is not None else Verdict.REJECT
                 found.append(structs.replace(one, listener=name, verdict=verdict, local_port=held.port))
@@ -188,18 +194,32 @@ class ProcessesDataPlane:
         for worker, answer in answers.items():
             if not worker.is_over:
                 known = self._known.setdefault(worker, _Known())
-                if query == ALL:
-                    known.open.clear()
-                known.closed.clear()
+                if not self._is_left:
+                    if query == ALL:
+                        known.open.clear()
+                    known.closed.clear()
                 opened = [each.figures for each in answer if each.is_open]
                 known.note(opened, [each.figures for each in answer if not each.is_open])
                 for each in answer:
                     found.setdefault(each.figures.number, []).append(each.figures)
-        return found, dict(self._past)
+        return self._last_told(query) if self._is_left else found, dict(self._past)
+
+    def _last_told(self, query: Query | None) -> dict[int, list[ListenerFigures]]:
+        """As of when data processes told it last: who has let go may have answered less, or nothing."""
+        found: dict[int, list[ListenerFigures]] = {}
+        for known in self._known.values():
+            opened = [
+                each for each in known.open.values() if query is not None and query.admits_listener(each.listener)
+            ]
+            for each in (*opened, *known.closed.values()):
+                found.setdefault(each.number, []).append(each)
+        return found
 
     async def connections(self, query: Query = ALL, limit: int = 1000, after: int = 0) -> ConnectionPage:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
         found = await self.answers(lambda number: AskConnections(number, query, limit + 1, after), _CONNECTIONS)
+        if self._is_left:
+            raise HandedOverError
         found.sort(key=lambda report: report.id)
         if len(found) <= limit:
             return ConnectionPage(tuple(found))
@@ -252,6 +272,8 @@ class ProcessesDataPlane:
             figures = answer[0] if answer else ProcessFigures(0, 0, 0)
             if worker is not None and answer:
                 self._last_process[worker] = figures
+            elif worker is not None and self._is_left:
+                figures = self._last_process.get(worker, figures)
             figures = with_past(figures, self._past_process.get(place.number))
             found.append(structs.replace(figures, role=f"data {place.number}", restarts=place.restarts))
         return (*found, self._control())
