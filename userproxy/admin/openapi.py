@@ -65,7 +65,7 @@ def _write(route: WriteRoute, schemas: dict[str, Any]) -> dict[str, Any]:
         "responses": {
             "200": {"description": "It is done.", "content": {JSON: {"schema": schemas[repr(route.answer)]}}},
             "400": {"description": "Something is unknown, or has a value that it cannot have.", **failure},
-            "503": {"description": "Too many ask at the same time.", **failure},
+            "503": {"description": "Too many ask at a time, or another userproxy has just taken over.", **failure},
             **{str(status): {"description": text, **failure} for status, text in route.refusals.items()},
         },
     }
@@ -84,7 +84,7 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         "responses": {
             "200": {"description": "The answer.", "content": _content(route, schemas)},
             "400": {"description": "A parameter is unknown, or has a value that it cannot have.", **failure},
-            "503": {"description": "Too many ask at the same time.", **failure},
+            "503": {"description": "Too many ask at a time, or another userproxy has just taken over.", **failure},
             **({"403": {"description": "Captures are not allowed here.", **failure}} if is_capture else {}),
             **({"404": {"description": "There is no such thing.", **failure}} if _may_be_missing(route) else {}),
         },
