@@ -16,7 +16,7 @@ from msgspec import structs
 import userproxy
 from tests.proxier.test_following import routed, syncing, with_endpoints
 from tests.proxier.test_proxier import HERE, WEB, WEB_LISTENER, Nodes, Portals, World, a_service
-from userproxy.model import Endpoint, LocalTraffic, ServiceState, SliceEndpoint
+from userproxy.model import Endpoint, LocalTraffic, PortSpec, Protocol, ServiceState, SliceEndpoint
 from userproxy.model.steering import Drain
 from userproxy.proxier.drains.family import FamilyDrains
 from userproxy.proxier.drains.table import DrainTable
@@ -108,6 +108,28 @@ async def test_what_is_more_than_other_endpoints_is_left(change: Callable[[Servi
         await served.proxier.sync(verify=False)
         closes = changed.service.close_removed_after is not None
         assert served.takes(with_endpoints(changed, "10.0.0.7")) is not closes
+
+
+DNS = a_service("dns", "10.96.0.10", ports=(PortSpec("dns", Protocol.UDP, 53), PortSpec("dns-tcp", Protocol.TCP, 53)))
+
+
+async def test_all_ports_of_a_service_get_other_endpoints_or_none_does() -> None:
+    served = await Served(DNS, a_service("other", "10.96.0.2", ports=(PortSpec("http", Protocol.TCP, 8080),))).begin()
+    assert served.takes(with_endpoints(DNS, "10.0.0.2", "10.0.0.3"))
+    found = {listener.service_port.port: snapshot.endpoints for listener, snapshot in served.world.routes.items()}
+    assert set(found) == {"dns", "dns-tcp", "http"}
+    assert found["dns"] == found["dns-tcp"] == (Endpoint("10.0.0.2", 8080), Endpoint("10.0.0.3", 8080))
+    before = dict(served.world.routes)
+    assert not served.takes(with_endpoints(DNS, "10.0.0.2", "10.96.0.2")), "by TCP that is another Service"
+    assert served.world.routes == before
+    assert list(served.world.changes) == [DNS.service.key]
+
+
+async def test_while_all_is_handed_over_a_service_of_several_ports_changes_too() -> None:
+    served = await Served(DNS).begin()
+    async with served.proxier.held():
+        assert served.takes(with_endpoints(DNS, "10.0.0.9"))
+        assert {snapshot.endpoints for snapshot in served.world.routes.values()} == {(Endpoint("10.0.0.9", 8080),)}
 
 
 async def test_one_that_was_a_portal_may_be_somebodys_loop() -> None:

@@ -172,11 +172,11 @@ async def test_what_the_driver_refuses_is_forgotten_with_its_service(world: Worl
 
 B = ServicePortName("default", "b", "http", Protocol.TCP)
 STATES = st.builds(
-    lambda name, ip, port, node_port, external, balancers, created, addresses: with_endpoints(
+    lambda name, ip, port, node_port, further, external, balancers, created, addresses: with_endpoints(
         a_service(
             name,
             ip,
-            ports=(PortSpec("http", Protocol.TCP, port, node_port),),
+            ports=(PortSpec("http", Protocol.TCP, port, node_port), *further),
             external_ips=external,
             balancer_ips=balancers,
             created=created,
@@ -187,6 +187,7 @@ STATES = st.builds(
     st.sampled_from(("10.96.0.1", "10.96.0.2", "10.96.0.3")),
     st.sampled_from((80, 30001)),
     st.sampled_from((0, 30001, 30002)),
+    st.sampled_from(((), (PortSpec("dns", Protocol.UDP, 53),), (PortSpec("www", Protocol.TCP, 30001, 30003),))),
     st.sampled_from(((), ("192.0.2.10",), ("198.51.100.7",))),
     st.sampled_from(((), (), ("203.0.113.9",))),
     st.sampled_from(("", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z")),
@@ -226,8 +227,7 @@ def happen(world: World, nodes: Nodes, event: ServiceState | str) -> None:
             nodes.clear()
             nodes.learn(*(["192.0.2.11"] if event == "node" else []))
         case ServiceState():
-            (spec,) = event.service.ports
-            number = spec.node_port or 80
+            number = event.service.ports[0].node_port or 80
             world.put(structs.replace(event, slices=tuple(_on_port(number, each) for each in event.slices)))
         case "refuse b" | "accept b":
             world.refused = {B: "line 5 failed"} if event == "refuse b" else {}

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from tests.proxier.test_proxier import WEB, a_service
 from userproxy.addresses import IPFamily
-from userproxy.model import ClientAddress, ProblemKind, Protocol, ServicePortName, ServiceState, SliceEndpoint
+from userproxy.model import ClientAddress, PortSpec, ProblemKind, Protocol, ServicePortName, ServiceState, SliceEndpoint
 from userproxy.proxier import service_map
 from userproxy.proxier.service_map import ServiceChange, ServiceMap
 from userproxy.proxier.wanted import OwnerChanges
@@ -59,6 +59,28 @@ def test_endpoints_of_a_plain_service_are_followed_without_the_rest(monkeypatch:
     elsewhere = Scope(locality=HERE.locality, client_address=ClientAddress.AUTO)
     update(services, structs.replace(web, service=other), elsewhere)
     assert services.wanted.ports[WEB].client_address is ClientAddress.AUTO
+
+
+def test_all_ports_of_a_service_have_other_endpoints_or_none_has() -> None:
+    ports = (PortSpec("dns", Protocol.UDP, 53), PortSpec("dns-tcp", Protocol.TCP, 53))
+    services, dns = ServiceMap(), a_service("dns", "10.96.0.10", ports=ports)
+    key = dns.service.key
+    update(services, dns)
+    both = services.with_other_endpoints(key, with_endpoints(dns, "10.0.0.2"), HERE)
+    assert both is not None
+    assert [(each.name.port, [str(one) for one in each.endpoints]) for each in both] == [
+        ("dns", ["10.0.0.2:8080"]),
+        ("dns-tcp", ["10.0.0.2:8080"]),
+    ]
+    of_one = structs.replace(dns, slices=(structs.replace(dns.slices[0], ports=dns.slices[0].ports[:1]),))
+    assert services.with_other_endpoints(key, of_one, HERE) is None
+    change = update(services, with_endpoints(dns, "10.0.0.3"))
+    assert (list(change.names), list(change.reshaped), change.owners) == (
+        list(services.ports_of(key)),
+        [],
+        OwnerChanges(),
+    )
+    assert {str(one) for each in services.wanted.ports.values() for one in each.endpoints} == {"10.0.0.3:8080"}
 
 
 def test_a_port_that_goes_is_named_with_those_that_stay() -> None:

@@ -395,6 +395,15 @@ def test_other_endpoints_of_a_plain_service_make_what_everything_anew_makes(
         assert port is None or Routed((port,)) == anew
 
 
+@pytest.mark.parametrize(("number", "plain"), [(0, False), (1, True), (3, True), (8, True), (9, False)])
+def test_a_service_with_a_few_ports_is_plain(number: int, *, plain: bool) -> None:
+    service = replace(WEB, ports=tuple(PortSpec(f"p{each}", Protocol.TCP, 80 + each) for each in range(number)))
+    assert is_plain(service, routed(service)) is plain
+    if number:
+        partly = replace(service, ports=(*service.ports[1:], PortSpec("other", Protocol.SCTP, 80)))
+        assert not is_plain(partly, routed(partly)), "one port is not served, which is a problem"
+
+
 def test_weights_and_problems_of_slices_take_everything_anew() -> None:
     first = a_slice(SliceEndpoint("10.0.0.1"))
     port = the_port(WEB, first)

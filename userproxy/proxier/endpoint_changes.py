@@ -5,7 +5,7 @@ the same result for the most frequent one, by a third of the calls: for a change
 that takes time, but the number of different functions, which are no longer in the processor's caches.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from msgspec import structs
@@ -51,29 +51,37 @@ class EndpointChanges:
             return False
         for service in tuple(waiting)[-_MOST:]:
             state = source.state(service)
-            port = None if state is None else self._services.with_other_endpoints(service, state, scope)
-            if port is not None and self._hand_out(port):
+            ports = None if state is None else self._services.with_other_endpoints(service, state, scope)
+            if ports is not None and self._hand_out(ports):
                 source.take(service)
         return not waiting
 
-    def _hand_out(self, port: ServicePort) -> bool:
-        """Have new clients of a service port go to the endpoints that it is to have; False where that is not all."""
-        name, (route,), wanted = port.name, port.routes, self._wanted
-        before, old = self._actual.snapshots.get(port.listeners[0]), wanted.ports[name]
-        if before is None or before.draining or port.known is not None or self._drains.concern(name):
-            return False
-        if before.endpoints != old.routes[0].endpoints or before.client_address is not port.client_address:
-            return False  # it has portals among its endpoints, and may loop
-        until_now, from_now = set(old.endpoints), set(port.endpoints)
-        changed, ports = until_now ^ from_now, {each.port for each in from_now}
-        came, gone = changed & from_now, changed & until_now
-        others = from_now | gone if old.unused else changed
-        if _may_have_portal(others, ports, name.protocol, wanted.destinations):
-            return False  # it may loop, now or until now, and so may others that lead to it
-        wanted.put_endpoints(port, came, gone, ports)
-        snapshot = structs.replace(before, endpoints=route.endpoints, nodes=route.nodes, weights=())
-        if changed or snapshot != before:
-            self._executor.renew(snapshot)
+    def _hand_out(self, ports: Sequence[ServicePort]) -> bool:
+        """Have new clients of a Service's ports go to the endpoints that these are to have.
+
+        False, and nothing has changed, where that is not all that follows for each of them.
+        """
+        wanted = self._wanted
+        others = []
+        for port in ports:
+            name, before, old = port.name, self._actual.snapshots.get(port.listeners[0]), wanted.ports[port.name]
+            if before is None or before.draining or port.known is not None or self._drains.concern(name):
+                return False
+            if before.endpoints != old.routes[0].endpoints or before.client_address is not port.client_address:
+                return False  # it has portals among its endpoints, and may loop
+            until_now, from_now = set(old.endpoints), set(port.endpoints)
+            changed, numbers = until_now ^ from_now, {each.port for each in from_now}
+            gone = changed & until_now
+            concerned = from_now | gone if old.unused else changed
+            if _may_have_portal(concerned, numbers, name.protocol, wanted.destinations):
+                return False  # it may loop, now or until now, and so may others that lead to it
+            others.append((port, before, changed & from_now, gone, numbers))
+        for port, before, came, gone, numbers in others:
+            wanted.put_endpoints(port, came, gone, numbers)
+            route = port.routes[0]
+            snapshot = structs.replace(before, endpoints=route.endpoints, nodes=route.nodes, weights=())
+            if came or gone or snapshot != before:
+                self._executor.renew(snapshot)
         return True
 
 

@@ -1,6 +1,6 @@
 """The Services of one address family, and what became of them when they were last looked at."""
 
-from collections.abc import Collection, KeysView
+from collections.abc import Collection, KeysView, Sequence
 
 import structlog
 from msgspec import Struct
@@ -48,7 +48,7 @@ class ServiceMap:
         self._names: dict[ServiceName, tuple[ServicePortName, ...]] = {}
         """The service ports of each Service that has any, or of which something is not served."""
         self._plain: dict[ServiceName, Service] = {}
-        """The Services of whose only service port slices decide the endpoints alone, as it was made in `_scope`."""
+        """The Services of whose service ports slices decide the endpoints alone, as these were made in `_scope`."""
         self._scope: Scope | None = None
         self._health_checks: dict[ServiceName, HealthCheck] = {}
         self._no_local: dict[ServiceName, NoLocalEndpoints] = {}
@@ -74,19 +74,29 @@ class ServiceMap:
         if scope is not self._scope:
             self._plain.clear()
             self._scope = scope
-        port = None if state is None else self.with_other_endpoints(service, state, scope)
-        if port is not None:
-            return ServiceChange((port.name,), [], self.wanted.put(port), (), [])
+        ports = None if state is None else self.with_other_endpoints(service, state, scope)
+        if ports is not None:
+            for port in ports:
+                self.wanted.put(port)
+            return ServiceChange(self._names[service], [], NO_OWNER_CHANGES, (), [])
         return self._update(service, state, scope)
 
-    def with_other_endpoints(self, service: ServiceName, state: ServiceState, scope: Scope) -> ServicePort | None:
-        """The only service port of a Service as it is to be, where nothing else follows from a change of it; else None.
+    def with_other_endpoints(
+        self, service: ServiceName, state: ServiceState, scope: Scope
+    ) -> Sequence[ServicePort] | None:
+        """The service ports of a Service as they are to be, where nothing else follows from a change of it; else None.
 
         That is so where its slices name other endpoints for clients who have had some before.
         """
         if scope is not self._scope or self._plain.get(service) is not state.service:
             return None
-        return with_endpoints(self.wanted.ports[self._names[service][0]], state, scope)
+        ports = []
+        for name in self._names[service]:
+            port = with_endpoints(self.wanted.ports[name], state, scope)
+            if port is None:
+                return None
+            ports.append(port)
+        return ports
 
     def _update(self, service: ServiceName, state: ServiceState | None, scope: Scope) -> ServiceChange:
         """All that follows from a Service."""

@@ -36,6 +36,9 @@ from userproxy.routing.source_ranges import allowed_sources
 from userproxy.routing.weights import in_order, weights_of
 
 _BALANCERS: Final = frozenset(map(str, BalancerName))
+MOST_PORTS: Final = 8
+"""What concerns a Service with more of them is not done in one go."""
+
 MOST_BAD_SLICES: Final = 10
 """So many annotations of slices are named that cannot be used, of one Service."""
 
@@ -134,10 +137,10 @@ def service_ports(state: ServiceState, scope: Scope) -> Routed:
 def is_plain(service: Service, routed: Routed) -> bool:
     """Whether nothing but endpoints is decided by slices of a Service from which `routed` follows.
 
-    So it is for nearly all: they have one port, no traffic policy ``Local``, no weights by hints, and no problem.
+    So it is for nearly all: they have a few ports, no traffic policy ``Local``, no weights by hints, and no problem.
     """
     return (
-        len(service.ports) == len(routed.ports) == 1
+        0 < len(routed.ports) == len(service.ports) <= MOST_PORTS
         and not (service.internal_local or service.external_local or routed.left_out)
         and service.hint_weight is None
         and routed.health_check is None
@@ -145,7 +148,7 @@ def is_plain(service: Service, routed: Routed) -> bool:
 
 
 def with_endpoints(port: ServicePort, state: ServiceState, scope: Scope) -> ServicePort | None:
-    """The service port of a Service that :func:`is_plain`, `port`, with the endpoints of its slices as they are now.
+    """One service port of a Service that :func:`is_plain`, `port`, with the endpoints of its slices as they are now.
 
     A fourth of the calls of :func:`service_ports`, for what nearly all changes in a cluster are. None where it is not
     enough: slices have weights or problems, or there is the first endpoint or none any more.
