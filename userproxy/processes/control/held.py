@@ -114,7 +114,8 @@ class HeldListener:
             self.sock.close()
 
     def _spread(self) -> None:
-        if isinstance(self.sock, DatagramGroup):
+        """Not while clients are refused: each of the sockets is connected then, and so of no group."""
+        if isinstance(self.sock, DatagramGroup) and self.verdict is not Verdict.REJECT:
             try:
                 self.sock.spread(by_address=self.has_affinity)
             except OSError as error:
@@ -149,5 +150,5 @@ class HeldListener:
         if wanted is Verdict.REJECT:
             sock.refuse()
         elif self.verdict is Verdict.REJECT:
-            sock.admit()
+            sock.admit(by_address=self.has_affinity)
             self._renewed(self)

@@ -156,7 +156,7 @@ class DatagramGroup:
         return before
 
     def spread(self, *, by_address: bool) -> None:
-        """Have all clients of an address meet one member from now on, or not. Raises OSError."""
+        """Have all clients of an address meet one member from now on, or not. Raises OSError; EINVAL if it refuses."""
         is_settled = len(self.members) == self._settled
         if len(self.members) > 1 and is_settled and by_address is not self._by_address:
             _spread(self.members, by_address=by_address)
@@ -170,8 +170,11 @@ class DatagramGroup:
         for each in self.members:
             each.take_only_its_own()
 
-    def admit(self) -> None:
-        """As :meth:`DatagramSocket.admit`: its sockets are others from then on. Raises OSError, and then refuses on."""
+    def admit(self, *, by_address: bool) -> None:
+        """As :meth:`DatagramSocket.admit`: its sockets are others from then on, which clients are spread over anew.
+
+        Raises OSError, and then refuses on.
+        """
         if len(self.members) == 1:
             self.members[0].admit()
             return
@@ -182,7 +185,7 @@ class DatagramGroup:
         try:
             for _ in self.members:
                 fresh.append(DatagramSocket.open_member(self.host, self.port, fresh, before))
-            _spread(fresh, by_address=bool(self._by_address))
+            _spread(fresh, by_address=by_address)
             guard = holder_of(fresh, *before)
         except OSError:
             for each in fresh:
@@ -193,6 +196,7 @@ class DatagramGroup:
         self.close()
         self.members = tuple(fresh)
         self._guard = guard
+        self._by_address = by_address
 
     def close(self) -> None:
         """Close our copies of all of them."""
