@@ -3,17 +3,20 @@
 import asyncio
 import os
 import socket
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import structlog
 
-from tests.admin.planes import served
+from tests.admin.planes import connection, served
 from userproxy.admin import server
 from userproxy.admin.client import AdminError
 from userproxy.admin.server import AdminServer
+from userproxy.dashboard.upstream import Upstream
 from userproxy.model.data_plane import HandedOverError
-from userproxy.model.reports import ConnectionPage
+from userproxy.model.reports import ConnectionPage, Query
 from userproxy.sockets import NamedSockets
 
 
@@ -97,3 +100,29 @@ async def test_a_predecessor_that_is_to_hand_its_socket_over_is_not_asked_for_it
             while name not in sockets.open_ones():
                 await asyncio.sleep(0.001)
             task.cancel()
+
+
+def leaving(calls: list[int]) -> Callable[..., Coroutine[Any, Any, ConnectionPage]]:
+    """Tells of the first of 600 connections, and is taken over before the next ones are asked for; then of all."""
+
+    async def connections(_query: Query, limit: int, after: int) -> ConnectionPage:
+        calls.append(after)
+        if len(calls) == 2:
+            raise HandedOverError
+        page = tuple(connection(number) for number in range(after + 1, min(after + limit, 600) + 1))
+        return ConnectionPage(page, page[-1].id if page[-1].id < 600 else None)
+
+    return connections
+
+
+async def test_a_list_that_breaks_off_since_a_successor_serves_is_asked_for_again_and_nothing_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(tmp_path) as api, Upstream(api.path) as upstream:
+        for items in (api.items, upstream.items):
+            calls: list[int] = []
+            monkeypatch.setattr(api.data, "connections", leaving(calls))
+            with structlog.testing.capture_logs() as logs:
+                assert len(await items("connections")) == 600
+            assert len(calls) > 2
+            assert [each for each in logs if each["log_level"] == "error"] == []

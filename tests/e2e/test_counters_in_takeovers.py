@@ -94,12 +94,12 @@ def again_and_again(*looks: Callable[[threading.Event], None]) -> Iterator[list[
             thread.join()
 
 
-@pytest.mark.parametrize("workers", ["0000", "2222", "0202"])
+@pytest.mark.parametrize("workers", ["0", "2"])
 def test_figures_go_on_in_take_overs(lab: Lab, workers: str) -> None:
     lab.serve_http()
     lab.manifests.service("web", cluster_ip=WEB[0])
     lab.manifests.slice("web", lab.pods)
-    proxy = lab.node.start_userproxy(*QUICK, "--workers", workers[0])
+    proxy = lab.node.start_userproxy(*QUICK, "--workers", workers)
     lab.settle()
     assert not fetch_many(lab.client, WEB, BEFORE).failures
     path = lab.node.path("/run/userproxy/admin.sock")
@@ -135,7 +135,7 @@ def test_figures_go_on_in_take_overs(lab: Lab, workers: str) -> None:
             eventually(lambda: raised or more(), 60, "figures are asked for")
 
         asked()
-        for number in workers[1:]:
+        for number in (workers, "0" if workers == "2" else "2", workers):
             successor = lab.node.start_userproxy(*QUICK, "--workers", number, "--takeover")
             successor.wait_log("Taken over", 60)
             assert proxy.wait(30) == 0

@@ -83,6 +83,17 @@ async def test_many_are_left_to_what_works_in_slices() -> None:
     assert not served.takes(*(with_endpoints(each, "10.0.0.9") for each in states))
     assert len(served.world.changes) == 9
     assert await served.proxier.follow()
+    assert served.takes(*(with_endpoints(each, "10.0.0.8") for each in states[:8]))
+
+
+async def test_a_few_of_many_ports_are_left_to_it_too() -> None:
+    ports = tuple(PortSpec(f"p{number}", Protocol.TCP, 80 + number) for number in range(4))
+    states = [a_service(f"s{number}", f"10.96.1.{number}", ports=ports) for number in range(3)]
+    served = await Served(*states).begin()
+    assert not served.takes(*(with_endpoints(each, "10.0.0.9") for each in states))
+    assert len(served.world.changes) == 3
+    assert await served.proxier.follow()
+    assert served.takes(*(with_endpoints(each, "10.0.0.8") for each in states[:2]))
 
 
 @pytest.mark.parametrize(

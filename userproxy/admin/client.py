@@ -174,6 +174,8 @@ class AdminClient:
             raise AdminError(f"userproxy at {self.path} has not answered within {self._seconds:g} s") from error
         except (ConnectionResetError, BrokenPipeError) as error:
             raise LeftError(why_not(self.path, error)) from error
+        except http.client.IncompleteRead as error:
+            raise LeftError(f"the answer at {self.path} breaks off: was that userproxy just stopped?") from error
         except http.client.HTTPException as error:
             text = f"the answer at {self.path} breaks off or is no HTTP: is that a userproxy, and was it just stopped?"
             raise AdminError(text) from error

@@ -172,8 +172,8 @@ class _Answers:
         except ConnectionError:  # the client has gone
             raise
         except HandedOverError as error:
-            if request.writer.output_size:
-                raise ConnectionResetError from error
+            if request.writer.output_size and request.transport is not None:
+                request.transport.abort()  # half of a list cannot be followed by anything else
             answer = _failure(503, str(error), **{RETRY_AFTER: "0"})
             answer.force_close()  # who asks again does so by a connection of its own, and so asks who serves now
             return answer

@@ -61,13 +61,18 @@ async def _connected(argv: Sequence[str], reader: asyncio.StreamReader, writer: 
             upwards = tasks.create_task(_copy(reader, program.stdin), name="to the proxy")
             words = tasks.create_task(_last_line(program.stderr), name="complaints")
             answered = await _copy(program.stdout, writer)
-            if not answered:
-                writer.write(_failure(await words or f"{argv[0]} has ended with code {await program.wait()}"))
+            # Who ends well and has said nothing has had no answer: the proxy has left, and its successor may be asked.
+            if not answered and (why := await words or _failed(argv[0], await program.wait())):
+                writer.write(_failure(why))
             upwards.cancel()
     finally:
         with suppress(ProcessLookupError):
             program.kill()
         await program.wait()
+
+
+def _failed(program: str, code: int) -> str:
+    return f"{program} has ended with code {code}" if code else ""
 
 
 async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> int:

@@ -142,7 +142,12 @@ class Upstream:
             raise AdminError(f"userproxy at {self.path} has not answered within {_SECONDS:g} s") from error
         except aiohttp.ClientConnectorError as error:
             raise AdminError(why_not(self.path, error.os_error)) from error
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError) as error:
+        except (
+            aiohttp.ServerDisconnectedError,
+            aiohttp.ClientOSError,
+            aiohttp.ClientPayloadError,
+            ConnectionError,
+        ) as error:
             raise LeftError(why_not(self.path, ConnectionResetError())) from error
         except OSError as error:
             raise AdminError(why_not(self.path, error)) from error

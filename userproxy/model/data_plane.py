@@ -69,7 +69,10 @@ class DataPlane(Protocol):
         """The first `limit` connections and flows with ids above `after`, by id. Raises HandedOverError."""
 
     async def decisions(self, query: Query = ALL, last: int = 100) -> tuple[Decision, ...]:
-        """The `last` decisions that are remembered, in the order of their times. The oldest are forgotten."""
+        """The `last` decisions that are remembered, in the order of their times. The oldest are forgotten.
+
+        Raises HandedOverError.
+        """
 
     def watch_decisions(
         self, query: Query = ALL, room: int = WATCH_ROOM
@@ -97,7 +100,8 @@ class DataPlane(Protocol):
     async def peek(self, listener: ListenerName, client: str, tried: tuple[Endpoint, ...] = ()) -> Choice:
         """Which endpoint a client's next connection would get. Changes nothing.
 
-        `tried` are endpoints that it could not reach. Raises KeyError for a listener that is not open.
+        `tried` are endpoints that it could not reach. Raises KeyError for a listener that is not open, and
+        HandedOverError.
         """
 
     async def processes(self) -> tuple[ProcessFigures, ...]:

@@ -42,5 +42,6 @@ class Steering(Protocol):
     async def close_connections(self, query: Query, reason: str) -> int:
         """Reset all connections, and end all flows, that a query is about; returns how many they were.
 
-        It is done in slices between which traffic is served. `reason` is what decisions say of them.
+        It is done in slices between which traffic is served. `reason` is what decisions say of them. Raises
+        HandedOverError: some of them may be closed then, and others are another process's.
         """

@@ -5,12 +5,12 @@ the same result for the most frequent one, by a third of the calls: for a change
 that takes time, but the number of different functions, which are no longer in the processor's caches.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from msgspec import structs
 
-from userproxy.model import Endpoint, Protocol, ServicePort, ServicePortName
+from userproxy.model import Endpoint, Protocol, ServiceName, ServicePort, ServicePortName
 from userproxy.proxier.drains.family import FamilyDrains
 from userproxy.proxier.executor import Executor
 from userproxy.proxier.interfaces import Source
@@ -20,7 +20,7 @@ from userproxy.proxier.wanted import PortalKey
 from userproxy.routing.services import Scope
 
 _MOST: Final = 8
-"""More Services than these are left to what works in slices of time."""
+"""What concerns more service ports than these is left to what works in slices of time."""
 
 
 class EndpointChanges:
@@ -47,7 +47,7 @@ class EndpointChanges:
         """
         source = self._source
         waiting = source.waiting
-        if len(waiting) > _MOST and not of_many:
+        if len(waiting) > 1 and not of_many and self._ports(waiting) > _MOST:
             return False
         for service in tuple(waiting)[-_MOST:]:
             state = source.state(service)
@@ -55,6 +55,12 @@ class EndpointChanges:
             if ports is not None and self._hand_out(ports):
                 source.take(service)
         return not waiting
+
+    def _ports(self, services: Collection[ServiceName]) -> int:
+        """How many service ports Services have, of which each counts at least as one."""
+        if len(services) > _MOST:
+            return len(services)
+        return sum(max(1, len(self._services.ports_of(each))) for each in services)
 
     def _hand_out(self, ports: Sequence[ServicePort]) -> bool:
         """Have new clients of a Service's ports go to the endpoints that these are to have.

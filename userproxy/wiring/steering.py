@@ -10,6 +10,7 @@ import structlog
 
 from userproxy.admin.rows import Controls
 from userproxy.admin.steering.fault_table import FaultTable
+from userproxy.model.data_plane import HandedOverError
 from userproxy.model.reports import Query
 from userproxy.model.steering import DRAINED, Drain, Steering
 from userproxy.proxier.drains.table import DrainState, DrainTable
@@ -85,6 +86,8 @@ class Drains:
             about = {"service": str(drain.service), "endpoint": str(drain.endpoint)}
             try:
                 closed = await self._steering.close_connections(query, DRAINED)
+            except HandedOverError as error:
+                log.debug("Connections to a drained endpoint are not closed here", v=2, **about, reason=str(error))
             except Exception:  # other drains are to go on, and so is the proxy
                 log.exception("Connections to a drained endpoint are not closed, which is a bug in userproxy", **about)
             else:

@@ -5,6 +5,7 @@ import socket
 import struct
 
 import pytest
+from msgspec import structs
 
 from tests.forwarding.conftest import LOOPBACK, NAME, Serve, eventually
 from tests.forwarding.handover.conftest import taken_over
@@ -165,3 +166,14 @@ async def test_a_queue_full_of_clients_who_have_waited_for_too_long_is_refused_i
                 with pytest.raises(ConnectionResetError):
                     await each.answer()
         assert listener.statistics.limited == count
+
+
+async def test_who_has_handed_over_still_answers_where_clients_wait_in_the_queue(serve: Serve) -> None:
+    async with limited(serve, Limits(connections=1)) as bench, clients(bench.port, 3) as several:
+        await answered(several, 1)
+        await turns()
+        (before,) = await bench.forwarder.data_plane.listeners()
+        assert before.queued == 2
+        bench.forwarder.forsake()
+        (after,) = await bench.forwarder.data_plane.listeners()
+        assert after == structs.replace(before, queued=0), "its copy of the queue is closed"

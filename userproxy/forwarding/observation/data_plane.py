@@ -185,16 +185,20 @@ class LocalDataPlane:
         return ConnectionPage(tuple(found))
 
     async def members(self, query: Query) -> AsyncGenerator[Member, None]:
-        """The connections and flows that a query is about, listener by listener.
+        """The connections and flows that a query is about, listener by listener. Raises HandedOverError.
 
         Whoever asks may end them. They are found in slices: who comes meanwhile may be missed.
         """
         pace = Pace()
         for group in await self._groups(query, pace):
             for member in tuple(group.values()):
+                if self._is_left:
+                    raise HandedOverError
                 if not _is_over(member) and asks_for_member(query, member):
                     yield member
                 await pace.keep()
+        if self._is_left:
+            raise HandedOverError
 
     async def decisions(self, query: Query = ALL, last: int = 100) -> tuple[Decision, ...]:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""

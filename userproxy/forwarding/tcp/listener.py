@@ -145,6 +145,8 @@ class TcpListener:
         self._accepting = False
         for client, _ in self._held:
             client.close()
+        if self._share.gate is not None:
+            self._share.gate.forget(self)
         self._socket.close()
 
     def close(self) -> None:

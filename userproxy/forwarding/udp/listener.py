@@ -159,6 +159,7 @@ class UdpListener(Clients):
             self._retry.cancel()
         for flow in self.flows:
             flow.forsake()
+        self.statistics.unwatch(self._socket)
         self._socket.close()
         if self.further is not None:
             self.further.forsake()

@@ -35,4 +35,5 @@ class ProcessesSteering:
 
     async def close_connections(self, query: Query, reason: str) -> int:
         """See :class:`~userproxy.model.steering.Steering`. What a process closes that ends meanwhile is not counted."""
-        return sum(await self._data_plane.answers(lambda number: CloseConnections(number, query, reason), _COUNTS))
+        ask = self._data_plane.answers_of_ours
+        return sum(await ask(lambda number: CloseConnections(number, query, reason), _COUNTS))

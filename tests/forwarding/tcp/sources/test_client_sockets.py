@@ -62,7 +62,8 @@ def test_a_client_that_has_many_ports_in_a_row_is_out_of_them_one_try_later(monk
     kernel, sockets = Kernel(monkeypatch), ClientSockets(ListenerAddresses(), at_noon)
     assert connect(sockets)
     first = kernel.tried[0]
-    kernel.taken = {PODS_PORTS[0] + (first + number - PODS_PORTS[0]) % 2000 for number in range(500)}
+    count = PODS_PORTS[1] - PODS_PORTS[0] + 1
+    kernel.taken = {PODS_PORTS[0] + (first + number - PODS_PORTS[0]) % count for number in range(500)}
     assert connect(sockets)
     assert len(kernel.tried) == 3
     assert connect(sockets)

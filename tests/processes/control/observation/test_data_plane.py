@@ -5,12 +5,13 @@ import signal
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tests.forwarding.conftest import NAME, eventually
-from tests.processes.control.test_forwarding import all_ready, asked, backend, forwarding
+from tests.processes.control.test_forwarding import UDP_NAME, all_ready, asked, backend, forwarding
 from userproxy.model import Snapshot, Verdict
 from userproxy.model.data_plane import HandedOverError
-from userproxy.model.reports import Decision, Query
+from userproxy.model.reports import Decision, DialTimes, ListenerFigures, Query
 from userproxy.processes.control.forwarding import ProcessForwarder
 from userproxy.processes.messages import Close
 
@@ -105,6 +106,31 @@ async def test_who_has_handed_over_still_tells_what_data_processes_had_told(*, a
             if asked_before:
                 assert figures.endpoints == before.endpoints
                 assert {each.pid for each in processes} >= {each.pid for each in await plane.processes()} - {0}
-            with pytest.raises(HandedOverError):
-                await plane.connections()
+            for asked_for in (
+                plane.connections(),
+                plane.decisions(),
+                plane.peek(NAME, "127.0.0.1"),
+                forwarder.steering.close_connections(Query(), "asked for"),
+            ):
+                with pytest.raises(HandedOverError):
+                    await asked_for
             await eventually(lambda: all(each.is_over for each in workers), 10)
+
+
+def without_dials(figures: ListenerFigures) -> ListenerFigures:
+    """The same but for how long dials took, of which there were none."""
+    endpoints = tuple(structs.replace(each, dial=DialTimes()) for each in figures.endpoints)
+    return structs.replace(figures, dial=DialTimes(), endpoints=endpoints)
+
+
+async def test_who_has_handed_over_still_tells_of_listeners_that_nobody_has_used() -> None:
+    async with forwarding() as forwarder, backend() as endpoint:
+        plane = forwarder.data_plane
+        for name in (NAME, UDP_NAME):
+            forwarder.open(name, verdict=Verdict.SERVE)
+            forwarder.update(Snapshot(name, Verdict.SERVE, (endpoint,)))
+        await all_ready(forwarder)
+        before = {each.listener: without_dials(each) for each in await plane.listeners()}
+        forwarder.forsake()
+        assert {each.listener: without_dials(each) for each in await plane.listeners()} == before
+        assert [each.listener for each in await plane.listeners(Query(service=NAME.service_port.name))] == [NAME]

@@ -99,6 +99,7 @@ class FurtherSockets:
     def forsake(self) -> None:
         """Close our copies: they are another process's."""
         for sock in self._sockets.values():
+            self._listener.statistics.unwatch(sock)
             sock.close()
         if self._guard is not None:
             self._guard.close()

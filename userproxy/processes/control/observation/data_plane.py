@@ -12,7 +12,7 @@ from msgspec import structs
 from userproxy.forwarding.descriptors import count_descriptors
 from userproxy.forwarding.observation.closed import KEPT_SECONDS, MOST
 from userproxy.forwarding.observation.loop_lag import LoopLag
-from userproxy.model import Endpoint, ListenerName, ServicePortName, Verdict
+from userproxy.model import Endpoint, ListenerName, Protocol, ServicePortName, Verdict
 from userproxy.model.balancer_reports import BalancerFault, EjectedEndpoint
 from userproxy.model.capture import CAPTURE_ROOM, CaptureEvent, CaptureRequest, Segment
 from userproxy.model.data_plane import WATCH_ROOM, HandedOverError, Watch
@@ -23,7 +23,9 @@ from userproxy.model.reports import (
     ConnectionChange,
     ConnectionPage,
     ConnectionReport,
+    DatagramFigures,
     Decision,
+    EndpointFigures,
     ListenerFigures,
     LostAnswers,
     ProcessFigures,
@@ -159,10 +161,16 @@ class ProcessesDataPlane:
         found = []
         for name, held in list(self._listeners.items()):
             every = figures.get(held.number, ())
+            verdict = held.snapshot.verdict if held.snapshot is not None else Verdict.REJECT
             if every or (held.number in past and query.admits_listener(name)):
                 one = merged(every, past.get(held.number)) if every else past[held.number]
-                verdict = held.snapshot.verdict if held.snapshot is not None else Verdict.REJECT
                 found.append(structs.replace(one, listener=name, verdict=verdict, local_port=held.port))
+            elif self._is_left and query.admits_listener(name):  # nobody has had a client of it
+                endpoints = held.snapshot.endpoints if held.snapshot is not None else ()
+                unused = tuple([EndpointFigures(each) for each in endpoints])
+                of_udp = DatagramFigures() if name.service_port.protocol is Protocol.UDP else None
+                figures_of_none = ListenerFigures(name, verdict, held.port, datagrams=of_udp, endpoints=unused)
+                found.append(structs.replace(figures_of_none, number=held.number))
             await pace.keep()
         return tuple(found)
 
@@ -194,7 +202,10 @@ class ProcessesDataPlane:
         for worker, answer in answers.items():
             if not worker.is_over:
                 known = self._known.setdefault(worker, _Known())
-                if not self._is_left:
+                if self._is_left:
+                    for each in answer:
+                        known.closed.pop(each.figures.number, None)
+                else:
                     if query == ALL:
                         known.open.clear()
                     known.closed.clear()
@@ -217,9 +228,7 @@ class ProcessesDataPlane:
 
     async def connections(self, query: Query = ALL, limit: int = 1000, after: int = 0) -> ConnectionPage:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
-        found = await self.answers(lambda number: AskConnections(number, query, limit + 1, after), _CONNECTIONS)
-        if self._is_left:
-            raise HandedOverError
+        found = await self.answers_of_ours(lambda number: AskConnections(number, query, limit + 1, after), _CONNECTIONS)
         found.sort(key=lambda report: report.id)
         if len(found) <= limit:
             return ConnectionPage(tuple(found))
@@ -227,7 +236,7 @@ class ProcessesDataPlane:
 
     async def decisions(self, query: Query = ALL, last: int = 100) -> tuple[Decision, ...]:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
-        found = await self.answers(lambda number: AskDecisions(number, query, last), _DECISIONS)
+        found = await self.answers_of_ours(lambda number: AskDecisions(number, query, last), _DECISIONS)
         found.sort(key=lambda decision: decision.time)
         return tuple(found[-last:] if last else ())
 
@@ -255,6 +264,8 @@ class ProcessesDataPlane:
         held = self._listeners[listener]
         workers = [worker for worker in self._pool.serving if held.is_read_at(worker.place)]
         found = await self._each(lambda number: AskChoice(number, listener, client, tried), _CHOICES, workers)
+        if self._is_left:
+            raise HandedOverError
         choices = [choice for answer in found.values() for choice in answer]
         if not choices:
             raise KeyError(listener)
@@ -316,6 +327,13 @@ class ProcessesDataPlane:
             loop_lag_seconds=self.loop_lag.worst,
             role="control",
         )
+
+    async def answers_of_ours(self, question: Callable[[int], Question], decoder: Decoder[Item]) -> list[Item]:
+        """As :meth:`answers`, of what is another process's after :meth:`leave`. Raises HandedOverError then."""
+        found = [] if self._is_left else await self.answers(question, decoder)
+        if self._is_left:
+            raise HandedOverError
+        return found
 
     async def answers(self, question: Callable[[int], Question], decoder: Decoder[Item]) -> list[Item]:
         """What all data processes answer; one that ends meanwhile answers nothing."""
