@@ -114,6 +114,7 @@ WITHOUT: Final = {
     "test_dashboard.py": "a browser takes long to start, and test_dashboard_succession has one with two anyway",
     "test_demo.py": "the demo starts userproxy itself, as a newcomer would",
     "test_matrix.py": "it is about the tests, and starts no userproxy",
+    "test_random_changes.py": "how many there are is left to chance there",
     "test_prometheus.py": "it asks what metrics are called, which is the same with any number of processes",
 }
 """Files of which no test is repeated, and why."""
