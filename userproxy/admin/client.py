@@ -26,7 +26,9 @@ RETRY_AFTER: Final = "Retry-After"
 """The header of a refusal that says that the answer can be had soon (RFC 9110): another process serves by then."""
 
 AGAIN_SECONDS: Final = 0.05
+"""How long who has had no answer waits before it asks again."""
 MOST_TRIES: Final = 10
+"""How often it asks in all: a successor that has taken over answers at once, and nobody else needs to be waited for."""
 
 _SERVER: Final = "userproxy/"
 _PAGE: Final = 2000

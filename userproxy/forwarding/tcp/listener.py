@@ -145,7 +145,7 @@ class TcpListener:
         self._accepting = False
         for client, _ in self._held:
             client.close()
-        if self._share.gate is not None:
+        if self._share.gate is not None:  # which would look at the queue of a socket that is closed
             self._share.gate.forget(self)
         self._socket.close()
 

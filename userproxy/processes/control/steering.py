@@ -35,5 +35,5 @@ class ProcessesSteering:
 
     async def close_connections(self, query: Query, reason: str) -> int:
         """See :class:`~userproxy.model.steering.Steering`. What a process closes that ends meanwhile is not counted."""
-        ask = self._data_plane.answers_of_ours
+        ask = self._data_plane.answers_unless_left
         return sum(await ask(lambda number: CloseConnections(number, query, reason), _COUNTS))

@@ -165,12 +165,8 @@ class ProcessesDataPlane:
             if every or (held.number in past and query.admits_listener(name)):
                 one = merged(every, past.get(held.number)) if every else past[held.number]
                 found.append(structs.replace(one, listener=name, verdict=verdict, local_port=held.port))
-            elif self._is_left and query.admits_listener(name):  # nobody has had a client of it
-                endpoints = held.snapshot.endpoints if held.snapshot is not None else ()
-                unused = tuple([EndpointFigures(each) for each in endpoints])
-                of_udp = DatagramFigures() if name.service_port.protocol is Protocol.UDP else None
-                figures_of_none = ListenerFigures(name, verdict, held.port, datagrams=of_udp, endpoints=unused)
-                found.append(structs.replace(figures_of_none, number=held.number))
+            elif self._is_left and query.admits_listener(name):
+                found.append(_unused(held, verdict))
             await pace.keep()
         return tuple(found)
 
@@ -228,7 +224,9 @@ class ProcessesDataPlane:
 
     async def connections(self, query: Query = ALL, limit: int = 1000, after: int = 0) -> ConnectionPage:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
-        found = await self.answers_of_ours(lambda number: AskConnections(number, query, limit + 1, after), _CONNECTIONS)
+        found = await self.answers_unless_left(
+            lambda number: AskConnections(number, query, limit + 1, after), _CONNECTIONS
+        )
         found.sort(key=lambda report: report.id)
         if len(found) <= limit:
             return ConnectionPage(tuple(found))
@@ -236,7 +234,7 @@ class ProcessesDataPlane:
 
     async def decisions(self, query: Query = ALL, last: int = 100) -> tuple[Decision, ...]:
         """See :class:`~userproxy.model.data_plane.DataPlane`."""
-        found = await self.answers_of_ours(lambda number: AskDecisions(number, query, last), _DECISIONS)
+        found = await self.answers_unless_left(lambda number: AskDecisions(number, query, last), _DECISIONS)
         found.sort(key=lambda decision: decision.time)
         return tuple(found[-last:] if last else ())
 
@@ -328,7 +326,7 @@ class ProcessesDataPlane:
             role="control",
         )
 
-    async def answers_of_ours(self, question: Callable[[int], Question], decoder: Decoder[Item]) -> list[Item]:
+    async def answers_unless_left(self, question: Callable[[int], Question], decoder: Decoder[Item]) -> list[Item]:
         """As :meth:`answers`, of what is another process's after :meth:`leave`. Raises HandedOverError then."""
         found = [] if self._is_left else await self.answers(question, decoder)
         if self._is_left:
@@ -353,6 +351,19 @@ class ProcessesDataPlane:
 
         asking: list[Coroutine[Any, Any, Sequence[Item]]] = [whole(worker) for worker in workers]
         return dict(zip(workers, await asyncio.gather(*asking), strict=True))
+
+
+def _unused(held: HeldListener, verdict: Verdict) -> ListenerFigures:
+    """The figures of a listener that has had no client."""
+    endpoints = held.snapshot.endpoints if held.snapshot is not None else ()
+    return ListenerFigures(
+        held.name,
+        verdict,
+        held.port,
+        datagrams=DatagramFigures() if held.name.service_port.protocol is Protocol.UDP else None,
+        endpoints=tuple(map(EndpointFigures, endpoints)),
+        number=held.number,
+    )
 
 
 def _has_counted(figures: ListenerFigures) -> bool:
