@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from tests.cluster.examples import NODE, endpoint_slice, put, service, without
 from tests.cluster.following import addresses, following, until
 from tests.cluster.minimal_api import PATHS, MinimalApi
+from userproxy.cluster.store import Store
 
 SERVICES, SLICES, NODES = PATHS
 
@@ -39,6 +40,20 @@ async def test_nothing_is_told_before_both_lists_are_there(server: MinimalApi) -
         assert followed.calls == 0
         server.accept()
         await until(lambda: followed.names() == ["shop/web"])
+
+
+async def test_our_node_is_told_of_although_a_sync_has_taken_it_before(
+    server: MinimalApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its coming to the Store and our being told: then there is no change left, and health waits for it."""
+    server.refuse(NODES, 500)
+    async with following(server.url) as followed:
+        await until(lambda: followed.calls == 1)
+        monkeypatch.setattr(Store, "may_have_changes", False)
+        server.put(NODE)
+        server.accept()
+        await until(lambda: followed.calls > 1)
+        assert "worker-1" in followed.store.nodes
 
 
 async def test_an_empty_cluster_is_told_too(server: MinimalApi) -> None:

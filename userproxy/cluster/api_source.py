@@ -22,8 +22,8 @@ class ApiSource:
     """Keeps a Store equal to what the API server holds of Services, EndpointSlices and our own Node.
 
     `on_change` is called on the loop's thread: first when Services and EndpointSlices have both been listed, then
-    whenever the Store has changes to take. `proxy_name` selects the Services that are labelled with it; None selects
-    those without such a label.
+    whenever the Store has changes to take, or there is news of our Node. `proxy_name` selects the Services that are
+    labelled with it; None selects those without such a label.
     """
 
     def __init__(
@@ -40,9 +40,20 @@ class ApiSource:
         failures = FailureLog()
         resources = (services(proxy_name), endpoint_slices(), own_node(node_name))
         self._reflectors = tuple(
-            Reflector(client, resource, store, self._changed, failures, timing) for resource in resources
+            Reflector(
+                client,
+                resource,
+                store,
+                self._node_changed if resource.kind is Node else self._changed,
+                failures,
+                timing,
+            )
+            for resource in resources
         )
         self._serving = False
+        self._node_name = node_name
+        self._node: Node | None = None
+        """As it was when its watch was last heard of."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -64,6 +75,17 @@ class ApiSource:
         async with asyncio.TaskGroup() as group:
             for reflector in self._reflectors:
                 group.create_task(reflector.run(), name=f"follow {reflector.resource.plural}")
+
+    def _node_changed(self) -> None:
+        """Tell of another Node also where the Store has no changes: a sync that was under way may have taken it.
+
+        Whoever needs the Node, as health does, would not hear of it before something else changes.
+        """
+        before, self._node = self._node, self._store.node(self._node_name)
+        if self._serving and self._node is not before:
+            self._on_change()
+        else:
+            self._changed()
 
     def _changed(self) -> None:
         if self._serving:
