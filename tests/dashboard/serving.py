@@ -109,3 +109,18 @@ async def shown(folder: Path, users: frozenset[int] | None = None) -> AsyncItera
     """Both."""
     async with proxy(folder) as api, dashboard(api.path, users) as page:
         yield page, api
+
+
+@asynccontextmanager
+async def answering(path: Path, *answers: bytes) -> AsyncIterator[None]:
+    """A server that gives each client the next of these answers, as it stands, until all of them were asked for."""
+    left = list(answers)
+
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(left.pop(0))
+        writer.close()
+
+    async with await asyncio.start_unix_server(say, path):
+        yield
+    assert left == []

@@ -1,12 +1,11 @@
 """The admin socket of another machine, by a program."""
 
-import asyncio
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.dashboard.serving import dashboard, proxy
+from tests.dashboard.serving import answering, dashboard, proxy
 from userproxy import __version__
 from userproxy.admin.client import AdminError
 from userproxy.dashboard.tunnel import tunnel
@@ -49,18 +48,10 @@ async def test_a_program_that_fails_says_why(argv: list[str], sentence: str) -> 
 
 async def test_who_is_taken_over_while_it_is_asked_is_not_heard_of(tmp_path: Path) -> None:
     good = f"HTTP/1.1 200 OK\r\nServer: userproxy/{__version__}\r\nContent-Length: 2\r\n\r\n{{}}".encode()
-    answers = [b"", good]
-
-    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answers.pop(0))
-        writer.close()
-
     path = tmp_path / "admin.sock"
     async with (
-        await asyncio.start_unix_server(say, path),
+        answering(path, b"", good),
         tunnel([*RELAY, str(path)]) as here,
         Upstream(here) as upstream,
     ):
         assert await upstream.get("version") == {}
-    assert answers == []

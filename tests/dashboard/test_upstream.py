@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.admin.planes import ONE, TWO, WEB, connection
-from tests.dashboard.serving import proxy
+from tests.dashboard.serving import answering, proxy
 from userproxy import __version__
 from userproxy.admin.client import AdminError
 from userproxy.dashboard import upstream
@@ -71,17 +71,10 @@ async def test_something_else_is_there(tmp_path: Path, answer: bytes, sentence: 
 async def test_who_is_taken_over_while_it_is_asked_is_not_heard_of(tmp_path: Path) -> None:
     head = f"Server: userproxy/{__version__}\r\nContent-Length: 2\r\n"
     left = f"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\n{head}\r\n{{}}".encode()
-    answers = [b"", left, left, f"HTTP/1.1 200 OK\r\n{head}\r\n{{}}".encode()]
-
-    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answers.pop(0))
-        writer.close()
-
+    good = f"HTTP/1.1 200 OK\r\n{head}\r\n{{}}".encode()
     path = tmp_path / "admin.sock"
-    async with await asyncio.start_unix_server(say, path), Upstream(path) as asked:
+    async with answering(path, b"", left, left, good), Upstream(path) as asked:
         assert await asked.get("version") == {}
-    assert answers == []
 
 
 async def test_who_does_not_answer_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,9 @@ import random
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
-import msgspec
 import pytest
 
 from tests.lab.cluster import QUICK, Cell, Lab, LabPod
@@ -17,7 +17,7 @@ from tests.lab.probes import KeptConnection
 from tests.lab.proxy import RunningProxy
 from userproxy.admin.client import AdminClient
 from userproxy.demo.hosts import Address
-from userproxy.demo.traffic import Answer, ask, fetch
+from userproxy.demo.traffic import Answer, ask, ask_over, fetch
 from userproxy.demo.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -196,12 +196,7 @@ class Story:
 
     def flow(self, service: Wanted) -> Kept:
         sock = self.lab.client.udp_socket((service.address, 53), 8.0)
-
-        def ask_again() -> Answer:
-            sock.send(b"?")
-            return msgspec.json.decode(sock.recv(1 << 16).partition(b"\n")[0], type=Answer)
-
-        return Kept(service, ask_again, sock.close)
+        return Kept(service, partial(ask_over, sock), sock.close)
 
     def forget(self, which: Callable[[Kept], bool]) -> None:
         for each in filter(which, self.kept):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException
+from socket import socket
 
 import msgspec
 
@@ -68,8 +69,13 @@ def fetch_many(host: Host, address: Address, count: int, concurrency: int = 8, t
 def ask(host: Host, address: Address, timeout: float = 15.0) -> Answer:
     """Ask the Pod behind `address` over UDP who it is, from a port of its own. Raises OSError."""
     with host.udp_socket(address, timeout) as sock:
-        sock.send(b"?")
-        return msgspec.json.decode(sock.recv(1 << 16).partition(b"\n")[0], type=Answer)
+        return ask_over(sock)
+
+
+def ask_over(sock: socket) -> Answer:
+    """The same over a socket that is connected already, and stays open. Raises OSError."""
+    sock.send(b"?")
+    return msgspec.json.decode(sock.recv(1 << 16).partition(b"\n")[0], type=Answer)
 
 
 def ask_many(host: Host, address: Address, count: int, concurrency: int = 8, timeout: float = 15.0) -> Tally:
